@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samplers: how noise is removed, one file each."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Knows other people's names for our parameters."""
