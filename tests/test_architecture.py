@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rule of the house: imports go down only, and TensorFlow stays out."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "ldm_jax"
+
+# room -> rooms of the package it may import (the map in CONTRIBUTING.md).
+MAY_IMPORT = {
+    "types": set(),
+    "models": {"types"},
+    "diffusion": {"types"},
+    "tasks": {"types", "models", "diffusion"},
+    "data": {"types"},
+    "training": {"types"},
+    "metrics": {"types", "models"},
+    "interop": {"types", "models"},
+    "experiment": {
+        "types",
+        "models",
+        "diffusion",
+        "tasks",
+        "data",
+        "training",
+        "metrics",
+        "interop",
+    },
+}
+TOP = {"cli", "quickstart", "bench", "__init__"}  # may import everything below
+
+
+def room_of(path: pathlib.Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imported_rooms(path: pathlib.Path):
+    """Yields (room, line) for every import of this package, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: import by full name"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "ldm_jax" and len(parts) > 1:
+                yield parts[1], node.lineno
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=str)
+def test_imports_go_down_only(path):
+    room = room_of(path)
+    if room in TOP:
+        return
+    assert room in MAY_IMPORT, f"{path} lies in no known room: add it to the map"
+    for other, line in imported_rooms(path):
+        allowed = MAY_IMPORT[room] | {room}
+        assert other in allowed, f"{path}:{line}: {room} may not import {other}"
+
+
+def test_no_module_is_named_for_nothing():
+    nameless = {"utils", "misc", "common", "helpers"}
+    assert not [p for p in PACKAGE.rglob("*.py") if p.stem in nameless]
+
+
+def test_tensorflow_is_never_imported():
+    """Importing every module of the package leaves TensorFlow and PyTorch out."""
+    modules = [
+        ".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for p in sorted(PACKAGE.rglob("*.py"))
+        if p.name != "__init__.py"
+    ]
+    program = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "print([m for m in ('tensorflow', 'torch') if m in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip().splitlines()[-1] == "[]"
