@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention: the formula itself as oracle, and every backend against it."""
+
+import jax
+import jax.test_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.models import attention
+
+
+def draw(tokens, context, heads=2, width=16, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    shapes = [(2, n, heads, width) for n in (tokens, context, context)]
+    return [jnp.asarray(rng.standard_normal(s), dtype) for s in shapes]
+
+
+def formula(q, k, v):
+    """float64 softmax attention, written with loops over samples and heads."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    out = np.zeros(q.shape)
+    for b in range(q.shape[0]):
+        for h in range(q.shape[2]):
+            logits = q[b, :, h] @ k[b, :, h].T / np.sqrt(q.shape[3])
+            weights = np.exp(logits - logits.max(1, keepdims=True))
+            out[b, :, h] = weights / weights.sum(1, keepdims=True) @ v[b, :, h]
+    return out
+
+
+@pytest.mark.parametrize(("tokens", "context"), [(12, 12), (12, 5), (7, 1)])
+def test_attend_is_the_softmax_formula(tokens, context):
+    """Oracle: NumPy in float64."""
+    q, k, v = draw(tokens, context)
+    out = attention.attend(q, k, v)
+    # float32 sums of at most 16 products.
+    np.testing.assert_allclose(out, formula(q, k, v), atol=2e-6)
+
+
+def test_bfloat16_inputs_keep_their_dtype_and_float32_softmax():
+    q, k, v = draw(12, 12, dtype=jnp.bfloat16)
+    out = attention.attend(q, k, v)
+    assert out.dtype == jnp.bfloat16
+    # bfloat16 has 8 bits of mantissa: 2^-8 relative for weights and for the result.
+    np.testing.assert_allclose(
+        np.asarray(out, np.float32), formula(q, k, v), atol=1.5e-2
+    )
+
+
+@pytest.mark.parametrize(("tokens", "context"), [(128, 77), (200, 256)])
+def test_splash_kernel_agrees_with_xla_on_padded_tokens(tokens, context):
+    """Oracle: the XLA backend; the Pallas kernel runs interpreted on the CPU."""
+    q, k, v = draw(tokens, context, heads=1)
+    out = attention.attend_splash(q, k, v, interpret=True)
+    np.testing.assert_allclose(out, attention.attend_xla(q, k, v), atol=5e-6)
+
+
+@pytest.mark.accelerator
+def test_cudnn_agrees_with_xla_on_an_odd_head_width():
+    """Oracle: the XLA backend; heads of 20 are padded to 24."""
+    q, k, v = draw(64, 77, width=20, dtype=jnp.bfloat16)
+    out = attention.attend(q, k, v, "cudnn").astype(jnp.float32)
+    np.testing.assert_allclose(out, formula(q, k, v), atol=1.5e-2)
+
+
+def test_auto_picks_the_kernel_of_the_platform():
+    long, short, heads = (1, 1024, 4, 32), (1, 1, 4, 32), (1, 1024, 1, 512)
+    choose = attention.choose_backend
+    assert choose(long, long, jnp.bfloat16, "gpu") == "cudnn"
+    assert choose(long, long, jnp.float32, "gpu") == "xla"
+    assert choose(heads, heads, jnp.bfloat16, "gpu") == "xla"
+    assert choose(long, short, jnp.bfloat16, "gpu") == "xla"
+    assert choose(long, long, jnp.bfloat16, "tpu") == "splash"
+    assert choose(long, short, jnp.bfloat16, "tpu") == "xla"
+    assert choose(long, long, jnp.float32, "cpu") == "xla"
+
+
+def test_bad_calls_are_told_the_way_out():
+    q, k, v = draw(4, 4)
+    with pytest.raises(ValueError, match="one of: auto, cudnn, splash, xla"):
+        attention.attend(q, k, v, "flash")
+    with pytest.raises(ValueError, match="set dtype to bfloat16"):
+        attention.attend(q, k, v, "cudnn")
+    with pytest.raises(ValueError, match=r"k, v \[B, M, heads, d\]"):
+        attention.attend(q, k[:, :, :1], v)
+
+
+def test_gradients_flow_to_queries_keys_and_values():
+    """Oracle: finite differences."""
+    q, k, v = draw(3, 4, heads=1, width=4)
+    loss = lambda *x: jnp.sum(attention.attend(*x) ** 2)  # noqa: E731
+    jax.test_util.check_grads(loss, (q, k, v), order=1, modes=["rev"], rtol=2e-2)
