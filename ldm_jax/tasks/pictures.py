@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns image batches into uint8, grids and PNG files that say how they were made."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+
+def to_uint8(image) -> np.ndarray:
+    """Quantizes images in [-1, 1] to [0, 255] by truncation, as the original does.
+
+    Args:
+      image: [..., C] float in [-1, 1]; values outside are clamped.
+
+    Returns:
+      [..., C] uint8.
+
+    Raises:
+      ValueError: an image holds NaN or infinity.
+
+    Source: latent-diffusion, scripts/sample_diffusion.py, custom_to_np. Rounding
+      instead would shift the mean by half a level and the FID with it.
+    """
+    image = np.asarray(image, np.float32)
+    if not np.isfinite(image).all():
+        raise ValueError(
+            "images must be finite: got NaN or infinity; the model that made them "
+            "has diverged (look at its loss), or a sampler option is out of range."
+        )
+    return np.clip((image + 1) * 127.5, 0, 255).astype(np.uint8)
+
+
+def grid(
+    images: np.ndarray,
+    num_columns: int,
+    row_labels: Sequence[str] = (),
+    pad: int = 2,
+    enlarge: int = 1,
+) -> np.ndarray:
+    """Lays images out in rows on white, with an optional label left of every row.
+
+    Args:
+      images: [N, H, W, 3] uint8, row by row; the last row may be shorter.
+      num_columns: images in a row.
+      row_labels: one short text per row, or none.
+      pad: white pixels around every image.
+      enlarge: every pixel becomes enlarge x enlarge pixels.
+
+    Returns:
+      [rows * (H * enlarge + pad) + pad, ..., 3] uint8.
+
+    Raises:
+      ValueError: the number of labels is not the number of rows.
+    """
+    images = np.repeat(np.repeat(images, enlarge, axis=1), enlarge, axis=2)
+    count, height, width, _ = images.shape
+    num_rows = -(-count // num_columns)
+    if row_labels and len(row_labels) != num_rows:
+        raise ValueError(
+            f"row_labels must name every row: got {len(row_labels)} labels for "
+            f"{num_rows} rows of {num_columns} images."
+        )
+    margin = _label_width(row_labels)
+    shape = (
+        num_rows * (height + pad) + pad,
+        margin + num_columns * (width + pad) + pad,
+        3,
+    )
+    canvas = np.full(shape, 255, np.uint8)
+    for i, image in enumerate(images):
+        top = pad + (i // num_columns) * (height + pad)
+        left = margin + pad + (i % num_columns) * (width + pad)
+        canvas[top : top + height, left : left + width] = image
+    return _write_labels(canvas, row_labels, pad, height) if row_labels else canvas
+
+
+def _label_width(labels: Sequence[str]) -> int:
+    font = ImageFont.load_default()
+    return max((int(font.getlength(label)) + 8 for label in labels), default=0)
+
+
+def _write_labels(canvas, labels, pad, height) -> np.ndarray:
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    for row, label in enumerate(labels):
+        middle = pad + row * (height + pad) + height // 2
+        draw.text((4, middle), label, fill=(0, 0, 0), anchor="lm")
+    return np.asarray(picture)
+
+
+def save_png(path, image: np.ndarray, settings: Mapping[str, object] = {}) -> None:
+    """Writes a PNG whole or not at all, with `settings` as its text fields.
+
+    Args:
+      path: file to write; its directory is made.
+      image: [H, W, 3] uint8.
+      settings: name -> value; a reader shows them (`Image.open(path).text`).
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    info = PngImagePlugin.PngInfo()
+    for name, value in settings.items():
+        info.add_text(f"ldm_jax:{name}", str(value))
+    unfinished = path.with_name(path.name + ".tmp")
+    Image.fromarray(image).save(unfinished, format="PNG", pnginfo=info)
+    os.replace(unfinished, path)
