@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention blocks with their parameters: for latent grids and for sequences.
+
+Names of parameters follow one rule: norm before what it normalises, then q, k, v, out.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.models.attention import attend
+from ldm_jax.models.layers import Dense, GroupNorm
+from ldm_jax.types import Array
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation in float32 with PyTorch's epsilon (Flax's is 1e-6)."""
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., C] -> the same shape and dtype."""
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        x32 = x.astype(jnp.float32)
+        centred = x32 - x32.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + self.eps)
+        every_axis = (1,) * (x.ndim - 1) + shape
+        return (y * scale.reshape(every_axis) + bias.reshape(every_axis)).astype(
+            x.dtype
+        )
+
+
+def multi_head(
+    x: Array,
+    context: Array,
+    num_heads: int,
+    head_channels: int,
+    *,
+    qkv_bias: bool = False,
+    zero_init: bool = False,
+    backend: str = "auto",
+    dtype: jnp.dtype | None = None,
+) -> Array:
+    """Declares q, k, v, out in the calling module's scope and attends with them.
+
+    Args:
+      x: [B, N, C] tokens that ask.
+      context: [B, M, D] tokens that answer; `x` itself for self-attention.
+      num_heads: heads.
+      head_channels: width of a head; num_heads * head_channels need not be C.
+      qkv_bias: whether q, k, v have biases.
+      zero_init: start `out` at zero.
+      backend: see `attend`.
+      dtype: dtype of the arithmetic; None takes that of `x`.
+
+    Returns:
+      [B, N, C].
+    """
+
+    def project(source, name):
+        width = num_heads * head_channels
+        y = Dense(width, use_bias=qkv_bias, dtype=dtype, name=name)(source)
+        return y.reshape(*y.shape[:-1], num_heads, head_channels)
+
+    y = attend(
+        project(x, "q"), project(context, "k"), project(context, "v"), backend=backend
+    )
+    y = y.reshape(*y.shape[:-2], num_heads * head_channels)
+    return Dense(x.shape[-1], zero_init=zero_init, dtype=dtype, name="out")(y)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases in q, k, v.
+
+    Attributes: as for `multi_head`.
+    """
+
+    num_heads: int
+    head_channels: int
+    backend: str = "auto"
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array) -> Array:
+        """[B, N, C], [B, M, D] -> [B, N, C]."""
+        return multi_head(
+            x,
+            context,
+            self.num_heads,
+            self.head_channels,
+            backend=self.backend,
+            dtype=self.dtype,
+        )
+
+
+class GatedMLP(nn.Module):
+    """GEGLU and a linear map: out(dropout(value * gelu(gate))), 4C wide.
+
+    Source: Shazeer 2020, Eq. 6; GELU by erf, value before gate, as released.
+    """
+
+    dropout: float = 0.0
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, is_training: bool) -> Array:
+        """[B, N, C] -> [B, N, C]."""
+        features = x.shape[-1]
+        y = Dense(8 * features, dtype=self.dtype, name="in")(x)
+        value, gate = jnp.split(y, 2, axis=-1)
+        y = value * nn.gelu(gate, approximate=False)
+        y = nn.Dropout(self.dropout)(y, deterministic=not is_training)
+        return Dense(features, dtype=self.dtype, name="out")(y)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to the context, gated MLP; each normalised first.
+
+    Without a context the second attention is self-attention too.
+    """
+
+    num_heads: int
+    head_channels: int
+    dropout: float = 0.0
+    backend: str = "auto"
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None, is_training: bool) -> Array:
+        """[B, N, C], [B, M, D] or None -> [B, N, C]."""
+        sizes = (self.num_heads, self.head_channels, self.backend, self.dtype)
+        # Tab. 16 of the paper puts the MLP before cross-attention; the released
+        # weights have it after. We follow the weights.
+        y = LayerNorm(name="norm_1")(x)
+        x = x + Attention(*sizes, name="attn_1")(y, y)
+        y = LayerNorm(name="norm_2")(x)
+        x = x + Attention(*sizes, name="attn_2")(y, y if context is None else context)
+        y = LayerNorm(name="norm_3")(x)
+        return x + GatedMLP(self.dropout, self.dtype, name="mlp")(y, is_training)
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer over the positions of a grid, reading a context; silent at first.
+
+    Source: Rombach et al. 2022, Sec. 3.3 and Tab. 16.
+    """
+
+    num_heads: int
+    head_channels: int
+    depth: int = 1
+    dropout: float = 0.0
+    backend: str = "auto"
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None, is_training: bool) -> Array:
+        """[B, h, w, C], [B, M, D] or None -> [B, h, w, C]."""
+        batch, height, width, channels = x.shape
+        inner = self.num_heads * self.head_channels
+        y = GroupNorm(eps=1e-6, name="norm")(x)
+        y = Dense(inner, dtype=self.dtype, name="proj_in")(y)
+        y = y.reshape(batch, height * width, inner)
+        for d in range(self.depth):
+            y = TransformerBlock(
+                self.num_heads,
+                self.head_channels,
+                self.dropout,
+                self.backend,
+                self.dtype,
+                name=f"block_{d}",
+            )(y, context, is_training)
+        y = Dense(channels, zero_init=True, dtype=self.dtype, name="proj_out")(y)
+        return x + y.reshape(x.shape)
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over the positions of a grid, added to them; silent at first.
+
+    Source: Dhariwal & Nichol 2021, App. A; eps 1e-5 as released.
+    """
+
+    num_heads: int
+    head_channels: int
+    backend: str = "auto"
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, h, w, C] -> [B, h, w, C]."""
+        y = GroupNorm(eps=1e-5, name="norm")(x)
+        y = y.reshape(x.shape[0], -1, x.shape[-1])
+        y = multi_head(
+            y,
+            y,
+            self.num_heads,
+            self.head_channels,
+            qkv_bias=True,
+            zero_init=True,
+            backend=self.backend,
+            dtype=self.dtype,
+        )
+        return x + y.reshape(x.shape)
