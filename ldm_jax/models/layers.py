@@ -10,12 +10,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from ldm_jax.types import Array
 
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of torch.nn.Conv2d and Linear.
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros_init = nn.initializers.zeros
+
+# What the backward pass of a block recomputes: nothing, everything, or all but the
+# convolutions' outputs (normalisation and activation are cheap, convolutions are not).
+REMAT_POLICIES = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "convs": jax.checkpoint_policies.save_only_these_names("conv"),
+}
+
+
+def rematerialize(block: type[nn.Module], policy: str) -> type[nn.Module]:
+    """Wraps a block `(x, is_training)` so that its backward pass recomputes.
+
+    Args:
+      block: module class; its parameters keep their names.
+      policy: a key of `REMAT_POLICIES`.
+    """
+    if policy == "none":
+        return block
+    return nn.remat(block, policy=REMAT_POLICIES[policy], static_argnums=(2,))
 
 
 def bias_init(fan_in: int):
@@ -57,6 +78,7 @@ class Conv(nn.Module):
         padding = ((half, half), (half, half)) if self.padding is None else self.padding
         dtype = self.dtype or x.dtype
         y = convolve(x.astype(dtype), kernel.astype(dtype), self.stride, padding)
+        y = checkpoint_name(y, "conv")
         return y if bias is None else y + bias.astype(dtype)[None, None, None]
 
 
