@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DDIM: Song, Meng & Ermon 2021, "Denoising Diffusion Implicit Models"."""
+
+import jax.numpy as jnp
+
+from ldm_jax.diffusion.samplers.base import (
+    Sampler,
+    evaluate,
+    noise_like,
+    one_leg_per_step,
+)
+from ldm_jax.diffusion.samplers.grid import check_timesteps
+from ldm_jax.diffusion.schedule import NoiseSchedule
+
+
+def ddim(
+    schedule: NoiseSchedule, eta: float = 0.0, temperature: float = 1.0
+) -> Sampler:
+    """Makes the DDIM sampler; with alpha = sqrt(abar), sigma = sqrt(1 - abar):
+
+        z_s = alpha_s * x0_hat + sqrt(sigma_s^2 - std^2) * eps_hat + std * noise   (12)
+        std = eta * sigma_s / sigma_t * sqrt(1 - alpha_t^2 / alpha_s^2)            (16)
+
+    Order 1 at eta = 0. Their alpha is our alpha^2.
+
+    Args:
+      schedule: NoiseSchedule of T steps.
+      eta: in [0, 1]; 0 adds no noise, 1 adds as much as DDPM.
+      temperature: multiplies the noise added; 1 is the true process.
+
+    Raises:
+      ValueError: eta outside [0, 1], or a temperature where there is no noise.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1]: got {eta}.")
+    if eta == 0 and temperature != 1:
+        raise ValueError(
+            f"temperature={temperature} scales the noise added, and eta=0 adds none; "
+            "raise eta or leave temperature at 1."
+        )
+
+    def init(z_T, timesteps):
+        timesteps = check_timesteps(timesteps, schedule.num_timesteps)
+        return {"z": z_T}, one_leg_per_step(timesteps)
+
+    def step(denoiser, state, leg, keys):
+        z_t, t, s = state["z"], leg["t"], leg["s"]
+        alpha_t, sigma_t = schedule.levels(t)
+        alpha_s, sigma_s = schedule.levels(s)
+        x0_hat = evaluate(denoiser, z_t, t)
+        eps_hat = (z_t - alpha_t * x0_hat) / sigma_t
+        std = eta * sigma_s / sigma_t * jnp.sqrt(1 - (alpha_t / alpha_s) ** 2)
+        # Rounding may take the difference of two nearly equal squares below zero.
+        sigma_rest = jnp.sqrt(jnp.maximum(sigma_s**2 - std**2, 0))
+        z_s = alpha_s * x0_hat + sigma_rest * eps_hat
+        if eta > 0:
+            z_s = z_s + std * temperature * noise_like(keys, z_t)
+        return {"z": z_s}, x0_hat
+
+    return Sampler(init, step)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Noise schedules: how much of z_0 is left at each of the T training steps.
+
+Tables are made in NumPy float64 and cast last, which gives the released float32 tables
+bit for bit (float32 throughout is 1.4e-6 off, relative; `jnp.float64` is silently
+float32 unless x64 is on).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.types import Array
+
+# ln(SNR) is cut off here, in nats: -inf at a zero terminal SNR would make inf - inf.
+_LOG_SNR_BOUND = 40.0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NoiseSchedule:
+    """What is known of each step t in [0, T); a pytree, so pass it into `jax.jit`.
+
+    With abar = alphas_cumprod, alpha = sqrt(abar) and sigma = sqrt(1 - abar):
+
+    Attributes:
+      betas: [T] f32, variance added by step t.
+      alphas_cumprod: [T] f32, abar.
+      sqrt_alphas_cumprod: [T] f32, alpha: what is left of z_0.
+      sqrt_one_minus_alphas_cumprod: [T] f32, sigma: standard deviation of the noise.
+      log_snr: [T] f32, ln(abar / (1 - abar)) in nats, cut off at +-40.
+      posterior_variance: [T] f32, of q(z_{t-1} | z_t, z_0).
+      posterior_log_variance: [T] f32, its logarithm, cut off below at ln(1e-20).
+      posterior_mean_z_0: [T] f32, weight of z_0 in the mean of q(z_{t-1} | z_t, z_0).
+      posterior_mean_z_t: [T] f32, weight of z_t in that mean.
+      zero_terminal_snr: whether nothing of z_0 is left at T - 1 (static).
+    """
+
+    betas: Array
+    alphas_cumprod: Array
+    sqrt_alphas_cumprod: Array
+    sqrt_one_minus_alphas_cumprod: Array
+    log_snr: Array
+    posterior_variance: Array
+    posterior_log_variance: Array
+    posterior_mean_z_0: Array
+    posterior_mean_z_t: Array
+    zero_terminal_snr: bool = dataclasses.field(metadata={"static": True})
+
+    @property
+    def num_timesteps(self) -> int:
+        """T."""
+        return self.betas.shape[0]
+
+    def levels(self, t: Array) -> tuple[Array, Array]:
+        """Looks up (alpha, sigma) at steps t of any shape; t = -1 is clean: (1, 0)."""
+        clean, t = t < 0, jnp.maximum(t, 0)
+        alpha = jnp.where(clean, 1.0, self.sqrt_alphas_cumprod[t])
+        sigma = jnp.where(clean, 0.0, self.sqrt_one_minus_alphas_cumprod[t])
+        return alpha, sigma
+
+    def half_log_snr(self, t: Array) -> Array:
+        """Looks up lambda = ln(alpha / sigma) at steps t; t = -1 gives the cut-off."""
+        log_snr = jnp.where(t < 0, _LOG_SNR_BOUND, self.log_snr[jnp.maximum(t, 0)])
+        return 0.5 * log_snr
+
+
+def make_schedule(
+    kind: str = "scaled_linear",
+    num_timesteps: int = 1000,
+    start: float | None = None,
+    end: float | None = None,
+    *,
+    betas=None,
+    zero_terminal_snr: bool = False,
+    posterior_beta_share: float = 0.0,
+) -> NoiseSchedule:
+    """Makes the tables of a noise schedule.
+
+    Args:
+      kind: "scaled_linear": sqrt(beta) runs linearly, the paper's schedule (CompVis
+        calls it "linear"); "linear": beta runs linearly (CompVis "sqrt_linear");
+        "sqrt": beta**2 runs linearly; "cosine": Nichol & Dhariwal 2021, Eq. 17;
+        "given": `betas`.
+      num_timesteps: T.
+      start: first beta; 0.0015 if not given, as in most published models.
+      end: last beta; 0.0195 if not given.
+      betas: [T] variances for kind "given".
+      zero_terminal_snr: shift and scale sqrt(abar) so that the last step is pure noise
+        (Lin et al. 2023, Algorithm 1); then predict "x0" or "v", not "eps".
+      posterior_beta_share: v in posterior variance (1 - v) * beta_tilde + v * beta; 0
+        and 1 are the choices of Ho et al. 2020, section 3.2 (CompVis `v_posterior`).
+
+    Raises:
+      ValueError: an unknown kind, an option that the kind would ignore, or betas
+        outside (0, 1).
+
+    Source: CompVis `make_beta_schedule` and `DDPM.register_schedule`.
+    """
+    raw = make_betas(kind, num_timesteps, start, end, betas)
+    if not 0 <= posterior_beta_share <= 1:
+        raise ValueError(
+            f"posterior_beta_share is a share: got {posterior_beta_share}; choose a "
+            "number from 0 to 1."
+        )
+    if zero_terminal_snr:
+        raw = _rescale_to_zero_snr(raw)
+    return _tables(raw, posterior_beta_share, zero_terminal_snr)
+
+
+def make_betas(kind, num_timesteps, start=None, end=None, betas=None) -> np.ndarray:
+    """Makes the [T] float64 variances of `make_schedule`, which has the arguments."""
+    if kind not in BETAS:
+        raise ValueError(f'unknown schedule "{kind}"; one of: {", ".join(BETAS)}.')
+    if num_timesteps < 1:
+        raise ValueError(f"num_timesteps counts steps: got {num_timesteps}; use >= 1.")
+    if (betas is not None) != (kind == "given"):
+        raise ValueError(
+            f'betas go with kind="given", and only with it: got kind="{kind}" and '
+            f"betas {'absent' if betas is None else 'present'}."
+        )
+    if kind in ("cosine", "given") and not start is end is None:
+        raise ValueError(
+            f'kind="{kind}" has no start or end: got start={start}, end={end}; leave '
+            "them out."
+        )
+    if kind == "given":
+        result = np.asarray(betas, np.float64)
+        if result.shape != (num_timesteps,):
+            raise ValueError(
+                f"betas must be [num_timesteps]: got shape {result.shape} and "
+                f"num_timesteps={num_timesteps}."
+            )
+    else:
+        start = 0.0015 if start is None else start
+        end = 0.0195 if end is None else end
+        result = BETAS[kind](num_timesteps, start, end)
+    if not np.all((result > 0) & (result < 1)):
+        raise ValueError(
+            f"every beta must lie in (0, 1): got {result.min()} to {result.max()} from "
+            f'kind="{kind}", start={start}, end={end}.'
+        )
+    return result
+
+
+def _scaled_linear(num_timesteps, start, end):
+    return np.linspace(start**0.5, end**0.5, num_timesteps) ** 2
+
+
+def _linear(num_timesteps, start, end):
+    return np.linspace(start, end, num_timesteps)
+
+
+def _sqrt(num_timesteps, start, end):
+    return np.linspace(start, end, num_timesteps) ** 0.5
+
+
+def _cosine(num_timesteps, start, end):
+    del start, end  # refused by make_betas
+    offset = 8e-3
+    time = np.arange(num_timesteps + 1) / num_timesteps + offset
+    alphas_cumprod = np.cos(time / (1 + offset) * np.pi / 2) ** 2
+    return np.clip(1 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0, 0.999)
+
+
+BETAS = {
+    "scaled_linear": _scaled_linear,
+    "linear": _linear,
+    "cosine": _cosine,
+    "sqrt": _sqrt,
+    "given": None,
+}
+
+
+def _rescale_to_zero_snr(betas: np.ndarray) -> np.ndarray:
+    """Keeps alpha_0 and moves alpha_{T-1} to 0 (Lin et al. 2023, Algorithm 1)."""
+    alpha = np.sqrt(np.cumprod(1 - betas))
+    first, last = alpha[0], alpha[-1]
+    alpha = (alpha - last) * (first / (first - last)) if first > last else 0 * alpha
+    return 1 - np.concatenate([alpha[:1] ** 2, alpha[1:] ** 2 / alpha[:-1] ** 2])
+
+
+def _tables(betas, posterior_beta_share, zero_terminal_snr) -> NoiseSchedule:
+    """Derives every table from the float64 betas, and casts."""
+    alphas = 1 - betas
+    alphas_cumprod = np.cumprod(alphas)
+    previous = np.append(1.0, alphas_cumprod[:-1])
+    beta_tilde = betas * (1 - previous) / (1 - alphas_cumprod)
+    v = posterior_beta_share
+    variance = (1 - v) * beta_tilde + v * betas
+    with np.errstate(divide="ignore"):
+        log_snr = np.log(alphas_cumprod) - np.log1p(-alphas_cumprod)
+    tables = dict(
+        betas=betas,
+        alphas_cumprod=alphas_cumprod,
+        sqrt_alphas_cumprod=np.sqrt(alphas_cumprod),
+        sqrt_one_minus_alphas_cumprod=np.sqrt(1 - alphas_cumprod),
+        log_snr=np.clip(log_snr, -_LOG_SNR_BOUND, _LOG_SNR_BOUND),
+        posterior_variance=variance,
+        posterior_log_variance=np.log(np.maximum(variance, 1e-20)),
+        posterior_mean_z_0=betas * np.sqrt(previous) / (1 - alphas_cumprod),
+        posterior_mean_z_t=(1 - previous) * np.sqrt(alphas) / (1 - alphas_cumprod),
+    )
+    return NoiseSchedule(
+        **{name: jnp.asarray(table, jnp.float32) for name, table in tables.items()},
+        zero_terminal_snr=zero_terminal_snr,
+    )

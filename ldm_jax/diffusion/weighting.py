@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The diffusion loss: its distance, its weights over t, and how it is reported."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.diffusion.process import check_prediction
+from ldm_jax.diffusion.schedule import NoiseSchedule
+from ldm_jax.types import Array
+
+DISTANCES = {"l2": jnp.square, "l1": jnp.abs}
+WEIGHTINGS = ("uniform", "min_snr", "p2")
+
+
+def distance(kind: str, prediction: Array, target: Array) -> Array:
+    """Averages |target - prediction| ("l1") or its square ("l2") over each sample.
+
+    Args:
+      kind: "l1" or "l2".
+      prediction: [B, h, w, c], any float dtype; compared in float32.
+      target: [B, h, w, c].
+
+    Returns:
+      [B] float32.
+    """
+    if kind not in DISTANCES:
+        raise ValueError(f'unknown distance "{kind}"; one of: {", ".join(DISTANCES)}.')
+    error = target.astype(jnp.float32) - prediction.astype(jnp.float32)
+    return jnp.mean(DISTANCES[kind](error), axis=range(1, error.ndim))
+
+
+def elbo_weights(schedule: NoiseSchedule, prediction: str) -> Array:
+    """Makes the [T] weights under which the squared error is the variational bound.
+
+    For eps:  beta^2 / (2 * var * (1 - beta) * (1 - abar))
+    For x0:   sqrt(abar) / 2 / (2 - abar)
+
+    The second is not the bound: the original wrote `2. * 1 - abar` for
+    `2 * (1 - abar)`, and trained with it; we follow it. Entry 0, infinite for eps, is
+    that of t = 1, as in the original.
+
+    Raises:
+      ValueError: prediction "v", for which the original has none.
+
+    Source: CompVis `DDPM.register_schedule` (`lvlb_weights`).
+    """
+    check_prediction(prediction, schedule)
+    betas, alphas_cumprod = schedule.betas, schedule.alphas_cumprod
+    if prediction == "v":
+        raise ValueError(
+            'elbo_weights are defined for prediction "eps" and "x0": got "v"; set '
+            "elbo_weight to 0."
+        )
+    if prediction == "x0":
+        weights = 0.5 * jnp.sqrt(alphas_cumprod) / (2 - alphas_cumprod)
+    else:
+        variance = schedule.posterior_variance
+        weights = betas**2 / (2 * variance * (1 - betas) * (1 - alphas_cumprod))
+    return weights.at[0].set(weights[min(1, schedule.num_timesteps - 1)])
+
+
+def snr_weights(
+    schedule: NoiseSchedule,
+    kind: str,
+    prediction: str,
+    gamma: float | None = None,
+    k: float = 1.0,
+) -> Array:
+    """Makes [T] weights of the squared error that depend on SNR = abar / (1 - abar).
+
+    "uniform": 1. "min_snr": min(SNR, gamma) on the x0 error (Hang et al. 2023, gamma
+    5). "p2": 1 / (k + SNR)^gamma on the eps error (Choi et al. 2022, gamma 1, k 1).
+    Both are restated for the error of `prediction`: with z_t given, the squared errors
+    of x0, eps and v stand as 1 : SNR : 1 + SNR.
+
+    Raises:
+      ValueError: unknown kind or prediction.
+    """
+    check_prediction(prediction, schedule)
+    if kind not in WEIGHTINGS:
+        raise ValueError(
+            f'unknown weighting "{kind}"; one of: {", ".join(WEIGHTINGS)}.'
+        )
+    snr = jnp.exp(schedule.log_snr)
+    if kind == "uniform":
+        return jnp.ones_like(snr)
+    of_x0_error = (
+        jnp.minimum(snr, 5.0 if gamma is None else gamma)
+        if kind == "min_snr"
+        else snr / (k + snr) ** (1.0 if gamma is None else gamma)
+    )
+    return of_x0_error / {"x0": 1.0, "eps": snr, "v": 1 + snr}[prediction]
+
+
+def diffusion_loss(
+    losses: Array,
+    t: Array,
+    *,
+    weights: Array | None = None,
+    log_variance: Array | None = None,
+    simple_weight: float = 1.0,
+    elbo: Array | None = None,
+    elbo_weight: float = 0.0,
+) -> tuple[Array, dict[str, Array]]:
+    """Weighs the losses of a batch and averages them.
+
+        L = simple_weight * mean(w[t] * l * exp(-lv[t]) + lv[t])
+            + elbo_weight * mean(elbo[t] * l)
+
+    Args:
+      losses: [B] f32, l, from `distance`.
+      t: [B] int32 in [0, T).
+      weights: [T] w, from `snr_weights`; None is 1.
+      log_variance: [T] lv, a parameter if it is learned; None is 0.
+      simple_weight: CompVis `l_simple_weight`.
+      elbo: [T] from `elbo_weights`; None leaves `loss_vlb` unreported.
+      elbo_weight: CompVis `original_elbo_weight`.
+
+    Returns:
+      scalar L, and metrics: "loss_simple" (mean of l, unweighted), "loss" (L), and
+      "loss_vlb" if `elbo` is given, "loss_gamma" (the first term) and "log_variance"
+      (its mean) if `log_variance` is.
+
+    Raises:
+      ValueError: `elbo_weight` without `elbo`.
+
+    Source: CompVis `LatentDiffusion.p_losses`; Rombach et al. 2022, Eq. 2.
+    """
+    if elbo is None and elbo_weight:
+        raise ValueError(
+            f"elbo_weight={elbo_weight} needs the [T] table: pass "
+            "elbo=elbo_weights(schedule, prediction)."
+        )
+    metrics = {"loss_simple": losses.mean()}
+    weighted = losses if weights is None else weights[t] * losses
+    if log_variance is not None:
+        log_variance_t = log_variance[t]
+        weighted = weighted * jnp.exp(-log_variance_t) + log_variance_t
+        metrics["loss_gamma"] = weighted.mean()
+        metrics["log_variance"] = log_variance.mean()
+    loss = simple_weight * weighted.mean()
+    if elbo is not None:
+        metrics["loss_vlb"] = (elbo[t] * losses).mean()
+        loss = loss + elbo_weight * metrics["loss_vlb"]
+    return loss, metrics | {"loss": loss}
+
+
+def loss_by_bin(
+    losses: Array, t: Array, num_timesteps: int, num_bins: int = 4
+) -> dict[str, Array]:
+    """Reports the loss of each of `num_bins` equal stretches of t.
+
+    An entry is `sum of l in the bin / B`, divided by the bin's share of T: for uniform
+    t its average over steps is the mean loss in the bin, and a bin that a batch missed
+    is 0 rather than NaN, so entries may be averaged over any number of steps.
+
+    Args:
+      losses: [B] f32.
+      t: [B] int32, uniform over [0, T).
+      num_timesteps: T.
+      num_bins: at most T.
+
+    Returns:
+      {"loss_t/0000-0249": scalar, ...}, named by first and last t.
+
+    Raises:
+      ValueError: more bins than steps.
+    """
+    if not 1 <= num_bins <= num_timesteps:
+        raise ValueError(
+            f"num_bins must lie in [1, num_timesteps={num_timesteps}]: got {num_bins}."
+        )
+    edges = [num_timesteps * i // num_bins for i in range(num_bins + 1)]
+    bins = jnp.searchsorted(jnp.asarray(edges[1:-1], jnp.int32), t, side="right")
+    sums = jax.ops.segment_sum(losses, bins, num_bins)
+    return {
+        f"loss_t/{low:04d}-{high - 1:04d}": sums[i]
+        / losses.shape[0]
+        * (num_timesteps / (high - low))
+        for i, (low, high) in enumerate(itertools.pairwise(edges))
+    }
