@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: `ldm-jax COMMAND ...`, one file per group of commands.
+
+Commands parse and print; the work is done below. Each file has `add(commands)`; what
+needs JAX is imported when a command runs, so that `--help` answers at once. Anything
+wrong with the user's input arrives here as ValueError, TypeError or OSError and leaves
+as one message and exit code 2; LDM_JAX_TRACEBACK=1 shows where it was raised.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from ldm_jax.cli import first_stage, sample, train
+
+GROUPS = (train, first_stage, sample)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
+    parser = make_parser()
+    args, overrides = parser.parse_known_args(argv)
+    unknown = [flag for flag in overrides if not flag.startswith("--config.")]
+    if unknown or (overrides and "config" not in args):
+        parser.error(
+            f"unrecognized arguments: {' '.join(unknown or overrides)} "
+            f"(see ldm-jax {args.command} --help)"
+        )
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("ldm_jax").setLevel(logging.INFO)
+    try:
+        args.run(args, overrides)
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("LDM_JAX_TRACEBACK"):
+            raise
+        print(f"ldm-jax {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"\nldm-jax {args.command}: interrupted; the same command goes on from "
+            "the last checkpoint.",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Makes the parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="ldm-jax",
+        description="Latent diffusion models in JAX: train a first stage, encode a "
+        "data set into latents, train a denoiser on them, sample.",
+        epilog="Set LDM_JAX_TRACEBACK=1 to see where in the code an error was raised.",
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands"
+    )
+    for group in GROUPS:
+        group.add(commands)
+    return parser

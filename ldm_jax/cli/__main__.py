@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m ldm_jax.cli` is `ldm-jax`."""
+
+import sys
+
+from ldm_jax.cli import main
+
+sys.exit(main())

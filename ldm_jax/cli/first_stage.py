@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax latents` and `ldm-jax reconstruct`: what a trained first stage is for."""
+
+import argparse
+
+
+def add(commands) -> None:
+    """Adds the commands that run images through a first stage."""
+    command = _add(
+        commands,
+        "latents",
+        _latents,
+        "Encode an image set into a TFDS data set of latents, with their statistics.",
+        "Goes on where it was interrupted. Open the result with\n"
+        "  tfds.builder_from_directory(OUT).as_data_source('train')\n",
+    )
+    command.add_argument("--out", required=True, help="directory of the latents")
+    command.add_argument(
+        "--batch-size", type=int, default=64, help="images at once, default: 64"
+    )
+    command.add_argument(
+        "--num-shards", type=int, default=16, help="files of the set, default: 16"
+    )
+    command.add_argument(
+        "--mirror", action="store_true", help="store each mirrored image's latent too"
+    )
+    command = _add(
+        commands,
+        "reconstruct",
+        _reconstruct,
+        "Encode and decode images, write them side by side, report the PSNR.",
+    )
+    command.add_argument("--out", required=True, help="PNG file to write")
+    command.add_argument(
+        "--num", type=int, default=16, help="images to show; all are measured"
+    )
+
+
+def _add(commands, name, run, summary, details="") -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--model", required=True, help="directory of a first stage")
+    command.add_argument(
+        "--images",
+        help="a folder, or the name of a data set; default: what the model saw",
+    )
+    command.add_argument("--split", default="train", help="default: %(default)s")
+    command.set_defaults(run=run)
+    return command
+
+
+def _latents(args, overrides) -> None:
+    from ldm_jax import experiment
+
+    experiment.write_latents(
+        args.model,
+        args.out,
+        images=args.images,
+        split=args.split,
+        batch_size=args.batch_size,
+        num_shards=args.num_shards,
+        mirror=args.mirror,
+    )
+
+
+def _reconstruct(args, overrides) -> None:
+    from ldm_jax import experiment
+
+    psnr = experiment.reconstruct(
+        args.model, args.out, images=args.images, split=args.split, num=args.num
+    )
+    print(f"PSNR {psnr:.2f} dB; pictures in {args.out}")

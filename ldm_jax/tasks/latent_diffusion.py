@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Diffusion in the latent space: Rombach et al. 2022, Eq. 2 and 3, as a Task."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.diffusion import process, weighting
+from ldm_jax.tasks.model import LatentDiffusion
+from ldm_jax.types import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """How the error of a prediction becomes the loss.
+
+    Attributes:
+      distance: "l2" or "l1", per element.
+      weighting: "uniform", "min_snr" or "p2", over t.
+      gamma: the weighting's gamma; None takes its paper's.
+      simple_weight: weight of the plain term (CompVis `l_simple_weight`).
+      elbo_weight: weight of the variational bound (CompVis `original_elbo_weight`).
+      learn_log_variance: whether a log-variance per t is a parameter.
+      drop_probability: probability in [0, 1] with which a sample's condition is
+        replaced by the null condition, so that guidance can be used.
+    """
+
+    distance: str = "l2"
+    weighting: str = "uniform"
+    gamma: float | None = None
+    simple_weight: float = 1.0
+    elbo_weight: float = 0.0
+    learn_log_variance: bool = False
+    drop_probability: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.drop_probability <= 1:
+            raise ValueError(
+                "drop_probability is a probability: got "
+                f"{self.drop_probability}; choose a number from 0 to 1."
+            )
+        if self.distance not in weighting.DISTANCES:
+            raise ValueError(
+                f'unknown distance "{self.distance}"; one of: '
+                f"{', '.join(weighting.DISTANCES)}."
+            )
+
+
+def latent_diffusion(model: LatentDiffusion, objective: Objective, frozen=None) -> Task:
+    """Makes the task of predicting the noise in latents (Eq. 3).
+
+        L = E_{z_0, y, eps, t} || eps - eps_theta(z_t, t, tau_theta(y)) ||^2
+
+    A batch holds "moments" [B, h, w, 2c] (VQ: [B, h, w, c] before quantization), raw as
+    the first stage gave them, and the fields of `model.conditioner`.
+
+    Args:
+      model: the networks, the schedule and the latent scale.
+      objective: distance and weights.
+      frozen: parameters a conditioner reads and never changes, by network, or None.
+
+    Returns:
+      Task with params {"unet": ..., "conditioner": ... (if it has any),
+      "log_variance": [T] (if learned)}.
+
+    Raises:
+      ValueError: a condition is to be dropped where there is none.
+    """
+    if objective.drop_probability and model.conditioner.kind == "none":
+        raise ValueError(
+            'drop_probability needs a condition: got condition.kind "none"; set '
+            "drop_probability to 0."
+        )
+    schedule, prediction = model.schedule, model.prediction
+    weights = weighting.snr_weights(
+        schedule, objective.weighting, prediction, objective.gamma
+    )
+    elbo = None if prediction == "v" else weighting.elbo_weights(schedule, prediction)
+
+    def init(key, batch):
+        key_unet, key_cond = jax.random.split(key)
+        example = {
+            name: jnp.zeros((1, *x.shape[1:]), x.dtype) for name, x in batch.items()
+        }
+        params = {}
+        cond_params = model.conditioner.init(key_cond, example)
+        if cond_params:
+            params["conditioner"] = cond_params
+        cond = model.conditioner.encode(cond_params, example, frozen)
+        z_0 = model.latent(example["moments"])
+        t = jnp.zeros((1,), jnp.int32)
+        params["unet"] = model.unet.init(key_unet, z_0, t, cond)["params"]
+        if objective.learn_log_variance:
+            params["log_variance"] = jnp.zeros(schedule.num_timesteps)
+        return params, {}
+
+    def loss(params, collections, batch, key, step):
+        del step
+        keys = jax.random.split(key, 5)
+        key_z, key_t, key_eps, key_drop, key_dropout = keys
+
+        z_0 = model.latent(batch["moments"], key_z)
+        t = jax.random.randint(key_t, z_0.shape[:1], 0, schedule.num_timesteps)
+        eps = jax.random.normal(key_eps, z_0.shape)
+        z_t = process.add_noise(schedule, z_0, t, eps)
+
+        y = model.conditioner.drop(batch, key_drop, objective.drop_probability)
+        cond_params = params.get("conditioner", {})
+        cond = model.conditioner.encode(cond_params, y, collections["frozen"])
+        predicted = model.unet.apply(
+            {"params": params["unet"]},
+            *(z_t, t, cond),
+            is_training=True,
+            rngs={"dropout": key_dropout},
+        )
+        target = process.make_target(schedule, prediction, z_0, t, eps)
+        errors = weighting.distance(objective.distance, predicted, target)
+
+        total, metrics = weighting.diffusion_loss(
+            errors,
+            t,
+            weights=weights,
+            log_variance=params.get("log_variance"),
+            simple_weight=objective.simple_weight,
+            elbo=elbo,
+            elbo_weight=objective.elbo_weight,
+        )
+        bins = weighting.loss_by_bin(errors, t, schedule.num_timesteps)
+        return total, (metrics | bins, {})
+
+    return Task(init, loss, {} if frozen is None else frozen)

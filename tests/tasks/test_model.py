@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model specs: scaling, round trips through pixels, and refused conditions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.unet import UNet
+from ldm_jax.tasks.conditioning import make_conditioner
+from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+
+
+def tiny_model(prediction="eps", scale=2.0, **condition):
+    condition = condition or dict(kind="class", num_classes=3, width=8)
+    autoencoder = Autoencoder(
+        channels=32, channel_mult=(1, 1), num_res_blocks=1, latent_channels=2
+    )
+    unet = UNet(
+        channels=32,
+        channel_mult=(1,),
+        num_res_blocks=1,
+        num_heads=1,
+        transformer_depth=1,
+        context_dim=condition.get("width"),
+        out_channels=2,
+    )
+    return LatentDiffusion(
+        autoencoder,
+        scale,
+        unet=unet,
+        conditioner=make_conditioner(**condition),
+        schedule=make_schedule("scaled_linear", 1000, 0.0015, 0.0195),
+        prediction=prediction,
+    )
+
+
+def test_pixels_with_a_scale_decode_to_what_was_encoded():
+    stage = FirstStage(Autoencoder(bottleneck="pixels"), 0.5)
+    image = np.random.default_rng(0).uniform(-1, 1, (2, 4, 6, 3)).astype(np.float32)
+    z_0 = stage.encode({"autoencoder": {}}, image)
+    np.testing.assert_allclose(z_0, 0.5 * image, rtol=1e-6)
+    np.testing.assert_allclose(stage.decode({"autoencoder": {}}, z_0), image, rtol=1e-6)
+
+
+def test_encoding_without_a_key_is_the_scaled_mean_and_with_one_a_sample():
+    model = tiny_model(scale=3.0)
+    image = jnp.zeros((1, 8, 8, 3))
+    params = {"autoencoder": model.autoencoder.init(jax.random.key(0), image)["params"]}
+    moments = model.moments(params, image)
+    assert moments.shape == (1, 4, 4, 4)
+    mean, log_variance = np.split(np.asarray(moments), 2, axis=-1)
+    np.testing.assert_allclose(model.encode(params, image), 3 * mean, rtol=1e-5)
+    keys = jax.random.split(jax.random.key(1), 4096)
+    draws = jax.vmap(lambda key: model.latent(moments, key))(keys)[:, 0]
+    # 4096 draws: the standard error of a mean is sd / 64, of a spread about sd / 90.
+    sd = 3 * np.exp(0.5 * log_variance[0])
+    np.testing.assert_array_less(abs(draws.mean(0) - 3 * mean[0]), 5 * sd / 64)
+    np.testing.assert_array_less(abs(draws.std(0) / sd - 1), 5 / 90)
+
+
+def test_a_condition_of_other_fields_is_refused():
+    model = tiny_model()
+    params = {"conditioner": {"embedding": jnp.ones((4, 8))}}
+    assert model.condition(params, label=[0, 2]).context.shape == (2, 1, 8)
+    with pytest.raises(ValueError, match="takes label: got caption"):
+        model.condition(params, caption=["a dog"])
+
+
+def test_the_null_condition_is_the_row_of_no_class():
+    model = tiny_model()
+    table = jnp.arange(32.0).reshape(4, 8)
+    cond = model.null({"conditioner": {"embedding": table}}, label=[0, 1])
+    np.testing.assert_array_equal(cond.context, jnp.stack([table[3:], table[3:]]))
