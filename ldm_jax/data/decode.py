@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes of one image file to uint8 RGB: what is converted and what is refused.
+
+grey, 1 bit, palette         -> RGB
+16 bit (grey)                -> upper 8 bits
+CMYK, YCbCr, LAB, HSV        -> RGB
+alpha                        -> laid over white
+EXIF orientation             -> turned upright
+several frames               -> the first
+truncated, corrupt, no image -> DamagedRecord
+more than `max_pixels`       -> DamagedRecord, before a pixel is decoded
+"""
+
+import io
+import warnings
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ldm_jax.data.records import DamagedRecord
+
+# 64 megapixels: beyond any camera of the sets we know, 192 MB decoded.
+MAX_PIXELS = 2**26
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+
+def open_image(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Opens an image file by its header only; no pixel is decoded.
+
+    Args:
+      file: the file, open for reading; it must stay open while the image is used.
+      name: of the file, for the error.
+      max_pixels: largest width times height that is accepted.
+
+    Returns:
+      A lazy PIL image.
+
+    Raises:
+      DamagedRecord: not an image in one of FORMATS, or larger than `max_pixels`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels on; our own bound decides below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=FORMATS)
+    except Exception as error:  # Pillow's parsers raise many kinds
+        raise DamagedRecord(f"{name} is not a readable image: {error}") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DamagedRecord(
+            f"{name} declares {width}x{height} pixels, more than max_pixels = "
+            f"{max_pixels}."
+        )
+    return image
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes an image file to RGB.
+
+    Args:
+      data: bytes of the file.
+      name: of the file, for the error.
+      max_pixels: largest width times height that is accepted.
+
+    Returns:
+      uint8 [H0, W0, 3].
+
+    Raises:
+      DamagedRecord: not an image, truncated, corrupt or too large.
+    """
+    image = open_image(io.BytesIO(data), name, max_pixels)
+    try:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        return np.array(to_rgb(image))
+    except Exception as error:
+        raise DamagedRecord(f"{name} cannot be decoded: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Converts a PIL image of any mode to RGB, 8 bits, alpha laid over white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        if values.dtype.kind == "f":
+            raise ValueError("float images have no agreed range")
+        # `convert("RGB")` would clip 16-bit values at 255 instead of scaling them.
+        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def array_to_rgb(image: np.ndarray, name: str) -> np.ndarray:
+    """Makes three channels of an array that a TFDS set decoded itself.
+
+    Args:
+      image: uint8 or uint16 [H0, W0], or [H0, W0, 1 to 4].
+      name: of the record, for the error.
+
+    Returns:
+      uint8 [H0, W0, 3]; grey is repeated, alpha is laid over white.
+
+    Raises:
+      DamagedRecord: another shape or dtype.
+    """
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.dtype != np.uint8 or image.ndim != 3 or not 1 <= image.shape[2] <= 4:
+        raise DamagedRecord(
+            f"{name} must be uint8 [H, W, 1 to 4]: got {image.dtype} {image.shape}."
+        )
+    channels = image.shape[2]
+    if channels in (2, 4):
+        mode = "LA" if channels == 2 else "RGBA"
+        return np.array(to_rgb(Image.fromarray(image, mode)))
+    return np.repeat(image, 3, axis=2) if channels == 1 else image

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens image sets: our own builders, any TFDS name, any folder."""
+
+import contextlib
+import io
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ldm_jax.data.builders.digits import Digits
+from ldm_jax.data.decode import MAX_PIXELS, array_to_rgb, decode_image
+from ldm_jax.data.folder import FolderSource
+from ldm_jax.data.records import Record, Source, fingerprint
+
+# Builders of this package, prepared on first use; none of them downloads.
+BUILDERS = {"digits": Digits}
+
+
+def open_images(
+    dataset: str,
+    split: str = "train",
+    data_dir: str | None = None,
+    download: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_refused: int = 100,
+) -> Source:
+    """Opens an image set by name or path.
+
+    Args:
+      dataset: a row of BUILDERS ("digits"); or a TFDS name ("cifar10"); or a path
+        (absolute, or beginning with "./", "../" or "~") of a folder of images whose
+        sub-folders are classes, or of a prepared TFDS set (with dataset_info.json).
+      split: a TFDS split ("train", "test", "train[:10%]"); of a folder see
+        `FolderSource`.
+      data_dir: where TFDS sets lie and BUILDERS are prepared; None is TFDS' own
+        place, ~/tensorflow_datasets.
+      download: may TFDS download and prepare a set that is not there yet?
+      max_pixels: largest width times height that is decoded; a larger one is damaged.
+      max_refused: how many files of a folder may be unreadable before it is refused.
+
+    Returns:
+      A source of records with "image" uint8 [H0, W0, 3] and, where the set has one,
+      "label" int32 [].
+
+    Raises:
+      ValueError: unknown name or split, no such folder, or a folder that is empty.
+    """
+    path = pathlib.Path(dataset).expanduser()
+    if path.is_absolute() or dataset.startswith(("./", "../", "~")):
+        if (path / "dataset_info.json").is_file():
+            return TfdsSource(tfds.builder_from_directory(path), split, max_pixels)
+        return FolderSource(path, split, max_pixels, max_refused)
+    if dataset in BUILDERS:
+        builder = BUILDERS[dataset](data_dir=data_dir, file_format="array_record")
+        return TfdsSource(_prepared(builder), split, max_pixels)
+    return TfdsSource(_tfds_builder(dataset, data_dir, download), split, max_pixels)
+
+
+class TfdsSource:
+    """A TFDS split as a source: random access, images decoded by our own rules.
+
+    Attributes:
+      fingerprint: digest of name, version, split and shard lengths.
+      num_classes: of the label; None without one.
+      class_names: of the label; () without one.
+    """
+
+    def __init__(self, builder: Any, split: str, max_pixels: int = MAX_PIXELS):
+        info, features = builder.info, builder.info.features
+        if "image" not in features:
+            raise ValueError(
+                f"an image set needs a feature named image: {builder.name} has "
+                f"{sorted(features)}. Use another set, or write the images to a folder."
+            )
+        whole = split.split("[")[0]
+        if whole not in info.splits:
+            raise ValueError(
+                f'unknown split "{split}" of {builder.name}; one of: '
+                f"{', '.join(info.splits)}."
+            )
+        # Bytes, not TFDS' own decoding: ours bounds the size and knows every mode.
+        self._decode = isinstance(features["image"], tfds.features.Image)
+        decoders = {"image": tfds.decode.SkipDecoding()} if self._decode else None
+        self._records = builder.as_data_source(split, decoders=decoders)
+        self._name = f"{info.full_name}:{split}"
+        self._max_pixels = max_pixels
+        label = dict(features.items()).get("label")  # `features` has no `get`
+        is_class = isinstance(label, tfds.features.ClassLabel)
+        self._has_label = is_class
+        self.num_classes = label.num_classes if is_class else None
+        self.class_names = tuple(label.names) if is_class else ()
+        lengths = list(info.splits[whole].shard_lengths)
+        self.fingerprint = fingerprint([info.full_name, split, lengths])
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Record]:
+        records = self._records.__getitems__([int(i) for i in indices])
+        return [self._record(r, i) for r, i in zip(records, indices, strict=True)]
+
+    def _record(self, found: dict[str, Any], index: int) -> Record:
+        name = f"{self._name}[{index}]"
+        if self._decode:
+            image = decode_image(found["image"], name, self._max_pixels)
+        else:
+            image = array_to_rgb(found["image"], name)
+        record: Record = {"image": image}
+        if self._has_label:
+            record["label"] = np.asarray(found["label"], np.int32)
+        return record
+
+
+def _tfds_builder(name: str, data_dir: str | None, download: bool) -> Any:
+    """Finds a set by its TFDS name, prepared for random access."""
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f'unknown image set "{name}"; one of: {", ".join(sorted(BUILDERS))}, a '
+            f"TFDS name, or a folder (write ./{name} for one in this directory)."
+        ) from error
+    if builder.data_path.exists():
+        return builder
+    if not download:
+        raise ValueError(
+            f"{name} is not in {builder.data_path}. Pass download=True to have TFDS "
+            f"fetch and prepare it, or set data_dir to where it lies."
+        )
+    return _prepared(builder, quietly=False)
+
+
+def _prepared(builder: Any, quietly: bool = True) -> Any:
+    """Prepares a builder's files unless they are there; never a half-written set."""
+    if builder.data_path.exists():
+        return builder
+    prepare: Callable[[], None] = builder.download_and_prepare
+    try:
+        if not quietly:
+            prepare()
+            return builder
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):
+            prepare()
+    except OSError:
+        # TFDS writes aside and renames. If another process was faster, its set stands.
+        if not os.path.exists(builder.data_path):
+            raise
+        return type(builder)(
+            data_dir=os.fspath(builder.data_path.parent.parent),
+            file_format="array_record",
+        )
+    finally:
+        if quietly:
+            tfds.enable_progress_bar()
+    return builder

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches as a pure function of (seed, step): read by index, placed by sharding.
+
+Step s holds positions s * B to (s + 1) * B of the stream of `order.py`. Each process
+reads the rows that its devices hold, as the sharding says, so that the global batch is
+the same on any number of hosts and any mesh.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ldm_jax.data.order import Row, shuffled_rows
+from ldm_jax.data.reading import Example, Reader, Transform, read_ahead
+from ldm_jax.data.records import Source, fingerprint
+
+
+def make_batches(
+    source: Source,
+    transform: Transform,
+    batch_size: int,
+    sharding: jax.sharding.Sharding | None = None,
+    seed: int = 0,
+    num_threads: int = 1,
+    max_damaged: int = 100,
+) -> "Batches":
+    """Makes the endless, shuffled batches of a set.
+
+    Args:
+      source: the set.
+      transform: (record, rng) -> dict of arrays, of the same shapes for every record.
+      batch_size: B, over all devices and hosts.
+      sharding: of the batch axis, e.g. NamedSharding(mesh, P(("data", "fsdp"))); None
+        is the first local device.
+      seed: non-negative; decides the order and every record's randomness.
+      num_threads: threads that read and transform. One is enough for latents; decoding
+        of photographs wants as many as there are cores.
+      max_damaged: how many damaged records are replaced by their neighbour, with a
+        warning, before reading raises.
+
+    Returns:
+      `Batches`: `batches(step)` is a dict of global arrays.
+
+    Raises:
+      ValueError: an empty set, a batch size the sharding cannot divide, a bad seed.
+    """
+    return Batches(
+        source, transform, batch_size, sharding, seed, num_threads, max_damaged
+    )
+
+
+class Batches:
+    """The batches of a set; see `make_batches`."""
+
+    def __init__(
+        self, source, transform, batch_size, sharding, seed, num_threads, max_damaged
+    ):
+        if seed < 0:
+            raise ValueError(f"the data seed must be non-negative: got {seed}.")
+        self._reader = Reader(source, transform, seed, num_threads, max_damaged)
+        self._placement = Placement(batch_size, sharding)
+        self._seed, self._num_records = seed, len(source)
+        self._facts = {
+            "seed": seed,
+            "batch_size": batch_size,
+            "num_records": len(source),
+            "source": source.fingerprint,
+            "transform": fingerprint(getattr(transform, "description", None)),
+            # Ties the state to what index_shuffle computes, not only to its inputs.
+            "order": fingerprint(shuffled_rows(seed, len(source), 0, 64)),
+        }
+
+    def __call__(self, step: int) -> dict[str, jax.Array]:
+        """Returns the batch of a step: global arrays [B, ...]."""
+        start = step * self._placement.batch_size
+        rows = [
+            row
+            for low, high in self._placement.blocks
+            for row in shuffled_rows(
+                self._seed, self._num_records, start + low, start + high
+            )
+        ]
+        return self._placement.place(self._reader.read(rows))
+
+    def stream(self, first_step: int = 0) -> Iterator[dict[str, jax.Array]]:
+        """Yields the batches from `first_step` on, made ahead in a thread."""
+        return read_ahead(lambda: self._forever(first_step))
+
+    def _forever(self, step: int) -> Iterator[dict[str, jax.Array]]:
+        while True:
+            yield self(step)
+            step += 1
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Returns what to store beside a checkpoint: small, JSON."""
+        return {"step": int(step), **self._facts}
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Compares a stored state with these batches.
+
+        Raises:
+          ValueError: the batches after this checkpoint would not be those that the run
+            was going to see; names what changed.
+        """
+        changed = [
+            f"{name} was {state.get(name)}, is {now}"
+            for name, now in self._facts.items()
+            if state.get(name) != now
+        ]
+        if changed:
+            raise ValueError(
+                f"the data changed since the checkpoint at step {state.get('step')}: "
+                f"{'; '.join(changed)}. Set it back, or begin in a new work directory."
+            )
+
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes, dtypes and shardings of a batch; reads one record."""
+        (example,) = self._reader.read([Row(0, 0)])
+        size, sharding = self._placement.batch_size, self._placement.sharding
+        return {
+            name: jax.ShapeDtypeStruct(
+                (size, *value.shape),
+                jax.dtypes.canonicalize_dtype(value.dtype),
+                sharding=sharding,
+            )
+            for name, value in example.items()
+        }
+
+
+def iterate_once(
+    source: Source,
+    transform: Transform,
+    batch_size: int,
+    sharding: jax.sharding.Sharding | None = None,
+    seed: int = 0,
+    num_threads: int = 1,
+    max_damaged: int = 100,
+) -> Iterator[tuple[dict[str, jax.Array], int]]:
+    """Yields the set once, in its own order: for evaluation.
+
+    The arguments are those of `make_batches`.
+
+    Yields:
+      (batch, valid): `batch` has [B, ...] arrays always; only its first `valid` rows
+      count. The last batch is filled up with the set's last record.
+    """
+    reader = Reader(source, transform, seed, num_threads, max_damaged)
+    placement = Placement(batch_size, sharding)
+    total = len(source)
+
+    def batches():
+        for start in range(0, total, batch_size):
+            rows = [
+                Row(0, min(start + offset, total - 1))
+                for low, high in placement.blocks
+                for offset in range(low, high)
+            ]
+            yield placement.place(reader.read(rows)), min(batch_size, total - start)
+
+    return read_ahead(batches)
+
+
+class Placement:
+    """Which rows of a global batch this process reads, and where they go.
+
+    The rows come from the sharding, not from the process index: where a tensor axis of
+    the mesh spans processes, several of them hold the same rows.
+    """
+
+    def __init__(self, batch_size: int, sharding: jax.sharding.Sharding | None):
+        if sharding is None:
+            sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        self.batch_size, self.sharding = batch_size, sharding
+        try:
+            held = sharding.addressable_devices_indices_map((batch_size,)).values()
+        except ValueError as error:
+            raise ValueError(
+                f"batch_size {batch_size} cannot be divided over {sharding}: {error} "
+                f"Choose a multiple of the number of batch shards."
+            ) from error
+        spans = {index[0].indices(batch_size)[:2] for index in held}
+        self.blocks = sorted(spans)  # [(low, high)], disjoint
+
+    def place(self, examples: Sequence[Example]) -> dict[str, jax.Array]:
+        """Joins this process' rows, in the order of `blocks`, to global arrays."""
+        starts, first = {}, 0
+        for low, high in self.blocks:
+            starts[low] = first
+            first += high - low
+        batch = {}
+        for name in examples[0]:
+            local = _stack(name, examples)
+
+            def block(index, local=local):
+                low, high, _ = index[0].indices(self.batch_size)
+                return local[starts[low] : starts[low] + high - low]
+
+            shape = (self.batch_size, *local.shape[1:])
+            batch[name] = jax.make_array_from_callback(shape, self.sharding, block)
+        return batch
+
+
+def _stack(name: str, examples: Sequence[Example]) -> np.ndarray:
+    shapes = {example[name].shape for example in examples}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"all records of a batch must have one shape: {name} has "
+            f"{sorted(shapes)}. Choose a transform that makes them equal."
+        )
+    return np.stack([example[name] for example in examples])

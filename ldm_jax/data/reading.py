@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads and transforms rows, in threads and ahead of time; bears damaged records."""
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from ldm_jax.data.order import RecordRng, Row
+from ldm_jax.data.records import DamagedRecord, Source, read_each
+
+Example = dict[str, np.ndarray]
+Transform = Callable[[Any, np.random.Generator], Example]
+
+# Batches made ahead of the one in use.
+READ_AHEAD = 2
+
+
+class Reader:
+    """Reads and transforms rows; replaces damaged records by their neighbours."""
+
+    def __init__(
+        self,
+        source: Source,
+        transform: Transform,
+        seed: int,
+        num_threads: int,
+        max_damaged: int,
+    ):
+        if not len(source):
+            raise ValueError("the data set is empty: choose another set or split.")
+        if num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1: got {num_threads}.")
+        self._source, self._transform, self._seed = source, transform, seed
+        self._max_damaged, self._num_threads = max_damaged, num_threads
+        self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
+        self._damaged: dict[int, str] = {}
+
+    def read(self, rows: Sequence[Row]) -> list[Example]:
+        """Returns the transformed record of every row."""
+        if self._pool is None:
+            return self._read_part(rows)
+        size = -(-len(rows) // self._num_threads)
+        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+        return list(itertools.chain(*self._pool.map(self._read_part, parts)))
+
+    def _read_part(self, rows: Sequence[Row]) -> list[Example]:
+        rngs = RecordRng(self._seed)
+        records = read_each(self._source, [row.index for row in rows])
+        examples = []
+        for row, record in zip(rows, records, strict=True):
+            while isinstance(record, DamagedRecord):
+                self._count(row.index, record)
+                row = Row(row.epoch, (row.index + 1) % len(self._source))
+                (record,) = read_each(self._source, [row.index])
+            examples.append(self._transform(record, rngs.at(row)))
+        return examples
+
+    def _count(self, index: int, error: DamagedRecord) -> None:
+        """Notes a damaged record; raises when there are too many."""
+        if index in self._damaged and len(self._damaged) < len(self._source):
+            return
+        self._damaged[index] = str(error)
+        logging.warning("record %d is replaced by the next: %s", index, error)
+        bound = min(self._max_damaged, len(self._source) - 1)
+        if len(self._damaged) > bound:
+            shown = "\n  ".join(list(self._damaged.values())[:10])
+            raise DamagedRecord(
+                f"more than max_damaged = {self._max_damaged} records are damaged:\n  "
+                f"{shown}\nMend or remove them, or raise the bound."
+            )
+
+
+def read_ahead(make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Runs an iterator in a thread, READ_AHEAD items before the consumer.
+
+    Args:
+      make: makes the iterator; called in the thread.
+
+    Yields:
+      Its items. An error in the thread is raised here; closing this generator ends the
+      thread.
+    """
+    items: queue.Queue = queue.Queue(READ_AHEAD)
+    stop, end = threading.Event(), object()
+
+    def put(item) -> bool:
+        while not stop.is_set():
+            try:
+                items.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run():
+        try:
+            for item in make():
+                if not put((item, None)):
+                    return
+            put((end, None))
+        except BaseException as error:  # whatever it is, the consumer must hear of it
+            put((end, error))
+
+    thread = threading.Thread(target=run, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = items.get()
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()

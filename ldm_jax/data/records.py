@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a record is: its fields, the source that serves it, and how a set is named.
+
+A record is a dict of NumPy arrays (captions are Python strings):
+
+    image       uint8 [H0, W0, 3]     RGB; every source converts to this
+    label       int32 []              class, in [0, number of classes)
+    caption     str
+    boxes       float32 [N, 4]        x, y, width, height as fractions of the image
+    box_labels  int32 [N]
+    label_map   uint8 [H0, W0]        class of every pixel
+    moments     float [h, w, 2c]      mean and log-variance; VQ: [h, w, c]
+    moments_flip                      the same of the mirrored image
+    source_index  int64 []            where a latent's image stood in its own set
+
+A source is anything with a length, `source[i]`, `source.__getitems__(indices)` and a
+`fingerprint`: random access, so that the order of the data is a matter of indices.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+Record = dict[str, Any]
+
+# Fields that hold pixel positions: they differ between an image and its mirror image.
+MIRRORED = ("image", "moments", "boxes", "label_map")
+
+
+class DamagedRecord(ValueError):
+    """A record that is there but cannot be read; the message names it and says why."""
+
+
+class Source(Protocol):
+    """A set of records with random access."""
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Record]: ...
+
+
+def fingerprint(facts: Any) -> str:
+    """Names a set by its facts: the first 16 hex digits of a SHA-256 of their JSON.
+
+    Args:
+      facts: anything JSON can write; dicts count as equal in any order.
+
+    Returns:
+      16 hex digits.
+    """
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_each(source: Source, indices: Sequence[int]) -> list[Record | DamagedRecord]:
+    """Reads records, giving the error in the place of one that is damaged.
+
+    Args:
+      source: the set.
+      indices: of the records, each in [0, len(source)).
+
+    Returns:
+      For every index its record, or the `DamagedRecord` that reading it raised.
+    """
+    try:
+        return list(source.__getitems__(indices))
+    except DamagedRecord:
+        return [_read(source, i) for i in indices]
+
+
+def _read(source: Source, index: int) -> Record | DamagedRecord:
+    try:
+        return source[index]
+    except DamagedRecord as error:
+        return error
