@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that survive: written in the background, verified when read.
+
+A working directory holds `config.json` and `checkpoints/<step>/` with three items:
+`state` (the arrays of a TrainState), `data` (position in the data, report, digests of
+the arrays) and `config`. It is a model directory too: `load_params` reads it.
+
+The only file that knows orbax.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from flax import serialization
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as policies
+
+from ldm_jax.training.digest import digests
+from ldm_jax.training.hosts import is_main_process
+from ldm_jax.training.lock import RunLock
+from ldm_jax.training.sharding import path_name
+from ldm_jax.training.state import TrainState
+from ldm_jax.types import PyTree
+
+MAX_LINES = 15
+
+
+class Checkpointer:
+    """Saves and restores the states of the one run of a working directory."""
+
+    def __init__(
+        self,
+        workdir: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        may_differ: Sequence[str] = (),
+        keep: int = 2,
+        best: str | None = None,
+        best_is_lowest: bool = True,
+    ):
+        """Opens the directory, which is made if it is missing.
+
+        Args:
+          workdir: path; may be remote (gs://...), then without the run lock.
+          config: the run's settings, JSON-able; None writes and compares nothing.
+          may_differ: dotted names (or beginnings of names) of settings that may change
+            when a run is continued, e.g. ("train.num_steps",).
+          keep: how many of the latest checkpoints stay.
+          best: name of an evaluation scalar; the best checkpoint by it stays as well.
+          best_is_lowest: whether low values of `best` are good.
+
+        Raises:
+          RuntimeError: another run works in the directory.
+          ValueError: the directory belongs to a run with other settings.
+          OSError: the directory cannot be written.
+        """
+        self._workdir = epath.Path(workdir)
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        self._lock = None
+        if is_main_process() and "://" not in str(workdir):
+            self._lock = RunLock(self._workdir)
+        self._config = None if config is None else json.loads(json.dumps(config))
+        try:
+            self._check_config(may_differ)
+            policy = _preservation(keep, best, best_is_lowest)
+            self._manager = _open(
+                self._workdir / "checkpoints", cleanup_tmp_directories=True, **policy
+            )
+        except BaseException:
+            self._release()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self._manager.close()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _check_config(self, may_differ: Sequence[str]) -> None:
+        """Refuses another run's directory; notes this run's settings in a new one."""
+        if self._config is None:
+            return
+        path = self._workdir / "config.json"
+        if path.exists():
+            differences = [
+                line
+                for name, line in _differences(
+                    json.loads(path.read_text()), self._config
+                )
+                if not any((name + ".").startswith(free + ".") for free in may_differ)
+            ]
+            if differences:
+                raise ValueError(
+                    f"{self._workdir} holds a run with other settings:\n"
+                    + _shorten(differences)
+                    + "\nUse these settings, another workdir, or delete this one."
+                )
+        if is_main_process():
+            _write(path, json.dumps(self._config, indent=2) + "\n")
+
+    def save(
+        self,
+        state: TrainState,
+        data: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts writing a checkpoint of `state.step`; returns once it is copied.
+
+        Args:
+          state: the state; may be donated afterwards.
+          data: JSON-able, what `restore` gives back.
+          metrics: evaluation scalars of this step, if there are any.
+
+        Raises:
+          OSError: this checkpoint or the one before could not be written; those
+            before it are intact.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return  # resumed and stopped at once
+        tree = serialization.to_state_dict(state)
+        items = dict(
+            state=ocp.args.PyTreeSave(tree),
+            data=ocp.args.JsonSave({**data, "digests": digests(tree)}),
+            config=ocp.args.JsonSave(self._config or {}),
+        )
+        try:
+            self._manager.save(
+                step, args=ocp.args.Composite(**items), metrics=dict(metrics or {})
+            )
+        except Exception as error:
+            raise self._write_error(error) from error
+        if self._lock is not None:
+            self._lock.renew()
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is whole on disk; errors as in `save`."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._write_error(error) from error
+
+    def _write_error(self, error: Exception) -> OSError:
+        try:
+            free = f"{shutil.disk_usage(self._workdir).free / 2**30:.2f} GiB free"
+        except OSError:
+            free = "free space unknown"
+        return OSError(
+            f"could not write a checkpoint to {self._workdir} ({free}): "
+            f"{str(error).splitlines()[0]}"
+        )
+
+    def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Reads the newest checkpoint that is whole.
+
+        A damaged one is moved to `damaged/` in the working directory, with a warning.
+
+        Args:
+          shapes: TrainState of jax.ShapeDtypeStruct with shardings, of any mesh.
+
+        Returns:
+          (state, what was given to `save` as data), or None where nothing was saved.
+
+        Raises:
+          ValueError: the checkpoint's arrays are not those of this run.
+          RuntimeError: there are checkpoints, and none is whole.
+        """
+        wanted = serialization.to_state_dict(shapes)
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                found = _shapes_in(self._manager, step)
+            except Exception as error:
+                self._set_aside(step, error)
+                continue
+            _check_structure(found, wanted, f"{self._workdir}, step {step}")
+            try:
+                tree, data = _read(self._manager, step, wanted)
+            except Exception as error:
+                self._set_aside(step, error)
+                continue
+            return serialization.from_state_dict(shapes, tree), data
+        if steps:
+            raise RuntimeError(
+                f"none of the checkpoints {steps[::-1]} in {self._workdir} is whole; "
+                "they lie in damaged/. Use another workdir to start again."
+            )
+        return None
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        logging.warning(
+            "checkpoint %d of %s is damaged and skipped: %s",
+            step,
+            self._workdir,
+            reason,
+        )
+        if is_main_process():
+            (self._workdir / "damaged").mkdir(exist_ok=True)
+            path = self._workdir / "checkpoints" / str(step)
+            target = self._workdir / "damaged" / str(step)
+            if target.exists():
+                target.rmtree()
+            path.rename(target)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoint moved")
+        self._manager.reload()
+
+
+def load_params(directory: str, which: str = "ema", step: int | None = None) -> PyTree:
+    """Reads the parameters of a model directory, on the host.
+
+    Args:
+      directory: holds `checkpoints/`.
+      which: "ema" takes the averaged networks and the raw ones of the rest; "raw"
+        takes all as trained.
+      step: which checkpoint; None takes the newest whole one.
+
+    Returns:
+      Pytree of NumPy arrays, an entry per network.
+
+    Raises:
+      ValueError: `which` is neither.
+      FileNotFoundError: there is no (whole) checkpoint.
+    """
+    if which not in ("ema", "raw"):
+        raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
+    path = epath.Path(directory) / "checkpoints"
+    if not path.exists():
+        raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")
+    with _open(path, create=False) as manager:
+        steps = sorted(manager.all_steps(), reverse=True) if step is None else [step]
+        for candidate in steps:
+            try:
+                found = _shapes_in(manager, candidate)
+                found = {name: found.get(name, {}) for name in ("params", "ema")}
+                if which == "raw":
+                    found.pop("ema")
+                tree, _ = _read(manager, candidate, found)
+            except Exception as error:
+                logging.warning("checkpoint %d is skipped: %s", candidate, error)
+                continue
+            return {**tree["params"], **tree.get("ema", {})}
+    raise FileNotFoundError(f"no whole checkpoint in {path}; tried {steps}.")
+
+
+def _open(path: epath.Path, **options) -> ocp.CheckpointManager:
+    handlers = dict(
+        state=ocp.PyTreeCheckpointHandler(),
+        data=ocp.JsonCheckpointHandler(),
+        config=ocp.JsonCheckpointHandler(),
+    )
+    return ocp.CheckpointManager(
+        path,
+        options=ocp.CheckpointManagerOptions(**options),
+        item_handlers=handlers,
+    )
+
+
+def _preservation(keep: int, best: str | None, best_is_lowest: bool) -> dict[str, Any]:
+    """Keeps the latest and the best; orbax's own `best_fn` would drop the latest."""
+
+    def score(metrics) -> float:
+        value = (metrics or {}).get(best)
+        if value is None or not math.isfinite(value):
+            return -math.inf  # one NaN in the ranking would keep the wrong ones
+        return -value if best_is_lowest else value
+
+    kept = [policies.LatestN(keep)]
+    if best is not None:
+        kept.append(
+            policies.BestN(
+                get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
+            )
+        )
+    # best_fn does not choose here; without it orbax stores no metrics.
+    return dict(best_fn=score, preservation_policy=policies.AnyPreservationPolicy(kept))
+
+
+def _shapes_in(manager: ocp.CheckpointManager, step: int) -> PyTree:
+    """Returns the arrays of a checkpoint as metadata; reads no array."""
+    return manager.item_metadata(step)["state"].tree
+
+
+def _read(manager, step: int, wanted: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """Reads the wanted arrays, as NumPy where no sharding is given, and verifies."""
+
+    def args(x):
+        sharding = x.sharding if isinstance(x, jax.ShapeDtypeStruct) else None
+        if sharding is None:
+            return ocp.RestoreArgs(restore_type=np.ndarray)
+        return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=x.shape)
+
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
+    restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(
+                shapes, restore_args=jax.tree.map(args, wanted), partial_restore=True
+            ),
+            data=ocp.args.JsonRestore(),
+        ),
+    )
+    data = dict(restored["data"])
+    stored = data.pop("digests")
+    wrong = [
+        name for name, d in digests(restored["state"]).items() if stored[name] != d
+    ]
+    if wrong:
+        raise ValueError(f"stored and read digests differ in {len(wrong)}: {wrong[:3]}")
+    return restored["state"], data
+
+
+def _check_structure(found: PyTree, wanted: PyTree, where: str) -> None:
+    """Compares paths, shapes and dtypes, before anything is read.
+
+    orbax answers a wrong shape with thousands of lines, and casts a wrong dtype.
+    """
+
+    def flat(tree):
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+        return {path_name(p): f"{x.dtype}{list(x.shape)}" for p, x in leaves}
+
+    lines = [line for _, line in _differences(flat(found), flat(wanted))]
+    if lines:
+        raise ValueError(
+            f"the checkpoint in {where} is of another model:\n{_shorten(lines)}\n"
+            "Use the settings it was made with, or another workdir."
+        )
+
+
+def _differences(old: PyTree, new: PyTree, prefix: str = "") -> list[tuple[str, str]]:
+    """Lists (dotted name, "  name: old -> new") of what differs in nested dicts."""
+    lines = []
+    for key in sorted({*old, *new}, key=str):
+        name = f"{prefix}{key}"
+        a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += _differences(a, b, name + ".")
+        elif a != b:
+            lines.append((name, f"  {name}: {a} -> {b}"))
+    return lines
+
+
+def _shorten(lines: list[str]) -> str:
+    if len(lines) <= MAX_LINES - 3:
+        return "\n".join(lines)
+    rest = len(lines) - (MAX_LINES - 4)
+    return "\n".join([*lines[: MAX_LINES - 4], f"  ... and {rest} more"])
+
+
+def _write(path: epath.Path, text: str) -> None:
+    """Replaces a file in one step, so that a killed run leaves the old or the new."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of a run: how they find each other, agree, and stop together."""
+
+import os
+import signal
+import threading
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+# Set by a launcher; JAX itself reads no such variables.
+COORDINATOR = "LDM_JAX_COORDINATOR"
+NUM_PROCESSES = "LDM_JAX_NUM_PROCESSES"
+PROCESS_ID = "LDM_JAX_PROCESS_ID"
+
+
+def initialize_hosts(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    heartbeat_seconds: int = 100,
+) -> None:
+    """Joins the processes of this run; does nothing for a single process.
+
+    Must run before JAX is first used. The processes are taken from the arguments, else
+    from LDM_JAX_COORDINATOR, LDM_JAX_NUM_PROCESSES and LDM_JAX_PROCESS_ID, else from
+    the cluster (Slurm, Open MPI, TPU pods, GKE), which JAX recognises by itself.
+
+    Args:
+      coordinator: "host:port" of process 0.
+      num_processes: number of processes.
+      process_id: this process, in [0, num_processes).
+      heartbeat_seconds: silence after which a process counts as lost and the others
+        end with an error.
+
+    Raises:
+      ValueError: only some of the three are given.
+    """
+    env = os.environ
+    coordinator = coordinator or env.get(COORDINATOR)
+    if num_processes is None and NUM_PROCESSES in env:
+        num_processes = int(env[NUM_PROCESSES])
+    if process_id is None and PROCESS_ID in env:
+        process_id = int(env[PROCESS_ID])
+    given = [x is not None for x in (coordinator, num_processes, process_id)]
+    if any(given) != all(given):
+        raise ValueError(
+            "a run of many processes needs coordinator, num_processes and process_id: "
+            f"got {coordinator}, {num_processes}, {process_id}; set all of "
+            f"{COORDINATOR}, {NUM_PROCESSES} and {PROCESS_ID}, or none."
+        )
+    if not all(given) and not _in_cluster(env):
+        return
+    # CPU devices have no network of their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        heartbeat_timeout_seconds=heartbeat_seconds,
+    )
+
+
+def _in_cluster(env) -> bool:
+    """Tells whether a cluster has started more than one process of this run."""
+    counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+    workers = env.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    return (
+        any(int(env.get(name, 1)) > 1 for name in counts)
+        or len(workers) > 1
+        or "MEGASCALE_COORDINATOR_ADDRESS" in env
+    )
+
+
+def is_main_process() -> bool:
+    """Tells whether this process is the one that logs and writes small files."""
+    return jax.process_index() == 0
+
+
+def agreed(flag: bool) -> bool:
+    """Returns the flag of process 0 on every process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
+
+
+class Interrupted(SystemExit):
+    """Raised after a run was asked to stop and has saved; ends the program quietly.
+
+    `code` is 0 after SIGTERM (a preemption: start the same command again) and 130
+    after Ctrl-C.
+    """
+
+    def __init__(self, step: int, signum: int):
+        super().__init__(130 if signum == signal.SIGINT else 0)
+        self.step = step
+
+
+class StopSignal:
+    """Notes SIGTERM and Ctrl-C, so that the loop can save before it leaves.
+
+    With many processes SIGTERM belongs to JAX's preemption service, which makes all of
+    them stop at the same step; a handler of ours would disable it.
+    """
+
+    def __init__(self):
+        self._signum = None
+        self._before = {}
+
+    def __enter__(self):
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if jax.process_count() == 1 and in_main_thread:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                self._before[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *_):
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def _note(self, signum, _):
+        if signum == self._signum == signal.SIGINT:  # asked twice: leave at once
+            raise KeyboardInterrupt
+        self._signum = signum
+
+    def requested(self, step: int) -> int | None:
+        """Returns the signal that asked all processes to stop after `step`, or None."""
+        if jax.process_count() == 1:
+            return self._signum
+        reached = multihost_utils.reached_preemption_sync_point(step)
+        return signal.SIGTERM if reached else None

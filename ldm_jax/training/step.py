@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step: gradient, update, average; nothing changes if it is not finite."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ldm_jax.training.optimizer import ema_decay, update_ema
+from ldm_jax.training.state import TrainState
+from ldm_jax.types import Array, Batch, PyTree
+
+TrainStep = Callable[
+    [TrainState, PyTree, Batch, Array], tuple[TrainState, dict[str, Array]]
+]
+
+
+def make_train_step(
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    max_ema_decay: float = 0.9999,
+    accumulate: int = 1,
+) -> TrainStep:
+    """Makes the pure function (state, frozen, batch, key) -> (state, metrics).
+
+    All networks of a task are updated together, from one gradient. A step whose loss
+    or gradient is not finite leaves params, optimizer, collections and average as they
+    were; `step` still advances, so that the next batch is another one.
+
+    Args:
+      loss: `Task.loss`.
+      optimizer: an optax transformation.
+      max_ema_decay: the decay that the average reaches, see `ema_decay`.
+      accumulate: parts into which a batch is cut; their gradients are averaged. The
+        memory of activations shrinks by this factor.
+
+    Returns:
+      The step. `frozen` is `Task.frozen`; `key` is the run's, the same for every step.
+      Metrics are float32 scalars: the task's own, "loss", "grad_norm/<network>", and
+      "skipped", 1 where the step was not finite.
+    """
+
+    def train_step(state, frozen, batch, key):
+        grad = jax.value_and_grad(loss, has_aux=True)
+        inputs = (state.params, state.collections, frozen, batch)
+        value, metrics, collections, grads = _gradient(
+            grad, *inputs, jax.random.fold_in(key, state.step), state.step, accumulate
+        )
+        norms = {name: optax.global_norm(g) for name, g in grads.items()}
+        is_finite = jnp.isfinite(value) & jnp.isfinite(sum(norms.values()))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = ema_decay(state.step + 1, max_ema_decay)
+        new = state.replace(
+            params=params,
+            opt_state=opt_state,
+            collections=collections,
+            ema=update_ema(state.ema, params, decay),
+        )
+        new = jax.tree.map(lambda a, b: jnp.where(is_finite, a, b), new, state)
+        metrics = {
+            **metrics,
+            "loss": value,
+            **{f"grad_norm/{name}": norm for name, norm in norms.items()},
+            "skipped": 1.0 - is_finite,
+        }
+        metrics = {n: jnp.asarray(m, jnp.float32) for n, m in metrics.items()}
+        return new.replace(step=state.step + 1), metrics
+
+    return train_step
+
+
+def _gradient(grad, params, collections, frozen, batch, key, step, accumulate):
+    """Returns (loss, metrics, collections, gradients), each a mean over the parts."""
+
+    def one(collections, part, key):
+        inputs = {**collections, "frozen": frozen}
+        (value, (metrics, new)), grads = grad(params, inputs, part, key, step)
+        return value, metrics, new, grads
+
+    if accumulate == 1:
+        return one(collections, batch, key)
+    parts = jax.tree.map(lambda x: _cut(x, accumulate), batch)
+
+    def body(carry, inputs):
+        part, i = inputs
+        collections, total = carry
+        value, metrics, collections, grads = one(
+            collections, part, jax.random.fold_in(key, i)
+        )
+        total = jax.tree.map(jnp.add, total, (value, metrics, grads))
+        return (collections, total), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    value, metrics, _, grads = jax.eval_shape(one, collections, first, key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (value, metrics, grads))
+    (collections, total), _ = jax.lax.scan(
+        body, (collections, zeros), (parts, jnp.arange(accumulate))
+    )
+    value, metrics, grads = jax.tree.map(lambda x: x / accumulate, total)
+    return value, metrics, collections, grads
+
+
+def _cut(x: Array, parts: int) -> Array:
+    """[B, ...] -> [parts, B / parts, ...], every part spread over all devices.
+
+    Part i holds rows i, i + parts, ...: contiguous parts would each lie on a few
+    devices only and have to be sent to the others.
+    """
+    if x.shape[0] % parts:
+        raise ValueError(
+            f"accumulate must divide the batch: got {parts} for a batch of "
+            f"{x.shape[0]}; change train.accumulate or data.batch_size."
+        )
+    return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)

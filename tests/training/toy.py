@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A two-network task and batches that need no data: what training/ is tried on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.types import Task
+
+WIDTH = 16
+FIELDS = {"x": jax.ShapeDtypeStruct((16, 8), jnp.float32)}
+
+
+def make_task(nan_steps=()) -> Task:
+    """Learns to denoise x; a second network and a running mean come along."""
+
+    def init(key, batch):
+        assert batch["x"].shape[1] == 8
+        key_in, key_out = jax.random.split(key)
+        params = {
+            "unet": {
+                "mlp": {
+                    "in": {"kernel": 0.3 * jax.random.normal(key_in, (8, WIDTH))},
+                    "out": {"kernel": 0.3 * jax.random.normal(key_out, (WIDTH, 8))},
+                }
+            },
+            "conditioner": {"bias": jnp.zeros(8)},
+        }
+        return params, {"statistics": {"mean": jnp.zeros(8)}}
+
+    def loss(params, collections, batch, key, step):
+        x = batch["x"]
+        mlp = params["unet"]["mlp"]
+        noisy = x + 0.5 * jax.random.normal(key, x.shape)
+        hidden = jnp.tanh(noisy @ mlp["in"]["kernel"])
+        y = hidden @ mlp["out"]["kernel"] + params["conditioner"]["bias"][None]
+        error = jnp.mean((y - x * collections["frozen"]["scale"]) ** 2)
+        for bad in nan_steps:
+            error = jnp.where(step == bad, jnp.nan, error)
+        old = collections["statistics"]["mean"]
+        new = {"statistics": {"mean": 0.9 * old + 0.1 * x.mean(0)}}
+        return error, ({"error": error}, new)
+
+    return Task(init, loss, frozen={"scale": np.float32(2.0)})
+
+
+class ToyBatches:
+    """The interface of data.loader.Batches; rows are a function of (seed, step)."""
+
+    def __init__(self, sharding, seed=0, before=lambda step: None):
+        self._sharding, self._seed, self._before = sharding, seed, before
+
+    def shapes(self):
+        return FIELDS
+
+    def __call__(self, step):
+        rng = np.random.default_rng((self._seed, step))
+        x = rng.standard_normal(FIELDS["x"].shape).astype(np.float32)
+        place = jax.make_array_from_callback
+        return {"x": place(x.shape, self._sharding, lambda i: x[i])}
+
+    def stream(self, first_step):
+        while True:
+            self._before(first_step)
+            yield self(first_step)
+            first_step += 1
+
+    def state(self, step):
+        return {"seed": self._seed, "step": step}
+
+    def check(self, state):
+        if state["seed"] != self._seed:
+            raise ValueError(f"seed was {state['seed']} and is {self._seed}.")
