@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.models import layers
-from ldm_jax.models.layers import Conv, Dense, GroupNorm
-from ldm_jax.models.remat import rematerialize
+from ldm_jax.models.layers import Conv, Dense, GroupNorm, rematerialize
 from ldm_jax.models.transformer import AttentionBlock, SpatialTransformer
 from ldm_jax.types import Array
 
@@ -125,7 +124,9 @@ class Blocks:
         sizes = dict(num_heads=heads, head_channels=x.shape[-1] // heads)
         sizes.update(backend=self.attention_backend, dtype=self.dtype, name=name)
         if not self.transformer_depth:
-            return rematerialize(AttentionBlock, self.remat)(**sizes)(x)
+            return rematerialize(AttentionBlock, self.remat, static_argnums=())(
+                **sizes
+            )(x)
         block = rematerialize(SpatialTransformer, self.remat, static_argnums=(3,))
         block = block(depth=self.transformer_depth, dropout=self.dropout, **sizes)
         return block(x, context, self.is_training)

@@ -80,7 +80,7 @@ class TokenTransformer(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a four times wider MLP with GELU (erf), each normalised first."""
+    """Self-attention, then a four times wider MLP (GELU by erf); norms come first."""
 
     num_heads: int
     head_channels: int

@@ -27,16 +27,20 @@ REMAT_POLICIES = {
 }
 
 
-def rematerialize(block: type[nn.Module], policy: str) -> type[nn.Module]:
-    """Wraps a block `(x, is_training)` so that its backward pass recomputes.
+def rematerialize(
+    block: type[nn.Module], policy: str, static_argnums: tuple[int, ...] = (2,)
+) -> type[nn.Module]:
+    """Wraps a block so that its backward pass recomputes.
 
     Args:
       block: module class; its parameters keep their names.
       policy: a key of `REMAT_POLICIES`.
+      static_argnums: positions of Python values among the arguments of `__call__`
+        (0 is `self`); the default fits (x, is_training).
     """
     if policy == "none":
         return block
-    return nn.remat(block, policy=REMAT_POLICIES[policy], static_argnums=(2,))
+    return nn.remat(block, policy=REMAT_POLICIES[policy], static_argnums=static_argnums)
 
 
 def bias_init(fan_in: int):

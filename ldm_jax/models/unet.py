@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ldm_jax.models.blocks import Blocks, timestep_embedding
-from ldm_jax.models.layers import Conv, Dense, GroupNorm
+from ldm_jax.models.layers import REMAT_POLICIES, Conv, Dense, GroupNorm
 from ldm_jax.types import Array, Conditioning
 
 
@@ -96,7 +96,7 @@ class UNet(nn.Module):
       conv_resample: convolutions when resampling; otherwise mean and repetition.
       dropout: probability in residual blocks and in the transformers' MLPs.
       dtype: dtype of the arithmetic; parameters, norms, softmax and output are float32.
-      remat: what is recomputed in the backward pass, see models/remat.py.
+      remat: what is recomputed in the backward pass; a key of `REMAT_POLICIES`.
       attention_backend: see `attend`.
     """
 
@@ -216,6 +216,11 @@ def check_fields(unet: UNet) -> None:
         raise ValueError(
             f"UNet.context_dim={unet.context_dim} needs cross-attention: set "
             "transformer_depth to 1 or more, or context_dim to None."
+        )
+    if unet.remat not in REMAT_POLICIES:
+        raise ValueError(
+            f'unknown UNet.remat "{unet.remat}"; one of: '
+            f"{', '.join(sorted(REMAT_POLICIES))}."
         )
     if unet.channels % 32:
         raise ValueError(
