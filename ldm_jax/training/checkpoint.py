@@ -223,6 +223,26 @@ class Checkpointer:
         self._manager.reload()
 
 
+def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> None:
+    """Writes a model directory that holds parameters only, as step 0.
+
+    Args:
+      directory: made if missing; a directory that holds these settings and a
+        checkpoint already is left as it is.
+      params: pytree of arrays, an entry per network.
+      config: settings of the model, JSON-able.
+
+    Raises:
+      ValueError: the directory holds a model with other settings.
+    """
+    state = TrainState(
+        step=np.zeros((), np.int32), params=params, opt_state={}, collections={}, ema={}
+    )
+    with Checkpointer(directory, config) as checkpointer:
+        checkpointer.save(jax.tree.map(jax.numpy.asarray, state), {})
+        checkpointer.wait()
+
+
 def load_params(directory: str, which: str = "ema", step: int | None = None) -> PyTree:
     """Reads the parameters of a model directory, on the host.
 

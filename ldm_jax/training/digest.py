@@ -5,6 +5,9 @@ Checkpoint files are not protected against flipped bits: they are read back as o
 numbers without an error. So each array's digest is stored beside it.
 """
 
+import hashlib
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,3 +54,12 @@ def digests(tree: PyTree) -> dict[str, int]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     values = jax.device_get([digest(x) for _, x in leaves])
     return {path_name(p): int(v) for (p, _), v in zip(leaves, values, strict=True)}
+
+
+def fingerprint(tree: PyTree) -> str:
+    """Names a tree of parameters by its values: 16 hexadecimal digits.
+
+    The same parameters have the same fingerprint on any machine and any mesh.
+    """
+    text = json.dumps(digests(tree), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
