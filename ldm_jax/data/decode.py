@@ -94,31 +94,3 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
-
-
-def array_to_rgb(image: np.ndarray, name: str) -> np.ndarray:
-    """Makes three channels of an array that a TFDS set decoded itself.
-
-    Args:
-      image: uint8 or uint16 [H0, W0], or [H0, W0, 1 to 4].
-      name: of the record, for the error.
-
-    Returns:
-      uint8 [H0, W0, 3]; grey is repeated, alpha is laid over white.
-
-    Raises:
-      DamagedRecord: another shape or dtype.
-    """
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    if image.ndim == 2:
-        image = image[:, :, None]
-    if image.dtype != np.uint8 or image.ndim != 3 or not 1 <= image.shape[2] <= 4:
-        raise DamagedRecord(
-            f"{name} must be uint8 [H, W, 1 to 4]: got {image.dtype} {image.shape}."
-        )
-    channels = image.shape[2]
-    if channels in (2, 4):
-        mode = "LA" if channels == 2 else "RGBA"
-        return np.array(to_rgb(Image.fromarray(image, mode)))
-    return np.repeat(image, 3, axis=2) if channels == 1 else image

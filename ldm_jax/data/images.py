@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ldm_jax.data.builders.digits import Digits
-from ldm_jax.data.decode import MAX_PIXELS, array_to_rgb, decode_image
+from ldm_jax.data.decode import MAX_PIXELS, decode_image
+from ldm_jax.data.examples import read_example
 from ldm_jax.data.folder import FolderSource
-from ldm_jax.data.records import Record, Source, fingerprint
+from ldm_jax.data.records import DamagedRecord, Record, Source, fingerprint
 
 # Builders of this package, prepared on first use; none of them downloads.
 BUILDERS = {"digits": Digits}
@@ -82,10 +83,14 @@ class TfdsSource:
                 f'unknown split "{split}" of {builder.name}; one of: '
                 f"{', '.join(info.splits)}."
             )
-        # Bytes, not TFDS' own decoding: ours bounds the size and knows every mode.
-        self._decode = isinstance(features["image"], tfds.features.Image)
-        decoders = {"image": tfds.decode.SkipDecoding()} if self._decode else None
-        self._records = builder.as_data_source(split, decoders=decoders)
+        if not isinstance(features["image"], tfds.features.Image):
+            raise ValueError(
+                f"the feature image of {builder.name} must be a tfds.features.Image: "
+                f"got {features['image']}. Use another set, or write it to a folder."
+            )
+        # Raw bytes: our parser is faster than TFDS', and our decoding bounds the size.
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._records = builder.as_data_source(split, deserialize_method=raw)
         self._name = f"{info.full_name}:{split}"
         self._max_pixels = max_pixels
         label = dict(features.items()).get("label")  # `features` has no `get`
@@ -103,18 +108,24 @@ class TfdsSource:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Record]:
-        records = self._records.__getitems__([int(i) for i in indices])
+        indices = [int(i) for i in indices]
+        try:
+            records = self._records.__getitems__(indices)
+        except (RuntimeError, ValueError) as error:  # ArrayRecord: a checksum is wrong
+            raise DamagedRecord(f"{self._name}{indices}: {error}") from error
         return [self._record(r, i) for r, i in zip(records, indices, strict=True)]
 
-    def _record(self, found: dict[str, Any], index: int) -> Record:
+    def _record(self, data: bytes, index: int) -> Record:
         name = f"{self._name}[{index}]"
-        if self._decode:
-            image = decode_image(found["image"], name, self._max_pixels)
-        else:
-            image = array_to_rgb(found["image"], name)
-        record: Record = {"image": image}
+        try:
+            found = read_example(data)
+        except ValueError as error:
+            raise DamagedRecord(f"{name}: {error}") from error
+        record: Record = {
+            "image": decode_image(found["image"][0], name, self._max_pixels)
+        }
         if self._has_label:
-            record["label"] = np.asarray(found["label"], np.int32)
+            record["label"] = np.int32(found["label"][0])
         return record
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads and transforms rows, in threads and ahead of time; bears damaged records."""
 
+import functools
 import itertools
 import queue
 import threading
@@ -19,6 +20,46 @@ Transform = Callable[[Any, np.random.Generator], Example]
 
 # Batches made ahead of the one in use.
 READ_AHEAD = 2
+
+
+# A record's index with what became of it.
+Found = tuple[int, Example | DamagedRecord]
+
+
+def transformed(
+    source: Source, transform: Transform, seed: int, rows: Sequence[Row]
+) -> list[Found]:
+    """Reads and transforms rows, each with its own randomness.
+
+    Args:
+      source: the set.
+      transform: (record, rng) -> dict of arrays.
+      seed: of the randomness.
+      rows: to read.
+
+    Returns:
+      (index, example) of every row, or (index, error) where the record is damaged.
+    """
+    rngs = RecordRng(seed)
+    records = read_each(source, [row.index for row in rows])
+    return [
+        (row.index, record)
+        if isinstance(record, DamagedRecord)
+        else (row.index, transform(record, rngs.at(row)))
+        for row, record in zip(rows, records, strict=True)
+    ]
+
+
+def in_threads(
+    pool: ThreadPoolExecutor,
+    num_threads: int,
+    function: Callable[[Sequence[Row]], list],
+    rows: Sequence[Row],
+) -> list:
+    """Applies a function to equal parts of the rows at once; joins the lists."""
+    size = -(-len(rows) // num_threads)
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+    return list(itertools.chain(*pool.map(function, parts)))
 
 
 class Reader:
@@ -45,20 +86,17 @@ class Reader:
         """Returns the transformed record of every row."""
         if self._pool is None:
             return self._read_part(rows)
-        size = -(-len(rows) // self._num_threads)
-        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
-        return list(itertools.chain(*self._pool.map(self._read_part, parts)))
+        return in_threads(self._pool, self._num_threads, self._read_part, rows)
 
     def _read_part(self, rows: Sequence[Row]) -> list[Example]:
-        rngs = RecordRng(self._seed)
-        records = read_each(self._source, [row.index for row in rows])
+        part = functools.partial(transformed, self._source, self._transform, self._seed)
         examples = []
-        for row, record in zip(rows, records, strict=True):
-            while isinstance(record, DamagedRecord):
-                self._count(row.index, record)
+        for row, (_, example) in zip(rows, part(rows), strict=True):
+            while isinstance(example, DamagedRecord):
+                self._count(row.index, example)
                 row = Row(row.epoch, (row.index + 1) % len(self._source))
-                (record,) = read_each(self._source, [row.index])
-            examples.append(self._transform(record, rngs.at(row)))
+                ((_, example),) = part([row])
+            examples.append(example)
         return examples
 
     def _count(self, index: int, error: DamagedRecord) -> None:

@@ -146,3 +146,8 @@ def resize(
 def to_unit_range(image_u8: np.ndarray) -> np.ndarray:
     """Scales uint8 in [0, 255] to float32 in [-1, 1]: x / 127.5 - 1."""
     return image_u8.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def mirror_image(image: np.ndarray) -> np.ndarray:
+    """Mirrors images [..., H, W, channels] left to right; makes a copy."""
+    return np.ascontiguousarray(image[..., ::-1, :])
