@@ -4,7 +4,6 @@
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from ldm_jax.models.bottleneck import BOTTLENECKS, KL, VQ, Pixels, nearest_code
 from ldm_jax.models.coders import ATTENTION, Decoder, Encoder
@@ -184,7 +183,7 @@ class Autoencoder(nn.Module):
         return self.quant_conv(self.encoder(image, is_training))
 
     def decode(self, z: Array, is_training: bool = False) -> Array:
-        """Maps latents [B, h, w, c] to images [B, H, W, out_channels]; VQ quantizes z."""
+        """Maps z [B, h, w, c] to images [B, H, W, out_channels]; VQ quantizes first."""
         if self.bottleneck == "pixels":
             return z
         z, _ = self.regularizer.to_decoder(z, self.codes())

@@ -7,7 +7,7 @@ Every bottleneck answers the same three questions about the encoder's output:
 * `to_decoder(z, codebook)`: what does the decoder get for that z?
 * `penalty(moments, indices, codebook)`: what does it cost, in the first stage's loss?
 
-They hold no parameters; the codebook of VQ is declared by the autoencoder and handed in.
+They hold no parameters: the autoencoder declares the codebook of VQ and hands it in.
 """
 
 import dataclasses
@@ -136,8 +136,8 @@ class VQ:
             beta * mean |sg(z_q) - z|^2 + mean |z_q - sg(z)|^2          (otherwise)
 
         Returns:
-          [] the penalty and its metrics: "codebook", "perplexity" (exp of the entropy of
-          the codes used in this batch) and "codes_used" (how many occur in it).
+          [] the penalty and its metrics: "codebook" (the penalty again), and those of
+          `code_usage`.
         """
         z_q = codebook[indices]
         commitment = jnp.mean(jnp.square(lax.stop_gradient(z_q) - moments))

@@ -76,7 +76,7 @@ class LinearAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Array, is_training: bool = False) -> Array:
         """[B, H, W, C] -> the same shape."""
-        batch, height, width, channels = x.shape
+        batch, channels = x.shape[0], x.shape[-1]
         tokens = x.reshape(batch, -1, channels)
         q, k, v = (
             Dense(channels, use_bias=False, dtype=self.dtype, name=name)(tokens)
@@ -142,17 +142,29 @@ class Level(nn.Module):
             if self.attention:
                 x = attention(self.dtype, name=f"attn_{b}")(x, is_training)
         if self.resample == "down":
-            # Padded below and to the right only, as the released models were trained.
-            x = Conv(
-                self.features,
-                stride=2,
-                padding=((0, 1), (0, 1)),
-                dtype=self.dtype,
-                name="downsample",
-            )(x)
+            x = Downsample(self.features, dtype=self.dtype, name="downsample")(x)
         elif self.resample == "up":
             x = Upsample(self.features, dtype=self.dtype, name="upsample")(x)
         return x
+
+
+class Downsample(nn.Module):
+    """3x3 convolution in steps of two, padded below and right; the UNet's all round.
+
+    The released models were trained so.
+    """
+
+    features: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H/2, W/2, features]."""
+        padding = ((0, 1), (0, 1))
+        conv = Conv(
+            self.features, stride=2, padding=padding, dtype=self.dtype, name="conv"
+        )
+        return conv(x)
 
 
 class Encoder(nn.Module):

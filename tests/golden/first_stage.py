@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden first stages: the original's names and tensors, put under our names."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+
+from tests.golden.weights import tensor
+
+HERE = pathlib.Path(__file__).parent
+
+RENAMES = (
+    (r"^loss\.discriminator\.", "discriminator."),
+    (r"^loss\.perceptual_loss\.", "lpips."),
+    (r"quantize\.embedding\.weight", "codebook.embedding"),
+    (r"(down|up)\.(\d+)\.", r"\1_\2."),
+    (r"mid\.block_1", "mid.res_0"),
+    (r"mid\.block_2", "mid.res_1"),
+    (r"mid\.attn_1", "mid.attn"),
+    (r"block\.(\d+)", r"res_\1"),
+    (r"attn\.(\d+)", r"attn_\1"),
+    (r"(norm|conv)([12])\.", r"\1_\2."),
+    (r"nin_shortcut", "skip"),
+    (r"proj_out", "out"),
+    (r"(norm_?\w*)\.weight$", r"\1.scale"),
+    (r"weight$", "kernel"),
+)
+
+
+def load(name):
+    """Returns the arrays (NHWC), the config and {our path: array} of a golden model."""
+    meta = json.loads((HERE / f"{name}.json").read_text())
+    with np.load(HERE / f"{name}.npz") as stored:
+        arrays = {key: channels_last(key, stored[key]) for key in stored}
+    flat = {}
+    for key, shape in meta["keys"].items():
+        path = key
+        for pattern, new in RENAMES:
+            path = re.sub(pattern, new, path)
+        flat[path] = to_ours(path, tensor(key, shape))
+    return arrays, meta, flat
+
+
+def channels_last(key, array):
+    """Gradients are kernels (OIHW -> HWIO), other rank-4 arrays NCHW -> NHWC."""
+    if array.ndim != 4:
+        return array
+    return array.transpose((2, 3, 1, 0) if key.startswith("grad_") else (0, 2, 3, 1))
+
+
+def to_ours(path, array):
+    """OIHW -> HWIO; the attention's 1x1 convolutions are linear maps, (I, O)."""
+    if array.ndim != 4:
+        return array
+    if re.search(r"attn\w*\.(q|k|v|out)\.", path):
+        return array[:, :, 0, 0].T
+    return array.transpose(2, 3, 1, 0)
+
+
+def tree(flat, *prefixes):
+    """Nests the entries of `flat` below the given first components."""
+    nested = {}
+    for path, array in flat.items():
+        *scopes, leaf = path.split(".")
+        if scopes and scopes[0] in prefixes:
+            node = nested
+            for scope in scopes:
+                node = node.setdefault(scope, {})
+            node[leaf] = array
+    return nested
+
+
+AUTOENCODER = ("encoder", "decoder", "quant_conv", "post_quant_conv", "codebook")
+
+
+def autoencoder_fields(meta):
+    """Fields of our Autoencoder for a config of the original."""
+    config = meta["meta"]
+    options = config["ddconfig"]
+    sizes = [options["resolution"] >> i for i in range(len(options["ch_mult"]))]
+    fields = dict(
+        channels=options["ch"],
+        channel_mult=tuple(options["ch_mult"]),
+        num_res_blocks=options["num_res_blocks"],
+        attention_levels=tuple(sizes.index(s) for s in options["attn_resolutions"]),
+        latent_channels=options["z_channels"],
+        embed_dim=config["embed_dim"],
+        bottleneck="kl" if options["double_z"] else "vq",
+    )
+    if "n_embed" in config:
+        fields["num_codes"] = config["n_embed"]
+    return fields
+
+
+def relative_error(ours, theirs):
+    """||a - b|| / ||b|| in float64."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
+    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first stage against the original's golden values, its counts and its options."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.bottleneck import kl_divergence, split_moments
+from ldm_jax.models.coders import Level, LinearAttention
+from tests.golden import first_stage as golden
+
+TINY = dict(channels=32, channel_mult=(1, 1), num_res_blocks=1)
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def init(model, shape=(1, 16, 24, 3)):
+    """Random variables made without compiling the initializers, and an image."""
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    draw = lambda x: jnp.asarray(rng.normal(0, x.size**-0.25, x.shape), x.dtype)  # noqa: E731
+    return jax.tree.map(draw, shapes), image
+
+
+# Paper: trainable parameters of the published models, SPEC of the released configs.
+ZOO = {
+    "kl-f4": (dict(channel_mult=(1, 2, 4), latent_channels=3), 55_312_063),
+    "kl-f8": (dict(channel_mult=(1, 2, 4, 4), latent_channels=4), 83_653_863),
+    "kl-f16": (
+        dict(channel_mult=(1, 1, 2, 2, 4), attention_levels=(4,), latent_channels=16),
+        69_610_963,
+    ),
+    "kl-f32": (
+        dict(
+            channel_mult=(1, 1, 2, 2, 4, 4), attention_levels=(4, 5), latent_channels=64
+        ),
+        103_880_131,
+    ),
+    "vq-f4": (
+        dict(channel_mult=(1, 2, 4), latent_channels=3, num_codes=8192),
+        55_322_782,
+    ),
+    "vq-f4-noattn": (
+        dict(
+            channel_mult=(1, 2, 4),
+            latent_channels=3,
+            num_codes=8192,
+            mid_attention=False,
+        ),
+        53_219_486,
+    ),
+    "vq-f8": (
+        dict(
+            channel_mult=(1, 2, 2, 4),
+            attention_levels=(3,),
+            latent_channels=4,
+            num_codes=16384,
+        ),
+        67_717_295,
+    ),
+    "vq-f8-n256": (
+        dict(
+            channel_mult=(1, 2, 2, 4),
+            attention_levels=(3,),
+            latent_channels=4,
+            num_codes=256,
+        ),
+        67_652_783,
+    ),
+    "vq-f16": (
+        dict(
+            channel_mult=(1, 1, 2, 2, 4),
+            attention_levels=(4,),
+            latent_channels=8,
+            num_codes=16384,
+        ),
+        69_593_371,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_parameter_count_is_that_of_the_published_model(name):
+    fields, expected = ZOO[name]
+    model = Autoencoder(bottleneck=name[:2], **fields)
+    image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+    assert count(jax.eval_shape(model.init, jax.random.key(0), image)) == expected
+
+
+@pytest.fixture(scope="module", params=["tiny-kl-f8", "tiny-vq-f8"])
+def original(request):
+    arrays, meta, flat = golden.load(request.param)
+    model = Autoencoder(**golden.autoencoder_fields(meta))
+    params = golden.tree(flat, *golden.AUTOENCODER)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), arrays["image"])["params"]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
+    return model, {"params": params}, arrays
+
+
+def test_encode_and_decode_equal_the_original(original):
+    """Golden: relative error of one network evaluation in float32."""
+    model, variables, arrays = original
+    moments = jax.jit(model.apply, static_argnames="method")(
+        variables, arrays["image"], method="encode"
+    )
+    assert golden.relative_error(moments, arrays["moments_or_prequant"]) < 1e-4
+    z = arrays["z"] if model.bottleneck == "kl" else arrays["moments_or_prequant"]
+    image = jax.jit(model.apply, static_argnames="method")(
+        variables, z, method="decode"
+    )
+    assert golden.relative_error(image, arrays["dec"]) < 1e-4
+    whole = jax.jit(model.apply)(variables, arrays["image"])
+    assert golden.relative_error(whole.image, arrays["dec"]) < 1e-4
+    assert whole.image.dtype == jnp.float32
+
+
+def test_posterior_and_codes_equal_the_original(original):
+    """Golden: mean, log-variance and KL; or indices, quantized latent and loss."""
+    model, variables, arrays = original
+    moments = jnp.asarray(arrays["moments_or_prequant"])
+    if model.bottleneck == "kl":
+        mean, log_variance = split_moments(moments)
+        assert golden.relative_error(mean, arrays["mean"]) < 1e-6
+        assert golden.relative_error(log_variance, arrays["logvar"]) < 1e-6
+        assert golden.relative_error(kl_divergence(moments), arrays["kl"]) < 1e-5
+        assert (model.regularizer.sample(moments) == arrays["z"]).all()
+        return
+    codebook = jnp.asarray(variables["params"]["codebook"]["embedding"])
+    z_q, indices = model.regularizer.to_decoder(moments, codebook)
+    assert (indices.reshape(-1) == arrays["indices"]).all()
+    assert golden.relative_error(z_q, arrays["z"]) < 1e-5
+    loss, _ = model.regularizer.penalty(moments, indices, codebook)
+    assert golden.relative_error(loss, arrays["codebook_loss"]) < 1e-5
+
+
+def test_code_indices_decode_to_what_decode_gives():
+    """Identity: image -> indices -> image is image -> latent -> image."""
+    model = Autoencoder(bottleneck="vq", num_codes=16, latent_channels=4, **TINY)
+    variables, image = init(model)
+    indices = model.apply(variables, image, method="encode_indices")
+    assert indices.shape == (1, 8, 12) and indices.dtype == jnp.int32
+    z = model.apply(variables, image, method="encode")
+    np.testing.assert_allclose(
+        model.apply(variables, indices, method="decode_indices"),
+        model.apply(variables, z, method="decode"),
+        atol=1e-5,  # straight-through rounds once: z + (z_q - z)
+    )
+
+
+def test_code_indices_need_a_codebook():
+    model = Autoencoder(**TINY)
+    variables, image = init(model)
+    with pytest.raises(ValueError, match='bottleneck="vq"'):
+        model.apply(variables, image, method="encode_indices")
+
+
+def test_pixels_is_the_identity_without_parameters():
+    model = Autoencoder(bottleneck="pixels")
+    variables, image = init(model, (2, 5, 7, 3))
+    assert count(variables) == 0 and model.f == 1
+    assert (model.apply(variables, image, method="encode") == image).all()
+    assert (model.apply(variables, image, method="decode") == image).all()
+    assert (model.apply(variables, image).image == image).all()
+    assert model.latent_shape(image.shape) == image.shape
+
+
+def test_latent_has_the_announced_shape():
+    model = Autoencoder(latent_channels=3, embed_dim=5, **TINY)
+    variables, image = init(model)
+    moments = model.apply(variables, image, method="encode")
+    assert moments.shape == (1, 8, 12, model.moments_channels)
+    z = model.regularizer.sample(moments, jax.random.key(0))
+    assert z.shape == model.latent_shape(image.shape) == (1, 8, 12, 5)
+    assert model.apply(variables, z, method="decode").shape == image.shape
+
+
+def test_in_channels_and_out_channels_may_differ():
+    model = Autoencoder(in_channels=1, out_channels=2, **TINY)
+    variables, image = init(model, (1, 8, 8, 1))
+    assert model.apply(variables, image).image.shape == (1, 8, 8, 2)
+
+
+def test_linear_attention_equals_its_formula():
+    """Oracle: out = q (softmax over positions of k)^T v, no norm, no residual."""
+    model = Autoencoder(attn_type="linear", attention_levels=(1,), **TINY)
+    variables, image = init(model)
+    block = variables["params"]["encoder"]["down_1"]["attn_0"]
+    assert {"q", "k", "v", "out"} == set(block) and "bias" not in block["q"]
+    x = jax.random.normal(jax.random.key(2), (1, 3, 4, 32))
+    out = LinearAttention().apply({"params": block}, x)
+    q, k, v = (
+        np.asarray(x.reshape(12, 32) @ block[n]["kernel"], np.float64) for n in "qkv"
+    )
+    weights = np.exp(k) / np.exp(k).sum(0, keepdims=True)
+    expected = q @ (weights.T @ v) @ np.asarray(block["out"]["kernel"])
+    expected = expected + np.asarray(block["out"]["bias"])[None]
+    np.testing.assert_allclose(out.reshape(12, 32), expected, atol=1e-5)
+    assert model.apply(variables, image).image.shape == image.shape
+
+
+def test_tanh_out_bounds_the_image():
+    model = Autoencoder(tanh_out=True, **TINY)
+    variables, image = init(model)
+    inner = Autoencoder(**TINY).apply(variables, image).image
+    np.testing.assert_allclose(model.apply(variables, image).image, jnp.tanh(inner))
+
+
+def test_dropout_acts_only_in_training():
+    model = Autoencoder(dropout=0.5, **TINY)
+    variables, image = init(model)
+    rngs = {"dropout": jax.random.key(3)}
+    still = model.apply(variables, image).image
+    assert (still == model.apply(variables, image, rngs=rngs).image).all()
+    trained = model.apply(variables, image, is_training=True, rngs=rngs).image
+    assert float(jnp.abs(trained - still).max()) > 1e-3
+
+
+def test_bfloat16_computes_with_float32_parameters_and_outputs():
+    model = Autoencoder(dtype=jnp.bfloat16, attention_levels=(1,), **TINY)
+    variables, image = init(model)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    exact = Autoencoder(attention_levels=(1,), **TINY).apply(variables, image)
+    rounded = model.apply(variables, image)
+    assert rounded.image.dtype == rounded.penalty.dtype == jnp.float32
+    # 8 bits of mantissa over some twenty layers.
+    assert 1e-5 < golden.relative_error(rounded.image, exact.image) < 5e-2
+
+
+@pytest.mark.parametrize("remat", ["full", "convs"])
+def test_rematerialization_changes_neither_names_nor_gradients(remat):
+    """Identity, on one level with attention and dropout."""
+    plain = Level(32, 1, True, "down", "vanilla", dropout=0.1)
+    model = plain.clone(remat=remat)
+    variables, image = init(plain, (1, 4, 4, 32))
+
+    def loss(params, m):
+        rngs = {"dropout": jax.random.key(3)}
+        return m.apply(params, image, is_training=True, rngs=rngs).sum()
+
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, 1e-4, 1e-4),
+        jax.grad(loss)(variables, model),
+        jax.grad(loss)(variables, plain),
+    )
+
+
+@pytest.mark.parametrize("remat", ["full", "convs"])
+def test_autoencoder_passes_its_remat_policy_on(remat):
+    """Identity: parameters keep their names, and the gradient's trace shows remat."""
+    variables, image = init(Autoencoder(**TINY), (1, 4, 4, 3))
+    model = Autoencoder(remat=remat, **TINY)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    assert jax.tree.structure(shapes) == jax.tree.structure(variables)
+    # Encoder and decoder: a block per level (2 and 2 x 2), three of each middle.
+    trace = str(jax.make_jaxpr(lambda v: model.apply(v, image).image)(variables))
+    assert trace.count("remat2[") + trace.count("checkpoint[") >= 12
+
+
+def test_a_size_that_f_does_not_divide_is_refused_at_trace():
+    model = Autoencoder(channels=32, channel_mult=(1, 1, 1))
+    with pytest.raises(ValueError, match=r"multiples of f=4: got images of 18x20"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 18, 20, 3)))
+
+
+def test_images_with_other_channels_are_refused():
+    with pytest.raises(ValueError, match="in_channels=3"):
+        Autoencoder(**TINY).latent_shape((1, 4, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(bottleneck="gumbel"), "unknown bottleneck"),
+        (dict(attn_type="none"), "unknown attn_type"),
+        (dict(remat="some"), "unknown remat"),
+        (dict(attention_levels=(4,)), "attention_levels"),
+        (dict(bottleneck="vq"), "num_codes"),
+        (dict(num_codes=8), "num_codes"),
+        (dict(bottleneck="pixels", in_channels=1), "pixels"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_when_built(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Autoencoder(**fields)
