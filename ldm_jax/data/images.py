@@ -15,6 +15,7 @@ from ldm_jax.data.builders.digits import Digits
 from ldm_jax.data.decode import MAX_PIXELS, decode_image
 from ldm_jax.data.examples import read_example
 from ldm_jax.data.folder import FolderSource
+from ldm_jax.data.memory import InMemory
 from ldm_jax.data.records import DamagedRecord, Record, Source, fingerprint
 
 # Builders of this package, prepared on first use; none of them downloads.
@@ -28,6 +29,7 @@ def open_images(
     download: bool = False,
     max_pixels: int = MAX_PIXELS,
     max_refused: int = 100,
+    cache_mib: int = 256,
 ) -> Source:
     """Opens an image set by name or path.
 
@@ -42,6 +44,7 @@ def open_images(
       download: may TFDS download and prepare a set that is not there yet?
       max_pixels: largest width times height that is decoded; a larger one is damaged.
       max_refused: how many files of a folder may be unreadable before it is refused.
+      cache_mib: decoded records kept in memory; 0 keeps none.
 
     Returns:
       A source of records with "image" uint8 [H0, W0, 3] and, where the set has one,
@@ -53,12 +56,17 @@ def open_images(
     path = pathlib.Path(dataset).expanduser()
     if path.is_absolute() or dataset.startswith(("./", "../", "~")):
         if (path / "dataset_info.json").is_file():
-            return TfdsSource(tfds.builder_from_directory(path), split, max_pixels)
-        return FolderSource(path, split, max_pixels, max_refused)
-    if dataset in BUILDERS:
+            builder = tfds.builder_from_directory(path)
+            source = TfdsSource(builder, split, max_pixels)
+        else:
+            source = FolderSource(path, split, max_pixels, max_refused)
+    elif dataset in BUILDERS:
         builder = BUILDERS[dataset](data_dir=data_dir, file_format="array_record")
-        return TfdsSource(_prepared(builder), split, max_pixels)
-    return TfdsSource(_tfds_builder(dataset, data_dir, download), split, max_pixels)
+        source = TfdsSource(_prepared(builder), split, max_pixels)
+    else:
+        builder = _tfds_builder(dataset, data_dir, download)
+        source = TfdsSource(builder, split, max_pixels)
+    return InMemory(source, cache_mib)
 
 
 class TfdsSource:
