@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "data": {"types"},
     "training": {"types"},
     "metrics": {"types", "models"},
-    "interop": {"types", "models"},
+    "interop": {"types", "models", "diffusion"},
     "experiment": {
         "types",
         "models",

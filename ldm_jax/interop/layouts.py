@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layouts of tensors: from others' order of axes to ours (channels last) and back.
+
+Theirs are PyTorch's: convolution [O, I, h, w], linear [O, I], 1x1 convolution
+[O, I, 1, 1]. Ours are [h, w, I, O] and [I, O]. Transposing moves no number, so a round
+trip is exact.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from ldm_jax.interop.rows import Row
+
+FORMATS = {"compvis": 0, "diffusers": 1}
+
+# layout -> (theirs to ours, ours to theirs), on views.
+LAYOUTS = {
+    "vector": (lambda a: a, lambda a: a),
+    "conv": (lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)),
+    "dense": (lambda a: _matrix(a).T, lambda a: a.T),
+    "conv1": (lambda a: _matrix(a).T, lambda a: a.T[:, :, None]),
+    "conv1x1": (lambda a: _matrix(a).T, lambda a: a.T[:, :, None, None]),
+}
+
+
+def _matrix(a: np.ndarray) -> np.ndarray:
+    """Drops the trailing axes of size 1 of a 1x1 convolution: it is a linear map."""
+    return a.reshape(a.shape[:2])
+
+
+class NamesDiffer(ValueError):
+    """Tensors are missing, left over or misshapen; the message lists them by name."""
+
+
+def import_flat(
+    weights: Mapping[str, np.ndarray],
+    rows: Iterable[Row],
+    form: str,
+    rename: Callable[[str], str] = str,
+    new_attention_order: bool = False,
+) -> dict[str, np.ndarray]:
+    """Converts others' tensors to ours.
+
+    Args:
+      weights: {their name: array}; names the rows do not mention are left alone.
+      rows: of `rows.rows_for`.
+      form: a key of FORMATS.
+      rename: a row's name -> the name in `weights`.
+      new_attention_order: fused q, k, v are laid out [3, heads, dim] (CompVis
+        `use_new_attention_order`) instead of [heads, 3, dim].
+
+    Returns:
+      {our path: array}, copies in float32, our layout.
+
+    Raises:
+      NamesDiffer: a tensor is missing or of another shape; all are listed.
+    """
+    rows = list(rows)
+    expected = expected_shapes(rows, form)
+    wrong = []
+    for name, shape in expected.items():
+        name = rename(name)
+        if name not in weights:
+            wrong.append(f"missing: {name} {shape}")
+            continue
+        found = np.shape(weights[name])
+        if found != shape and not _same_matrix(found, shape):
+            wrong.append(f"shape of {name}: got {found}, expected {shape}")
+    if wrong:
+        raise NamesDiffer(listed("the weights do not fit the model", wrong))
+    result = {}
+    for row in rows:
+        theirs = weights[rename(row.names[FORMATS[form]])]
+        layout = row.layouts[FORMATS[form]]
+        if layout == "qkv":
+            theirs = _split_qkv(theirs, row, new_attention_order)
+            layout = "dense" if theirs.ndim > 1 else "vector"
+        ours = LAYOUTS[layout][0](theirs)
+        # A copy in any case: `weights` may be mapped from a file.
+        result[row.ours] = np.array(ours, np.float32, order="C")
+    return result
+
+
+def export_flat(
+    params: Mapping[str, np.ndarray],
+    rows: Iterable[Row],
+    form: str,
+    rename: Callable[[str], str] = str,
+) -> dict[str, np.ndarray]:
+    """Converts our tensors to others'; arguments as for `import_flat`.
+
+    Returns:
+      {their name: array}; views of ours where no tensors are fused.
+    """
+    result, fused = {}, {}
+    for row in rows:
+        name, layout = row.names[FORMATS[form]], row.layouts[FORMATS[form]]
+        ours = np.asarray(params[row.ours])
+        if layout == "qkv":
+            fused.setdefault(name, {})[row.part] = (row, ours)
+            result[rename(name)] = None  # keeps the order of names
+            continue
+        result[rename(name)] = LAYOUTS[layout][1](ours)
+    for name, parts in fused.items():
+        result[rename(name)] = _join_qkv(parts)
+    return result
+
+
+def expected_shapes(rows: Iterable[Row], form: str) -> dict[str, tuple[int, ...]]:
+    """Says which tensors a format has for the rows: {their name: shape}."""
+    rows = list(rows)
+    nothing = np.zeros((), np.float32)
+    zeros = {row.ours: np.broadcast_to(nothing, row.shape) for row in rows}
+    result = {}
+    for row in rows:
+        name, layout = row.names[FORMATS[form]], row.layouts[FORMATS[form]]
+        if layout == "qkv":
+            *inputs, outputs = row.shape
+            result[name] = (3 * outputs, *inputs, *[1] * len(inputs))
+        else:
+            result[name] = LAYOUTS[layout][1](zeros[row.ours]).shape
+    return result
+
+
+def _same_matrix(found, expected) -> bool:
+    """Whether two shapes are one linear map, as a convolution or not."""
+    ones = {1}
+    return (
+        len(expected) >= 2
+        and found[:2] == expected[:2]
+        and set(found[2:]) <= ones
+        and set(expected[2:]) <= ones
+    )
+
+
+def _split_qkv(fused: np.ndarray, row: Row, new_order: bool) -> np.ndarray:
+    """Takes q, k or v out of rows [heads, 3, dim] or [3, heads, dim]."""
+    fused = fused.reshape(fused.shape[:2]) if fused.ndim > 1 else fused
+    tail = fused.shape[1:]
+    if new_order:
+        return fused.reshape(3, -1, *tail)[row.part]
+    part = fused.reshape(row.heads, 3, -1, *tail)[:, row.part]
+    return part.reshape(-1, *tail)
+
+
+def _join_qkv(parts) -> np.ndarray:
+    """Inverts `_split_qkv` in the older order, which all published models have."""
+    split = []
+    for part in range(3):
+        row, ours = parts[part]
+        theirs = ours.T  # a bias stays as it is
+        split.append(theirs.reshape(row.heads, -1, *theirs.shape[1:]))
+    fused = np.stack(split, axis=1)
+    fused = fused.reshape(-1, *fused.shape[3:])
+    return fused[:, :, None] if fused.ndim > 1 else fused
+
+
+def listed(what: str, lines: list[str], limit: int = 40) -> str:
+    """Formats names of tensors for an error, the first `limit` of them."""
+    shown = "\n  ".join(lines[:limit])
+    more = f"\n  ... and {len(lines) - limit} more" if len(lines) > limit else ""
+    return f"{what}:\n  {shown}{more}"

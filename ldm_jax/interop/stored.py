@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors that lie in files: where each one is, and how a file is replaced whole."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class WeightsFileError(ValueError):
+    """A file of weights is damaged, lies about its size, or wants to run something."""
+
+
+class Stored(NamedTuple):
+    """Where a tensor lies in a file.
+
+    Attributes:
+      path: the file.
+      offset: bytes from the start of the file to the first element.
+      dtype: of the elements.
+      shape: sizes of the axes.
+      strides: bytes between neighbours on each axis, none negative.
+    """
+
+    path: pathlib.Path
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Weights(Mapping):
+    """Read-only {name: ndarray}; an array is mapped from its file on each access."""
+
+    def __init__(self, stored: Mapping[str, Stored]):
+        self._stored = dict(stored)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Maps the tensor: its pages are read when used and go when it goes."""
+        at = self._stored[name]
+        if 0 in at.shape:
+            return np.zeros(at.shape, at.dtype)
+        steps = zip(at.shape, at.strides, strict=True)
+        span = sum((size - 1) * stride for size, stride in steps) + at.dtype.itemsize
+        data = np.memmap(at.path, np.uint8, mode="r", offset=at.offset, shape=(span,))
+        # The bytes are viewed, not copied, whatever the alignment in the file.
+        return np.ndarray(at.shape, at.dtype, buffer=data, strides=at.strides)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __contains__(self, name) -> bool:
+        return name in self._stored
+
+
+def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Strides in bytes of a C-ordered array."""
+    strides = [itemsize] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return tuple(strides)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Opens a binary file that takes its name only when all was written."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
