@@ -45,7 +45,9 @@ class FolderSource:
         root = pathlib.Path(root)
         if not root.is_dir():
             raise ValueError(f"the image folder {root} is not a directory.")
-        if (root / split).is_dir():
+        if "/" not in split and split != ".." and (root / split).is_dir():
+            if not (root / split).resolve().is_relative_to(root.resolve()):
+                raise ValueError(f"{root / split} leads out of {root}: give its path.")
             root, split = root / split, "all"
         elif split not in ("all", "train", "test"):
             raise ValueError(
