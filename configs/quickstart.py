@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 
+IMAGE_SIZE = 16
 NUM_CLASSES = 10
 CONTEXT_DIM = 64
 
@@ -20,7 +21,10 @@ CONTEXT_DIM = 64
 def first_stage() -> ConfigDict:
     """Trains the KL autoencoder; plain L1, as LPIPS has nothing to say of digits."""
     config = common.first_stage()
-    config.data.update(images="digits", image_size=16, batch_size=64)
+    config.images.dataset = "digits"
+    config.transform.image_size = IMAGE_SIZE
+    config.held_out = "test"
+    config.batch_size = 64
     config.autoencoder = dict(
         bottleneck="kl",
         latent_channels=4,
@@ -28,9 +32,9 @@ def first_stage() -> ConfigDict:
         channel_mult=(1, 2),
         num_res_blocks=1,
     )
-    config.objective = dict(pixel_loss="l1")
+    config.objective = dict(pixel_loss="l1", perceptual=None)
     config.optimizer = dict(name="adam", learning_rate=1e-3)
-    config.train.update(num_steps=1_000, log_every=20, checkpoint_every=100)
+    config.train.update(num_steps=1_000, report_every=20, checkpoint_every=100)
     config.train.evaluate_every = 500
     return config
 
@@ -38,7 +42,8 @@ def first_stage() -> ConfigDict:
 def diffusion() -> ConfigDict:
     """Trains the class-conditional denoiser on the latents of `first_stage`."""
     config = common.latent_diffusion()
-    config.data.update(batch_size=128)
+    config.latents.image_size = IMAGE_SIZE
+    config.batch_size = 128
     config.autoencoder = first_stage().autoencoder
     config.condition = dict(kind="class", num_classes=NUM_CLASSES, width=CONTEXT_DIM)
     config.unet = dict(
@@ -49,11 +54,10 @@ def diffusion() -> ConfigDict:
         num_heads=2,
         transformer_depth=1,
         context_dim=CONTEXT_DIM,
-        out_channels=config.autoencoder.latent_channels,
     )
     config.objective.drop_probability = 0.1
     config.optimizer.learning_rate = 5e-4
-    config.train.update(num_steps=2_000, log_every=20, checkpoint_every=100)
+    config.train.update(num_steps=2_000, report_every=20, checkpoint_every=100)
     config.train.update(evaluate_every=1_000, max_ema_decay=0.999)
     config.sampling.update(num_steps=50, guidance_scale=2.0)
     return config
@@ -68,6 +72,11 @@ def get_config(arg: str = ""):
     if stage != "all":
         raise ValueError(f"unknown stage {stage!r}; one of: all, {', '.join(stages)}.")
     config = ConfigDict(dict(first_stage=first_stage(), diffusion=diffusion()))
-    config.latents = dict(batch_size=256, num_shards=4)
-    config.judge = dict(samples_per_class=20, num_neighbors=1)
+    config.latents = dict(batch_size=256, records_per_shard=512)
+    config.judge = dict(
+        samples_per_class=20,
+        num_neighbors=1,
+        min_held_out_accuracy=0.97,
+        min_sample_accuracy=0.9,
+    )
     return config

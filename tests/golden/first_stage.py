@@ -12,8 +12,6 @@ from tests.golden.weights import tensor
 HERE = pathlib.Path(__file__).parent
 
 RENAMES = (
-    (r"^loss\.discriminator\.", "discriminator."),
-    (r"^loss\.perceptual_loss\.", "lpips."),
     (r"quantize\.embedding\.weight", "codebook.embedding"),
     (r"(down|up)\.(\d+)\.", r"\1_\2."),
     (r"mid\.block_1", "mid.res_0"),
@@ -70,6 +68,37 @@ def tree(flat, *prefixes):
                 node = node.setdefault(scope, {})
             node[leaf] = array
     return nested
+
+
+def adversary(meta):
+    """Parameters of our Discriminator for the original's `main.{n}` layers."""
+    keys = {k: v for k, v in meta["keys"].items() if ".discriminator.main." in k}
+    last = max(int(key.split(".")[3]) for key in keys)
+    params = {}
+    for key, shape in keys.items():
+        n, leaf = int(key.split(".")[3]), key.split(".")[4]
+        if leaf not in ("weight", "bias"):
+            continue
+        kind = "norm" if n % 3 == 0 and n else "conv"
+        name = "conv_out" if n == last else f"{kind}_{(n + 1) // 3}"
+        leaf = {"weight": "scale" if kind == "norm" else "kernel"}.get(leaf, leaf)
+        params.setdefault(name, {})[leaf] = to_ours("", tensor(key, shape))
+    return params
+
+
+def perceptual(meta):
+    """Parameters of our LPIPS("vgg") for the original's."""
+    trunk, linear = {}, {}
+    for key, shape in meta["keys"].items():
+        if ".perceptual_loss.net." in key:
+            n, leaf = int(key.split(".")[4]), key.split(".")[5]
+            leaf = {"weight": "kernel"}.get(leaf, leaf)
+            trunk.setdefault(n, {})[leaf] = to_ours("", tensor(key, shape))
+        elif ".perceptual_loss.lin" in key:
+            n = int(re.search(r"lin(\d)", key).group(1))
+            linear[f"lin_{n}"] = tensor(key, shape).reshape(-1)
+    convs = {f"conv_{i}": trunk[n] for i, n in enumerate(sorted(trunk))}
+    return {"trunk": convs, **linear}
 
 
 AUTOENCODER = ("encoder", "decoder", "quant_conv", "post_quant_conv", "codebook")

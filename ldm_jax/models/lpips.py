@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LPIPS: the distance of two images in the features of a classification network.
+
+Weights are not part of this package; parameters come in as data and stay frozen.
+Source: Zhang et al. 2018, Eq. 1; v0.1 of the released linear weights.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ldm_jax.models.layers import Conv
+from ldm_jax.types import Array
+
+# ImageNet's mean and standard deviation of a channel, for images in [-1, 1].
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+
+
+class LPIPS(nn.Module):
+    """Perceptual distance.
+
+    Attributes:
+      trunk: "vgg" (VGG16, the one the paper trains with), "alex" or "squeeze".
+      dropout: rate on the squared differences before the linear weights. 0, unless the
+        released training code is to be followed to the letter: it leaves dropout of 0.5
+        on. Needs the rng "dropout".
+    """
+
+    trunk: str = "vgg"
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if self.trunk not in TRUNKS:
+            raise ValueError(
+                f'unknown LPIPS trunk "{self.trunk}"; one of: '
+                f"{', '.join(sorted(TRUNKS))}."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, image: Array, other: Array) -> Array:
+        """Compares images pairwise.
+
+            sum_l mean_{h, w} w_l . (y_l - y'_l)^2,    y_l features of unit length
+
+        Args:
+          image, other: [B, H, W, 3] in [-1, 1].
+
+        Returns:
+          [B] float32 distances, 0 for equal images.
+        """
+        shift, scale = (jnp.asarray(v)[None, None, None] for v in (SHIFT, SCALE))
+        # One batch of both: one trip through the trunk.
+        both = jnp.concatenate([image, other]).astype(jnp.float32)
+        features = TRUNKS[self.trunk](name="trunk")((both - shift) / scale)
+        distance = jnp.zeros(image.shape[0])
+        for n, feature in enumerate(features):
+            first, second = jnp.split(unit_length(feature), 2)
+            difference = jnp.square(first - second)
+            difference = nn.Dropout(self.dropout, deterministic=not self.dropout)(
+                difference
+            )
+            weight = self.param(f"lin_{n}", nn.initializers.ones, feature.shape[-1:])
+            distance += jnp.mean(jnp.dot(difference, weight), axis=(1, 2))
+        return distance
+
+
+def unit_length(x: Array) -> Array:
+    """Divides [..., C] by its length; a zero vector stays zero, with zero gradient."""
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    # The root's slope at zero is infinite, and 0 * inf is NaN: take the root of 1.
+    zero = square == 0
+    length = jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
+    return x / (length + 1e-10)
+
+
+class VGG16(nn.Module):
+    """The convolutions of VGG16; `conv_{n}` counts them from 0."""
+
+    widths: tuple[tuple[int, ...], ...] = (
+        (64, 64),
+        (128, 128),
+        (256, 256, 256),
+        (512, 512, 512),
+        (512, 512, 512),
+    )
+
+    @nn.compact
+    def __call__(self, x: Array) -> list[Array]:
+        """[B, H, W, 3] -> features after relu1_2, 2_2, 3_3, 4_3, 5_3."""
+        features, n = [], 0
+        for block, widths in enumerate(self.widths):
+            if block:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+            for width in widths:
+                x = nn.relu(Conv(width, name=f"conv_{n}")(x))
+                n += 1
+            features.append(x)
+        return features
+
+
+class AlexNet(nn.Module):
+    """The convolutions of torchvision's AlexNet; `conv_{n}` counts them from 0."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> list[Array]:
+        """[B, H, W, 3] -> features after each of five ReLUs."""
+        padding = ((2, 2), (2, 2))
+        x = nn.relu(Conv(64, 11, stride=4, padding=padding, name="conv_0")(x))
+        features = [x]
+        x = nn.max_pool(x, (3, 3), (2, 2))
+        x = nn.relu(Conv(192, 5, name="conv_1")(x))
+        features.append(x)
+        x = nn.max_pool(x, (3, 3), (2, 2))
+        for n, width in ((2, 384), (3, 256), (4, 256)):
+            x = nn.relu(Conv(width, name=f"conv_{n}")(x))
+            features.append(x)
+        return features
+
+
+# Whether a pool comes before, squeezed and expanded channels, whether LPIPS looks here.
+FIRES = (
+    (True, 16, 64, False),
+    (False, 16, 64, True),
+    (True, 32, 128, False),
+    (False, 32, 128, True),
+    (True, 48, 192, True),
+    (False, 48, 192, True),
+    (False, 64, 256, True),
+    (False, 64, 256, True),
+)
+
+
+class SqueezeNet(nn.Module):
+    """The convolutions of SqueezeNet 1.1; `fire_{n}` counts its modules from 0."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> list[Array]:
+        """[B, H, W, 3] -> seven features, [B, ..., 64] to [B, ..., 512]."""
+        padding = ((0, 0), (0, 0))
+        x = nn.relu(Conv(64, stride=2, padding=padding, name="conv_0")(x))
+        features = [x]
+        for n, (pooled, squeezed, expanded, tapped) in enumerate(FIRES):
+            x = pool_ceil(x) if pooled else x
+            x = Fire(squeezed, expanded, name=f"fire_{n}")(x)
+            if tapped:
+                features.append(x)
+        return features
+
+
+class Fire(nn.Module):
+    """SqueezeNet's module: a 1x1 squeeze, then 1x1 and 3x3 side by side."""
+
+    squeezed: int
+    expanded: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H, W, 2 expanded]."""
+        x = nn.relu(Conv(self.squeezed, 1, name="squeeze")(x))
+        one = Conv(self.expanded, 1, name="expand_1")(x)
+        three = Conv(self.expanded, 3, name="expand_3")(x)
+        return nn.relu(jnp.concatenate([one, three], axis=-1))
+
+
+def pool_ceil(x: Array) -> Array:
+    """3x3 maximum in steps of two; a partial window at the end counts (ceil_mode)."""
+    padding = [(0, -(size - 3) % 2) for size in x.shape[1:3]]
+    return nn.max_pool(x, (3, 3), (2, 2), padding)
+
+
+TRUNKS: dict[str, Callable] = {"vgg": VGG16, "alex": AlexNet, "squeeze": SqueezeNet}

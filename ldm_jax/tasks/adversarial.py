@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adversary of the first stage: two players' gradients from one scalar."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ldm_jax.models.autoencoder import Autoencoder, Reconstruction
+from ldm_jax.models.discriminator import Discriminator
+from ldm_jax.types import Array, PyTree
+
+# Largest ratio of gradient norms, and the guard against a vanishing denominator.
+MAX_WEIGHT = 1e4
+EPS = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+    """A PatchGAN discriminator and how it plays.
+
+    Attributes:
+      loss: "hinge" or "vanilla", the discriminator's.
+      disc_start: step at which both players start to feel the game.
+      disc_weight: factor on the adaptive weight of the generator's term.
+      disc_factor: factor on both players' terms.
+      num_layers, channels, batch_groups: see `models.discriminator.Discriminator`.
+
+    Source: Esser et al. 2021, Eq. 6 and 7; values of the released configs.
+    """
+
+    loss: str = "hinge"
+    disc_start: int = 50_001
+    disc_weight: float = 0.5
+    disc_factor: float = 1.0
+    num_layers: int = 3
+    channels: int = 64
+    batch_groups: int = 1
+
+    def __post_init__(self):
+        if self.loss not in DISCRIMINATOR_LOSSES:
+            raise ValueError(
+                f'unknown adversary loss "{self.loss}"; one of: '
+                f"{', '.join(sorted(DISCRIMINATOR_LOSSES))}."
+            )
+        if self.disc_factor <= 0:
+            raise ValueError(
+                f"disc_factor must be positive: got {self.disc_factor}; for a first "
+                "stage without an adversary set adversary=None."
+            )
+
+    @property
+    def discriminator(self) -> Discriminator:
+        """The network that judges."""
+        return Discriminator(self.num_layers, self.channels, self.batch_groups)
+
+    def init(self, key: Array, image_shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
+        """Makes the discriminator's parameters and running statistics.
+
+        Args:
+          key: a random key.
+          image_shape: (B, H, W, C) of a training batch.
+        """
+        image = jnp.zeros((self.batch_groups, *image_shape[1:]))
+        variables = self.discriminator.init(key, image, is_training=True)
+        return variables["params"], variables["batch_stats"]
+
+    def judge(self, params: PyTree, stats: PyTree, image: Array):
+        """Returns logits [B, h', w', 1] and the moved running statistics."""
+        variables = {"params": params, "batch_stats": stats}
+        logits, moved = self.discriminator.apply(
+            variables, image, is_training=True, mutable=["batch_stats"]
+        )
+        return logits, moved["batch_stats"]
+
+
+def hinge_loss(real: Array, fake: Array) -> Array:
+    """Hinge loss of the discriminator on logits of real and reconstructed patches."""
+    return 0.5 * (jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake)))
+
+
+def vanilla_loss(real: Array, fake: Array) -> Array:
+    """Cross-entropy of the discriminator on the same logits."""
+    softplus = jax.nn.softplus
+    return 0.5 * (jnp.mean(softplus(-real)) + jnp.mean(softplus(fake)))
+
+
+DISCRIMINATOR_LOSSES = {"hinge": hinge_loss, "vanilla": vanilla_loss}
+
+
+class Players(NamedTuple):
+    """Everything the game needs to know of the networks.
+
+    Attributes:
+      adversary: the rules.
+      autoencoder: the generator's module.
+      params: {"autoencoder": ..., "discriminator": ...}.
+      stats: running statistics of the discriminator.
+    """
+
+    adversary: Adversary
+    autoencoder: Autoencoder
+    params: PyTree
+    stats: PyTree
+
+
+def play(
+    players: Players,
+    image: Array,
+    reconstruction: Reconstruction,
+    fidelity: Callable[[Array], tuple[Array, dict[str, Array]]],
+    step: Array,
+):
+    """Adds both players' losses into one scalar whose gradient is both gradients.
+
+        L_G = nll + weight * active * g,    g = -mean D(reconstruction)
+        L_D = active * loss(D(image), D(reconstruction))
+
+    The players share no gradient: the discriminator's parameters are constants in L_G,
+    the reconstruction is one in L_D. Unlike the original, which updates the generator
+    before it shows the discriminator a second reconstruction, both see the same one.
+
+    The weight balances the two terms' gradients on the decoder's last kernel. It needs
+    the gradients by the reconstruction, so these are taken first and handed to the
+    decoder as one: the decoder is walked back once.
+
+    Args:
+      players: networks and rules.
+      image: [B, H, W, 3] real images.
+      reconstruction: of the autoencoder, with its gradient.
+      fidelity: reconstruction [B, H, W, 3] -> (nll [], metrics).
+      step: [] int32; before `disc_start` active is 0: the discriminator's gradient is
+        zero, but its optimizer steps and its running statistics move, as in the
+        original.
+
+    Returns:
+      [] L_G + L_D, metrics, and the moved running statistics.
+
+    Source: Esser et al. 2021, Eq. 7; `contperceptual.py` of the released code.
+    """
+    adversary, _, params, stats = players
+    opponent = lax.stop_gradient(params["discriminator"])
+    x_hat = lax.stop_gradient(reconstruction.image)
+
+    def deception(x):
+        logits, moved = adversary.judge(opponent, stats, x)
+        return -jnp.mean(logits), moved
+
+    nll, pull_nll, metrics = jax.vjp(fidelity, x_hat, has_aux=True)
+    g, pull_g, stats = jax.vjp(deception, x_hat, has_aux=True)
+    (by_nll,), (by_g,) = pull_nll(jnp.ones_like(nll)), pull_g(jnp.ones_like(g))
+
+    norm_nll, norm_g = last_layer_norms(players, reconstruction, (by_nll, by_g))
+    balance = jnp.clip(norm_nll / (norm_g + EPS), 0.0, MAX_WEIGHT)
+    weight = adversary.disc_weight * balance
+    active = jnp.where(step >= adversary.disc_start, adversary.disc_factor, 0.0)
+
+    # Zero in value; its gradient by the reconstruction is the bracket.
+    carrier = jnp.sum(
+        (by_nll + weight * active * by_g) * (reconstruction.image - x_hat)
+    )
+    generator = nll + weight * active * g + carrier
+
+    # The original's passes: fake (above), real, fake; each moves the statistics.
+    real, stats = adversary.judge(params["discriminator"], stats, image)
+    fake, stats = adversary.judge(params["discriminator"], stats, x_hat)
+    loss = active * DISCRIMINATOR_LOSSES[adversary.loss](real, fake)
+
+    correct = jnp.mean(real > 0, dtype=float) + jnp.mean(fake < 0, dtype=float)
+    metrics = metrics | {
+        "gan/weight": weight,
+        "gan/active": active,
+        "gan/generator": g,
+        "gan/discriminator": loss,
+        "gan/logits_real": jnp.mean(real),
+        "gan/logits_fake": jnp.mean(fake),
+        "gan/accuracy": 0.5 * correct,
+        "gan/norm_nll": norm_nll,
+        "gan/norm_generator": norm_g,
+    }
+    return generator + loss, metrics, stats
+
+
+def last_layer_norms(
+    players: Players, reconstruction: Reconstruction, cotangents: tuple[Array, ...]
+) -> list[Array]:
+    """Norms of the gradients by the decoder's last kernel, without walking the decoder.
+
+    Args:
+      players: networks.
+      reconstruction: holds the last layer's input, [B, H, W, channels].
+      cotangents: gradients by the reconstruction, each [B, H, W, 3].
+
+    Returns:
+      A [] norm for each; over the whole batch, on however many devices it lies.
+    """
+    params = lax.stop_gradient(players.params["autoencoder"])
+    features = lax.stop_gradient(reconstruction.features)
+
+    def image_of(kernel):
+        conv_out = params["decoder"]["conv_out"] | {"kernel": kernel}
+        decoder = params["decoder"] | {"conv_out": conv_out}
+        return players.autoencoder.apply(
+            {"params": params | {"decoder": decoder}}, features, method="to_image"
+        )
+
+    _, pull = jax.vjp(image_of, params["decoder"]["conv_out"]["kernel"])
+    return [jnp.sqrt(jnp.sum(jnp.square(pull(ct)[0]))) for ct in cotangents]

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first stage as a Task: reconstruction, penalty and, if asked, an adversary."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.lpips import LPIPS
+from ldm_jax.tasks.adversarial import Adversary, Players, play
+from ldm_jax.types import Array, PyTree, Task
+
+PIXEL_LOSSES = {"l1": jnp.abs, "l2": jnp.square}
+
+
+def first_stage(
+    autoencoder: Autoencoder,
+    *,
+    perceptual: str | None,
+    perceptual_params: PyTree | None = None,
+    perceptual_weight: float = 1.0,
+    perceptual_dropout: float = 0.0,
+    pixel_loss: str = "l1",
+    reduction: str | None = None,
+    penalty_weight: float | None = None,
+    adversary: Mapping[str, Any] | None = None,
+) -> Task:
+    """Makes the task of learning an autoencoder (Eq. 25 of the paper).
+
+        L = nll + penalty_weight * penalty (+ the adversary's terms, see `adversarial`)
+        nll = reduce(|x - x_hat| + perceptual_weight * LPIPS(x, x_hat))
+
+    A batch holds "image", [B, H, W, 3] in [-1, 1].
+
+    Args:
+      autoencoder: the model; its bottleneck sets the penalty and two defaults below.
+      perceptual: LPIPS trunk "vgg", "alex" or "squeeze"; None trains without, which has
+        to be said.
+      perceptual_params: parameters of `LPIPS(perceptual)`; frozen.
+      perceptual_weight: per pixel and channel, so that it does not depend on the size.
+      perceptual_dropout: see `LPIPS.dropout`.
+      pixel_loss: "l1" or "l2".
+      reduction: "sum" over H, W, C and mean over B, or "mean" over everything; None
+        takes the original's: "sum" for KL, "mean" for VQ.
+      penalty_weight: None takes the shipped one: 1e-6 for KL, relative to the sum, and
+        1.0 for VQ, relative to the mean.
+      adversary: fields of `Adversary`; None trains without.
+
+    Returns:
+      Task with params {"autoencoder": ..., "discriminator": ... (with an adversary)}.
+
+    Raises:
+      ValueError: options that do not fit together.
+
+    Source: Rombach et al. 2022, Sec. 3.1, App. G; the released loss modules.
+    """
+    fidelity = Fidelity(
+        pixel_loss=pixel_loss,
+        lpips=perceptual and LPIPS(perceptual, perceptual_dropout),
+        lpips_weight=perceptual_weight,
+        reduction=reduction or autoencoder.regularizer.reduction,
+    )
+    check_options(autoencoder, perceptual, perceptual_params)
+    if penalty_weight is None:
+        penalty_weight = autoencoder.regularizer.default_weight
+    rules = None if adversary is None else Adversary(**adversary)
+
+    def init(key, batch):
+        shape = batch["image"].shape
+        autoencoder.latent_shape(shape)
+        key_autoencoder, key_discriminator = jax.random.split(key)
+        image = jnp.zeros((1, *shape[1:]))
+        params = {"autoencoder": autoencoder.init(key_autoencoder, image)["params"]}
+        if rules is None:
+            return params, {}
+        params["discriminator"], stats = rules.init(key_discriminator, shape)
+        return params, {"batch_stats": stats}
+
+    def loss(params, collections, batch, key, step):
+        key_z, key_dropout, key_lpips = jax.random.split(key, 3)
+        image = batch["image"]
+        out = autoencoder.apply(
+            {"params": params["autoencoder"]},
+            *(image, key_z),
+            is_training=True,
+            rngs={"dropout": key_dropout},
+        )
+        frozen = collections["frozen"]
+
+        def nll(x_hat):
+            return fidelity.nll(image, x_hat, frozen.get("lpips"), key_lpips)
+
+        if rules is None:
+            total, metrics = nll(out.image)
+            moved = {}
+        else:
+            players = Players(rules, autoencoder, params, collections["batch_stats"])
+            total, metrics, stats = play(players, image, out, nll, step)
+            moved = {"batch_stats": stats}
+        metrics |= {f"bottleneck/{name}": value for name, value in out.metrics.items()}
+        metrics["psnr"] = psnr(image, out.image)
+        return total + penalty_weight * out.penalty, (metrics, moved)
+
+    frozen = {} if perceptual is None else {"lpips": perceptual_params}
+    return Task(init, loss, frozen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fidelity:
+    """How far a reconstruction is from its image.
+
+    Attributes: as the arguments of `first_stage`; `lpips` is the module or None.
+    """
+
+    pixel_loss: str
+    lpips: LPIPS | None
+    lpips_weight: float
+    reduction: str
+
+    def __post_init__(self):
+        for name, known in (
+            ("pixel_loss", PIXEL_LOSSES),
+            ("reduction", ("sum", "mean")),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(
+                    f'unknown {name} "{value}"; one of: {", ".join(sorted(known))}.'
+                )
+
+    def nll(
+        self, image: Array, x_hat: Array, lpips_params: PyTree | None, key: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """Returns the reconstruction term [] and its metrics.
+
+        The original adds LPIPS to every element before it reduces; so do we, in effect.
+        """
+        elements = image[0].size if self.reduction == "sum" else 1
+        pixel = jnp.mean(PIXEL_LOSSES[self.pixel_loss](image - x_hat))
+        metrics = {"loss/pixel": pixel}
+        error = pixel
+        if self.lpips is not None:
+            distances = self.lpips.apply(
+                {"params": lpips_params}, image, x_hat, rngs={"dropout": key}
+            )
+            metrics["loss/lpips"] = jnp.mean(distances)
+            error = error + self.lpips_weight * metrics["loss/lpips"]
+        metrics["loss/nll"] = elements * error
+        return elements * error, metrics
+
+
+def psnr(image: Array, x_hat: Array) -> Array:
+    """Peak signal-to-noise ratio in dB, averaged over the batch; images in [-1, 1]."""
+    square = jnp.mean(jnp.square(image - jnp.clip(x_hat, -1.0, 1.0)), axis=(1, 2, 3))
+    # A peak of 2, and a floor that keeps an exact copy finite (120 dB).
+    return jnp.mean(10.0 * jnp.log10(4.0 / jnp.maximum(square, 4e-12)))
+
+
+def check_options(autoencoder, perceptual, perceptual_params) -> None:
+    """Raises ValueError for arguments of `first_stage` that do not fit together."""
+    if autoencoder.bottleneck == "pixels":
+        raise ValueError(
+            'a first stage with bottleneck="pixels" has nothing to learn: train the '
+            "diffusion model directly."
+        )
+    if (perceptual is None) != (perceptual_params is None):
+        given = "none" if perceptual_params is None else "some"
+        raise ValueError(
+            "perceptual_params are needed for a perceptual loss and only there: got "
+            f'perceptual="{perceptual}" and {given}; build them with '
+            "`ldm-jax weights lpips`, or set perceptual=None to train without."
+        )
