@@ -93,8 +93,8 @@ def keep_known(
       denoiser: of x0.
       z_known: [B, h, w, c] clean latents; what is under mask 0 is never read.
       mask: [B, h, w, 1] or [B, h, w, c], in [0, 1]; 1 keeps.
-      key: None shows the network the known region under the trajectory's own noise; one
-        key or [B] keys draw that noise afresh at each step, as the released samplers do.
+      key: None shows the network the known region under the trajectory's own noise;
+        one key or [B] keys draw it afresh at each step, as the released samplers do.
 
     Raises:
       ValueError: a mask that does not lie over z_known.

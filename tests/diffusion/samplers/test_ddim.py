@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DDIM's steps against the original's sigmas, DDPM's posterior, and each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.diffusion.process import posterior
+from ldm_jax.diffusion.samplers import make_sampler
+from ldm_jax.diffusion.samplers.base import initial_noise, sample
+from ldm_jax.diffusion.samplers.grid import make_timesteps
+from ldm_jax.diffusion.schedule import make_schedule
+from tests.diffusion.oracles import gaussian_denoiser
+
+SCHEDULE = make_schedule()
+
+
+def run(name, num_steps=10, grid="original", schedule=SCHEDULE, **options):
+    key = jax.random.key(0)
+    return sample(
+        make_sampler(name, schedule, **options),
+        gaussian_denoiser(schedule),
+        initial_noise(key, (4, 4, 4, 1)),
+        make_timesteps(num_steps, 1000, grid),
+        key,
+    )
+
+
+def one_step(t, s, **options):
+    """Takes one DDIM step from z_t = 1 with x0_hat = 0."""
+    key, shape = jax.random.key(0), (1, 64, 64, 1)
+    sampler = make_sampler("ddim", SCHEDULE, **options)
+    z_t, grid = jnp.ones(shape), np.array([t, s])
+    return sample(sampler, lambda z, t: jnp.zeros_like(z), z_t, grid, key)
+
+
+@pytest.mark.parametrize(
+    ("index", "sigma"),
+    [(0, 0.02743209), (1, 0.0524426), (25, 0.37680537), (49, 0.56113833)],
+)
+def test_eta_adds_noise_of_the_originals_sigma(index, sigma):
+    """Golden: ddim_sigmas of the original at S = 50, eta 1."""
+    grid = make_timesteps(50)[::-1]
+    z_s = one_step(grid[index + 1], grid[index], eta=1.0)
+    # 4096 values: relative standard error 1.1%.
+    np.testing.assert_allclose(z_s.std(), sigma, rtol=0.04)
+    half = one_step(grid[index + 1], grid[index], eta=0.5)
+    np.testing.assert_allclose(half.std(), sigma / 2, rtol=0.04)
+    cool = one_step(grid[index + 1], grid[index], eta=1.0, temperature=0.1)
+    np.testing.assert_allclose(cool.std(), sigma / 10, rtol=0.04)
+
+
+def test_eta_0_adds_no_noise_and_bad_options_are_refused():
+    assert one_step(501, 401).std() < 1e-6
+    for eta in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="eta must lie"):
+            make_sampler("ddim", SCHEDULE, eta=eta)
+    with pytest.raises(ValueError, match="temperature"):
+        make_sampler("ddim", SCHEDULE, temperature=0.5)
+    with pytest.raises(ValueError, match="variance must lie"):
+        make_sampler("ddpm", SCHEDULE, variance=1.5)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "euler_ancestral"])
+def test_ddim_at_eta_1_is_ancestral_sampling(name):
+    """Identity: three ways to write one step, the same noise."""
+    np.testing.assert_allclose(run(name), run("ddim", eta=1.0), atol=1e-4)
+
+
+def test_ddim_at_eta_0_is_eulers_method():
+    """Identity: in the coordinates sigma / alpha DDIM's step is Euler's."""
+    np.testing.assert_allclose(run("euler"), run("ddim"), atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_ddpm_on_every_step_draws_from_the_posterior(share):
+    """Identity: one step against `process.posterior`, mean and spread."""
+    schedule = make_schedule(posterior_beta_share=share)
+    shape, t = (1, 64, 64, 1), 300
+    x0_hat, z_t = jnp.full(shape, 0.7), jnp.full(shape, -0.4)
+    sampler = make_sampler("ddpm", schedule, variance=share)
+    grid = np.array([t, t - 1])
+    z_s = sample(sampler, lambda z, t: x0_hat, z_t, grid, jax.random.key(0))
+    mean, log_variance = posterior(schedule, x0_hat, z_t, jnp.array([t]))
+    std = jnp.exp(0.5 * log_variance).item()
+    assert abs(z_s.mean() - mean.mean()) < 4 * std / 64  # four standard errors
+    np.testing.assert_allclose(z_s.std(), std, rtol=0.04)
+    calm = make_sampler("ddpm", schedule, variance=share, temperature=0.0)
+    z_s = sample(calm, lambda z, t: x0_hat, z_t, grid, jax.random.key(0))
+    np.testing.assert_allclose(z_s, mean, atol=1e-5)
+
+
+def test_ancestral_noise_scale_0_adds_none():
+    """Identity: the deterministic part alone, the same for any key."""
+    a = run("euler_ancestral", noise_scale=0.0)
+    b = run("ddim", eta=1.0, temperature=0.0)
+    np.testing.assert_allclose(a, b, atol=1e-5)
