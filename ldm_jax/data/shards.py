@@ -15,6 +15,8 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -59,7 +61,8 @@ def write_shard(path: pathlib.Path, facts: dict[str, Any]) -> Iterator[Callable]
     Yields:
       A function that appends one record, given as bytes.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    # Not the process id: in containers on several hosts it is often the same.
+    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex}")
     count = 0
     writer = ArrayRecordWriter(os.fspath(partial), WRITER_OPTIONS)
 
@@ -140,8 +143,7 @@ def write_info(
         for split, shards in splits.items()
     ]
     info.set_splits(tfds.core.splits.SplitDict(split_infos))
-    aside = directory / f".info-{os.getpid()}"
-    aside.mkdir(exist_ok=True)
+    aside = pathlib.Path(tempfile.mkdtemp(prefix=".info-", dir=directory))
     info.write_to_directory(aside)
     files = sorted(aside.iterdir(), key=lambda file: file.name == "dataset_info.json")
     for file in files:
@@ -153,7 +155,7 @@ def write_info(
 
 def write_json(path: pathlib.Path, facts: dict[str, Any]) -> None:
     """Writes a JSON file that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex}")
     partial.write_text(json.dumps(facts, indent=1))
     os.replace(partial, path)
 
