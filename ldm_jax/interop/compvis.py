@@ -17,6 +17,7 @@ from ldm_jax.interop.layouts import (
     listed,
 )
 from ldm_jax.interop.networks import network_rows, token_transformer
+from ldm_jax.interop.stored import Renamed
 from ldm_jax.types import PyTree
 
 PREFIXES = {
@@ -51,24 +52,6 @@ class Imported(NamedTuple):
     extras: Mapping[str, np.ndarray]
 
 
-class _Subset(Mapping):
-    """Some names of a mapping; nothing is copied."""
-
-    def __init__(self, weights, names):
-        self._weights, self._names = weights, dict.fromkeys(names)
-
-    def __getitem__(self, name):
-        if name not in self._names:
-            raise KeyError(name)
-        return self._weights[name]
-
-    def __iter__(self):
-        return iter(self._names)
-
-    def __len__(self):
-        return len(self._names)
-
-
 def ema_name(name: str) -> str:
     """Name of the moving average of a tensor: dots are dropped, and "model." before."""
     return "model_ema." + name.removeprefix("model.").replace(".", "")
@@ -81,7 +64,7 @@ def import_compvis(
 
     Args:
       weights: {name: array}, of `files.read_weights`.
-      spec: of `compvis_config.spec_from_compvis`, or the sections of one of our configs.
+      spec: of `compvis_config.spec_from_compvis`, or the sections of our own config.
       which: "ema" takes moving averages where the checkpoint has them, "raw" never.
 
     Returns:
@@ -115,7 +98,7 @@ def import_compvis(
         params["log_variance"] = np.array(weights["logvar"], np.float32)
     if "scale_factor" in weights:
         spec["latent_scale"] = float(weights["scale_factor"])
-    extras = _Subset(weights, [name for name in weights if name not in taken])
+    extras = Renamed(weights, {name: name for name in weights if name not in taken})
     return Imported(spec, params, used, extras)
 
 

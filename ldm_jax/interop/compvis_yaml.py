@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our specs to CompVis configs: what `instantiate_from_config` of the original takes."""
+"""Our specs to CompVis configs, as `instantiate_from_config` there takes them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -32,11 +32,13 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, list[Row]]:
       {"autoencoder": rows, "unet": rows, "conditioner": rows}, those that there are.
     """
     result = {}
-    autoencoder = Autoencoder(**spec["autoencoder"])
-    if autoencoder.bottleneck != "pixels":
-        result["autoencoder"] = autoencoder_rows(autoencoder)
+    if "autoencoder" in spec:
+        autoencoder = Autoencoder(**spec["autoencoder"])
+        if autoencoder.bottleneck != "pixels":
+            result["autoencoder"] = autoencoder_rows(autoencoder)
     if "unet" in spec:
         result["unet"] = unet_rows(make_unet(spec))
+    if "condition" in spec:
         conditioner = conditioner_rows(spec["condition"])
         if conditioner:
             result["conditioner"] = conditioner
@@ -45,8 +47,11 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, list[Row]]:
 
 def make_unet(spec: Mapping[str, Any]) -> UNet:
     """Makes the UNet of a spec; its output is the latent's channels if not given."""
-    channels = Autoencoder(**spec["autoencoder"]).embed_channels
-    return UNet(**{"out_channels": channels, **spec["unet"]})
+    fields = dict(spec["unet"])
+    if "out_channels" not in fields:
+        autoencoder = Autoencoder(**spec["autoencoder"])
+        fields["out_channels"] = autoencoder.embed_channels
+    return UNet(**fields)
 
 
 def autoencoder_rows(model: Autoencoder) -> list[Row]:

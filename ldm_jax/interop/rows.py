@@ -55,28 +55,29 @@ def rows_for(
     patterns = [(_pattern(row[0]), row) for row in _layers(table)]
     result = []
     for path, shape in shapes.items():
-        for pattern, (ours, compvis, diffusers, kind) in patterns:
-            match = pattern.fullmatch(path)
-            if match:
-                break
-        else:
-            raise ValueError(f'no name is known for our parameter "{path}".')
+        match, (ours, compvis, diffusers, kind) = _find(patterns, path)
         numbers = {k: int(v) for k, v in match.groupdict().items() if k != "leaf"}
         places = _places(numbers, num_levels, num_res_blocks, attention_levels)
         leaf = match.group("leaf")
+        # A bare path stands for the parameter itself.
         suffix = f".{_LEAVES[leaf]}" if leaf else ""
-        # A bare name stands for the parameter itself.
         names = tuple(name.format(**places) + suffix for name in (compvis, diffusers))
-        layouts = KINDS[kind]
-        part = None
+        layouts = KINDS[kind] if leaf != "bias" else ("vector", "vector")
+        part = count = None
         if kind == "qkv":
-            part = "qkv".index(ours[-1])
-            layouts = ("qkv", "dense" if leaf == "kernel" else "vector")
-        elif leaf == "bias":
-            layouts = ("vector", "vector")
-        count = heads(shape[-1]) if part is not None and heads else None
+            part, layouts = "qkv".index(ours[-1]), ("qkv", layouts[1])
+            count = heads(shape[-1])
         result.append(Row(path, tuple(shape), names, layouts, part, count))
     return result
+
+
+def _find(patterns, path: str):
+    """Finds the row of a parameter."""
+    for pattern, row in patterns:
+        match = pattern.fullmatch(path)
+        if match:
+            return match, row
+    raise ValueError(f'no name is known for our parameter "{path}".')
 
 
 def _layers(table):

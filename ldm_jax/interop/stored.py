@@ -59,6 +59,26 @@ class Weights(Mapping):
         return name in self._stored
 
 
+class Renamed(Mapping):
+    """Some arrays of a mapping under other names; nothing is copied or mapped."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], names: Mapping[str, str]):
+        """Args: `weights`, and {new name: name in `weights`}."""
+        self._weights, self._names = weights, dict(names)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._weights[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name) -> bool:
+        return name in self._names
+
+
 def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     """Strides in bytes of a C-ordered array."""
     strides = [itemsize] * len(shape)

@@ -56,6 +56,10 @@ STUBBED_PACKAGES = frozenset(
         ),
     }
 )
+_STUBBED_BUILTINS = (
+    "set frozenset dict list tuple object int float complex bool str bytes bytearray "
+    "slice"
+)
 STUBBED_NAMES = frozenset(
     {
         *(("typing", "Any"), ("collections", "defaultdict"), ("copyreg", "__newobj__")),
@@ -65,12 +69,8 @@ STUBBED_NAMES = frozenset(
             ("argparse", "Namespace"),
             ("datetime", "timedelta"),
         ),
-        *(
-            (module, name)
-            for module in ("builtins", "__builtin__")
-            for name in ("set", "frozenset", "dict", "list", "tuple", "object")
-            + ("int", "float", "complex", "bool", "str", "bytes", "bytearray", "slice")
-        ),
+        *(("builtins", name) for name in _STUBBED_BUILTINS.split()),
+        *(("__builtin__", name) for name in _STUBBED_BUILTINS.split()),
     }
 )
 
@@ -220,7 +220,7 @@ class _Unpickler(pickle.Unpickler):
         }
 
     def find_class(self, module: str, name: str):
-        """Returns our stand-in for a global; raises for one that nobody honest needs."""
+        """Returns our stand-in for a global; refuses one that nobody honest needs."""
         if (module, name) in self._known:
             return self._known[module, name]
         if module in ("torch", "torch.storage") and name in STORAGES:
