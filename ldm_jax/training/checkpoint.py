@@ -4,12 +4,9 @@
 A working directory holds `config.json` and `checkpoints/<step>/` with three items:
 `state` (the arrays of a TrainState), `data` (position in the data, report, digests of
 the arrays) and `config`. It is a model directory too: `load_params` reads it.
-
-The only file that knows orbax.
 """
 
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,16 +18,19 @@ from absl import logging
 from etils import epath
 from flax import serialization
 from jax.experimental import multihost_utils
-from orbax.checkpoint import checkpoint_managers as policies
 
+from ldm_jax.training.differences import check_structure, differences, shorten
 from ldm_jax.training.digest import digests
 from ldm_jax.training.hosts import is_main_process
 from ldm_jax.training.lock import RunLock
-from ldm_jax.training.sharding import path_name
 from ldm_jax.training.state import TrainState
+from ldm_jax.training.steps_on_disk import (
+    open_steps,
+    preservation,
+    read_verified,
+    shapes_in,
+)
 from ldm_jax.types import PyTree
-
-MAX_LINES = 15
 
 
 class Checkpointer:
@@ -70,8 +70,8 @@ class Checkpointer:
         self._config = None if config is None else json.loads(json.dumps(config))
         try:
             self._check_config(may_differ)
-            policy = _preservation(keep, best, best_is_lowest)
-            self._manager = _open(
+            policy = preservation(keep, best, best_is_lowest)
+            self._manager = open_steps(
                 self._workdir / "checkpoints", cleanup_tmp_directories=True, **policy
             )
         except BaseException:
@@ -98,17 +98,17 @@ class Checkpointer:
             return
         path = self._workdir / "config.json"
         if path.exists():
-            differences = [
+            changed = [
                 line
-                for name, line in _differences(
+                for name, line in differences(
                     json.loads(path.read_text()), self._config
                 )
                 if not any((name + ".").startswith(free + ".") for free in may_differ)
             ]
-            if differences:
+            if changed:
                 raise ValueError(
                     f"{self._workdir} holds a run with other settings:\n"
-                    + _shorten(differences)
+                    + shorten(changed)
                     + "\nUse these settings, another workdir, or delete this one."
                 )
         if is_main_process():
@@ -185,13 +185,13 @@ class Checkpointer:
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                found = _shapes_in(self._manager, step)
+                found = shapes_in(self._manager, step)
             except Exception as error:
                 self._set_aside(step, error)
                 continue
-            _check_structure(found, wanted, f"{self._workdir}, step {step}")
+            check_structure(found, wanted, f"{self._workdir}, step {step}")
             try:
-                tree, data = _read(self._manager, step, wanted)
+                tree, data = read_verified(self._manager, step, wanted)
             except Exception as error:
                 self._set_aside(step, error)
                 continue
@@ -264,125 +264,20 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
     path = epath.Path(directory) / "checkpoints"
     if not path.exists():
         raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")
-    with _open(path, create=False) as manager:
+    with open_steps(path, create=False) as manager:
         steps = sorted(manager.all_steps(), reverse=True) if step is None else [step]
         for candidate in steps:
             try:
-                found = _shapes_in(manager, candidate)
+                found = shapes_in(manager, candidate)
                 found = {name: found.get(name, {}) for name in ("params", "ema")}
                 if which == "raw":
                     found.pop("ema")
-                tree, _ = _read(manager, candidate, found)
+                tree, _ = read_verified(manager, candidate, found)
             except Exception as error:
                 logging.warning("checkpoint %d is skipped: %s", candidate, error)
                 continue
             return {**tree["params"], **tree.get("ema", {})}
     raise FileNotFoundError(f"no whole checkpoint in {path}; tried {steps}.")
-
-
-def _open(path: epath.Path, **options) -> ocp.CheckpointManager:
-    handlers = dict(
-        state=ocp.PyTreeCheckpointHandler(),
-        data=ocp.JsonCheckpointHandler(),
-        config=ocp.JsonCheckpointHandler(),
-    )
-    return ocp.CheckpointManager(
-        path,
-        options=ocp.CheckpointManagerOptions(**options),
-        item_handlers=handlers,
-    )
-
-
-def _preservation(keep: int, best: str | None, best_is_lowest: bool) -> dict[str, Any]:
-    """Keeps the latest and the best; orbax's own `best_fn` would drop the latest."""
-
-    def score(metrics) -> float:
-        value = (metrics or {}).get(best)
-        if value is None or not math.isfinite(value):
-            return -math.inf  # one NaN in the ranking would keep the wrong ones
-        return -value if best_is_lowest else value
-
-    kept = [policies.LatestN(keep)]
-    if best is not None:
-        kept.append(
-            policies.BestN(
-                get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
-            )
-        )
-    # best_fn does not choose here; without it orbax stores no metrics.
-    return dict(best_fn=score, preservation_policy=policies.AnyPreservationPolicy(kept))
-
-
-def _shapes_in(manager: ocp.CheckpointManager, step: int) -> PyTree:
-    """Returns the arrays of a checkpoint as metadata; reads no array."""
-    return manager.item_metadata(step)["state"].tree
-
-
-def _read(manager, step: int, wanted: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """Reads the wanted arrays, as NumPy where no sharding is given, and verifies."""
-
-    def args(x):
-        sharding = x.sharding if isinstance(x, jax.ShapeDtypeStruct) else None
-        if sharding is None:
-            return ocp.RestoreArgs(restore_type=np.ndarray)
-        return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=x.shape)
-
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
-    restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(
-                shapes, restore_args=jax.tree.map(args, wanted), partial_restore=True
-            ),
-            data=ocp.args.JsonRestore(),
-        ),
-    )
-    data = dict(restored["data"])
-    stored = data.pop("digests")
-    wrong = [
-        name for name, d in digests(restored["state"]).items() if stored[name] != d
-    ]
-    if wrong:
-        raise ValueError(f"stored and read digests differ in {len(wrong)}: {wrong[:3]}")
-    return restored["state"], data
-
-
-def _check_structure(found: PyTree, wanted: PyTree, where: str) -> None:
-    """Compares paths, shapes and dtypes, before anything is read.
-
-    orbax answers a wrong shape with thousands of lines, and casts a wrong dtype.
-    """
-
-    def flat(tree):
-        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-        return {path_name(p): f"{x.dtype}{list(x.shape)}" for p, x in leaves}
-
-    lines = [line for _, line in _differences(flat(found), flat(wanted))]
-    if lines:
-        raise ValueError(
-            f"the checkpoint in {where} is of another model:\n{_shorten(lines)}\n"
-            "Use the settings it was made with, or another workdir."
-        )
-
-
-def _differences(old: PyTree, new: PyTree, prefix: str = "") -> list[tuple[str, str]]:
-    """Lists (dotted name, "  name: old -> new") of what differs in nested dicts."""
-    lines = []
-    for key in sorted({*old, *new}, key=str):
-        name = f"{prefix}{key}"
-        a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += _differences(a, b, name + ".")
-        elif a != b:
-            lines.append((name, f"  {name}: {a} -> {b}"))
-    return lines
-
-
-def _shorten(lines: list[str]) -> str:
-    if len(lines) <= MAX_LINES - 3:
-        return "\n".join(lines)
-    rest = len(lines) - (MAX_LINES - 4)
-    return "\n".join([*lines[: MAX_LINES - 4], f"  ... and {rest} more"])
 
 
 def _write(path: epath.Path, text: str) -> None:

@@ -22,7 +22,7 @@ from ldm_jax.training import sharding
 from ldm_jax.training.checkpoint import Checkpointer
 from ldm_jax.training.hosts import Interrupted, StopSignal, agreed
 from ldm_jax.training.report import Report
-from ldm_jax.training.state import TrainState, make_init
+from ldm_jax.training.state import TrainState, make_state
 from ldm_jax.training.step import make_train_step
 from ldm_jax.types import Task
 
@@ -122,11 +122,10 @@ def train(
       OSError: a checkpoint could not be written.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
-    init = make_init(task, optimizer, batches.shapes(), ema_of)
-    shapes = jax.eval_shape(init, jax.random.key(seed))
-    shapes = sharding.with_shardings(shapes, mesh, min_shard_mib)
-    step_of = make_train_step(task.loss, optimizer, max_ema_decay, accumulate)
-    batch_size = next(iter(batches.shapes().values())).shape[0]
+    batch_shapes = _on_mesh(batches.shapes(), mesh)
+    shapes, make = make_state(
+        task, optimizer, batch_shapes, ema_of, mesh, min_shard_mib
+    )
     checkpointer = Checkpointer(
         workdir,
         config,
@@ -139,28 +138,21 @@ def train(
         workdir,
         num_steps,
         report_every,
-        batch_size=batch_size,
+        batch_size=next(iter(batch_shapes.values())).shape[0],
         max_skipped=max_skipped,
         label=label,
     )
     with checkpointer, report, StopSignal() as stop:
         key = _global_key(seed, mesh)
-        restored = checkpointer.restore(shapes)
-        if restored is None:
-            report.say("makes the parameters")
-            state, first = _compile_init(init, shapes, key)(key), 0
-            report.start(0)
-        else:
-            state, data = restored
-            batches.check(data["batches"])
-            first = int(state.step)
-            report.start(first, data["report"])
+        state = _restore_or_make(checkpointer, report, batches, shapes, make, key)
+        first = int(state.step)
         if first >= num_steps:
             return state
 
-        frozen = sharding.place(task.frozen, mesh, min_shard_mib)
         report.say("compiles the step")
-        train_step = _compile_step(step_of, shapes, frozen, batches.shapes(), key, mesh)
+        frozen = sharding.place(task.frozen, mesh, min_shard_mib)
+        train_step = make_train_step(task.loss, optimizer, max_ema_decay, accumulate)
+        train_step = _compile(train_step, shapes, frozen, batch_shapes, key)
         due = _Due(checkpoint_every, checkpoint_seconds, report_every)
         stream = batches.stream(first)
         report.restart_clock(first)
@@ -182,11 +174,38 @@ def train(
                 checkpointer.save(state, data, scalars)
             if signum and not is_last:
                 checkpointer.wait()
-                report.say(
-                    f"stopped and saved at step {step}; the same command goes on"
-                )
+                report.say(f"stopped and saved at step {step}; run it again to go on")
                 raise Interrupted(step, signum)
         checkpointer.wait()
+    return state
+
+
+def _on_mesh(shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh):
+    """Gives the fields of a batch their sharding, or checks the one they have."""
+    wanted = sharding.batch_sharding(mesh)
+    for name, x in shapes.items():
+        given = x.sharding
+        if given is not None and not given.is_equivalent_to(wanted, len(x.shape)):
+            raise ValueError(
+                f"batches must be split over the mesh of the run: {name} has {given}, "
+                f"not {wanted}; make them with sharding=batch_sharding(mesh)."
+            )
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=wanted)
+        for name, x in shapes.items()
+    }
+
+
+def _restore_or_make(checkpointer, report, batches, shapes, make, key) -> TrainState:
+    """Returns the state to go on from; puts report and data in the same place."""
+    restored = checkpointer.restore(shapes)
+    if restored is None:
+        report.start(0)
+        report.say("makes the parameters")
+        return make(key)
+    state, data = restored
+    batches.check(data["batches"])
+    report.start(int(state.step), data["report"])
     return state
 
 
@@ -219,23 +238,8 @@ def _global_key(seed: int, mesh: Mesh) -> jax.Array:
     return make(seed)
 
 
-def _compile_init(init, shapes, key):
-    """Compiles init so that each parameter is made where it stays."""
-    shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    return jax.jit(init, out_shardings=shardings).lower(key).compile()
-
-
-def _compile_step(train_step, shapes, frozen, batch_shapes, key, mesh: Mesh):
-    """Compiles the step once, ahead of time; the state's memory is reused."""
-    on_mesh = sharding.batch_sharding(mesh)
-    batch = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on_mesh)
-        for name, x in batch_shapes.items()
-    }
+def _compile(train_step, shapes, frozen, batch_shapes, key):
+    """Compiles the step once, ahead of time; the state's memory is used again."""
     placed = jax.tree.map(lambda x: x.sharding, shapes)
-    step = jax.jit(
-        train_step,
-        donate_argnums=0,
-        out_shardings=(placed, sharding.replicated(mesh)),
-    )
-    return step.lower(shapes, frozen, batch, key).compile()
+    step = jax.jit(train_step, donate_argnums=0, out_shardings=(placed, key.sharding))
+    return step.lower(shapes, frozen, batch_shapes, key).compile()

@@ -49,16 +49,15 @@ def make_train_step(
         )
         norms = {name: optax.global_norm(g) for name, g in grads.items()}
         is_finite = jnp.isfinite(value) & jnp.isfinite(sum(norms.values()))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        decay = ema_decay(state.step + 1, max_ema_decay)
-        new = state.replace(
-            params=params,
-            opt_state=opt_state,
-            collections=collections,
-            ema=update_ema(state.ema, params, decay),
-        )
-        new = jax.tree.map(lambda a, b: jnp.where(is_finite, a, b), new, state)
+
+        def update():
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            decay = ema_decay(state.step + 1, max_ema_decay)
+            ema = update_ema(state.ema, params, decay)
+            return TrainState(state.step, params, opt_state, collections, ema)
+
+        new = jax.lax.cond(is_finite, update, lambda: state)
         metrics = {
             **metrics,
             "loss": value,

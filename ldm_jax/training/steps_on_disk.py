@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How orbax is asked: what is kept, and how a checkpoint is read and verified.
+
+Beside `checkpoint.py` the only file that knows orbax.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+from ldm_jax.training.digest import digests
+from ldm_jax.types import PyTree
+
+
+def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
+    """Opens `checkpoints/`; `options` are those of orbax's CheckpointManager."""
+    handlers = dict(
+        state=ocp.PyTreeCheckpointHandler(),
+        data=ocp.JsonCheckpointHandler(),
+        config=ocp.JsonCheckpointHandler(),
+    )
+    return ocp.CheckpointManager(
+        path,
+        options=ocp.CheckpointManagerOptions(**options),
+        item_handlers=handlers,
+    )
+
+
+def preservation(keep: int, best: str | None, best_is_lowest: bool) -> dict[str, Any]:
+    """Keeps the latest and the best; orbax's own `best_fn` would drop the latest."""
+
+    def score(metrics) -> float:
+        value = (metrics or {}).get(best)
+        if value is None or not math.isfinite(value):
+            return -math.inf  # one NaN in the ranking would keep the wrong ones
+        return -value if best_is_lowest else value
+
+    kept = [policies.LatestN(keep)]
+    if best is not None:
+        kept.append(
+            policies.BestN(
+                get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
+            )
+        )
+    # best_fn does not choose here; without it orbax stores no metrics.
+    return dict(best_fn=score, preservation_policy=policies.AnyPreservationPolicy(kept))
+
+
+def shapes_in(manager: ocp.CheckpointManager, step: int) -> PyTree:
+    """Returns the arrays of a checkpoint as metadata; reads no array."""
+    return manager.item_metadata(step)["state"].tree
+
+
+def read_verified(manager, step: int, wanted: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """Reads the wanted arrays, as NumPy where no sharding is given, and verifies."""
+
+    def args(x):
+        sharding = x.sharding if isinstance(x, jax.ShapeDtypeStruct) else None
+        if sharding is None:
+            return ocp.RestoreArgs(restore_type=np.ndarray)
+        return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=x.shape)
+
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
+    restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(
+                shapes, restore_args=jax.tree.map(args, wanted), partial_restore=True
+            ),
+            data=ocp.args.JsonRestore(),
+        ),
+    )
+    data = dict(restored["data"])
+    stored = data.pop("digests")
+    wrong = [
+        name for name, d in digests(restored["state"]).items() if stored[name] != d
+    ]
+    if wrong:
+        raise ValueError(f"stored and read digests differ in {len(wrong)}: {wrong[:3]}")
+    return restored["state"], data
