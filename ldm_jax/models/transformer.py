@@ -42,6 +42,7 @@ def multi_head(
     *,
     qkv_bias: bool = False,
     zero_init: bool = False,
+    is_causal: bool = False,
     backend: str = "auto",
     dtype: jnp.dtype | None = None,
 ) -> Array:
@@ -54,6 +55,7 @@ def multi_head(
       head_channels: width of a head; num_heads * head_channels need not be C.
       qkv_bias: whether q, k, v have biases.
       zero_init: start `out` at zero.
+      is_causal: whether a token attends only to itself and those before it.
       backend: see `attend`.
       dtype: dtype of the arithmetic; None takes that of `x`.
 
@@ -66,9 +68,8 @@ def multi_head(
         y = Dense(width, use_bias=qkv_bias, dtype=dtype, name=name)(source)
         return y.reshape(*y.shape[:-1], num_heads, head_channels)
 
-    y = attend(
-        project(x, "q"), project(context, "k"), project(context, "v"), backend=backend
-    )
+    q, k, v = project(x, "q"), project(context, "k"), project(context, "v")
+    y = attend(q, k, v, backend, is_causal)
     y = y.reshape(*y.shape[:-2], num_heads * head_channels)
     return Dense(x.shape[-1], zero_init=zero_init, dtype=dtype, name="out")(y)
 

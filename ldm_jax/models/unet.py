@@ -250,6 +250,12 @@ def check_inputs(unet: UNet, z_t: Array, t: Array, cond: Conditioning) -> None:
             f"z_t and cond.concat must have in_channels={expected} channels together: "
             f"got {z_t.shape[-1]} + {extra}; set UNet.in_channels to their sum."
         )
+    if cond.concat is not None and cond.concat.shape[:3] != z_t.shape[:3]:
+        raise ValueError(
+            f"cond.concat must have the batch, height and width of z_t: got "
+            f"{cond.concat.shape} and {z_t.shape}; bring the condition to the latent "
+            "grid (image size / f)."
+        )
     width = None if cond.context is None else cond.context.shape[-1]
     if width != unet.context_dim:
         raise ValueError(

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CLIP's text tower, whose weights are taken over from a published file, never trained.
+
+Source: Radford et al. 2021, Sec. 2.4; numbers as CLIPTextModel of transformers.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.models.layers import Dense
+from ldm_jax.models.transformer import LayerNorm, multi_head
+from ldm_jax.types import Array
+
+ACTIVATIONS = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+}
+
+
+class ClipText(nn.Module):
+    """Causal transformer over byte pairs.
+
+    Attributes:
+      vocab_size: ids are in [0, vocab_size); the largest one ends a text.
+      width: d; 768 for ViT-L/14.
+      depth: layers; 12 for ViT-L/14.
+      length: tokens M.
+      num_heads: heads; 12 for ViT-L/14.
+      mlp_width: inner width of the MLP; None is 4 d.
+      activation: "quick_gelu" (OpenAI's models) or "gelu" (OpenCLIP's).
+      pooled: width of the projected, normalised token at the end of the text, which is
+        then the whole context, [B, 1, pooled]; None gives all tokens.
+      dtype: dtype of the arithmetic.
+    """
+
+    vocab_size: int = 49408
+    width: int = 768
+    depth: int = 12
+    length: int = 77
+    num_heads: int = 12
+    mlp_width: int | None = None
+    activation: str = "quick_gelu"
+    pooled: int | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Array) -> Array:
+        """[B, M] int32 -> [B, M, d] float32, or [B, 1, pooled] of unit length."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f'unknown ClipText.activation "{self.activation}"; one of: '
+                f"{', '.join(sorted(ACTIVATIONS))}."
+            )
+        init = nn.initializers.normal(0.02)
+        words = self.param("token_embedding", init, (self.vocab_size, self.width))
+        places = self.param("position_embedding", init, (self.length, self.width))
+        x = (words[tokens] + places[None, : tokens.shape[1]]).astype(self.dtype)
+        for i in range(self.depth):
+            x = ClipLayer(
+                self.num_heads,
+                self.mlp_width or 4 * self.width,
+                self.activation,
+                self.dtype,
+                name=f"layer_{i}",
+            )(x)
+        x = LayerNorm(name="norm_out")(x.astype(jnp.float32))
+        if self.pooled is None:
+            return x
+        end = jnp.argmax(tokens, axis=1)
+        x = jnp.take_along_axis(x, end[:, None, None], axis=1)
+        x = Dense(self.pooled, use_bias=False, name="projection")(x)
+        return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+class ClipLayer(nn.Module):
+    """Causal self-attention and an MLP, each normalised first."""
+
+    num_heads: int
+    mlp_width: int
+    activation: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, M, d] -> [B, M, d]."""
+        y = LayerNorm(name="norm_1")(x)
+        x = x + CausalAttention(self.num_heads, self.dtype, name="attn")(y)
+        y = LayerNorm(name="norm_2")(x)
+        y = Dense(self.mlp_width, dtype=self.dtype, name="mlp_in")(y)
+        y = ACTIVATIONS[self.activation](y)
+        return x + Dense(x.shape[-1], dtype=self.dtype, name="mlp_out")(y)
+
+
+class CausalAttention(nn.Module):
+    """Multi-head attention of every token to itself and those before it."""
+
+    num_heads: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, M, d] -> [B, M, d]."""
+        width = x.shape[-1] // self.num_heads
+        return multi_head(
+            x,
+            x,
+            self.num_heads,
+            width,
+            qkv_bias=True,
+            is_causal=True,
+            dtype=self.dtype,
+        )

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of the conditions: golden contexts, parameter counts, oracles."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.models.clip import ClipText
+from ldm_jax.models.conditioners import ClassToken, SpatialRescaler, TokenTransformer
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "denoiser.py"
+spec = importlib.util.spec_from_file_location("golden_denoiser", GOLDEN)
+golden = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(golden)
+
+
+def shapes(module, *inputs):
+    return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+
+
+def test_token_transformer_gives_the_golden_context():
+    """Golden: the original BERTEmbedder with the same weights, two texts and nulls."""
+    arrays, record = golden.load("tiny-text2img256")
+    network = TokenTransformer(vocab_size=97, width=48, depth=2)
+    expected = shapes(network, jnp.asarray(arrays["tokens"]))
+    params = golden.fill(expected, golden.transformer_weight, record["keys"])
+    context = jax.jit(network.apply)({"params": params}, arrays["tokens"])
+    error = np.linalg.norm(context - arrays["context"])
+    assert error / np.linalg.norm(arrays["context"]) < 1e-5  # float32 sums
+
+
+def test_class_token_gives_the_golden_context():
+    """Golden: the original ClassEmbedder with the same weights."""
+    arrays, record = golden.load("tiny-cin256")
+    name = "cond_stage_model.embedding.weight"
+    table = jnp.asarray(golden.tensor(name, record["keys"]))
+    params = {"params": {"embedding": table}}
+    context = ClassToken(*table.shape).apply(params, arrays["class_label"])
+    np.testing.assert_array_equal(context, arrays["context"])
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "vocab", "length", "published"),
+    [
+        (1280, 32, 30522, 77, 581_994_042),
+        (640, 32, 30522, 77, 186_154_682),
+        (512, 16, 8192, 92, 58_858_496),
+    ],
+)
+def test_text_models_have_the_published_number_of_parameters(
+    width, depth, vocab, length, published
+):
+    """Golden: the original's count, less its unused output layer `to_logits`."""
+    network = TokenTransformer(vocab, width, depth, length)
+    tree = shapes(network, jnp.zeros((1, length), jnp.int32))
+    to_logits = width * vocab + vocab
+    assert sum(x.size for x in jax.tree.leaves(tree)) == published - to_logits
+
+
+@pytest.mark.parametrize(("classes", "published"), [(1000, 512_000), (1001, 512_512)])
+def test_class_tokens_have_the_published_number_of_parameters(classes, published):
+    """Golden: cin256, and cin256-v2 with its null class."""
+    tree = shapes(ClassToken(classes, 512), jnp.zeros(1, jnp.int32))
+    assert tree["embedding"].size == published
+
+
+def test_token_transformer_refuses_another_length():
+    network = TokenTransformer(vocab_size=9, width=8, depth=1, length=5)
+    with pytest.raises(ValueError, match=r"takes tokens \[B, 5\]"):
+        shapes(network, jnp.zeros((1, 6), jnp.int32))
+
+
+def test_label_map_is_its_one_hot_image_resized():
+    """Oracle: one-hot vectors, averaged 2x2 twice, times the mixing matrix."""
+    rescaler = SpatialRescaler(num_stages=2, num_classes=5, out_channels=3)
+    labels = jnp.asarray(np.random.default_rng(0).integers(0, 5, (2, 8, 12)))
+    params = rescaler.init(jax.random.key(0), labels)
+    one_hot = np.eye(5, dtype=np.float32)[labels]
+    pooled = one_hot.reshape(2, 2, 4, 3, 4, 5).mean(axis=(2, 4))
+    expected = pooled @ params["params"]["mapper"]["kernel"]
+    np.testing.assert_allclose(rescaler.apply(params, labels), expected, atol=1e-6)
+    from_image = rescaler.apply(params, jnp.asarray(one_hot))
+    np.testing.assert_allclose(from_image, expected, atol=1e-6)
+
+
+def test_rescaler_of_the_published_semantic_model_has_546_parameters():
+    """Golden: 182 classes to 3 channels, no bias."""
+    tree = shapes(SpatialRescaler(2, 182, 3), jnp.zeros((1, 8, 8), jnp.int32))
+    assert sum(x.size for x in jax.tree.leaves(tree)) == 546
+
+
+def test_label_outside_of_the_classes_is_a_zero_vector():
+    rescaler = SpatialRescaler(0, 4, 3)
+    labels = jnp.array([[[4, -1, 255, 0]]])
+    params = rescaler.init(jax.random.key(0), labels)
+    out = rescaler.apply(params, labels)
+    assert not out[0, 0, :3].any() and out[0, 0, 3].all()
+
+
+def test_rescaler_refuses_sizes_and_channels_that_do_not_fit():
+    rescaler = SpatialRescaler(2, 4, 3)
+    with pytest.raises(ValueError, match="multiples of 4"):
+        shapes(rescaler, jnp.zeros((1, 6, 8), jnp.int32))
+    with pytest.raises(ValueError, match="takes 4 channels"):
+        shapes(rescaler, jnp.zeros((1, 8, 8, 3)))
+
+
+def test_clip_tower_of_vit_l_14_has_the_published_number_of_parameters():
+    """Golden: 123,060,480 parameters in OpenAI's ViT-L/14 text model."""
+    tree = shapes(ClipText(), jnp.zeros((1, 77), jnp.int32))
+    assert sum(x.size for x in jax.tree.leaves(tree)) == 123_060_480
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_clip_tower_agrees_with_transformers(activation):
+    """Golden: CLIPTextModelWithProjection of transformers on random weights."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from ldm_jax.interop.clip import import_clip
+
+    sizes = dict(vocab_size=50, hidden_size=32, num_hidden_layers=2)
+    sizes |= dict(num_attention_heads=4, intermediate_size=64, projection_dim=16)
+    config = transformers.CLIPTextConfig(
+        **sizes, max_position_embeddings=10, hidden_act=activation
+    )
+    config.eos_token_id = 49
+    torch.manual_seed(0)
+    other = transformers.CLIPTextModelWithProjection(config).eval()
+    tokens = np.array([[3, 7, 9, 49, 0, 0], [1, 2, 49, 0, 0, 0]])
+    fields = dict(vocab_size=50, width=32, depth=2, length=10, num_heads=4)
+    fields |= dict(mlp_width=64, activation=activation)
+    tensors = {k: v.numpy() for k, v in other.state_dict().items()}
+    with torch.no_grad():
+        out = other(torch.tensor(tokens))
+    for pooled, expected in ((None, out.last_hidden_state), (16, out.text_embeds)):
+        network = ClipText(**fields, pooled=pooled)
+        params = import_clip(shapes(network, tokens), tensors)
+        ours = network.apply({"params": params}, tokens)
+        expected = expected.numpy()
+        if pooled:
+            norm = np.linalg.norm(expected, axis=-1, keepdims=True)
+            expected = (expected / norm)[:, None]
+        np.testing.assert_allclose(ours, expected, atol=2e-6)
+
+
+def test_clip_tower_looks_only_back():
+    """Identity: a later token does not change what stands before it."""
+    network = ClipText(20, 16, 1, 6, num_heads=2)
+    a, b = jnp.array([[1, 2, 3, 4]]), jnp.array([[1, 2, 3, 9]])
+    params = network.init(jax.random.key(0), a)
+    change = network.apply(params, a) - network.apply(params, b)
+    assert not change[:, :3].any() and change[:, 3].any()
+
+
+def test_clip_tower_refuses_an_unknown_activation():
+    with pytest.raises(ValueError, match="one of: gelu, quick_gelu"):
+        shapes(ClipText(20, 16, 1, 6, activation="relu"), jnp.zeros((1, 4), int))

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The UNet: golden values, the paper's parameter counts, every option, bad calls."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.models.blocks import timestep_embedding
+from ldm_jax.models.unet import UNet
+from ldm_jax.types import Conditioning
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "denoiser.py"
+spec = importlib.util.spec_from_file_location("golden_denoiser", GOLDEN)
+golden = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(golden)
+
+TINY = dict(
+    channels=32,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    out_channels=4,
+    head_channels=32,
+)
+
+
+def example(unet, size=4, batch=2):
+    """Shapes of z_t, t and cond that a UNet takes."""
+    shape = jax.ShapeDtypeStruct
+    extra = (unet.in_channels or unet.out_channels) - unet.out_channels
+    context = concat = label = None
+    if unet.context_dim:
+        context = shape((batch, 3, unet.context_dim), jnp.float32)
+    if extra:
+        concat = shape((batch, size, size, extra), jnp.float32)
+    if unet.num_classes:
+        label = shape((batch,), jnp.int32)
+    z_t = shape((batch, size, size, unet.out_channels), jnp.float32)
+    return z_t, shape((batch,), jnp.int32), Conditioning(context, concat, label)
+
+
+def param_shapes(unet, size=4):
+    init = jax.eval_shape(unet.init, jax.random.key(0), *example(unet, size))
+    return init["params"]
+
+
+def draw(shapes, key=0):
+    """Normal values for a tree of shapes; integers in {0, 1}."""
+    rng = np.random.default_rng(key)
+
+    def leaf(x):
+        if x.dtype == jnp.int32:
+            return jnp.asarray(rng.integers(0, 2, x.shape), jnp.int32)
+        scale = x.shape[-2] ** -0.5 if len(x.shape) == 2 else 0.3
+        return jnp.asarray(scale * rng.standard_normal(x.shape), jnp.float32)
+
+    return jax.tree.map(leaf, shapes)
+
+
+def from_original(params):
+    """Reads the original's UNet options: names of fields, factors to levels."""
+    mult = tuple(params["channel_mult"])
+    levels = [
+        level
+        for level in range(len(mult))
+        if 2**level in params["attention_resolutions"]
+    ]
+    heads = params.get("num_head_channels", -1)
+    transformer = params.get("use_spatial_transformer", False)
+    return UNet(
+        channels=params["model_channels"],
+        channel_mult=mult,
+        in_channels=params["in_channels"],
+        out_channels=params["out_channels"],
+        num_res_blocks=params["num_res_blocks"],
+        attention_levels=tuple(levels),
+        num_heads=params.get("num_heads") if heads == -1 else None,
+        head_channels=None if heads == -1 else heads,
+        transformer_depth=params.get("transformer_depth", 1) if transformer else 0,
+        context_dim=params.get("context_dim"),
+        scale_shift_norm=params.get("use_scale_shift_norm", False),
+        resblock_updown=params.get("resblock_updown", False),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["celeba256", "cin256", "text2img256", "lsun_churches256"]
+)
+def test_released_models_predict_the_golden_noise(name):
+    """Golden: the original implementation with the same weights."""
+    arrays, record = golden.load(f"tiny-{name}")
+    unet = from_original(record["meta"]["unet_config"]["params"])
+    rename = lambda names, keys: golden.unet_weight(names, keys, unet)  # noqa: E731
+    params = golden.fill(param_shapes(unet, 16), rename, record["keys"])
+    cond = Conditioning(context=arrays.get("context"))
+    predict = jax.jit(unet.apply)
+    eps = predict({"params": params}, arrays["x_t"], arrays["t"], cond)
+    error = np.linalg.norm(eps - arrays["eps"]) / np.linalg.norm(arrays["eps"])
+    # Float32 sums in another order; 1.3e-5 was measured.
+    assert error < 5e-5
+
+
+ATTENDING = dict(head_channels=32, attention_levels=(1, 2, 3))
+LEVELS_248 = dict(attention_levels=(0, 1, 2))
+# Published models: fields and parameters (the original, instantiated).
+ZOO = {
+    "bsr_sr": (
+        dict(channels=160, channel_mult=(1, 2, 2, 4), in_channels=6, out_channels=3)
+        | dict(head_channels=32, attention_levels=(3,)),
+        113_622_563,
+    ),
+    "celeba256": (
+        dict(channels=224, channel_mult=(1, 2, 3, 4), out_channels=3) | ATTENDING,
+        274_056_163,
+    ),
+    "cin256": (
+        dict(channels=256, channel_mult=(1, 2, 4), out_channels=4, head_channels=32)
+        | dict(transformer_depth=1, context_dim=512)
+        | LEVELS_248,
+        394_984_196,
+    ),
+    "cin256-v2": (
+        dict(channels=192, channel_mult=(1, 2, 3, 5), out_channels=3, num_heads=1)
+        | dict(attention_levels=(1, 2, 3), transformer_depth=1, context_dim=512),
+        400_920_579,
+    ),
+    "inpainting_big": (
+        dict(channels=256, channel_mult=(1, 2, 3, 4), in_channels=7, out_channels=3)
+        | dict(num_heads=8, attention_levels=(1, 2, 3), resblock_updown=True),
+        387_245_827,
+    ),
+    "layout2img": (
+        dict(channels=128, channel_mult=(1, 2, 3, 4), out_channels=3)
+        | dict(transformer_depth=3, context_dim=512)
+        | ATTENDING,
+        246_277_379,
+    ),
+    "lsun_churches256": (
+        dict(channels=192, channel_mult=(1, 2, 2, 4, 4), out_channels=4, num_heads=8)
+        | dict(attention_levels=(0, 1, 2, 3))
+        | dict(scale_shift_norm=True, resblock_updown=True),
+        294_966_916,
+    ),
+    "semantic": (
+        dict(channels=128, channel_mult=(1, 4, 8), in_channels=6, out_channels=3)
+        | dict(num_heads=8),
+        215_229_315,
+    ),
+    "text2img256": (
+        dict(channels=192, channel_mult=(1, 2, 3, 5), out_channels=3)
+        | dict(transformer_depth=1, context_dim=640)
+        | ATTENDING,
+        403_623_939,
+    ),
+    "txt2img-1p4B": (
+        dict(channels=320, channel_mult=(1, 2, 4, 4), out_channels=4, num_heads=8)
+        | dict(transformer_depth=1, context_dim=1280)
+        | LEVELS_248,
+        872_300_484,
+    ),
+    "rdm768": (
+        dict(channels=448, channel_mult=(1, 2, 3, 4), out_channels=16)
+        | dict(head_channels=32, transformer_depth=1, context_dim=768)
+        | LEVELS_248,
+        1_335_480_400,
+    ),
+}
+
+
+def count(fields):
+    return sum(x.size for x in jax.tree.leaves(param_shapes(UNet(**fields), 32)))
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_published_models_have_the_published_number_of_parameters(name):
+    """Golden: parameters of the original, to the last one."""
+    fields, expected = ZOO[name]
+    assert count(fields) == expected
+
+
+# f: channels, mult, attention levels, latent channels, millions of parameters.
+IMAGENET = {
+    1: (192, (1, 1, 2, 2, 4, 4), (3, 4, 5), 3, 396.84),
+    2: (192, (1, 2, 2, 4, 4), (2, 3, 4), 2, 390.89),
+    4: (192, (1, 2, 3, 5), (1, 2, 3), 3, 400.92),
+    8: (256, (1, 2, 4), (0, 1, 2), 4, 394.98),
+    16: (256, (1, 2, 4), (0, 1, 2), 8, 395.00),
+    32: (256, (1, 2, 4), (0, 1, 2), 32, 395.11),
+}
+CELEBAHQ = {
+    1: (*IMAGENET[1][:4], 270.46),
+    2: (*IMAGENET[2][:4], 264.51),
+    4: (224, (1, 2, 3, 4), (1, 2, 3), 3, 274.06),
+    8: (*IMAGENET[8][:4], 257.73),
+    16: (*IMAGENET[16][:4], 257.75),
+    32: (*IMAGENET[32][:4], 257.86),
+}
+CLASS_TOKEN = dict(transformer_depth=1, context_dim=512, num_heads=1)
+
+
+@pytest.mark.parametrize("f", sorted(IMAGENET))
+@pytest.mark.parametrize("table", ["imagenet", "celebahq"])
+def test_ablation_on_f_has_the_paper_s_number_of_parameters(table, f):
+    """Paper: Tab. 13 and 14, in millions."""
+    row = (IMAGENET if table == "imagenet" else CELEBAHQ)[f]
+    channels, mult, levels, latent, millions = row
+    fields = dict(channels=channels, channel_mult=mult, out_channels=latent)
+    kind = CLASS_TOKEN if table == "imagenet" else dict(head_channels=32)
+    parameters = count(fields | kind | dict(attention_levels=levels))
+    assert round(parameters / 1e6, 2) == millions
+
+
+def test_churches_without_its_two_options_is_the_paper_s_model():
+    """Paper: Tab. 18 prints 256 M, the released config has more."""
+    fields = ZOO["lsun_churches256"][0] | dict(
+        scale_shift_norm=False, resblock_updown=False
+    )
+    assert round(count(fields) / 1e6, 2) == 256.40
+
+
+def test_time_embedding_is_cosines_then_sines():
+    """Golden: d=8, t=1 of the original."""
+    expected = [0.54030, 0.99500, 0.99995, 1.0, 0.84147, 0.099833, 0.0099998, 0.0010]
+    np.testing.assert_allclose(
+        timestep_embedding(jnp.array([1]), 8)[0], expected, atol=5e-6
+    )
+    assert timestep_embedding(jnp.array([7]), 5)[0, 4] == 0
+
+
+OPTIONS = {
+    "plain": {},
+    "attention": dict(attention_levels=(1,)),
+    "transformer": dict(attention_levels=(1,), transformer_depth=2, context_dim=6),
+    "self_transformer": dict(attention_levels=(1,), transformer_depth=1),
+    "classes": dict(num_classes=5),
+    "concat": dict(in_channels=7),
+    "scale_shift": dict(scale_shift_norm=True),
+    "updown": dict(resblock_updown=True),
+    "pooled": dict(conv_resample=False),
+    "two_blocks": dict(num_res_blocks=2),
+    "dropout": dict(dropout=0.5),
+}
+
+
+@pytest.mark.parametrize("option", sorted(OPTIONS))
+def test_every_option_depends_on_all_inputs_and_parameters(option):
+    """Identity: what never matters would be an ignored option."""
+    unet = UNet(**(TINY | OPTIONS[option]))
+    inputs = draw(example(unet))
+    params = draw(param_shapes(unet), key=1)
+
+    @jax.jit
+    def loss(params, z_t, context, concat):
+        cond = Conditioning(context, concat, inputs[2].class_label)
+        eps = unet.apply({"params": params}, z_t, inputs[1], cond)
+        return jnp.sum(jnp.sin(eps))
+
+    cond = inputs[2]
+    gradients = jax.grad(loss, argnums=(0, 1))(
+        params, inputs[0], cond.context, cond.concat
+    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        # A key's bias shifts all logits of a query alike: its gradient is zero.
+        if "'k'" not in str(path) or "bias" not in str(path):
+            assert float(jnp.abs(leaf).max()) > 0, jax.tree_util.keystr(path)
+
+
+def test_new_model_predicts_nothing_yet():
+    """Identity: the last convolution starts at zero."""
+    unet = UNet(**TINY)
+    inputs = draw(example(unet))
+    eps, _ = jax.jit(unet.init_with_output)(jax.random.key(0), *inputs)
+    assert not eps.any()
+
+
+@pytest.mark.parametrize("policy", ["full", "convs"])
+def test_rematerialisation_changes_no_number(policy):
+    unet = UNet(**(TINY | OPTIONS["transformer"]))
+    inputs, params = draw(example(unet)), draw(param_shapes(unet), key=1)
+
+    def gradient(unet):
+        loss = lambda p: jnp.sum(unet.apply({"params": p}, *inputs) ** 2)  # noqa: E731
+        return jax.jit(jax.grad(loss))(params)
+
+    kept, recomputed = gradient(unet), gradient(unet.clone(remat=policy))
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
+        # The same sums, fused differently.
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.abs(a).max()))
+
+
+def test_bfloat16_computes_close_to_float32_and_returns_float32():
+    unet = UNet(**(TINY | OPTIONS["transformer"]))
+    inputs, params = draw(example(unet)), draw(param_shapes(unet), key=1)
+    exact = jax.jit(unet.apply)({"params": params}, *inputs)
+    half = jax.jit(unet.clone(dtype=jnp.bfloat16).apply)({"params": params}, *inputs)
+    assert half.dtype == jnp.float32
+    # 8 bits of mantissa through some thirty layers.
+    assert np.linalg.norm(half - exact) / np.linalg.norm(exact) < 0.05
+
+
+def test_dropout_acts_only_in_training():
+    unet = UNet(**(TINY | OPTIONS["dropout"]))
+    inputs, params = draw(example(unet)), draw(param_shapes(unet), key=1)
+
+    def predict(is_training, seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        apply = jax.jit(unet.apply, static_argnums=4)
+        return apply({"params": params}, *inputs, is_training, rngs=rngs)
+
+    assert (predict(False, 0) == predict(False, 1)).all()
+    assert (predict(True, 0) != predict(True, 1)).any()
+
+
+def test_sizes_that_the_levels_divide_are_taken_and_others_refused():
+    unet = UNet(**TINY)
+    params = draw(param_shapes(unet))
+    t = jnp.zeros(1, jnp.int32)
+    eps = jax.eval_shape(unet.apply, {"params": params}, jnp.zeros((1, 6, 10, 4)), t)
+    assert eps.shape == (1, 6, 10, 4)
+    with pytest.raises(ValueError, match="divisible by 2"):
+        unet.apply({"params": params}, jnp.zeros((1, 6, 9, 4)), t)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(num_heads=2), "exactly one of num_heads and head_channels"),
+        (dict(attention_levels=(2,)), r"must lie in 0\.\.1"),
+        (dict(context_dim=8), "set transformer_depth"),
+        (dict(channels=48), "multiple of 32"),
+        (dict(remat="blocks"), "one of: convs, full, none"),
+    ],
+)
+def test_fields_that_contradict_are_refused_when_made(fields, message):
+    with pytest.raises(ValueError, match=message):
+        UNet(**(TINY | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "change", "message"),
+    [
+        ({}, dict(context=jnp.zeros((2, 3, 6))), "UNet.context_dim"),
+        (OPTIONS["transformer"], dict(context=None), "got no context"),
+        (OPTIONS["concat"], dict(concat=None), "in_channels=7"),
+        ({}, dict(class_label=jnp.zeros(2, jnp.int32)), "go together"),
+        (OPTIONS["concat"], dict(concat=jnp.zeros((2, 2, 2, 3))), "height and width"),
+    ],
+)
+def test_conditions_that_do_not_fit_are_refused(fields, change, message):
+    unet = UNet(**(TINY | fields))
+    z_t, t, cond = draw(example(unet))
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(unet.init, jax.random.key(0), z_t, t, cond._replace(**change))
+
+
+def test_heads_that_do_not_divide_the_channels_are_refused():
+    unet = UNet(**(TINY | dict(head_channels=24)))
+    with pytest.raises(ValueError, match="must divide the channels"):
+        param_shapes(unet)
