@@ -8,6 +8,7 @@ before anything runs.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def parse(arg: str, **defaults):
@@ -37,14 +38,15 @@ def experiment(task: str) -> ConfigDict:
     config = ConfigDict()
     config.task = task
     config.seed = 0
+    config.batch_size = 48
     config.autoencoder = ConfigDict()
-    config.sharding = dict(data=-1, fsdp=1, tensor=1)
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.train = dict(
         num_steps=100_000,
-        log_every=50,
-        checkpoint_every=5_000,
+        report_every=50,
         evaluate_every=5_000,
-        keep_checkpoints=2,
+        checkpoint_every=5_000,
+        keep=2,
     )
     return config
 
@@ -52,25 +54,30 @@ def experiment(task: str) -> ConfigDict:
 def first_stage() -> ConfigDict:
     """Makes a first-stage experiment: images -> autoencoder."""
     config = experiment("first_stage")
-    config.data = dict(images="", split="train", image_size=256, batch_size=12)
+    config.images = dict(dataset="", split="train", data_dir=placeholder(str))
+    config.transform = dict(image_size=256, crop="center", flip=False)
     config.objective = ConfigDict()
     # Rombach et al. 2022: Adam(0.5, 0.9), no weight decay, constant rate.
     config.optimizer = dict(name="adam", learning_rate=4.5e-6, b1=0.5, b2=0.9)
+    # Split of images that are reconstructed and measured on the way; "" for none.
+    config.held_out = ""
     return config
 
 
 def latent_diffusion() -> ConfigDict:
     """Makes a latent-diffusion experiment: latents -> denoiser."""
     config = experiment("latent_diffusion")
-    config.data = dict(latents="", batch_size=48)
+    config.latents = dict(
+        directory="", image_size=256, flip=True, scale=placeholder(float)
+    )
     config.condition = dict(kind="none")
     config.unet = ConfigDict()
-    config.schedule = dict(kind="scaled_linear", num_timesteps=1000)
-    config.schedule.update(start=0.0015, end=0.0195)
+    config.schedule = dict(
+        kind="scaled_linear", num_timesteps=1000, start=0.0015, end=0.0195
+    )
     config.prediction = "eps"
     config.objective = dict(distance="l2", drop_probability=0.0)
     config.optimizer = dict(name="adamw", learning_rate=1e-4)
-    config.train.ema = ("unet",)
-    config.train.max_ema_decay = 0.9999
+    config.train.update(ema_of=("unet",), max_ema_decay=0.9999)
     config.sampling = dict(sampler="ddim", num_steps=50, eta=0.0, guidance_scale=1.0)
     return config

@@ -10,6 +10,7 @@ cores: see README.md, which this config's last run wrote the numbers of.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import common
 

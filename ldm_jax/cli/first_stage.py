@@ -19,7 +19,7 @@ def add(commands) -> None:
         "--batch-size", type=int, default=64, help="images at once, default: 64"
     )
     command.add_argument(
-        "--num-shards", type=int, default=16, help="files of the set, default: 16"
+        "--records-per-shard", type=int, default=4096, help="default: %(default)s"
     )
     command.add_argument(
         "--mirror", action="store_true", help="store each mirrored image's latent too"
@@ -49,29 +49,29 @@ def _add(commands, name, run, summary, details="") -> argparse.ArgumentParser:
         "--images",
         help="a folder, or the name of a data set; default: what the model saw",
     )
-    command.add_argument("--split", default="train", help="default: %(default)s")
+    command.add_argument("--split", help="default: what the model was trained on")
     command.set_defaults(run=run)
     return command
 
 
 def _latents(args, overrides) -> None:
-    from ldm_jax import experiment
+    from ldm_jax import jobs
 
-    experiment.write_latents(
+    jobs.write_latents(
         args.model,
         args.out,
         images=args.images,
         split=args.split,
         batch_size=args.batch_size,
-        num_shards=args.num_shards,
+        records_per_shard=args.records_per_shard,
         mirror=args.mirror,
     )
 
 
 def _reconstruct(args, overrides) -> None:
-    from ldm_jax import experiment
+    from ldm_jax import jobs
 
-    psnr = experiment.reconstruct(
+    psnr = jobs.reconstruct(
         args.model, args.out, images=args.images, split=args.split, num=args.num
     )
     print(f"PSNR {psnr:.2f} dB; pictures in {args.out}")

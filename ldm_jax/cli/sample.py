@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax sample`."""
 
-import argparse
 
 
 def add(commands) -> None:

@@ -60,6 +60,6 @@ def _quickstart(args, overrides) -> None:
 
 
 def _train(args, overrides) -> None:
-    from ldm_jax import experiment
+    from ldm_jax import experiment, jobs
 
-    experiment.train(experiment.load_config(args.config, overrides), args.workdir)
+    jobs.train(experiment.load_config(args.config, overrides), args.workdir)

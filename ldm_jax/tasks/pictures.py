@@ -107,3 +107,26 @@ def save_png(path, image: np.ndarray, settings: Mapping[str, object] = {}) -> No
     unfinished = path.with_name(path.name + ".tmp")
     Image.fromarray(image).save(unfinished, format="PNG", pnginfo=info)
     os.replace(unfinished, path)
+
+
+def plot_losses(path, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Draws the loss of each run over its steps, side by side, into one PNG.
+
+    Args:
+      path: file to write.
+      runs: name -> rows with "step" and "loss", as metrics.jsonl holds them.
+    """
+    # Imported here: a second of start-up that only this picture needs.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(runs), 3.2), layout="constrained")
+    for axes, (name, rows) in zip(
+        figure.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True
+    ):
+        axes.plot([row["step"] for row in rows], [row["loss"] for row in rows], lw=1)
+        axes.set(title=name, xlabel="step", ylabel="loss", yscale="log")
+        axes.grid(alpha=0.3)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    save_png(path, np.asarray(canvas.buffer_rgba())[..., :3])

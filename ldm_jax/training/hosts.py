@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ldm_jax.types import PyTree
+
 # Set by a launcher; JAX itself reads no such variables.
 COORDINATOR = "LDM_JAX_COORDINATOR"
 NUM_PROCESSES = "LDM_JAX_NUM_PROCESSES"
@@ -83,6 +85,13 @@ def agreed(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
+
+
+def fetch(tree: PyTree) -> PyTree:
+    """Returns global arrays whole, as NumPy, on every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 class Interrupted(SystemExit):

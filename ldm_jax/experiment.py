@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a config and joins the rooms: images, networks, task, mesh, loop.
+
+The only place where a config is read. A config's sections mirror constructors (the
+table SECTIONS), so a misspelt field is refused by name before anything runs.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from ldm_jax.data.images import open_images
+from ldm_jax.data.transforms import ImageTransform
+from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.unet import UNet
+from ldm_jax.tasks.conditioning import make_conditioner
+from ldm_jax.tasks.first_stage import first_stage
+from ldm_jax.tasks.generate import Sampling
+from ldm_jax.tasks.latent_diffusion import Objective
+from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+from ldm_jax.training import sharding
+from ldm_jax.training.checkpoint import load_params
+from ldm_jax.training.loop import train as run_loop
+from ldm_jax.training.optimizer import make_optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSet:
+    """Which latents a diffusion model is trained on; the section `latents`.
+
+    Attributes:
+      directory: written by `ldm-jax latents`.
+      image_size: side of the images, or (height, width); the latents must be f times
+        smaller.
+      flip: whether the mirror image's latent is taken with probability 1/2, where the
+        set has it.
+      scale: z_0 = scale * raw latent; None takes 1 / standard deviation, as measured
+        when the latents were written. The published VQ models have 1.
+    """
+
+    directory: str
+    image_size: int | tuple[int, int]
+    flip: bool = True
+    scale: float | None = None
+
+    def latent_shape(self, autoencoder: Autoencoder) -> tuple[int, int, int]:
+        """Returns (h, w, c)."""
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (height, width, autoencoder.in_channels)
+        return autoencoder.latent_shape(shape)
+
+
+# task -> section -> what its fields are the arguments of; None: a plain value.
+SHARED = {
+    "task": None,
+    "seed": None,
+    "batch_size": None,
+    "autoencoder": Autoencoder,
+    "mesh": sharding.make_mesh,
+    "optimizer": make_optimizer,
+    "train": run_loop,
+}
+SECTIONS: dict[str, dict[str, Callable | None]] = {
+    "first_stage": {
+        **SHARED,
+        "images": open_images,
+        "transform": ImageTransform,
+        "objective": first_stage,
+        "held_out": None,
+    },
+    "latent_diffusion": {
+        **SHARED,
+        "latents": LatentSet,
+        "condition": make_conditioner,
+        "unet": UNet,
+        "schedule": make_schedule,
+        "prediction": None,
+        "objective": Objective,
+        "sampling": Sampling,
+    },
+}
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Loads a config file and applies overrides.
+
+    Args:
+      path: FILE or FILE:ARGUMENT; the file has get_config(), and may import its
+        neighbours (`from configs import common`).
+      overrides: "--config.section.field=value", typed as the value they replace.
+
+    Raises:
+      ValueError: no such file, an unknown field (with the nearest known one), or a
+        value of the wrong type.
+    """
+    file = pathlib.Path(path.partition(":")[0])
+    if not file.is_file():
+        raise ValueError(
+            f"no config file {file} (from {pathlib.Path.cwd()}); run from a clone of "
+            "the project, or give --config=FILE."
+        )
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    arguments, sys.argv = sys.argv, ["ldm-jax", f"--config={path}", *overrides]
+    sys.path.insert(0, str(file.resolve().parent.parent))
+    try:
+        values(sys.argv)  # config_flags reads sys.argv itself, not its argument
+        return values.config
+    except (AttributeError, KeyError) as error:
+        raise ValueError(_explain(error, overrides)) from error
+    except (flags.Error, config_flags.config_flags.UnsupportedOperationError) as error:
+        raise ValueError(str(error)) from error
+    finally:
+        sys.argv = arguments
+        sys.path.pop(0)
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    detail = str(error).strip("\"'").replace("\\'", "'").replace("\n", ". ")
+    return f"no such field in the config ({' '.join(overrides)}): {detail}"
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuses a config whose task, sections or fields are unknown.
+
+    Raises:
+      ValueError: names the section or field, and the nearest known one.
+    """
+    known = SECTIONS.get(config.get("task"))
+    if known is None:
+        raise ValueError(
+            f"config.task must be one of {', '.join(sorted(SECTIONS))}: got "
+            f"{config.get('task')!r}; is this the config of one experiment?"
+        )
+    _check_names("config", config, known)
+    missing = sorted(set(known) - set(config))
+    if missing:
+        raise ValueError(f"config lacks the sections {', '.join(missing)}.")
+    for name, maker in known.items():
+        if maker is not None:
+            parameters = inspect.signature(maker).parameters
+            takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+            if not takes_any:
+                _check_names(f"config.{name}", config[name], parameters)
+
+
+def _check_names(where: str, given, known) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            raise ValueError(
+                f'{where} has no "{name}"{hint} It takes: {", ".join(sorted(known))}.'
+            )
+
+
+def make_first_stage(config) -> FirstStage:
+    """Makes the first stage that `config.autoencoder` describes."""
+    return FirstStage(Autoencoder(**config.autoencoder))
+
+
+def make_latent_diffusion(config, latent_scale: float | None = None) -> LatentDiffusion:
+    """Makes the diffusion model that a latent-diffusion config describes.
+
+    Args:
+      config: of the task "latent_diffusion".
+      latent_scale: None takes `config.latents.scale`.
+    """
+    autoencoder = Autoencoder(**config.autoencoder)
+    scale = config.latents.scale if latent_scale is None else latent_scale
+    return LatentDiffusion(
+        autoencoder,
+        scale,
+        unet=UNet(**{"out_channels": autoencoder.embed_channels, **config.unet}),
+        conditioner=make_conditioner(**config.condition),
+        schedule=make_schedule(**config.schedule),
+        prediction=config.prediction,
+    )
+
+
+def resolve(config, measured_scale: float, measured_shape) -> ConfigDict:
+    """Fills a config in with what the latents measured, after checking it against them.
+
+    Args:
+      config: of the task "latent_diffusion".
+      measured_scale: 1 / standard deviation of the raw latents.
+      measured_shape: (h, w, c) of the latents.
+
+    Returns:
+      A copy with `latents.scale` set.
+
+    Raises:
+      ValueError: the latents are not of the size that the config describes.
+    """
+    wanted = LatentSet(**config.latents).latent_shape(Autoencoder(**config.autoencoder))
+    if wanted != tuple(measured_shape):
+        raise ValueError(
+            f"config.latents.image_size={config.latents.image_size} and "
+            f"config.autoencoder make latents of {wanted}: those in "
+            f"{config.latents.directory} are {tuple(measured_shape)}; change the "
+            "config, or write latents of that size (ldm-jax latents)."
+        )
+    config = ConfigDict(config)
+    if config.latents.scale is None:
+        config.latents.scale = measured_scale
+    return config
+
+
+def read_config(directory: str) -> ConfigDict:
+    """Reads the settings of a model directory.
+
+    Raises:
+      ValueError: it is no model directory, or its settings are not ours.
+    """
+    path = epath.Path(directory) / "config.json"
+    if not path.exists():
+        raise ValueError(
+            f"{directory} is no model directory: it has no config.json; give the "
+            "--workdir of `ldm-jax train`, or the --out of `ldm-jax import`."
+        )
+    config = ConfigDict(_tuples(json.loads(path.read_text())))
+    check_config(config)
+    return config
+
+
+def _tuples(value):
+    """Undoes JSON's lists: configs hold tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(entry) for name, entry in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def latent_shape(directory: str) -> tuple[int, int, int]:
+    """Returns (h, w, c) of the latents that a diffusion model was trained on."""
+    config = read_config(directory)
+    return LatentSet(**config.latents).latent_shape(Autoencoder(**config.autoencoder))
+
+
+def load(directory: str, which: str = "ema"):
+    """Loads a model, trained here or imported.
+
+    Args:
+      directory: a model directory: config.json and checkpoints/, and for a diffusion
+        model its first stage in autoencoder/.
+      which: "ema" takes averaged parameters where there are some, "raw" never.
+
+    Returns:
+      (FirstStage or LatentDiffusion, params), a frozen spec and a plain pytree of NumPy
+      arrays.
+
+    Raises:
+      ValueError: not a model directory.
+      FileNotFoundError: it holds no whole checkpoint.
+    """
+    config = read_config(directory)
+    params = load_params(directory, which)
+    if config.task == "first_stage":
+        return make_first_stage(config), {"autoencoder": params["autoencoder"]}
+    stage = epath.Path(directory) / "autoencoder"
+    autoencoder = load_params(stage)["autoencoder"] if stage.exists() else {}
+    return make_latent_diffusion(config), {**params, "autoencoder": autoencoder}
