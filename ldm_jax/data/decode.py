@@ -94,3 +94,31 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def decode_label_map(
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Decodes a map of classes: the indices of a palette, or grey values.
+
+    Args:
+      data: bytes of the file.
+      name: of the file, for the error.
+      max_pixels: largest width times height that is accepted.
+
+    Returns:
+      uint8 [H0, W0].
+
+    Raises:
+      DamagedRecord: not an image, or one of colours rather than classes.
+    """
+    image = open_image(io.BytesIO(data), name, max_pixels)
+    if image.mode not in ("L", "P"):
+        raise DamagedRecord(
+            f"{name} must be a grey or palette image of 8 bits: got {image.mode}."
+        )
+    try:
+        image.load()
+    except Exception as error:
+        raise DamagedRecord(f"{name} cannot be decoded: {error}") from error
+    return np.asarray(image)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from ldm_jax.data.annotations import Annotated, Annotations
 from ldm_jax.data.decode import MAX_PIXELS, decode_image, open_image
 from ldm_jax.data.records import DamagedRecord, Record, fingerprint
 
@@ -27,11 +28,14 @@ class FolderSource:
     file is held out for "test" if the digest of its path says so, about one in ten.
 
     Links are followed only if they stay within `root`; hidden files are passed over.
+    With `annotations`, files that lack one are refused like unreadable ones, and so are
+    annotations whose image is not there.
 
     Attributes:
       fingerprint: digest of the relative paths, sizes and class names.
       num_classes: None without sub-folders.
       class_names: () without sub-folders.
+      box_names: of the classes of boxes; () without boxes.
       refused: one line for each file that was refused.
     """
 
@@ -41,8 +45,9 @@ class FolderSource:
         split: str = "all",
         max_pixels: int = MAX_PIXELS,
         max_refused: int = 100,
+        annotations: Annotations | None = None,
     ):
-        root = pathlib.Path(root)
+        root, annotations = pathlib.Path(root), annotations or Annotations()
         if not root.is_dir():
             raise ValueError(f"the image folder {root} is not a directory.")
         if "/" not in split and split != ".." and (root / split).is_dir():
@@ -55,18 +60,23 @@ class FolderSource:
                 f"test, or a sub-folder's name."
             )
         self._root, self._max_pixels = root, max_pixels
-        files, self.refused = _list_images(root), []
+        files, self.refused = _list_images(root, annotations.label_maps), []
         if not files:
             raise ValueError(
                 f"{root} holds no image file ({', '.join(SUFFIXES)}). Give the folder "
                 f"that holds the images, or the sub-folders of its classes."
             )
+        self._annotated = Annotated(root, annotations, files)
+        self.box_names = self._annotated.box_names
+        files = self._annotated.known(files, self.refused)
         self.class_names = _class_names(files)
         self.num_classes = len(self.class_names) or None
         self._files = self._readable(files, split, max_refused)
         self._label_of = {name: i for i, name in enumerate(self.class_names)}
         sizes = [os.path.getsize(root / file) for file in self._files]
-        self.fingerprint = fingerprint([self._files, sizes, self.class_names])
+        self.fingerprint = fingerprint(
+            [self._files, sizes, self.class_names, self._annotated.fingerprint]
+        )
 
     def _readable(self, files: list[str], split: str, max_refused: int) -> list[str]:
         """Drops the files of other splits and, up to a bound, the unreadable ones."""
@@ -110,21 +120,29 @@ class FolderSource:
         if self.class_names:
             label = self._label_of[file.split("/", 1)[0]]
             record["label"] = np.asarray(label, np.int32)
+        record.update(self._annotated.fields(file, record["image"].shape[:2]))
         return record
 
     def __getitems__(self, indices: Sequence[int]) -> list[Record]:
         return [self[int(i)] for i in indices]
 
 
-def _list_images(root: pathlib.Path) -> list[str]:
+def _list_images(root: pathlib.Path, other_than: str | None) -> list[str]:
     """Lists image files below `root`, sorted, as relative paths with "/".
+
+    The folder `other_than`, which holds label maps, is left out.
 
     A link that leads out of `root` is passed over with a warning: a set given by
     somebody else must not pull in files it does not hold.
     """
     home, found = root.resolve(), []
     for folder, subfolders, files in os.walk(root):  # does not follow linked folders
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".")
+            and (other_than is None or pathlib.Path(folder, name) != root / other_than)
+        )
         for name in files:
             path = pathlib.Path(folder, name)
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ldm_jax.data.annotations import Annotations
 from ldm_jax.data.builders.digits import Digits
 from ldm_jax.data.decode import MAX_PIXELS, decode_image
 from ldm_jax.data.examples import read_example
@@ -30,6 +31,9 @@ def open_images(
     max_pixels: int = MAX_PIXELS,
     max_refused: int = 100,
     cache_mib: int = 256,
+    captions: str | None = None,
+    boxes: str | None = None,
+    label_maps: str | None = None,
 ) -> Source:
     """Opens an image set by name or path.
 
@@ -45,6 +49,7 @@ def open_images(
       max_pixels: largest width times height that is decoded; a larger one is damaged.
       max_refused: how many files of a folder may be unreadable before it is refused.
       cache_mib: decoded records kept in memory; 0 keeps none.
+      captions, boxes, label_maps: where a folder's annotations lie; see `Annotations`.
 
     Returns:
       A source of records with "image" uint8 [H0, W0, 3] and, where the set has one,
@@ -53,20 +58,24 @@ def open_images(
     Raises:
       ValueError: unknown name or split, no such folder, or a folder that is empty.
     """
+    annotations = Annotations(captions, boxes, label_maps)
     path = pathlib.Path(dataset).expanduser()
-    if path.is_absolute() or dataset.startswith(("./", "../", "~")):
-        if (path / "dataset_info.json").is_file():
-            builder = tfds.builder_from_directory(path)
-            source = TfdsSource(builder, split, max_pixels)
-        else:
-            source = FolderSource(path, split, max_pixels, max_refused)
+    is_path = path.is_absolute() or dataset.startswith(("./", "../", "~"))
+    if is_path and not (path / "dataset_info.json").is_file():
+        folder = FolderSource(path, split, max_pixels, max_refused, annotations)
+        return InMemory(folder, cache_mib)
+    if annotations != Annotations():
+        raise ValueError(
+            f"captions, boxes and label_maps are for folders: got them for {dataset}."
+        )
+    if is_path:
+        builder = tfds.builder_from_directory(path)
     elif dataset in BUILDERS:
         builder = BUILDERS[dataset](data_dir=data_dir, file_format="array_record")
-        source = TfdsSource(_prepared(builder), split, max_pixels)
+        builder = _prepared(builder)
     else:
         builder = _tfds_builder(dataset, data_dir, download)
-        source = TfdsSource(builder, split, max_pixels)
-    return InMemory(source, cache_mib)
+    return InMemory(TfdsSource(builder, split, max_pixels), cache_mib)
 
 
 class TfdsSource:

@@ -10,9 +10,10 @@ import numpy as np
 from absl import logging
 
 from ldm_jax.data.examples import write_example
+from ldm_jax.data.geometry import mirror_field
 from ldm_jax.data.latent_stats import Moments
-from ldm_jax.data.records import DamagedRecord
-from ldm_jax.data.transforms import mirror_image
+from ldm_jax.data.pixels import mirror_image
+from ldm_jax.data.records import MIRRORED, DamagedRecord
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 
@@ -102,6 +103,10 @@ class Encoder:
         for row, (index, example) in enumerate(found):
             record = {name: values[row] for name, values in stored.items()}
             record |= {**example, "source_index": np.int64(index)}
+            if self._job.mirror:
+                for name in MIRRORED:
+                    if name in example:
+                        record[f"{name}_flip"] = mirror_field(name, example[name])
             append(write_example({k: _to_bytes(v) for k, v in record.items()}))
         facts.setdefault("image_size", list(images.shape[1:3]))
         facts.setdefault("fields", {k: _kind(v) for k, v in record.items()})

@@ -2,11 +2,12 @@
 """Opens a set of latents: many random records per second from one thread."""
 
 import bisect
+import dataclasses
 import itertools
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -137,25 +138,22 @@ def _value(view: memoryview, kind: tuple[np.dtype, tuple[int, ...]] | None) -> A
     return np.frombuffer(view, dtype).reshape(shape)
 
 
+@dataclasses.dataclass(frozen=True)
 class LatentTransform:
-    """Makes a training example of a latent: (record, rng) -> dict of arrays.
+    """Makes a training example of a latent: (record, rng) -> example.
 
     Attributes:
-      flip: take the mirror image's fields with probability 1/2?
-      tokenize: caption -> tokens int32 [M]; None leaves captions out.
+      flip: take the mirror image's fields with probability 1/2, where they are stored?
     """
 
-    def __init__(
-        self, flip: bool = True, tokenize: Callable[[str], np.ndarray] | None = None
-    ):
-        self.flip, self.tokenize = flip, tokenize
+    flip: bool = True
 
     @property
     def description(self) -> dict[str, Any]:
         """What is done, as JSON."""
         return {"kind": "latent", "flip": self.flip}
 
-    def __call__(self, record: Record, rng: np.random.Generator) -> dict:
+    def __call__(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:
         """Transforms one record.
 
         Args:
@@ -166,16 +164,10 @@ class LatentTransform:
           "moments" float32 [h, w, 2c] and the fields carried along, as they are.
         """
         flip = self.flip and "moments_flip" in record and rng.random() < 0.5
-        example = {}
-        for name, value in record.items():
-            if name == "source_index" or name.endswith("_flip"):
-                continue
-            if flip:
-                value = record.get(f"{name}_flip", value)
-            if name == "caption":
-                if self.tokenize is None:
-                    continue
-                name, value = "tokens", np.asarray(self.tokenize(value), np.int32)
-            example[name] = value
+        example = {
+            name: record.get(f"{name}_flip", value) if flip else value
+            for name, value in record.items()
+            if name != "source_index" and not name.endswith("_flip")
+        }
         example["moments"] = example["moments"].astype(np.float32)
         return example

@@ -30,7 +30,8 @@ def make_batches(
 
     Args:
       source: the set.
-      transform: (record, rng) -> dict of arrays, of the same shapes for every record.
+      transform: (record, rng) -> dict of arrays, of the same shapes for every record;
+        fields of text are left out of the batch.
       batch_size: B, over all devices and hosts.
       sharding: of the batch axis, e.g. NamedSharding(mesh, P(("data", "fsdp"))); None
         is the first local device.
@@ -126,6 +127,7 @@ class Batches:
                 sharding=sharding,
             )
             for name, value in example.items()
+            if not isinstance(value, str)
         }
 
 
@@ -190,7 +192,9 @@ class Placement:
             starts[low] = first
             first += high - low
         batch = {}
-        for name in examples[0]:
+        for name, value in examples[0].items():
+            if isinstance(value, str):
+                continue  # words stay on the host; `Then` makes them tokens
             local = _stack(name, examples)
 
             def block(index, local=local):

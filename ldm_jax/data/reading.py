@@ -15,7 +15,8 @@ from absl import logging
 from ldm_jax.data.order import RecordRng, Row
 from ldm_jax.data.records import DamagedRecord, Source, read_each
 
-Example = dict[str, np.ndarray]
+# Arrays by name; captions are str.
+Example = dict[str, Any]
 Transform = Callable[[Any, np.random.Generator], Example]
 
 # Batches made ahead of the one in use.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a record is: its fields, the source that serves it, and how a set is named.
 
-A record is a dict of NumPy arrays (captions are Python strings):
+A record is a dict of NumPy arrays, captions apart:
 
     image       uint8 [H0, W0, 3]     RGB; every source converts to this
     label       int32 []              class, in [0, number of classes)
-    caption     str
+    captions    tuple of str
     boxes       float32 [N, 4]        x, y, width, height as fractions of the image
     box_labels  int32 [N]
     label_map   uint8 [H0, W0]        class of every pixel
@@ -24,8 +24,8 @@ from typing import Any, Protocol
 
 Record = dict[str, Any]
 
-# Fields that hold pixel positions: they differ between an image and its mirror image.
-MIRRORED = ("image", "moments", "boxes", "label_map")
+# Fields of examples, besides the image, that differ in its mirror image.
+MIRRORED = ("boxes", "label_map", "low_res", "mask")
 
 
 class DamagedRecord(ValueError):

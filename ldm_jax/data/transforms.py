@@ -2,23 +2,20 @@
 """Records to what the network sees: crop, antialiased resize, mirror, [-1, 1]."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ldm_jax.data.records import Record
+from ldm_jax.data.degradations import DEGRADATIONS, degrade
+from ldm_jax.data.geometry import Window, crop_boxes, mirror_field
+from ldm_jax.data.masks import KINDS, draw_mask
+from ldm_jax.data.pixels import FILTERS, resize, to_unit_range
+from ldm_jax.data.records import MIRRORED, Record
 
-# Pillow's filters; all but "nearest" widen with the reduction, which antialiases.
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "hamming": Image.Resampling.HAMMING,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 CROPS = ("center", "random")
+
+Example = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +35,11 @@ class ImageTransform:
         "random" only.
       interpolation: one of FILTERS.
       flip: mirror every second image?
+      max_boxes: length of "boxes", of a record that has them.
+      low_res: a row of DEGRADATIONS gives "low_res", the image at a fraction of its
+        size; None does not.
+      low_res_factor: that fraction's denominator.
+      mask: a kind of `masks.KINDS` gives "mask", a random hole; None does not.
 
     Source: Rombach et al. 2022; ldm/data/lsun.py and ldm/data/imagenet.py.
     """
@@ -47,6 +49,10 @@ class ImageTransform:
     min_scale: float = 1.0
     interpolation: str = "bicubic"
     flip: bool = False
+    max_boxes: int = 30
+    low_res: str | None = None
+    low_res_factor: int = 4
+    mask: str | None = None
 
     def __post_init__(self):
         if self.crop not in CROPS:
@@ -63,6 +69,18 @@ class ImageTransform:
                 f'min_scale {self.min_scale} needs crop="random": a centered window is '
                 f"always the largest."
             )
+        if self.low_res is not None and self.low_res not in DEGRADATIONS:
+            raise ValueError(
+                f'unknown degradation "{self.low_res}"; one of: '
+                f"{', '.join(DEGRADATIONS)}."
+            )
+        if self.low_res and any(side % self.low_res_factor for side in self.size):
+            raise ValueError(
+                f"image_size {self.image_size} must be divisible by low_res_factor "
+                f"{self.low_res_factor}."
+            )
+        if self.mask is not None and self.mask not in KINDS:
+            raise ValueError(f'unknown mask "{self.mask}"; one of: {", ".join(KINDS)}.')
         if min(self.size) < 1:
             raise ValueError(f"image_size must be positive: got {self.image_size}.")
 
@@ -83,34 +101,51 @@ class ImageTransform:
             "image_size": list(self.size),
         }
 
-    def __call__(
-        self, record: Record, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    def __call__(self, record: Record, rng: np.random.Generator) -> Example:
         """Transforms one record.
 
         Args:
           record: "image" uint8 [H0, W0, 3] and any other fields.
-          rng: the record's own; drawn from only by "random" and `flip`.
+          rng: the record's own; drawn from only as the options say.
 
         Returns:
-          "image" float32 [H, W, 3] in [-1, 1]; "label" int32 [] if the record has one.
+          "image" float32 [H, W, 3] in [-1, 1]. As the record has them: "label" int32
+          []; "caption", one of the record's, a str; "boxes" float32 [max_boxes, 4] and
+          "box_labels" int32 [max_boxes] (see `crop_boxes`); "label_map" uint8 [H, W].
+          As asked for: "low_res" float32 [H / factor, W / factor, 3] in [-1, 1];
+          "mask" float32 [H, W, 1], 1 in the hole.
         """
-        image = record["image"]
-        top, left, height, width = self._window(image.shape, rng)
-        image = resize(
-            image[top : top + height, left : left + width],
-            self.size,
-            self.interpolation,
-        )
-        if self.flip and rng.random() < 0.5:
-            image = image[:, ::-1]
-        example = {"image": to_unit_range(image)}
+        window = self._window(record["image"].shape, rng)
+        image = resize(window.cut(record["image"]), self.size, self.interpolation)
+        flip = self.flip and rng.random() < 0.5
+        example: Example = {}
         if "label" in record:
             example["label"] = np.asarray(record["label"], np.int32)
+        if "captions" in record:
+            example["caption"] = str(rng.choice(record["captions"]))
+        if "boxes" in record:
+            example["boxes"], example["box_labels"] = crop_boxes(
+                record["boxes"],
+                record["box_labels"],
+                record["image"].shape[:2],
+                window,
+                self.max_boxes,
+            )
+        if "label_map" in record:
+            part = window.cut(record["label_map"])
+            example["label_map"] = resize(part, self.size, "nearest")
+        example["image"] = to_unit_range(image)
+        if self.low_res:
+            small = degrade(image, self.low_res, self.low_res_factor)
+            example["low_res"] = to_unit_range(small)
+        if flip:
+            example = mirrored(example)
+        if self.mask:
+            example["mask"] = draw_mask(self.mask, self.size, rng)
         return example
 
-    def _window(self, shape, rng) -> tuple[int, int, int, int]:
-        """Chooses (top, left, height, width) of the crop, in pixels of the source."""
+    def _window(self, shape, rng) -> Window:
+        """Chooses the part of the source that becomes the image."""
         ratio = min(shape[0] / self.size[0], shape[1] / self.size[1])
         if self.crop == "random" and self.min_scale < 1:
             ratio *= rng.uniform(self.min_scale, 1)
@@ -121,33 +156,38 @@ class ImageTransform:
             top, left = (int(rng.integers(0, room + 1)) for room in free)
         else:
             top, left = (room // 2 for room in free)
-        return top, left, height, width
+        return Window(top, left, height, width)
 
 
-def resize(
-    image: np.ndarray, size: tuple[int, int], interpolation: str = "bicubic"
-) -> np.ndarray:
-    """Resizes with antialiasing: Pillow's own result, bit for bit.
+@dataclasses.dataclass(frozen=True)
+class Then:
+    """A transform followed by a function of the example: captions or boxes to tokens.
 
-    Args:
-      image: uint8 [H0, W0, 3] or [H0, W0]; or float32 [H0, W0].
-      size: (height, width) wanted.
-      interpolation: one of FILTERS.
-
-    Returns:
-      [height, width, 3] or [height, width], of the dtype of `image`.
+    Attributes:
+      transform: (record, rng) -> example.
+      function: example -> example.
+      name: says what the function does; becomes part of the description.
     """
-    if image.shape[:2] == size:
-        return image
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize(size[::-1], FILTERS[interpolation]))
+
+    transform: Any
+    function: Callable[[Example], Example]
+    name: str
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What is done, as JSON."""
+        return {**self.transform.description, "then": self.name}
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> Example:
+        """Transforms one record."""
+        return self.function(self.transform(record, rng))
 
 
-def to_unit_range(image_u8: np.ndarray) -> np.ndarray:
-    """Scales uint8 in [0, 255] to float32 in [-1, 1]: x / 127.5 - 1."""
-    return image_u8.astype(np.float32) / np.float32(127.5) - np.float32(1)
-
-
-def mirror_image(image: np.ndarray) -> np.ndarray:
-    """Mirrors images [..., H, W, channels] left to right; makes a copy."""
-    return np.ascontiguousarray(image[..., ::-1, :])
+def mirrored(example: Example) -> Example:
+    """Returns the example of the mirror image, every field of it that differs."""
+    return {
+        name: mirror_field(name, value)
+        if name == "image" or name in MIRRORED
+        else value
+        for name, value in example.items()
+    }

@@ -16,7 +16,9 @@ import tensorflow_datasets as tfds
 from ldm_jax.data.latent_source import LatentTransform, open_latents
 from ldm_jax.data.latent_stats import Moments
 from ldm_jax.data.latents import LatentJob, write_latents
+from ldm_jax.data.loader import make_batches
 from ldm_jax.data.records import DamagedRecord
+from ldm_jax.data.transforms import Then
 
 
 class Squares:
@@ -188,16 +190,22 @@ def test_the_transform_takes_either_mirror_image(tmp_path):
     assert np.array_equal(plain, ~np.array(mirror)) and 15 < sum(plain) < 35
     example = LatentTransform(flip=False)(record, rng)
     assert np.array_equal(example["moments"], record["moments"].astype(np.float32))
-    assert set(example) == {"moments", "label", "draw"}
+    assert set(example) == {"moments", "label", "caption", "draw"}
 
 
 def test_captions_become_tokens(tmp_path):
     write(tmp_path)
-    tokenize = lambda text: [len(text), 0]  # noqa: E731
-    example = LatentTransform(tokenize=tokenize)(
-        open_latents(tmp_path)[0][3], np.random.default_rng(0)
-    )
-    assert example["tokens"].tolist() == [10, 0] and example["tokens"].dtype == np.int32
+    source, _ = open_latents(tmp_path)
+
+    def tokenize(example):
+        return {"tokens": np.int32([len(example.pop("caption")), 0]), **example}
+
+    transform = Then(LatentTransform(), tokenize, "letters")
+    example = transform(source[3], np.random.default_rng(0))
+    assert example["tokens"].tolist() == [10, 0] and "caption" not in example
+    assert transform.description["then"] == "letters"
+    batch = make_batches(source, LatentTransform(), 4)(0)
+    assert set(batch) == {"moments", "label", "draw"}  # words stay on the host
 
 
 def test_the_encoder_always_sees_whole_batches(tmp_path):

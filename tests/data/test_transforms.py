@@ -5,13 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.data.transforms import (
-    FILTERS,
-    ImageTransform,
-    mirror_image,
-    resize,
-    to_unit_range,
-)
+from ldm_jax.data.pixels import FILTERS, mirror_image, resize, to_unit_range
+from ldm_jax.data.transforms import ImageTransform
 
 
 def rng(seed=0):

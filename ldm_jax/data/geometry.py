@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows of an image, and what lies in them: boxes and label maps move along."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Label of a place in a padded list of boxes that holds none.
+NO_BOX = -1
+
+
+class Window(NamedTuple):
+    """A part of an image, in pixels of the image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """Returns the part of an image [H0, W0, ...]."""
+        rows = slice(self.top, self.top + self.height)
+        return image[rows, self.left : self.left + self.width]
+
+
+def crop_boxes(
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    shape: tuple[int, int],
+    window: Window,
+    max_boxes: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Moves boxes into a window of their image; clips, drops and pads.
+
+    Args:
+      boxes: [N, 4] x, y, width, height as fractions of the image.
+      labels: int32 [N].
+      shape: (H0, W0) of the image.
+      window: part of the image that is kept.
+      max_boxes: length of the result; of more boxes the largest stay.
+
+    Returns:
+      boxes float32 [max_boxes, 4] as fractions of the window, and labels int32
+      [max_boxes]; the places that are left over have label NO_BOX and zeros. The order
+      is that of the input.
+    """
+    scale = np.float64([shape[1], shape[0]]) / (window.width, window.height)
+    offset = np.float64([window.left, window.top]) / (window.width, window.height)
+    low = boxes[:, :2] * scale - offset
+    high = (boxes[:, :2] + boxes[:, 2:]) * scale - offset
+    low, high = low.clip(0, 1), high.clip(0, 1)
+    size = high - low
+    area = size.prod(axis=1)
+    order = np.argsort(-area, kind="stable")[:max_boxes]
+    kept = np.sort(order[area[order] > 0])
+    cropped = np.zeros((max_boxes, 4), np.float32)
+    names = np.full(max_boxes, NO_BOX, np.int32)
+    cropped[: len(kept)] = np.concatenate([low, size], axis=1)[kept]
+    names[: len(kept)] = labels[kept]
+    return cropped, names
+
+
+def mirror_field(name: str, value: np.ndarray) -> np.ndarray:
+    """Mirrors a field of an example left to right.
+
+    Args:
+      name: "boxes", or a field laid out [H, W] or [H, W, channels].
+      value: the field; padding of boxes has width 0 and stays.
+
+    Returns:
+      A copy of the same shape.
+    """
+    if name == "boxes":
+        mirrored = value.copy()
+        real = value[:, 2] > 0
+        mirrored[real, 0] = 1 - value[real, 0] - value[real, 2]
+        return mirrored
+    return np.ascontiguousarray(value[:, ::-1])

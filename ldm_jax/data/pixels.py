@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pixels: the one antialiased resize of this package, ranges, mirror images."""
+
+import numpy as np
+from PIL import Image
+
+# Pillow's filters; all but "nearest" widen with the reduction, which antialiases.
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def resize(
+    image: np.ndarray, size: tuple[int, int], interpolation: str = "bicubic"
+) -> np.ndarray:
+    """Resizes with antialiasing: Pillow's own result, bit for bit.
+
+    Args:
+      image: uint8 [H0, W0, 3] or [H0, W0]; or float32 [H0, W0].
+      size: (height, width) wanted.
+      interpolation: one of FILTERS.
+
+    Returns:
+      [height, width, 3] or [height, width], of the dtype of `image`.
+    """
+    if image.shape[:2] == size:
+        return image
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize(size[::-1], FILTERS[interpolation]))
+
+
+def to_unit_range(image_u8: np.ndarray) -> np.ndarray:
+    """Scales uint8 in [0, 255] to float32 in [-1, 1]: x / 127.5 - 1."""
+    return image_u8.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def mirror_image(image: np.ndarray) -> np.ndarray:
+    """Mirrors images [..., H, W, channels] left to right; makes a copy."""
+    return np.ascontiguousarray(image[..., ::-1, :])
