@@ -28,6 +28,7 @@ from ldm_jax.training.steps_on_disk import (
     open_steps,
     preservation,
     read_verified,
+    sealed,
     shapes_in,
 )
 from ldm_jax.types import PyTree
@@ -70,6 +71,7 @@ class Checkpointer:
         self._config = None if config is None else json.loads(json.dumps(config))
         try:
             self._check_config(may_differ)
+            self._set_aside_without_metrics()
             policy = preservation(keep, best, best_is_lowest)
             self._manager = open_steps(
                 self._workdir / "checkpoints", cleanup_tmp_directories=True, **policy
@@ -137,7 +139,7 @@ class Checkpointer:
         tree = serialization.to_state_dict(state)
         items = dict(
             state=ocp.args.PyTreeSave(tree),
-            data=ocp.args.JsonSave({**data, "digests": digests(tree)}),
+            data=ocp.args.JsonSave(sealed(data, digests(tree))),
             config=ocp.args.JsonSave(self._config or {}),
         )
         try:
@@ -203,24 +205,35 @@ class Checkpointer:
             )
         return None
 
+    def _set_aside_without_metrics(self) -> None:
+        """Moves checkpoints whose metrics are unreadable: orbax would not even open."""
+        for path in (self._workdir / "checkpoints").glob("*/metrics/metadata"):
+            try:
+                json.loads(path.read_text())
+            except ValueError as error:
+                self._move(path.parent.parent.name, error)
+
     def _set_aside(self, step: int, error: Exception) -> None:
+        self._move(str(step), error)
+        self._manager.reload()
+
+    def _move(self, step: str, error: Exception) -> None:
+        """Moves a damaged checkpoint out of the way, so that its step can be redone."""
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         logging.warning(
-            "checkpoint %d of %s is damaged and skipped: %s",
+            "checkpoint %s of %s is damaged and skipped: %s",
             step,
             self._workdir,
             reason,
         )
         if is_main_process():
-            (self._workdir / "damaged").mkdir(exist_ok=True)
-            path = self._workdir / "checkpoints" / str(step)
-            target = self._workdir / "damaged" / str(step)
+            target = self._workdir / "damaged" / step
+            target.parent.mkdir(exist_ok=True)
             if target.exists():
                 target.rmtree()
-            path.rename(target)
+            (self._workdir / "checkpoints" / step).rename(target)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoint moved")
-        self._manager.reload()
 
 
 def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> None:

@@ -108,7 +108,9 @@ class Report:
     def state(self) -> dict[str, Any]:
         """Returns what `start` needs to continue the row that is being collected."""
         self.finish_pending()
-        return dict(sums=self._sums, count=self._count, skipped_run=self._skipped_run)
+        return dict(
+            sums=dict(self._sums), count=self._count, skipped_run=self._skipped_run
+        )
 
     def _take(self, count: int) -> None:
         for _ in range(count):

@@ -47,7 +47,7 @@ def make_train_step(
         value, metrics, collections, grads = _gradient(
             grad, *inputs, jax.random.fold_in(key, state.step), state.step, accumulate
         )
-        norms = {name: optax.global_norm(g) for name, g in grads.items()}
+        norms = {name: optax.tree.norm(g) for name, g in grads.items()}
         is_finite = jnp.isfinite(value) & jnp.isfinite(sum(norms.values()))
 
         def update():

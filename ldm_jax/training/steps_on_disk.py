@@ -4,7 +4,10 @@
 Beside `checkpoint.py` the only file that knows orbax.
 """
 
+import json
 import math
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -51,6 +54,12 @@ def preservation(keep: int, best: str | None, best_is_lowest: bool) -> dict[str,
     return dict(best_fn=score, preservation_policy=policies.AnyPreservationPolicy(kept))
 
 
+def sealed(data: Mapping[str, Any], digests: Mapping[str, int]) -> dict[str, Any]:
+    """Returns the `data` item of a checkpoint, with a checksum of itself."""
+    text = json.dumps([data, digests], sort_keys=True)
+    return {"data": data, "digests": digests, "crc32": zlib.crc32(text.encode())}
+
+
 def shapes_in(manager: ocp.CheckpointManager, step: int) -> PyTree:
     """Returns the arrays of a checkpoint as metadata; reads no array."""
     return manager.item_metadata(step)["state"].tree
@@ -75,8 +84,9 @@ def read_verified(manager, step: int, wanted: PyTree) -> tuple[PyTree, dict[str,
             data=ocp.args.JsonRestore(),
         ),
     )
-    data = dict(restored["data"])
-    stored = data.pop("digests")
+    data, stored = restored["data"]["data"], restored["data"]["digests"]
+    if restored["data"] != sealed(data, stored):
+        raise ValueError("the position in the data was changed")
     wrong = [
         name for name, d in digests(restored["state"]).items() if stored[name] != d
     ]

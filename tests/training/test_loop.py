@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop: one story on any mesh, however often it is broken off."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ldm_jax.training import sharding
+from ldm_jax.training.hosts import Interrupted
+from ldm_jax.training.loop import train
+from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.report import Diverged, read_rows
+from tests.training.toy import ToyBatches, make_task
+
+NUM_STEPS = 24
+
+
+def run(workdir, before=lambda step: None, mesh=None, seed=0, task=None, **changes):
+    """Trains the toy; the fields are those of `train`."""
+    mesh = mesh or sharding.make_mesh()
+    fields = dict(
+        ema_of=("unet",),
+        report_every=5,
+        checkpoint_every=8,
+        min_shard_mib=0.0,
+        mesh=mesh,
+    )
+    return train(
+        task or make_task(),
+        ToyBatches(sharding.batch_sharding(mesh), seed, before),
+        make_optimizer(learning_rate=1e-2, clip_norm=1.0),
+        workdir,
+        **{"num_steps": NUM_STEPS, **fields, **changes},
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed: its state and its metrics."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return run(workdir), (workdir / "metrics.jsonl").read_text()
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def fail_at(*steps):
+    """Makes a hook of the batches that raises once before each of these steps."""
+    left = list(steps)
+
+    def before(step):
+        if step in left:
+            left.remove(step)
+            raise OSError("the disk is gone")
+
+    return before
+
+
+def test_a_run_broken_off_and_continued_ends_with_the_same_bits(tmp_path, whole):
+    """Identity: broken before step 3 (no checkpoint yet), 12 and 17."""
+    before = fail_at(3, 12, 17)
+    for _ in range(3):
+        with pytest.raises(OSError):
+            run(tmp_path, before)
+    same(run(tmp_path, before), whole[0])
+    assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
+
+
+def test_a_finished_run_is_only_read(tmp_path, whole):
+    run(tmp_path)
+    same(run(tmp_path, before=fail_at(*range(NUM_STEPS + 9))), whole[0])
+
+
+def test_a_longer_run_continues_a_finished_one(tmp_path, whole):
+    run(tmp_path, num_steps=10, config={"train": {"num_steps": 10}})
+    state = run(tmp_path, config={"train": {"num_steps": NUM_STEPS}})
+    same(state, whole[0])
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 8, 1), (2, 2, 2)], ids=["fsdp", "fsdp and tensor"]
+)
+def test_every_mesh_gives_the_same_losses(tmp_path, whole, sizes):
+    """Identity: with copies on 8 devices; sums of float32 differ in their order."""
+    run(tmp_path, mesh=sharding.make_mesh(*sizes))
+    want = tmp_path / "want.jsonl"
+    want.write_text(whole[1])
+    losses = [
+        [row["loss"] for row in read_rows(path)]
+        for path in (tmp_path / "metrics.jsonl", want)
+    ]
+    np.testing.assert_allclose(*losses, atol=1e-5)
+
+
+def test_a_run_continues_on_another_mesh(tmp_path, whole):
+    run(tmp_path, num_steps=12, mesh=sharding.make_mesh(1, 4, 2))
+    state = run(tmp_path, mesh=sharding.make_mesh(devices=jax.devices()[:2]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        state.params,
+        whole[0].params,
+    )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_leaves_quietly_and_the_run_goes_on(tmp_path, whole, signum):
+    def before(step):
+        if step == 11:
+            os.kill(os.getpid(), signum)
+
+    with pytest.raises(Interrupted) as stopped:
+        run(tmp_path, before)
+    assert stopped.value.code == (0 if signum == signal.SIGTERM else 130)
+    assert (tmp_path / "checkpoints" / str(stopped.value.step)).exists()
+    assert signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler)
+    same(run(tmp_path), whole[0])
+    assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
+
+
+def test_a_single_bad_step_is_skipped_and_counted(tmp_path):
+    run(tmp_path, task=make_task(nan_steps=(6,)))
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [row["skipped"] for row in rows] == [0, 1, 0, 0, 0]
+    assert all(row["loss"] is not None for row in rows)
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_good_checkpoint(tmp_path):
+    with pytest.raises(Diverged, match="steps 11 to 13"):
+        run(tmp_path, task=make_task(nan_steps=range(10, 99)), max_skipped=3)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["8"]
+
+
+def test_evaluation_comes_at_its_steps_and_at_the_end(tmp_path):
+    seen = []
+
+    def evaluate(state, step):
+        assert int(state.step) == step
+        seen.append(step)
+        return {"score": -step}, {}
+
+    options = dict(evaluate=evaluate, evaluate_every=8, checkpoint_every=8)
+    run(tmp_path, num_steps=20, keep=1, best="score", best_is_lowest=False, **options)
+    assert seen == [8, 16, 20]
+    assert [r["score"] for r in read_rows(tmp_path / "evaluation.jsonl")] == [
+        -8,
+        -16,
+        -20,
+    ]
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [8, 20]  # the best and the latest
+
+
+def test_checkpoints_can_go_by_time(tmp_path):
+    run(tmp_path, num_steps=3, checkpoint_every=None, checkpoint_seconds=0.0, keep=9)
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [1, 2, 3]
+
+
+def test_changed_data_are_refused(tmp_path):
+    run(tmp_path, num_steps=8)
+    with pytest.raises(ValueError, match="seed was 0 and is 1"):
+        run(tmp_path, seed=1, num_steps=9)
+
+
+def test_batches_of_another_mesh_are_refused(tmp_path):
+    task, mesh = make_task(), sharding.make_mesh()
+    batches = ToyBatches(sharding.batch_sharding(mesh))
+    shape = jax.ShapeDtypeStruct(
+        (16, 8), np.float32, sharding=sharding.replicated(mesh)
+    )
+    batches.shapes = lambda: {"x": shape}
+    with pytest.raises(ValueError, match="split over the mesh"):
+        train(task, batches, make_optimizer(), tmp_path, 2)
+
+
+def test_the_step_is_compiled_once(tmp_path):
+    """Oracle: JAX's own count of compilations of the step."""
+    names = []
+
+    def note(event, duration, fun_name="", **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        run(tmp_path, num_steps=3)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert sum("train_step" in name for name in names) == 1, names
+
+
+CHILD = """
+import os, signal, sys
+from tests.training.test_loop import run
+def before(step):
+    if step == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+run(sys.argv[1], before)
+"""
+
+
+def start_child(workdir, kill_at):
+    command = [sys.executable, "-c", CHILD, str(workdir), str(kill_at)]
+    root = Path(__file__).parents[2]
+    return subprocess.run(command, cwd=root, check=False).returncode
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_a_step_and_in_a_save_ends_with_the_same_bits(tmp_path, whole):
+    """Identity: SIGKILL in step 12, then right after the save of step 16 has begun."""
+    assert start_child(tmp_path, 12) == -signal.SIGKILL
+    assert start_child(tmp_path, 16) == -signal.SIGKILL
+    same(run(tmp_path), whole[0])
+    assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
+    assert not list((tmp_path / "checkpoints").glob("*tmp*"))

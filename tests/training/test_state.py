@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""States made from a task: what they hold and how they are drawn."""
+
+import jax
+import numpy as np
+import pytest
+
+from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.sharding import make_mesh
+from ldm_jax.training.state import make_state
+from tests.training.toy import FIELDS, make_task
+
+
+def test_a_state_is_made_as_its_shapes_say():
+    mesh = make_mesh(fsdp=4, data=2)
+    shapes, make = make_state(
+        make_task(), make_optimizer(), FIELDS, ("unet",), mesh, min_shard_mib=0
+    )
+    state = make(jax.random.key(0))
+    same = jax.tree.map(
+        lambda s, x: (s.shape, s.dtype, s.sharding) == (x.shape, x.dtype, x.sharding),
+        shapes,
+        state,
+    )
+    assert all(jax.tree.leaves(same))
+    assert int(state.step) == 0 and set(state.ema) == {"unet"}
+
+
+def test_parameters_are_those_that_the_task_draws():
+    """Identity: the task's own init, run whole."""
+    _, make = make_state(make_task(), make_optimizer(), FIELDS, ("unet",))
+    state = make(jax.random.key(3))
+    params, collections = make_task().init(jax.random.key(3), FIELDS)
+    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+    jax.tree.map(np.testing.assert_array_equal, state.collections, collections)
+    jax.tree.map(np.testing.assert_array_equal, state.ema["unet"], params["unet"])
+
+
+def test_averaged_params_take_the_average_where_there_is_one():
+    _, make = make_state(make_task(), make_optimizer(), FIELDS, ("unet",))
+    state = make(jax.random.key(0)).replace(ema={"unet": "average"})
+    assert state.averaged_params()["unet"] == "average"
+    assert state.averaged_params()["conditioner"] is state.params["conditioner"]
+
+
+def test_an_average_of_an_unknown_network_is_refused():
+    with pytest.raises(
+        ValueError, match=r"\['unte'\]; it has \['conditioner', 'unet'\]"
+    ):
+        make_state(make_task(), make_optimizer(), FIELDS, ("unte",))
