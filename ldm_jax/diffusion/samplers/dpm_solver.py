@@ -27,17 +27,21 @@ def dpm_solver(schedule: NoiseSchedule) -> Sampler:
     return _solver(schedule, is_sde=False)
 
 
-def dpm_solver_sde(schedule: NoiseSchedule) -> Sampler:
+def dpm_solver_sde(schedule: NoiseSchedule, temperature: float = 1.0) -> Sampler:
     """Makes SDE-DPM-Solver++(2M), which adds noise (arXiv:2211.01095, Eq. 18):
 
-    z_s = sigma_s / sigma_t * e^-h * z_t
-          + alpha_s * (1 - e^-2h) * (x0_hat + slope * h / 2)
-          + sigma_s * sqrt(1 - e^-2h) * noise
+        z_s = sigma_s / sigma_t * e^-h * z_t
+              + alpha_s * (1 - e^-2h) * (x0_hat + slope * h / 2)
+              + sigma_s * sqrt(1 - e^-2h) * noise
+
+    Args:
+      schedule: NoiseSchedule of T steps.
+      temperature: multiplies the noise added; 1 is the true process.
     """
-    return _solver(schedule, is_sde=True)
+    return _solver(schedule, is_sde=True, temperature=temperature)
 
 
-def _solver(schedule, is_sde) -> Sampler:
+def _solver(schedule, is_sde, temperature=1.0) -> Sampler:
     def init(z_T, timesteps):
         timesteps = check_timesteps(timesteps, schedule.num_timesteps)
         return {"z": z_T, "x0_hat": jnp.zeros_like(z_T)}, legs_with_past(timesteps)
@@ -52,7 +56,8 @@ def _solver(schedule, is_sde) -> Sampler:
         if is_sde:
             fresh = -jnp.expm1(-2 * h)
             z_s = sigma_s / sigma_t * jnp.exp(-h) * z_t + alpha_s * fresh * ahead
-            z_s = z_s + sigma_s * jnp.sqrt(fresh) * noise_like(keys, z_t)
+            std = sigma_s * jnp.sqrt(fresh) * temperature
+            z_s = z_s + std * noise_like(keys, z_t)
         else:
             z_s = sigma_s / sigma_t * z_t - alpha_s * jnp.expm1(-h) * ahead
         return {"z": z_s, "x0_hat": x0_hat}, x0_hat

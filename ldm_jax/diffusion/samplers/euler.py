@@ -42,7 +42,7 @@ def euler(schedule: NoiseSchedule) -> Sampler:
     return Sampler(init, step)
 
 
-def euler_ancestral(schedule: NoiseSchedule, noise_scale: float = 1.0) -> Sampler:
+def euler_ancestral(schedule: NoiseSchedule, temperature: float = 1.0) -> Sampler:
     """Makes the ancestral Euler method: a step past r_s, and noise back up to it.
 
         r_up^2 = r_s^2 * (1 - r_s^2 / r_t^2)        r_down = r_s^2 / r_t
@@ -52,7 +52,7 @@ def euler_ancestral(schedule: NoiseSchedule, noise_scale: float = 1.0) -> Sample
 
     Args:
       schedule: NoiseSchedule of T steps.
-      noise_scale: multiplies the noise added; 1 is the true process.
+      temperature: multiplies the noise added; 1 is the true process.
 
     Source: k-diffusion `sample_euler_ancestral`.
     """
@@ -70,7 +70,7 @@ def euler_ancestral(schedule: NoiseSchedule, noise_scale: float = 1.0) -> Sample
         ratio = sigma_s * alpha_t / (alpha_s * sigma_t)  # r_s / r_t
         up = sigma_s * jnp.sqrt(1 - ratio**2)
         z_s = alpha_s * x0_hat + sigma_s * ratio * eps_hat
-        z_s = z_s + up * noise_scale * noise_like(keys, z_t)
+        z_s = z_s + up * temperature * noise_like(keys, z_t)
         return {"z": z_s}, x0_hat
 
     return Sampler(init, step)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """DDIM's steps against the original's sigmas, DDPM's posterior, and each other."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,23 +18,30 @@ from tests.diffusion.oracles import gaussian_denoiser
 SCHEDULE = make_schedule()
 
 
-def run(name, num_steps=10, grid="original", schedule=SCHEDULE, **options):
-    key = jax.random.key(0)
-    return sample(
-        make_sampler(name, schedule, **options),
-        gaussian_denoiser(schedule),
-        initial_noise(key, (4, 4, 4, 1)),
-        make_timesteps(num_steps, 1000, grid),
-        key,
-    )
+def run(name, **options):
+    """Samples exact Gaussian data in ten steps."""
+
+    @jax.jit
+    def draw(key):
+        return sample(
+            make_sampler(name, SCHEDULE, **options),
+            gaussian_denoiser(SCHEDULE),
+            initial_noise(key, (4, 4, 4, 1)),
+            make_timesteps(10),
+            key,
+        )
+
+    return draw(jax.random.key(0))
 
 
 def one_step(t, s, **options):
     """Takes one DDIM step from z_t = 1 with x0_hat = 0."""
-    key, shape = jax.random.key(0), (1, 64, 64, 1)
-    sampler = make_sampler("ddim", SCHEDULE, **options)
-    z_t, grid = jnp.ones(shape), np.array([t, s])
-    return sample(sampler, lambda z, t: jnp.zeros_like(z), z_t, grid, key)
+    sampler, grid = make_sampler("ddim", SCHEDULE, **options), np.array([t, s])
+    z_t = jnp.ones((1, 64, 64, 1))
+    draw = jax.jit(
+        lambda key: sample(sampler, lambda z, t: jnp.zeros_like(z), z_t, grid, key)
+    )
+    return draw(jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -79,20 +88,24 @@ def test_ddpm_on_every_step_draws_from_the_posterior(share):
     schedule = make_schedule(posterior_beta_share=share)
     shape, t = (1, 64, 64, 1), 300
     x0_hat, z_t = jnp.full(shape, 0.7), jnp.full(shape, -0.4)
-    sampler = make_sampler("ddpm", schedule, variance=share)
-    grid = np.array([t, t - 1])
-    z_s = sample(sampler, lambda z, t: x0_hat, z_t, grid, jax.random.key(0))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def draw(temperature, key):
+        sampler = make_sampler(
+            "ddpm", schedule, variance=share, temperature=temperature
+        )
+        return sample(sampler, lambda *_: x0_hat, z_t, np.array([t, t - 1]), key)
+
+    z_s = draw(1.0, jax.random.key(0))
     mean, log_variance = posterior(schedule, x0_hat, z_t, jnp.array([t]))
     std = jnp.exp(0.5 * log_variance).item()
     assert abs(z_s.mean() - mean.mean()) < 4 * std / 64  # four standard errors
     np.testing.assert_allclose(z_s.std(), std, rtol=0.04)
-    calm = make_sampler("ddpm", schedule, variance=share, temperature=0.0)
-    z_s = sample(calm, lambda z, t: x0_hat, z_t, grid, jax.random.key(0))
-    np.testing.assert_allclose(z_s, mean, atol=1e-5)
+    np.testing.assert_allclose(draw(0.0, jax.random.key(0)), mean, atol=1e-5)
 
 
-def test_ancestral_noise_scale_0_adds_none():
+def test_ancestral_sampling_at_temperature_0_adds_no_noise():
     """Identity: the deterministic part alone, the same for any key."""
-    a = run("euler_ancestral", noise_scale=0.0)
+    a = run("euler_ancestral", temperature=0.0)
     b = run("ddim", eta=1.0, temperature=0.0)
     np.testing.assert_allclose(a, b, atol=1e-5)
