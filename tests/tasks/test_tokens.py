@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words and boxes as tokens: golden ids, round trips, files that are not as said."""
+
+import pytest
+
+from ldm_jax.tasks.tokens import Box, Layout, add_layout, make_tokenizer
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat"]
+
+
+def test_bytes_are_the_utf8_bytes_plus_three():
+    """Oracle: ByT5 adds 3 special ids before the 256 bytes; 1 ends a text."""
+    words = make_tokenizer("bytes", length=8)
+    ids = words.encode(["é a", "", "longer than eight"])
+    assert ids.tolist() == [
+        [198, 172, 35, 100, 1, 0, 0, 0],
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [*(ord(c) + 3 for c in "longer "), 1],
+    ]
+    assert ids.dtype == "int32" and words.vocab_size == 384
+
+
+def write_vocab(path, size):
+    path.write_text("\n".join(WORDS + [f"w{i}" for i in range(size - len(WORDS))]))
+    return str(path)
+
+
+def test_bert_pads_between_its_marks_up_to_the_length(tmp_path):
+    """Golden: [CLS] words [SEP] [PAD]..., longer texts cut before [SEP]."""
+    vocab = write_vocab(tmp_path / "vocab.txt", 30522)
+    words = make_tokenizer("bert", length=6, vocab=vocab)
+    ids = words.encode(["A photo", "a photo of a cat", ""])
+    assert ids.tolist() == [[2, 5, 6, 3, 0, 0], [2, 5, 6, 7, 5, 3], [2, 3, 0, 0, 0, 0]]
+
+
+def test_vocabulary_of_another_size_or_tongue_is_refused(tmp_path):
+    """A short vocabulary is what transformers silently falls back to."""
+    short = write_vocab(tmp_path / "short.txt", 20)
+    with pytest.raises(ValueError, match="must have 30522 entries"):
+        make_tokenizer("bert", vocab=short)
+    foreign = tmp_path / "foreign.txt"
+    foreign.write_text("\n".join(WORDS[:5] + [f"w{i}" for i in range(30517)]))
+    with pytest.raises(ValueError, match="must know"):
+        make_tokenizer("bert", vocab=str(foreign))
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "message"),
+    [
+        ("bert", {}, "needs vocab="),
+        ("bert", {"vocab": "no/such.txt"}, "needs vocab="),
+        ("clip", {"vocab": __file__}, "needs merges="),
+        ("bytes", {"vocab": __file__}, "takes no vocab file"),
+        ("t5", {}, "one of: bert, bytes, clip"),
+    ],
+)
+def test_missing_and_needless_files_are_refused(name, files, message):
+    with pytest.raises(ValueError, match=message):
+        make_tokenizer(name, **files)
+
+
+def test_clip_tokenizer_is_refused_when_it_is_not_the_published_one(tmp_path):
+    (tmp_path / "vocab.json").write_text('{"a": 0}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(ValueError, match="must have 49408 entries"):
+        make_tokenizer(
+            "clip",
+            vocab=str(tmp_path / "vocab.json"),
+            merges=str(tmp_path / "merges.txt"),
+        )
+
+
+LAYOUT = Layout(num_classes=601, has_attributes=False)
+
+
+def test_layout_of_the_published_model_has_92_tokens_on_a_grid_of_90():
+    """Paper: 30 objects x 3 tokens + 2 of the crop; floor(sqrt(8192)) = 90."""
+    tokens = LAYOUT.encode([Box(17, 0.0, 0.0, 1.0, 1.0)])
+    assert tokens.shape == (92,) and LAYOUT.side == 90
+    assert tokens[:3].tolist() == [17, 0, 89 * 90 + 89]
+    assert set(tokens[3:90].tolist()) == {8191}
+    assert tokens[90:].tolist() == [0, 89 * 90 + 89]
+
+
+def test_points_between_two_cells_round_to_the_even_one():
+    """Golden: Python's round, as in the original; 0.5 * 89 = 44.5 goes to 44."""
+    assert LAYOUT.point_token(0.5, 0.5) == 44 * 90 + 44
+    assert LAYOUT.point_token(1.5 / 89, 0) == 2
+
+
+def test_boxes_come_back_to_within_half_a_cell():
+    """Identity: decode inverts encode."""
+    boxes = [Box(3, 0.1, 0.2, 0.3, 0.4), Box(600, 0.5, 0.0, 0.25, 1.0)]
+    back, crop = LAYOUT.decode(LAYOUT.encode(boxes, crop=(0.1, 0.0, 0.8, 1.0)))
+    assert [box.label for box in back] == [3, 600]
+    for box, again in zip(boxes, back, strict=True):
+        assert again.x == pytest.approx(box.x, abs=0.5 / 89 + 1e-9)
+        assert again.y == pytest.approx(box.y, abs=0.5 / 89 + 1e-9)
+        assert again.width == pytest.approx(box.width, abs=1 / 89 + 1e-9)
+        assert again.height == pytest.approx(box.height, abs=1 / 89 + 1e-9)
+    assert crop == pytest.approx((0.1, 0.0, 0.8, 1.0), abs=1 / 89 + 1e-9)
+
+
+def test_attributes_are_bits_above_the_classes():
+    """Golden: group 1, occluded 2, depiction 4, inside 8, times the classes."""
+    layout = Layout(num_classes=100, has_attributes=True)
+    box = Box(7, 0, 0, 1, 1, is_occluded=True, is_inside=True)
+    tokens = layout.encode([box])
+    assert tokens[0] == 7 + 100 * (2 + 8)
+    assert layout.decode(tokens)[0] == [box]
+
+
+def test_no_boxes_is_a_layout_too():
+    assert LAYOUT.decode(LAYOUT.encode([]))[0] == []
+
+
+def test_records_become_layouts():
+    record = {"boxes": [[0.0, 0.0, 0.5, 0.5]], "box_labels": [4], "image": None}
+    tokens = add_layout(record, LAYOUT)["tokens"]
+    assert tokens[:3].tolist() == [4, 0, 44 * 90 + 44]
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        (Box(601, 0, 0, 1, 1), r"in \[0, 601\): got 601"),
+        (Box(0, 0.5, 0, 0.6, 1), "must lie in the image"),
+        (Box(0, 0.5, 0.5, -0.1, 0.1), "must lie in the image"),
+        (Box(0, 20, 30, 40, 50), "divide pixels by the image's size"),
+    ],
+)
+def test_bad_boxes_are_refused(box, message):
+    with pytest.raises(ValueError, match=message):
+        LAYOUT.encode([box])
+
+
+def test_more_classes_than_ids_are_refused():
+    with pytest.raises(ValueError, match="raise vocab_size"):
+        Layout(num_classes=601, has_attributes=True)
