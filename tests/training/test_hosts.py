@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many processes are one run: same losses, same checkpoint, stopped together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ldm_jax.training.hosts import agreed, initialize_hosts, is_main_process
+from ldm_jax.training.report import read_rows
+
+ROOT = Path(__file__).parents[2]
+
+CHILD = """
+import json, os, signal, sys, time
+from ldm_jax.training.hosts import initialize_hosts
+initialize_hosts(heartbeat_seconds=10)
+from ldm_jax.training import sharding
+from tests.training.test_loop import run
+spec = json.loads(sys.argv[1])
+delay = spec.pop("delay", 0)
+mesh = sharding.make_mesh(*spec.pop("sizes"))
+run(spec.pop("workdir"), lambda step: time.sleep(delay), mesh, **spec)
+"""
+
+
+def start(processes, **spec):
+    """Starts the toy run on 4 devices in all."""
+    command = [
+        *(sys.executable, "launch/local_multiprocess.py", f"--processes={processes}"),
+        *(f"--devices-per-process={4 // processes}", "--"),
+        *(sys.executable, "-c", CHILD, json.dumps(spec)),
+    ]
+    env = dict(os.environ, XLA_FLAGS="", PYTHONPATH=str(ROOT))
+    return subprocess.Popen(command, cwd=ROOT, env=env)
+
+
+def losses(workdir):
+    return [row["loss"] for row in read_rows(workdir / "metrics.jsonl")]
+
+
+def test_a_single_process_needs_no_initialization():
+    initialize_hosts()
+    assert is_main_process() and agreed(True) and not agreed(False)
+
+
+def test_half_a_description_of_the_processes_is_refused():
+    with pytest.raises(ValueError, match="set all of LDM_JAX_COORDINATOR"):
+        initialize_hosts(coordinator="localhost:1234")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(4, 1, 1), (2, 2, 1), (1, 2, 2)])
+def test_one_and_two_processes_have_the_same_losses(tmp_path, sizes):
+    """Identity: the mesh decides, not how its devices are spread over processes."""
+    for processes in (1, 2):
+        workdir = tmp_path / str(processes)
+        child = start(processes, workdir=str(workdir), sizes=sizes, report_every=1)
+        assert child.wait(300) == 0
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert len(one) == len(two) == 24
+    np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_one_continues(tmp_path):
+    """Identity: SIGTERM to both, the rest on one process; beside one whole run."""
+    spec = dict(sizes=(2, 2, 1), report_every=1)
+    child = start(2, workdir=str(tmp_path / "a"), delay=1.0, **spec)
+    while not losses(tmp_path / "a"):  # the step is compiled and has run
+        assert child.poll() is None
+        time.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(120) == 0
+    assert 1 < len(losses(tmp_path / "a")) < 24
+    for name in "ab":
+        assert start(1, workdir=str(tmp_path / name), **spec).wait(300) == 0
+    np.testing.assert_allclose(
+        losses(tmp_path / "a"), losses(tmp_path / "b"), atol=1e-5
+    )
