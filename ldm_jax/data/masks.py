@@ -86,7 +86,8 @@ def _draw_strokes(draw, size, scale: float, holes: Holes, rng) -> None:
             if stroke % 2 == 0:
                 angle = 2 * np.pi - angle
             length = scale * (10 + rng.integers(holes.length))
-            width = max(1, round(scale * (5 + rng.integers(holes.width))))
+            # OpenCV draws a line of width 5 or 6 with 7 pixels across, and so on.
+            width = 2 * int(scale * (6 + rng.integers(holes.width)) / 2) + 1
             end = point + length * np.array([np.sin(angle), np.cos(angle)])
             end = np.floor(end).clip(0, size)
             draw.line([*point, *end], fill=1, width=width)

@@ -42,3 +42,8 @@ def to_unit_range(image_u8: np.ndarray) -> np.ndarray:
 def mirror_image(image: np.ndarray) -> np.ndarray:
     """Mirrors images [..., H, W, channels] left to right; makes a copy."""
     return np.ascontiguousarray(image[..., ::-1, :])
+
+
+def to_levels(values: np.ndarray) -> np.ndarray:
+    """Rounds real numbers to uint8 levels, clipped to [0, 255]."""
+    return np.rint(values).clip(0, 255).astype(np.uint8)

@@ -136,7 +136,7 @@ class ImageTransform:
             example["label_map"] = resize(part, self.size, "nearest")
         example["image"] = to_unit_range(image)
         if self.low_res:
-            small = degrade(image, self.low_res, self.low_res_factor)
+            small = degrade(image, self.low_res, self.low_res_factor, rng)
             example["low_res"] = to_unit_range(small)
         if flip:
             example = mirrored(example)

@@ -24,6 +24,24 @@ def test_a_mask_is_a_pure_function_of_its_randomness():
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize(
+    ("kind", "area", "error"),
+    [
+        ("train", 0.3535, 0.0037),
+        ("thin", 0.2972, 0.0025),
+        ("medium", 0.2382, 0.0025),
+        ("thick", 0.3964, 0.0040),
+    ],
+)
+def test_the_mean_hole_is_as_large_as_lamas(kind, area, error):
+    """Golden: mean and standard error of 3000 masks of LaMa's rules by OpenCV."""
+    areas = [
+        draw_mask(kind, (256, 256), np.random.default_rng(i)).mean() for i in range(300)
+    ]
+    own_error = np.std(areas) / np.sqrt(300)
+    assert abs(np.mean(areas) - area) < 3 * np.hypot(error, own_error)
+
+
 def test_holes_grow_with_the_image():
     for kind in KINDS:
         small, large = (
