@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first stage's objective: against the original's terms, and its options."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,14 +41,39 @@ def value(task, batch, key=0, step=0, seed=0):
     return float(total), {name: float(x) for name, x in metrics.items()}
 
 
+class AtTheOriginal(Autoencoder):
+    """Our autoencoder, its reconstruction rounded to the original's.
+
+    The two differ by 3e-6, which is enough to put one unit of the discriminator on the
+    other side of its LeakyReLU's kink; that alone is 2.6e-3 of the gradient (float64
+    finds units within 1e-6 of zero).
+    """
+
+    original: Any = None
+
+    def __call__(self, image, key=None, is_training=False):
+        out = super().__call__(image, key, is_training)
+        theirs = jnp.asarray(self.original.array)
+        exact = theirs + (out.image - jax.lax.stop_gradient(out.image))
+        error = jnp.linalg.norm(out.image - theirs) / jnp.linalg.norm(theirs)
+        return out._replace(image=exact, metrics=out.metrics | {"error": error})
+
+
+class Stored:
+    """Keeps an array out of flax's sight: a module's fields are to be hashable."""
+
+    def __init__(self, array):
+        self.array = array
+
+
 @pytest.fixture(scope="module", params=["gan-kl-f8", "gan-vq-f8"])
 def original(request):
     """The original's objective after and before disc_start, and ours."""
     arrays, meta, flat = golden.load(request.param)
     config = meta["meta"]["lossconfig"]["params"]
-    model = Autoencoder(**golden.autoencoder_fields(meta))
+    fields = golden.autoencoder_fields(meta)
     task = first_stage(
-        model,
+        AtTheOriginal(**fields, original=Stored(arrays["reconstruction"])),
         perceptual="vgg",
         perceptual_params=golden.perceptual(meta),
         penalty_weight=config.get("kl_weight", config.get("codebook_weight")),
@@ -70,13 +97,17 @@ def original(request):
     if "posterior_noise" in arrays:
         # The key's normal draw becomes the original's noise.
         noise = jnp.asarray(arrays["posterior_noise"])
-        patch.setattr(jax.random, "normal", lambda *_: noise)
+        normal = jax.random.normal
+
+        def draw(key, shape, *args):
+            return noise if shape == noise.shape else normal(key, shape, *args)
+
+        patch.setattr(jax.random, "normal", draw)
     step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
-    with patch.context():
-        ours, early = (
-            step(params, collections, batch, jax.random.key(0), s)
-            for s in (meta["global_step"], meta["global_step"] - 10)
-        )
+    ours, early = (
+        step(params, collections, batch, jax.random.key(0), s)
+        for s in (meta["global_step"], meta["global_step"] - 10)
+    )
     patch.undo()
     return arrays, ours, early
 
@@ -104,6 +135,7 @@ def test_every_term_equals_the_original(original):
     assert golden.relative_error(generator, arrays["generator_loss"]) < 1e-4
     loss = arrays["discriminator_loss"]
     assert golden.relative_error(metrics["gan/discriminator"], loss) < 1e-4
+    assert metrics["bottleneck/error"] < 1e-5
 
 
 def test_the_generators_gradients_equal_the_original(original):
