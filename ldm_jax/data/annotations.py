@@ -124,7 +124,8 @@ def read_captions(root: pathlib.Path, where: str, files: Iterable[str]) -> Capti
       root: folder of the images.
       where: "txt", a text file beside every image, one caption per line; or the path,
         from `root`, of a CSV with a header, or of a JSONL, with a column for the file
-        and one for the caption (FILE_COLUMNS, TEXT_COLUMNS). A file may come often.
+        and one for the caption (FILE_COLUMNS, TEXT_COLUMNS); or of a JSON of COCO's
+        captions. A file may come often.
       files: relative paths of the images.
 
     Returns:
@@ -142,7 +143,8 @@ def read_captions(root: pathlib.Path, where: str, files: Iterable[str]) -> Capti
         }
     path = inside(root, root / where)
     found: dict[str, list[str]] = {}
-    for number, row in _rows(path):
+    rows = _coco_captions(path) if path.suffix.lower() == ".json" else _rows(path)
+    for number, row in rows:
         file = _column(row, FILE_COLUMNS, path, number)
         text = _column(row, TEXT_COLUMNS, path, number)
         found.setdefault(str(file), []).extend(
@@ -227,6 +229,20 @@ def _rows(path: pathlib.Path):
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}.") from error
             yield number, row
+
+
+def _coco_captions(path: pathlib.Path):
+    """Yields (place, row as a dict) of the annotations of a COCO captions file."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        names = {entry["id"]: entry["file_name"] for entry in facts["images"]}
+        for number, entry in enumerate(facts["annotations"]):
+            yield number, {"file": names[entry["image_id"]], "text": entry["caption"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} must be JSON in COCO's format (images, annotations with "
+            f"captions): {type(error).__name__} {error}."
+        ) from error
 
 
 def _column(

@@ -49,6 +49,21 @@ def test_captions_stand_in_a_jsonl(folder):
     assert captions_of(folder, "m.jsonl")[0] == [("x",), ("y", "z")]
 
 
+def test_captions_stand_in_cocos_json(folder):
+    facts = {
+        "images": [{"id": 4, "file_name": "b.png"}],
+        "annotations": [
+            {"image_id": 4, "caption": "one"},
+            {"image_id": 4, "caption": "two"},
+        ],
+    }
+    (folder / "captions.json").write_text(json.dumps(facts))
+    assert captions_of(folder, "captions.json")[0] == [("one", "two")]
+    (folder / "captions.json").write_text('{"images": []}')
+    with pytest.raises(ValueError, match="COCO's format"):
+        captions_of(folder, "captions.json")
+
+
 def test_a_caption_without_an_image_is_counted_by_name(folder):
     (folder / "a.txt").write_text("a cat")
     (folder / "ghost.txt").write_text("boo")

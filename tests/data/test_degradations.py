@@ -76,7 +76,8 @@ def test_bsrgan_is_a_pure_function_of_its_randomness(kind):
 def test_bsrgan_keeps_the_picture_in_its_place():
     """Oracle: slopes of 12.5 levels per pixel keep their mean, so do not move.
 
-    Half of the light kernels have an even size and move it by half a pixel, as released.
+    Half of the light kernels have an even size: they move it by half a pixel, as do
+    the released ones.
     """
     y, x = np.mgrid[0:64, 0:64] / 64
     image = to_u8(np.stack([x, y, 0.5 + 0 * x], axis=-1) * 200 + 20)

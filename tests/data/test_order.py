@@ -27,6 +27,13 @@ def test_a_part_is_the_same_as_in_the_whole():
     assert shuffled_rows(3, 10, 0, 40)[17:29] == shuffled_rows(3, 10, 17, 29)
 
 
+def test_nothing_grows_with_the_set():
+    """A billion records: a permutation of them in memory would take 8 GB."""
+    rows = shuffled_rows(0, 10**9, 10**12, 10**12 + 1000)
+    assert len({row.index for row in rows}) == 1000
+    assert {row.epoch for row in rows} == {1000}
+
+
 def test_the_order_is_the_one_of_earlier_versions():
     """Golden: grain promises no stable shuffle, and checkpoints rely on this one."""
     assert [row.index for row in shuffled_rows(0, 10, 0, 12)] == [
