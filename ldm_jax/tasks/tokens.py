@@ -7,6 +7,7 @@ entries that maps every word to "unknown", so each is checked when it is made.
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,8 @@ CLIP_SIZE = 49408
 # 256 bytes, 3 special ids, 125 sentinels.
 BYTES_SIZE = 384
 PROBE = "a photo of a cat"
+# transformers warns on import that it has no PyTorch; tokenizers need none.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 @dataclasses.dataclass(frozen=True)
