@@ -18,6 +18,7 @@ from ldm_jax.interop.layouts import (
 )
 from ldm_jax.interop.networks import network_rows, token_transformer
 from ldm_jax.interop.stored import Renamed
+from ldm_jax.models.clip import ClipText
 from ldm_jax.types import PyTree
 
 PREFIXES = {
@@ -31,6 +32,7 @@ _TOLERATED = re.compile(
     r"(first_stage_model\.|model_ema\.)?loss.*"  # discriminator, LPIPS
     r"|model_ema\.(decay|num_updates)|scale_factor|logvar"
     r"|cond_stage_model\.transformer\.to_logits\.(weight|bias)"
+    r"|cond_stage_model\.transformer\.text_model\.embeddings\.position_ids"
 )
 
 
@@ -204,6 +206,8 @@ def _made_up(spec, state) -> dict[str, np.ndarray]:
         }
     if condition["kind"] in ("text", "layout"):
         model = token_transformer(condition)
+        if isinstance(model, ClipText):
+            return {}
         logits = f"{new}transformer.to_logits"
         return {
             f"{logits}.weight": np.zeros((model.vocab_size, model.width), np.float32),

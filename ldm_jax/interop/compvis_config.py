@@ -9,6 +9,8 @@ schedule "linear" is our "scaled_linear", their "sqrt_linear" our "linear".
 from collections.abc import Mapping
 from typing import Any
 
+from ldm_jax.interop.compvis_condition import condition_from_compvis
+
 # Theirs -> ours.
 SCHEDULES = {
     "linear": "scaled_linear",
@@ -117,9 +119,11 @@ def _latent_diffusion(params) -> dict[str, Any]:
         raise ValueError("cosine_s of the config must be 0.008.")
     if top.take("v_posterior"):
         schedule["posterior_beta_share"] = float(params["v_posterior"])
-    conditioning = top.take("conditioning_key"), top.take("concat_mode", True)
-    condition = _condition(
-        top.need("cond_stage_config"), top.take("cond_stage_key", "image"), conditioning
+    condition = condition_from_compvis(
+        top.need("cond_stage_config"),
+        top.take("cond_stage_key", "image"),
+        top.take("conditioning_key"),
+        autoencoder,
     )
     spec = {
         "task": "latent_diffusion",
@@ -138,6 +142,7 @@ def _latent_diffusion(params) -> dict[str, Any]:
     }
     if new_order:
         spec["new_attention_order"] = True
+    top.take("concat_mode")
     top.take("scale_by_std")
     top.take("cosine_s")
     top.take("cond_stage_forward")
@@ -246,47 +251,3 @@ def _unet(params) -> tuple[dict[str, Any], bool]:
     top.refuse("n_embed", "use_linear_in_transformer")
     top.done()
     return spec, new_order
-
-
-def _condition(section, key: str, conditioning) -> dict[str, Any]:
-    """Translates cond_stage_config, with cond_stage_key where several share a class."""
-    if section == "__is_unconditional__":
-        return {"kind": "none"}
-    if section == "__is_first_stage__":
-        return {"kind": "inpaint"}
-    name = section["target"].rsplit(".", 1)[-1]
-    fields = _params(section)
-    if name == "ClassEmbedder":
-        rows = fields.get("n_classes", 1000)
-        # 1001 rows: the 1000 classes of ImageNet and one for "any" (cin256-v2).
-        has_null = rows == 1001
-        width = fields["embed_dim"]
-        if conditioning[0] == "adm":
-            width = None
-        return {
-            "kind": "class",
-            "num_classes": rows - has_null,
-            "width": width,
-            "has_null": has_null,
-        }
-    if name in ("BERTEmbedder", "TransformerEmbedder"):
-        kind = "layout" if key == "coordinates_bbox" else "text"
-        return {
-            "kind": kind,
-            "width": fields["n_embed"],
-            "depth": fields["n_layer"],
-            "vocab_size": fields.get("vocab_size", 30522),
-            "length": fields.get("max_seq_len", 77),
-        }
-    if name == "SpatialRescaler":
-        return {
-            "kind": "semantic",
-            "num_classes": fields["in_channels"],
-            "num_stages": fields["n_stages"],
-            "out_channels": fields["out_channels"],
-        }
-    if name == "Identity" and key == "LR_image":
-        return {"kind": "superres"}
-    if name in ("FrozenCLIPEmbedder", "FrozenCLIPTextEmbedder", "Identity"):
-        return {"kind": "none"}  # the context is handed in ready-made
-    raise ValueError(f"cond_stage_config.target {section['target']} is not supported.")

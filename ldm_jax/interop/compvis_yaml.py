@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.interop.compvis_config import SCHEDULES
-from ldm_jax.interop.networks import make_unet
+from ldm_jax.interop.networks import make_unet, token_transformer
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.clip import ClipText
 
 # Their first stages name attention by pixels at this resolution, whatever they are fed.
 NOMINAL_RESOLUTION = 256
@@ -170,22 +171,31 @@ def _condition(condition, unet) -> tuple[str, str | None, Any]:
         target = {"target": f"{encoders}.ClassEmbedder", "params": fields}
         return "class_label", "crossattn", target
     if kind in ("text", "layout"):
-        layout = kind == "layout"
+        model = token_transformer(condition)
+        key = "coordinates_bbox" if kind == "layout" else "caption"
+        if isinstance(model, ClipText):
+            fields = {"max_length": model.length}
+            target = {"target": f"{encoders}.FrozenCLIPEmbedder", "params": fields}
+            return key, "crossattn", target
+        if (model.num_heads, model.head_channels) != (8, 64):
+            raise CannotExpress(
+                "BERTEmbedder has 8 heads 64 wide: this model has "
+                f"{model.num_heads} heads {model.head_channels} wide."
+            )
         fields = {
-            "n_embed": condition["width"],
-            "n_layer": condition["depth"],
-            "vocab_size": condition.get("vocab_size", 8192 if layout else 30522),
-            "max_seq_len": condition.get("length", 92 if layout else 77),
-            "use_tokenizer": not layout,
+            "n_embed": model.width,
+            "n_layer": model.depth,
+            "vocab_size": model.vocab_size,
+            "max_seq_len": model.length,
+            "use_tokenizer": condition.get("tokenizer") == "bert",
         }
-        key = "coordinates_bbox" if layout else "caption"
         target = {"target": f"{encoders}.BERTEmbedder", "params": fields}
         return key, "crossattn", target
     if kind == "semantic":
         fields = {
-            "n_stages": condition["num_stages"],
+            "n_stages": condition["f"].bit_length() - 1,
             "in_channels": condition["num_classes"],
-            "out_channels": condition["out_channels"],
+            "out_channels": condition.get("out_channels", 3),
         }
         target = {"target": f"{encoders}.SpatialRescaler", "params": fields}
         return "segmentation", "concat", target

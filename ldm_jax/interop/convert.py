@@ -13,7 +13,8 @@ from flax import traverse_util
 from ldm_jax.interop.compvis import Imported, export_compvis, import_compvis
 from ldm_jax.interop.compvis_config import spec_from_compvis
 from ldm_jax.interop.compvis_yaml import compvis_from_spec
-from ldm_jax.interop.diffusers import export_diffusers, import_diffusers
+from ldm_jax.interop.diffusers import import_diffusers
+from ldm_jax.interop.diffusers_export import export_diffusers
 from ldm_jax.interop.files import read_weights, write_safetensors
 from ldm_jax.interop.stored import replacing
 from ldm_jax.interop.torch_writer import write_ckpt

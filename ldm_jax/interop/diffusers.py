@@ -1,30 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""diffusers folders to our parameters and back."""
+"""diffusers folders to our parameters."""
 
-import json
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from ldm_jax.interop import diffusers_config as configs
 from ldm_jax.interop import diffusers_spec as specs
 from ldm_jax.interop.compvis import Imported
-from ldm_jax.interop.files import read_json, read_weights, write_safetensors
+from ldm_jax.interop.files import read_json, read_weights
 from ldm_jax.interop.layouts import (
     NamesDiffer,
     expected_shapes,
-    export_flat,
     import_flat,
     listed,
 )
-from ldm_jax.interop.networks import make_unet, network_rows, token_transformer
+from ldm_jax.interop.networks import network_rows
 from ldm_jax.interop.stored import Renamed
-from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.types import PyTree
+
+# In the config of a conditioner for which diffusers has no class.
+OURS = "ldm_jax.Conditioner"
 
 # Class name in a config -> our network.
 NETWORKS = {
@@ -33,7 +31,12 @@ NETWORKS = {
     "UNet2DModel": "unet",
     "UNet2DConditionModel": "unet",
     "LDMBertModel": "conditioner",
+    "CLIPTextModel": "conditioner",
+    OURS: "conditioner",
 }
+
+# Conditions whose network is LDMBertModel or CLIPTextModel.
+TEXT_KINDS = ("text", "layout")
 
 # Attention's names before diffusers 0.15; published folders still have them.
 _OLD_ATTENTION = re.compile(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\..*)")
@@ -49,34 +52,44 @@ def import_diffusers(folder) -> Imported:
     """Converts a folder of diffusers: a pipeline, or one model.
 
     Args:
-      folder: holds model_index.json (a pipeline, one folder per model), or the
-        config.json of one model and its weights.
+      folder: holds a folder per model (a pipeline), or the config.json of one model
+        and its weights.
 
     Returns:
-      Imported. A pipeline's text encoder that is not ours (CLIP) is left out: its
-      output is the context. One model alone gives a spec of its one section.
+      Imported. Models of other classes (a safety checker) are left out. One model
+      alone gives a spec of its one section.
 
     Raises:
       ValueError: a class or an option that is not supported, or no weights.
       NamesDiffer: tensors are missing, left over or misshapen; lists them by name.
     """
     folder = pathlib.Path(folder)
-    if not (folder / "model_index.json").is_file():
-        network, section, weights = _open_model(folder)
-        spec = _whole_spec({network: section})
-        params = _import_networks(spec, {network: weights})
-        return Imported(spec, params, "raw", {})
-    index = read_json(folder / "model_index.json")
+    if (folder / "config.json").is_file():
+        parts = [folder]
+    else:
+        parts = sorted(part.parent for part in folder.glob("*/config.json"))
     sections, opened = {}, {}
-    for name, entry in index.items():
-        # Only folders that lie directly inside; a name is never a path.
-        part = folder / pathlib.PurePath(name).name
-        if not isinstance(entry, list) or not (part / "config.json").is_file():
-            continue
-        if read_json(part / "config.json").get("model_type") == "clip_text_model":
-            continue
-        network, section, weights = _open_model(part)
-        sections[network], opened[network] = section, weights
+    for part in parts:
+        config = read_json(part / "config.json")
+        if _class_name(config) in NETWORKS or part == folder:
+            network, section, weights = _open_model(part, config)
+            sections[network] = section
+            if weights or network not in opened:  # conditioner/ may only describe bert/
+                opened[network] = weights
+    if not opened:
+        raise ValueError(
+            f"{folder} holds no model (a folder with config.json) of the classes "
+            f"{', '.join(NETWORKS)}."
+        )
+    if "conditioner" in sections:
+        files = (
+            ("vocab", "vocab.txt"),
+            ("vocab", "vocab.json"),
+            ("merges", "merges.txt"),
+        )
+        for field, name in files:  # the tokenizer's, where they came along
+            if (folder / "tokenizer" / name).is_file():
+                sections["conditioner"][field] = str(folder / "tokenizer" / name)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
         sections["scheduler"] = specs.scheduler_spec(read_json(scheduler))
@@ -84,10 +97,13 @@ def import_diffusers(folder) -> Imported:
     return Imported(spec, _import_networks(spec, opened), "raw", {})
 
 
-def _open_model(folder: pathlib.Path):
+def _class_name(config) -> str:
+    return config.get("_class_name") or (config.get("architectures") or ["none"])[0]
+
+
+def _open_model(folder: pathlib.Path, config):
     """Opens the folder of one model: (network, section of a spec, weights)."""
-    config = read_json(folder / "config.json")
-    name = config.get("_class_name") or (config.get("architectures") or ["none"])[0]
+    name = _class_name(config)
     if name not in NETWORKS:
         raise ValueError(
             f"{folder} holds a {name}; one of these can be imported: "
@@ -99,6 +115,12 @@ def _open_model(folder: pathlib.Path):
         "conditioner": specs.token_transformer_spec,
     }
     network = NETWORKS[name]
+    if name == OURS:
+        condition = {
+            key: value for key, value in config.items() if key != "_class_name"
+        }
+        has_weights = (folder / "model.safetensors").is_file()
+        return network, condition, read_weights(folder) if has_weights else {}
     weights = read_weights(folder)
     return network, readers[network](config), Renamed(weights, _modern(weights))
 
@@ -146,110 +168,23 @@ def _import_networks(spec, opened) -> PyTree:
         if network not in opened:
             raise ValueError(f"the folder has no weights for the {network}.")
         weights = opened[network]
-        left_over = set(weights) - set(expected_shapes(rows, "diffusers"))
+        form = form_of(spec, network)
+        left_over = set(weights) - set(expected_shapes(rows, form))
         lines = [
             f"left over: {name} {np.shape(weights[name])}"
             for name in sorted(left_over)
-            if not name.startswith("to_logits.")  # of LDMBertModel, never used
+            # Never used: LDMBertModel's output layer, CLIP's numbers of positions.
+            if not name.startswith("to_logits.") and not name.endswith("position_ids")
         ]
         if lines:
             what = f"the {network}'s weights hold tensors the model has not"
             raise NamesDiffer(listed(what, lines))
-        flat = import_flat(weights, rows, "diffusers")
+        flat = import_flat(weights, rows, form)
         params[network] = traverse_util.unflatten_dict(flat, sep="/")
     return params
 
 
-def export_diffusers(
-    folder, spec: Mapping[str, Any], params: PyTree, image_size: int = 256
-) -> None:
-    """Writes a diffusers pipeline folder: configs, weights and scheduler.
-
-    A class embedding, or the mapping of a segmentation, for which diffusers has no
-    class, is written beside as conditioner.safetensors, under its CompVis names.
-
-    Args:
-      folder: made if it is missing.
-      spec: see `networks`.
-      params: {"autoencoder", "unet", "conditioner"}, as many as the model has.
-      image_size: side of the images the model was trained on, in pixels.
-
-    Raises:
-      CannotExpress: diffusers has no class that computes what the model does; nothing
-        has been written then.
-    """
-    folder = pathlib.Path(folder)
-    autoencoder = Autoencoder(**spec["autoencoder"])
-    rows = network_rows(spec)
-    flat = {name: traverse_util.flatten_dict(params[name], sep="/") for name in rows}
-    tensors = {
-        name: export_flat(flat[name], its_rows, "diffusers")
-        for name, its_rows in rows.items()
-    }
-    folders: dict[str, tuple[dict[str, Any], str]] = {}  # folder -> config, network
-    if "autoencoder" in rows:
-        config = configs.autoencoder_config(
-            autoencoder, spec["latent_scale"], image_size
-        )
-        folders["vqvae"] = config, "autoencoder"
-    if "unet" in rows:
-        config = configs.unet_config(make_unet(spec), image_size // autoencoder.f)
-        folders["unet"] = config, "unet"
-        scheduler = configs.scheduler_config(spec["schedule"], spec["prediction"])
-    beside = None
-    if "conditioner" in rows and spec["condition"]["kind"] in ("text", "layout"):
-        model = token_transformer(spec["condition"])
-        folders["bert"] = configs.token_transformer_config(model), "conditioner"
-        shape = (model.vocab_size, model.width)
-        tensors["conditioner"]["to_logits.weight"] = np.zeros(shape, np.float32)
-        tensors["conditioner"]["to_logits.bias"] = np.zeros(shape[:1], np.float32)
-    elif "conditioner" in rows:
-        beside = export_flat(flat["conditioner"], rows["conditioner"], "compvis")
-    if "unet" not in rows:
-        _write_model(folder, folders["vqvae"][0], tensors["autoencoder"])
-        return
-    for name, (config, network) in folders.items():
-        _write_model(folder / name, config, tensors[network])
-    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    if beside is not None:
-        write_safetensors(folder / "conditioner.safetensors", beside)
-    index = _model_index(spec, folders)
-    if index is not None:
-        _write_json(folder / "model_index.json", index)
-
-
-def _model_index(spec, folders) -> dict[str, Any] | None:
-    """Describes the pipeline that runs the model; None where diffusers has none."""
-    kind = spec["condition"]["kind"]
-    pipelines = {
-        "none": "LDMPipeline" if "vqvae" in folders else "DDIMPipeline",
-        "text": "LDMTextToImagePipeline",
-        "superres": "LDMSuperResolutionPipeline",
-    }
-    if kind not in pipelines or (kind == "none" and make_unet(spec).context_dim):
-        return None
-    index: dict[str, Any] = {
-        "_class_name": pipelines[kind],
-        "_diffusers_version": configs.VERSION,
-        "scheduler": ["diffusers", "DDIMScheduler"],
-    }
-    for name in ("vqvae", "unet"):
-        if name in folders:
-            index[name] = ["diffusers", folders[name][0]["_class_name"]]
-    if kind == "text":
-        # The tokenizer is bert-base-uncased's: from_pretrained(folder, tokenizer=...).
-        index["bert"] = ["latent_diffusion", "LDMBertModel"]
-        index["tokenizer"] = ["transformers", "BertTokenizer"]
-    return index
-
-
-def _write_model(folder: pathlib.Path, config, tensors) -> None:
-    is_transformer = "model_type" in config
-    name = "model" if is_transformer else "diffusion_pytorch_model"
-    write_safetensors(folder / f"{name}.safetensors", tensors)
-    _write_json(folder / "config.json", config)
-
-
-def _write_json(path: pathlib.Path, value) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def form_of(spec, network: str) -> str:
+    """Whose names a network's tensors have: CompVis's where diffusers has none."""
+    is_ours = network == "conditioner" and spec["condition"]["kind"] not in TEXT_KINDS
+    return "compvis" if is_ours else "diffusers"

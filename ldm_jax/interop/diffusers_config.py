@@ -6,6 +6,7 @@ from typing import Any
 
 from ldm_jax.interop.compvis_yaml import CannotExpress
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import TokenTransformer
 from ldm_jax.models.unet import UNet
 
@@ -174,8 +175,23 @@ def _condition_model(model: UNet, config, widths) -> dict[str, Any]:
     }
 
 
-def token_transformer_config(model: TokenTransformer) -> dict[str, Any]:
-    """Describes a token transformer as LDMBertModel."""
+def token_transformer_config(model: TokenTransformer | ClipText) -> dict[str, Any]:
+    """Describes a text encoder as LDMBertModel or CLIPTextModel."""
+    if isinstance(model, ClipText):
+        if model.pooled is not None:
+            raise CannotExpress("CLIPTextModel gives all tokens: this model is pooled.")
+        return {
+            "architectures": ["CLIPTextModel"],
+            "model_type": "clip_text_model",
+            "vocab_size": model.vocab_size,
+            "hidden_size": model.width,
+            "intermediate_size": model.mlp_width or 4 * model.width,
+            "num_hidden_layers": model.depth,
+            "num_attention_heads": model.num_heads,
+            "max_position_embeddings": model.length,
+            "hidden_act": model.activation,
+            "projection_dim": model.width,
+        }
     return {
         "architectures": ["LDMBertModel"],
         "model_type": "ldmbert",

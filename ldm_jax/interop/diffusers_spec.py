@@ -168,7 +168,20 @@ def _condition_fields(config) -> dict[str, Any]:
 
 
 def token_transformer_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads the config of LDMBertModel: a "text" condition."""
+    """Reads the config of LDMBertModel or CLIPTextModel: a "text" condition."""
+    if "CLIPTextModel" in (config.get("architectures") or ()):
+        return {
+            "kind": "text",
+            "encoder": "clip",
+            "tokenizer": "clip",
+            "width": config.get("hidden_size", 512),
+            "depth": config.get("num_hidden_layers", 12),
+            "num_heads": config.get("num_attention_heads", 8),
+            "mlp_width": config.get("intermediate_size", 2048),
+            "activation": config.get("hidden_act", "quick_gelu"),
+            "vocab_size": config.get("vocab_size", 49408),
+            "length": config.get("max_position_embeddings", 77),
+        }
     width = config["d_model"]
     if config.get("encoder_ffn_dim", 5120) != 4 * width:
         raise ValueError(
@@ -177,6 +190,7 @@ def token_transformer_spec(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     spec = {
         "kind": "text",
+        "tokenizer": "bert",
         "width": width,
         "depth": config.get("encoder_layers", 32),
         "vocab_size": config.get("vocab_size", 30522),

@@ -232,5 +232,29 @@ TOKEN_TRANSFORMER = (
     ("norm_out", "transformer.norm", "model.layer_norm", "vector"),
 )
 
+# CLIP's text tower; CompVis has the names of transformers' CLIPTextModel in a prefix.
+_CLIP = "text_model.encoder.layers.{b}"
+CLIP_TEXT = tuple(
+    (ours, f"transformer.{theirs}", theirs, kind)
+    for ours, theirs, kind in (
+        ("token_embedding", "text_model.embeddings.token_embedding.weight", "vector"),
+        (
+            "position_embedding",
+            "text_model.embeddings.position_embedding.weight",
+            "vector",
+        ),
+        ("layer_{b}/norm_1", f"{_CLIP}.layer_norm1", "vector"),
+        ("layer_{b}/attn/q", f"{_CLIP}.self_attn.q_proj", "dense"),
+        ("layer_{b}/attn/k", f"{_CLIP}.self_attn.k_proj", "dense"),
+        ("layer_{b}/attn/v", f"{_CLIP}.self_attn.v_proj", "dense"),
+        ("layer_{b}/attn/out", f"{_CLIP}.self_attn.out_proj", "dense"),
+        ("layer_{b}/norm_2", f"{_CLIP}.layer_norm2", "vector"),
+        ("layer_{b}/mlp_in", f"{_CLIP}.mlp.fc1", "dense"),
+        ("layer_{b}/mlp_out", f"{_CLIP}.mlp.fc2", "dense"),
+        ("norm_out", "text_model.final_layer_norm", "vector"),
+        ("projection", "text_projection", "dense"),
+    )
+)
+
 CLASS_TOKEN = (("embedding", "embedding.weight", "embedding.weight", "vector"),)
 SPATIAL_RESCALER = (("mapper", "channel_mapper", "channel_mapper", "proj"),)

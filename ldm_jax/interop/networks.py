@@ -6,6 +6,8 @@ A spec is a dict with the sections of a config that describe a model: "autoencod
 and "latent_scale". A first stage alone has "autoencoder" and "latent_scale".
 """
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,12 +19,13 @@ from flax import traverse_util
 from ldm_jax.interop import names
 from ldm_jax.interop.rows import Row, rows_for
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import ClassToken, SpatialRescaler, TokenTransformer
 from ldm_jax.models.unet import UNet
 from ldm_jax.types import Conditioning
 
 
-def network_rows(spec: Mapping[str, Any]) -> dict[str, list[Row]]:
+def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[Row, ...]]:
     """Lists the rows of every network that has parameters; nothing is computed.
 
     Args:
@@ -33,7 +36,7 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, list[Row]]:
     """
     result = {}
     if "autoencoder" in spec:
-        autoencoder = Autoencoder(**spec["autoencoder"])
+        autoencoder = Autoencoder(**_hashable(spec["autoencoder"]))
         if autoencoder.bottleneck != "pixels":
             result["autoencoder"] = autoencoder_rows(autoencoder)
     if "unet" in spec:
@@ -47,14 +50,15 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, list[Row]]:
 
 def make_unet(spec: Mapping[str, Any]) -> UNet:
     """Makes the UNet of a spec; its output is the latent's channels if not given."""
-    fields = dict(spec["unet"])
+    fields = _hashable(spec["unet"])
     if "out_channels" not in fields:
-        autoencoder = Autoencoder(**spec["autoencoder"])
+        autoencoder = Autoencoder(**_hashable(spec["autoencoder"]))
         fields["out_channels"] = autoencoder.embed_channels
     return UNet(**fields)
 
 
-def autoencoder_rows(model: Autoencoder) -> list[Row]:
+@functools.lru_cache(maxsize=4)
+def autoencoder_rows(model: Autoencoder) -> tuple[Row, ...]:
     """Spells out the names of an autoencoder's parameters."""
     side = model.f
     image = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)
@@ -66,7 +70,8 @@ def autoencoder_rows(model: Autoencoder) -> list[Row]:
     )
 
 
-def unet_rows(model: UNet) -> list[Row]:
+@functools.lru_cache(maxsize=4)
+def unet_rows(model: UNet) -> tuple[Row, ...]:
     """Spells out the names of a UNet's parameters."""
     side = 2 ** (len(model.channel_mult) - 1)
     channels = model.in_channels or model.out_channels
@@ -87,34 +92,62 @@ def unet_rows(model: UNet) -> list[Row]:
     )
 
 
-def conditioner_rows(condition: Mapping[str, Any]) -> list[Row]:
-    """Spells out the names of a conditioner's parameters; [] if it has none."""
-    fields = dict(condition)
-    kind = fields.pop("kind")
-    if kind == "class" and fields.get("width", 512) is not None:
-        rows = fields["num_classes"] + fields.get("has_null", True)
-        module = ClassToken(rows, fields.get("width", 512))
-        label = jax.ShapeDtypeStruct((1,), jnp.int32)
-        return rows_for(names.CLASS_TOKEN, _shapes(module, label))
+def conditioner_rows(condition: Mapping[str, Any]) -> tuple[Row, ...]:
+    """Spells out the names of a conditioner's parameters; () if it has none.
+
+    Raises:
+      ValueError: a kind that no other framework has.
+    """
+    kind = condition["kind"]
+    labels = jax.ShapeDtypeStruct((1,), jnp.int32)
+    if kind in ("none", "superres", "inpaint"):
+        return ()
+    if kind == "class":
+        width = condition.get("width", 512)
+        if width is None:
+            return ()
+        classes = condition["num_classes"] + condition.get("has_null", True)
+        return rows_for(names.CLASS_TOKEN, _shapes(ClassToken(classes, width), labels))
     if kind in ("text", "layout"):
         module = token_transformer(condition)
         tokens = jax.ShapeDtypeStruct((1, module.length), jnp.int32)
-        return rows_for(names.TOKEN_TRANSFORMER, _shapes(module, tokens))
+        is_clip = isinstance(module, ClipText)
+        table = names.CLIP_TEXT if is_clip else names.TOKEN_TRANSFORMER
+        return rows_for(table, _shapes(module, tokens))
     if kind == "semantic":
-        module = SpatialRescaler(**fields)
-        side = 2**module.num_stages
-        labels = jax.ShapeDtypeStruct((1, side, side), jnp.int32)
-        return rows_for(names.SPATIAL_RESCALER, _shapes(module, labels))
-    return []
+        f, classes = condition["f"], condition["num_classes"]
+        out_channels = condition.get("out_channels", 3)
+        module = SpatialRescaler(f.bit_length() - 1, classes, out_channels)
+        label_map = jax.ShapeDtypeStruct((1, f, f), jnp.int32)
+        return rows_for(names.SPATIAL_RESCALER, _shapes(module, label_map))
+    raise ValueError(
+        f'a "{kind}" condition has no names in other frameworks, so it can be neither '
+        "imported nor exported."
+    )
 
 
-def token_transformer(condition: Mapping[str, Any]) -> TokenTransformer:
-    """Makes the network of a "text" or "layout" condition."""
-    layout = condition["kind"] == "layout"
-    defaults = {"vocab_size": 8192 if layout else 30522, "length": 92 if layout else 77}
-    known = {field for field in TokenTransformer.__dataclass_fields__}
-    given = {name: value for name, value in condition.items() if name in known}
-    return TokenTransformer(**defaults | given)
+def token_transformer(condition: Mapping[str, Any]) -> TokenTransformer | ClipText:
+    """Makes the network of a "text" or "layout" condition, whose fields it takes."""
+    fields = dict(condition)
+    if fields["kind"] == "layout":
+        defaults = {"vocab_size": 8192, "width": 512, "depth": 16}
+        defaults["length"] = 3 * fields.get("max_objects", 30) + 2
+    else:
+        sizes = {"bytes": 384, "bert": 30522, "clip": 49408}
+        size = sizes[fields.get("tokenizer", "bytes")]
+        defaults = {"vocab_size": size, "width": 512, "depth": 8, "length": 77}
+    module = ClipText if fields.get("encoder") == "clip" else TokenTransformer
+    known = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
+    given = {name: value for name, value in fields.items() if name in known}
+    return module(**defaults | given)
+
+
+def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists, as a config read from JSON has them, become tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+    }
 
 
 def _shapes(module: nn.Module, *inputs) -> dict[str, tuple[int, ...]]:

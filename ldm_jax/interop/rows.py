@@ -40,7 +40,7 @@ def rows_for(
     num_res_blocks: int = 0,
     attention_levels: tuple[int, ...] = (),
     heads: Callable[[int], int] | None = None,
-) -> list[Row]:
+) -> tuple[Row, ...]:
     """Spells a table out for the parameters of one model.
 
     Args:
@@ -68,7 +68,7 @@ def rows_for(
             part, layouts = "qkv".index(ours[-1]), ("qkv", layouts[1])
             count = heads(shape[-1])
         result.append(Row(path, tuple(shape), names, layouts, part, count))
-    return result
+    return tuple(result)
 
 
 def _find(patterns, path: str):

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CompVis's conditioning stages to our conditions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def condition_from_compvis(
+    section, key: str, conditioning_key: str | None, autoencoder: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Translates a conditioning stage.
+
+    Args:
+      section: cond_stage_config.
+      key: cond_stage_key, which tells texts from boxes.
+      conditioning_key: "concat", "crossattn", "adm" or None.
+      autoencoder: fields of the first stage.
+
+    Returns:
+      The "condition" section of a spec.
+
+    Raises:
+      ValueError: a class that is not supported.
+    """
+    if section == "__is_unconditional__":
+        return {"kind": "none"}
+    if section == "__is_first_stage__":
+        return {"kind": "inpaint", "autoencoder": autoencoder}
+    name = section["target"].rsplit(".", 1)[-1]
+    fields = dict(section.get("params") or {})
+    if name == "ClassEmbedder":
+        rows = fields.get("n_classes", 1000)
+        # 1001 rows: the 1000 classes of ImageNet and one for "any" (cin256-v2).
+        has_null = rows == 1001
+        width = fields["embed_dim"]
+        if conditioning_key == "adm":
+            width = None
+        return {
+            "kind": "class",
+            "num_classes": rows - has_null,
+            "width": width,
+            "has_null": has_null,
+        }
+    if name in ("BERTEmbedder", "TransformerEmbedder"):
+        return _token_condition(fields, key, name == "BERTEmbedder")
+    if name == "SpatialRescaler":
+        return {
+            "kind": "semantic",
+            "num_classes": fields["in_channels"],
+            "f": 2 ** fields["n_stages"],
+            "out_channels": fields["out_channels"],
+        }
+    if name == "Identity" and key == "LR_image":
+        return {"kind": "superres"}
+    if name == "FrozenCLIPEmbedder":  # the text tower of ViT-L/14
+        sizes = {"width": 768, "depth": 12, "length": fields.get("max_length", 77)}
+        return {"kind": "text", "encoder": "clip", "tokenizer": "clip", **sizes}
+    if name in ("FrozenCLIPTextEmbedder", "Identity"):
+        return {"kind": "none"}  # the context is handed in ready-made
+    raise ValueError(f"cond_stage_config.target {section['target']} is not supported.")
+
+
+def _token_condition(fields, key: str, has_tokenizer: bool) -> dict[str, Any]:
+    """Translates the fields of BERTEmbedder: texts, or boxes as tokens."""
+    sizes = {
+        "width": fields["n_embed"],
+        "depth": fields["n_layer"],
+        "vocab_size": fields.get("vocab_size", 30522),
+    }
+    length = fields.get("max_seq_len", 77)
+    if key == "coordinates_bbox":
+        # OpenImages has 600 classes with boxes; the number only checks their labels.
+        return {
+            "kind": "layout",
+            "num_classes": 600,
+            "max_objects": (length - 2) // 3,
+            **sizes,
+        }
+    has_tokenizer = has_tokenizer and fields.get("use_tokenizer", True)
+    # "bert" needs its vocab.txt: set condition.vocab to use texts.
+    tokenizer = "bert" if has_tokenizer else "bytes"
+    return {"kind": "text", "tokenizer": tokenizer, "length": length, **sizes}

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our parameters to diffusers folders."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from ldm_jax.interop import diffusers_config as configs
+from ldm_jax.interop.diffusers import OURS, TEXT_KINDS, form_of
+from ldm_jax.interop.files import write_safetensors
+from ldm_jax.interop.layouts import export_flat
+from ldm_jax.interop.networks import make_unet, network_rows, token_transformer
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.clip import ClipText
+from ldm_jax.types import PyTree
+
+
+def export_diffusers(
+    folder, spec: Mapping[str, Any], params: PyTree, image_size: int = 256
+) -> None:
+    """Writes a diffusers pipeline folder: configs, weights and scheduler.
+
+    What diffusers has no class for, such as a class embedding, is written beside, in
+    conditioner/, under its CompVis names.
+
+    Args:
+      folder: made if it is missing.
+      spec: see `networks`.
+      params: {"autoencoder", "unet", "conditioner"}, as many as the model has.
+      image_size: side of the images the model was trained on, in pixels.
+
+    Raises:
+      CannotExpress: diffusers has no class that computes what the model does; nothing
+        has been written then.
+    """
+    folder = pathlib.Path(folder)
+    autoencoder = Autoencoder(**spec["autoencoder"])
+    f, tensors = autoencoder.f, {}
+    for network, rows in network_rows(spec).items():
+        flat = traverse_util.flatten_dict(params[network], sep="/")
+        tensors[network] = export_flat(flat, rows, form_of(spec, network))
+    models = {}  # folder -> (config, tensors)
+    if "autoencoder" in tensors:
+        config = configs.autoencoder_config(
+            autoencoder, spec["latent_scale"], image_size
+        )
+        models["vqvae"] = config, tensors["autoencoder"]
+    if "unet" not in tensors:
+        _write_model(folder, *models["vqvae"])
+        return
+    models["unet"] = (
+        configs.unet_config(make_unet(spec), image_size // f),
+        tensors["unet"],
+    )
+    scheduler = configs.scheduler_config(spec["schedule"], spec["prediction"])
+    kind = spec["condition"]["kind"]
+    if kind in TEXT_KINDS:
+        model = token_transformer(spec["condition"])
+        config = configs.token_transformer_config(model)
+        if isinstance(model, ClipText):
+            models["text_encoder"] = config, tensors["conditioner"]
+            models["vae"] = models.pop("vqvae")
+        else:
+            # The output layer that the class declares and the pipeline never uses.
+            logits = np.zeros((model.vocab_size, model.width), np.float32)
+            unused = {"to_logits.weight": logits, "to_logits.bias": logits[:, 0]}
+            models["bert"] = config, tensors["conditioner"] | unused
+    if kind not in ("none", "text", "superres"):
+        config = {"_class_name": OURS, **spec["condition"]}
+        models["conditioner"] = config, tensors.get("conditioner", {})
+    if kind == "layout":
+        models["conditioner"] = models["conditioner"][0], {}
+    for name, (config, its_tensors) in models.items():
+        _write_model(folder / name, config, its_tensors)
+    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    index = _model_index(spec, models)
+    if index is not None:
+        _write_json(folder / "model_index.json", index)
+
+
+def _model_index(spec, folders) -> dict[str, Any] | None:
+    """Describes the pipeline that runs the model; None where diffusers has none."""
+    kind = spec["condition"]["kind"]
+    pipelines = {
+        "none": "LDMPipeline" if "vqvae" in folders else "DDIMPipeline",
+        "text": "LDMTextToImagePipeline",
+        "superres": "LDMSuperResolutionPipeline",
+    }
+    if kind not in pipelines or (kind == "none" and make_unet(spec).context_dim):
+        return None
+    is_clip = "text_encoder" in folders
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusionPipeline" if is_clip else pipelines[kind],
+        "_diffusers_version": configs.VERSION,
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    }
+    for name in ("vqvae", "vae", "unet"):
+        if name in folders:
+            index[name] = ["diffusers", folders[name][0]["_class_name"]]
+    # Tokenizers are files of others: from_pretrained(folder, tokenizer=...).
+    if is_clip:
+        index["text_encoder"] = ["transformers", "CLIPTextModel"]
+        index["tokenizer"] = ["transformers", "CLIPTokenizer"]
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+    elif kind == "text":
+        index["bert"] = ["latent_diffusion", "LDMBertModel"]
+        index["tokenizer"] = ["transformers", "BertTokenizer"]
+    return index
+
+
+def _write_model(folder: pathlib.Path, config, tensors) -> None:
+    is_theirs = "_diffusers_version" in config
+    name = "diffusion_pytorch_model" if is_theirs else "model"
+    if tensors:
+        write_safetensors(folder / f"{name}.safetensors", tensors)
+    _write_json(folder / "config.json", config)
+
+
+def _write_json(path: pathlib.Path, value) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
