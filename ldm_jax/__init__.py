@@ -1,2 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latent diffusion models in JAX (Rombach et al. 2022)."""
+"""Latent diffusion models in JAX (Rombach et al. 2022).
+
+    model, params = ldm_jax.load(directory)
+    z_0 = ldm_jax.sample(model, params, cond, z_T=z_T, guidance_scale=3.0, null=null)
+
+The rooms (`models`, `diffusion`, `tasks`, `data`, `training`, `metrics`, `interop`) are
+imported by name when needed; CONTRIBUTING.md has the map.
+"""
+
+__all__ = ["load", "sample"]
+
+
+def __getattr__(name):
+    # Imported on first use: `ldm-jax --help` should not wait for JAX.
+    if name == "load":
+        from ldm_jax.experiment import load
+
+        return load
+    if name == "sample":
+        from ldm_jax.tasks.generate import sample
+
+        return sample
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

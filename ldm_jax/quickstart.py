@@ -9,10 +9,13 @@ import pathlib
 
 import numpy as np
 
-from ldm_jax import experiment, jobs
+from ldm_jax import experiment
 from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms import ImageTransform
+from ldm_jax.jobs.encode import reconstruct, write_latents
+from ldm_jax.jobs.sample import sample_images
+from ldm_jax.jobs.train import train
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
 from ldm_jax.tasks import pictures
 from ldm_jax.tasks.generate import Sampling
@@ -52,14 +55,14 @@ def run(config, workdir: str) -> dict[str, float]:
         config.diffusion.latents.directory = latents_dir
 
     _say(1, "train the first stage: images -> latents -> images")
-    jobs.train(config.first_stage, stage_dir)
-    psnr = jobs.reconstruct(
+    train(config.first_stage, stage_dir)
+    psnr = reconstruct(
         stage_dir, root / "reconstructions.png", split=config.first_stage.held_out
     )
     _say(2, "encode the training images into a data set of latents")
-    jobs.write_latents(stage_dir, latents_dir, **config.latents)
+    write_latents(stage_dir, latents_dir, **config.latents)
     _say(3, "train the denoiser on the latents")
-    jobs.train(config.diffusion, diffusion_dir)
+    train(config.diffusion, diffusion_dir)
     _say(4, "sample every class and look")
     images, labels = _sample(config, diffusion_dir)
     _write_pictures(root, images, labels)
@@ -80,7 +83,7 @@ def _sample(config, diffusion_dir):
     num_classes = config.diffusion.condition.num_classes
     labels = np.repeat(np.arange(num_classes), config.judge.samples_per_class)
     model, params = experiment.load(diffusion_dir)
-    images = jobs.sample_images(
+    images = sample_images(
         model,
         params,
         {"label": labels.astype(np.int32)},
@@ -163,9 +166,10 @@ A nearest-neighbour classifier of real digits names {classifier_accuracy_samples
 of the samples as the
 class asked for ({classifier_accuracy_held_out:.1%} of held-out real digits).
 Distance to the nearest training image (root mean square, of a range of 2):
-  samples {nearest_distance_samples:.3f}, the closest {nearest_distance_samples_least:.3f}; \
-held-out real digits {nearest_distance_held_out:.3f}.
-  Samples about as far as held-out digits are no copies.
+  samples                {nearest_distance_samples:.3f}, the closest \
+{nearest_distance_samples_least:.3f}
+  held-out real digits   {nearest_distance_held_out:.3f}
+Samples about as far as held-out digits are no copies.
 
 {root}/samples.png            ten samples of every class
 {root}/reconstructions.png    held-out digits beside their reconstructions

@@ -31,7 +31,7 @@ MAY_IMPORT = {
         "interop",
     },
 }
-TOP = {"cli", "quickstart", "bench", "__init__"}  # may import everything below
+TOP = {"cli", "jobs", "quickstart", "bench", "__init__"}  # import all below
 
 
 def room_of(path: pathlib.Path) -> str:

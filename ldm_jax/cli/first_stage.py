@@ -55,9 +55,9 @@ def _add(commands, name, run, summary, details="") -> argparse.ArgumentParser:
 
 
 def _latents(args, overrides) -> None:
-    from ldm_jax import jobs
+    from ldm_jax.jobs.encode import write_latents
 
-    jobs.write_latents(
+    write_latents(
         args.model,
         args.out,
         images=args.images,
@@ -69,9 +69,9 @@ def _latents(args, overrides) -> None:
 
 
 def _reconstruct(args, overrides) -> None:
-    from ldm_jax import jobs
+    from ldm_jax.jobs.encode import reconstruct
 
-    psnr = jobs.reconstruct(
+    psnr = reconstruct(
         args.model, args.out, images=args.images, split=args.split, num=args.num
     )
     print(f"PSNR {psnr:.2f} dB; pictures in {args.out}")

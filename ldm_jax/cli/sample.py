@@ -1,7 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax sample`."""
 
+import argparse
+import dataclasses
+
+# Flag -> what a condition's `from_user` calls it; the model's kind decides which serve.
+CONDITION_FLAGS = {
+    "label": ("labels", "classes by number or name, comma-separated (class)"),
+    "prompt": ("prompts", "a text, or a .txt file with one per line (text)"),
+    "boxes": ("boxes", "JSON file of boxes (layout)"),
+    "segmentation": ("maps", "PNG file of class indices (semantic)"),
+    "low-res": ("images", "small image to enlarge (superres)"),
+    "image": ("images", "image with a hole (inpaint)"),
+    "mask": ("masks", "PNG file, white where the hole is (inpaint)"),
+}
+EPILOG = """
+examples:
+  ldm-jax sample --model runs/quickstart/diffusion --out threes --label 3 --num 16
+  ldm-jax sample --model DIR --out all --label 0,1,2,3,4,5,6,7,8,9 --num 50000 --npz
+  ldm-jax sample --model DIR --out varied --start photo.png --strength 0.5
+
+Image i has seed SEED + i and the i-th condition, in turn; it does not depend on the
+batch size or the devices. Stopped and run again, the command makes what is missing.
+"""
 
 
 def add(commands) -> None:
     """Adds the command that samples images."""
+    command = commands.add_parser(
+        "sample",
+        help="Sample images from a latent diffusion model.",
+        description="Sample images from a latent diffusion model.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_run)
+    command.add_argument("--model", required=True, help="directory of the model")
+    command.add_argument("--out", required=True, help="directory of the images")
+    command.add_argument("--num", type=int, help="images; default: one a condition")
+    command.add_argument("--seed", type=int, default=0, help="of image 0; default: 0")
+    command.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    command.add_argument("--size", type=_size, help="HEIGHTxWIDTH; default: as trained")
+    command.add_argument("--raw", action="store_true", help="parameters, not their EMA")
+    command.add_argument("--npz", action="store_true", help="write samples.npz too")
+    condition = command.add_argument_group("condition (as the model was trained)")
+    for flag, (_, text) in CONDITION_FLAGS.items():
+        condition.add_argument(f"--{flag}", help=text)
+    _add_sampler(command.add_argument_group("sampler (default: the model's config)"))
+    given = command.add_argument_group("images given")
+    given.add_argument("--start", help="image to vary; see --strength")
+    given.add_argument("--known", help="image of which a region is kept")
+    given.add_argument("--known-mask", help="PNG file, white where --known is kept")
+
+
+def _add_sampler(group) -> None:
+    """Adds a flag for every field of `tasks.generate.Sampling`."""
+    group.add_argument(
+        "--sampler", help="ddim, ddpm, plms, dpm_solver, unipc, heun ..."
+    )
+    group.add_argument("--num-steps", type=int)
+    group.add_argument("--grid", help='"original" or "even" steps')
+    group.add_argument("--eta", type=float, help="DDIM's noise, 0 to 1")
+    group.add_argument("--variance", type=float, help="DDPM's, 0 to 1")
+    group.add_argument("--temperature", type=float, help="factor of the noise added")
+    group.add_argument("--guidance-scale", type=float, help="1 is off")
+    group.add_argument("--guidance-rescale", type=float, help="0 to 1")
+    group.add_argument("--guidance-interval", type=_interval, help="FIRST,LAST step t")
+    group.add_argument("--clip", type=float, help="bound of x0, for models of pixels")
+    group.add_argument("--threshold", type=float, help="percentile, e.g. 0.995")
+    group.add_argument("--snap-to-codebook", action="store_true", default=None)
+    group.add_argument("--strength", type=float, help="how much of --start changes")
+    group.add_argument("--tile", type=int, help="side of tiles, in latents")
+    group.add_argument("--overlap", type=int, help="of tiles, in latents")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
+
+
+def _interval(text: str) -> tuple[int, int]:
+    first, last = text.split(",")
+    return int(first), int(last)
+
+
+def _run(args, overrides) -> None:
+    from ldm_jax.jobs import sample
+    from ldm_jax.tasks.generate import Sampling
+
+    flags = vars(args)
+    names = [field.name for field in dataclasses.fields(Sampling)]
+    said = {
+        name: flags[flag.replace("-", "_")]
+        for flag, (name, _) in CONDITION_FLAGS.items()
+        if flags[flag.replace("-", "_")] is not None
+    }
+    given = dict(start=args.start, known=args.known, mask=args.known_mask)
+    sample.sample(
+        args.model,
+        args.out,
+        said,
+        {name: flags[name] for name in names if flags[name] is not None},
+        num=args.num,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        image_size=args.size,
+        which="raw" if args.raw else "ema",
+        images={name: path for name, path in given.items() if path is not None},
+        write_npz=args.npz,
+    )
+    print(f"images and grid.png in {args.out}")

@@ -60,6 +60,7 @@ def _quickstart(args, overrides) -> None:
 
 
 def _train(args, overrides) -> None:
-    from ldm_jax import experiment, jobs
+    from ldm_jax import experiment
+    from ldm_jax.jobs.train import train
 
-    jobs.train(experiment.load_config(args.config, overrides), args.workdir)
+    train(experiment.load_config(args.config, overrides), args.workdir)

@@ -208,7 +208,7 @@ def superres_condition() -> Conditioner:
             concat=batch["low_res"]
         ),
         null_fields=lambda batch: {"low_res": jnp.zeros_like(batch["low_res"])},
-        from_user=user_inputs.images,
+        from_user=lambda images: user_inputs.images(images),
     )
 
 

@@ -4,15 +4,17 @@
 import dataclasses
 import functools
 import inspect
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.diffusion import guidance, process
+from ldm_jax.diffusion import constraints, guidance, process, tiles
 from ldm_jax.diffusion.samplers import SAMPLERS, base
 from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.tasks.model import LatentDiffusion
-from ldm_jax.types import Array, Batch, Conditioning
+from ldm_jax.types import Array, Batch, Conditioning, Denoiser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +27,17 @@ class Sampling:
       grid: "original" or "even", see `make_timesteps`.
       eta: for DDIM, in [0, 1]: 0 adds no noise, 1 as much as DDPM; None where the
         sampler has no such choice.
+      variance: for DDPM, between its two choices of variance; None leaves it.
       temperature: factor of the noise a sampler adds; None leaves it.
       guidance_scale: 1 is off; papers that write w mean scale - 1.
       guidance_rescale: in [0, 1], see `classifier_free`.
       guidance_interval: (first, last) t that is guided; None guides all.
+      clip: bound of x0_hat, for models of pixels; None does not clip.
+      threshold: percentile of dynamic thresholding, see `threshold_x0`; None is off.
+      snap_to_codebook: whether x0_hat is replaced by its nearest codes (VQ).
+      strength: share of the steps to run where there is an image to start from.
+      tile, overlap: side and least overlap of the tiles, in latents, in which the
+        denoiser and the decoder see a latent larger than trained; None sees it whole.
 
     Raises:
       ValueError: an unknown sampler, or an option that the sampler does not have.
@@ -38,10 +47,17 @@ class Sampling:
     num_steps: int = 50
     grid: str = "original"
     eta: float | None = None
+    variance: float | None = None
     temperature: float | None = None
     guidance_scale: float = 1.0
     guidance_rescale: float = 0.0
     guidance_interval: tuple[int, int] | None = None
+    clip: float | None = None
+    threshold: float | None = None
+    snap_to_codebook: bool = False
+    strength: float = 1.0
+    tile: int | None = None
+    overlap: int = 0
 
     def __post_init__(self):
         if self.sampler not in SAMPLERS:
@@ -56,11 +72,31 @@ class Sampling:
                 f'the sampler "{self.sampler}" has no {", ".join(refused)}; leave it '
                 "out, or choose another sampler."
             )
+        if self.clip is not None and self.threshold is not None:
+            raise ValueError(
+                f"clip={self.clip} and threshold={self.threshold} both bound x0_hat; "
+                "choose one."
+            )
 
     def sampler_options(self) -> dict[str, float]:
         """Returns the options that were given to the sampler's maker."""
-        options = dict(eta=self.eta, temperature=self.temperature)
+        names = ("eta", "variance", "temperature")
+        options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
+
+
+class Given(NamedTuple):
+    """Images that sampling starts from or keeps; latents, absent entries None.
+
+    Attributes:
+      start: [B, h, w, c] z_0 of the images to vary (image-to-image).
+      known: [B, h, w, c] z_0 of images of which a region is kept.
+      mask: [B, h, w, 1] in [0, 1]; 1 keeps `known`, 0 samples.
+    """
+
+    start: Array | None = None
+    known: Array | None = None
+    mask: Array | None = None
 
 
 def sample_latents(
@@ -71,6 +107,7 @@ def sample_latents(
     z_T: Array,
     key: Array,
     sampling: Sampling,
+    given: Given = Given(),  # noqa: B008  (a constant)
 ) -> Array:
     """Carries noise to latents under a condition; pure, to be traced.
 
@@ -79,17 +116,39 @@ def sample_latents(
       params: {"unet": ...}.
       cond: B rows.
       null: shaped like `cond`; not needed at guidance_scale 1.
-      z_T: [B, h, w, c] standard normal noise.
+      z_T: [B, h, w, c] standard normal noise; not read where `given.start` is.
       key: one key or [B] keys; sample i depends on the i-th alone.
       sampling: sampler, steps and guidance.
+      given: latents to start from or to keep.
 
     Returns:
       z_0 [B, h, w, c], scaled.
     """
+    schedule = model.schedule
+    denoiser = make_denoiser(model, params, cond, null, sampling)
+    if given.known is not None:
+        denoiser = constraints.keep_known(
+            schedule, denoiser, given.known, given.mask, key
+        )
+    timesteps = make_timesteps(
+        sampling.num_steps, schedule.num_timesteps, sampling.grid
+    )
+    if given.start is not None:
+        z_T, timesteps = base.start_from_image(
+            schedule, given.start, timesteps, sampling.strength, key
+        )
+    sampler = SAMPLERS[sampling.sampler](schedule, **sampling.sampler_options())
+    return base.sample(sampler, denoiser, z_T, timesteps, key)
+
+
+def make_denoiser(model, params, cond, null, sampling: Sampling) -> Denoiser:
+    """Stacks tiles, guidance and constraints on the network: a denoiser of x0."""
 
     def predict(z_t, t, cond):
         return model.denoise(params, z_t, t, cond)
 
+    if sampling.tile:
+        predict = tiles.tiled(predict, sampling.tile, sampling.overlap)
     guided = guidance.classifier_free(
         predict,
         cond,
@@ -99,10 +158,13 @@ def sample_latents(
         interval=sampling.guidance_interval,
     )
     denoiser = process.x0_denoiser(model.schedule, guided, model.prediction)
-    num_timesteps = model.schedule.num_timesteps
-    timesteps = make_timesteps(sampling.num_steps, num_timesteps, sampling.grid)
-    sampler = SAMPLERS[sampling.sampler](model.schedule, **sampling.sampler_options())
-    return base.sample(sampler, denoiser, z_T, timesteps, key)
+    if sampling.snap_to_codebook:
+        denoiser = constraints.snap_x0(denoiser, lambda z: model.quantize(params, z))
+    if sampling.clip is not None:
+        denoiser = constraints.clip_x0(denoiser, sampling.clip)
+    if sampling.threshold is not None:
+        denoiser = constraints.threshold_x0(denoiser, sampling.threshold)
+    return denoiser
 
 
 def sample(
@@ -155,18 +217,44 @@ def make_generate(
       sampling: sampler, steps and guidance.
 
     Returns:
-      (params, y, keys [B]) -> images [B, H, W, 3], about [-1, 1]. `y` is a batch of the
-      conditioner's fields; image i depends on row i of `y` and `keys` alone.
+      (params, y, keys [B], given) -> images [B, H, W, 3], about [-1, 1]. `y` is a
+      batch of the conditioner's fields; `given` is a dict of images, empty or with
+      "start" [B, H, W, 3], or "known" [B, H, W, 3] and "mask" [B, H, W, 1], 1 where
+      `known` is kept. Image i depends on row i of each alone.
     """
 
-    def generate(params, y: Batch, keys: Array) -> Array:
+    def generate(params, y: Batch, keys: Array, images: Batch) -> Array:
         cond = model.condition(params, **y)
         null = model.null(params, **y) if sampling.guidance_scale != 1 else None
         z_T = base.initial_noise(keys, (keys.shape[0], *latent_shape))
-        z_0 = sample_latents(model, params, cond, null, z_T, keys, sampling)
-        return model.decode(params, z_0)
+        given = _given_latents(model, params, images)
+        z_0 = sample_latents(model, params, cond, null, z_T, keys, sampling, given)
+        if not sampling.tile:
+            return model.decode(params, z_0)
+        return tiles.tile_apply(
+            lambda z: model.decode(params, z),
+            z_0,
+            sampling.tile,
+            sampling.overlap,
+            scale=model.autoencoder.f,
+        )
 
     return jax.jit(generate)
+
+
+def _given_latents(model, params, images: Batch) -> Given:
+    """Encodes the given images; a latent is kept where all of its pixels are."""
+    latents = {
+        name: model.encode(params, images[name])
+        for name in ("start", "known")
+        if name in images
+    }
+    if "mask" in images:
+        f = model.autoencoder.f
+        batch, height, width, _ = images["mask"].shape
+        blocks = images["mask"].reshape(batch, height // f, f, width // f, f, 1)
+        latents["mask"] = jnp.min(blocks, axis=(2, 4))
+    return Given(**latents)
 
 
 def seed_keys(seeds) -> Array:

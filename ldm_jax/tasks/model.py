@@ -64,6 +64,21 @@ class FirstStage:
         z = jnp.asarray(z_0) / self.latent_scale
         return self.autoencoder.apply(variables, z, method="decode")
 
+    def quantize(self, params, z_0: Array) -> Array:
+        """Moves scaled z_0 [B, h, w, c] to the nearest codes (VQ).
+
+        Raises:
+          ValueError: the first stage has no codebook.
+        """
+        if self.autoencoder.bottleneck != "vq":
+            raise ValueError(
+                'codes need a first stage with bottleneck="vq": got '
+                f'"{self.autoencoder.bottleneck}"; leave snap_to_codebook out.'
+            )
+        codes = jnp.asarray(params["autoencoder"]["codebook"]["embedding"])
+        z = jnp.asarray(z_0) / self.latent_scale
+        return self.latent_scale * self.autoencoder.regularizer.to_decoder(z, codes)[0]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentDiffusion(FirstStage):

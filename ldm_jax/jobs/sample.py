@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples images from a diffusion model: PNG files, a grid, an array for metrics."""
+
+import dataclasses
+import inspect
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ldm_jax import experiment
+from ldm_jax.tasks import generate, pictures
+from ldm_jax.tasks.model import LatentDiffusion
+from ldm_jax.tasks.user_inputs import to_image, to_mask
+from ldm_jax.training import sharding
+from ldm_jax.training.hosts import fetch, is_main_process
+
+GRID = 100
+
+
+def sample(
+    model_dir: str,
+    out: str,
+    said: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    num: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    image_size: tuple[int, int] | None = None,
+    which: str = "ema",
+    images: Mapping[str, str] | None = None,
+    write_npz: bool = False,
+) -> None:
+    """Samples images into a directory; goes on where an earlier call was stopped.
+
+    Image i has seed + i and condition i modulo the number of conditions, so it is the
+    same whatever the batch size, the number of devices and what was done before.
+
+    Args:
+      model_dir: directory of a diffusion model.
+      out: gets 000000.png ..., grid.png of the first 100, settings.json.
+      said: what the user says of the condition, the arguments of its `from_user`.
+      options: fields of `Sampling` that replace those of the model's config.
+      num: images in all; None makes one for each condition.
+      seed: of image 0.
+      batch_size: images at once.
+      image_size: (height, width); None takes the size trained on.
+      which: "ema" or "raw" parameters.
+      images: paths of "start", or of "known" and "mask" (white is kept).
+      write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
+
+    Raises:
+      ValueError: the options or the condition do not fit the model, or `out` holds
+        samples made in another way.
+    """
+    config = experiment.read_config(model_dir)
+    sampling = generate.Sampling(**{**config.sampling, **options})
+    model, params = experiment.load(model_dir, which)
+    size = config.latents.image_size if image_size is None else image_size
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
+    y = _condition(model.conditioner, said)
+    num = num or max(map(len, y.values()), default=1)
+    given = _read_images(images or {}, size)
+    settings = dict(
+        model=str(model_dir),
+        which=which,
+        seed=seed,
+        image_size=list(size),
+        condition={name: _shown(value) for name, value in said.items()},
+        images=dict(images or {}),
+        sampling=json.loads(json.dumps(dataclasses.asdict(sampling))),
+    )
+    folder = pathlib.Path(out)
+    _claim(folder, settings)
+    missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
+    batches = sample_images(
+        model,
+        params,
+        {name: x[missing % len(x)] for name, x in y.items()},
+        seed + missing,
+        shape,
+        sampling,
+        batch_size,
+        {name: np.repeat(x, len(missing), axis=0) for name, x in given.items()},
+    )
+    with tqdm(
+        desc="samples", total=num, initial=num - len(missing), unit="image"
+    ) as bar:
+        done = 0
+        for batch in batches:
+            for i, image in zip(missing[done:], batch, strict=False):
+                if is_main_process():
+                    about = {**settings, "index": i, "seed": seed + i}
+                    pictures.save_png(_file(folder, i), image, about)
+            done += len(batch)
+            bar.update(len(batch))
+    if is_main_process():
+        _write_sheets(folder, num, write_npz)
+
+
+def _condition(conditioner, said: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Reads what the user says of the condition; refuses what the kind does not know."""
+    wanted = list(inspect.signature(conditioner.from_user).parameters)
+    if sorted(said) != sorted(wanted):
+        raise ValueError(
+            f'a model with the "{conditioner.kind}" condition is told '
+            f"{' and '.join(wanted) or 'nothing'}: got {', '.join(said) or 'nothing'}; "
+            "see the flags of ldm-jax sample --help."
+        )
+    return conditioner.from_user(**said)
+
+
+def _file(folder: pathlib.Path, index: int) -> pathlib.Path:
+    return folder / f"{index:06d}.png"
+
+
+def _shown(value) -> Any:
+    return value if isinstance(value, (str, int, float)) else str(value)
+
+
+def _claim(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Notes the settings in a new directory; refuses one made with others."""
+    path = folder / "settings.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        differing = sorted(
+            name for name in settings if found.get(name) != settings[name]
+        )
+        if differing:
+            raise ValueError(
+                f"{folder} holds samples made with other settings "
+                f"({', '.join(differing)}); use another --out, or delete it."
+            )
+    elif is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _read_images(paths: Mapping[str, str], size) -> dict[str, np.ndarray]:
+    """Reads the given images: [1, H, W, 3] in [-1, 1], the mask [1, H, W, 1]."""
+    if ("known" in paths) != ("mask" in paths):
+        raise ValueError(
+            "a known image and its mask go together: give both --known and "
+            "--known-mask, or neither."
+        )
+    readers = dict(start=to_image, known=to_image, mask=to_mask)
+    images = {name: readers[name](path)[None] for name, path in paths.items()}
+    for name, image in images.items():
+        if image.shape[1:3] != size:
+            raise ValueError(
+                f"the {name} image {paths[name]} must be as large as the samples, "
+                f"{size[0]}x{size[1]}: got {image.shape[1]}x{image.shape[2]}; resize "
+                "it, or give --size."
+            )
+    return images
+
+
+def _write_sheets(folder: pathlib.Path, num: int, write_npz: bool) -> None:
+    """Writes grid.png of the first images, and samples.npz of all."""
+    shown = np.stack([_read(folder, i) for i in range(min(num, GRID))])
+    pictures.save_png(
+        folder / "grid.png", pictures.grid(shown, int(np.ceil(len(shown) ** 0.5)))
+    )
+    if write_npz:
+        images = np.stack([_read(folder, i) for i in range(num)])
+        np.savez(folder / "samples.npz", images)
+
+
+def _read(folder: pathlib.Path, index: int) -> np.ndarray:
+    with Image.open(_file(folder, index)) as image:
+        return np.asarray(image)
+
+
+def sample_images(
+    model: LatentDiffusion,
+    params,
+    y: dict[str, np.ndarray],
+    seeds: np.ndarray,
+    latent_shape: tuple[int, int, int],
+    sampling: generate.Sampling,
+    batch_size: int = 64,
+    images: dict[str, np.ndarray] | None = None,
+) -> Iterator[np.ndarray]:
+    """Samples one image per row of a condition, batch by batch.
+
+    Args:
+      model, params: from `experiment.load`.
+      y: the conditioner's fields, [N, ...] each.
+      seeds: [N] whole numbers; image i depends on its seed and condition alone.
+      latent_shape: (h, w, c).
+      sampling: sampler, steps and guidance.
+      images: images to start from or to keep, [N, ...] each, see `make_generate`.
+      batch_size: images at once; rounded up to a multiple of the devices.
+
+    Yields:
+      [B, H, W, 3] uint8; the last one may be shorter.
+    """
+    mesh = sharding.make_mesh()
+    on_mesh = sharding.batch_sharding(mesh)
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    draw = generate.make_generate(model, latent_shape, sampling)
+    placed = sharding.place(params, mesh)
+    for low in range(0, len(seeds), batch_size):
+        valid = min(batch_size, len(seeds) - low)
+        # The last batch is filled up with its first row: one shape, one compilation.
+        rows = low + np.where(np.arange(batch_size) < valid, np.arange(batch_size), 0)
+        part, given = (
+            {name: jax.device_put(x[rows], on_mesh) for name, x in fields.items()}
+            for fields in (y, images or {})
+        )
+        keys = jax.device_put(generate.seed_keys(seeds[rows]), on_mesh)
+        yield pictures.to_uint8(fetch(draw(placed, part, keys, given)))[:valid]
