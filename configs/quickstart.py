@@ -25,18 +25,18 @@ def first_stage() -> ConfigDict:
     config.images.dataset = "digits"
     config.transform.image_size = IMAGE_SIZE
     config.held_out = "test"
-    config.batch_size = 64
+    config.batch_size = 32
     config.autoencoder = dict(
         bottleneck="kl",
         latent_channels=4,
         channels=32,
-        channel_mult=(1, 2),
+        channel_mult=(1, 1),
         num_res_blocks=1,
     )
     config.objective = dict(pixel_loss="l1", perceptual=None)
     config.optimizer = dict(name="adam", learning_rate=1e-3)
-    config.train.update(num_steps=1_000, report_every=20, checkpoint_every=100)
-    config.train.evaluate_every = 500
+    config.train.update(num_steps=500, report_every=20, checkpoint_every=100)
+    config.train.evaluate_every = 250
     return config
 
 
@@ -44,11 +44,11 @@ def diffusion() -> ConfigDict:
     """Trains the class-conditional denoiser on the latents of `first_stage`."""
     config = common.latent_diffusion()
     config.latents.image_size = IMAGE_SIZE
-    config.batch_size = 128
+    config.batch_size = 64
     config.autoencoder = first_stage().autoencoder
     config.condition = dict(kind="class", num_classes=NUM_CLASSES, width=CONTEXT_DIM)
     config.unet = dict(
-        channels=64,
+        channels=32,
         channel_mult=(1, 2),
         num_res_blocks=1,
         attention_levels=(1,),
@@ -57,9 +57,9 @@ def diffusion() -> ConfigDict:
         context_dim=CONTEXT_DIM,
     )
     config.objective.drop_probability = 0.1
-    config.optimizer.learning_rate = 5e-4
-    config.train.update(num_steps=2_000, report_every=20, checkpoint_every=100)
-    config.train.update(evaluate_every=1_000, max_ema_decay=0.999)
+    config.optimizer.learning_rate = 1e-3
+    config.train.update(num_steps=1_200, report_every=20, checkpoint_every=100)
+    config.train.update(evaluate_every=600, max_ema_decay=0.999)
     config.sampling.update(num_steps=50, guidance_scale=2.0)
     return config
 

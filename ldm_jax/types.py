@@ -54,4 +54,4 @@ class Task(NamedTuple):
 
     init: Callable[[Array, Mapping[str, Any]], tuple[PyTree, PyTree]]
     loss: Callable[..., tuple[Array, tuple[dict[str, Array], PyTree]]]
-    frozen: PyTree = {}
+    frozen: PyTree = ()

@@ -100,6 +100,12 @@ class TfdsSource:
                 f'unknown split "{split}" of {builder.name}; one of: '
                 f"{', '.join(info.splits)}."
             )
+        missing = [file for file in info.splits[whole].filepaths if not file.exists()]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} shards of {builder.name} are not there, the first is "
+                f"{missing[0]}. Copy them again, or delete the set and prepare it anew."
+            )
         if not isinstance(features["image"], tfds.features.Image):
             raise ValueError(
                 f"the feature image of {builder.name} must be a tfds.features.Image: "

@@ -60,7 +60,7 @@ def sample(
         samples made in another way.
     """
     config = experiment.read_config(model_dir)
-    sampling = generate.Sampling(**{**config.sampling, **options})
+    sampling = _sampling(config.sampling, options)
     model, params = experiment.load(model_dir, which)
     size = config.latents.image_size if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else tuple(size)
@@ -105,8 +105,16 @@ def sample(
         _write_sheets(folder, num, write_npz)
 
 
+def _sampling(defaults, options: Mapping[str, Any]) -> generate.Sampling:
+    """Replaces defaults by options; eta and the like go with their sampler."""
+    kept = dict(defaults)
+    if options.get("sampler", kept.get("sampler")) != kept.get("sampler"):
+        kept = {k: v for k, v in kept.items() if k not in generate.SAMPLER_OPTIONS}
+    return generate.Sampling(**{**kept, **options})
+
+
 def _condition(conditioner, said: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Reads what the user says of the condition; refuses what the kind does not know."""
+    """Reads what the user says of the condition; refuses what its kind lacks."""
     wanted = list(inspect.signature(conditioner.from_user).parameters)
     if sorted(said) != sorted(wanted):
         raise ValueError(

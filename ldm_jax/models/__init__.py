@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Declares every parameter of the package; knows no mesh, no noise schedule and no dataset."""
+"""Declares every parameter; knows no mesh, no noise schedule and no dataset."""

@@ -16,6 +16,9 @@ from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.types import Array, Batch, Conditioning, Denoiser
 
+# Fields of Sampling that are options of the sampler's own maker.
+SAMPLER_OPTIONS = ("eta", "variance", "temperature")
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -80,8 +83,7 @@ class Sampling:
 
     def sampler_options(self) -> dict[str, float]:
         """Returns the options that were given to the sampler's maker."""
-        names = ("eta", "variance", "temperature")
-        options = {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in SAMPLER_OPTIONS}
         return {name: value for name, value in options.items() if value is not None}
 
 

@@ -133,6 +133,8 @@ class StopSignal:
         if signum == self._signum == signal.SIGINT:  # asked twice: leave at once
             raise KeyboardInterrupt
         self._signum = signum
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nasked to stop: saves after this step\n")
 
     def requested(self, step: int) -> int | None:
         """Returns the signal that asked all processes to stop after `step`, or None."""

@@ -172,7 +172,7 @@ def train(
             if is_last or signum or due.now(step):
                 data = {"batches": batches.state(step), "report": report.state()}
                 checkpointer.save(state, data, scalars)
-            if signum and not is_last:
+            if signum:
                 checkpointer.wait()
                 report.say(f"stopped and saved at step {step}; run it again to go on")
                 raise Interrupted(step, signum)

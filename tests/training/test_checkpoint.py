@@ -223,3 +223,16 @@ def test_a_directory_that_cannot_be_written_fails_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         Checkpointer(tmp_path / "file")
+
+
+def test_a_checkpoint_that_cannot_be_written_says_where_and_how_much_is_free(
+    tmp_path, made, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError("No space left on device\nand a long traceback")
+
+    with Checkpointer(tmp_path) as checkpointer:
+        monkeypatch.setattr(checkpointer._manager, "save", full)
+        with pytest.raises(OSError, match=f"{tmp_path} .*GiB free.*No space left") as e:
+            checkpointer.save(made[1], {})
+    assert len(str(e.value).splitlines()) == 1

@@ -26,7 +26,16 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# Each compiles three functions of its UNet: two models by default, all on demand.
+@pytest.fixture(
+    scope="module",
+    params=[
+        "celeba256",
+        "cin256",
+        pytest.param("text2img256", marks=pytest.mark.slow),
+        pytest.param("lsun_churches256", marks=pytest.mark.slow),
+    ],
+)
 def model(request):
     """(name, arrays, predict(z_t, t, cond) compiled, cond, null)."""
     arrays, record = golden.load(f"tiny-{request.param}")
