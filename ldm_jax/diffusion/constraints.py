@@ -84,8 +84,8 @@ def keep_known(
         x0_hat' = mask * z_known + (1 - mask) * x0_hat
 
     Samplers work element by element, so the known region follows the forward process
-    from z_known under its own noise, and ends at z_known to the last bit when the grid
-    ends at clean. The mask is 1 where z_known is KEPT, 0 where it is sampled (as in
+    from z_known under its own noise, and ends at z_known when the grid ends at clean
+    (PLMS, which extrapolates, ends near it). The mask is 1 where z_known is KEPT, 0 where it is sampled (as in
     CompVis' samplers; the input mask of its inpainting model is the other way round).
 
     Args:
