@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a first stage or a diffusion model from its config."""
 
+import dataclasses
+
 import numpy as np
 from etils import epath
 
@@ -12,6 +14,7 @@ from ldm_jax.data.transforms import ImageTransform
 from ldm_jax.jobs.encode import reconstruct_all
 from ldm_jax.jobs.sample import sample_images
 from ldm_jax.tasks import generate, pictures
+from ldm_jax.tasks.conditioner import Conditioner
 from ldm_jax.tasks.first_stage import first_stage
 from ldm_jax.tasks.latent_diffusion import Objective, latent_diffusion
 from ldm_jax.training import sharding
@@ -80,12 +83,14 @@ def _train_diffusion(config, workdir):
     stage = _keep_first_stage(config, stats, workdir)
     mesh = sharding.make_mesh(**config.mesh)
     on_mesh = sharding.batch_sharding(mesh)
-    transform = latent_source.LatentTransform(flip=config.latents.flip)
+    transform = ConditionTransform(
+        latent_source.LatentTransform(flip=config.latents.flip), model.conditioner
+    )
     batches = make_batches(
         source, transform, config.batch_size, on_mesh, seed=config.seed
     )
     return run_loop(
-        latent_diffusion(model, Objective(**config.objective)),
+        latent_diffusion(model, Objective(**config.objective), stage),
         batches,
         make_optimizer(**config.optimizer),
         workdir,
@@ -96,6 +101,23 @@ def _train_diffusion(config, workdir):
         label="diffusion",
         **config.train,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditionTransform:
+    """Makes what the condition reads of a record's raw fields, then the example."""
+
+    transform: latent_source.LatentTransform
+    conditioner: Conditioner
+
+    @property
+    def description(self):
+        """What is done, as JSON."""
+        return {**self.transform.description, "condition": self.conditioner.kind}
+
+    def __call__(self, record, rng):
+        """(record, rng) -> dict of arrays."""
+        return self.transform(self.conditioner.prepare(record), rng)
 
 
 def _keep_first_stage(config, stats, workdir):

@@ -29,6 +29,7 @@ class Conditioner:
       module: the network that encodes it, trained with the denoiser; None if nothing
         is learned.
       module_input: the field that the module encodes.
+      reads_frozen: networks whose parameters it reads and never trains.
       encode_fields: (apply, batch, frozen) -> Conditioning, where `apply` runs the
         module on its input.
       null_fields: (batch) -> the fields, saying nothing; None where the model has no
@@ -42,6 +43,7 @@ class Conditioner:
     fields: tuple[str, ...] = ()
     module: nn.Module | None = None
     module_input: str | None = None
+    reads_frozen: tuple[str, ...] = ()
     encode_fields: Callable[..., Conditioning] = lambda apply, batch, frozen: (
         Conditioning()
     )
@@ -146,6 +148,9 @@ def join(parts: Mapping[str, Conditioner]) -> Conditioner:
     return Hybrid(
         kind="hybrid",
         fields=tuple(fields),
+        reads_frozen=tuple(
+            sorted({name for part in parts.values() for name in part.reads_frozen})
+        ),
         null_fields=_join_nulls(parts),
         prepare=lambda record: _fold(parts, record),
         from_user=lambda **said: _fold_user(parts, said),

@@ -110,6 +110,7 @@ def text_condition(
         "text",
         None if is_frozen else network,
         encode,
+        reads_frozen=("conditioner",) if is_frozen else (),
         null_tokens=words.encode([""])[0],
         prepare=lambda record: add_caption(record, words),
         from_user=lambda prompts: user_inputs.prompts(prompts, words),
@@ -146,7 +147,9 @@ def layout_condition(
     )
 
 
-def token_condition(kind, network, encode, null_tokens, prepare, from_user):
+def token_condition(
+    kind, network, encode, null_tokens, prepare, from_user, reads_frozen=()
+):
     """Makes a conditioner whose field is rows of token ids."""
 
     def null(batch):
@@ -158,6 +161,7 @@ def token_condition(kind, network, encode, null_tokens, prepare, from_user):
         fields=("tokens",),
         module=network,
         module_input="tokens",
+        reads_frozen=reads_frozen,
         encode_fields=encode,
         null_fields=null,
         prepare=prepare,
@@ -249,6 +253,7 @@ def inpaint_condition(
     return Conditioner(
         kind="inpaint",
         fields=("image", "mask"),
+        reads_frozen=("autoencoder",),
         encode_fields=encode,
         null_fields=lambda batch: {"mask": jnp.ones_like(batch["mask"])},
         from_user=lambda images, masks: user_inputs.holes(images, masks, network.f),

@@ -129,4 +129,5 @@ def latent_diffusion(model: LatentDiffusion, objective: Objective, frozen=None) 
         bins = weighting.loss_by_bin(errors, t, schedule.num_timesteps)
         return total, (metrics | bins, {})
 
-    return Task(init, loss, {} if frozen is None else frozen)
+    reads = model.conditioner.reads_frozen
+    return Task(init, loss, {name: frozen[name] for name in reads})
