@@ -85,8 +85,9 @@ def keep_known(
 
     Samplers work element by element, so the known region follows the forward process
     from z_known under its own noise, and ends at z_known when the grid ends at clean
-    (PLMS, which extrapolates, ends near it). The mask is 1 where z_known is KEPT, 0 where it is sampled (as in
-    CompVis' samplers; the input mask of its inpainting model is the other way round).
+    (PLMS, which extrapolates, ends near it). The mask is 1 where z_known is KEPT, 0
+    where it is sampled (as in CompVis' samplers; its inpainting model takes the mask
+    the other way round).
 
     Args:
       schedule: NoiseSchedule of T steps.
