@@ -110,25 +110,34 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
             f"no config file {file} (from {pathlib.Path.cwd()}); run from a clone of "
             "the project, or give --config=FILE."
         )
+    for override in overrides:
+        _check_path(_parse(path, []), override.partition("=")[0])
+    return _parse(path, overrides)
+
+
+def _parse(path: str, overrides: Sequence[str]) -> ConfigDict:
+    """Runs a config file and applies overrides whose names are right."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     arguments, sys.argv = sys.argv, ["ldm-jax", f"--config={path}", *overrides]
-    sys.path.insert(0, str(file.resolve().parent.parent))
+    root = pathlib.Path(path.partition(":")[0]).resolve().parent.parent
+    sys.path.insert(0, str(root))
     try:
         values(sys.argv)  # config_flags reads sys.argv itself, not its argument
         return values.config
-    except (AttributeError, KeyError) as error:
-        raise ValueError(_explain(error, overrides)) from error
     except (flags.Error, config_flags.config_flags.UnsupportedOperationError) as error:
         raise ValueError(str(error)) from error
     finally:
         sys.argv = arguments
-        sys.path.pop(0)
+        sys.path.remove(str(root))
 
 
-def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    detail = str(error).strip("\"'").replace("\\'", "'").replace("\n", ". ")
-    return f"no such field in the config ({' '.join(overrides)}): {detail}"
+def _check_path(config: ConfigDict, flag: str) -> None:
+    """Refuses "--config.a.b" unless the config has a.b."""
+    where = "config"
+    for name in flag.removeprefix("--config.").split("."):
+        _check_names(where, [name], config if isinstance(config, ConfigDict) else ())
+        config, where = config.get(name), f"{where}.{name}"
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -159,9 +168,9 @@ def _check_names(where: str, given, known) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f'; did you mean "{near[0]}"?' if near else ""
+            hint = f'; did you mean "{near[0]}"?' if near else "."
             raise ValueError(
-                f'{where} has no "{name}"{hint} It takes: {", ".join(sorted(known))}.'
+                f'{where} has no "{name}"{hint} It takes: {", ".join(sorted(known)) or "nothing"}.'
             )
 
 
@@ -211,7 +220,8 @@ def resolve(config, measured_scale: float, measured_shape) -> ConfigDict:
             f"{config.latents.directory} are {tuple(measured_shape)}; change the "
             "config, or write latents of that size (ldm-jax latents)."
         )
-    config = ConfigDict(config)
+    # A plain copy of one with placeholders would share them with the original.
+    config = config.copy_and_resolve_references()
     if config.latents.scale is None:
         config.latents.scale = measured_scale
     return config

@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="ldm-jax",
         description="Latent diffusion models in JAX: train a first stage, encode a "
         "data set into latents, train a denoiser on them, sample.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=18),
         epilog="Set LDM_JAX_TRACEBACK=1 to see where in the code an error was raised.",
     )
     commands = parser.add_subparsers(

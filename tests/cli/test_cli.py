@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: help pages, exit codes, one-line errors."""
+
+import pathlib
+
+import pytest
+
+from ldm_jax import cli
+
+QUICKSTART = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
+COMMANDS = ["quickstart", "train", "latents", "reconstruct", "sample", "import"]
+COMMANDS += ["export"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_page(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    page = capsys.readouterr().out
+    assert page.startswith(f"usage: ldm-jax {command}") and len(page) > 400
+
+
+def test_the_first_page_lists_every_command(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    page = capsys.readouterr().out
+    listed = [line.split()[0] for line in page.splitlines() if line[:4].isspace()]
+    assert set(COMMANDS) <= set(listed)
+
+
+def test_a_misspelt_flag_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--config=x.py", "--workdir=a", "--confg.seed=1"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --confg.seed=1" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_message_and_exit_code_two(tmp_path, capsys):
+    assert cli.main(["sample", f"--model={tmp_path}", "--out=a"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"ldm-jax sample: {tmp_path} is no model directory")
+    assert "Traceback" not in error
+
+
+def test_a_misspelt_field_is_answered_with_the_nearest(capsys):
+    argv = ["train", f"--config={QUICKSTART}:stage=diffusion", "--workdir=a"]
+    assert cli.main([*argv, "--config.train.num_stps=1"]) == 2
+    assert 'did you mean "num_steps"' in capsys.readouterr().err

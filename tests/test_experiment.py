@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configs: overrides, refusals with the way out, and models made of sections."""
+
+import json
+import pathlib
+
+import pytest
+
+from ldm_jax import experiment
+
+ROOT = pathlib.Path(__file__).parent.parent
+QUICKSTART = str(ROOT / "configs" / "quickstart.py")
+DIFFUSION = f"{QUICKSTART}:stage=diffusion"
+
+
+def test_an_override_takes_the_type_of_what_it_replaces():
+    config = experiment.load_config(
+        DIFFUSION,
+        [
+            "--config.train.num_steps=7",
+            "--config.unet.channel_mult=(1, 2, 4)",
+            "--config.latents.scale=0.5",
+            "--config.optimizer.learning_rate=1",
+        ],
+    )
+    assert config.train.num_steps == 7
+    assert config.unet.channel_mult == (1, 2, 4)
+    assert config.latents.scale == 0.5
+    assert isinstance(config.optimizer.learning_rate, float)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.train.num_stps=7", 'did you mean "num_steps"'),
+        ("--config.trian.num_steps=7", 'did you mean "train"'),
+        ("--config.train.num_steps=many", "invalid literal for int"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_a_hint(override, message):
+    with pytest.raises(ValueError, match=message):
+        experiment.load_config(DIFFUSION, [override])
+
+
+def test_a_missing_config_file_says_where_it_looked():
+    with pytest.raises(ValueError, match="no config file nowhere/x.py"):
+        experiment.load_config("nowhere/x.py")
+
+
+def test_a_wrong_config_argument_names_the_right_ones():
+    with pytest.raises(ValueError, match="one of: all, first_stage, diffusion"):
+        experiment.load_config(f"{QUICKSTART}:stage=second")
+    with pytest.raises(ValueError, match="this config takes stage=all"):
+        experiment.load_config(f"{QUICKSTART}:f=8")
+
+
+@pytest.mark.parametrize("stage", ["first_stage", "diffusion"])
+def test_the_configs_of_this_package_pass_their_own_check(stage):
+    config = experiment.load_config(f"{QUICKSTART}:stage={stage}")
+    experiment.check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "message"),
+    [
+        ("unet", "chanels", 'config.unet has no "chanels"; did you mean "channels"?'),
+        ("latents", "dir", 'config.latents has no "dir"'),
+        ("train", "evaluate_evry", 'did you mean "evaluate_every"?'),
+    ],
+)
+def test_a_misspelt_field_in_a_config_file_is_refused(section, field, message):
+    config = experiment.load_config(DIFFUSION).unlock()
+    config[section][field] = 1
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        experiment.check_config(config)
+
+
+def test_an_unknown_task_and_a_missing_section_are_refused():
+    config = experiment.load_config(DIFFUSION).unlock()
+    del config["unet"]
+    with pytest.raises(ValueError, match="lacks the sections unet"):
+        experiment.check_config(config)
+    config.task = "second_stage"
+    with pytest.raises(ValueError, match="must be one of first_stage, latent_diff"):
+        experiment.check_config(config)
+
+
+def test_latents_of_another_size_are_refused():
+    config = experiment.load_config(DIFFUSION)
+    resolved = experiment.resolve(config, 0.25, (8, 8, 4))
+    assert resolved.latents.scale == 0.25 and config.latents.scale is None
+    with pytest.raises(ValueError, match=r"make latents of \(8, 8, 4\)"):
+        experiment.resolve(config, 0.25, (16, 16, 4))
+
+
+def test_a_given_scale_is_not_replaced_by_the_measured_one():
+    config = experiment.load_config(DIFFUSION, ["--config.latents.scale=1.0"])
+    assert experiment.resolve(config, 0.25, (8, 8, 4)).latents.scale == 1.0
+
+
+def test_settings_come_back_from_json_with_their_tuples(tmp_path):
+    config = experiment.load_config(DIFFUSION, ["--config.latents.scale=2.0"])
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    read = experiment.read_config(str(tmp_path))
+    assert read.to_dict() == config.to_dict()
+    assert read.unet.channel_mult == config.unet.channel_mult == (1, 2)
+    model = experiment.make_latent_diffusion(experiment.read_config(str(tmp_path)))
+    assert model.latent_scale == 2.0
+    assert experiment.latent_shape(str(tmp_path)) == (8, 8, 4)
+
+
+def test_a_directory_without_settings_is_no_model(tmp_path):
+    with pytest.raises(ValueError, match="is no model directory"):
+        experiment.load(str(tmp_path))
