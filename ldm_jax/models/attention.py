@@ -5,6 +5,9 @@ Self- and cross-attention of every network call `attend`. Backends agree to with
 rounding of the inputs' dtype; logits and softmax are float32 in all of them.
 """
 
+import contextlib
+import contextvars
+
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +17,21 @@ from ldm_jax.types import Array
 LANES = 128
 # Widest head of cuDNN's flash kernel on compute capability 9.0 and later.
 CUDNN_MAX_WIDTH = 128
+
+_is_portable = contextvars.ContextVar("is_portable", default=False)
+
+
+@contextlib.contextmanager
+def portable():
+    """Makes every `attend` traced in this block use "xla", which runs on any device.
+
+    For programs that are traced here and run elsewhere (`jax.export`).
+    """
+    token = _is_portable.set(True)
+    try:
+        yield
+    finally:
+        _is_portable.reset(token)
 
 
 def attend(
@@ -49,6 +67,8 @@ def attend(
                 "texts it is for are short."
             )
         return attend_xla(q, k, v, is_causal=True)
+    if _is_portable.get():
+        backend = "xla"
     if backend == "auto":
         backend = choose_backend(q.shape, k.shape, q.dtype, jax.default_backend())
     if backend not in BACKENDS:

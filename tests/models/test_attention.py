@@ -2,8 +2,8 @@
 """Attention: the formula itself as oracle, and every backend against it."""
 
 import jax
-import jax.test_util
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 
@@ -90,3 +90,15 @@ def test_gradients_flow_to_queries_keys_and_values():
     q, k, v = draw(3, 4, heads=1, width=4)
     loss = lambda *x: jnp.sum(attention.attend(*x) ** 2)  # noqa: E731
     jax.test_util.check_grads(loss, (q, k, v), order=1, modes=["rev"], rtol=2e-2)
+
+
+def test_portable_programs_use_no_kernel_of_this_machine(monkeypatch):
+    """Identity: on a TPU, "auto" would take splash, which nothing else can run."""
+    q, k, v = draw(256, 256, heads=1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.delitem(attention.BACKENDS, "splash")
+    with pytest.raises(ValueError, match="splash"):
+        attention.attend(q, k, v)
+    with attention.portable():
+        out = attention.attend(q, k, v)
+    np.testing.assert_array_equal(out, attention.attend_xla(q, k, v))

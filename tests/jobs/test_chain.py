@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole chain, tiny: it runs, it resumes to the same bits, its parts fit.
+
+The model is too small and too briefly trained to draw digits; that it does when trained
+is what `ldm-jax quickstart` itself checks.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_jax import cli, experiment, quickstart
+
+CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
+TINY = [
+    "--config.first_stage.autoencoder.num_res_blocks=1",
+    "--config.first_stage.autoencoder.channel_mult=(1, 1)",
+    "--config.diffusion.autoencoder.channel_mult=(1, 1)",
+    "--config.first_stage.batch_size=16",
+    "--config.diffusion.batch_size=16",
+    "--config.first_stage.train.num_steps=12",
+    "--config.diffusion.train.num_steps=12",
+    "--config.first_stage.train.checkpoint_every=4",
+    "--config.diffusion.train.checkpoint_every=4",
+    "--config.first_stage.train.report_every=2",
+    "--config.diffusion.train.report_every=2",
+    "--config.diffusion.unet.channel_mult=(1,)",
+    "--config.diffusion.unet.attention_levels=(0,)",
+    "--config.diffusion.sampling.num_steps=5",
+    "--config.judge.samples_per_class=2",
+    "--config.judge.min_held_out_accuracy=0.0",
+    "--config.judge.min_sample_accuracy=0.0",
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A directory in which the tiny quickstart ran to its end."""
+    root = tmp_path_factory.mktemp("quickstart")
+    quickstart.run(experiment.load_config(CONFIG, TINY), str(root))
+    return root
+
+
+def test_the_chain_leaves_its_models_figures_and_pictures(finished):
+    figures = json.loads((finished / "results.json").read_text())
+    # 1-nearest-neighbour on 8x8 digits enlarged; the 1,797 digits are a known set.
+    assert figures["classifier_accuracy_held_out"] >= 0.97
+    assert 0 < figures["nearest_distance_held_out"] < 0.5
+    assert np.isfinite(list(figures.values())).all()
+    for name in ("samples.png", "reconstructions.png", "loss.png"):
+        assert Image.open(finished / name).size[0] > 100
+    for name in ("first_stage", "diffusion"):
+        rows = (finished / name / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_diffusion_directory_can_be_moved_and_sampled_from(finished, tmp_path):
+    """It holds its first stage; a sample depends on its seed and label alone."""
+    model = tmp_path / "elsewhere"
+    (finished / "diffusion").rename(model)
+    try:
+        for out, flags in (
+            ("a", ["--num=4", "--batch-size=8"]),
+            ("b", ["--num=2", "--seed=2", "--label=2,3"]),
+        ):
+            labels = [] if "--label=2,3" in flags else ["--label=0,1,2,3"]
+            argv = ["sample", f"--model={model}", f"--out={tmp_path / out}"]
+            assert cli.main([*argv, *labels, *flags, "--npz"]) == 0
+    finally:
+        model.rename(finished / "diffusion")
+    first = np.load(tmp_path / "a" / "samples.npz")["arr_0"]
+    second = np.load(tmp_path / "b" / "samples.npz")["arr_0"]
+    assert first.shape == (4, 16, 16, 3) and len(np.unique(first)) > 10
+    np.testing.assert_array_equal(first[2:], second)
+    picture = Image.open(tmp_path / "b" / "000000.png")
+    assert picture.text["ldm_jax:seed"] == "2"
+
+
+def test_sampling_goes_on_and_refuses_a_directory_of_other_samples(
+    finished, tmp_path, capsys
+):
+    argv = ["sample", f"--model={finished / 'diffusion'}", f"--out={tmp_path}"]
+    argv += ["--label=1", "--batch-size=8"]
+    assert cli.main([*argv, "--num=2"]) == 0
+    before = (tmp_path / "000000.png").stat().st_mtime_ns
+    assert cli.main([*argv, "--num=3"]) == 0
+    assert (tmp_path / "000000.png").stat().st_mtime_ns == before
+    assert (tmp_path / "000002.png").exists()
+    assert cli.main([*argv, "--num=3", "--guidance-scale=3"]) == 2
+    assert "made with other settings (sampling)" in capsys.readouterr().err
+
+
+def test_a_condition_the_model_does_not_take_is_refused(finished, tmp_path, capsys):
+    argv = ["sample", f"--model={finished / 'diffusion'}", f"--out={tmp_path}"]
+    assert cli.main([*argv, "--prompt=a dog"]) == 2
+    assert 'with the "class" condition is told labels' in capsys.readouterr().err
+    assert cli.main([*argv, "--label=11"]) == 2
+    assert "a class is in 0..9: got '11'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_latents_of_another_first_stage_are_refused(finished, tmp_path):
+    """The fingerprint in the latents is that of the first stage beside them."""
+    from ldm_jax.data.latent_source import open_latents
+    from ldm_jax.training.checkpoint import load_params
+    from ldm_jax.training.digest import fingerprint
+
+    _, stats = open_latents(finished / "latents")
+    params = load_params(str(finished / "first_stage"))
+    stats.check(fingerprint(params))
+    params["autoencoder"]["encoder"]["conv_in"]["bias"][0] += 1e-3
+    with pytest.raises(ValueError, match="were written by autoencoder"):
+        stats.check(fingerprint(params))
+
+
+def start(root):
+    command = [sys.executable, "-m", "ldm_jax.cli", "quickstart", f"--config={CONFIG}"]
+    return subprocess.Popen([*command, f"--workdir={root}", *TINY])
+
+
+def kill_when(root, process, pattern):
+    """Kills the process as soon as a file of this pattern exists."""
+    while process.poll() is None and not list(root.glob(pattern)):
+        time.sleep(0.02)
+    assert process.poll() is None, f"ended before {pattern} existed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_ends_with_the_same_numbers(tmp_path):
+    """Identity: four SIGKILLs change no bit of the losses or of the judgement."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(whole).wait() == 0
+    for pattern in (
+        "first_stage/checkpoints/4",
+        "latents/*.array_record*",
+        "diffusion/checkpoints/8",
+        "samples.png",
+    ):
+        kill_when(killed, start(killed), pattern)
+    assert start(killed).wait() == 0
+    for name in ("first_stage/metrics.jsonl", "diffusion/metrics.jsonl"):
+        assert (killed / name).read_text() == (whole / name).read_text()
+    for name in ("results.json", "samples.png"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
