@@ -122,13 +122,16 @@ def _open_model(folder: pathlib.Path, config):
         has_weights = (folder / "model.safetensors").is_file()
         return network, condition, read_weights(folder) if has_weights else {}
     weights = read_weights(folder)
-    return network, readers[network](config), Renamed(weights, _modern(weights))
+    return network, readers[network](config), Renamed(weights, _modern(weights, name))
 
 
-def _modern(weights) -> dict[str, str]:
-    """{present name of a tensor: its name in the file}."""
+def _modern(weights, class_name: str) -> dict[str, str]:
+    """{name of a tensor in our tables: its name in the file}."""
     result = {}
     for name in weights:
+        if class_name == "CLIPTextModel" and not name.startswith("text_model."):
+            result[f"text_model.{name}"] = name  # as transformers 5 saves it
+            continue
         old = _OLD_ATTENTION.fullmatch(name)
         new = f"{old[1]}{_NEW_ATTENTION[old[2]]}{old[3]}" if old else name
         result[new] = name

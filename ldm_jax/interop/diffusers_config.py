@@ -143,6 +143,8 @@ def _plain_model(model: UNet, config, widths) -> dict[str, Any]:
         # None: one head as wide as the level.
         "attention_head_dim": head_channels,
         "add_attention": True,
+        # Said outright: scale and shift would take the middle's attention its norm away.
+        "attn_norm_num_groups": 32,
     }
 
 

@@ -32,7 +32,6 @@ _UNET = _RESNET | {
     "downsample_padding": (1, 1),
     "norm_eps": (1e-5, 1e-5),
     "class_embed_type": (None, None),
-    "attn_norm_num_groups": (None, None),
     "add_attention": (True, True),
     "only_cross_attention": (False, False),
     "encoder_hid_dim": (None, None),
@@ -137,6 +136,13 @@ def unet_spec(config: Mapping[str, Any]) -> dict[str, Any]:
             f"blocks everywhere: got {sorted(types)} and {sorted(blocks)}."
         )
     spec["resblock_updown"] = resnet
+    # Without a number, scale and shift take the middle's attention its norm away.
+    default = None if spec["scale_shift_norm"] else 32
+    if (config.get("attn_norm_num_groups") or default) != 32:
+        raise ValueError(
+            "UNet2DModel.attn_norm_num_groups must be 32 where resnet_time_scale_shift "
+            f"is scale_shift: got {config.get('attn_norm_num_groups')}."
+        )
     head_channels = config.get("attention_head_dim", 8)
     heads = {"head_channels": head_channels} if head_channels else {"num_heads": 1}
     return spec | heads
