@@ -143,7 +143,7 @@ def _plain_model(model: UNet, config, widths) -> dict[str, Any]:
         # None: one head as wide as the level.
         "attention_head_dim": head_channels,
         "add_attention": True,
-        # Said outright: scale and shift would take the middle's attention its norm away.
+        # Else scale_shift takes the norm away from the middle's attention.
         "attn_norm_num_groups": 32,
     }
 

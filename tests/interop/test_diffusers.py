@@ -2,6 +2,7 @@
 """diffusers loads what we export and computes the same; what it has comes to us."""
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,15 @@ from ldm_jax.models.unet import UNet
 from ldm_jax.types import Conditioning
 from tests.interop import published
 from tests.interop.states import channels_last, load_golden, relative_error
+
+
+@pytest.fixture(autouse=True)
+def one_thread_of_torch():
+    """Its threads and XLA's would wait for each other on two cores."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
 
 LOADED = {"missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"}
 
