@@ -102,3 +102,14 @@ def test_portable_programs_use_no_kernel_of_this_machine(monkeypatch):
     with attention.portable():
         out = attention.attend(q, k, v)
     np.testing.assert_array_equal(out, attention.attend_xla(q, k, v))
+
+
+def test_causal_attention_is_attention_to_each_prefix():
+    """Oracle: query n attends to keys 0..n alone."""
+    q, k, v = draw(4, 4)
+    out = attention.attend(q, k, v, is_causal=True)
+    for n in range(4):
+        prefix = attention.attend(q[:, n : n + 1], k[:, : n + 1], v[:, : n + 1])
+        np.testing.assert_allclose(out[:, n : n + 1], prefix, atol=2e-6)
+    with pytest.raises(ValueError, match='"xla" only'):
+        attention.attend(q, k, v, "splash", is_causal=True)

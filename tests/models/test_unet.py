@@ -21,8 +21,10 @@ spec.loader.exec_module(golden)
 
 # Compiling is most of these tests' time: unoptimised, it takes 0.6 of it.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# 64 channels: with 32, GroupNorm's 32 groups are single channels, and whatever is
+# constant over a channel (biases, the added time) is normalised away.
 TINY = dict(
-    channels=32,
+    channels=64,
     channel_mult=(1, 2),
     num_res_blocks=1,
     out_channels=4,
@@ -51,13 +53,13 @@ def param_shapes(unet, size=4):
 
 
 def draw(shapes, key=0):
-    """Normal values for a tree of shapes; integers in {0, 1}."""
+    """Normal values for a tree of shapes, weights by fan-in; integers in {0, 1}."""
     rng = np.random.default_rng(key)
 
     def leaf(x):
         if x.dtype == jnp.int32:
             return jnp.asarray(rng.integers(0, 2, x.shape), jnp.int32)
-        scale = x.shape[-2] ** -0.5 if len(x.shape) == 2 else 0.3
+        scale = np.prod(x.shape[:-1]) ** -0.5 if len(x.shape) > 1 else 0.3
         return jnp.asarray(scale * rng.standard_normal(x.shape), jnp.float32)
 
     return jax.tree.map(leaf, shapes)
@@ -248,6 +250,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow  # a dozen gradients to compile
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_every_option_depends_on_all_inputs_and_parameters(option):
     """Identity: what never matters would be an ignored option."""
@@ -255,20 +258,20 @@ def test_every_option_depends_on_all_inputs_and_parameters(option):
     inputs = draw(example(unet))
     params = draw(param_shapes(unet), key=1)
 
-    @jit
     def loss(params, z_t, context, concat):
         cond = Conditioning(context, concat, inputs[2].class_label)
         eps = unet.apply({"params": params}, z_t, inputs[1], cond)
         return jnp.sum(jnp.sin(eps))
 
     cond = inputs[2]
-    gradients = jax.grad(loss, argnums=(0, 1))(
+    gradients = jit(jax.grad(loss, argnums=(0, 1)))(
         params, inputs[0], cond.context, cond.concat
     )
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         # A key's bias shifts all logits of a query alike: its gradient is zero.
         if "'k'" not in str(path) or "bias" not in str(path):
-            assert float(jnp.abs(leaf).max()) > 0, jax.tree_util.keystr(path)
+            # Rounding leaves about 1e-7 where there is no dependence.
+            assert float(jnp.abs(leaf).max()) > 1e-5, jax.tree_util.keystr(path)
 
 
 def test_new_model_predicts_nothing_yet():
@@ -279,6 +282,7 @@ def test_new_model_predicts_nothing_yet():
     assert not eps.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["full", "convs"])
 def test_rematerialisation_changes_no_number(policy):
     unet = UNet(**(TINY | OPTIONS["transformer"]))
@@ -291,7 +295,7 @@ def test_rematerialisation_changes_no_number(policy):
     kept, recomputed = gradient(unet), gradient(unet.clone(remat=policy))
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
         # The same sums, fused differently.
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.abs(a).max()))
+        assert np.linalg.norm(a - b) < 1e-4 * np.linalg.norm(a)
 
 
 def test_bfloat16_computes_close_to_float32_and_returns_float32():
