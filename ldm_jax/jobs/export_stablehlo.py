@@ -87,16 +87,24 @@ def export_stablehlo(
             name: _describe(name, programs[name], exported[name]) for name in programs
         },
     }
-    folder = pathlib.Path(out)
-    with replacing(folder / "params.npz") as file:
-        np.savez(file, **{k: np.asarray(x) for k, x in _flat(params).items()})
+    data = {name: program.serialize() for name, program in exported.items()}
+    return _write(pathlib.Path(out), manifest, params, data)
+
+
+def _write(folder, manifest, params, data) -> list[pathlib.Path]:
+    weights = folder / manifest["params"]
+    arrays: dict[str, Any] = {k: np.asarray(x) for k, x in _flat(params).items()}
+    with replacing(weights) as file:
+        np.savez(file, **arrays)
+    paths = [weights]
     for name, entry in manifest["programs"].items():
-        with replacing(folder / entry["file"]) as file:
-            file.write(exported[name].serialize())
-    with replacing(folder / "manifest.json") as file:
+        paths.append(folder / entry["file"])
+        with replacing(paths[-1]) as file:
+            file.write(data[name])
+    paths.append(folder / "manifest.json")
+    with replacing(paths[-1]) as file:
         file.write((json.dumps(manifest, indent=2) + "\n").encode())
-    files = [entry["file"] for entry in manifest["programs"].values()]
-    return [folder / name for name in ("params.npz", *files, "manifest.json")]
+    return paths
 
 
 def make_programs(
@@ -106,14 +114,14 @@ def make_programs(
 
     Args and errors: as `export_stablehlo`; of `params` only shapes are read.
     """
-    is_diffusion = isinstance(model, LatentDiffusion)
     _check(model, params, sampling)
     (b,) = export.symbolic_shape("b")
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    image = (b, *size, model.autoencoder.in_channels)
-    latent = model.autoencoder.latent_shape(image)
+    image = (*size, model.autoencoder.in_channels)
+    latent = (b, *model.autoencoder.latent_shape(image))
+    image = (b, *image)
     programs = _first_stage_programs(model, image, latent)
-    if is_diffusion:
+    if sampling is not None:  # and so a diffusion model
         y = _condition_inputs(model, params, image, latent)
         programs |= _condition_programs(model, y)
         programs["denoiser"] = _denoiser_program(model, params, y, latent)
