@@ -169,9 +169,8 @@ def _check_names(where: str, given, known) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f'; did you mean "{near[0]}"?' if near else "."
-            raise ValueError(
-                f'{where} has no "{name}"{hint} It takes: {", ".join(sorted(known)) or "nothing"}.'
-            )
+            takes = ", ".join(sorted(known)) or "nothing"
+            raise ValueError(f'{where} has no "{name}"{hint} It takes: {takes}.')
 
 
 def make_first_stage(config) -> FirstStage:

@@ -99,7 +99,7 @@ def _write_pictures(root, images, labels) -> None:
     classes = np.unique(labels)
     shown = [images[labels == c][:COLUMNS] for c in classes]
     sheet = pictures.grid(
-        np.concatenate(shown), COLUMNS, [str(c) for c in classes], enlarge=2
+        np.concatenate(shown), len(shown[0]), [str(c) for c in classes], enlarge=2
     )
     pictures.save_png(root / "samples.png", sheet)
     runs = {

@@ -43,7 +43,7 @@ def test_a_wrong_override_is_refused_with_a_hint(override, message):
 
 
 def test_a_missing_config_file_says_where_it_looked():
-    with pytest.raises(ValueError, match="no config file nowhere/x.py"):
+    with pytest.raises(ValueError, match=r"no config file nowhere/x\.py"):
         experiment.load_config("nowhere/x.py")
 
 
