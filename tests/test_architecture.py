@@ -86,3 +86,9 @@ def test_tensorflow_is_never_imported():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert out.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_readme_shows_the_runner_that_is_tested():
+    root = PACKAGE.parent
+    runner = (root / "tests" / "jobs" / "stablehlo_runner.py").read_text()
+    assert runner.split("\n", 1)[1].strip() in (root / "README.md").read_text()

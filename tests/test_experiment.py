@@ -87,15 +87,15 @@ def test_an_unknown_task_and_a_missing_section_are_refused():
 
 def test_latents_of_another_size_are_refused():
     config = experiment.load_config(DIFFUSION)
-    resolved = experiment.resolve(config, 0.25, (8, 8, 4))
+    resolved = experiment.resolve(config, 0.25, (8, 8, 2))
     assert resolved.latents.scale == 0.25 and config.latents.scale is None
-    with pytest.raises(ValueError, match=r"make latents of \(8, 8, 4\)"):
-        experiment.resolve(config, 0.25, (16, 16, 4))
+    with pytest.raises(ValueError, match=r"make latents of \(8, 8, 2\)"):
+        experiment.resolve(config, 0.25, (16, 16, 2))
 
 
 def test_a_given_scale_is_not_replaced_by_the_measured_one():
     config = experiment.load_config(DIFFUSION, ["--config.latents.scale=1.0"])
-    assert experiment.resolve(config, 0.25, (8, 8, 4)).latents.scale == 1.0
+    assert experiment.resolve(config, 0.25, (8, 8, 2)).latents.scale == 1.0
 
 
 def test_settings_come_back_from_json_with_their_tuples(tmp_path):
@@ -106,7 +106,7 @@ def test_settings_come_back_from_json_with_their_tuples(tmp_path):
     assert read.unet.channel_mult == config.unet.channel_mult == (1, 2)
     model = experiment.make_latent_diffusion(experiment.read_config(str(tmp_path)))
     assert model.latent_scale == 2.0
-    assert experiment.latent_shape(str(tmp_path)) == (8, 8, 4)
+    assert experiment.latent_shape(str(tmp_path)) == (8, 8, 2)
 
 
 def test_a_directory_without_settings_is_no_model(tmp_path):

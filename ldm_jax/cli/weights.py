@@ -3,6 +3,8 @@
 
 import argparse
 
+FORMS = ("compvis", "diffusers", "npz", "stablehlo")
+
 IMPORT_EPILOG = """
 examples:
   ldm-jax import ldm/celeba256/model.ckpt --out models/celeba
@@ -18,6 +20,8 @@ examples:
   ldm-jax export models/celeba --to compvis --out celeba.safetensors   (and .yaml)
   ldm-jax export models/celeba --to diffusers --out celeba_diffusers
   ldm-jax export models/celeba --to npz --out celeba.npz
+  ldm-jax export models/celeba --to stablehlo --out celeba_programs
+      (encoder, decoder, denoiser and sampler for CPU, CUDA and TPU; README.md)
 """
 
 
@@ -49,7 +53,7 @@ def add(commands) -> None:
     )
     command.add_argument("model", help="model directory")
     command.add_argument(
-        "--to", required=True, choices=("compvis", "diffusers", "npz"), dest="form"
+        "--to", required=True, choices=FORMS, dest="form", metavar="|".join(FORMS)
     )
     command.add_argument("--out", required=True, help="file or folder to write")
     command.add_argument("--raw", action="store_true", help="weights, not their EMA")

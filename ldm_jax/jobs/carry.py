@@ -7,6 +7,8 @@ from typing import Any
 
 from ldm_jax import experiment
 from ldm_jax.interop.convert import export_model, import_model
+from ldm_jax.jobs.export_stablehlo import export_stablehlo
+from ldm_jax.tasks.generate import Sampling
 from ldm_jax.training.checkpoint import save_params
 
 # What a model directory says of a run that never was: nothing, so constructors' own
@@ -102,7 +104,7 @@ def export_weights(
     Args:
       model_dir: trained here, or imported.
       out: file or folder, see `interop.convert.export_model`.
-      form: "compvis", "diffusers" or "npz".
+      form: "compvis", "diffusers", "npz" or "stablehlo".
       which: "ema" or "raw" parameters.
 
     Returns:
@@ -116,4 +118,7 @@ def export_weights(
     model, params = experiment.load(model_dir, which)
     spec = {**config.to_dict(), "latent_scale": model.latent_scale}
     size = (config.latents if "latents" in config else config.transform).image_size
+    if form == "stablehlo":
+        sampling = Sampling(**config.sampling) if "sampling" in config else None
+        return export_stablehlo(model, params, out, size, sampling)
     return export_model(out, form, spec, params, image_size=size)
