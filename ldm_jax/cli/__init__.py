@@ -30,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ldm_jax").setLevel(logging.INFO)
+    from ldm_jax.training.hosts import initialize_hosts
+
     try:
+        initialize_hosts()  # before JAX is used
         args.run(args, overrides)
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("LDM_JAX_TRACEBACK"):

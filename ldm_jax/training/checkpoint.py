@@ -7,6 +7,7 @@ the arrays) and `config`. It is a model directory too: `load_params` reads it.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from etils import epath
 from flax import serialization
 from jax.experimental import multihost_utils
 
+from ldm_jax.training import sharding
 from ldm_jax.training.differences import check_structure, differences, shorten
 from ldm_jax.training.digest import digests
 from ldm_jax.training.hosts import is_main_process
@@ -251,8 +253,10 @@ def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> No
     state = TrainState(
         step=np.zeros((), np.int32), params=params, opt_state={}, collections={}, ema={}
     )
+    # Global arrays, which every process of a run holds whole.
+    placed = sharding.place(state, sharding.make_mesh(), min_shard_mib=math.inf)
     with Checkpointer(directory, config) as checkpointer:
-        checkpointer.save(jax.tree.map(jax.numpy.asarray, state), {})
+        checkpointer.save(placed, {})
         checkpointer.wait()
 
 

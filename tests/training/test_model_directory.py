@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model directories of parameters only, and the names of parameters by value."""
+
+import numpy as np
+import pytest
+
+from ldm_jax.training.checkpoint import load_params, save_params
+from ldm_jax.training.digest import fingerprint
+
+
+def params(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "autoencoder": {"conv": {"kernel": rng.standard_normal((3, 4)).astype("f4")}}
+    }
+
+
+def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
+    save_params(str(tmp_path), params(), {"task": "first_stage"})
+    loaded = load_params(str(tmp_path))
+    found = loaded["autoencoder"]["conv"]["kernel"]
+    np.testing.assert_array_equal(found, params()["autoencoder"]["conv"]["kernel"])
+    assert fingerprint(loaded) == fingerprint(params())
+
+
+def test_saving_again_is_nothing_and_other_settings_are_refused(tmp_path):
+    save_params(str(tmp_path), params(), {"task": "first_stage"})
+    save_params(str(tmp_path), params(), {"task": "first_stage"})
+    with pytest.raises(ValueError, match="other settings"):
+        save_params(str(tmp_path), params(), {"task": "another"})
+
+
+def test_a_fingerprint_changes_with_any_value_and_with_any_name():
+    other = params()
+    other["autoencoder"]["conv"]["kernel"][2, 3] += 1e-6
+    renamed = {"autoencoder": {"conv_1": params()["autoencoder"]["conv"]}}
+    names = {fingerprint(tree) for tree in (params(), other, renamed)}
+    assert len(names) == 3
