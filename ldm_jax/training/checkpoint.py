@@ -65,7 +65,8 @@ class Checkpointer:
           ValueError: the directory belongs to a run with other settings.
           OSError: the directory cannot be written.
         """
-        self._workdir = epath.Path(workdir)
+        # Absolute, as orbax wants it; a remote path (gs://...) stays as it is.
+        self._workdir = epath.Path(workdir).expanduser().resolve()
         self._workdir.mkdir(parents=True, exist_ok=True)
         self._lock = None
         if is_main_process() and "://" not in str(workdir):
@@ -278,7 +279,7 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
     """
     if which not in ("ema", "raw"):
         raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
-    path = epath.Path(directory) / "checkpoints"
+    path = epath.Path(directory).expanduser().resolve() / "checkpoints"
     if not path.exists():
         raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")
     with open_steps(path, create=False) as manager:

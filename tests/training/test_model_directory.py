@@ -36,3 +36,11 @@ def test_a_fingerprint_changes_with_any_value_and_with_any_name():
     renamed = {"autoencoder": {"conv_1": params()["autoencoder"]["conv"]}}
     names = {fingerprint(tree) for tree in (params(), other, renamed)}
     assert len(names) == 3
+
+
+def test_a_relative_path_and_a_home_path_are_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_params("here/model", params(), {})
+    assert fingerprint(load_params("here/model")) == fingerprint(params())
+    assert fingerprint(load_params("~/here/model")) == fingerprint(params())
