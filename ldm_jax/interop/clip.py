@@ -2,6 +2,7 @@
 """CLIP's text tower from a file of transformers' CLIPTextModel or CLIPModel."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -22,7 +23,7 @@ def import_clip(shapes: PyTree, tensors: Mapping[str, np.ndarray]) -> PyTree:
     Raises:
       ValueError: a tensor is missing or has another shape.
     """
-    flat = traverse_util.flatten_dict(shapes, sep="/")
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(shapes, sep="/"))
     rows = rows_for(names.CLIP_TEXT, {path: leaf.shape for path, leaf in flat.items()})
     return traverse_util.unflatten_dict(
         import_flat(tensors, rows, "diffusers"), sep="/"

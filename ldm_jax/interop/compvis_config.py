@@ -45,11 +45,11 @@ class _Section:
         self._where = where
         self._left = dict(fields)
 
-    def take(self, name, default=None):
+    def take(self, name: str, default: Any = None) -> Any:
         value = self._left.pop(name, default)
         return tuple(value) if isinstance(value, list) else value
 
-    def need(self, name):
+    def need(self, name: str) -> Any:
         if name not in self._left:
             raise ValueError(f"{self._where} of the config lacks {name}.")
         return self.take(name)

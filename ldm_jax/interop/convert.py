@@ -129,9 +129,9 @@ def export_model(
         export_diffusers(out, spec, params, image_size)
         return sorted(path for path in out.rglob("*") if path.is_file())
     if form == "npz":
-        flat = traverse_util.flatten_dict(params, sep="/")
+        flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
         with replacing(out) as file:
-            np.savez(file, **{name: np.asarray(array) for name, array in flat.items()})
+            np.savez(file, **{name: np.asarray(flat[name]) for name in flat})  # pyright: ignore
         return [out]
     config = compvis_from_spec(spec)
     state = export_compvis(spec, params, ema, extras)

@@ -41,45 +41,48 @@ def export_diffusers(
     autoencoder = Autoencoder(**spec["autoencoder"])
     f, tensors = autoencoder.f, {}
     for network, rows in network_rows(spec).items():
-        flat = traverse_util.flatten_dict(params[network], sep="/")
+        flat: dict[str, Any] = dict(
+            traverse_util.flatten_dict(params[network], sep="/")
+        )
         tensors[network] = export_flat(flat, rows, form_of(spec, network))
     models = {}  # folder -> (config, tensors)
     if "autoencoder" in tensors:
-        config = configs.autoencoder_config(
-            autoencoder, spec["latent_scale"], image_size
-        )
+        scale = spec["latent_scale"]
+        config = configs.autoencoder_config(autoencoder, scale, image_size)
         models["vqvae"] = config, tensors["autoencoder"]
     if "unet" not in tensors:
         _write_model(folder, *models["vqvae"])
         return
-    models["unet"] = (
-        configs.unet_config(make_unet(spec), image_size // f),
-        tensors["unet"],
-    )
+    config = configs.unet_config(make_unet(spec), image_size // f)
+    models["unet"] = config, tensors["unet"]
+    models |= _conditioner_models(spec["condition"], tensors.get("conditioner", {}))
+    if "text_encoder" in models:  # Stable Diffusion's name for it
+        models["vae"] = models.pop("vqvae")
     scheduler = configs.scheduler_config(spec["schedule"], spec["prediction"])
-    kind = spec["condition"]["kind"]
-    if kind in TEXT_KINDS:
-        model = token_transformer(spec["condition"])
-        config = configs.token_transformer_config(model)
-        if isinstance(model, ClipText):
-            models["text_encoder"] = config, tensors["conditioner"]
-            models["vae"] = models.pop("vqvae")
-        else:
-            # The output layer that the class declares and the pipeline never uses.
-            logits = np.zeros((model.vocab_size, model.width), np.float32)
-            unused = {"to_logits.weight": logits, "to_logits.bias": logits[:, 0]}
-            models["bert"] = config, tensors["conditioner"] | unused
-    if kind not in ("none", "text", "superres"):
-        config = {"_class_name": OURS, **spec["condition"]}
-        models["conditioner"] = config, tensors.get("conditioner", {})
-    if kind == "layout":
-        models["conditioner"] = models["conditioner"][0], {}
     for name, (config, its_tensors) in models.items():
         _write_model(folder / name, config, its_tensors)
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     index = _model_index(spec, models)
     if index is not None:
         _write_json(folder / "model_index.json", index)
+
+
+def _conditioner_models(condition, tensors):
+    """{folder: (config, tensors)} of what encodes the condition, if anything does."""
+    kind, models = condition["kind"], {}
+    if kind in TEXT_KINDS:
+        model = token_transformer(condition)
+        config = configs.token_transformer_config(model)
+        if isinstance(model, ClipText):
+            return {"text_encoder": (config, tensors)}
+        # The output layer that the class declares and the pipeline never uses.
+        logits = np.zeros((model.vocab_size, model.width), np.float32)
+        unused = {"to_logits.weight": logits, "to_logits.bias": logits[:, 0]}
+        models["bert"] = config, tensors | unused
+        tensors = {}
+    if kind not in ("none", "text", "superres"):
+        models["conditioner"] = {"_class_name": OURS, **condition}, tensors
+    return models
 
 
 def _model_index(spec, folders) -> dict[str, Any] | None:

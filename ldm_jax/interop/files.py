@@ -43,7 +43,7 @@ DTYPES = {
 }
 
 
-def read_weights(path) -> Mapping[str, np.ndarray]:
+def read_weights(path) -> Weights:
     """Opens a file or a folder of weights as a flat {name: array}.
 
     Args:
@@ -195,7 +195,7 @@ def _read_shards(index: pathlib.Path) -> Weights:
             raise WeightsFileError(
                 f'{index} names the file "{file}"; shards must lie beside the index.'
             )
-        stored.update(read_weights(index.parent / file)._stored)
+        stored.update(read_weights(index.parent / file).stored)
     if set(stored) != set(names):
         odd = sorted(set(stored) ^ set(names))
         raise WeightsFileError(f"{index} and its shards differ in {odd[:5]}.")

@@ -140,7 +140,7 @@ def _split_qkv(fused: np.ndarray, row: Row, new_order: bool) -> np.ndarray:
     tail = fused.shape[1:]
     if new_order:
         return fused.reshape(3, -1, *tail)[row.part]
-    part = fused.reshape(row.heads, 3, -1, *tail)[:, row.part]
+    part = fused.reshape(row.heads or 1, 3, -1, *tail)[:, row.part]
     return part.reshape(-1, *tail)
 
 

@@ -77,7 +77,8 @@ def unet_rows(model: UNet) -> tuple[Row, ...]:
     channels = model.in_channels or model.out_channels
     z_t = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
-    context = label = None
+    context: Any = None
+    label: Any = None
     if model.context_dim is not None:
         context = jax.ShapeDtypeStruct((1, 1, model.context_dim), jnp.float32)
     if model.num_classes is not None:
@@ -88,7 +89,7 @@ def unet_rows(model: UNet) -> tuple[Row, ...]:
         num_levels=len(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
         attention_levels=tuple(model.attention_levels),
-        heads=lambda width: model.num_heads or width // model.head_channels,
+        heads=lambda width: model.num_heads or width // (model.head_channels or width),
     )
 
 
@@ -130,7 +131,7 @@ def token_transformer(condition: Mapping[str, Any]) -> TokenTransformer | ClipTe
     """Makes the network of a "text" or "layout" condition, whose fields it takes."""
     fields = dict(condition)
     if fields["kind"] == "layout":
-        defaults = {"vocab_size": 8192, "width": 512, "depth": 16}
+        defaults: dict[str, Any] = {"vocab_size": 8192, "width": 512, "depth": 16}
         defaults["length"] = 3 * fields.get("max_objects", 30) + 2
     else:
         sizes = {"bytes": 384, "bert": 30522, "clip": 49408}
@@ -153,5 +154,5 @@ def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _shapes(module: nn.Module, *inputs) -> dict[str, tuple[int, ...]]:
     """{path: shape} of a module's parameters, by abstract evaluation."""
     params = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    flat = traverse_util.flatten_dict(params, sep="/")
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
     return {path: leaf.shape for path, leaf in flat.items()}

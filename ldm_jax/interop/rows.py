@@ -61,12 +61,15 @@ def rows_for(
         leaf = match.group("leaf")
         # A bare path stands for the parameter itself.
         suffix = f".{_LEAVES[leaf]}" if leaf else ""
-        names = tuple(name.format(**places) + suffix for name in (compvis, diffusers))
+        names = (
+            compvis.format(**places) + suffix,
+            diffusers.format(**places) + suffix,
+        )
         layouts = KINDS[kind] if leaf != "bias" else ("vector", "vector")
         part = count = None
         if kind == "qkv":
             part, layouts = "qkv".index(ours[-1]), ("qkv", layouts[1])
-            count = heads(shape[-1])
+            count = heads(shape[-1]) if heads else 1
         result.append(Row(path, tuple(shape), names, layouts, part, count))
     return tuple(result)
 

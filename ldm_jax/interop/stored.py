@@ -33,14 +33,18 @@ class Stored(NamedTuple):
 
 
 class Weights(Mapping):
-    """Read-only {name: ndarray}; an array is mapped from its file on each access."""
+    """Read-only {name: ndarray}; an array is mapped from its file on each access.
+
+    Attributes:
+      stored: {name: where it lies}.
+    """
 
     def __init__(self, stored: Mapping[str, Stored]):
-        self._stored = dict(stored)
+        self.stored = dict(stored)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Maps the tensor: its pages are read when used and go when it goes."""
-        at = self._stored[name]
+        at = self.stored[name]
         if 0 in at.shape:
             return np.zeros(at.shape, at.dtype)
         steps = zip(at.shape, at.strides, strict=True)
@@ -50,13 +54,13 @@ class Weights(Mapping):
         return np.ndarray(at.shape, at.dtype, buffer=data, strides=at.strides)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
+        return iter(self.stored)
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return len(self.stored)
 
     def __contains__(self, name) -> bool:
-        return name in self._stored
+        return name in self.stored
 
 
 class Renamed(Mapping):

@@ -191,7 +191,7 @@ def _unpickle(path, pickled: bytes, offsets):
     try:
         for op, argument, _ in pickletools.genops(pickled):
             # A huge memo index makes the unpickler take memory for all below it.
-            if op.name.endswith("PUT") and argument > len(pickled):
+            if op.name.endswith("PUT") and int(argument or 0) > len(pickled):
                 raise WeightsFileError(f"{path}: the pickle is made to exhaust memory.")
             if op.name in ("BYTEARRAY8", "NEXT_BUFFER", "EXT1", "EXT2", "EXT4"):
                 raise WeightsFileError(f"{path}: the pickle uses {op.name}.")
