@@ -38,9 +38,9 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[Row, ...]]:
     if "autoencoder" in spec:
         autoencoder = Autoencoder(**_hashable(spec["autoencoder"]))
         if autoencoder.bottleneck != "pixels":
-            result["autoencoder"] = autoencoder_rows(autoencoder)
+            result["autoencoder"] = autoencoder_rows(autoencoder)  # pyright: ignore
     if "unet" in spec:
-        result["unet"] = unet_rows(make_unet(spec))
+        result["unet"] = unet_rows(make_unet(spec))  # pyright: ignore
     if "condition" in spec:
         conditioner = conditioner_rows(spec["condition"])
         if conditioner:
