@@ -8,6 +8,6 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
-import jax  # noqa: E402  (the variables above must be set before JAX starts)
+import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -65,8 +65,7 @@ class Checkpointer:
           ValueError: the directory belongs to a run with other settings.
           OSError: the directory cannot be written.
         """
-        # Absolute, as orbax wants it; a remote path (gs://...) stays as it is.
-        self._workdir = epath.Path(workdir).expanduser().resolve()
+        self._workdir = _absolute(workdir)
         self._workdir.mkdir(parents=True, exist_ok=True)
         self._lock = None
         if is_main_process() and "://" not in str(workdir):
@@ -239,6 +238,12 @@ class Checkpointer:
             multihost_utils.sync_global_devices("damaged checkpoint moved")
 
 
+def _absolute(directory: str) -> epath.Path:
+    """Makes a local path absolute, as orbax wants it; gs://... stays as it is."""
+    path = epath.Path(directory)
+    return path if "://" in str(directory) else path.expanduser().resolve()
+
+
 def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> None:
     """Writes a model directory that holds parameters only, as step 0.
 
@@ -279,7 +284,7 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
     """
     if which not in ("ema", "raw"):
         raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
-    path = epath.Path(directory).expanduser().resolve() / "checkpoints"
+    path = _absolute(directory) / "checkpoints"
     if not path.exists():
         raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")
     with open_steps(path, create=False) as manager:

@@ -2,6 +2,7 @@
 """Deterministic weights: every tensor is a pure function of its name and shape."""
 
 import zlib
+
 import numpy as np
 
 

@@ -56,7 +56,7 @@ def test_the_chain_leaves_its_models_figures_and_pictures(finished):
     assert 0 < figures["nearest_distance_held_out"] < 0.5
     assert np.isfinite(list(figures.values())).all()
     for name in ("samples.png", "reconstructions.png", "loss.png"):
-        assert Image.open(finished / name).size[0] > 100
+        assert Image.open(finished / name).size[0] > 80
     for name in ("first_stage", "diffusion"):
         rows = (finished / name / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(row)["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
@@ -94,7 +94,7 @@ def test_sampling_goes_on_and_refuses_a_directory_of_other_samples(
     assert cli.main([*argv, "--num=3"]) == 0
     assert (tmp_path / "000000.png").stat().st_mtime_ns == before
     assert (tmp_path / "000002.png").exists()
-    assert cli.main([*argv, "--num=3", "--guidance-scale=3"]) == 2
+    assert cli.main([*argv, "--num=3", "--guidance-scale=5"]) == 2
     assert "made with other settings (sampling)" in capsys.readouterr().err
 
 
