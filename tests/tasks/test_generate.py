@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of sampling: refusals, and what they do to images of a model of pixels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.unet import UNet
+from ldm_jax.tasks import generate
+from ldm_jax.tasks.conditioning import make_conditioner
+from ldm_jax.tasks.generate import Sampling
+from ldm_jax.tasks.model import LatentDiffusion
+
+SIDE = 8
+
+
+@pytest.fixture(scope="module")
+def model_and_params():
+    """A model of 8x8 pixels whose new denoiser predicts no noise."""
+    unet = UNet(channels=32, channel_mult=(1,), out_channels=3, num_heads=1)
+    model = LatentDiffusion(
+        Autoencoder(bottleneck="pixels"),
+        unet=unet,
+        conditioner=make_conditioner("none"),
+        schedule=make_schedule(),
+    )
+    z, t = jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1, jnp.int32)
+    params = jax.jit(unet.init)(jax.random.key(0), z, t)["params"]
+    return model, {"unet": params, "autoencoder": {}}
+
+
+def draw(model_and_params, images, **options):
+    model, params = model_and_params
+    sampling = Sampling(**{"num_steps": 4, "grid": "even", **options})
+    run = generate.make_generate(model, (SIDE, SIDE, 3), sampling)
+    return np.asarray(run(params, {}, generate.seed_keys([1, 2]), images))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(sampler="dimm"), 'unknown sampler "dimm"; one of: ddim, ddpm'),
+        (dict(sampler="plms", eta=1.0), 'the sampler "plms" has no eta'),
+        (dict(variance=1.0), 'the sampler "ddim" has no variance'),
+        (dict(clip=1.0, threshold=0.9), "both bound x0_hat"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**options)
+
+
+def test_a_known_region_comes_back_as_it_was_and_the_rest_is_sampled(model_and_params):
+    known = np.random.default_rng(0).uniform(-1, 1, (2, SIDE, SIDE, 3)).astype("f4")
+    mask = np.zeros((2, SIDE, SIDE, 1), "f4")
+    mask[:, :, :4] = 1
+    image = draw(model_and_params, {"known": known, "mask": mask})
+    np.testing.assert_allclose(image[:, :, :4], known[:, :, :4], atol=1e-5)
+    assert np.abs(image[:, :, 4:] - known[:, :, 4:]).min() > 1e-4
+
+
+def test_a_quarter_of_the_strength_starts_from_the_noised_image(model_and_params):
+    """Oracle: a denoiser that predicts no noise divides z_t by alpha_t in one step."""
+    model, _ = model_and_params
+    start = np.random.default_rng(1).uniform(-1, 1, (2, SIDE, SIDE, 3)).astype("f4")
+    image = draw(model_and_params, {"start": start}, strength=0.25)
+    # T = 1000 in 4 even steps: the last goes from t = 249 to clean.
+    alpha, sigma = model.schedule.levels(jnp.asarray(249))
+    noise = (image - start) * alpha / sigma
+    # 384 normal values: the standard error of their spread is 0.036.
+    assert abs(noise.std() - 1) < 0.15 and abs(noise.mean()) < 0.2
+
+
+def test_clipping_bounds_what_a_model_of_pixels_says(model_and_params):
+    assert np.abs(draw(model_and_params, {})).max() > 1
+    assert np.abs(draw(model_and_params, {}, clip=0.5)).max() <= 0.5 + 1e-6
+    assert np.abs(draw(model_and_params, {}, threshold=0.9)).max() <= 1 + 1e-6
+
+
+def test_tiles_of_a_pointwise_denoiser_change_nothing(model_and_params):
+    """Identity: no noise is predicted in a tile as in the whole."""
+    whole, tiles = (
+        draw(model_and_params, {}, **options)
+        for options in ({}, dict(tile=4, overlap=2))
+    )
+    np.testing.assert_allclose(tiles, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_codes_need_a_codebook(model_and_params):
+    with pytest.raises(ValueError, match="codes need a first stage with bottleneck"):
+        draw(model_and_params, {}, snap_to_codebook=True)
