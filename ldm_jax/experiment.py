@@ -110,8 +110,9 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
             f"no config file {file} (from {pathlib.Path.cwd()}); run from a clone of "
             "the project, or give --config=FILE."
         )
+    plain = _parse(path, [])
     for override in overrides:
-        _check_path(_parse(path, []), override.partition("=")[0])
+        _check_path(plain, override.partition("=")[0])
     return _parse(path, overrides)
 
 
