@@ -153,12 +153,16 @@ class Report:
     def evaluation(
         self, step: int, scalars: Mapping[str, float], images: Mapping[str, Any]
     ) -> None:
-        """Writes evaluation scalars, and images uint8 [H, W, 3], also as PNG files."""
+        """Writes evaluation scalars, and pictures as `images` does."""
         scalars = {name: float(value) for name, value in scalars.items()}
         if scalars:
             line = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
             self.say(f"step {step}: {line}")
             self._append("evaluation.jsonl", step, scalars, prefix="evaluation/")
+        self.images(step, images)
+
+    def images(self, step: int, images: Mapping[str, Any]) -> None:
+        """Writes pictures, uint8 [H, W, 3] by name: images/<name>_<step>.png."""
         if not self._writes:
             return
         for name, image in images.items():
