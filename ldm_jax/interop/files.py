@@ -24,6 +24,7 @@ from ldm_jax.interop.stored import (
     replacing,
 )
 from ldm_jax.interop.torch_files import read_torch
+from ldm_jax.interop.torch_legacy import START, read_torch_legacy
 
 # Published headers take a few hundred bytes per tensor; the format's own limit.
 MAX_HEADER_BYTES = 100_000_000
@@ -48,8 +49,8 @@ def read_weights(path) -> Weights:
 
     Args:
       path: a .safetensors, .ckpt, .pth, .pt or .bin file (the last four as written by
-        `torch.save` since version 1.6), or a folder that holds one model as diffusers
-        and transformers save it.
+        `torch.save`), or a folder that holds one model as diffusers and transformers
+        save it.
 
     Returns:
       {name: ndarray}; arrays are mapped from the file on access. Of a training
@@ -68,10 +69,12 @@ def read_weights(path) -> Weights:
         start = file.read(9)
     if start[:4] == b"PK\x03\x04":
         return read_torch(path)
+    if start[:4] == START:
+        return read_torch_legacy(path)
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return read_safetensors(path)
     raise WeightsFileError(
-        f"{path} is neither a .safetensors file nor a zip written by torch.save: it "
+        f"{path} is neither a .safetensors file nor written by torch.save: it "
         f"starts with {start[:4]!r}. A plain pickle is not opened, since reading one "
         "can run anything; save it again with torch.save (1.6 or later) or as "
         "safetensors, in the place it came from. A cut-off download starts anew."

@@ -88,7 +88,7 @@ class _StorageType(str):
     __slots__ = ()
 
 
-class _Storage(NamedTuple):
+class Storage(NamedTuple):
     """A storage in the file: offset in bytes, dtype, number of elements."""
 
     offset: int
@@ -134,7 +134,7 @@ def read_torch(path) -> Weights:
             f"{path}: not a complete zip file ({error}); it is probably cut off. "
             "Download it again."
         ) from None
-    return Weights(_state_dict(path, _unpickle(path, pickled, offsets)))
+    return Weights(state_dict(path, unpickle(path, pickled, offsets)))
 
 
 def _checked_entries(path, archive) -> dict[str, zipfile.ZipInfo]:
@@ -186,8 +186,11 @@ def _data_offset(path, file, info) -> int:
     return start
 
 
-def _unpickle(path, pickled: bytes, offsets):
-    """Runs the pickle with nothing to call but what builds tensors."""
+def unpickle(path, pickled: bytes, offsets, unpickler=None):
+    """Runs a pickle of the file `path` with nothing to call but what builds tensors.
+
+    `offsets` is {key of a storage: (offset, bytes)}; `unpickler` None is `Unpickler`.
+    """
     try:
         for op, argument, _ in pickletools.genops(pickled):
             # A huge memo index makes the unpickler take memory for all below it.
@@ -195,7 +198,7 @@ def _unpickle(path, pickled: bytes, offsets):
                 raise WeightsFileError(f"{path}: the pickle is made to exhaust memory.")
             if op.name in ("BYTEARRAY8", "NEXT_BUFFER", "EXT1", "EXT2", "EXT4"):
                 raise WeightsFileError(f"{path}: the pickle uses {op.name}.")
-        return _Unpickler(path, pickled, offsets).load()
+        return (unpickler or Unpickler)(path, pickled, offsets).load()
     except WeightsFileError:
         raise
     except Exception as error:  # whatever a damaged pickle provokes
@@ -204,13 +207,13 @@ def _unpickle(path, pickled: bytes, offsets):
         ) from None
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickler that resolves names from a list and storages from the zip."""
+class Unpickler(pickle.Unpickler):
+    """Unpickler that resolves names from a list and storages from the file."""
 
     def __init__(self, path, pickled: bytes, offsets):
         super().__init__(io.BytesIO(pickled), encoding="utf-8")
         self._path = path
-        self._offsets = offsets  # key -> (offset, bytes)
+        self.offsets = offsets  # key -> (offset, bytes)
         self._known = {
             ("collections", "OrderedDict"): collections.OrderedDict,
             ("torch", "Size"): tuple,
@@ -233,23 +236,27 @@ class _Unpickler(pickle.Unpickler):
             "state_dict as safetensors."
         )
 
-    def persistent_load(self, pid) -> _Storage:
-        """Finds the storage ("storage", dtype, key, device, numel) in the zip."""
-        kind, storage_type, key, _, numel = pid
-        if kind != "storage" or type(storage_type) is not _StorageType:
-            raise WeightsFileError(f"{self._path}: unknown storage {pid!r:.200}.")
-        if key not in self._offsets:
+    def persistent_load(self, pid) -> Storage:
+        """Finds the storage ("storage", dtype, key, device, numel) in the file."""
+        key, dtype, numel = self.parse(pid)
+        if key not in self.offsets:
             raise WeightsFileError(f'{self._path}: storage "{key}" is missing.')
-        offset, size = self._offsets[key]
-        dtype = STORAGES[storage_type]
+        offset, size = self.offsets[key]
         if not 0 <= numel * dtype.itemsize <= size:
             raise WeightsFileError(
                 f'{self._path}: storage "{key}" must hold {numel} of {dtype}: it has '
                 f"{size} bytes."
             )
-        return _Storage(offset, dtype, numel)
+        return Storage(offset, dtype, numel)
 
-    def _tensor(self, storage: _Storage, offset, shape, strides, *_) -> Stored:
+    def parse(self, pid):
+        """Returns (key, dtype, numel) of a storage's persistent id."""
+        kind, storage_type, key, _, numel, *view = pid
+        if kind != "storage" or type(storage_type) is not _StorageType or any(view):
+            raise WeightsFileError(f"{self._path}: unknown storage {pid!r:.200}.")
+        return key, STORAGES[storage_type], numel
+
+    def _tensor(self, storage: Storage, offset, shape, strides, *_) -> Stored:
         """Places a tensor in its storage; offset and strides count elements."""
         sizes = (offset, *shape, *strides)
         whole = all(type(n) is int and n >= 0 for n in sizes)
@@ -275,7 +282,7 @@ class _Unpickler(pickle.Unpickler):
         )
 
 
-def _state_dict(path, root) -> dict[str, Stored]:
+def state_dict(path, root) -> dict[str, Stored]:
     """Takes the tensors of the state dict out of whatever surrounds them."""
     if isinstance(root, dict) and isinstance(root.get("state_dict"), dict):
         root = root["state_dict"]
