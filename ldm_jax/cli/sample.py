@@ -6,13 +6,13 @@ import dataclasses
 
 # Flag -> what a condition's `from_user` calls it; the model's kind decides which serve.
 CONDITION_FLAGS = {
-    "label": ("labels", "classes by number or name, comma-separated (class)"),
-    "prompt": ("prompts", "a text, or a .txt file with one per line (text)"),
+    "label": ("class_label", "classes by number or name, comma-separated (class)"),
+    "prompt": ("text", "a text, or a .txt file with one per line (text)"),
     "boxes": ("boxes", "JSON file of boxes (layout)"),
-    "segmentation": ("maps", "PNG file of class indices (semantic)"),
-    "low-res": ("images", "small image to enlarge (superres)"),
-    "image": ("images", "image with a hole (inpaint)"),
-    "mask": ("masks", "PNG file, white where the hole is (inpaint)"),
+    "segmentation": ("segmentation", "PNG of classes, or a folder (semantic)"),
+    "low-res": ("low_res", "small image to enlarge, or a folder (superres)"),
+    "image": ("image", "image with a hole, or a folder (inpaint)"),
+    "mask": ("mask", "PNG, white where the hole is, or a folder (inpaint)"),
 }
 EPILOG = """
 examples:

@@ -28,6 +28,7 @@ from jax import export
 from ldm_jax.interop.stored import replacing
 from ldm_jax.models import attention
 from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.tasks.keywords import keyword_of, read_keywords
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
 from ldm_jax.types import Array, Conditioning
 
@@ -161,7 +162,7 @@ def _first_stage_programs(model, image, latent) -> dict[str, Program]:
 
 
 def _condition_inputs(model, params, image, latent) -> Shapes:
-    """Lists the raw condition's fields with their shapes."""
+    """Lists the raw condition's keywords with their shapes."""
     b, *size, _ = image
     # A text is as long as the positions that its encoder knows.
     lengths = [
@@ -177,7 +178,7 @@ def _condition_inputs(model, params, image, latent) -> Shapes:
         "image": _floats(image),
         "mask": _floats((b, *size, 1)),
     }
-    return {name: shapes[name] for name in model.conditioner.fields}
+    return {keyword_of(name): shapes[name] for name in model.conditioner.fields}
 
 
 def _condition_programs(model, y: Shapes) -> dict[str, Program]:
@@ -212,7 +213,8 @@ def _sampler_program(model, y: Shapes, latent, sampling: Sampling) -> Program:
     def sampler(params, inputs):
         # Key data, not typed keys: those need JAX's own types on the other side.
         keys = jax.random.wrap_key_data(inputs["key"], impl="threefry2x32")
-        return {"image": generate(params, {k: inputs[k] for k in y}, keys, {})}
+        fields = read_keywords(model.conditioner, {k: inputs[k] for k in y})
+        return {"image": generate(params, fields, keys, {})}
 
     key = jax.ShapeDtypeStruct((latent[0], 2), jnp.uint32)
     return Program(sampler, NETWORKS, {**y, "key": key})

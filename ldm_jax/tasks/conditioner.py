@@ -37,6 +37,11 @@ class Conditioner:
       prepare: (record) -> the record with what this kind reads made of its raw fields
         (NumPy, one record, before batching): caption to tokens, boxes to tokens.
       from_user: (what a user passes) -> the fields [B, ...], NumPy; see user_inputs.py.
+        Its arguments are named as keywords.py names them.
+      finish: (batch, images [B, H, W, 3]) -> images, after decoding.
+      image_size: (batch) -> (height, width) of the images that a condition is about;
+        None where it says nothing of them.
+      num_ids: the whole numbers it reads are in [0, num_ids); None where any may be.
     """
 
     kind: str
@@ -50,6 +55,11 @@ class Conditioner:
     null_fields: Callable[[Batch], Batch] | None = lambda batch: {}
     prepare: Callable[[dict], dict] = lambda record: record
     from_user: Callable[..., dict[str, np.ndarray]] = lambda: {}
+    finish: Callable[[Batch, Array], Array] = lambda batch, image: image
+    image_size: Callable[[Mapping[str, Any]], tuple[int, int] | None] = lambda batch: (
+        None
+    )
+    num_ids: int | None = None
 
     def init(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
         """Draws the parameters that are trained with the denoiser; {} if none.
@@ -154,6 +164,8 @@ def join(parts: Mapping[str, Conditioner]) -> Conditioner:
         null_fields=_join_nulls(parts),
         prepare=lambda record: _fold(parts, record),
         from_user=lambda **said: _fold_user(parts, said),
+        finish=lambda batch, image: _fold_finish(parts, batch, image),
+        image_size=lambda batch: _first_size(parts, batch),
         parts=tuple(parts.items()),
     )
 
@@ -209,6 +221,17 @@ def _fold(parts, record):
     for part in parts.values():
         record = part.prepare(record)
     return record
+
+
+def _fold_finish(parts, batch, image):
+    for part in parts.values():
+        image = part.finish(batch, image)
+    return image
+
+
+def _first_size(parts, batch):
+    sizes = [part.image_size(batch) for part in parts.values()]
+    return next((size for size in sizes if size is not None), None)
 
 
 def _fold_user(parts, said):

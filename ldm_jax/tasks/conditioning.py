@@ -13,13 +13,20 @@
 "hybrid" joins several of them in one model.
 """
 
+import inspect
+
 import jax.numpy as jnp
 
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
-from ldm_jax.models.conditioners import ClassToken, SpatialRescaler, TokenTransformer
+from ldm_jax.models.conditioners import ClassToken, TokenTransformer
 from ldm_jax.tasks import user_inputs
 from ldm_jax.tasks.conditioner import Conditioner, join
+from ldm_jax.tasks.picture_conditions import (
+    inpaint_condition,
+    semantic_condition,
+    superres_condition,
+)
 from ldm_jax.tasks.tokens import Layout, add_caption, add_layout, make_tokenizer
 from ldm_jax.types import Conditioning
 
@@ -60,7 +67,10 @@ def class_condition(
         module_input="label",
         encode_fields=encode,
         null_fields=null if has_null else None,
-        from_user=lambda labels: user_inputs.labels(labels, num_classes, class_names),
+        from_user=lambda class_label: user_inputs.labels(
+            class_label, num_classes, class_names
+        ),
+        num_ids=num_classes + has_null,
     )
 
 
@@ -113,7 +123,8 @@ def text_condition(
         reads_frozen=("conditioner",) if is_frozen else (),
         null_tokens=words.encode([""])[0],
         prepare=lambda record: add_caption(record, words),
-        from_user=lambda prompts: user_inputs.prompts(prompts, words),
+        from_user=lambda text: user_inputs.prompts(text, words),
+        num_ids=network.vocab_size,
     )
 
 
@@ -144,11 +155,12 @@ def layout_condition(
         null_tokens=layout.encode([]),
         prepare=lambda record: add_layout(record, layout),
         from_user=lambda boxes: user_inputs.layouts(boxes, layout, class_names),
+        num_ids=vocab_size,
     )
 
 
 def token_condition(
-    kind, network, encode, null_tokens, prepare, from_user, reads_frozen=()
+    kind, network, encode, null_tokens, prepare, from_user, num_ids, reads_frozen=()
 ):
     """Makes a conditioner whose field is rows of token ids."""
 
@@ -166,109 +178,27 @@ def token_condition(
         null_fields=null,
         prepare=prepare,
         from_user=from_user,
+        num_ids=num_ids,
     )
 
 
-def semantic_condition(
-    num_classes: int, f: int, out_channels: int = 3, class_names: tuple[str, ...] = ()
+def hybrid_condition(
+    parts: dict[str, dict],
+    autoencoder: Autoencoder | None = None,
+    latent_scale: float | None = None,
 ) -> Conditioner:
-    """Makes a label map [B, H, W] into channels [B, H/f, W/f, out_channels].
-
-    Args:
-      num_classes: labels are in [0, num_classes); any other says nothing.
-      f: downsampling of the first stage, a power of two.
-      out_channels: k; the published models have 3.
-      class_names: for error messages.
-    """
-    if f < 1 or f & (f - 1):
-        raise ValueError(f"f must be a power of two: got {f}.")
-    rescaler = SpatialRescaler(f.bit_length() - 1, num_classes, out_channels)
-
-    def null(batch):
-        return {"label_map": jnp.full_like(batch["label_map"], num_classes)}
-
-    return Conditioner(
-        kind="semantic",
-        fields=("label_map",),
-        module=rescaler,
-        module_input="label_map",
-        encode_fields=lambda apply, batch, frozen: Conditioning(
-            concat=apply(batch["label_map"].astype(jnp.int32))
-        ),
-        null_fields=null,
-        from_user=lambda maps: user_inputs.label_maps(maps, num_classes, f),
-    )
-
-
-def superres_condition() -> Conditioner:
-    """Joins a small image [B, h, w, 3] in [-1, 1], of the latent's size, to z_t.
-
-    The published model enlarges four times with f = 4, so that the two sizes agree.
-    """
-    return Conditioner(
-        kind="superres",
-        fields=("low_res",),
-        encode_fields=lambda apply, batch, frozen: Conditioning(
-            concat=batch["low_res"]
-        ),
-        null_fields=lambda batch: {"low_res": jnp.zeros_like(batch["low_res"])},
-        from_user=lambda images: user_inputs.images(images),
-    )
-
-
-def inpaint_condition(
-    autoencoder: Autoencoder | dict, latent_scale: float = 1.0
-) -> Conditioner:
-    """Joins the latent of an image with its hole blackened, and the mask, to z_t.
-
-    `image` is [B, H, W, 3] in [-1, 1]; `mask` is [B, H, W, 1], 1 in the hole, 0 where
-    the image is kept. The mask enters as -1 and 1, every f-th pixel of it: that is how
-    PyTorch's nearest resizing shrinks, and how the published model was trained.
-
-    Args:
-      autoencoder: the first stage (or its fields); its parameters come in as
-        frozen["autoencoder"].
-      latent_scale: what its latents are multiplied by; 1 for the published VQ model.
-    """
-    network = (
-        autoencoder
-        if isinstance(autoencoder, Autoencoder)
-        else Autoencoder(**autoencoder)
-    )
-
-    def encode(apply, batch, frozen):
-        if "autoencoder" not in frozen:
-            raise ValueError(
-                'the "inpaint" condition needs frozen["autoencoder"], the first '
-                f"stage's parameters: got {sorted(frozen)}."
-            )
-        hole = batch["mask"] > 0.5
-        seen = jnp.where(hole, -1.0, batch["image"])
-        variables = {"params": frozen["autoencoder"]}
-        moments = network.apply(variables, seen, method="encode")
-        latent = latent_scale * network.regularizer.sample(moments, None)
-        mask = jnp.where(hole, 1.0, -1.0)[:, :: network.f, :: network.f]
-        return Conditioning(concat=jnp.concatenate([latent, mask], axis=-1))
-
-    return Conditioner(
-        kind="inpaint",
-        fields=("image", "mask"),
-        reads_frozen=("autoencoder",),
-        encode_fields=encode,
-        null_fields=lambda batch: {"mask": jnp.ones_like(batch["mask"])},
-        from_user=lambda images, masks: user_inputs.holes(images, masks, network.f),
-    )
-
-
-def hybrid_condition(parts: dict[str, dict]) -> Conditioner:
     """Joins several conditions: contexts along tokens, concats along channels.
 
     Args:
       parts: name of a part -> its kind and fields; two parts may not read one field.
+      autoencoder, latent_scale: of the model, for the parts that ask for them.
     """
-    return join(
-        {name: make_conditioner(**part) for name, part in sorted(parts.items())}
-    )
+    first_stage = None if autoencoder is None else (autoencoder, latent_scale)
+    made = {
+        name: make_conditioner(**p, first_stage=first_stage)
+        for name, p in sorted(parts.items())
+    }
+    return join(made)
 
 
 # Every kind of condition, by name.
@@ -284,8 +214,16 @@ CONDITIONS = {
 }
 
 
-def make_conditioner(kind: str, **fields) -> Conditioner:
+def make_conditioner(
+    kind: str, first_stage: tuple[Autoencoder, float | None] | None = None, **fields
+) -> Conditioner:
     """Makes a conditioner by name.
+
+    Args:
+      kind: a key of CONDITIONS.
+      first_stage: (autoencoder, latent scale) of the model; gives a kind its fields
+        "autoencoder", "latent_scale" and "f" where `fields` do not say them.
+      **fields: of that kind.
 
     Raises:
       ValueError: the kind is unknown.
@@ -295,4 +233,10 @@ def make_conditioner(kind: str, **fields) -> Conditioner:
         raise ValueError(
             f'unknown condition "{kind}"; one of: {", ".join(sorted(CONDITIONS))}.'
         )
-    return CONDITIONS[kind](**fields)
+    maker = CONDITIONS[kind]
+    if first_stage is not None:
+        autoencoder, scale = first_stage
+        facts = dict(autoencoder=autoencoder, latent_scale=scale, f=autoencoder.f)
+        takes = inspect.signature(maker).parameters
+        fields = {k: v for k, v in facts.items() if k in takes} | fields
+    return maker(**fields)

@@ -226,22 +226,28 @@ def make_generate(
     """
 
     def generate(params, y: Batch, keys: Array, images: Batch) -> Array:
-        cond = model.condition(params, **y)
-        null = model.null(params, **y) if sampling.guidance_scale != 1 else None
+        cond, null = model.encode_condition(params, y), None
+        if sampling.guidance_scale != 1:
+            null = model.encode_condition(params, model.conditioner.null(y))
         z_T = base.initial_noise(keys, (keys.shape[0], *latent_shape))
         given = _given_latents(model, params, images)
         z_0 = sample_latents(model, params, cond, null, z_T, keys, sampling, given)
-        if not sampling.tile:
-            return model.decode(params, z_0)
-        return tiles.tile_apply(
-            lambda z: model.decode(params, z),
-            z_0,
-            sampling.tile,
-            sampling.overlap,
-            scale=model.autoencoder.f,
-        )
+        return model.conditioner.finish(y, _decode(model, params, z_0, sampling))
 
     return jax.jit(generate)
+
+
+def _decode(model, params, z_0: Array, sampling: Sampling) -> Array:
+    """Decodes z_0, in tiles where the denoiser saw tiles."""
+    if not sampling.tile:
+        return model.decode(params, z_0)
+    return tiles.tile_apply(
+        lambda z: model.decode(params, z),
+        z_0,
+        sampling.tile,
+        sampling.overlap,
+        scale=model.autoencoder.f,
+    )
 
 
 def _given_latents(model, params, images: Batch) -> Given:

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
-from ldm_jax.tasks.conditioning import Conditioner
-from ldm_jax.types import Array, Conditioning
+from ldm_jax.tasks.conditioner import Conditioner
+from ldm_jax.tasks.keywords import read_floats, read_keywords
+from ldm_jax.types import Array, Batch, Conditioning
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,10 +42,11 @@ class FirstStage:
           quantization); what a latent dataset stores.
 
         Raises:
-          ValueError: f does not divide H or W.
+          ValueError: f does not divide H or W, or the image holds bytes.
         """
         variables = {"params": params["autoencoder"]}
-        return self.autoencoder.apply(variables, jnp.asarray(image), method="encode")
+        image = read_floats("image", image)
+        return self.autoencoder.apply(variables, image, method="encode")
 
     def latent(self, moments: Array, key: Array | None = None) -> Array:
         """Draws z_0 [B, h, w, c], scaled, from moments; without a key, its mode."""
@@ -96,35 +98,59 @@ class LatentDiffusion(FirstStage):
     schedule: NoiseSchedule = dataclasses.field(kw_only=True)
     prediction: str = "eps"
 
-    def condition(self, params, **fields) -> Conditioning:
-        """Encodes a raw condition y, given by the fields a batch would hold.
+    def condition(self, params, **said) -> Conditioning:
+        """Encodes a raw condition y, said by keyword as keywords.py lists.
 
         Args:
           params: {"conditioner": ...} where the conditioner has any.
-          **fields: `conditioner.fields` by name, e.g. label=[B] int32.
+          **said: class_label=, tokens=, text=, boxes=, segmentation=, low_res=, image=
+            with mask=, as the model takes; or, for any model, context= [B, M, d]
+            and/or concat= [B, h, w, k], which are handed on as they are.
+
+        Returns:
+          Conditioning of B rows.
 
         Raises:
-          ValueError: a field is missing or unknown.
+          ValueError: a keyword is missing or unknown, or its value does not fit.
         """
-        y = self._fields(fields)
-        return self.conditioner.encode(params.get("conditioner", {}), y, params)
+        if said.keys() & {"context", "concat"}:
+            return self._ready_made(said)
+        return self.encode_condition(params, read_keywords(self.conditioner, said))
 
-    def null(self, params, **fields) -> Conditioning:
+    def null(self, params, **said) -> Conditioning:
         """Encodes the null condition of the same shape, for classifier-free guidance.
 
-        Args and errors as `condition`; ValueError also where the model has no null.
+        Args and errors as `condition`; of the values only the shapes count. ValueError
+        also where the model has no null, or one that only its user knows (context=).
         """
-        y = self.conditioner.null(self._fields(fields))
+        y = self.conditioner.null(read_keywords(self.conditioner, said))
+        return self.encode_condition(params, y)
+
+    def encode_condition(self, params, y: Batch) -> Conditioning:
+        """Encodes a raw condition given as the fields of a batch."""
         return self.conditioner.encode(params.get("conditioner", {}), y, params)
 
-    def _fields(self, fields):
-        expected = self.conditioner.fields
-        if set(fields) != set(expected):
-            raise ValueError(
-                f'a model with the "{self.conditioner.kind}" condition takes '
-                f"{', '.join(expected) or 'none'}: got {', '.join(fields) or 'none'}."
-            )
-        return {name: jnp.asarray(value) for name, value in fields.items()}
+    def _ready_made(self, said) -> Conditioning:
+        """Hands a context and a concat on, after a look at their axes."""
+        c = self.autoencoder.embed_channels
+        channels = (self.unet.in_channels or c) - c
+        takes = {"context": (3, self.unet.context_dim), "concat": (4, channels)}
+        arrays = {}
+        for name, value in said.items():
+            if name not in takes:
+                raise ValueError(
+                    f"context= and concat= are all a denoiser reads: got {name}= too; "
+                    "leave it out, or say the condition by its keywords alone."
+                )
+            arrays[name] = array = read_floats(name, value)
+            rank, width = takes[name]
+            if array.ndim != rank or array.shape[-1] != width:
+                axes = {3: "[B, M, {}]", 4: "[B, h, w, {}]"}[rank].format(width)
+                raise ValueError(
+                    f"this model takes {name} {axes if width else 'in no form'}: got "
+                    f"shape {tuple(array.shape)}."
+                )
+        return Conditioning(**arrays)
 
     def denoise(self, params, z_t: Array, t: Array, cond: Conditioning) -> Array:
         """Predicts from z_t [B, h, w, c] and t [B] int32 in [0, T): [B, h, w, c]."""

@@ -16,6 +16,7 @@ import pytest
 from ldm_jax.jobs.export_stablehlo import export_stablehlo, make_programs
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.generate import Sampling, make_generate, seed_keys
+from ldm_jax.tasks.keywords import keyword_of
 from ldm_jax.tasks.model import FirstStage
 from tests.tasks.test_model import tiny_model
 
@@ -50,7 +51,7 @@ def param_shapes(model, **y):
         if model.autoencoder.bottleneck != "pixels":
             params["autoencoder"] = model.autoencoder.init(key, image)["params"]
         params["conditioner"] = model.conditioner.init(key, y)
-        cond = model.condition(params, **y)
+        cond = model.encode_condition(params, y)
         params["unet"] = model.unet.init(key, z_0, jnp.zeros(1), cond)["params"]
         return params
 
@@ -85,10 +86,12 @@ def test_jax_alone_runs_every_program_at_any_batch_size(exported):
     image = rng.uniform(-1, 1, (3, SIZE, SIZE, 3)).astype(np.float32)
     z = rng.standard_normal((3, 8, 8, 2)).astype(np.float32)
     label, t = np.array([2, 0, 1], np.int32), np.array([999, 0, 500], np.int32)
-    cond, null = model.condition(params, label=label), model.null(params, label=label)
+    cond = model.condition(params, class_label=label)
+    null = model.null(params, class_label=label)
     keys = seed_keys([7, 8, 9])
-    inputs = dict(image=image, z_0=z, z_t=z, t=t, label=label, context=cond.context)
-    np.savez(folder / "inputs.npz", key=jax.random.key_data(keys), **inputs)
+    inputs = dict(image=image, z_0=z, z_t=z, t=t, class_label=label)
+    inputs |= dict(context=cond.context, key=jax.random.key_data(keys))
+    np.savez(folder / "inputs.npz", **inputs)
     # Compiled 14 times for one run each.
     fast = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     barred = "import sys; sys.modules.update(ldm_jax=None, flax=None, orbax=None)\n"
@@ -170,7 +173,8 @@ def test_every_condition_is_traced_for_any_batch_size(kind):
     programs = make_programs(model, params, SIZE, SAMPLING)
     assert ("condition" in programs) == ("null" in programs) == (kind != "none")
     inputs = programs["sampler"].inputs
-    assert {k: x.shape[1:] for k, x in inputs.items() if k != "key"} == shapes
+    found = {k: x.shape[1:] for k, x in inputs.items() if k != "key"}
+    assert found == {keyword_of(k): shape for k, shape in shapes.items()}
     for name, program in programs.items():
         read = {network: params[network] for network in program.networks}
         outputs = jax.eval_shape(program.function, read, program.inputs)

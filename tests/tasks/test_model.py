@@ -61,16 +61,26 @@ def test_encoding_without_a_key_is_the_scaled_mean_and_with_one_a_sample():
     np.testing.assert_array_less(abs(draws.std(0) / sd - 1), 5 / 90)
 
 
-def test_a_condition_of_other_fields_is_refused():
+def test_a_ready_made_condition_is_handed_on_or_refused():
     model = tiny_model()
-    params = {"conditioner": {"embedding": jnp.ones((4, 8))}}
-    assert model.condition(params, label=[0, 2]).context.shape == (2, 1, 8)
-    with pytest.raises(ValueError, match="takes label: got caption"):
-        model.condition(params, caption=["a dog"])
+    context = np.ones((2, 3, 8), np.float32)
+    np.testing.assert_array_equal(model.condition({}, context=context).context, context)
+    for said, message in (
+        (dict(context=np.ones((2, 3, 7))), r"takes context \[B, M, 8\]: got shape"),
+        (dict(concat=np.ones((2, 4, 4, 1))), "takes concat in no form"),
+        (dict(context=context, class_label=[1]), "got class_label= too"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.condition({}, **said)
 
 
 def test_the_null_condition_is_the_row_of_no_class():
     model = tiny_model()
     table = jnp.arange(32.0).reshape(4, 8)
-    cond = model.null({"conditioner": {"embedding": table}}, label=[0, 1])
+    cond = model.null({"conditioner": {"embedding": table}}, class_label=[0, 1])
     np.testing.assert_array_equal(cond.context, jnp.stack([table[3:], table[3:]]))
+
+
+def test_images_in_bytes_are_refused():
+    with pytest.raises(ValueError, match="divide bytes by 127.5"):
+        tiny_model().encode({"autoencoder": {}}, np.zeros((1, 8, 8, 3), np.uint8))
