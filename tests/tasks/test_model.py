@@ -82,5 +82,5 @@ def test_the_null_condition_is_the_row_of_no_class():
 
 
 def test_images_in_bytes_are_refused():
-    with pytest.raises(ValueError, match="divide bytes by 127.5"):
+    with pytest.raises(ValueError, match="divide bytes"):
         tiny_model().encode({"autoencoder": {}}, np.zeros((1, 8, 8, 3), np.uint8))
