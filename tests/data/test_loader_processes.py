@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two processes make one global batch, whichever axis of the mesh lies across them."""
 
+import json
 import pathlib
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from ldm_jax.data.order import shuffled_rows
 
 PROGRAM = """
-import os, sys
+import json, os, pathlib, sys
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import jax
@@ -33,25 +34,28 @@ mesh = Mesh(devices, ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
 rows = NamedSharding(mesh, PartitionSpec("data"))
 batch = make_batches(Numbers(), lambda r, rng: r, 8, rows, seed=1)(3)
 gather = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
-print("found", np.asarray(gather(batch["x"])).tolist())
+pathlib.Path(sys.argv[4]).write_text(json.dumps(gather(batch["x"]).tolist()))
+jax.distributed.shutdown()
+# gloo's threads were once seen to hang the interpreter's own end.
+os._exit(0)
 """
 
 
 @pytest.mark.parametrize("across", ["data", "tensor"])
-def test_the_batch_of_two_processes_is_that_of_one(across):
+def test_the_batch_of_two_processes_is_that_of_one(across, tmp_path):
     """With "tensor" across processes, both hold all rows; the batch must not halve."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
+    # Found in files: gloo writes lines of its own into the standard output.
+    files = [tmp_path / f"{index}.json" for index in range(2)]
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(index), address, across],
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", PROGRAM, str(index), address, across, str(file)],
             cwd=pathlib.Path(__file__).parents[2],
         )
-        for index in range(2)
+        for index, file in enumerate(files)
     ]
-    expected = f"found {[row.index for row in shuffled_rows(1, 20, 24, 32)]}"
-    for run in runs:
-        assert expected in run.communicate(timeout=120)[0]
+    assert [run.wait(timeout=300) for run in runs] == [0, 0]
+    expected = [row.index for row in shuffled_rows(1, 20, 24, 32)]
+    assert [json.loads(file.read_text()) for file in files] == [expected, expected]
