@@ -19,7 +19,7 @@ from ldm_jax.jobs.train import train
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
 from ldm_jax.tasks import pictures
 from ldm_jax.tasks.generate import Sampling
-from ldm_jax.training.report import read_rows
+from ldm_jax.training.rows import read_rows
 
 SECTIONS = ("first_stage", "latents", "diffusion", "judge")
 COLUMNS = 10

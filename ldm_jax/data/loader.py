@@ -94,6 +94,14 @@ class Batches:
             yield self(step)
             step += 1
 
+    def records(self, step: int) -> list[int]:
+        """Returns the indices, in the set, of the records of a step's global batch."""
+        size = self._placement.batch_size
+        rows = shuffled_rows(
+            self._seed, self._num_records, step * size, (step + 1) * size
+        )
+        return [row.index for row in rows]
+
     def state(self, step: int) -> dict[str, Any]:
         """Returns what to store beside a checkpoint: small, JSON."""
         return {"step": int(step), **self._facts}

@@ -6,6 +6,7 @@ A working directory holds `config.json` and `checkpoints/<step>/` with three ite
 the arrays) and `config`. It is a model directory too: `load_params` reads it.
 """
 
+import contextlib
 import json
 import math
 import shutil
@@ -21,10 +22,11 @@ from flax import serialization
 from jax.experimental import multihost_utils
 
 from ldm_jax.training import sharding
-from ldm_jax.training.differences import check_structure, differences, shorten
+from ldm_jax.training.differences import check_structure
 from ldm_jax.training.digest import digests
 from ldm_jax.training.hosts import is_main_process
 from ldm_jax.training.lock import RunLock
+from ldm_jax.training.settings import keep_settings
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.steps_on_disk import (
     open_steps,
@@ -45,6 +47,7 @@ class Checkpointer:
         config: Mapping[str, Any] | None = None,
         *,
         may_differ: Sequence[str] = (),
+        defaults: Mapping[str, Any] | None = None,
         keep: int = 2,
         best: str | None = None,
         best_is_lowest: bool = True,
@@ -56,6 +59,7 @@ class Checkpointer:
           config: the run's settings, JSON-able; None writes and compares nothing.
           may_differ: dotted names (or beginnings of names) of settings that may change
             when a run is continued, e.g. ("train.num_steps",).
+          defaults: see `keep_settings`.
           keep: how many of the latest checkpoints stay.
           best: name of an evaluation scalar; the best checkpoint by it stays as well.
           best_is_lowest: whether low values of `best` are good.
@@ -66,13 +70,14 @@ class Checkpointer:
           OSError: the directory cannot be written.
         """
         self._workdir = _absolute(workdir)
-        self._workdir.mkdir(parents=True, exist_ok=True)
+        _make_writable(self._workdir)
         self._lock = None
         if is_main_process() and "://" not in str(workdir):
             self._lock = RunLock(self._workdir)
-        self._config = None if config is None else json.loads(json.dumps(config))
+        self._config = None if config is None else dict(config)
         try:
-            self._check_config(may_differ)
+            if config is not None:
+                keep_settings(self._workdir, config, may_differ, defaults)
             self._set_aside_without_metrics()
             policy = preservation(keep, best, best_is_lowest)
             self._manager = open_steps(
@@ -95,28 +100,6 @@ class Checkpointer:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-
-    def _check_config(self, may_differ: Sequence[str]) -> None:
-        """Refuses another run's directory; notes this run's settings in a new one."""
-        if self._config is None:
-            return
-        path = self._workdir / "config.json"
-        if path.exists():
-            changed = [
-                line
-                for name, line in differences(
-                    json.loads(path.read_text()), self._config
-                )
-                if not any((name + ".").startswith(free + ".") for free in may_differ)
-            ]
-            if changed:
-                raise ValueError(
-                    f"{self._workdir} holds a run with other settings:\n"
-                    + shorten(changed)
-                    + "\nUse these settings, another workdir, or delete this one."
-                )
-        if is_main_process():
-            _write(path, json.dumps(self._config, indent=2) + "\n")
 
     def save(
         self,
@@ -152,6 +135,12 @@ class Checkpointer:
             raise self._write_error(error) from error
         if self._lock is not None:
             self._lock.renew()
+
+    def newest(self) -> int | None:
+        """Returns the step of the newest checkpoint that is whole on disk, or None."""
+        with contextlib.suppress(Exception):  # what cannot be written is not there
+            self._manager.wait_until_finished()
+        return max(self._manager.all_steps(), default=None)
 
     def wait(self) -> None:
         """Waits until the last checkpoint is whole on disk; errors as in `save`."""
@@ -244,6 +233,21 @@ def _absolute(directory: str) -> epath.Path:
     return path if "://" in str(directory) else path.expanduser().resolve()
 
 
+def _make_writable(workdir: epath.Path) -> None:
+    """Makes the directory, or says in a line why nothing can be written there."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if is_main_process():
+            probe = workdir / ".writable"
+            probe.write_text("")
+            probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"workdir must be a directory that this process may write: got {workdir} "
+            f"({error}). Choose another --workdir, or change who may write there."
+        ) from error
+
+
 def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> None:
     """Writes a model directory that holds parameters only, as step 0.
 
@@ -301,10 +305,3 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
                 continue
             return {**tree["params"], **tree.get("ema", {})}
     raise FileNotFoundError(f"no whole checkpoint in {path}; tried {steps}.")
-
-
-def _write(path: epath.Path, text: str) -> None:
-    """Replaces a file in one step, so that a killed run leaves the old or the new."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.training.memory import on_device
 from ldm_jax.training.sharding import path_name
 from ldm_jax.types import Array, PyTree
 
@@ -52,7 +53,7 @@ def _strides(shape: tuple[int, ...]) -> list[int]:
 def digests(tree: PyTree) -> dict[str, int]:
     """Returns the digest of every array of a tree by its path."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    values = jax.device_get([digest(x) for _, x in leaves])
+    values = jax.device_get([digest(on_device(x)) for _, x in leaves])
     return {path_name(p): int(v) for (p, _), v in zip(leaves, values, strict=True)}
 
 

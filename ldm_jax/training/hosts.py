@@ -8,6 +8,7 @@ import threading
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ldm_jax.types import PyTree
 
@@ -15,13 +16,14 @@ from ldm_jax.types import PyTree
 COORDINATOR = "LDM_JAX_COORDINATOR"
 NUM_PROCESSES = "LDM_JAX_NUM_PROCESSES"
 PROCESS_ID = "LDM_JAX_PROCESS_ID"
+HEARTBEAT_SECONDS = "LDM_JAX_HEARTBEAT_SECONDS"
 
 
 def initialize_hosts(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-    heartbeat_seconds: int = 100,
+    heartbeat_seconds: int | None = None,
 ) -> None:
     """Joins the processes of this run; does nothing for a single process.
 
@@ -34,7 +36,7 @@ def initialize_hosts(
       num_processes: number of processes.
       process_id: this process, in [0, num_processes).
       heartbeat_seconds: silence after which a process counts as lost and the others
-        end with an error.
+        end with an error; None takes LDM_JAX_HEARTBEAT_SECONDS, or 100.
 
     Raises:
       ValueError: only some of the three are given.
@@ -54,6 +56,8 @@ def initialize_hosts(
         )
     if not all(given) and not _in_cluster(env):
         return
+    if heartbeat_seconds is None:
+        heartbeat_seconds = int(env.get(HEARTBEAT_SECONDS, 100))
     # CPU devices have no network of their own.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
@@ -92,6 +96,42 @@ def fetch(tree: PyTree) -> PyTree:
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+class Gathered:
+    """A number of every process, gathered while the run goes on.
+
+    What was put is there for the next `get`: nothing waits for the slowest process.
+    """
+
+    def __init__(self):
+        self._coming: jax.Array | None = None
+        if jax.process_count() == 1:
+            return
+        first: dict[int, jax.Device] = {}
+        for device in jax.devices():
+            first.setdefault(device.process_index, device)
+        devices = np.array([first[process] for process in sorted(first)])
+        mesh = jax.sharding.Mesh(devices, ("process",))
+        self._along = NamedSharding(mesh, PartitionSpec("process"))
+        whole = NamedSharding(mesh, PartitionSpec())
+        self._gather = jax.jit(lambda x: x, out_shardings=whole)
+
+    def put(self, value: float) -> None:
+        """Sends this process' number; every process must call it, in the same order."""
+        count = jax.process_count()
+        if count == 1:
+            return
+        local = np.array([value], np.float32)
+        self._coming = self._gather(
+            jax.make_array_from_process_local_data(self._along, local, (count,))
+        )
+
+    def get(self) -> list[float] | None:
+        """Returns the numbers that were last put, by process; None with one process."""
+        if self._coming is None:
+            return None
+        return np.asarray(self._coming).tolist()
 
 
 class Interrupted(SystemExit):

@@ -10,50 +10,52 @@ run that was killed and started again with the same command ends with the same b
 the same devices, as one that was not.
 """
 
-import time
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import jax
 import optax
 from jax.sharding import Mesh
 
-from ldm_jax.training import sharding
+from ldm_jax.training import begin, sharding
+from ldm_jax.training.begin import Batches
 from ldm_jax.training.checkpoint import Checkpointer
-from ldm_jax.training.hosts import Interrupted, StopSignal, agreed
+from ldm_jax.training.compile import compile_step, global_key, on_mesh
+from ldm_jax.training.divergence import DivergenceGuard
+from ldm_jax.training.due import Due, divides
+from ldm_jax.training.histograms import histograms
+from ldm_jax.training.hosts import Interrupted, StopSignal
+from ldm_jax.training.ledger import Ledger
 from ldm_jax.training.report import Report
 from ldm_jax.training.state import TrainState, make_state
 from ldm_jax.training.step import make_train_step
+from ldm_jax.training.trace import Trace
+from ldm_jax.training.watchdog import Watchdog
 from ldm_jax.types import Task
 
 # Settings that may change when a run is continued.
 MAY_DIFFER = (
+    "lpips.file",  # its fingerprint may not
     "mesh",
-    "train.num_steps",
-    "train.report_every",
-    "train.evaluate_every",
+    "train.allow_data_change",
     "train.checkpoint_every",
     "train.checkpoint_seconds",
+    "train.ema_on_host",
+    "train.evaluate_every",
+    "train.histograms_every",
     "train.keep",
+    "train.matmul_precision",
     "train.max_skipped",
     "train.min_shard_mib",
+    "train.num_steps",
+    "train.profile_steps",
+    "train.report_every",
+    "train.skip_norm_above",
+    "train.step_timeout",
+    "train.wandb",
 )
-
-
-class Batches(Protocol):
-    """Where batches come from: the rows of a step are a function of (seed, step)."""
-
-    def shapes(self) -> Mapping[str, jax.ShapeDtypeStruct]:
-        """Returns the global shape and dtype of every field."""
-
-    def stream(self, first_step: int):
-        """Iterates over the batches of steps first_step, first_step + 1, ..."""
-
-    def state(self, step: int) -> dict[str, Any]:
-        """Returns a small JSON dict that names the data and the position in it."""
-
-    def check(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError, naming what changed, if `state` is of other data."""
+# The same with `allow_data_change`.
+DATA_SETTINGS = ("batch_size", "held_out", "images", "latents", "seed", "transform")
 
 
 def train(
@@ -66,11 +68,18 @@ def train(
     seed: int = 0,
     mesh: Mesh | None = None,
     min_shard_mib: float = 4.0,
+    matmul_precision: str = "",
+    init_from: str = "",
     ema_of: Sequence[str] = (),
     max_ema_decay: float = 0.9999,
+    ema_on_host: bool = False,
     accumulate: int = 1,
     max_skipped: int = 10,
+    skip_norm_above: float | None = None,
     report_every: int = 50,
+    histograms_every: int | None = None,
+    profile_steps: Sequence[int] = (),
+    wandb: str = "",
     evaluate: Callable[[TrainState, int], tuple[Mapping, Mapping]] | None = None,
     evaluate_every: int | None = None,
     checkpoint_every: int | None = 1000,
@@ -78,8 +87,10 @@ def train(
     keep: int = 2,
     best: str | None = None,
     best_is_lowest: bool = True,
+    allow_data_change: bool = False,
+    step_timeout: float | None = 1800.0,
     config: Mapping[str, Any] | None = None,
-    may_differ: Sequence[str] = MAY_DIFFER,
+    utilization: Callable[[float], float] | None = None,
     label: str = "train",
 ) -> TrainState:
     """Trains a task, or continues where an earlier call in `workdir` ended.
@@ -88,17 +99,26 @@ def train(
       task: what is learned.
       batches: from `data.loader.make_batches`, placed by `batch_sharding(mesh)`.
       optimizer: from `make_optimizer`.
-      workdir: directory of config.json, checkpoints/, metrics.jsonl, evaluation.jsonl,
-        images/ and tensorboard/; used by one run at a time.
+      workdir: directory of config.json, checkpoints/ and what `Report` writes; used by
+        one run at a time.
       num_steps: the last step.
       seed: of the initial parameters and of the steps' randomness.
       mesh: from `make_mesh`; None takes all devices as copies.
       min_shard_mib: smaller arrays are not split over devices.
+      matmul_precision: see `compile_step`.
+      init_from: model directory whose parameters a new run begins with wherever they
+        fit, see `initial`; initial.json tells which did. "" draws them all.
       ema_of: networks that are averaged, e.g. ("unet",).
       max_ema_decay: the decay that the average reaches.
+      ema_on_host: whether the average lies in the host's memory.
       accumulate: parts into which a batch is cut to save memory.
-      max_skipped: so many steps in a row that are not finite end the run.
+      max_skipped: so many skipped steps in a row end the run; 1 ends it at the first.
+        A step is skipped that is not finite, or a spike.
+      skip_norm_above: a gradient of a larger norm is a spike; None for none.
       report_every: steps per row of metrics.jsonl.
+      histograms_every: steps between histograms of the parameters; None for none.
+      profile_steps: (first, last) step of a profiler trace in `workdir`/profile.
+      wandb: project of Weights & Biases; "" for none.
       evaluate: (state, step) -> (scalars, {name: uint8 [H, W, 3]}).
       evaluate_every: steps between evaluations; None only evaluates at the end.
       checkpoint_every: steps between checkpoints; None for none but by time.
@@ -106,9 +126,12 @@ def train(
       keep: how many of the latest checkpoints stay.
       best: evaluation scalar by which one more checkpoint stays.
       best_is_lowest: whether low values of `best` are good.
+      allow_data_change: goes on though the data are others than before.
+      step_timeout: seconds after which a step, a batch or a checkpoint counts as
+        hanging: the process ends with EXIT_HANGS; None waits forever.
       config: the run's settings, JSON-able, written to config.json; another run's
         workdir is refused.
-      may_differ: settings that may change when the run is continued.
+      utilization: steps per second -> share of the devices' peak, for the report.
       label: what the progress line begins with.
 
     Returns:
@@ -116,130 +139,114 @@ def train(
 
     Raises:
       Interrupted: SIGTERM or Ctrl-C came; the state is saved.
-      Diverged: `max_skipped` steps in a row were not finite.
+      Diverged: `max_skipped` steps in a row were skipped.
       ValueError: the checkpoint, the data or the settings are another run's.
       RuntimeError: another run works in `workdir`.
-      OSError: a checkpoint could not be written.
+      OSError: `workdir` or a checkpoint could not be written.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
-    batch_shapes = _on_mesh(batches.shapes(), mesh)
+    batch_shapes = on_mesh(batches.shapes(), mesh)
+    trace = Trace(f"{workdir}/profile", profile_steps)
     shapes, make = make_state(
-        task, optimizer, batch_shapes, ema_of, mesh, min_shard_mib
+        task,
+        optimizer,
+        batch_shapes,
+        ema_of,
+        mesh,
+        min_shard_mib,
+        ema_on_host,
+        begin.replacement(init_from, workdir, config, label),
     )
     checkpointer = Checkpointer(
         workdir,
         config,
-        may_differ=may_differ,
+        may_differ=MAY_DIFFER + (DATA_SETTINGS if allow_data_change else ()),
+        defaults=_defaults(),
         keep=keep,
         best=best,
         best_is_lowest=best_is_lowest,
     )
+    watchdog = Watchdog(step_timeout)
+    ledger = Ledger(on_change=watchdog.enter)
     report = Report(
         workdir,
         num_steps,
         report_every,
         batch_size=next(iter(batch_shapes.values())).shape[0],
-        max_skipped=max_skipped,
+        guard=DivergenceGuard(
+            workdir, max_skipped, batches.records, checkpointer.newest
+        ),
+        ledger=ledger,
         label=label,
+        utilization=utilization,
+        wandb=wandb,
+        config=config,
     )
-    with checkpointer, report, StopSignal() as stop:
-        key = _global_key(seed, mesh)
-        state = _restore_or_make(checkpointer, report, batches, shapes, make, key)
+    with checkpointer, report, StopSignal() as stop, watchdog, trace:
+        key = global_key(seed, mesh)
+        state = begin.restore_or_make(
+            checkpointer, report, batches, shapes, lambda: make(key), allow_data_change
+        )
         first = int(state.step)
         if first >= num_steps:
             return state
 
         report.say("compiles the step")
-        frozen = sharding.place(task.frozen, mesh, min_shard_mib)
-        train_step = make_train_step(task.loss, optimizer, max_ema_decay, accumulate)
-        train_step = _compile(train_step, shapes, frozen, batch_shapes, key)
-        due = _Due(checkpoint_every, checkpoint_seconds, report_every)
+        report.begin_steps(first)
+        with ledger.phase("compile"):
+            frozen = sharding.place(task.frozen, mesh, min_shard_mib)
+            train_step = compile_step(
+                make_train_step(
+                    task.loss,
+                    optimizer,
+                    max_ema_decay,
+                    accumulate,
+                    skip_norm_above,
+                    ema_on_host,
+                ),
+                *(shapes, frozen, batch_shapes, key),
+                matmul_precision,
+            )
+        due = Due(checkpoint_every, checkpoint_seconds, report_every)
         stream = batches.stream(first)
         report.restart_clock(first)
         for step in range(first + 1, num_steps + 1):
-            state, metrics = train_step(state, frozen, next(stream), key)
+            watchdog.step = step
+            with ledger.phase("data"):
+                batch = next(stream)
+            trace.before(step)
+            ledger.switch("step")
+            state, metrics = train_step(state, frozen, batch, key)
             report.add(step, metrics)
+            trace.after(step, metrics)
+            if divides(histograms_every, step):
+                report.histograms(step, histograms(state.params, mesh))
 
             scalars = {}
             is_last = step == num_steps
-            if evaluate and (is_last or _divides(evaluate_every, step)):
+            if evaluate and (is_last or divides(evaluate_every, step)):
                 report.finish_pending()
-                with report.pause():
+                with report.pause(), ledger.phase("evaluation"):
                     scalars, images = evaluate(state, step)
                 report.evaluation(step, scalars, images)
 
             signum = stop.requested(step)
             if is_last or signum or due.now(step):
                 data = {"batches": batches.state(step), "report": report.state()}
-                checkpointer.save(state, data, scalars)
+                with ledger.phase("checkpoint"):
+                    checkpointer.save(state, data, scalars)
             if signum:
-                checkpointer.wait()
+                with ledger.phase("checkpoint"):
+                    checkpointer.wait()
                 report.say(f"stopped and saved at step {step}; run it again to go on")
                 raise Interrupted(step, signum)
-        checkpointer.wait()
+        with ledger.phase("checkpoint"):
+            checkpointer.wait()
     return state
 
 
-def _on_mesh(shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh):
-    """Gives the fields of a batch their sharding, or checks the one they have."""
-    wanted = sharding.batch_sharding(mesh)
-    for name, x in shapes.items():
-        given = x.sharding
-        if given is not None and not given.is_equivalent_to(wanted, len(x.shape)):
-            raise ValueError(
-                f"batches must be split over the mesh of the run: {name} has {given}, "
-                f"not {wanted}; make them with sharding=batch_sharding(mesh)."
-            )
-    return {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=wanted)
-        for name, x in shapes.items()
-    }
-
-
-def _restore_or_make(checkpointer, report, batches, shapes, make, key) -> TrainState:
-    """Returns the state to go on from; puts report and data in the same place."""
-    restored = checkpointer.restore(shapes)
-    if restored is None:
-        report.start(0)
-        report.say("makes the parameters")
-        return make(key)
-    state, data = restored
-    batches.check(data["batches"])
-    report.start(int(state.step), data["report"])
-    return state
-
-
-def _divides(every: int | None, step: int) -> bool:
-    return every is not None and step % every == 0
-
-
-class _Due:
-    """Tells when a checkpoint is due, by steps or by time."""
-
-    def __init__(self, every: int | None, seconds: float | None, check_every: int):
-        self._every, self._seconds, self._check_every = every, seconds, check_every
-        self._since = time.monotonic()
-
-    def now(self, step: int) -> bool:
-        is_due = _divides(self._every, step)
-        # All processes must agree on the time, which costs a message: not every step.
-        if self._seconds is not None and (
-            jax.process_count() == 1 or step % self._check_every == 0
-        ):
-            is_due |= agreed(time.monotonic() - self._since >= self._seconds)
-        if is_due:
-            self._since = time.monotonic()
-        return is_due
-
-
-def _global_key(seed: int, mesh: Mesh) -> jax.Array:
-    """Makes the run's random key on every device of the mesh."""
-    make = jax.jit(jax.random.key, out_shardings=sharding.replicated(mesh))
-    return make(seed)
-
-
-def _compile(train_step, shapes, frozen, batch_shapes, key):
-    """Compiles the step once, ahead of time; the state's memory is used again."""
-    placed = jax.tree.map(lambda x: x.sharding, shapes)
-    step = jax.jit(train_step, donate_argnums=0, out_shardings=(placed, key.sharding))
-    return step.lower(shapes, frozen, batch_shapes, key).compile()
+def _defaults() -> dict[str, Any]:
+    """Returns the defaults of the settings `train.*`, by dotted name."""
+    parameters = inspect.signature(train).parameters.values()
+    values = {f"train.{p.name}": p.default for p in parameters}
+    return {n: v for n, v in values.items() if v is not inspect.Parameter.empty}

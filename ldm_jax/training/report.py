@@ -1,39 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells how a run goes: a progress line, metrics.jsonl, TensorBoard, pictures."""
+"""Tells how a run goes: a progress line, files of rows, boards, pictures.
 
-import json
+In the working directory, written by process 0: `metrics.jsonl`, a row per `every` steps
+with the means over them; `evaluation.jsonl`, a row per evaluation; `timing.jsonl`, see
+`ledger`; `images/`; `tensorboard/`.
+"""
+
 import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 from PIL import Image
 
-from ldm_jax.training.hosts import is_main_process
+from ldm_jax.training.boards import Board, TensorBoard, WeightsAndBiases
+from ldm_jax.training.divergence import DivergenceGuard
+from ldm_jax.training.histograms import Histogram
+from ldm_jax.training.hosts import Gathered, is_main_process
+from ldm_jax.training.ledger import PRODUCTIVE, Ledger, goodput, say_goodput
+from ldm_jax.training.progress import Rate, say_progress, say_spread
+from ldm_jax.training.rows import append_row, drop_rows, read_rows
 from ldm_jax.types import Array
 
 # Steps whose metrics may still be on their way: the host never waits for the step that
 # it has just started, and is never more than so many steps ahead.
 STEPS_AHEAD = 2
-SECONDS_BETWEEN_LINES = 15.0
-
-
-class Diverged(RuntimeError):
-    """Raised when too many steps in a row were not finite."""
 
 
 class Report:
-    """Collects the metrics of every step; only process 0 writes.
-
-    `metrics.jsonl` gets a row every `every` steps: means over these steps.
-    `evaluation.jsonl` gets a row per evaluation.
-    """
+    """Collects the metrics of every step; only process 0 writes."""
 
     def __init__(
         self,
@@ -42,8 +42,12 @@ class Report:
         every: int,
         *,
         batch_size: int,
-        max_skipped: int,
+        guard: DivergenceGuard,
+        ledger: Ledger | None = None,
         label: str = "train",
+        utilization: Callable[[float], float] | None = None,
+        wandb: str = "",
+        config: Mapping[str, Any] | None = None,
     ):
         """Opens nothing yet; see `start`.
 
@@ -51,35 +55,43 @@ class Report:
           workdir: directory of the files.
           num_steps: the last step, for the time left.
           every: steps per row.
-          batch_size: samples per step, for the rate.
-          max_skipped: so many skipped steps in a row end the run.
+          batch_size: images per step, for the rate.
+          guard: ends the run when its steps are not finite.
+          ledger: of the run's time; None begins one.
           label: what the progress line begins with.
+          utilization: steps per second -> share of the devices' peak in [0, 1].
+          wandb: project of Weights & Biases; "" for none.
+          config: the run's settings, which Weights & Biases shows.
         """
         self._workdir, self._label = Path(workdir), label
         self._num_steps, self._every = num_steps, every
-        self._batch_size, self._max_skipped = batch_size, max_skipped
+        self._batch_size, self._guard = batch_size, guard
+        self._ledger = ledger or Ledger()
+        self._utilization = utilization
+        self._wandb, self._config = wandb, config
         self._pending: deque[tuple[int, dict[str, Array]]] = deque()
         self._sums: dict[str, float] = {}
         self._count = 0
-        self._skipped_run = 0
+        self._last_timed: int | None = None
+        self._data_seconds = Gathered()
         self._writes = is_main_process()
-        self._board = None
-        self._clock = _Clock()
+        self._boards: list[Board] = []
+        self._rate = Rate()
 
     def start(self, step: int, saved: Mapping[str, Any] | None = None) -> None:
         """Begins or continues at `step`: rows past it are dropped from the files."""
         if saved is not None:
             self._sums = dict(saved["sums"])
             self._count = saved["count"]
-            self._skipped_run = saved["skipped_run"]
-        self._clock.restart(step)
+            self._guard.in_a_row = saved["skipped_run"]
         if not self._writes:
             return
         for name in ("metrics.jsonl", "evaluation.jsonl"):
-            _truncate(self._workdir / name, step)
-        self._board = tensorboardX.SummaryWriter(
-            str(self._workdir / "tensorboard"), purge_step=step + 1
-        )
+            drop_rows(self._workdir / name, step)
+        self._boards = [TensorBoard(self._workdir, step)]
+        if self._wandb:
+            board = WeightsAndBiases(self._workdir, self._wandb, self._config)
+            self._boards.append(board)
         if step:
             self.say(f"resumes at step {step} of {self._num_steps}")
 
@@ -88,6 +100,14 @@ class Report:
         if self._writes:
             start = "\r\033[K" if sys.stdout.isatty() else ""
             print(f"{start}{self._label}: {message}", flush=True)
+
+    def begin_steps(self, step: int) -> None:
+        """Notes that this process will do steps, from `step` on; its time counts."""
+        self._last_timed = step
+        if self._writes:
+            row = {"event": "start", "step": step, "time": self._ledger.began}
+            row |= {"processes": jax.process_count(), "devices": jax.device_count()}
+            append_row(self._workdir / "timing.jsonl", row)
 
     def add(self, step: int, metrics: Mapping[str, Array]) -> None:
         """Takes the metrics of a step that may still be running.
@@ -109,7 +129,7 @@ class Report:
         """Returns what `start` needs to continue the row that is being collected."""
         self.finish_pending()
         return dict(
-            sums=dict(self._sums), count=self._count, skipped_run=self._skipped_run
+            sums=dict(self._sums), count=self._count, skipped_run=self._guard.in_a_row
         )
 
     def _take(self, count: int) -> None:
@@ -117,9 +137,10 @@ class Report:
             step, metrics = self._pending.popleft()
             values = {name: float(v) for name, v in jax.device_get(metrics).items()}
             self._sum(values)
-            self._check_divergence(step, values["skipped"])
+            self._guard.check(step, values)
             if step % self._every == 0 or step == self._num_steps:
                 self._write_row(step)
+                self._write_timing(step)
             self._progress(step, values["loss"])
 
     def _sum(self, values: dict[str, float]) -> None:
@@ -132,23 +153,35 @@ class Report:
                 self._sums[name] = self._sums.get(name, 0.0) + value
         values["skipped"] = skipped
 
-    def _check_divergence(self, step: int, skipped: float) -> None:
-        self._skipped_run = self._skipped_run + 1 if skipped else 0
-        if self._skipped_run >= self._max_skipped:
-            first = step - self._skipped_run + 1
-            raise Diverged(
-                f"loss or gradient was not finite in steps {first} to {step}, which "
-                f"were skipped; the last checkpoint in {self._workdir} is good. Lower "
-                "the learning rate, clip the gradient (optimizer.clip_norm), or look "
-                "at the data of these steps."
-            )
-
     def _write_row(self, step: int) -> None:
         skipped = self._sums.pop("skipped", 0.0)
         row = {name: s / max(self._count, 1) for name, s in self._sums.items()}
         row["skipped"] = skipped
         self._sums, self._count = {}, 0
         self._append("metrics.jsonl", step, row)
+
+    def _write_timing(self, step: int) -> None:
+        """Writes where the time since the last row went; tells of a slow process."""
+        if self._last_timed is None:
+            return
+        steps, self._last_timed = step - self._last_timed, step
+        seconds = self._ledger.take()
+        each = sum(seconds.get(phase, 0.0) for phase in PRODUCTIVE) / max(steps, 1)
+        row: dict[str, Any] = {"seconds_per_step": each}
+        if each:
+            row["images_per_second"] = self._batch_size / each
+            if self._utilization is not None:
+                row["utilization"] = self._utilization(1 / each)
+        if self._writes:
+            for board in self._boards:
+                board.scalars(step, {f"time/{name}": v for name, v in row.items()})
+            if (waits := self._data_seconds.get()) is not None:
+                row["data_seconds_per_step"] = waits
+            row |= {"step": step, "steps": steps, "seconds": seconds}
+            append_row(self._workdir / "timing.jsonl", {**row, "time": time.time()})
+            if waits is not None and (line := say_spread(waits, each)):
+                self.say(line)
+        self._data_seconds.put(seconds.get("data", 0.0) / max(steps, 1))
 
     def evaluation(
         self, step: int, scalars: Mapping[str, float], images: Mapping[str, Any]
@@ -170,31 +203,32 @@ class Report:
             path = self._workdir / "images" / f"{name}_{step:08d}.png"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(image).save(path)
-            self._board.add_image(name, image, step, dataformats="HWC")
+            for board in self._boards:
+                board.image(step, name, image)
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        """Shows how the numbers of each array are spread, on the boards."""
+        for board in self._boards:
+            for name, histogram in values.items():
+                board.histogram(step, name, histogram)
 
     def _append(self, file: str, step: int, row: dict[str, float], prefix="") -> None:
         if not self._writes:
             return
-        # JSON has no NaN; null is what a reader gets instead.
-        safe = {n: v if math.isfinite(v) else None for n, v in row.items()}
-        with open(self._workdir / file, "a") as lines:
-            lines.write(json.dumps({"step": step, **safe}) + "\n")
-        for name, value in row.items():
-            self._board.add_scalar(prefix + name, value, step)
+        append_row(self._workdir / file, {"step": step, **row})
+        for board in self._boards:
+            board.scalars(step, {prefix + name: value for name, value in row.items()})
 
     def _progress(self, step: int, loss: float) -> None:
         is_last = step == self._num_steps
         on_terminal = sys.stdout.isatty()
-        seconds = 0.5 if on_terminal else SECONDS_BETWEEN_LINES
-        rate = self._clock.rate(step, seconds, always=is_last)
+        rate = self._rate.at(step, on_terminal, always=is_last)
         if rate is None or not self._writes:
             return
+        share = self._utilization(rate) if self._utilization and rate else None
         left = (self._num_steps - step) / rate if rate else math.inf
-        text = (
-            f"{self._label}: step {step}/{self._num_steps}  loss {loss:.4f}  "
-            f"{rate:.2f} steps/s  {rate * self._batch_size:.0f} samples/s  "
-            f"{_minutes(left)} left"
-        )
+        text = say_progress(rate, self._batch_size, share, left)
+        text = f"{self._label}: step {step}/{self._num_steps}  loss {loss:.4f}  {text}"
         if on_terminal:
             print(f"\r\033[K{text}", end="\n" if is_last else "", flush=True)
         else:
@@ -202,77 +236,23 @@ class Report:
 
     def pause(self):
         """Returns a context that keeps its time out of the rate (an evaluation)."""
-        return self._clock
+        return self._rate
 
     def restart_clock(self, step: int) -> None:
         """Starts measuring the rate anew."""
-        self._clock.restart(step)
+        self._rate.restart(step)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        """Writes out what is held back."""
-        if self._board is not None:
-            self._board.close()
-
-
-class _Clock:
-    """Measures steps per second between two lines, less the pauses."""
-
-    def restart(self, step: int) -> None:
-        self._step, self._since, self._rate = step, time.monotonic(), 0.0
-
-    def rate(self, step: int, seconds: float, always: bool) -> float | None:
-        """Returns steps per second if `seconds` have passed since the last answer."""
-        passed = time.monotonic() - self._since
-        if passed < seconds and not always:
-            return None
-        # The last step may follow the line before it at once: keep that rate then.
-        rate = (step - self._step) / passed if passed > 0.5 or not self._rate else None
-        self._rate = rate or self._rate
-        self._step, self._since = step, time.monotonic()
-        return self._rate
-
-    def __enter__(self):
-        self._paused = time.monotonic()
-
-    def __exit__(self, *_):
-        self._since += time.monotonic() - self._paused
-
-
-def _minutes(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "?"
-    seconds = int(seconds + 0.5)
-    hours, rest = divmod(seconds, 3600)
-    return (
-        f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-        if hours
-        else (f"{rest // 60}:{rest % 60:02d}")
-    )
-
-
-def read_rows(path: str | Path) -> list[dict[str, float]]:
-    """Reads a .jsonl file of this module; a line cut off by a kill is left out."""
-    path = Path(path)
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
-def _truncate(path: Path, last_step: int) -> None:
-    """Drops the rows past `last_step`: those steps are done again."""
-    if not path.exists():
-        return
-    part = path.with_name(path.name + ".part")
-    part.write_text(_lines(row for row in read_rows(path) if row["step"] <= last_step))
-    part.replace(path)
-
-
-def _lines(rows: Iterable[dict]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
+        """Writes out what is held back, and where the time went."""
+        for board in self._boards:
+            board.close()
+        if self._writes and self._last_timed is not None:
+            path = self._workdir / "timing.jsonl"
+            row = {"step": self._last_timed, "steps": 0, "time": time.time()}
+            append_row(path, {**row, "seconds": self._ledger.take()})
+            shares = goodput(read_rows(path))
+            append_row(path, {"event": "end", "goodput": shares, "time": time.time()})
+            self.say(f"time since the first start: {say_goodput(shares)}")

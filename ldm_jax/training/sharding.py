@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ldm_jax.types import PyTree
+from ldm_jax.types import BATCH_AXES, TENSOR_AXIS, PyTree
 
-AXES = ("data", "fsdp", "tensor")
+AXES = (*BATCH_AXES, TENSOR_AXIS)
 
 # The "tensor" axis splits what a pair of layers keeps to itself: the first layer's
 # output channels, the second's input channels, so that one all-reduce follows the pair
@@ -30,16 +31,21 @@ def make_mesh(
     data: int = -1,
     fsdp: int = 1,
     tensor: int = 1,
+    slices: int = -1,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
     """Makes the (data, fsdp, tensor) mesh.
 
     Args:
       data, fsdp, tensor: sizes of the axes; one of them may be -1, for what is left.
+      slices: groups of devices with a fast network of their own, over which "data" is
+        split first; -1 takes what the devices say (TPU slices), else one. Devices that
+        say nothing are cut into equal groups in their order.
       devices: the devices to use; all of the run by default.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices, the slices are not
+        those of the devices, or they do not divide "data".
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [data, fsdp, tensor]
@@ -52,10 +58,40 @@ def make_mesh(
             f"({data}, {fsdp}, {tensor}); at most one axis may be -1, the rest must "
             "divide the number of devices."
         )
-    # Auto: the compiler places what no sharding names. jax.make_mesh defaults to
-    # Explicit axes, under which flax's convolutions fail.
+    groups = _slices(devices, slices)
+    if sizes[0] % len(groups):
+        raise ValueError(
+            f'"data" alone reaches across slices: got data={sizes[0]} for '
+            f"{len(groups)} slices; make it a multiple of them, and keep fsdp * tensor "
+            f"within the {len(groups[0])} devices of one."
+        )
+    within = (sizes[0] // len(groups), *sizes[1:])
+    blocks = [
+        mesh_utils.create_device_mesh(within, g, allow_split_physical_axes=True)
+        for g in groups
+    ]
+    # Auto: the compiler places what no sharding names. Explicit axes, which
+    # jax.make_mesh defaults to, make flax's convolutions fail.
     axis_types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types, devices=devices)
+    return Mesh(np.concatenate(blocks), AXES, axis_types=axis_types)
+
+
+def _slices(devices: list[jax.Device], slices: int) -> list[list[jax.Device]]:
+    """Groups devices by slice."""
+    groups: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        # On GPUs a "slice" is a node, across which any axis may reach.
+        index = device.slice_index if device.platform == "tpu" else 0
+        groups.setdefault(index, []).append(device)
+    if slices == -1 or slices == len(groups):
+        return [groups[index] for index in sorted(groups)]
+    if len(groups) > 1 or slices < 1 or len(devices) % slices:
+        raise ValueError(
+            f"mesh.slices must be the number of slices there are: got {slices} for "
+            f"{len(devices)} devices in {len(groups)}; -1 takes what the devices say."
+        )
+    size = len(devices) // slices
+    return [devices[i : i + size] for i in range(0, len(devices), size)]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -65,7 +101,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of [B, ...]: B is split over "data" and "fsdp"."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def path_name(path) -> str:
@@ -125,3 +161,11 @@ def place(tree: PyTree, mesh: Mesh, min_shard_mib: float = 4.0) -> PyTree:
         return jax.make_array_from_callback(x.shape, want.sharding, lambda i: x[i])
 
     return jax.tree.map(put, tree, wanted)
+
+
+def bytes_per_device(tree: PyTree) -> int:
+    """Counts the bytes that one device holds of arrays with shardings."""
+    return sum(
+        x.dtype.itemsize * int(np.prod(x.sharding.shard_shape(x.shape)))
+        for x in jax.tree.leaves(tree)
+    )

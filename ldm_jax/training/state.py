@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training step changes, as one pytree, and how it is made from a task."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from jax.interpreters import partial_eval
 from jax.sharding import Mesh
 
 from ldm_jax.training import sharding
+from ldm_jax.training.memory import on_device, on_host
 from ldm_jax.types import Array, PyTree, Task
 
 
@@ -35,7 +37,7 @@ class TrainState:
 
     def averaged_params(self) -> PyTree:
         """Returns `params` with the averaged entries in place of the raw ones."""
-        return {**self.params, **self.ema}
+        return {**self.params, **on_device(self.ema)}
 
 
 def make_state(
@@ -45,6 +47,8 @@ def make_state(
     ema_of: Sequence[str] = (),
     mesh: Mesh | None = None,
     min_shard_mib: float = 4.0,
+    ema_on_host: bool = False,
+    replace_params: Callable[[PyTree], PyTree] | None = None,
 ) -> tuple[TrainState, Callable[[Array], TrainState]]:
     """Returns the shapes of a state, with shardings, and the function that makes it.
 
@@ -55,6 +59,9 @@ def make_state(
       ema_of: entries of `params` that are averaged, e.g. ("unet",).
       mesh: from `make_mesh`; None takes all devices as copies.
       min_shard_mib: see `with_shardings`.
+      ema_on_host: the average lies in the host's memory and visits the device in each
+        step: slower, and 4 bytes per averaged parameter less on the devices.
+      replace_params: params as drawn -> params to begin with, see `initial`.
 
     Returns:
       (TrainState of jax.ShapeDtypeStruct, key -> TrainState at step 0).
@@ -83,12 +90,18 @@ def make_state(
         )
     shapes = jax.eval_shape(finish, *drawn)
     shapes = sharding.with_shardings(shapes, mesh, min_shard_mib)
+    placed = jax.tree.map(lambda x: x.sharding, shapes)
+    if ema_on_host:
+        shapes = shapes.replace(ema=on_host(shapes.ema))
 
     def make(key: Array) -> TrainState:
-        drawn = _run_needed(draw, jax.device_put(key, whole))
-        drawn = jax.tree.map(lambda x: jax.device_put(x, whole), drawn)
-        shardings = jax.tree.map(lambda x: x.sharding, shapes)
-        return jax.jit(finish, out_shardings=shardings)(*drawn)
+        params, collections = _run_needed(draw, jax.device_put(key, whole))
+        if replace_params is not None:
+            params = replace_params(params)
+        params = sharding.place(params, mesh, math.inf)
+        collections = jax.tree.map(lambda x: jax.device_put(x, whole), collections)
+        state = jax.jit(finish, out_shardings=placed)(params, collections)
+        return state.replace(ema=on_host(state.ema)) if ema_on_host else state
 
     return shapes, make
 

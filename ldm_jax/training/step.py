@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ldm_jax.training.memory import DEVICE_SPACE, HOST_SPACE
 from ldm_jax.training.optimizer import ema_decay, update_ema
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import Array, Batch, PyTree
@@ -21,12 +22,14 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     max_ema_decay: float = 0.9999,
     accumulate: int = 1,
+    skip_norm_above: float | None = None,
+    ema_on_host: bool = False,
 ) -> TrainStep:
     """Makes the pure function (state, frozen, batch, key) -> (state, metrics).
 
     All networks of a task are updated together, from one gradient. A step whose loss
-    or gradient is not finite leaves params, optimizer, collections and average as they
-    were; `step` still advances, so that the next batch is another one.
+    or gradient is not finite, or is a spike, leaves params, optimizer, collections and
+    average as they were; `step` still advances, so that the next batch is another one.
 
     Args:
       loss: `Task.loss`.
@@ -34,11 +37,14 @@ def make_train_step(
       max_ema_decay: the decay that the average reaches, see `ema_decay`.
       accumulate: parts into which a batch is cut; their gradients are averaged. The
         memory of activations shrinks by this factor.
+      skip_norm_above: a gradient of any network of a larger norm is a spike; None for
+        none. Unlike clipping (optimizer.clip_norm), which shortens it.
+      ema_on_host: whether the average lies in the host's memory, see `make_state`.
 
     Returns:
       The step. `frozen` is `Task.frozen`; `key` is the run's, the same for every step.
       Metrics are float32 scalars: the task's own, "loss", "grad_norm/<network>", and
-      "skipped", 1 where the step was not finite.
+      "skipped", 1 where the step was left out.
     """
 
     def train_step(state, frozen, batch, key):
@@ -48,21 +54,25 @@ def make_train_step(
             grad, *inputs, jax.random.fold_in(key, state.step), state.step, accumulate
         )
         norms = {name: optax.tree.norm(g) for name, g in grads.items()}
-        is_finite = jnp.isfinite(value) & jnp.isfinite(sum(norms.values()))
+        is_good = jnp.isfinite(value) & jnp.isfinite(sum(norms.values()))
+        if skip_norm_above is not None:
+            is_good &= jnp.max(jnp.stack(list(norms.values()))) <= skip_norm_above
 
         def update():
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             decay = ema_decay(state.step + 1, max_ema_decay)
-            ema = update_ema(state.ema, params, decay)
+            ema = jax.device_put(state.ema, DEVICE_SPACE) if ema_on_host else state.ema
+            ema = update_ema(ema, params, decay)
+            ema = jax.device_put(ema, HOST_SPACE) if ema_on_host else ema
             return TrainState(state.step, params, opt_state, collections, ema)
 
-        new = jax.lax.cond(is_finite, update, lambda: state)
+        new = jax.lax.cond(is_good, update, lambda: state)
         metrics = {
             **metrics,
             "loss": value,
             **{f"grad_norm/{name}": norm for name, norm in norms.items()},
-            "skipped": 1.0 - is_finite,
+            "skipped": 1.0 - is_good,
         }
         metrics = {n: jnp.asarray(m, jnp.float32) for n, m in metrics.items()}
         return new.replace(step=state.step + 1), metrics

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.training.hosts import agreed, initialize_hosts, is_main_process
-from ldm_jax.training.report import read_rows
+from ldm_jax.training.rows import read_rows
 
 ROOT = Path(__file__).parents[2]
 

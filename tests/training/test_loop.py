@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from ldm_jax.training import sharding
+from ldm_jax.training.divergence import Diverged
 from ldm_jax.training.hosts import Interrupted
 from ldm_jax.training.loop import train
 from ldm_jax.training.optimizer import make_optimizer
-from ldm_jax.training.report import Diverged, read_rows
+from ldm_jax.training.rows import read_rows
 from tests.training.toy import ToyBatches, make_task
 
 NUM_STEPS = 24

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.training.report import Diverged, Report, read_rows
+from ldm_jax.training.divergence import Diverged, DivergenceGuard
+from ldm_jax.training.report import Report
+from ldm_jax.training.rows import read_rows
 
 
 def metrics(loss, skipped=0.0):
@@ -14,7 +16,8 @@ def metrics(loss, skipped=0.0):
 
 
 def report(directory, **changes):
-    fields = dict(num_steps=12, every=4, batch_size=2, max_skipped=3)
+    guard = DivergenceGuard(directory, max_skipped=3)
+    fields = dict(num_steps=12, every=4, batch_size=2, guard=guard)
     return Report(directory, **{**fields, **changes})
 
 
@@ -95,5 +98,5 @@ def test_the_progress_line_tells_step_loss_rate_and_time_left(tmp_path, capsys):
         feed(r, 1, 12)
         r.finish_pending()
     line = capsys.readouterr().out.splitlines()[-1]
-    for part in ("toy: step 12/12", "loss 12.0000", "steps/s", "samples/s", "left"):
+    for part in ("toy: step 12/12", "loss 12.0000", "s/step", "images/s", "left"):
         assert part in line

@@ -88,3 +88,41 @@ def test_place_puts_host_arrays_and_leaves_those_in_place():
     placed = place({"a": np.ones((16, 4), np.float32), "b": there}, mesh, 0.0)
     assert {s.data.shape for s in placed["a"].addressable_shards} == {(2, 4)}
     assert placed["b"].shape == (3,)
+
+
+def test_data_alone_reaches_across_slices():
+    """Identity: each half of the data axis holds one slice's devices."""
+    mesh = make_mesh(data=4, fsdp=2, slices=2)
+    ids = [[d.id for d in block.flat] for block in np.split(mesh.devices, 2)]
+    assert sorted(map(sorted, ids)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert make_mesh(data=4, fsdp=2).size == 8
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rule"),
+    [
+        (dict(data=1, fsdp=8, slices=2), '"data" alone reaches across slices'),
+        (dict(slices=3), "mesh.slices must be the number of slices"),
+        (dict(slices=0), "mesh.slices must be the number of slices"),
+    ],
+)
+def test_slices_that_do_not_fit_are_refused(sizes, rule):
+    with pytest.raises(ValueError, match=rule):
+        make_mesh(**sizes)
+
+
+def test_slices_are_those_that_the_devices_tell():
+    """Oracle: devices of two slices, told in turns, are sorted by slice."""
+
+    class Fake:
+        platform, device_kind = "tpu", "a kind that mesh_utils does not know"
+
+        def __init__(self, index):
+            self.id, self.slice_index, self.process_index = index, index % 2, 0
+            self.coords, self.core_on_chip = (index // 2, 0, 0), 0
+
+    mesh = make_mesh(fsdp=2, devices=[Fake(i) for i in range(8)])
+    slices = np.vectorize(lambda d: d.slice_index)(mesh.devices)
+    assert slices.tolist() == [[[0], [0]]] * 2 + [[[1], [1]]] * 2
+    with pytest.raises(ValueError, match="in 2"):
+        make_mesh(slices=4, devices=[Fake(i) for i in range(8)])

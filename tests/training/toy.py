@@ -65,6 +65,9 @@ class ToyBatches:
             yield self(first_step)
             first_step += 1
 
+    def records(self, step):
+        return [f"row {i} of step {step}" for i in range(FIELDS["x"].shape[0])]
+
     def state(self, step):
         return {"seed": self._seed, "step": step}
 

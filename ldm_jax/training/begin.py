@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run begins: with its own checkpoint, another model's parameters, or none."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+from absl import logging
+from etils import epath
+
+from ldm_jax.training.checkpoint import Checkpointer, load_params
+from ldm_jax.training.differences import differences, shorten
+from ldm_jax.training.hosts import is_main_process
+from ldm_jax.training.initial import take_params
+from ldm_jax.training.report import Report
+from ldm_jax.training.state import TrainState
+from ldm_jax.types import PyTree
+
+# Sections of a config that say how a model was trained, not what it computes.
+NOT_OF_THE_MODEL = ("batch_size", "held_out", "images", "mesh", "optimizer", "seed")
+NOT_OF_THE_MODEL += ("task", "train", "transform")
+
+
+class Batches(Protocol):
+    """Where batches come from: the rows of a step are a function of (seed, step)."""
+
+    def shapes(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """Returns the global shape and dtype of every field."""
+        ...
+
+    def stream(self, first_step: int):
+        """Iterates over the batches of steps first_step, first_step + 1, ..."""
+
+    def records(self, step: int) -> list:
+        """Names the records of a step's batch, JSON-able, in their order."""
+        ...
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Returns a small JSON dict that names the data and the position in it."""
+        ...
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError, naming what changed, if `state` is of other data."""
+
+
+def restore_or_make(
+    checkpointer: Checkpointer,
+    report: Report,
+    batches: Batches,
+    shapes: TrainState,
+    make: Callable[[], TrainState],
+    allow_data_change: bool = False,
+) -> TrainState:
+    """Returns the state to go on from; puts report and data in the same place.
+
+    Raises:
+      ValueError: the checkpoint is of another model, or of other data.
+    """
+    restored = checkpointer.restore(shapes)
+    if restored is None:
+        report.start(0)
+        report.say("makes the parameters")
+        return make()
+    state, data = restored
+    try:
+        batches.check(data["batches"])
+    except ValueError as error:
+        if not allow_data_change:
+            raise ValueError(
+                f"{error} Or go on with these data: train.allow_data_change=True."
+            ) from error
+        logging.warning("goes on with other data (allow_data_change): %s", error)
+    report.start(int(state.step), data["report"])
+    return state
+
+
+def replacement(
+    source: str, workdir: str, config: Mapping[str, Any] | None, label: str
+) -> Callable[[PyTree], PyTree] | None:
+    """Returns the function that replaces drawn parameters by those of `source`.
+
+    It writes what became of each to initial.json in `workdir`, and a summary to the
+    terminal. Averaged parameters are taken where there are some; the optimizer, the
+    average and running statistics begin anew.
+
+    Args:
+      source: a model directory; "" for none.
+      workdir: of the new run.
+      config: the new run's settings, compared with those of `source`.
+      label: what lines on the terminal begin with.
+    """
+    if not source:
+        return None
+
+    def replace(params):
+        params, taken = take_params(params, load_params(source), source)
+        path = epath.Path(source) / "config.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        after = json.loads(json.dumps(dict(config or {})))
+        settings = [
+            line
+            for name, line in differences(before, after)
+            if before and after and name.split(".")[0] not in NOT_OF_THE_MODEL
+        ]
+        if is_main_process():
+            print(f"{label}: begins with {source}: {taken.summary()}", flush=True)
+            if settings:
+                print(f"{label}: its settings differ:\n{shorten(settings)}", flush=True)
+            told = {"source": str(source), "settings": settings, **vars(taken)}
+            lines = json.dumps(told, indent=1) + "\n"
+            (epath.Path(workdir) / "initial.json").write_text(lines)
+        return params
+
+    return replace

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What accelerators can do at most, and TPU slices that are described, not there.
+
+Peaks are the makers' published figures for dense bfloat16: limits that no program
+passes, to hold times against. Google Cloud's TPU pages; NVIDIA's data sheets.
+"""
+
+import importlib.util
+import os
+import re
+from typing import NamedTuple
+
+import jax
+
+
+class Chip(NamedTuple):
+    """Limits of one device.
+
+    Attributes:
+      flops: bfloat16 operations per second.
+      hbm_bytes: memory that a program may use.
+      hbm_rate: bytes per second between the chip and its memory.
+      link_rate: bytes per second that a chip sends over all its links to its
+        neighbours; None where there are none or none is published.
+    """
+
+    flops: float
+    hbm_bytes: float
+    hbm_rate: float
+    link_rate: float | None = None
+
+
+GIB = 2**30
+
+# `jax.Device.device_kind` -> limits. The memory of TPUs is what their compiler grants.
+CHIPS = {
+    "TPU v4": Chip(275e12, 30.75 * GIB, 1228e9, 300e9),
+    "TPU v5 lite": Chip(197e12, 15.75 * GIB, 819e9, 200e9),
+    "TPU v5": Chip(459e12, 95.74 * GIB, 2765e9, 600e9),
+    "TPU v6 lite": Chip(918e12, 31.25 * GIB, 1640e9, 448e9),
+    "NVIDIA A100-SXM4-80GB": Chip(312e12, 80e9, 2039e9, 300e9),
+    "NVIDIA H100 80GB HBM3": Chip(989e12, 80e9, 3350e9, 450e9),
+    "NVIDIA H200": Chip(989e12, 141e9, 4800e9, 450e9),
+}
+
+# Generation of TPU -> shapes of a slice. v4 and v5p are tori of three dimensions.
+GENERATIONS = {
+    "v4": "2x2x1, 2x2x2, 2x2x4, 4x4x4 ... 16x16x16",
+    "v5e": "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16",
+    "v5p": "2x2x1, 2x2x2, 2x2x4, 4x4x4 ... 16x16x24",
+    "v6e": "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16",
+}
+
+# So that libtpu, finding no TPU, neither asks the network for one nor refuses a second
+# process; read once, when it is loaded.
+_QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+
+
+def chip_of(device) -> Chip | None:
+    """Returns the limits of a device; None where they are not known (a CPU)."""
+    return CHIPS.get(device.device_kind)
+
+
+def describe_topology(name: str, slices: int = 1) -> list[jax.Device]:
+    """Makes devices of a TPU slice that programs can be compiled for, without a TPU.
+
+    Args:
+      name: GENERATION:SHAPE, e.g. "v5e:4x4", chips along each axis of the torus.
+      slices: how many such slices, joined by the data-centre network.
+
+    Returns:
+      The devices, one per chip.
+
+    Raises:
+      ValueError: the generation or the shape is unknown, or
+        libtpu, the compiler, is not installed.
+    """
+    match = re.fullmatch(r"(\w+):\d+x\d+(x\d+)?", name)
+    if match is None or match[1] not in GENERATIONS or slices < 1:
+        raise ValueError(_unknown(name, slices))
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            "compiling for a TPU needs its compiler, libtpu, which runs on any Linux "
+            "machine: pip install 'ldm_jax[tpu]'."
+        )
+    from jax.experimental import topologies
+
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
+    # Both cores of a v4 chip are one device; the later ones have one core or do so.
+    options = {"chip_config_name": "megacore"} if match[1] == "v4" else {}
+    if slices > 1:
+        options["num_slices"] = slices
+    try:
+        topology = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, **options
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(f"{_unknown(name, slices)} ({error})") from error
+    return list(topology.devices)
+
+
+def _unknown(name: str, slices: int) -> str:
+    known = "; ".join(f"{n}: {shapes}" for n, shapes in GENERATIONS.items())
+    return (
+        "a topology is GENERATION:SHAPE and slices are 1 or more: got "
+        f'"{name}" and {slices}. Known are {known}.'
+    )

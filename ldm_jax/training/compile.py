@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the training step ahead of time, for the places its arguments will have."""
+
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import Mesh
+
+from ldm_jax.training import sharding
+from ldm_jax.types import Array
+
+# What `jax_default_matmul_precision` may be; "" leaves it as it is.
+MATMUL_PRECISIONS = ("", "bfloat16", "tensorfloat32", "float32")
+
+
+def on_mesh(shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh):
+    """Gives the fields of a batch their sharding, or checks the one they have."""
+    wanted = sharding.batch_sharding(mesh)
+    for name, x in shapes.items():
+        given = x.sharding
+        if given is not None and not given.is_equivalent_to(wanted, len(x.shape)):
+            raise ValueError(
+                f"batches must be split over the mesh of the run: {name} has {given}, "
+                f"not {wanted}; make them with sharding=batch_sharding(mesh)."
+            )
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=wanted)
+        for name, x in shapes.items()
+    }
+
+
+def global_key(seed: int, mesh: Mesh) -> Array:
+    """Makes the run's random key on every device of the mesh."""
+    make = jax.jit(jax.random.key, out_shardings=sharding.replicated(mesh))
+    return make(seed)
+
+
+def compile_step(train_step, shapes, frozen, batch_shapes, key, precision: str = ""):
+    """Compiles the step once; the state's memory is used again.
+
+    Args:
+      train_step: from `make_train_step`.
+      shapes: of the state, with shardings.
+      frozen, batch_shapes, key: the step's other arguments, or their shapes.
+      precision: of matrix products and convolutions of float32, a name of
+        MATMUL_PRECISIONS. TPUs and GPUs use fewer bits unless told; "float32" is for
+        proofs that two programs compute the same.
+
+    Raises:
+      ValueError: no such precision.
+    """
+    if precision not in MATMUL_PRECISIONS:
+        raise ValueError(
+            f"train.matmul_precision must be one of {', '.join(MATMUL_PRECISIONS[1:])} "
+            f'or "": got {precision!r}.'
+        )
+    placed = jax.tree.map(lambda x: x.sharding, shapes)
+    step = jax.jit(train_step, donate_argnums=0, out_shardings=(placed, key.sharding))
+    with jax.default_matmul_precision(precision or None):
+        return step.lower(shapes, frozen, batch_shapes, key).compile()

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters to begin with, taken from another model wherever they fit.
+
+For fine-tuning a model of another f, another condition or more input channels: what
+has the same name and shape is taken; a first convolution that reads more channels than
+before reads nothing from the new ones, so that it first does what it did.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from ldm_jax.training.sharding import path_name
+from ldm_jax.types import PyTree
+
+# Kernels [..., in, out] whose inputs are the network's own: the channels that a
+# condition adds come after those of the latent or image.
+WIDENED = re.compile(r"(^|/)conv_in/kernel$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """What became of every array, by path; the lines tell shapes.
+
+    Attributes:
+      taken: found with the same shape.
+      widened: found with fewer input channels; the new ones were set to zero.
+      made_anew: of the new model, and not found, or found in another shape.
+      left: of the other model, and not used.
+      share: taken and widened numbers / numbers of the new model.
+    """
+
+    taken: list[str]
+    widened: list[str]
+    made_anew: list[str]
+    left: list[str]
+    share: float
+
+    def summary(self) -> str:
+        """Says it in a line."""
+        parts = [
+            f"{len(self.taken)} arrays taken ({self.share:.1%} of the numbers)",
+            f"{len(self.widened)} widened by zeros",
+            f"{len(self.made_anew)} made anew",
+            f"{len(self.left)} left",
+        ]
+        named = [*self.widened, *self.made_anew]
+        return ", ".join(parts) + "".join(f"\n  {line}" for line in named[:8])
+
+
+def take_params(
+    new: PyTree, old: PyTree, source: str, widened: re.Pattern = WIDENED
+) -> tuple[PyTree, Taken]:
+    """Replaces parameters by those of another model wherever they fit.
+
+    Args:
+      new: parameters as drawn, an entry per network.
+      old: parameters of the other model, on the host.
+      source: where `old` is from, for errors.
+      widened: paths of kernels [..., in, out] that are also taken where `new` has more
+        input channels than `old`; the last ones become zero.
+
+    Returns:
+      (parameters, what became of each).
+
+    Raises:
+      ValueError: nothing fits.
+    """
+    found = _by_path(old)
+    lists: dict[str, list[str]] = {"taken": [], "widened": [], "made_anew": []}
+    used, kept = set(), 0
+
+    def choose(path, x):
+        nonlocal kept
+        name = path_name(path)
+        value = found.get(name)
+        if value is None:
+            lists["made_anew"].append(f"{name} {list(x.shape)}: not there")
+            return x
+        shapes = f"{name} {list(value.shape)} -> {list(x.shape)}"
+        if value.shape == x.shape:
+            lists["taken"].append(name)
+        elif widened.search(name) and _adds_inputs(value.shape, x.shape):
+            lists["widened"].append(shapes)
+            extra = np.zeros(
+                (*x.shape[:-2], x.shape[-2] - value.shape[-2], x.shape[-1])
+            )
+            value = np.concatenate([value, extra], axis=-2)
+        else:
+            lists["made_anew"].append(shapes)
+            return x
+        used.add(name)
+        kept += found[name].size
+        return np.asarray(value, x.dtype)
+
+    params = jax.tree_util.tree_map_with_path(choose, new)
+    if not used:
+        raise ValueError(
+            f"no parameter of {source} fits this model: it has "
+            f"{_shown(found)}, this model {_shown(_by_path(new))}; "
+            "name another model directory in train.init_from, or leave it out."
+        )
+    left = [f"{n} {list(v.shape)}" for n, v in found.items() if n not in used]
+    total = sum(x.size for x in jax.tree.leaves(new))
+    return params, Taken(**lists, left=left, share=kept / total)
+
+
+def _by_path(tree: PyTree) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {path_name(path): x for path, x in leaves}
+
+
+def _adds_inputs(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    """Whether [..., in, out] differ in `in` alone, and it grows."""
+    if len(old) != len(new) or len(old) < 2:
+        return False
+    return (*old[:-2], old[-1]) == (*new[:-2], new[-1]) and old[-2] < new[-2]
+
+
+def _shown(arrays: Mapping[str, np.ndarray]) -> str:
+    """Names the first few arrays of a model."""
+    shown = [f"{name} {list(x.shape)}" for name, x in arrays.items()][:3]
+    return f"{', '.join(shown)}, ... ({len(arrays)} arrays)"
