@@ -46,7 +46,23 @@ def experiment(task: str) -> ConfigDict:
         report_every=50,
         evaluate_every=5_000,
         checkpoint_every=5_000,
+        checkpoint_seconds=placeholder(float),
         keep=2,
+        best=placeholder(str),
+        best_is_lowest=True,
+        # A model directory to fine-tune from; training/loop.py tells of every field.
+        init_from="",
+        accumulate=1,
+        ema_on_host=False,
+        min_shard_mib=4.0,
+        matmul_precision="",
+        max_skipped=10,
+        skip_norm_above=placeholder(float),
+        step_timeout=1800.0,
+        allow_data_change=False,
+        histograms_every=placeholder(int),
+        profile_steps=(),
+        wandb="",
     )
     return config
 
