@@ -10,6 +10,28 @@ before anything runs.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs import autoencoders
+
+# The denoiser of CelebA-HQ, FFHQ and LSUN bedrooms at f = 4.
+UNET_274M = dict(
+    channels=224,
+    channel_mult=(1, 2, 3, 4),
+    attention_levels=(1, 2, 3),
+    head_channels=32,
+)
+# That of semantic synthesis and inpainting: attention in the middle only.
+UNET_215M = dict(channels=128, channel_mult=(1, 4, 8), num_heads=8)
+# Those of the ablation, f -> fields (Tab. 13; all but f = 4 also Tab. 14).
+_COARSE = dict(channels=256, channel_mult=(1, 2, 4), attention_levels=(0, 1, 2))
+IMAGENET_UNETS = {
+    1: dict(channels=192, channel_mult=(1, 1, 2, 2, 4, 4), attention_levels=(3, 4, 5)),
+    2: dict(channels=192, channel_mult=(1, 2, 2, 4, 4), attention_levels=(2, 3, 4)),
+    4: dict(channels=192, channel_mult=(1, 2, 3, 5), attention_levels=(1, 2, 3)),
+    8: _COARSE,
+    16: _COARSE,
+    32: _COARSE,
+}
+
 
 def parse(arg: str, **defaults):
     """Reads a config's argument, "f=8,bottleneck=vq", into the types of its defaults.
@@ -31,6 +53,18 @@ def parse(arg: str, **defaults):
             )
         values[name] = type(defaults[name])(text)
     return ConfigDict(values)
+
+
+def choose(what: str, name, table):
+    """Returns table[name].
+
+    Raises:
+      ValueError: there is none; lists what there is.
+    """
+    if name not in table:
+        known = ", ".join(f"{what}={key}" for key in table)
+        raise ValueError(f"unknown {what}={name} of this config; one of: {known}.")
+    return table[name]
 
 
 def experiment(task: str) -> ConfigDict:
@@ -73,6 +107,8 @@ def first_stage() -> ConfigDict:
     config.images = dict(dataset="", split="train", data_dir=placeholder(str))
     config.transform = dict(image_size=256, crop="center", flip=False)
     config.objective = ConfigDict()
+    # Written by `ldm-jax weights lpips`, for objective.perceptual other than "none".
+    config.lpips = dict(file="", fingerprint=placeholder(str))
     # Rombach et al. 2022: Adam(0.5, 0.9), no weight decay, constant rate.
     config.optimizer = dict(name="adam", learning_rate=4.5e-6, b1=0.5, b2=0.9)
     # Split of images that are reconstructed and measured on the way; "" for none.
@@ -80,12 +116,35 @@ def first_stage() -> ConfigDict:
     return config
 
 
-def latent_diffusion() -> ConfigDict:
-    """Makes a latent-diffusion experiment: latents -> denoiser."""
+def latent_diffusion(
+    autoencoder: str = "", dataset: str = "", image_size: int = 256
+) -> ConfigDict:
+    """Makes a latent-diffusion experiment: latents -> denoiser.
+
+    The images are those that `ldm-jax latents --config` encodes, or, without
+    `latents.directory`, that `latents.first_stage` encodes in every step.
+
+    Args:
+      autoencoder: a row of autoencoders.AUTOENCODERS; "" if the config has its own.
+      dataset: of `open_images`.
+      image_size: side of the images.
+    """
     config = experiment("latent_diffusion")
     config.latents = dict(
-        directory="", image_size=256, flip=True, scale=placeholder(float)
+        directory="",
+        first_stage=placeholder(str),
+        image_size=image_size,
+        flip=True,
+        scale=placeholder(float),
     )
+    if autoencoder:
+        config.autoencoder = autoencoders.autoencoder(autoencoder)
+        # The paper rescales KL latents by their deviation, which is measured when they
+        # are written; VQ latents and pixels stay as they are (App. G).
+        if config.autoencoder.bottleneck != "kl":
+            config.latents.scale = 1.0
+    config.images = dict(dataset=dataset, split="train", data_dir=placeholder(str))
+    config.transform = dict(crop="center")
     config.condition = dict(kind="none")
     config.unet = ConfigDict()
     config.schedule = dict(
@@ -97,3 +156,17 @@ def latent_diffusion() -> ConfigDict:
     config.train.update(ema_of=("unet",), max_ema_decay=0.9999)
     config.sampling = dict(sampler="ddim", num_steps=50, eta=0.0, guidance_scale=1.0)
     return config
+
+
+def add_classes(config: ConfigDict, num_classes: int, has_null: bool) -> None:
+    """Gives an experiment classes, told by one token of 512 (Tab. 13 and 15)."""
+    width = 512
+    config.condition = dict(
+        kind="class", num_classes=num_classes, width=width, has_null=has_null
+    )
+    config.unet.update(transformer_depth=1, context_dim=width)
+
+
+def add_concat(config: ConfigDict, channels: int) -> None:
+    """Makes room in the denoiser for a condition's channels beside the latent's."""
+    config.unet.in_channels = config.autoencoder.latent_channels + channels

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Unconditional LDM-8 on LSUN churches 256x256 (Rombach et al. 2022, Tab. 1 and 12).
+
+    ldm-jax latents --config=configs/churches.py --model models/kl-f8 --out LATENTS
+    ldm-jax train --config=configs/churches.py --workdir=runs/churches \
+        --config.latents.directory=LATENTS
+
+UNet 295M on 32x32x4; KL latents, rescaled by their deviation. The paper: 500k steps of
+96 (Tab. 18: 410k, 18 V100 days); FID 4.02, precision 0.64, recall 0.52 with 200 steps
+of DDIM, eta 0. The released config scales the rate by the batch; the paper's 5e-5 does
+not, and we follow it.
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ""):
+    """Returns the experiment."""
+    common.parse(arg)
+    config = common.latent_diffusion("kl-f8", "lsun_churches")
+    config.schedule.end = 0.0155
+    config.unet = dict(
+        channels=192,
+        channel_mult=(1, 2, 2, 4, 4),
+        attention_levels=(0, 1, 2, 3),
+        num_heads=8,
+        scale_shift_norm=True,
+        resblock_updown=True,
+    )
+    config.objective.distance = "l1"
+    config.batch_size = 96
+    config.optimizer.learning_rate = 5e-5
+    config.optimizer.schedule = dict(name="warmup_linear", warmup_steps=10_000)
+    config.train.num_steps = 500_000
+    config.sampling.update(num_steps=200, eta=0.0)
+    return config

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiments of the paper: every config parses and has the paper's sizes."""
+
+import functools
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ldm_jax import experiment
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.types import Conditioning
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+# Not experiments by themselves: shared pieces, and those with tests of their own.
+OTHERS = {"__init__", "common", "autoencoders", "quickstart"}
+
+# config -> (parameters of the denoiser, of the condition). Counted by instantiating the
+# released classes; those of unpublished models agree with the paper's rounded figures.
+SIZES = {
+    "celebahq": (274_056_163, 0),
+    "ffhq": (274_056_163, 0),
+    "bedrooms": (274_056_163, 0),
+    "churches": (294_966_916, 0),
+    "imagenet:f=4": (400_920_579, 512_512),
+    "imagenet:f=8": (394_984_196, 512_000),
+    "imagenet_f:f=1": (396.84e6, 512_000),
+    "imagenet_f:f=2": (390.89e6, 512_000),
+    "imagenet_f:f=4": (400_920_579, 512_000),
+    "imagenet_f:f=8": (394_984_196, 512_000),
+    "imagenet_f:f=16": (395.00e6, 512_000),
+    "imagenet_f:f=32": (395.11e6, 512_000),
+    "celebahq_f:f=1": (270.46e6, 0),
+    "celebahq_f:f=2": (264.51e6, 0),
+    "celebahq_f:f=4": (274_056_163, 0),
+    "celebahq_f:f=8": (257.73e6, 0),
+    "celebahq_f:f=16": (257.75e6, 0),
+    "celebahq_f:f=32": (257.86e6, 0),
+    # The released text encoders also hold an output layer that nothing reads.
+    "text:model=laion": (872_300_484, 581_994_042 - 30522 * 1281),
+    "text:model=conceptual": (403_623_939, 186_154_682 - 30522 * 641),
+    "layout:data=openimages": (246_277_379, 58_858_496 - 8192 * 513),
+    "layout:data=coco": (312.24e6, 58_858_496 - 8192 * 513),
+    "semantic:size=256": (215_229_315, 546),
+    "semantic:size=512": (215_229_315, 546),
+    "superres:low_res=pil_bicubic": (113_622_563, 0),
+    "superres:low_res=bsrgan_light": (113_622_563, 0),
+    "inpaint:model=small": (215.23e6, 0),
+    "inpaint:model=big": (387_245_827, 0),
+}
+AUTOENCODERS = {
+    "kl-f4": 55_312_063,
+    "kl-f8": 83_653_863,
+    "kl-f16": 69_610_963,
+    "kl-f32": 103_880_131,
+    "vq-f4": 55_322_782,
+    "vq-f4-noattn": 53_219_486,
+    "vq-f8": 67_717_295,
+    "vq-f8-n256": 67_652_783,
+    "vq-f16": 69_593_371,
+}
+
+
+def load(name):
+    file, _, argument = name.partition(":")
+    return experiment.load_config(f"{CONFIGS / file}.py:{argument}")
+
+
+def count(shapes):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def by_depth(size, depth):
+    """Size at a depth of a stack of equal layers, from the first two (cheap traces)."""
+    return size(1) + (depth - 1) * (size(2) - size(1)) if depth > 1 else size(depth)
+
+
+def unet_size(unet):
+    """Parameters of a UNet."""
+    # What does not change the sizes is made equal, so that traces are shared.
+    c, width = 4, unet.channels
+    plain = unet.clone(
+        out_channels=c, in_channels=c, num_heads=1, head_channels=None, dropout=0.0
+    )
+    size = by_depth(
+        lambda depth: traced_size(plain.clone(transformer_depth=depth)),
+        unet.transformer_depth,
+    )
+    new_in = (unet.in_channels or unet.out_channels) - c
+    new_out = unet.out_channels - c
+    return size + new_in * 9 * width + new_out * (9 * width + 1)
+
+
+@functools.cache
+def traced_size(unet):
+    side = 2 ** (len(unet.channel_mult) - 1)
+    z = jnp.zeros((1, side, side, unet.out_channels))
+    context = jnp.zeros((1, 1, unet.context_dim)) if unet.context_dim else None
+    t, cond = jnp.zeros(1, int), Conditioning(context)
+    return count(jax.eval_shape(unet.init, jax.random.key(0), z, t, cond))
+
+
+def condition_size(conditioner):
+    if conditioner.module is None:
+        return 0
+    length = getattr(conditioner.module, "length", 1)
+    y = {
+        "label": jnp.zeros(1, int),
+        "tokens": jnp.zeros((1, length), int),
+        "label_map": jnp.zeros((1, 8, 8), int),
+    }[conditioner.module_input]
+
+    def size(module):
+        return count(jax.eval_shape(module.init, jax.random.key(0), y))
+
+    if not hasattr(conditioner.module, "depth"):
+        return size(conditioner.module)
+    return by_depth(
+        lambda depth: size(conditioner.module.clone(depth=depth)),
+        conditioner.module.depth,
+    )
+
+
+def test_every_config_is_tried_here():
+    names = {path.stem for path in CONFIGS.glob("*.py")} - OTHERS
+    assert {name.partition(":")[0] for name in SIZES} <= names
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_models_have_the_papers_sizes(name):
+    """Paper: Tab. 13-15; exact where the model was released."""
+    config = load(name)
+    experiment.check_config(config)
+    if config.condition.kind == "text":
+        # Its size, without the vocabulary file that only a user has.
+        assert config.condition.tokenizer == "bert"
+        config.condition.tokenizer = "bytes"
+        with config.unlocked():
+            config.condition.vocab_size = 30522
+    model = experiment.make_latent_diffusion(config, latent_scale=1.0)
+    denoiser, condition = SIZES[name]
+    found = unet_size(model.unet)
+    # Figures with a point are printed to 0.01M.
+    assert abs(found - denoiser) <= (5_000 if isinstance(denoiser, float) else 0)
+    assert condition_size(model.conditioner) == condition
+    experiment.LatentSet(**config.latents).latent_shape(model.autoencoder)
+    experiment.make_transform(config)
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_autoencoders_have_the_released_sizes(name):
+    """Paper: Tab. 8; counted in the released checkpoints."""
+    from configs.autoencoders import autoencoder
+
+    model = Autoencoder(**autoencoder(name))
+    image = jnp.zeros((1, model.f, model.f, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    assert count(shapes) == AUTOENCODERS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("imagenet_f:f=3", "unknown f=3 of this config; one of: f=1, f=2, f=4"),
+        ("imagenet:f=16", "unknown f=16 of this config; one of: f=4, f=8"),
+        ("text:model=leon", "one of: model=laion, model=conceptual"),
+        ("layout:dta=coco", "this config takes data=openimages"),
+        ("celebahq:f=8", "unknown config argument 'f'"),
+    ],
+)
+def test_a_misspelt_variant_is_answered_with_the_known_ones(name, message):
+    with pytest.raises(ValueError, match=message):
+        load(name)
