@@ -2,8 +2,19 @@
 """How close a reconstruction is to its image."""
 
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
+from ldm_jax.models.layers import halve
 from ldm_jax.types import Array
+
+PEAK = 2.0  # images are in [-1, 1]
+# Of the structural similarity: a Gaussian window of 11 x 11 pixels, and two constants
+# that keep quotients of small numbers calm.
+WINDOW, SIGMA = 11, 1.5
+C_1, C_2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+# Weights of the five scales, the finest first.
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def psnr(image: Array, reconstruction: Array) -> Array:
@@ -20,4 +31,93 @@ def psnr(image: Array, reconstruction: Array) -> Array:
     """
     difference = image - jnp.clip(reconstruction, -1, 1)
     mean_square = jnp.mean(jnp.square(difference), axis=(1, 2, 3))
-    return 10 * jnp.log10(4 / mean_square)
+    return 10 * jnp.log10(PEAK**2 / mean_square)
+
+
+def ssim(image: Array, reconstruction: Array) -> Array:
+    """Computes the structural similarity of each image.
+
+    Over windows that lie wholly inside, averaged over them and the channels.
+
+    Args:
+      image: [B, H, W, C] in [-1, 1]; H and W are at least 11.
+      reconstruction: [B, H, W, C]; clamped to [-1, 1].
+
+    Returns:
+      [B] float32, 1 for equal images.
+
+    Raises:
+      ValueError: the images are smaller than the window.
+
+    Source: Wang et al. 2004, Eq. 13, with Gaussian weights and population variances.
+    """
+    luminance, structure = _similarities(image, jnp.clip(reconstruction, -1, 1))
+    return jnp.mean(luminance * structure, axis=(1, 2, 3))
+
+
+def ms_ssim(image: Array, reconstruction: Array) -> Array:
+    """Computes the multi-scale structural similarity of each image.
+
+    Args:
+      image: [B, H, W, C] in [-1, 1]; H and W are at least 176, multiples of 16.
+      reconstruction: [B, H, W, C]; clamped to [-1, 1].
+
+    Returns:
+      [B] float32 in [0, 1], 1 for equal images; a negative term counts as 0.
+
+    Raises:
+      ValueError: the images are too small or cannot be halved four times.
+
+    Source: Wang et al. 2003, Eq. 7.
+    """
+    first, second = image, jnp.clip(reconstruction, -1, 1)
+    half = 2 ** (len(SCALES) - 1)
+    if any(side % half or side < WINDOW * half for side in image.shape[1:3]):
+        raise ValueError(
+            f"ms_ssim halves images {len(SCALES) - 1} times: got "
+            f"{image.shape[1]}x{image.shape[2]}; each side must be a multiple of "
+            f"{half}, at least {WINDOW * half}. Use ssim for smaller ones."
+        )
+    product = jnp.ones(len(image))
+    for n, weight in enumerate(SCALES):
+        luminance, structure = _similarities(first, second)
+        is_last = n == len(SCALES) - 1
+        term = luminance * structure if is_last else structure
+        product *= jnp.maximum(jnp.mean(term, axis=(1, 2, 3)), 0) ** weight
+        if not is_last:
+            first, second = halve(first), halve(second)
+    return product
+
+
+def _similarities(x: Array, y: Array) -> tuple[Array, Array]:
+    """Luminance and (contrast times structure) of every window, [B, h, w, C] each."""
+    if min(x.shape[1:3]) < WINDOW:
+        raise ValueError(
+            f"ssim needs images of at least {WINDOW}x{WINDOW} pixels: got "
+            f"{x.shape[1]}x{x.shape[2]}."
+        )
+    x, y = (a.astype(jnp.float32) for a in (x, y))
+    mean_x, mean_y = _blur(x), _blur(y)
+    variances = _blur(x * x) - mean_x**2 + _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + C_1) / (mean_x**2 + mean_y**2 + C_1)
+    return luminance, (2 * covariance + C_2) / (variances + C_2)
+
+
+def _blur(x: Array) -> Array:
+    """Averages [B, H, W, C] over the window: [B, H - 10, W - 10, C]."""
+    offset = np.arange(WINDOW) - WINDOW // 2
+    weight = np.exp(-0.5 * (offset / SIGMA) ** 2)
+    kernel = jnp.asarray(weight / weight.sum(), jnp.float32)
+    channels = x.shape[-1]
+    for shape in ((WINDOW, 1, 1, 1), (1, WINDOW, 1, 1)):
+        x = lax.conv_general_dilated(
+            x,
+            jnp.tile(kernel.reshape(shape), (1, 1, 1, channels)),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=channels,
+            precision=lax.Precision.HIGHEST,
+        )
+    return x

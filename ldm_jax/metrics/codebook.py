@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of a codebook a whole image set uses."""
+
+import numpy as np
+
+
+class CodebookUsage:
+    """Counts the codes of latents that come in batches."""
+
+    def __init__(self, num_codes: int):
+        self._counts = np.zeros(num_codes, np.int64)
+
+    def update(self, indices: np.ndarray) -> None:
+        """Adds the codes [B, h, w] of a batch, in [0, num_codes)."""
+        self._counts += np.bincount(np.ravel(indices), minlength=len(self._counts))
+
+    def result(self) -> dict[str, float]:
+        """Returns "codebook_usage", the share of codes that occur at all, in [0, 1],
+        and "perplexity", exp(-sum p ln p), in [1, num_codes]."""
+        share = self._counts / max(self._counts.sum(), 1)
+        entropy = -(share * np.log(np.maximum(share, 1e-300))).sum()
+        return {
+            "codebook_usage": float((self._counts > 0).mean()),
+            "perplexity": float(np.exp(entropy)),
+        }

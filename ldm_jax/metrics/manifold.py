@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Precision and recall, density and coverage: who lies among whose neighbours?
+
+Each set is surrounded by balls that reach to an image's k-th neighbour. Distances are
+computed in blocks, which the devices share; what is held is [block, N], never [N, N].
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ldm_jax.types import Array
+
+BLOCK = 512
+
+
+def precision_recall(
+    real: np.ndarray, fake: np.ndarray, k: int = 3, place: Callable = jnp.asarray
+) -> tuple[float, float]:
+    """Measures how many fakes look real, and how much of the real is reached.
+
+    Args:
+      real, fake: [N, D] and [M, D] features.
+      k: neighbours of an image, itself not counted.
+      place: puts a block [BLOCK, D] of rows on the devices, e.g. sharded over them.
+
+    Returns:
+      Precision, the share of fakes within a ball of some real image; recall, the
+      share of real images within a ball of some fake. Both in [0, 1].
+
+    Raises:
+      ValueError: a set has no more than k images.
+
+    Source: Kynkaanniemi et al. 2019, Eq. 1-3; k = 3 and the features of FID as in
+      Dhariwal & Nichol 2021, whose script the paper quotes.
+    """
+    real, fake = _centered(real, fake)
+    inside, _ = _balls(real, fake, k, place)
+    reached, _ = _balls(fake, real, k, place)
+    return float((inside > 0).mean()), float((reached > 0).mean())
+
+
+def density_coverage(
+    real: np.ndarray, fake: np.ndarray, k: int = 5, place: Callable = jnp.asarray
+) -> tuple[float, float]:
+    """Measures how densely fakes lie among the real, and how many of these they reach.
+
+    Args and errors: as of `precision_recall`.
+
+    Returns:
+      Density, the mean number of real balls that a fake lies in, over k (about 1 for
+      equal distributions, no upper bound); coverage, the share of real images whose
+      ball holds a fake.
+
+    Source: Naeem et al. 2020, Eq. 3 and 4.
+    """
+    real, fake = _centered(real, fake)
+    inside, holds = _balls(real, fake, k, place)
+    return float(inside.mean() / k), float(holds.mean())
+
+
+def _centered(real, fake):
+    """Moves both sets near zero, where squares lose the fewest digits."""
+    real, fake = np.asarray(real, np.float32), np.asarray(fake, np.float32)
+    mean = real.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return real - mean, fake - mean
+
+
+def _balls(centers, points, k: int, place):
+    """Counts for each point the balls around it, and tells which balls hold a point."""
+    if min(len(centers), len(points)) <= k:
+        raise ValueError(
+            f"neighbours up to the {k}th need more than {k} images in each set: got "
+            f"{len(centers)} and {len(points)}; give more."
+        )
+    everything = jnp.asarray(centers)
+    radii = np.concatenate(
+        [
+            np.asarray(_kth_square(place(rows), everything, k))[:valid]
+            for rows, valid in _blocks(centers)
+        ]
+    )
+    counts, holds = [], np.zeros(len(centers), bool)
+    for rows, valid in _blocks(points):
+        is_row = place(np.arange(len(rows)) < valid)
+        count, held = _inside(place(rows), is_row, everything, jnp.asarray(radii))
+        counts.append(np.asarray(count)[:valid])
+        holds |= np.asarray(held)
+    return np.concatenate(counts), holds
+
+
+def _blocks(rows):
+    """Yields blocks of one size, the last filled up with zeros, and their lengths."""
+    for low in range(0, len(rows), BLOCK):
+        part = rows[low : low + BLOCK]
+        valid = len(part)
+        missing = [(0, BLOCK - valid), *[(0, 0)] * (part.ndim - 1)]
+        yield np.pad(part, missing), valid
+
+
+def _squares(x: Array, y: Array) -> Array:
+    """Squared distances [B, N] of [B, D] and [N, D]."""
+    products = jnp.dot(x, y.T, precision=lax.Precision.HIGHEST)
+    squares = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None]
+    return jnp.maximum(squares - 2 * products, 0)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _kth_square(x: Array, y: Array, k: int) -> Array:
+    """Squared distance of each row of x to its k-th neighbour among y, not itself."""
+    # Itself is the nearest, at 0.
+    return -lax.top_k(-_squares(x, y), k + 1)[0][:, k]
+
+
+@jax.jit
+def _inside(x: Array, is_row: Array, centers: Array, squares: Array):
+    inside = (_squares(x, centers) <= squares[None]) & is_row[:, None]
+    return inside.sum(axis=1), inside.any(axis=0)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MobileNetV2: small enough to judge images where InceptionV3 is too slow or not there.
+
+A Frechet distance of its features is no FID and is never called so. Weights are not
+part of this package; `ldm-jax weights mobilenet` makes a file of them, with the batch
+normalisations folded in.
+
+Source: Sandler et al. 2018, Tab. 2.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ldm_jax.types import Array
+
+IMAGE_SIZE = 224
+NUM_FEATURES = 1280
+PRECISION = lax.Precision.HIGHEST
+
+
+class Origin(NamedTuple):
+    """What differs between the published weights.
+
+    Attributes:
+      shift, scale: of each channel: the network sees (image - shift) / scale.
+      is_symmetric: whether a strided convolution pads (1, 1), as PyTorch does, or
+        (0, 1), as TensorFlow does.
+      num_logits: classes; TensorFlow's first one is the background.
+    """
+
+    shift: tuple[float, float, float]
+    scale: tuple[float, float, float]
+    is_symmetric: bool
+    num_logits: int
+
+
+ORIGINS = {
+    "tensorflow": Origin((127.5,) * 3, (127.5,) * 3, False, 1001),
+    "torchvision": Origin(
+        (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, 1000
+    ),
+}
+# (expansion, channels, number of blocks, stride of the first).
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class MobileNetV2(nn.Module):
+    """Features and logits of images.
+
+    Attributes:
+      origin: whose weights these are, a key of ORIGINS.
+    """
+
+    origin: str = "torchvision"
+
+    @nn.compact
+    def __call__(self, image: Array) -> dict[str, Array]:
+        """Looks at images.
+
+        Args:
+          image: [B, H, W, 3] in [0, 255], any size; resized with antialiasing.
+
+        Returns:
+          float32: "pool" [B, 1280] features, "logits" [B, 1000 or 1001].
+        """
+        origin = ORIGINS[self.origin]
+        shape = (len(image), IMAGE_SIZE, IMAGE_SIZE, 3)
+        x = jax.image.resize(
+            image.astype(jnp.float32), shape, "bilinear", precision=PRECISION
+        )
+        shift, scale = (
+            jnp.asarray(v)[None, None, None] for v in (origin.shift, origin.scale)
+        )
+        symmetric = origin.is_symmetric
+        x = ConvRelu6(32, 3, 2, symmetric, name="conv_in")((x - shift) / scale)
+        n = 0
+        for expansion, features, count, stride in STAGES:
+            for i in range(count):
+                x = InvertedResidual(
+                    expansion,
+                    features,
+                    1 if i else stride,
+                    symmetric,
+                    name=f"block_{n}",
+                )(x)
+                n += 1
+        x = ConvRelu6(NUM_FEATURES, 1, name="conv_out")(x)
+        pool = jnp.mean(x, axis=(1, 2))
+        kernel = self.param(
+            "logits_kernel",
+            nn.initializers.lecun_normal(),
+            (NUM_FEATURES, origin.num_logits),
+        )
+        bias = self.param("logits_bias", nn.initializers.zeros, (origin.num_logits,))
+        logits = jnp.dot(pool, kernel, precision=PRECISION) + bias[None]
+        return {"pool": pool, "logits": logits}
+
+
+class InvertedResidual(nn.Module):
+    """1x1 up, 3x3 within each channel, 1x1 down; added to the input where it fits."""
+
+    expansion: int
+    features: int
+    stride: int
+    is_symmetric: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
+        y, width = x, x.shape[-1] * self.expansion
+        if self.expansion > 1:
+            y = ConvRelu6(width, 1, name="expand")(y)
+        y = ConvRelu6(
+            width, 3, self.stride, self.is_symmetric, groups=width, name="depthwise"
+        )(y)
+        y = ConvRelu6(self.features, 1, is_linear=True, name="project")(y)
+        return x + y if x.shape == y.shape else y
+
+
+class ConvRelu6(nn.Module):
+    """Convolution, bias and, unless linear, a clip to [0, 6].
+
+    Attributes: as of `layers.Conv`; `is_symmetric` as in `Origin`, `groups` of channels.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    is_symmetric: bool = True
+    groups: int = 1
+    is_linear: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] -> [B, H', W', features]."""
+        size, half = self.kernel_size, self.kernel_size // 2
+        shape = (size, size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x = lax.conv_general_dilated(
+            x,
+            kernel,
+            (self.stride, self.stride),
+            ((half, half),) * 2 if self.is_symmetric else "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+            precision=PRECISION,
+        )
+        x = x + bias[None, None, None]
+        return x if self.is_linear else jnp.clip(x, 0, 6)
