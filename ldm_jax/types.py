@@ -15,6 +15,11 @@ import jax
 Array = jax.Array
 PyTree = Any
 
+# Axes of the mesh (training/sharding.py): a batch is split over the first two, channels
+# over the last.
+BATCH_AXES = ("data", "fsdp")
+TENSOR_AXIS = "tensor"
+
 # A dict of arrays whose first axis is B: "image", "moments", "label", "tokens", ...
 Batch = dict[str, Array]
 
