@@ -43,6 +43,12 @@ def add(commands) -> None:
     command.add_argument("--size", type=_size, help="HEIGHTxWIDTH; default: as trained")
     command.add_argument("--raw", action="store_true", help="parameters, not their EMA")
     command.add_argument("--npz", action="store_true", help="write samples.npz too")
+    command.add_argument(
+        "--previews",
+        type=int,
+        default=0,
+        help="also draw previews.png: how the first 8 images came about, in N pictures",
+    )
     condition = command.add_argument_group("condition (as the model was trained)")
     for flag, (_, text) in CONDITION_FLAGS.items():
         condition.add_argument(f"--{flag}", help=text)
@@ -108,5 +114,6 @@ def _run(args, overrides) -> None:
         which="raw" if args.raw else "ema",
         images={name: path for name, path in given.items() if path is not None},
         write_npz=args.npz,
+        num_previews=args.previews,
     )
     print(f"images and grid.png in {args.out}")

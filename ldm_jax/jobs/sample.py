@@ -4,7 +4,9 @@
 import dataclasses
 import inspect
 import json
+import os
 import pathlib
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ from ldm_jax.training import sharding
 from ldm_jax.training.hosts import fetch, is_main_process
 
 GRID = 100
+PREVIEWED = 8
 
 
 def sample(
@@ -36,6 +39,7 @@ def sample(
     which: str = "ema",
     images: Mapping[str, str] | None = None,
     write_npz: bool = False,
+    num_previews: int = 0,
 ) -> None:
     """Samples images into a directory; goes on where an earlier call was stopped.
 
@@ -54,6 +58,8 @@ def sample(
       which: "ema" or "raw" parameters.
       images: paths of "start", or of "known" and "mask" (white is kept).
       write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
+      num_previews: pictures a row of previews.png has beside the finished image: what
+        the denoiser saw behind the noise on the way; 0 draws none.
 
     Raises:
       ValueError: the options or the condition do not fit the model, or `out` holds
@@ -80,21 +86,25 @@ def sample(
     folder = pathlib.Path(out)
     _claim(folder, settings)
     missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
-    batches = sample_images(
-        model,
-        params,
-        {name: x[missing % len(x)] for name, x in y.items()},
-        seed + missing,
-        shape,
-        sampling,
-        batch_size,
-        {name: np.repeat(x, len(missing), axis=0) for name, x in given.items()},
-    )
+
+    def draw(rows, batch_size, num_previews=0):
+        return sample_images(
+            model,
+            params,
+            {name: x[rows % len(x)] for name, x in y.items()},
+            seed + rows,
+            shape,
+            sampling,
+            batch_size,
+            {name: np.repeat(x, len(rows), axis=0) for name, x in given.items()},
+            num_previews,
+        )
+
     with tqdm(
         desc="samples", total=num, initial=num - len(missing), unit="image"
     ) as bar:
         done = 0
-        for batch in batches:
+        for batch in draw(missing, batch_size):
             for i, image in zip(missing[done:], batch, strict=False):
                 if is_main_process():
                     about = {**settings, "index": i, "seed": seed + i}
@@ -103,6 +113,13 @@ def sample(
             bar.update(len(batch))
     if is_main_process():
         _write_sheets(folder, num, write_npz)
+    if num_previews:
+        rows = np.arange(min(num, PREVIEWED))
+        (shown,) = draw(rows, PREVIEWED, num_previews)  # [K + 1, B, H, W, 3]
+        if is_main_process():
+            in_rows = np.concatenate(np.moveaxis(shown, 0, 1))
+            sheet = pictures.grid(in_rows, num_previews + 1)
+            pictures.save_png(folder / "previews.png", sheet, settings)
 
 
 def _sampling(defaults, options: Mapping[str, Any]) -> generate.Sampling:
@@ -177,8 +194,21 @@ def _write_sheets(folder: pathlib.Path, num: int, write_npz: bool) -> None:
         folder / "grid.png", pictures.grid(shown, int(np.ceil(len(shown) ** 0.5)))
     )
     if write_npz:
-        images = np.stack([_read(folder, i) for i in range(num)])
-        np.savez(folder / "samples.npz", images)
+        _write_npz(folder, num, shown[0].shape)
+
+
+def _write_npz(folder: pathlib.Path, num: int, shape: tuple[int, ...]) -> None:
+    """Writes what `np.savez` would, image by image: 50,000 do not fit in memory."""
+    unfinished = folder / "samples.npz.tmp"
+    header = {"shape": (num, *shape), "fortran_order": False, "descr": "|u1"}
+    with (
+        zipfile.ZipFile(unfinished, "w") as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as array,
+    ):
+        np.lib.format.write_array_header_1_0(array, header)
+        for i in range(num):
+            array.write(_read(folder, i).tobytes())
+    os.replace(unfinished, folder / "samples.npz")
 
 
 def _read(folder: pathlib.Path, index: int) -> np.ndarray:
@@ -195,6 +225,7 @@ def sample_images(
     sampling: generate.Sampling,
     batch_size: int = 64,
     images: dict[str, np.ndarray] | None = None,
+    num_previews: int = 0,
 ) -> Iterator[np.ndarray]:
     """Samples one image per row of a condition, batch by batch.
 
@@ -206,14 +237,16 @@ def sample_images(
       sampling: sampler, steps and guidance.
       images: images to start from or to keep, [N, ...] each, see `make_generate`.
       batch_size: images at once; rounded up to a multiple of the devices.
+      num_previews: K, see `make_generate`.
 
     Yields:
-      [B, H, W, 3] uint8; the last one may be shorter.
+      [B, H, W, 3] uint8 ([K + 1, B, H, W, 3] with previews); the last one may be
+      shorter.
     """
     mesh = sharding.make_mesh()
     on_mesh = sharding.batch_sharding(mesh)
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    draw = generate.make_generate(model, latent_shape, sampling)
+    draw = generate.make_generate(model, latent_shape, sampling, num_previews)
     placed = sharding.place(params, mesh)
     for low in range(0, len(seeds), batch_size):
         valid = min(batch_size, len(seeds) - low)
@@ -224,4 +257,6 @@ def sample_images(
             for fields in (y, images or {})
         )
         keys = jax.device_put(generate.seed_keys(seeds[rows]), on_mesh)
-        yield pictures.to_uint8(fetch(draw(placed, part, keys, given)))[:valid]
+        yield pictures.to_uint8(fetch(draw(placed, part, keys, given)))[
+            ..., :valid, :, :, :
+        ]

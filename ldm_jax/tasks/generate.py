@@ -110,7 +110,8 @@ def sample_latents(
     key: Array,
     sampling: Sampling,
     given: Given = Given(),  # noqa: B008  (a constant)
-) -> Array:
+    num_previews: int = 0,
+) -> tuple[Array, Array]:
     """Carries noise to latents under a condition; pure, to be traced.
 
     Args:
@@ -122,9 +123,13 @@ def sample_latents(
       key: one key or [B] keys; sample i depends on the i-th alone.
       sampling: sampler, steps and guidance.
       given: latents to start from or to keep.
+      num_previews: K, predictions to keep, of steps spread evenly over all.
 
     Returns:
-      z_0 [B, h, w, c], scaled.
+      z_0 [B, h, w, c], scaled, and x0_hat [K, B, h, w, c].
+
+    Raises:
+      ValueError: more previews than steps.
     """
     schedule = model.schedule
     denoiser = make_denoiser(model, params, cond, null, sampling)
@@ -140,7 +145,14 @@ def sample_latents(
             schedule, given.start, timesteps, sampling.strength, key
         )
     sampler = SAMPLERS[sampling.sampler](schedule, **sampling.sampler_options())
-    return base.sample(sampler, denoiser, z_T, timesteps, key)
+    num_steps = len(timesteps) - 1
+    if num_previews > num_steps:
+        raise ValueError(
+            f"previews must be at most the steps sampled: got {num_previews} for "
+            f"{num_steps}; ask for fewer, or for more steps."
+        )
+    steps = np.linspace(0, num_steps - 1, num_previews).round().astype(int).tolist()
+    return base.sample_with_previews(sampler, denoiser, z_T, timesteps, key, steps)
 
 
 def make_denoiser(model, params, cond, null, sampling: Sampling) -> Denoiser:
@@ -203,13 +215,16 @@ def _compiled_sample(model, sampling):
     return jax.jit(
         lambda params, cond, null, z_T, key: sample_latents(
             model, params, cond, null, z_T, key, sampling
-        )
+        )[0]
     )
 
 
 @functools.lru_cache(maxsize=16)
 def make_generate(
-    model: LatentDiffusion, latent_shape: tuple[int, int, int], sampling: Sampling
+    model: LatentDiffusion,
+    latent_shape: tuple[int, int, int],
+    sampling: Sampling,
+    num_previews: int = 0,
 ):
     """Makes the compiled function from raw conditions to images.
 
@@ -217,12 +232,14 @@ def make_generate(
       model: from `ldm_jax.load`.
       latent_shape: (h, w, c) of one latent.
       sampling: sampler, steps and guidance.
+      num_previews: K; 0 is none.
 
     Returns:
       (params, y, keys [B], given) -> images [B, H, W, 3], about [-1, 1]. `y` is a
       batch of the conditioner's fields; `given` is a dict of images, empty or with
       "start" [B, H, W, 3], or "known" [B, H, W, 3] and "mask" [B, H, W, 1], 1 where
-      `known` is kept. Image i depends on row i of each alone.
+      `known` is kept. Image i depends on row i of each alone. With previews: what the
+      denoiser saw behind the noise on the way, and the images, [K + 1, B, H, W, 3].
     """
 
     def generate(params, y: Batch, keys: Array, images: Batch) -> Array:
@@ -231,8 +248,16 @@ def make_generate(
             null = model.encode_condition(params, model.conditioner.null(y))
         z_T = base.initial_noise(keys, (keys.shape[0], *latent_shape))
         given = _given_latents(model, params, images)
-        z_0 = sample_latents(model, params, cond, null, z_T, keys, sampling, given)
-        return model.conditioner.finish(y, _decode(model, params, z_0, sampling))
+        z_0, previews = sample_latents(
+            model, params, cond, null, z_T, keys, sampling, given, num_previews
+        )
+
+        def finish(z):
+            return model.conditioner.finish(y, _decode(model, params, z, sampling))
+
+        if not num_previews:
+            return finish(z_0)
+        return jax.lax.map(finish, jnp.concatenate([previews, z_0[None]]))
 
     return jax.jit(generate)
 

@@ -69,7 +69,7 @@ def test_a_diffusion_directory_can_be_moved_and_sampled_from(finished, tmp_path)
     try:
         for out, flags in (
             ("a", ["--num=4", "--batch-size=8"]),
-            ("b", ["--num=2", "--seed=2", "--label=2,3"]),
+            ("b", ["--num=2", "--seed=2", "--label=2,3", "--previews=3"]),
         ):
             labels = [] if "--label=2,3" in flags else ["--label=0,1,2,3"]
             argv = ["sample", f"--model={model}", f"--out={tmp_path / out}"]
@@ -82,6 +82,10 @@ def test_a_diffusion_directory_can_be_moved_and_sampled_from(finished, tmp_path)
     np.testing.assert_array_equal(first[2:], second)
     picture = Image.open(tmp_path / "b" / "000000.png")
     assert picture.text["ldm_jax:seed"] == "2"
+    previews = np.asarray(Image.open(tmp_path / "b" / "previews.png"))
+    # Two rows of three previews and the image; two pixels lie between them.
+    assert previews.shape == (2 * 18 + 2, 4 * 18 + 2, 3)
+    np.testing.assert_array_equal(previews[2:18, 2 + 3 * 18 : 18 + 3 * 18], second[0])
 
 
 def test_sampling_goes_on_and_refuses_a_directory_of_other_samples(

@@ -92,3 +92,18 @@ def test_tiles_of_a_pointwise_denoiser_change_nothing(model_and_params):
 def test_codes_need_a_codebook(model_and_params):
     with pytest.raises(ValueError, match="codes need a first stage with bottleneck"):
         draw(model_and_params, {}, snap_to_codebook=True)
+
+
+def test_previews_end_in_the_image_and_the_last_step_predicts_it(model_and_params):
+    """Identity: the even grid's last step jumps to its own prediction."""
+    model, params = model_and_params
+    sampling = Sampling(num_steps=4, grid="even", eta=1.0)
+    shape, keys = (SIDE, SIDE, 3), generate.seed_keys([1, 2])
+    seen = generate.make_generate(model, shape, sampling, 2)(params, {}, keys, {})
+    assert seen.shape == (3, 2, SIDE, SIDE, 3)
+    image = draw(model_and_params, {}, eta=1.0)
+    np.testing.assert_allclose(seen[2], image, rtol=1e-4)
+    np.testing.assert_allclose(seen[1], seen[2], rtol=1e-4)
+    assert np.abs(seen[0] - seen[2]).max() > 1e-3
+    with pytest.raises(ValueError, match="at most the steps sampled: got 5 for 4"):
+        generate.make_generate(model, shape, sampling, 5)(params, {}, keys, {})
