@@ -28,6 +28,7 @@ from ldm_jax.tasks.picture_conditions import (
     superres_condition,
 )
 from ldm_jax.tasks.tokens import Layout, add_caption, add_layout, make_tokenizer
+from ldm_jax.tasks.vocabulary import EMPTY_TEXT, without_vocabulary
 from ldm_jax.types import Conditioning
 
 
@@ -91,11 +92,15 @@ def text_condition(
       width, depth: of the text encoder; 1280 and 32 in the published 1.45B model.
       encoder: "transformer", trained with the denoiser, or "clip", frozen; the latter's
         parameters come in as frozen["conditioner"].
-      tokenizer, length, vocab, merges: see `make_tokenizer`.
+      tokenizer, length, vocab, merges: see `make_tokenizer`; without the files that
+        "bert" and "clip" need, the model is told tokens, and no text but "".
       dtype: dtype of the encoder's arithmetic.
       **encoder_fields: other fields of `TokenTransformer` or `ClipText`.
     """
-    words = make_tokenizer(tokenizer, length, vocab, merges)
+    if tokenizer in EMPTY_TEXT and vocab is None and merges is None:
+        words = without_vocabulary(tokenizer, length)
+    else:
+        words = make_tokenizer(tokenizer, length, vocab, merges)
     networks = {"transformer": TokenTransformer, "clip": ClipText}
     if encoder not in networks:
         raise ValueError(
