@@ -46,12 +46,14 @@ class Imported(NamedTuple):
       used: "ema" or "raw", which of the two sets of a denoiser's weights `params` has.
       extras: {their name: array} of what our modules do not declare (an unused output
         layer, schedule buffers, discriminators); mapped from the file on access.
+      image_size: side of the images it was trained on; None where nothing tells.
     """
 
     spec: dict[str, Any]
     params: PyTree
     used: str
     extras: Mapping[str, np.ndarray]
+    image_size: int | None = None
 
 
 def ema_name(name: str) -> str:
@@ -82,7 +84,7 @@ def import_compvis(
     spec = dict(spec)
     new_order = spec.pop("new_attention_order", False)
     rows = network_rows(spec)
-    used = "ema" if which == "ema" and "model_ema.decay" in weights else "raw"
+    used = "ema" if which == "ema" and has_averages(weights) else "raw"
     renames = {name: _renaming(spec, name) for name in rows}
     _check_left_over(weights, spec, rows, renames)
     if "schedule" in spec:
@@ -102,6 +104,12 @@ def import_compvis(
         spec["latent_scale"] = float(weights["scale_factor"])
     extras = Renamed(weights, {name: name for name in weights if name not in taken})
     return Imported(spec, params, used, extras)
+
+
+def has_averages(weights: Mapping[str, np.ndarray]) -> bool:
+    """Whether a checkpoint holds moving averages, with or without their counters."""
+    counters = {"model_ema.decay", "model_ema.num_updates"}
+    return any(n.startswith("model_ema.") and n not in counters for n in weights)
 
 
 def _averaged_network(spec) -> str:

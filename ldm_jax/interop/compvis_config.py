@@ -151,6 +151,25 @@ def _latent_diffusion(params) -> dict[str, Any]:
     return spec
 
 
+def image_size_of(config: Mapping[str, Any]) -> int | None:
+    """Reads the side of the images that a CompVis config was trained on, in pixels.
+
+    Args:
+      config: as for `spec_from_compvis`, which has accepted it.
+
+    Returns:
+      None where the config does not say.
+    """
+    section = config.get("model", config)
+    params = section.get("params", section)
+    if "ddconfig" in params:
+        return params["ddconfig"].get("resolution")
+    side = params.get("image_size")  # of the latents
+    ddconfig = _params(params["first_stage_config"]).get("ddconfig", {})
+    f = 2 ** (len(ddconfig["ch_mult"]) - 1) if "ch_mult" in ddconfig else 1
+    return f * side if isinstance(side, int) else None
+
+
 def _params(section) -> dict[str, Any]:
     return dict(section.get("params") or {})
 

@@ -11,7 +11,7 @@ import yaml
 from flax import traverse_util
 
 from ldm_jax.interop.compvis import Imported, export_compvis, import_compvis
-from ldm_jax.interop.compvis_config import spec_from_compvis
+from ldm_jax.interop.compvis_config import image_size_of, spec_from_compvis
 from ldm_jax.interop.compvis_yaml import compvis_from_spec
 from ldm_jax.interop.diffusers import import_diffusers
 from ldm_jax.interop.diffusers_export import export_diffusers
@@ -54,9 +54,10 @@ def import_model(path, config=None, which: str = "ema") -> Imported:
         config = _config_beside(path)
     if not isinstance(config, Mapping):
         config = read_yaml(config)
-    ours = "autoencoder" in config
-    spec = dict(config) if ours else spec_from_compvis(config)
-    return import_compvis(weights, spec, which)
+    if "autoencoder" in config:  # ours
+        return import_compvis(weights, config, which)
+    imported = import_compvis(weights, spec_from_compvis(config), which)
+    return imported._replace(image_size=image_size_of(config))
 
 
 def read_yaml(path) -> dict[str, Any]:
