@@ -36,9 +36,7 @@ def first_stage() -> ConfigDict:
     )
     # The penalty is heavier than the paper's 1e-6: a smoother latent space is learned
     # by a small denoiser in few steps.
-    config.objective = dict(
-        perceptual="none", pixel_loss="l1", penalty_weight=1e-4
-    )
+    config.objective = dict(perceptual="none", pixel_loss="l1", penalty_weight=1e-4)
     config.optimizer = dict(name="adam", learning_rate=2e-3)
     config.train.update(num_steps=300, report_every=10, checkpoint_every=100)
     config.train.evaluate_every = 300

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from ldm_jax.data.images import open_images
 from ldm_jax.data.transforms import ImageTransform
 from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.interop.lpips import LpipsFile
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 from ldm_jax.tasks.conditioning import make_conditioner
@@ -28,6 +29,7 @@ from ldm_jax.tasks.first_stage import first_stage
 from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.latent_diffusion import Objective
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+from ldm_jax.tasks.vocabulary import files_of
 from ldm_jax.training import sharding
 from ldm_jax.training.checkpoint import load_params
 from ldm_jax.training.loop import train as run_loop
@@ -39,7 +41,9 @@ class LatentSet:
     """Which latents a diffusion model is trained on; the section `latents`.
 
     Attributes:
-      directory: written by `ldm-jax latents`.
+      directory: written by `ldm-jax latents`; "" takes the images of the section
+        `images`, encoded by `first_stage` in every step.
+      first_stage: a model directory; needed where `directory` is "", but for pixels.
       image_size: side of the images, or (height, width); the latents must be f times
         smaller.
       flip: whether the mirror image's latent is taken with probability 1/2, where the
@@ -50,6 +54,7 @@ class LatentSet:
 
     directory: str
     image_size: int | tuple[int, int]
+    first_stage: str | None = None
     flip: bool = True
     scale: float | None = None
 
@@ -77,6 +82,7 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         "images": open_images,
         "transform": ImageTransform,
         "objective": first_stage,
+        "lpips": LpipsFile,
         "held_out": None,
     },
     "latent_diffusion": {
@@ -88,8 +94,13 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         "prediction": None,
         "objective": Objective,
         "sampling": Sampling,
+        "images": open_images,
+        "transform": ImageTransform,
     },
 }
+# Sections that may be absent. What a diffusion model learns from is in the latents,
+# unless images are to be encoded for it; a first stage may be trained without LPIPS.
+OPTIONAL = {"latent_diffusion": {"images", "transform"}, "first_stage": {"lpips"}}
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -154,11 +165,11 @@ def check_config(config: Mapping[str, Any]) -> None:
             f"{config.get('task')!r}; is this the config of one experiment?"
         )
     _check_names("config", config, known)
-    missing = sorted(set(known) - set(config))
+    missing = sorted(set(known) - set(config) - OPTIONAL.get(config["task"], set()))
     if missing:
         raise ValueError(f"config lacks the sections {', '.join(missing)}.")
     for name, maker in known.items():
-        if maker is not None:
+        if maker is not None and name in config:
             parameters = inspect.signature(maker).parameters
             takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
             if not takes_any:
@@ -192,10 +203,18 @@ def make_latent_diffusion(config, latent_scale: float | None = None) -> LatentDi
         autoencoder,
         scale,
         unet=UNet(**{"out_channels": autoencoder.embed_channels, **config.unet}),
-        conditioner=make_conditioner(**config.condition),
+        conditioner=make_conditioner(
+            **config.condition, first_stage=(autoencoder, scale)
+        ),
         schedule=make_schedule(**config.schedule),
         prediction=config.prediction,
     )
+
+
+def make_transform(config, **changes) -> ImageTransform:
+    """Makes a diffusion config's `transform`; `latents` says its size and flip."""
+    fields = dict(image_size=config.latents.image_size, flip=config.latents.flip)
+    return ImageTransform(**{**fields, **config.get("transform", {}), **changes})
 
 
 def resolve(config, measured_scale: float, measured_shape) -> ConfigDict:
@@ -241,6 +260,7 @@ def read_config(directory: str) -> ConfigDict:
         )
     config = ConfigDict(_tuples(json.loads(path.read_text())))
     check_config(config)
+    config.get("condition", {}).update(files_of(directory, config.get("condition", {})))
     return config
 
 
@@ -261,13 +281,11 @@ def load(directory: str, which: str = "ema"):
     """Loads a model, trained here or imported.
 
     Args:
-      directory: a model directory: config.json and checkpoints/, and for a diffusion
-        model its first stage in autoencoder/.
+      directory: config.json, checkpoints/, and of a diffusion model autoencoder/.
       which: "ema" takes averaged parameters where there are some, "raw" never.
 
     Returns:
-      (FirstStage or LatentDiffusion, params), a frozen spec and a plain pytree of NumPy
-      arrays.
+      (FirstStage or LatentDiffusion, params): frozen spec, pytree of NumPy arrays.
 
     Raises:
       ValueError: not a model directory.

@@ -13,9 +13,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ldm_jax.cli import bench, first_stage, sample, train, weights
+from ldm_jax.cli import bench, first_stage, frozen, sample, train, weights
 
-GROUPS = (train, first_stage, sample, weights, bench)
+GROUPS = (train, first_stage, sample, frozen, weights, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -71,7 +71,7 @@ def _first_stage_settings(spec: Mapping[str, Any], image_size: int) -> dict[str,
         "autoencoder": spec["autoencoder"],
         "images": dict(dataset="", split="train"),
         "transform": dict(image_size=image_size),
-        "objective": dict(perceptual=None),
+        "objective": dict(perceptual="none"),
         "held_out": "",
     }
 

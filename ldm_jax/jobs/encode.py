@@ -5,20 +5,19 @@ import contextlib
 import logging
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from ldm_jax import experiment
 from ldm_jax.data import latents
 from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.data.transforms import ImageTransform
+from ldm_jax.jobs.first_stage import reconstruct_all, still_transform
 from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.tasks import pictures
 from ldm_jax.training import sharding
 from ldm_jax.training.checkpoint import save_params
 from ldm_jax.training.digest import fingerprint
-from ldm_jax.training.hosts import fetch, is_main_process
+from ldm_jax.training.hosts import is_main_process
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +30,8 @@ def write_latents(
     batch_size: int = 64,
     records_per_shard: int = 4096,
     mirror: bool = False,
+    num_crops: int = 1,
+    config=None,
 ):
     """Encodes an image set into latents, and puts the first stage beside them.
 
@@ -41,6 +42,11 @@ def write_latents(
       batch_size: images per call of the encoder.
       records_per_shard: what one file holds; a killed run loses its unfinished files.
       mirror: whether the mirror image's latent is stored too.
+      num_crops: latents of each image, of random windows and captions where it has
+        several.
+      config: of a diffusion model that shall learn from the latents: its sections
+        `images` and `transform` replace the first stage's, its condition's fields are
+        carried along, and mirror images are stored if it mirrors.
 
     Returns:
       The statistics of the set.
@@ -49,8 +55,15 @@ def write_latents(
       ValueError: no first stage, no such images, or another set in `out`.
     """
     model, params = experiment.load(model_dir)
-    config = experiment.read_config(model_dir)
-    source, transform = _images_of(config, images, split)
+    keep_image = False
+    if config is None:
+        source, transform = _images_of(experiment.read_config(model_dir), images, split)
+    else:
+        source, transform = _images_for(config, images, split)
+        keep_image = (
+            "image" in experiment.make_latent_diffusion(config).conditioner.fields
+        )
+        mirror = mirror or config.latents.flip
     mesh = sharding.make_mesh(devices=jax.local_devices())
     on_mesh = sharding.batch_sharding(mesh)
     placed = sharding.place(params, mesh)
@@ -61,6 +74,8 @@ def write_latents(
         batch_size=batch_size,
         records_per_shard=records_per_shard,
         mirror=mirror,
+        keep_image=keep_image,
+        num_crops=num_crops,
     )
     with _progress_bar("latents", len(source)) as bar:
         stats = latents.write_latents(
@@ -71,7 +86,8 @@ def write_latents(
             job,
             bar,
         )
-    save_params(f"{out}/autoencoder", params, config.to_dict())
+    settings = experiment.read_config(model_dir).to_dict()
+    save_params(f"{out}/autoencoder", params, settings)
     log.info(
         "%d latents of %s, scale %.4f +- %.4f, in %s",
         stats.count,
@@ -119,7 +135,8 @@ def reconstruct(
     source, transform = _images_of(experiment.read_config(model_dir), images, split)
     on_mesh = sharding.batch_sharding(sharding.make_mesh())
     rows = iterate_once(source, transform, batch_size, on_mesh)
-    quality, sheet = reconstruct_all(model, params, rows, num)
+    figures, sheet = reconstruct_all(model, params, rows, num, {"psnr": psnr})
+    quality = figures["psnr"]
     if is_main_process():
         pictures.save_png(out, sheet, dict(model=model_dir, psnr=f"{quality:.2f}"))
     return quality
@@ -132,27 +149,21 @@ def _images_of(config, images, split):
         spec.update(dataset=images)
     if split:
         spec.update(split=split)
-    transform = ImageTransform(**{**config.transform, "crop": "center", "flip": False})
-    return open_images(**spec), transform
+    return open_images(**spec), still_transform(config.transform)
 
 
-def reconstruct_all(model, params, rows, num_shown):
-    """Returns the mean PSNR over `rows` and a sheet of pairs."""
-
-    @jax.jit
-    def run(params, image):
-        reconstruction = model.decode(params, model.encode(params, image))
-        return reconstruction, psnr(image, reconstruction)
-
-    quality, shown = [], []
-    for batch, valid in rows:
-        image = batch["image"]
-        reconstruction, values = fetch(run(params, image))
-        quality.append(values[:valid])
-        if sum(map(len, shown)) < 2 * num_shown:
-            pairs = np.stack([fetch(image)[:valid], reconstruction[:valid]], axis=1)
-            shown.append(pairs.reshape(-1, *pairs.shape[2:]))
-    sheet = np.concatenate(shown)[: 2 * num_shown]
-    return float(np.concatenate(quality).mean()), pictures.grid(
-        pictures.to_uint8(sheet), num_columns=8
-    )
+def _images_for(config, images, split):
+    """Opens the images that a diffusion config names, to be encoded for it."""
+    experiment.check_config(config)
+    spec = dict(config.get("images", {}))
+    if images is not None:
+        spec.update(dataset=images)
+    if split:
+        spec.update(split=split)
+    if not spec.get("dataset"):
+        raise ValueError(
+            "config.images.dataset must name the images to encode: got none; give "
+            "--images FOLDER."
+        )
+    # Mirrored both ways, and a new hole in every step: neither is decided here.
+    return open_images(**spec), experiment.make_transform(config, flip=False, mask=None)

@@ -2,20 +2,20 @@
 """Trains a first stage or a diffusion model from its config."""
 
 import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from etils import epath
 
 from ldm_jax import experiment
 from ldm_jax.data import latent_source
 from ldm_jax.data.images import open_images
-from ldm_jax.data.loader import iterate_once, make_batches
-from ldm_jax.data.transforms import ImageTransform
-from ldm_jax.jobs.encode import reconstruct_all
+from ldm_jax.data.loader import make_batches
+from ldm_jax.jobs.first_stage import train_first_stage
 from ldm_jax.jobs.sample import sample_images
 from ldm_jax.tasks import generate, pictures
 from ldm_jax.tasks.conditioner import Conditioner
-from ldm_jax.tasks.first_stage import first_stage
 from ldm_jax.tasks.latent_diffusion import Objective, latent_diffusion
 from ldm_jax.training import sharding
 from ldm_jax.training.checkpoint import load_params, save_params
@@ -37,60 +37,31 @@ def train(config, workdir: str) -> TrainState:
       ValueError: the config, the data or the directory do not fit.
     """
     experiment.check_config(config)
-    jobs = dict(first_stage=_train_first_stage, latent_diffusion=_train_diffusion)
+    jobs = dict(first_stage=train_first_stage, latent_diffusion=_train_diffusion)
     return jobs[config.task](config, workdir)
 
 
-def _train_first_stage(config, workdir):
-    model = experiment.make_first_stage(config)
-    mesh = sharding.make_mesh(**config.mesh)
-    on_mesh = sharding.batch_sharding(mesh)
-    transform = ImageTransform(**config.transform)
-    model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
-    source = open_images(**config.images)
-    batches = make_batches(
-        source, transform, config.batch_size, on_mesh, seed=config.seed
-    )
-    evaluate = None
-    if config.held_out:
-        held_out = open_images(**{**config.images, "split": config.held_out})
-
-        def evaluate(state, step):
-            rows = iterate_once(held_out, transform, config.batch_size, on_mesh)
-            quality, sheet = reconstruct_all(
-                model, state.averaged_params(), rows, num_shown=16
-            )
-            return {"psnr": quality}, {"reconstructions": sheet}
-
-    return run_loop(
-        first_stage(model.autoencoder, **config.objective),
-        batches,
-        make_optimizer(**config.optimizer),
-        workdir,
-        seed=config.seed,
-        mesh=mesh,
-        evaluate=evaluate,
-        config=config.to_dict(),
-        label="first stage",
-        **config.train,
-    )
-
-
 def _train_diffusion(config, workdir):
-    source, stats = latent_source.open_latents(config.latents.directory)
-    config = experiment.resolve(config, stats.scale, stats.latent_shape)
+    open_data = _open_latents if config.latents.directory else _open_images
+    config, source, transform, stage = open_data(config, workdir)
+    encodes_images = not config.latents.directory
     model = experiment.make_latent_diffusion(config)
-    stage = _keep_first_stage(config, stats, workdir)
     mesh = sharding.make_mesh(**config.mesh)
     on_mesh = sharding.batch_sharding(mesh)
     transform = ConditionTransform(
-        latent_source.LatentTransform(flip=config.latents.flip), model.conditioner
+        transform, model.conditioner, "image" if encodes_images else "moments"
     )
     batches = make_batches(
-        source, transform, config.batch_size, on_mesh, seed=config.seed
+        source,
+        transform,
+        config.batch_size,
+        on_mesh,
+        seed=config.seed,
+        # Latents are read faster than any step; photographs want every core.
+        num_threads=(os.cpu_count() or 1) if encodes_images else 1,
     )
     return run_loop(
-        latent_diffusion(model, Objective(**config.objective), stage),
+        latent_diffusion(model, Objective(**config.objective), stage, encodes_images),
         batches,
         make_optimizer(**config.optimizer),
         workdir,
@@ -103,12 +74,55 @@ def _train_diffusion(config, workdir):
     )
 
 
+def _open_latents(config, workdir):
+    """Returns (config with the scale, source, transform, first stage's params)."""
+    source, stats = latent_source.open_latents(config.latents.directory)
+    config = experiment.resolve(config, stats.scale, stats.latent_shape)
+    mask = config.get("transform", {}).get("mask")
+    transform = latent_source.LatentTransform(config.latents.flip, mask)
+    return config, source, transform, _keep_first_stage(config, stats, workdir)
+
+
+def _open_images(config, workdir):
+    """The same for images that are encoded in every step."""
+    if not config.get("images", {}).get("dataset"):
+        raise ValueError(
+            "a diffusion model learns from latents or from images: got neither "
+            "config.latents.directory nor config.images.dataset; write latents with "
+            "ldm-jax latents and give their directory."
+        )
+    if config.latents.scale is None:
+        raise ValueError(
+            "config.latents.scale must be given where images are encoded in every "
+            "step: 1.0 for pixels and for the published VQ models; else ldm-jax "
+            "latents measures it."
+        )
+    source, transform = open_images(**config.images), experiment.make_transform(config)
+    if config.autoencoder.bottleneck == "pixels":
+        return config, source, transform, {"autoencoder": {}}
+    if not config.latents.first_stage:
+        raise ValueError(
+            "config.latents.first_stage must be the directory of the first stage that "
+            "encodes the images: got none; or set config.latents.directory to latents."
+        )
+    params = _copy_first_stage(config, config.latents.first_stage, workdir)
+    return config, source, transform, params
+
+
 @dataclasses.dataclass(frozen=True)
 class ConditionTransform:
-    """Makes what the condition reads of a record's raw fields, then the example."""
+    """Makes an example, and of its fields what the condition reads.
 
-    transform: latent_source.LatentTransform
+    Attributes:
+      transform: (record, rng) -> example.
+      conditioner: of the model.
+      subject: the field that is learned, "moments" or "image"; only this and the
+        condition's fields are kept.
+    """
+
+    transform: Callable[..., dict[str, Any]]
     conditioner: Conditioner
+    subject: str = "moments"
 
     @property
     def description(self):
@@ -117,7 +131,11 @@ class ConditionTransform:
 
     def __call__(self, record, rng):
         """(record, rng) -> dict of arrays."""
-        return self.transform(self.conditioner.prepare(record), rng)
+        # After the transform: a mirrored image's boxes are mirrored before they are
+        # told in tokens.
+        example = self.conditioner.prepare(self.transform(record, rng))
+        kept = {self.subject, *self.conditioner.fields}
+        return {name: value for name, value in example.items() if name in kept}
 
 
 def _keep_first_stage(config, stats, workdir):
@@ -126,17 +144,23 @@ def _keep_first_stage(config, stats, workdir):
     Returns:
       Its params, checked to be the ones whose fingerprint the latents carry.
     """
-    written_by = epath.Path(config.latents.directory) / "autoencoder"
-    settings = experiment.read_config(str(written_by))
+    directory = config.latents.directory
+    params = _copy_first_stage(config, f"{directory}/autoencoder", workdir)
+    stats.check(fingerprint(params), directory)
+    return params
+
+
+def _copy_first_stage(config, directory: str, workdir):
+    """Copies a first stage into the model directory; returns its params."""
+    settings = experiment.read_config(directory)
     given, used = dict(config.autoencoder), dict(settings.autoencoder)
     if given != used:
         raise ValueError(
-            f"config.autoencoder must be the first stage that wrote the latents in "
-            f"{config.latents.directory}: got {given}, they were written by {used}; "
-            "copy its section, or write latents with yours (ldm-jax latents)."
+            f"config.autoencoder must be the first stage in {directory}: got {given}, "
+            f"that is {used}; copy its section, or write latents with yours (ldm-jax "
+            "latents)."
         )
-    params = load_params(str(written_by))
-    stats.check(fingerprint(params), config.latents.directory)
+    params = {"autoencoder": load_params(directory)["autoencoder"]}
     save_params(f"{workdir}/autoencoder", params, settings.to_dict())
     return params
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.lpips import LPIPS
+from ldm_jax.models.lpips import LPIPS, TRUNKS
 from ldm_jax.tasks.adversarial import Adversary, Players, play
 from ldm_jax.types import Array, PyTree, Task
 
@@ -19,7 +19,7 @@ PIXEL_LOSSES = {"l1": jnp.abs, "l2": jnp.square}
 def first_stage(
     autoencoder: Autoencoder,
     *,
-    perceptual: str | None,
+    perceptual: str,
     perceptual_params: PyTree | None = None,
     perceptual_weight: float = 1.0,
     perceptual_dropout: float = 0.0,
@@ -37,8 +37,8 @@ def first_stage(
 
     Args:
       autoencoder: the model; its bottleneck sets the penalty and two defaults below.
-      perceptual: LPIPS trunk "vgg", "alex" or "squeeze"; None trains without, which has
-        to be said.
+      perceptual: LPIPS trunk "vgg" (the paper's), "alex" or "squeeze"; or "none",
+        which trains without and has to be said.
       perceptual_params: parameters of `LPIPS(perceptual)`; frozen.
       perceptual_weight: per pixel and channel, so that it does not depend on the size.
       perceptual_dropout: see `LPIPS.dropout`.
@@ -57,13 +57,13 @@ def first_stage(
 
     Source: Rombach et al. 2022, Sec. 3.1, App. G; the released loss modules.
     """
+    check_options(autoencoder, perceptual, perceptual_params)
     fidelity = Fidelity(
         pixel_loss=pixel_loss,
-        lpips=perceptual and LPIPS(perceptual, perceptual_dropout),
+        lpips=None if perceptual == "none" else LPIPS(perceptual, perceptual_dropout),
         lpips_weight=perceptual_weight,
         reduction=reduction or autoencoder.regularizer.reduction,
     )
-    check_options(autoencoder, perceptual, perceptual_params)
     if penalty_weight is None:
         penalty_weight = autoencoder.regularizer.default_weight
     rules = None if adversary is None else Adversary(**adversary)
@@ -101,10 +101,9 @@ def first_stage(
             total, metrics, stats = play(players, image, out, nll, step)
             moved = {"batch_stats": stats}
         metrics |= {f"bottleneck/{name}": value for name, value in out.metrics.items()}
-        metrics["psnr"] = psnr(image, out.image)
         return total + penalty_weight * out.penalty, (metrics, moved)
 
-    frozen = {} if perceptual is None else {"lpips": perceptual_params}
+    frozen = {} if perceptual == "none" else {"lpips": perceptual_params}
     return Task(init, loss, frozen)
 
 
@@ -152,13 +151,6 @@ class Fidelity:
         return elements * error, metrics
 
 
-def psnr(image: Array, x_hat: Array) -> Array:
-    """Peak signal-to-noise ratio in dB, averaged over the batch; images in [-1, 1]."""
-    square = jnp.mean(jnp.square(image - jnp.clip(x_hat, -1.0, 1.0)), axis=(1, 2, 3))
-    # A peak of 2, and a floor that keeps an exact copy finite (120 dB).
-    return jnp.mean(10.0 * jnp.log10(4.0 / jnp.maximum(square, 4e-12)))
-
-
 def check_options(autoencoder, perceptual, perceptual_params) -> None:
     """Raises ValueError for arguments of `first_stage` that do not fit together."""
     if autoencoder.bottleneck == "pixels":
@@ -166,10 +158,15 @@ def check_options(autoencoder, perceptual, perceptual_params) -> None:
             'a first stage with bottleneck="pixels" has nothing to learn: train the '
             "diffusion model directly."
         )
-    if (perceptual is None) != (perceptual_params is None):
+    if perceptual is None:
+        raise ValueError(
+            f"perceptual must be chosen: got None; it is {', '.join(sorted(TRUNKS))} "
+            'or "none", which trains without and blurs.'
+        )
+    if (perceptual == "none") != (perceptual_params is None):
         given = "none" if perceptual_params is None else "some"
         raise ValueError(
             "perceptual_params are needed for a perceptual loss and only there: got "
             f'perceptual="{perceptual}" and {given}; build them with '
-            "`ldm-jax weights lpips`, or set perceptual=None to train without."
+            '`ldm-jax weights lpips`, or set perceptual="none" to train without.'
         )

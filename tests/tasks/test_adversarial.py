@@ -37,7 +37,8 @@ def game():
     """Random players and images, made without compiling the initializers."""
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.uniform(-1, 1, (2, 8, 8, 3)), jnp.float32)
-    task = first_stage(MODEL, perceptual=None, adversary=dict(num_layers=1, channels=4))
+    adversary = dict(num_layers=1, channels=4)
+    task = first_stage(MODEL, perceptual="none", adversary=adversary)
     shapes = jax.eval_shape(task.init, jax.random.key(0), {"image": image})
     params, stats = jax.tree.map(
         lambda x: jnp.asarray(rng.normal(0, x.size**-0.3, x.shape), x.dtype), shapes

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax weights`: the published networks that losses and metrics look through."""
+
+import argparse
+
+LPIPS_EPILOG = """
+LPIPS (Zhang et al. 2018, v0.1) has two published parts: a trunk, which is a network of
+torchvision, and linear weights. What each file is shows in its names and shapes. The
+paper trains with the trunk vgg; alex and squeeze are smaller.
+
+examples:
+  ldm-jax weights lpips vgg16-397923af.pth lpips/weights/v0.1/vgg.pth \\
+      --out weights/lpips.safetensors
+  ldm-jax weights lpips --download vgg --out weights/lpips.safetensors    (528 MB)
+  ldm-jax train --config=configs/first_stage_kl.py:f=8 \\
+      --config.lpips.file=weights/lpips.safetensors --workdir=runs/kl-f8
+"""
+
+
+def add(commands) -> None:
+    """Adds the command that makes files of weights."""
+    command = commands.add_parser(
+        "weights",
+        help="Make a file of weights for a perceptual loss from published ones.",
+        description="Make a file of weights from published ones.",
+    )
+    kinds = command.add_subparsers(dest="kind", required=True, metavar="KIND")
+    _add_lpips(kinds)
+
+
+def _add_lpips(kinds) -> None:
+    command = kinds.add_parser(
+        "lpips",
+        help="LPIPS: the perceptual loss of first stages",
+        description="Put LPIPS together in one .safetensors file.",
+        epilog=LPIPS_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("files", nargs="*", help=".pth, .npz or .safetensors")
+    command.add_argument("--out", required=True, help=".safetensors file to write")
+    command.add_argument(
+        "--download",
+        action="append",
+        default=[],
+        metavar="TRUNK",
+        help="fetch both parts of vgg, alex or squeeze; may be given often",
+    )
+    command.set_defaults(run=_lpips)
+
+
+def _lpips(args, overrides) -> None:
+    from ldm_jax.interop.lpips import build_lpips
+
+    trunks = build_lpips(args.files, args.out, args.download)
+    print(f"LPIPS with {', '.join(trunks)} in {args.out}")
