@@ -13,13 +13,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ldm_jax.cli import bench, first_stage, frozen, sample, train, weights
+from ldm_jax.cli import bench, evaluate, first_stage, frozen, sample, train, weights
 
-GROUPS = (train, first_stage, sample, frozen, weights, bench)
+GROUPS = (train, first_stage, sample, evaluate, frozen, weights, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
+    """Runs a command; returns the exit code.
+
+    0 done, or asked to stop (SIGTERM) and saved; 2 bad input; 3 the training diverged;
+    75 it hung (start it again); 130 interrupted by Ctrl-C.
+    """
     parser = make_parser()
     args, overrides = parser.parse_known_args(argv)
     unknown = [flag for flag in overrides if not flag.startswith("--config.")]
@@ -30,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ldm_jax").setLevel(logging.INFO)
+    from ldm_jax.training.divergence import Diverged
     from ldm_jax.training.hosts import initialize_hosts
 
     try:
@@ -40,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"ldm-jax {args.command}: {error}", file=sys.stderr)
         return 2
+    except Diverged as error:
+        print(f"ldm-jax {args.command}: {error}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print(
             f"\nldm-jax {args.command}: interrupted; the same command goes on from "

@@ -16,6 +16,19 @@ examples:
       --config.lpips.file=weights/lpips.safetensors --workdir=runs/kl-f8
 """
 
+JUDGES = {
+    "inception": "InceptionV3 of 2015: FID, sFID, KID, IS, precision and recall",
+    "mobilenet": "MobileNetV2 of torchvision, for FD(mobilenet): much faster",
+}
+JUDGE_EPILOG = """
+SOURCE is the published .pth on disk; without it the file is downloaded beside OUT. Its
+checksum is known and checked.
+
+examples:
+  ldm-jax weights inception
+  ldm-jax weights inception pt_inception-2015-12-05-6726825d.pth
+"""
+
 
 def add(commands) -> None:
     """Adds the command that makes files of weights."""
@@ -26,6 +39,8 @@ def add(commands) -> None:
     )
     kinds = command.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_lpips(kinds)
+    for kind, text in JUDGES.items():
+        _add_judge(kinds, kind, text)
 
 
 def _add_lpips(kinds) -> None:
@@ -53,3 +68,31 @@ def _lpips(args, overrides) -> None:
 
     trunks = build_lpips(args.files, args.out, args.download)
     print(f"LPIPS with {', '.join(trunks)} in {args.out}")
+
+
+def _add_judge(kinds, kind: str, text: str) -> None:
+    command = kinds.add_parser(
+        kind,
+        help=text,
+        description=f"Make a file of weights: {text}.",
+        epilog=JUDGE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("source", nargs="?", help="the published .pth")
+    command.add_argument(
+        "--out", default=f"weights/{kind}.safetensors", help="default: %(default)s"
+    )
+    command.add_argument(
+        "--unchecked",
+        action="store_true",
+        help="take a file of another checksum; what it measures is not called FID",
+    )
+    command.set_defaults(run=_judge)
+
+
+def _judge(args, overrides) -> None:
+    from ldm_jax.interop.judges import build_judge
+
+    official = build_judge(args.kind, args.out, args.source, args.unchecked)
+    what = "the published" if official else "other"
+    print(f"{args.kind} with {what} weights in {args.out}")

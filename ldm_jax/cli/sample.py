@@ -40,7 +40,9 @@ def add(commands) -> None:
     command.add_argument("--num", type=int, help="images; default: one a condition")
     command.add_argument("--seed", type=int, default=0, help="of image 0; default: 0")
     command.add_argument("--batch-size", type=int, default=64, help="default: 64")
-    command.add_argument("--size", type=_size, help="HEIGHTxWIDTH; default: as trained")
+    command.add_argument(
+        "--size", type=size_of, help="HEIGHTxWIDTH; default: as trained"
+    )
     command.add_argument("--raw", action="store_true", help="parameters, not their EMA")
     command.add_argument("--npz", action="store_true", help="write samples.npz too")
     command.add_argument(
@@ -49,18 +51,19 @@ def add(commands) -> None:
         default=0,
         help="also draw previews.png: how the first 8 images came about, in N pictures",
     )
-    condition = command.add_argument_group("condition (as the model was trained)")
-    for flag, (_, text) in CONDITION_FLAGS.items():
-        condition.add_argument(f"--{flag}", help=text)
-    _add_sampler(command.add_argument_group("sampler (default: the model's config)"))
+    add_sampling(command)
     given = command.add_argument_group("images given")
     given.add_argument("--start", help="image to vary; see --strength")
     given.add_argument("--known", help="image of which a region is kept")
     given.add_argument("--known-mask", help="PNG file, white where --known is kept")
 
 
-def _add_sampler(group) -> None:
-    """Adds a flag for every field of `tasks.generate.Sampling`."""
+def add_sampling(command) -> None:
+    """Adds flags for every condition, and every field of `tasks.generate.Sampling`."""
+    condition = command.add_argument_group("condition (as the model was trained)")
+    for flag, (_, text) in CONDITION_FLAGS.items():
+        condition.add_argument(f"--{flag}", help=text)
+    group = command.add_argument_group("sampler (default: the model's config)")
     group.add_argument(
         "--sampler", help="ddim, ddpm, plms, dpm_solver, unipc, heun ..."
     )
@@ -80,7 +83,8 @@ def _add_sampler(group) -> None:
     group.add_argument("--overlap", type=int, help="of tiles, in latents")
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str) -> tuple[int, int]:
+    """Reads HEIGHTxWIDTH, or a side."""
     height, _, width = text.partition("x")
     return int(height), int(width or height)
 
@@ -90,8 +94,8 @@ def _interval(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _run(args, overrides) -> None:
-    from ldm_jax.jobs import sample
+def what_was_said(args) -> tuple[dict, dict]:
+    """Returns what the user said of the condition, and of the sampler."""
     from ldm_jax.tasks.generate import Sampling
 
     flags = vars(args)
@@ -101,12 +105,19 @@ def _run(args, overrides) -> None:
         for flag, (name, _) in CONDITION_FLAGS.items()
         if flags[flag.replace("-", "_")] is not None
     }
+    return said, {name: flags[name] for name in names if flags[name] is not None}
+
+
+def _run(args, overrides) -> None:
+    from ldm_jax.jobs import sample
+
+    said, options = what_was_said(args)
     given = dict(start=args.start, known=args.known, mask=args.known_mask)
     sample.sample(
         args.model,
         args.out,
         said,
-        {name: flags[name] for name in names if flags[name] is not None},
+        options,
         num=args.num,
         seed=args.seed,
         batch_size=args.batch_size,

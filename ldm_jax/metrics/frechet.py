@@ -34,7 +34,7 @@ class Moments:
     """
 
     def __init__(self, width: int):
-        self.count = 0
+        self.width, self.count = width, 0
         self._mean = np.zeros(width)
         self._scatter = np.zeros((width, width))
 

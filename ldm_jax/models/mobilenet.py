@@ -132,7 +132,8 @@ class InvertedResidual(nn.Module):
 class ConvRelu6(nn.Module):
     """Convolution, bias and, unless linear, a clip to [0, 6].
 
-    Attributes: as of `layers.Conv`; `is_symmetric` as in `Origin`, `groups` of channels.
+    Attributes: as of `layers.Conv`; `is_symmetric` as in `Origin`; `groups`: of
+    channels.
     """
 
     features: int

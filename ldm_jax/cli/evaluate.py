@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax stats` and `ldm-jax evaluate`: how good is it, in the paper's numbers?"""
+
+import argparse
+import dataclasses
+
+from ldm_jax.cli.sample import add_sampling, size_of, what_was_said
+
+STATS_EPILOG = """
+examples:
+  ldm-jax stats ./lsun_churches --size 256 --out churches.npz
+  ldm-jax stats --like runs/churches --out churches.npz      (its own training set)
+
+The file says how it was made; `evaluate` refuses it for images of another size or
+another network, and warns where crop or resize differ.
+"""
+EVALUATE_EPILOG = """
+examples:
+  ldm-jax evaluate --model runs/churches --row churches --reference churches.npz \\
+      --num-steps 200 --out runs/churches/fid50k
+  ldm-jax evaluate --model runs/digits --metrics fid,kid,precision,recall --num 1000 \\
+      --reference digits.npz --out judged
+  ldm-jax evaluate --model runs/kl-f8 --row kl-f8 --images ./imagenet_val \\
+      --lpips weights/lpips.safetensors --out judged             (a first stage)
+  ldm-jax evaluate --images samples/ --reference ref.npz --out judged
+
+What is called FID comes from the published InceptionV3 alone (ldm-jax weights
+inception); with another network it is FD(mobilenet).
+"""
+
+
+def add(commands) -> None:
+    """Adds the commands that judge."""
+    _add_stats(commands)
+    _add_evaluate(commands)
+
+
+def _add(commands, name: str, run, summary: str, epilog: str):
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    command.add_argument(
+        "--network", default="inception", help="inception (default) or mobilenet"
+    )
+    command.add_argument(
+        "--weights", help="of the network; default: weights/NETWORK.safetensors"
+    )
+    command.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    return command
+
+
+def _add_stats(commands) -> None:
+    command = _add(
+        commands,
+        "stats",
+        _stats,
+        "Make reference statistics of an image set, through the loader of training.",
+        STATS_EPILOG,
+    )
+    command.add_argument(
+        "dataset", nargs="?", help="a name, a folder (./...), or an .npz of images"
+    )
+    command.add_argument("--out", required=True, help=".npz file to write")
+    command.add_argument("--like", help="model directory: its crop, size and data set")
+    command.add_argument("--size", type=size_of, help="HEIGHTxWIDTH, without --like")
+    command.add_argument("--split", help="default: as trained on, or train")
+    command.add_argument("--data-dir", help="where TFDS sets lie")
+    command.add_argument(
+        "--keep",
+        type=int,
+        default=10_000,
+        help="features kept for KID, precision and recall; default: 10000",
+    )
+
+
+def _add_evaluate(commands) -> None:
+    command = _add(
+        commands,
+        "evaluate",
+        _evaluate,
+        "Judge a model, or finished images, by a protocol of the paper or by metrics.",
+        EVALUATE_EPILOG,
+    )
+    command.add_argument("--out", required=True, help="directory of the results")
+    command.add_argument("--model", help="a diffusion model, or a first stage")
+    command.add_argument(
+        "--images", help="a folder or .npz to judge; what a first stage is tried on"
+    )
+    command.add_argument("--split", help="of --images, for a first stage")
+    command.add_argument("--pairs", help="folder or .npz to compare with, one by one")
+    command.add_argument("--protocol", help="paper-uncond, paper-class, paper-coco ...")
+    command.add_argument(
+        "--row", help="the paper's row to print beside: ffhq, kl-f8 ..."
+    )
+    command.add_argument(
+        "--metrics",
+        type=lambda text: tuple(text.split(",")),
+        help="fid, sfid, kid, is, precision, recall, density, coverage, psnr, ssim, "
+        "ms_ssim, lpips, codebook; comma-separated",
+    )
+    command.add_argument("--num", type=int, help="images; default: the protocol's")
+    command.add_argument("--reference", help=".npz of ldm-jax stats, ADM, pytorch-fid")
+    command.add_argument("--lpips", help="file of ldm-jax weights lpips")
+    command.add_argument("--trunk", default="vgg", help="of LPIPS; default: vgg")
+    command.add_argument(
+        "--spread", action="store_true", help="standard error of Frechet distances"
+    )
+    command.add_argument(
+        "--classes", default="balanced", help="balanced (default) or random"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of image 0; default: 0")
+    command.add_argument("--raw", action="store_true", help="parameters, not their EMA")
+    add_sampling(command)
+
+
+def _stats(args, overrides) -> None:
+    from ldm_jax.jobs.stats import write_stats
+
+    reference = write_stats(
+        args.out,
+        args.dataset,
+        like=args.like,
+        image_size=args.size,
+        split=args.split,
+        data_dir=args.data_dir,
+        network=args.network,
+        weights=args.weights,
+        keep=args.keep,
+        batch_size=args.batch_size,
+    )
+    print(f"statistics of {reference.pool.count} images in {args.out}")
+    for text in reference.facts["warnings"]:
+        print(f"warning: {text}")
+
+
+def _evaluate(args, overrides) -> None:
+    from ldm_jax import experiment
+    from ldm_jax.jobs import evaluate
+    from ldm_jax.jobs.panel import Request
+    from ldm_jax.metrics.tables import markdown
+
+    flags = vars(args)
+    names = [field.name for field in dataclasses.fields(Request)]
+    request = Request(**{name: flags[name] for name in names})
+    if args.model is None:
+        if args.images is None:
+            raise ValueError("there must be --model or --images to judge: got neither.")
+        result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
+    elif experiment.read_config(args.model).task == "first_stage":
+        result = evaluate.evaluate_reconstructions(
+            args.model, args.out, request, args.images, args.split
+        )
+    else:
+        said, options = what_was_said(args)
+        result = evaluate.evaluate_samples(
+            args.model,
+            args.out,
+            request,
+            said,
+            options,
+            classes=args.classes,
+            seed=args.seed,
+            which="raw" if args.raw else "ema",
+            pairs=args.pairs,
+        )
+    print(markdown(result))

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who judges, by what: a request, and the panel of networks that answers it."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from ldm_jax.jobs import image_sets, stats
+from ldm_jax.jobs.judging import (
+    PAIR_METRICS,
+    Pairs,
+    image_facts,
+    open_network,
+    place_rows,
+)
+from ldm_jax.metrics.codebook import CodebookUsage
+from ldm_jax.metrics.distribution import SET_METRICS, Collector, Figure, rank_warning
+from ldm_jax.metrics.distribution import label as label_of
+from ldm_jax.metrics.paper import find_protocol, find_row
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be measured, and with what.
+
+    Attributes:
+      protocol: a key of `PROTOCOLS`; gives `metrics` and `num` where these are not.
+      metrics: of SET_METRICS and PAIR_METRICS; None takes the protocol's, or "fid".
+      num: images; None takes the protocol's, or all there are.
+      reference: .npz of `ldm-jax stats`, ADM, pytorch-fid or torch-fidelity.
+      network, weights: of `open_network`.
+      lpips, trunk: file of `ldm-jax weights lpips`, and which of its networks.
+      spread: whether Frechet distances come with a standard error (five more of them).
+      row: the paper's row to print beside, a key of `ROWS`.
+      batch_size: images at once.
+    """
+
+    protocol: str | None = None
+    metrics: Sequence[str] | None = None
+    num: int | None = None
+    reference: str | None = None
+    network: str = "inception"
+    weights: str | None = None
+    lpips: str | None = None
+    trunk: str = "vgg"
+    spread: bool = False
+    row: str | None = None
+    batch_size: int = 64
+
+    def __post_init__(self):
+        row = find_row(self.row) if self.row else None
+        if self.protocol is None and row is not None:
+            object.__setattr__(self, "protocol", row.protocol)
+        wanted = find_protocol(self.protocol) if self.protocol else None
+        if self.metrics is None:
+            object.__setattr__(self, "metrics", wanted.metrics if wanted else ("fid",))
+        if self.num is None and wanted:
+            object.__setattr__(self, "num", wanted.num_images)
+        unknown = sorted({*self.metrics} - {*SET_METRICS, *PAIR_METRICS, "codebook"})
+        if unknown:
+            raise ValueError(
+                f"unknown metrics {', '.join(unknown)}; some of: "
+                f"{', '.join((*SET_METRICS, *PAIR_METRICS, 'codebook'))}."
+            )
+
+    @property
+    def compares_sets(self) -> bool:
+        """Whether a feature network is needed."""
+        return bool(set(SET_METRICS) & set(self.metrics))
+
+    def needs_pairs(self) -> bool:
+        """Whether every image is compared with another one."""
+        return bool(set(PAIR_METRICS) & set(self.metrics))
+
+
+class Panel:
+    """The judges of a request, opened at once: what is missing shows before sampling."""
+
+    def __init__(self, request: Request, transform: Mapping[str, Any] | None):
+        self._request, self._transform = request, transform
+        self._network = self._reference = None
+        if request.compares_sets:
+            self._network = open_network(request.network, request.weights)
+            if request.reference:
+                self._reference = stats.open_reference(
+                    request.reference, self._network, request.metrics
+                )
+        self._pairs = (
+            Pairs(request.metrics, request.lpips, request.trunk)
+            if request.needs_pairs()
+            else None
+        )
+
+    def images(self, path: str, pairs: str | None) -> dict[str, Any]:
+        """Judges images on disk."""
+        found = image_sets.open_set(path, self._request.num)
+        others: Iterator[Any] = iter([])
+        if self._pairs is not None:
+            if pairs is None:
+                raise ValueError(
+                    f"{', '.join(PAIR_METRICS)} compare images one by one: got nothing "
+                    "to compare with; give --pairs, or leave them out."
+                )
+            others = image_sets.open_set(pairs, found.count).batches(
+                self._request.batch_size
+            )
+        rows = (
+            (next(others) if self._pairs is not None else None, image, None)
+            for image in found.batches(self._request.batch_size)
+        )
+        return self._judge(rows, found.count, found.size, None, None)
+
+    def reconstructions(self, rows, count, size, model) -> dict[str, Any]:
+        """Judges reconstructions beside their images."""
+        codes = None
+        if "codebook" in self._request.metrics:
+            if model.autoencoder.bottleneck != "vq":
+                raise ValueError(
+                    "codebook usage needs a VQ first stage: got "
+                    f'"{model.autoencoder.bottleneck}"; leave "codebook" out.'
+                )
+            codes = CodebookUsage(model.autoencoder.num_codes)
+        own = None
+        if self._network is not None and self._reference is None:
+            own = Collector(self._request.metrics, count)
+        return self._judge(rows, count, size, codes, own)
+
+    def _judge(self, rows, count, size, codes, own) -> dict[str, Any]:
+        """Passes (other, image, codes) once; `own` collects the others' statistics."""
+        request, network = self._request, self._network
+        warnings: list[str] = []
+        collector = None
+        if network is not None:
+            wanted = [name for name in request.metrics if name in SET_METRICS]
+            collector = Collector(wanted, count, has_spread=request.spread)
+            if self._reference is not None:
+                facts = image_facts(network, size, self._transform)
+                warnings += self._reference.check(facts)
+        with tqdm(desc="judged", total=count, unit="image") as bar:
+            for other, image, indices in rows:
+                if collector is not None:
+                    collector.update(network.run(image))
+                if own is not None:
+                    own.update(network.run(other))
+                if self._pairs is not None:
+                    self._pairs.update(other, image)
+                if codes is not None:
+                    codes.update(indices)
+                bar.update(len(image))
+        figures: dict[str, Figure] = {}
+        if collector is not None:
+            reference = self._reference
+            if own is not None:
+                reference = own.reference({}, "the images themselves")
+            figures |= collector.judge(reference, place_rows)
+            if {"fid", "sfid"} & set(request.metrics):
+                warnings += rank_warning(count, network.width, "the images judged")
+                if reference is not None:
+                    warnings += rank_warning(
+                        reference.pool.count, network.width, reference.path
+                    )
+        if self._pairs is not None:
+            figures |= self._pairs.figures()
+        if codes is not None:
+            figures |= {name: Figure(x) for name, x in codes.result().items()}
+        facts = {} if network is None else network.facts
+        return {
+            "num_images": count,
+            "figures": {
+                name: {
+                    "label": label_of(name, facts) if name in SET_METRICS else name,
+                    "value": figure.value,
+                    "spread": figure.spread,
+                }
+                for name, figure in figures.items()
+            },
+            "network": facts,
+            "reference_facts": dict(self._reference.facts) if self._reference else {},
+            "warnings": warnings,
+        }

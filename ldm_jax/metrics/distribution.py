@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares a set of images with a reference, in one pass over their features.
+
+Memory does not depend on the number of images: means, covariances and splits are
+accumulated; of the features themselves a bounded sample is kept.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.metrics.frechet import Moments, frechet_distance
+from ldm_jax.metrics.inception_score import InceptionScore
+from ldm_jax.metrics.kernel import kernel_distance
+from ldm_jax.metrics.manifold import density_coverage, precision_recall
+from ldm_jax.metrics.reference import Reference
+from ldm_jax.metrics.reservoir import Reservoir
+
+# Metrics of sets, in the order in which they are printed.
+SET_METRICS = (
+    "fid",
+    "sfid",
+    "kid",
+    "is",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+)
+NEED_FEATURES = {"kid", "precision", "recall", "density", "coverage"}
+LABELS = {"fid": "FID", "sfid": "sFID", "kid": "KID", "is": "IS"}
+# Kept at most for the metrics that compare images with each other: 400 MB at 2,048.
+KEEP = 50_000
+# Parts whose leaving out, one by one, gives the standard error of a Frechet distance.
+NUM_FOLDS = 5
+
+
+class Figure(NamedTuple):
+    """A number and how far it may be off.
+
+    Attributes:
+      value: the metric.
+      spread: None; or a standard deviation over splits (IS), subsets (KID) or images,
+        or a jackknife's standard error (Frechet distances).
+    """
+
+    value: float
+    spread: float | None = None
+
+
+def label(metric: str, network: Mapping[str, Any]) -> str:
+    """Names a metric by what it is.
+
+    Args:
+      metric: one of SET_METRICS.
+      network: facts of the feature network: "kind" and "official".
+
+    Returns:
+      "FID", "KID", "IS" ... only for the published InceptionV3; "FD(mobilenet)",
+      "KD(mobilenet)", "IS(mobilenet)", "precision(mobilenet)" otherwise.
+    """
+    kind = network["kind"]
+    if kind == "inception" and network["official"]:
+        return LABELS.get(metric, metric)
+    name = kind if network["official"] else f"{kind}, other weights"
+    short = {"fid": "FD", "sfid": "sFD", "kid": "KD", "is": "IS"}.get(metric, metric)
+    return f"{short}({name})"
+
+
+class Collector:
+    """Takes in features of images, batch by batch; then answers."""
+
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        num_images: int,
+        keep: int = KEEP,
+        has_spread: bool = False,
+    ):
+        """Begins.
+
+        Args:
+          metrics: of SET_METRICS.
+          num_images: all that will come.
+          keep: features kept at most, a uniform sample.
+          has_spread: whether Frechet distances come with a standard error.
+
+        Raises:
+          ValueError: a metric is unknown, or there are too few images for it.
+        """
+        unknown = sorted(set(metrics) - set(SET_METRICS))
+        if unknown:
+            raise ValueError(
+                f"unknown metrics {', '.join(unknown)}; some of: "
+                f"{', '.join(SET_METRICS)}."
+            )
+        self.metrics = [name for name in SET_METRICS if name in metrics]
+        self._folds = NUM_FOLDS if has_spread and num_images >= 2 * NUM_FOLDS else 1
+        self._moments: dict[str, list[Moments]] = {}
+        self._score = InceptionScore(num_images) if "is" in metrics else None
+        kept = keep if NEED_FEATURES & set(metrics) else 0
+        self._reservoir = Reservoir(kept)
+        self.count = 0
+
+    def update(self, features: Mapping[str, np.ndarray]) -> None:
+        """Adds a batch: "pool" [B, D], "logits" [B, C] and, for sFID, "spatial"."""
+        rows = len(features["pool"])
+        fold = (self.count + np.arange(rows)) % self._folds
+        for name, metric in (("pool", "fid"), ("spatial", "sfid")):
+            if metric not in self.metrics:
+                continue
+            x = _feature(features, name, metric)
+            parts = self._moments.setdefault(
+                name, [Moments(x.shape[1]) for _ in range(self._folds)]
+            )
+            for n, part in enumerate(parts):
+                if (fold == n).any():
+                    part.update(x[fold == n])
+        if self._score is not None:
+            self._score.update(_feature(features, "logits", "is"))
+        self._reservoir.update(features["pool"])
+        self.count += rows
+
+    def reference(self, facts: Mapping[str, Any], path: str = "") -> Reference:
+        """Makes statistics of all that came."""
+        features = self._reservoir.rows()
+        return Reference(
+            self._total("pool").gaussian(),
+            self._total("spatial").gaussian() if "spatial" in self._moments else None,
+            features if len(features) else None,
+            facts,
+            path,
+        )
+
+    def kept(self) -> np.ndarray:
+        """Returns the features kept, [K, D]."""
+        return self._reservoir.rows()
+
+    def judge(
+        self, reference: Reference | None, place: Callable = jnp.asarray
+    ) -> dict[str, Figure]:
+        """Computes the metrics.
+
+        Args:
+          reference: what to compare with; None only where all metrics do without.
+          place: puts rows on the devices, as for `precision_recall`.
+
+        Returns:
+          metric -> Figure, in the order of SET_METRICS.
+
+        Raises:
+          ValueError: the reference lacks what a metric needs.
+        """
+        figures: dict[str, Figure] = {}
+        if self._score is not None:
+            figures["is"] = Figure(*self._score.result())
+        if set(self.metrics) - {"is"} and reference is None:
+            raise ValueError(
+                f"{', '.join(self.metrics)} compare with a reference: got none; make "
+                "one with `ldm-jax stats` and give it with --reference."
+            )
+        for metric, name in (("fid", "pool"), ("sfid", "spatial")):
+            if metric in self.metrics:
+                figures[metric] = self._frechet(name, reference)
+        if NEED_FEATURES & set(self.metrics):
+            figures |= self._among_features(reference, place)
+        return {name: figures[name] for name in self.metrics}
+
+    def _total(self, name: str, without: int | None = None) -> Moments:
+        parts = self._moments[name]
+        total = Moments(parts[0].width)
+        for n, part in enumerate(parts):
+            if n != without:
+                total.merge(part)
+        return total
+
+    def _frechet(self, name: str, reference: Reference) -> Figure:
+        wanted = getattr(reference, name)
+        if wanted is None:
+            raise ValueError(
+                f"{reference.path} has no {name} statistics, which sFID needs; make "
+                "one with `ldm-jax stats` and the network inception."
+            )
+        value = frechet_distance(self._total(name).gaussian(), wanted)
+        if self._folds == 1:
+            return Figure(value)
+        left_out = np.array(
+            [
+                frechet_distance(self._total(name, without=n).gaussian(), wanted)
+                for n in range(self._folds)
+            ]
+        )
+        scatter = np.square(left_out - left_out.mean()).sum()
+        return Figure(value, float(np.sqrt(scatter * (1 - 1 / self._folds))))
+
+    def _among_features(self, reference: Reference, place) -> dict[str, Figure]:
+        real, fake = reference.features, self._reservoir.rows()
+        if real is None:
+            needy = [name for name in self.metrics if name in NEED_FEATURES]
+            raise ValueError(
+                f"{', '.join(needy)} compare features of single images: "
+                f"{reference.path} holds none; leave these metrics out, or make the "
+                "reference with `ldm-jax stats`."
+            )
+        figures: dict[str, Figure] = {}
+        if "kid" in self.metrics:
+            size = min(1000, len(real), len(fake))
+            figures["kid"] = Figure(*kernel_distance(real, fake, subset_size=size))
+        pairs = (("precision", "recall"), ("density", "coverage"))
+        for names, measure in zip(
+            pairs, (precision_recall, density_coverage), strict=True
+        ):
+            if set(names) & set(self.metrics):
+                values = measure(real, fake, place=place)
+                figures |= dict(zip(names, map(Figure, values), strict=True))
+        return figures
+
+
+def rank_warning(count: int, width: int, what: str) -> list[str]:
+    """Says what it means that there are fewer images than directions to vary in."""
+    if not count or count > width:
+        return []
+    return [
+        f"{what}: {count} images cannot fill a covariance of {width} features (rank "
+        f"{max(count - 1, 0)}): the Frechet distance comes out too large, and only "
+        "figures with the same numbers of images can be compared. Use more images, or "
+        "KID, which has no such bias."
+    ]
+
+
+def _feature(features, name: str, metric: str) -> np.ndarray:
+    if name not in features:
+        raise ValueError(
+            f"{metric} needs {name} features: the network gives "
+            f"{', '.join(sorted(features))}; leave it out, or use inception."
+        )
+    return features[name]

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's numbers and how they were measured, in one place.
+
+Source: Rombach et al. 2022 (arXiv 2112.10752v2); tables as named. FID there is against
+the authors' own statistics, made with torch-fidelity 0.3.0 (App. E.3).
+"""
+
+from typing import NamedTuple
+
+
+class Protocol(NamedTuple):
+    """How a kind of model is judged.
+
+    Attributes:
+      num_images: how many are made; None takes the whole set.
+      metrics: which.
+      reference: the images to compare with, in words.
+      balanced: whether every class has as many images as any other.
+    """
+
+    num_images: int | None
+    metrics: tuple[str, ...]
+    reference: str
+    balanced: bool = True
+
+
+PROTOCOLS = {
+    "paper-uncond": Protocol(
+        50_000, ("fid", "is", "precision", "recall"), "the whole training set"
+    ),
+    "paper-class": Protocol(
+        50_000, ("fid", "sfid", "is", "precision", "recall"), "the whole training set"
+    ),
+    "paper-coco": Protocol(
+        30_000, ("fid", "is"), "MS-COCO's validation images of the 30,000 captions"
+    ),
+    "paper-sr": Protocol(
+        None,
+        ("fid", "is", "psnr", "ssim"),
+        "ImageNet's validation images whose short side is at least 256",
+    ),
+    "paper-inpaint": Protocol(
+        30_000, ("fid", "lpips"), "Places' test images without a hole"
+    ),
+    "paper-layout": Protocol(2_048, ("fid",), "validation images of the layouts"),
+    "paper-reconstruction": Protocol(
+        None,
+        ("fid", "is", "psnr", "lpips", "ssim"),
+        "ImageNet's validation images, cropped in the center to 256x256",
+    ),
+}
+
+
+class Row(NamedTuple):
+    """What the paper prints for one model.
+
+    Attributes:
+      protocol: a key of PROTOCOLS.
+      where: the table.
+      steps: sampling steps, in words; "" for a first stage.
+      figures: metric -> value as printed.
+    """
+
+    protocol: str
+    where: str
+    steps: str
+    figures: dict[str, float]
+
+
+def _prf(fid, precision, recall, **more):
+    return dict(fid=fid, precision=precision, recall=recall, **more)
+
+
+def _stage(fid, score, psnr, lpips, ssim):
+    # PSIM, which the table prints, is a perceptual distance of an unnamed network,
+    # probably LPIPS with VGG16.
+    values = {"fid": fid, "is": score, "psnr": psnr, "lpips": lpips, "ssim": ssim}
+    return Row("paper-reconstruction", "Tab. 8", "", values)
+
+
+_U, _C = "paper-uncond", "paper-class"
+ROWS = {
+    "celebahq": Row(_U, "Tab. 1", "500 DDIM", _prf(5.11, 0.72, 0.49)),
+    "ffhq": Row(_U, "Tab. 1", "200 DDIM", _prf(4.98, 0.73, 0.50)),
+    "churches": Row(_U, "Tab. 1", "200 DDIM", _prf(4.02, 0.64, 0.52)),
+    "bedrooms": Row(_U, "Tab. 1", "200 DDIM", _prf(2.95, 0.66, 0.48)),
+    "text": Row("paper-coco", "Tab. 2", "250 DDIM", {"fid": 23.31, "is": 20.03}),
+    "text-guided": Row(
+        "paper-coco", "Tab. 2", "250 DDIM, scale 1.5", {"fid": 12.63, "is": 30.29}
+    ),
+    "imagenet": Row(
+        _C, "Tab. 3", "250 DDIM", _prf(10.56, 0.71, 0.62, **{"is": 103.49})
+    ),
+    "imagenet-1.25": Row(
+        _C, "Tab. 3", "250 DDIM, scale 1.25", _prf(3.95, 0.81, 0.55, **{"is": 178.22})
+    ),
+    "imagenet-1.5": Row(
+        _C, "Tab. 3", "250 DDIM, scale 1.5", _prf(3.60, 0.87, 0.48, **{"is": 247.67})
+    ),
+    "imagenet-f8": Row(_C, "Tab. 10", "", _prf(15.51, 0.65, 0.63, **{"is": 79.03})),
+    "superres": Row(
+        "paper-sr",
+        "Tab. 5",
+        "100 DDIM",
+        {"fid": 2.8, "is": 166.3, "psnr": 24.4, "ssim": 0.69},
+    ),
+    "superres-big": Row(
+        "paper-sr",
+        "Tab. 5",
+        "100 DDIM",
+        {"fid": 2.4, "is": 174.9, "psnr": 24.7, "ssim": 0.71},
+    ),
+    "inpaint": Row("paper-inpaint", "Tab. 7", "", {"fid": 2.15, "lpips": 0.144}),
+    "inpaint-big": Row("paper-inpaint", "Tab. 7", "", {"fid": 1.50, "lpips": 0.137}),
+    "layout-coco": Row("paper-layout", "Tab. 9", "200 DDIM", {"fid": 40.91}),
+    "layout-openimages": Row("paper-layout", "Tab. 9", "", {"fid": 32.02}),
+    "vq-f32": _stage(31.83, 40.40, 17.45, 2.58, 0.41),
+    "vq-f16": _stage(5.15, 144.55, 20.83, 1.73, 0.54),
+    "vq-f8": _stage(1.14, 201.92, 23.07, 1.17, 0.65),
+    "vq-f8-n256": _stage(1.49, 194.20, 22.35, 1.26, 0.62),
+    "vq-f4": _stage(0.58, 224.78, 27.43, 0.53, 0.82),
+    "vq-f4-noattn": _stage(1.06, 221.94, 25.21, 0.72, 0.76),
+    "vq-f4-n256": _stage(0.47, 223.81, 26.43, 0.62, 0.80),
+    "vq-f2": _stage(0.16, 232.75, 30.85, 0.27, 0.91),
+    "vq-f2-n64": _stage(0.40, 226.62, 29.13, 0.38, 0.90),
+    "kl-f32": _stage(2.04, 189.53, 22.27, 1.41, 0.61),
+    "kl-f32-c16": _stage(7.3, 132.75, 20.38, 1.88, 0.53),
+    "kl-f16": _stage(0.87, 210.31, 24.08, 1.07, 0.68),
+    "kl-f16-c8": _stage(2.63, 178.68, 21.94, 1.49, 0.59),
+    "kl-f8": _stage(0.90, 209.90, 24.19, 1.02, 0.69),
+    "kl-f4": _stage(0.27, 227.57, 27.53, 0.55, 0.82),
+    "kl-f2": _stage(0.086, 232.66, 32.47, 0.20, 0.93),
+}
+
+
+def find_protocol(name: str) -> Protocol:
+    """Returns a protocol by name; ValueError lists the names."""
+    if name not in PROTOCOLS:
+        raise ValueError(
+            f'unknown protocol "{name}"; one of: {", ".join(sorted(PROTOCOLS))}.'
+        )
+    return PROTOCOLS[name]
+
+
+def find_row(name: str) -> Row:
+    """Returns the paper's row of a model by name; ValueError lists the names."""
+    if name not in ROWS:
+        raise ValueError(
+            f'the paper has no row "{name}"; one of: {", ".join(sorted(ROWS))}.'
+        )
+    return ROWS[name]

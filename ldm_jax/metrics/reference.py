@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reference statistics: what a set of real images looks like to a network, in a file.
+
+Our file is an .npz with "mu" and "sigma" (so other programs read it too), "mu_s" and
+"sigma_s" of spatial features, "features" of some of the images, "count", and "facts":
+JSON that says how all of it was made. Read besides: the reference batches of ADM
+("arr_0", "mu", "sigma", "mu_s", "sigma_s") and statistics of pytorch-fid and
+torch-fidelity ("mu", "sigma"), which do not say how they were made.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ldm_jax.metrics.frechet import Gaussian
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Statistics of a set of images.
+
+    Attributes:
+      pool: mean and covariance of the network's features.
+      spatial: of its spatial features; None where it has none.
+      features: [K, D] float32 features of some of the images; None where a file has
+        none, and then KID, precision and recall cannot be had from it.
+      facts: how it was made: "network", "transform", "dataset" ...; {} if unknown.
+      path: of the file, for messages.
+      has_images: whether the file also holds images, as "arr_0".
+    """
+
+    pool: Gaussian
+    spatial: Gaussian | None
+    features: np.ndarray | None
+    facts: Mapping[str, Any]
+    path: str = ""
+    has_images: bool = False
+
+    def check(self, facts: Mapping[str, Any]) -> list[str]:
+        """Compares how this was made with how other figures were.
+
+        Args:
+          facts: "network" and, where known, "image_size" and "transform" of the images
+            that are to be compared with this.
+
+        Returns:
+          Warnings: what is unknown or differs so that figures are not comparable.
+
+        Raises:
+          ValueError: another network or size, so that a comparison has no meaning.
+        """
+        if not self.facts:
+            return [
+                f"{self.path} does not say how it was made: if its images went through "
+                "another crop, resize or network, the figures mean nothing."
+            ]
+        for name in ("network", "image_size"):
+            if name in facts and facts[name] != self.facts.get(name):
+                raise ValueError(
+                    f"images and reference must have the same {name}: got "
+                    f"{facts[name]}, but {self.path} was made with "
+                    f"{self.facts.get(name)}; make it anew with `ldm-jax stats`."
+                )
+        ours, theirs = facts.get("transform"), self.facts.get("transform")
+        if ours and theirs and ours != theirs:
+            changed = sorted(
+                name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)
+            )
+            return [
+                f"the model's images went through another {', '.join(changed)} than "
+                f"those of {self.path}: the figures compare the loaders too."
+            ]
+        return []
+
+
+def save_reference(path, reference: Reference) -> None:
+    """Writes statistics as .npz."""
+    arrays: dict[str, Any] = {
+        "mu": reference.pool.mean,
+        "sigma": reference.pool.covariance,
+        "count": np.int64(reference.pool.count),
+        "facts": np.array(json.dumps(dict(reference.facts), sort_keys=True)),
+    }
+    if reference.spatial is not None:
+        arrays["mu_s"] = reference.spatial.mean
+        arrays["sigma_s"] = reference.spatial.covariance
+    if reference.features is not None:
+        arrays["features"] = np.asarray(reference.features, np.float32)
+    np.savez(path, **arrays)
+
+
+def load_reference(path) -> Reference:
+    """Reads statistics: ours, ADM's, pytorch-fid's or torch-fidelity's.
+
+    Raises:
+      ValueError: it is no such file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            held = {name: stored[name] for name in stored.files if name != "arr_0"}
+            has_images = "arr_0" in stored.files
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"reference statistics are an .npz file: {path} cannot be read ({error}); "
+            "make one with `ldm-jax stats`."
+        ) from error
+    if not {"mu", "sigma"} <= set(held):
+        raise ValueError(
+            f'reference statistics hold "mu" and "sigma": {path} holds '
+            f"{', '.join(sorted(held)) or 'only images'}; make them of the images with "
+            "`ldm-jax stats`."
+        )
+    count = int(held.get("count", 0))
+    pool, spatial = (
+        _gaussian(path, held, suffix, count) if f"mu{suffix}" in held else None
+        for suffix in ("", "_s")
+    )
+    return Reference(
+        pool,
+        spatial,
+        held.get("features"),
+        json.loads(str(held["facts"])) if "facts" in held else {},
+        str(path),
+        has_images,
+    )
+
+
+def _gaussian(path, held, suffix: str, count: int) -> Gaussian:
+    mean, covariance = held[f"mu{suffix}"], held.get(f"sigma{suffix}")
+    shape = None if covariance is None else covariance.shape
+    if mean.ndim != 1 or shape != (len(mean), len(mean)):
+        raise ValueError(
+            f"a mean [D] takes a covariance [D, D]: got {mean.shape} and {shape} in "
+            f"{path}; the file is damaged or of another kind."
+        )
+    return Gaussian(np.float64(mean), np.float64(covariance), count)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes what was measured as Markdown, beside what the paper prints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.metrics.paper import find_row
+
+HIGHER_IS_BETTER = {
+    *("is", "precision", "recall", "density", "coverage", "psnr", "ssim", "ms_ssim"),
+    *("clip_score", "codebook_usage", "perplexity"),
+}
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Writes one evaluation as a page of Markdown.
+
+    Args:
+      result: of `jobs.evaluate.evaluate`: "figures" {metric: {"label", "value",
+        "spread"}}, "num_images", "settings", "warnings", and "row" of the paper, or
+        None.
+
+    Returns:
+      The page: a table of metrics, how they were made, and every warning.
+    """
+    paper = find_row(result["row"]).figures if result["row"] else {}
+    lines = ["| metric | | ours | +- |" + (" paper |" if paper else "")]
+    lines.append("|---|---|---|---|" + ("---|" if paper else ""))
+    for name, figure in result["figures"].items():
+        spread = figure["spread"]
+        cells = [
+            figure["label"],
+            "higher is better" if name in HIGHER_IS_BETTER else "lower is better",
+            number(figure["value"]),
+            "" if spread is None else number(spread),
+        ]
+        if paper:
+            cells.append(number(paper[name]) if name in paper else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", f"{result['num_images']} images; +- is {SPREADS}"]
+    lines += [f"* {name}: {value}" for name, value in result["settings"].items()]
+    if paper:
+        row = find_row(result["row"])
+        lines.append(f"* paper: {result['row']}, {row.where} {row.steps}".rstrip())
+    lines += [f"* WARNING: {text}" for text in result["warnings"]]
+    return "\n".join(lines) + "\n"
+
+
+SPREADS = (
+    "the standard deviation over splits (IS), subsets (KID) or images (PSNR, SSIM, "
+    "LPIPS), the jackknife's standard error of Frechet distances.\n"
+)
+
+
+def number(value: float) -> str:
+    """Writes a number with four digits that count."""
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
