@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the training step ahead of time, for the places its arguments will have."""
+"""Prepares the training step ahead of time, for where its arguments will lie."""
 
 from collections.abc import Mapping
 
@@ -35,8 +35,8 @@ def global_key(seed: int, mesh: Mesh) -> Array:
     return make(seed)
 
 
-def compile_step(train_step, shapes, frozen, batch_shapes, key, precision: str = ""):
-    """Compiles the step once; the state's memory is used again.
+def lower_step(train_step, shapes, frozen, batch_shapes, key, precision: str = ""):
+    """Makes the program of a step, to be compiled once; the state's memory is reused.
 
     Args:
       train_step: from `make_train_step`.
@@ -45,6 +45,9 @@ def compile_step(train_step, shapes, frozen, batch_shapes, key, precision: str =
       precision: of matrix products and convolutions of float32, a name of
         MATMUL_PRECISIONS. TPUs and GPUs use fewer bits unless told; "float32" is for
         proofs that two programs compute the same.
+
+    Returns:
+      jax.stages.Lowered: `.compile()` gives the step.
 
     Raises:
       ValueError: no such precision.
@@ -57,4 +60,4 @@ def compile_step(train_step, shapes, frozen, batch_shapes, key, precision: str =
     placed = jax.tree.map(lambda x: x.sharding, shapes)
     step = jax.jit(train_step, donate_argnums=0, out_shardings=(placed, key.sharding))
     with jax.default_matmul_precision(precision or None):
-        return step.lower(shapes, frozen, batch_shapes, key).compile()
+        return step.lower(shapes, frozen, batch_shapes, key)

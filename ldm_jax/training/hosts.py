@@ -4,6 +4,9 @@
 import os
 import signal
 import threading
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -29,7 +32,7 @@ def initialize_hosts(
 
     Must run before JAX is first used. The processes are taken from the arguments, else
     from LDM_JAX_COORDINATOR, LDM_JAX_NUM_PROCESSES and LDM_JAX_PROCESS_ID, else from
-    the cluster (Slurm, Open MPI, TPU pods, GKE), which JAX recognises by itself.
+    the cluster (Slurm, Open MPI, TPU VMs, TPUs on GKE), which JAX recognises by itself.
 
     Args:
       coordinator: "host:port" of process 0.
@@ -54,7 +57,7 @@ def initialize_hosts(
             f"got {coordinator}, {num_processes}, {process_id}; set all of "
             f"{COORDINATOR}, {NUM_PROCESSES} and {PROCESS_ID}, or none."
         )
-    if not all(given) and not _in_cluster(env):
+    if not all(given) and not in_cluster(env):
         return
     if heartbeat_seconds is None:
         heartbeat_seconds = int(env.get(HEARTBEAT_SECONDS, 100))
@@ -68,15 +71,28 @@ def initialize_hosts(
     )
 
 
-def _in_cluster(env) -> bool:
-    """Tells whether a cluster has started more than one process of this run."""
+def in_cluster(env: Mapping[str, str], devices: str = "/dev") -> bool:
+    """Tells whether a cluster has started, or may have, other processes of this run.
+
+    Args:
+      env: the environment.
+      devices: folder of device files.
+    """
     counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-    workers = env.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return (
+    lists = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+    if (
         any(int(env.get(name, 1)) > 1 for name in counts)
-        or len(workers) > 1
+        or any("," in env.get(name, "") for name in lists)
         or "MEGASCALE_COORDINATOR_ADDRESS" in env
-    )
+    ):
+        return True
+    # The hosts of a pod made of TPU VMs have no variable that tells: JAX asks the
+    # metadata server. Without that each host would train alone, in one directory.
+    if any(name in env for name in lists) or "TPU_SKIP_MDS_QUERY" in env:
+        return False
+    may_use_tpu = "tpu" in env.get("JAX_PLATFORMS", "tpu")
+    files = [*Path(devices).glob("accel*"), *Path(devices).glob("vfio/[0-9]*")]
+    return may_use_tpu and bool(files) and find_spec("libtpu") is not None
 
 
 def is_main_process() -> bool:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from ldm_jax.training import begin, sharding
 from ldm_jax.training.begin import Batches
 from ldm_jax.training.checkpoint import Checkpointer
-from ldm_jax.training.compile import compile_step, global_key, on_mesh
+from ldm_jax.training.compile import global_key, lower_step, on_mesh
 from ldm_jax.training.divergence import DivergenceGuard
 from ldm_jax.training.due import Due, divides
 from ldm_jax.training.histograms import histograms
@@ -105,7 +105,7 @@ def train(
       seed: of the initial parameters and of the steps' randomness.
       mesh: from `make_mesh`; None takes all devices as copies.
       min_shard_mib: smaller arrays are not split over devices.
-      matmul_precision: see `compile_step`.
+      matmul_precision: see `lower_step`.
       init_from: model directory whose parameters a new run begins with wherever they
         fit, see `initial`; initial.json tells which did. "" draws them all.
       ema_of: networks that are averaged, e.g. ("unet",).
@@ -195,7 +195,7 @@ def train(
         report.begin_steps(first)
         with ledger.phase("compile"):
             frozen = sharding.place(task.frozen, mesh, min_shard_mib)
-            train_step = compile_step(
+            train_step = lower_step(
                 make_train_step(
                     task.loss,
                     optimizer,
@@ -206,7 +206,7 @@ def train(
                 ),
                 *(shapes, frozen, batch_shapes, key),
                 matmul_precision,
-            )
+            ).compile()
         due = Due(checkpoint_every, checkpoint_seconds, report_every)
         stream = batches.stream(first)
         report.restart_clock(first)

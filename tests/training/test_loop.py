@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop: one story on any mesh, however often it is broken off."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,16 +9,20 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ldm_jax.training import sharding
+from ldm_jax.training.compile import global_key, lower_step, on_mesh
 from ldm_jax.training.divergence import Diverged
 from ldm_jax.training.hosts import Interrupted
 from ldm_jax.training.loop import train
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.rows import read_rows
-from tests.training.toy import ToyBatches, make_task
+from ldm_jax.training.state import make_state
+from ldm_jax.training.step import make_train_step
+from tests.training.toy import FIELDS, ToyBatches, make_task
 
 NUM_STEPS = 24
 
@@ -133,9 +138,12 @@ def test_a_single_bad_step_is_skipped_and_counted(tmp_path):
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_good_checkpoint(tmp_path):
-    with pytest.raises(Diverged, match="steps 11 to 13"):
+    with pytest.raises(Diverged, match="steps 11 to 13") as error:
         run(tmp_path, task=make_task(nan_steps=range(10, 99)), max_skipped=3)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["8"]
+    assert f"checkpoint of step 8 in {tmp_path} is good" in str(error.value)
+    told = json.loads((tmp_path / "diverged.json").read_text())
+    assert told["steps"][-1]["records"][3] == "row 3 of step 12"
 
 
 def test_evaluation_comes_at_its_steps_and_at_the_end(tmp_path):
@@ -164,10 +172,72 @@ def test_checkpoints_can_go_by_time(tmp_path):
     assert kept == [1, 2, 3]
 
 
-def test_changed_data_are_refused(tmp_path):
-    run(tmp_path, num_steps=8)
-    with pytest.raises(ValueError, match="seed was 0 and is 1"):
-        run(tmp_path, seed=1, num_steps=9)
+def test_changed_data_are_refused_unless_allowed(tmp_path):
+    settings = lambda seed: dict(seed=seed, config={"seed": seed})  # noqa: E731
+    run(tmp_path, num_steps=8, **settings(0))
+    with pytest.raises(ValueError, match="seed: 0 -> 1"):
+        run(tmp_path, num_steps=9, **settings(1))
+    with pytest.raises(ValueError, match=r"seed was 0 and is 1.*allow_data_change"):
+        run(tmp_path, num_steps=9, seed=1)  # noticed without settings, too
+    run(tmp_path, num_steps=9, allow_data_change=True, **settings(1))
+    assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 1}
+
+
+def test_an_average_in_the_hosts_memory_is_the_same_average(tmp_path, whole):
+    """Identity: begun on the host, continued on the device, beside all on it."""
+    state = run(tmp_path, num_steps=12, ema_on_host=True)
+    kernel = state.ema["unet"]["mlp"]["in"]["kernel"]
+    assert kernel.sharding.memory_kind == "pinned_host"
+    jax.jit(lambda tree: jax.tree.map(jnp.sum, tree))(state.averaged_params())
+    same(run(tmp_path), whole[0])
+
+
+def test_a_run_tells_where_its_time_went_and_shows_what_was_asked_for(tmp_path, capsys):
+    evaluate = lambda state, step: ({}, {"grid": np.zeros((2, 2, 3), np.uint8)})  # noqa: E731
+    options = dict(histograms_every=6, profile_steps=(3, 4), utilization=lambda r: 0.25)
+    run(tmp_path, num_steps=12, evaluate=evaluate, **options)
+    rows = read_rows(tmp_path / "timing.jsonl")
+    assert [row["step"] for row in rows[:4]] == [0, 5, 10, 12]
+    assert [row.get("steps") for row in rows[1:5]] == [5, 5, 2, 0]
+    assert rows[1]["utilization"] == 0.25 and rows[1]["seconds"]["compile"] > 0
+    assert rows[1]["images_per_second"] * rows[1]["seconds_per_step"] == pytest.approx(
+        16
+    )
+    shares = rows[-1]["goodput"]
+    assert sum(shares.values()) == pytest.approx(1, abs=0.02)
+    assert min(shares[name] for name in ("step", "evaluation", "checkpoint")) > 0
+    out = capsys.readouterr().out
+    assert "25.0% of peak" in out and "time since the first start: " in out
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    for name in (b"unet/mlp/in/kernel", b"time/images_per_second", b"grid"):
+        assert name in events.read_bytes()
+
+
+def test_a_trace_of_impossible_steps_is_refused(tmp_path):
+    for steps in ((4, 3), (0, 2), (5,)):
+        with pytest.raises(ValueError, match=r"profile_steps must be \(first, last\)"):
+            run(tmp_path, profile_steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("precision", "written"), [("float32", "HIGHEST"), ("bfloat16", "DEFAULT")]
+)
+def test_the_precision_of_matrix_products_is_that_of_the_program(precision, written):
+    """CPUs compute all the same: the program that a TPU would be given is read."""
+    task, optimizer, mesh = make_task(), make_optimizer(), sharding.make_mesh()
+    shapes, _ = make_state(task, optimizer, FIELDS, mesh=mesh)
+    inputs = (shapes, task.frozen, on_mesh(FIELDS, mesh), global_key(0, mesh))
+    step = make_train_step(task.loss, optimizer)
+    text = lower_step(step, *inputs, precision).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert len(products) > 3
+    assert all(f"precision = [{written}, {written}]" in line for line in products)
+
+
+def test_an_unknown_precision_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="one of bfloat16, tensorfloat32, float32"):
+        run(tmp_path, matmul_precision="float64")
 
 
 def test_batches_of_another_mesh_are_refused(tmp_path):

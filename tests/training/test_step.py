@@ -61,6 +61,21 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     assert not np.array_equal(after.params["conditioner"]["bias"], jnp.zeros(8))
 
 
+def test_a_spike_is_left_out_and_a_gradient_below_the_bound_is_not():
+    """Identity: with a bound above its norm a step is what it is without one."""
+    task = make_task()
+    state, batches = start(task)
+    args = (state, task.frozen, batches(0), KEY)
+    free, metrics = make_train_step(task.loss, make_optimizer())(*args)
+    norm = max(float(metrics[f"grad_norm/{n}"]) for n in ("unet", "conditioner"))
+    for bound, is_skipped in ((1.01 * norm, False), (0.99 * norm, True)):
+        step = make_train_step(task.loss, make_optimizer(), skip_norm_above=bound)
+        new, metrics = step(*args)
+        assert bool(metrics["skipped"]) == is_skipped
+        want = state.replace(step=new.step) if is_skipped else free
+        jax.tree.map(np.testing.assert_array_equal, new, want)
+
+
 def test_accumulated_gradients_are_the_mean_over_the_parts():
     """Oracle: without noise, the gradient of the mean is the mean of gradients."""
 
