@@ -89,7 +89,7 @@ def export_model(
     *,
     ema: PyTree | None = None,
     extras: Mapping[str, np.ndarray] | None = None,
-    image_size: int = 256,
+    image_size: int | tuple[int, int] = 256,
 ) -> list[pathlib.Path]:
     """Exports a model.
 
@@ -103,7 +103,7 @@ def export_model(
         jax arrays.
       ema: {"unet": ...}, written beside the weights (CompVis only).
       extras: of `Imported`, for what our modules do not declare (CompVis only).
-      image_size: side of the images in pixels (diffusers only).
+      image_size: side of the images in pixels, or (height, width) (diffusers only).
 
     Returns:
       The paths written.

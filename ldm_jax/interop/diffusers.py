@@ -56,8 +56,9 @@ def import_diffusers(folder) -> Imported:
         and its weights.
 
     Returns:
-      Imported. Models of other classes (a safety checker) are left out. One model
-      alone gives a spec of its one section.
+      Imported. Models of other classes (a safety checker) are left out. A denoiser
+      without a first stage is a model of arrays of its channels ("pixels"); a first
+      stage or a text encoder alone gives a spec of its one section.
 
     Raises:
       ValueError: a class or an option that is not supported, or no weights.
@@ -68,12 +69,12 @@ def import_diffusers(folder) -> Imported:
         parts = [folder]
     else:
         parts = sorted(part.parent for part in folder.glob("*/config.json"))
-    sections, opened = {}, {}
+    sections, opened, used = {}, {}, {}
     for part in parts:
         config = read_json(part / "config.json")
         if _class_name(config) in NETWORKS or part == folder:
             network, section, weights = _open_model(part, config)
-            sections[network] = section
+            sections[network], used[network] = section, part
             if weights or network not in opened:  # conditioner/ may only describe bert/
                 opened[network] = weights
     if not opened:
@@ -82,19 +83,37 @@ def import_diffusers(folder) -> Imported:
             f"{', '.join(NETWORKS)}."
         )
     if "conditioner" in sections:
-        files = (
-            ("vocab", "vocab.txt"),
-            ("vocab", "vocab.json"),
-            ("merges", "merges.txt"),
-        )
-        for field, name in files:  # the tokenizer's, where they came along
-            if (folder / "tokenizer" / name).is_file():
-                sections["conditioner"][field] = str(folder / "tokenizer" / name)
+        sections["conditioner"] |= _tokenizer_files(folder)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
-        sections["scheduler"] = specs.scheduler_spec(read_json(scheduler))
+        config = read_json(scheduler)
+        sections["scheduler"] = specs.scheduler_spec(config)
+        sections["sampling"] = specs.sampling_spec(config)
     spec = _whole_spec(sections)
-    return Imported(spec, _import_networks(spec, opened), "raw", {})
+    size = _image_size({name: read_json(p / "config.json") for name, p in used.items()})
+    return Imported(spec, _import_networks(spec, opened), "raw", {}, size)
+
+
+def _tokenizer_files(folder: pathlib.Path) -> dict[str, str]:
+    """Finds the tokenizer's files where they came along, as a condition's fields."""
+    names = {"vocab.txt": "vocab", "vocab.json": "vocab", "merges.txt": "merges"}
+    # Beside a text encoder alone, or in a pipeline's folder of its own.
+    places = [folder / "tokenizer", folder]
+    return {
+        field: str(place / name)
+        for place in reversed(places)
+        for name, field in names.items()
+        if (place / name).is_file()
+    }
+
+
+def _image_size(configs) -> int | None:
+    """Reads the side of the images from the configs by network, where they say it."""
+    first_stage, unet = configs.get("autoencoder"), configs.get("unet")
+    size = (unet or first_stage or {}).get("sample_size")
+    if unet and first_stage and isinstance(size, int):
+        size *= 2 ** (len(first_stage["block_out_channels"]) - 1)
+    return size if isinstance(size, int) else None
 
 
 def _class_name(config) -> str:
@@ -146,22 +165,36 @@ def _whole_spec(sections) -> dict[str, Any]:
     if "conditioner" in sections:
         spec["condition"] = sections["conditioner"]
     if "unet" not in sections:
-        spec["task"] = "first_stage"
+        if "autoencoder" in sections:
+            spec["task"] = "first_stage"
         return spec
     unet = sections["unet"]
     spec.update(task="latent_diffusion", unet=unet)
-    if "autoencoder" not in spec and unet["in_channels"] == unet["out_channels"] == 3:
-        # Pixel-space diffusion (DDPMPipeline) has no first stage.
+    has_first_stage = "autoencoder" in spec
+    if not has_first_stage:  # DDPMPipeline, or a denoiser alone
+        c = unet["out_channels"]
         spec["autoencoder"] = {"bottleneck": "pixels"}
+        if c != 3:
+            spec["autoencoder"] |= {"in_channels": c, "out_channels": c}
         spec["latent_scale"] = 1.0
-    is_concat = (
-        unet["in_channels"] == 2 * unet["out_channels"] and "context_dim" not in unet
-    )
-    spec.setdefault("condition", {"kind": "superres" if is_concat else "none"})
+    spec.setdefault("condition", _condition_of(unet, has_first_stage))
     schedule = sections.get("scheduler", ({"kind": "scaled_linear"}, "eps"))
     spec["schedule"], spec["prediction"] = schedule
     spec["objective"] = {"distance": "l2"}
+    if sections.get("sampling"):
+        spec["sampling"] = sections["sampling"]
     return spec
+
+
+def _condition_of(unet, has_first_stage: bool) -> dict[str, Any]:
+    """Tells the condition of a UNet that no conditioner came with."""
+    classes = unet.get("num_classes")
+    if classes is not None:  # a row of the UNet's own table each
+        return dict(kind="class", num_classes=classes, width=None, has_null=False)
+    doubled = unet["in_channels"] == 2 * unet["out_channels"]
+    is_superres = has_first_stage and doubled and "context_dim" not in unet
+    # Else a context or concat, if the UNet reads any, is handed in ready-made.
+    return {"kind": "superres" if is_superres else "none"}
 
 
 def _import_networks(spec, opened) -> PyTree:

@@ -212,8 +212,15 @@ def token_transformer_config(model: TokenTransformer | ClipText) -> dict[str, An
     }
 
 
-def scheduler_config(schedule: Mapping[str, Any], prediction: str) -> dict[str, Any]:
+def scheduler_config(
+    schedule: Mapping[str, Any], prediction: str, clip: float | None = None
+) -> dict[str, Any]:
     """Describes a noise schedule as DDIMScheduler, on the original's time steps.
+
+    Args:
+      schedule: arguments of `make_schedule`.
+      prediction: "eps", "x0" or "v".
+      clip: bound of x0, as in `Sampling`; None for none.
 
     Raises:
       CannotExpress: diffusers has no such schedule.
@@ -231,7 +238,8 @@ def scheduler_config(schedule: Mapping[str, Any], prediction: str) -> dict[str, 
         "beta_end": schedule.get("end", 0.0195),
         "beta_schedule": SCHEDULES[kind],
         "prediction_type": PREDICTIONS[prediction],
-        "clip_sample": False,
+        "clip_sample": clip is not None,
+        "clip_sample_range": 1.0 if clip is None else clip,
         "set_alpha_to_one": False,
         "steps_offset": 1,
         "timestep_spacing": "leading",

@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,10 @@ from ldm_jax.types import PyTree
 
 
 def export_diffusers(
-    folder, spec: Mapping[str, Any], params: PyTree, image_size: int = 256
+    folder,
+    spec: Mapping[str, Any],
+    params: PyTree,
+    image_size: int | tuple[int, int] = 256,
 ) -> None:
     """Writes a diffusers pipeline folder: configs, weights and scheduler.
 
@@ -31,7 +35,8 @@ def export_diffusers(
       folder: made if it is missing.
       spec: see `networks`.
       params: {"autoencoder", "unet", "conditioner"}, as many as the model has.
-      image_size: side of the images the model was trained on, in pixels.
+      image_size: side of the images the model was trained on, in pixels, or (height,
+        width).
 
     Raises:
       CannotExpress: diffusers has no class that computes what the model does; nothing
@@ -48,23 +53,32 @@ def export_diffusers(
     models = {}  # folder -> (config, tensors)
     if "autoencoder" in tensors:
         scale = spec["latent_scale"]
-        config = configs.autoencoder_config(autoencoder, scale, image_size)
+        config = configs.autoencoder_config(autoencoder, scale, _side(image_size))
         models["vqvae"] = config, tensors["autoencoder"]
     if "unet" not in tensors:
         _write_model(folder, *models["vqvae"])
         return
-    config = configs.unet_config(make_unet(spec), image_size // f)
+    config = configs.unet_config(make_unet(spec), _side(image_size, f))
     models["unet"] = config, tensors["unet"]
     models |= _conditioner_models(spec["condition"], tensors.get("conditioner", {}))
     if "text_encoder" in models:  # Stable Diffusion's name for it
         models["vae"] = models.pop("vqvae")
-    scheduler = configs.scheduler_config(spec["schedule"], spec["prediction"])
+    clip = spec.get("sampling", {}).get("clip")
+    scheduler = configs.scheduler_config(spec["schedule"], spec["prediction"], clip)
     for name, (config, its_tensors) in models.items():
         _write_model(folder / name, config, its_tensors)
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    _write_tokenizer(folder / "tokenizer", spec["condition"])
     index = _model_index(spec, models)
     if index is not None:
         _write_json(folder / "model_index.json", index)
+
+
+def _side(image_size, f: int = 1):
+    """Divides a size by f; a side where both are one, as diffusers has it."""
+    sides = [image_size] if isinstance(image_size, int) else list(image_size)
+    sides = [side // f for side in sides]
+    return sides[0] if len(set(sides)) == 1 else sides
 
 
 def _conditioner_models(condition, tensors):
@@ -83,6 +97,24 @@ def _conditioner_models(condition, tensors):
     if kind not in ("none", "text", "superres"):
         models["conditioner"] = {"_class_name": OURS, **condition}, tensors
     return models
+
+
+def _write_tokenizer(folder: pathlib.Path, condition) -> None:
+    """Copies the tokenizer's files, if the model has them, and says what reads them."""
+    names = {
+        "bert": ("BertTokenizer", {"vocab": "vocab.txt"}),
+        "clip": ("CLIPTokenizer", {"vocab": "vocab.json", "merges": "merges.txt"}),
+    }
+    if condition["kind"] != "text" or not condition.get("vocab"):
+        return
+    class_name, files = names[condition["tokenizer"]]
+    config = {
+        "tokenizer_class": class_name,
+        "model_max_length": token_transformer(condition).length,
+    }
+    _write_json(folder / "tokenizer_config.json", config)
+    for field, name in files.items():
+        shutil.copyfile(condition[field], folder / name)
 
 
 def _model_index(spec, folders) -> dict[str, Any] | None:
@@ -104,7 +136,7 @@ def _model_index(spec, folders) -> dict[str, Any] | None:
     for name in ("vqvae", "vae", "unet"):
         if name in folders:
             index[name] = ["diffusers", folders[name][0]["_class_name"]]
-    # Tokenizers are files of others: from_pretrained(folder, tokenizer=...).
+    # Without its files: from_pretrained(folder, tokenizer=...).
     if is_clip:
         index["text_encoder"] = ["transformers", "CLIPTextModel"]
         index["tokenizer"] = ["transformers", "CLIPTokenizer"]

@@ -233,3 +233,11 @@ def scheduler_spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if not all(math.isfinite(spec.get(n, 0.0)) for n in ("start", "end")):
         raise ValueError(f"beta_start and beta_end must be finite: got {spec}.")
     return spec, predictions[prediction]
+
+
+def sampling_spec(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads from a scheduler's config how x0 is bounded: fields of `Sampling`."""
+    has_clip = config.get("_class_name") in ("DDPMScheduler", "DDIMScheduler")
+    if not config.get("clip_sample", has_clip):
+        return {}
+    return {"clip": float(config.get("clip_sample_range", 1.0))}

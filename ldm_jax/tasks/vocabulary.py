@@ -41,9 +41,9 @@ def without_vocabulary(name: str, length: int) -> Tokenizer:
         if said:
             files = " and ".join(FILES[name].values())
             raise ValueError(
-                f'a text needs the model\'s vocabulary: got "{said[0]}", and no {files} '
-                f'of the tokenizer "{name}"; set condition.vocab, import again with '
-                "--vocab, or give tokens=."
+                f'a text needs the vocabulary of the model: got "{said[0]}" and no '
+                f'{files} of the tokenizer "{name}"; import again with --vocab, set '
+                "condition.vocab, or give tokens=."
             )
         return np.tile(np.asarray(empty, np.int32), (len(texts), 1))
 

@@ -29,6 +29,7 @@ from ldm_jax.training.lock import RunLock
 from ldm_jax.training.settings import keep_settings
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.steps_on_disk import (
+    FILE_BYTES,
     open_steps,
     preservation,
     read_verified,
@@ -123,7 +124,7 @@ class Checkpointer:
             return  # resumed and stopped at once
         tree = serialization.to_state_dict(state)
         items = dict(
-            state=ocp.args.PyTreeSave(tree),
+            state=ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=FILE_BYTES),
             data=ocp.args.JsonSave(sealed(data, digests(tree))),
             config=ocp.args.JsonSave(self._config or {}),
         )
@@ -263,8 +264,11 @@ def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> No
     state = TrainState(
         step=np.zeros((), np.int32), params=params, opt_state={}, collections={}, ema={}
     )
-    # Global arrays, which every process of a run holds whole.
-    placed = sharding.place(state, sharding.make_mesh(), min_shard_mib=math.inf)
+    if jax.process_count() == 1:  # written from where they lie, not copied
+        host = jax.local_devices(backend="cpu")[0]
+        placed = jax.device_put(state, host, may_alias=True)
+    else:  # global arrays, which every process of a run holds whole
+        placed = sharding.place(state, sharding.make_mesh(), min_shard_mib=math.inf)
     with Checkpointer(directory, config) as checkpointer:
         checkpointer.save(placed, {})
         checkpointer.wait()

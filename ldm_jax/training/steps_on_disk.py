@@ -19,6 +19,10 @@ from orbax.checkpoint import checkpoint_managers as policies
 from ldm_jax.training.digest import digests
 from ldm_jax.types import PyTree
 
+# orbax gathers what it writes until a file is full; its own 2 GiB would be a second
+# copy of most models in memory.
+FILE_BYTES = 2**27
+
 
 def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
     """Opens `checkpoints/`; `options` are those of orbax's CheckpointManager."""
