@@ -155,7 +155,7 @@ def import_judge(kind: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]
     published = PUBLISHED[kind]
     result = {}
     for path, shape in shapes_of(kind, published.origin).items():
-        names = _names(kind, path)
+        names = names_of(kind, path)
         missing = [name for name in names if name not in tensors]
         if missing:
             raise ValueError(
@@ -184,8 +184,8 @@ def _folded(path: str, values, published: Published) -> np.ndarray:
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-def _names(kind: str, path: str) -> list[str]:
-    """Names of the published tensors that make one of our parameters."""
+def names_of(kind: str, path: str) -> list[str]:
+    """Lists the published tensors that make one of our parameters."""
     if path.startswith("logits"):
         linear = {"inception": "fc", "mobilenet": "classifier.1"}[kind]
         return [f"{linear}.{'bias' if path.endswith('bias') else 'weight'}"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.interop.judges import PUBLISHED, load_judge
-from ldm_jax.interop.lpips import load_lpips
+from ldm_jax.interop.lpips import LpipsFile
 from ldm_jax.metrics import reconstruction
 from ldm_jax.metrics.distribution import Figure
 from ldm_jax.models.lpips import LPIPS
@@ -106,7 +106,12 @@ class Pairs:
             for name in PAIR_METRICS
             if name in metrics and name != "lpips"
         }
-        params = load_lpips(lpips, trunk) if "lpips" in metrics else {}
+        if "lpips" in metrics and not lpips:
+            raise ValueError(
+                "lpips needs a file of weights: got none; give --lpips FILE, made with "
+                f"`ldm-jax weights lpips --download {trunk} --out FILE`."
+            )
+        params = LpipsFile(lpips).load(trunk) if "lpips" in metrics else {}
 
         @jax.jit
         def compare(params, image_u8, other_u8):

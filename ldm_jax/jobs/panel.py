@@ -76,7 +76,7 @@ class Request:
 
 
 class Panel:
-    """The judges of a request, opened at once: what is missing shows before sampling."""
+    """The judges of a request, opened at once: what is missing shows soon."""
 
     def __init__(self, request: Request, transform: Mapping[str, Any] | None):
         self._request, self._transform = request, transform

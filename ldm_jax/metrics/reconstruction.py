@@ -10,9 +10,9 @@ from ldm_jax.types import Array
 
 PEAK = 2.0  # images are in [-1, 1]
 # Of the structural similarity: a Gaussian window of 11 x 11 pixels, and two constants
-# that keep quotients of small numbers calm.
+# that keep quotients of small numbers calm, for intensities in [0, 1].
 WINDOW, SIGMA = 11, 1.5
-C_1, C_2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+C_1, C_2 = 0.01**2, 0.03**2
 # Weights of the five scales, the finest first.
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -96,7 +96,8 @@ def _similarities(x: Array, y: Array) -> tuple[Array, Array]:
             f"ssim needs images of at least {WINDOW}x{WINDOW} pixels: got "
             f"{x.shape[1]}x{x.shape[2]}."
         )
-    x, y = (a.astype(jnp.float32) for a in (x, y))
+    # Luminance compares intensities, which are nothing, not -1, where it is black.
+    x, y = ((a.astype(jnp.float32) + 1) / 2 for a in (x, y))
     mean_x, mean_y = _blur(x), _blur(y)
     variances = _blur(x * x) - mean_x**2 + _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y
