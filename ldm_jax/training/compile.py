@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prepares the training step ahead of time, for where its arguments will lie."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 from jax.sharding import Mesh
@@ -61,3 +61,31 @@ def lower_step(train_step, shapes, frozen, batch_shapes, key, precision: str = "
     step = jax.jit(train_step, donate_argnums=0, out_shardings=(placed, key.sharding))
     with jax.default_matmul_precision(precision or None):
         return step.lower(shapes, frozen, batch_shapes, key)
+
+
+class StepByShape:
+    """The training step, compiled once for each shape of batches.
+
+    Latents in buckets (`data.mixture.Buckets`) have several, each batch one.
+    """
+
+    def __init__(self, compile_for: Callable[[Mapping], Callable], batch_shapes):
+        """Compiles the first.
+
+        Args:
+          compile_for: shapes of a batch -> (state, frozen, batch, key) -> result.
+          batch_shapes: of the first.
+        """
+        self._compile_for = compile_for
+        self._programs = {_shapes_of(batch_shapes): compile_for(batch_shapes)}
+
+    def __call__(self, state, frozen, batch, key):
+        """Runs the program for a batch; compiles it for the first of its kind."""
+        shapes = _shapes_of(batch)
+        if shapes not in self._programs:
+            self._programs[shapes] = self._compile_for(batch)
+        return self._programs[shapes](state, frozen, batch, key)
+
+
+def _shapes_of(batch: Mapping) -> tuple:
+    return tuple((name, batch[name].shape) for name in sorted(batch))
