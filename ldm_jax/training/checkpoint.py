@@ -17,7 +17,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from etils import epath
 from flax import serialization
 from jax.experimental import multihost_utils
 
@@ -26,7 +25,6 @@ from ldm_jax.training.differences import check_structure
 from ldm_jax.training.digest import digests
 from ldm_jax.training.hosts import is_main_process
 from ldm_jax.training.lock import RunLock
-from ldm_jax.training.settings import keep_settings
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.steps_on_disk import (
     FILE_BYTES,
@@ -35,6 +33,12 @@ from ldm_jax.training.steps_on_disk import (
     read_verified,
     sealed,
     shapes_in,
+)
+from ldm_jax.training.workdir import (
+    absolute,
+    is_remote,
+    keep_settings,
+    make_writable,
 )
 from ldm_jax.types import PyTree
 
@@ -70,10 +74,10 @@ class Checkpointer:
           ValueError: the directory belongs to a run with other settings.
           OSError: the directory cannot be written.
         """
-        self._workdir = _absolute(workdir)
-        _make_writable(self._workdir)
+        self._workdir = absolute(workdir)
+        make_writable(self._workdir)
         self._lock = None
-        if is_main_process() and "://" not in str(workdir):
+        if is_main_process() and not is_remote(workdir):
             self._lock = RunLock(self._workdir)
         self._config = None if config is None else dict(config)
         try:
@@ -228,27 +232,6 @@ class Checkpointer:
             multihost_utils.sync_global_devices("damaged checkpoint moved")
 
 
-def _absolute(directory: str) -> epath.Path:
-    """Makes a local path absolute, as orbax wants it; gs://... stays as it is."""
-    path = epath.Path(directory)
-    return path if "://" in str(directory) else path.expanduser().resolve()
-
-
-def _make_writable(workdir: epath.Path) -> None:
-    """Makes the directory, or says in a line why nothing can be written there."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if is_main_process():
-            probe = workdir / ".writable"
-            probe.write_text("")
-            probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"workdir must be a directory that this process may write: got {workdir} "
-            f"({error}). Choose another --workdir, or change who may write there."
-        ) from error
-
-
 def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> None:
     """Writes a model directory that holds parameters only, as step 0.
 
@@ -292,7 +275,7 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
     """
     if which not in ("ema", "raw"):
         raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
-    path = _absolute(directory) / "checkpoints"
+    path = absolute(directory) / "checkpoints"
     if not path.exists():
         raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")
     with open_steps(path, create=False) as manager:

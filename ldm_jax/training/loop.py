@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from ldm_jax.training import begin, sharding
 from ldm_jax.training.begin import Batches
 from ldm_jax.training.checkpoint import Checkpointer
-from ldm_jax.training.compile import global_key, lower_step, on_mesh
+from ldm_jax.training.compile import StepByShape, global_key, lower_step, on_mesh
 from ldm_jax.training.divergence import DivergenceGuard
 from ldm_jax.training.due import Due, divides
 from ldm_jax.training.histograms import histograms
@@ -146,7 +146,6 @@ def train(
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     batch_shapes = on_mesh(batches.shapes(), mesh)
-    trace = Trace(f"{workdir}/profile", profile_steps)
     shapes, make = make_state(
         task,
         optimizer,
@@ -182,6 +181,7 @@ def train(
         wandb=wandb,
         config=config,
     )
+    trace = Trace(f"{report.folder}/profile", profile_steps)
     with checkpointer, report, StopSignal() as stop, watchdog, trace:
         key = global_key(seed, mesh)
         state = begin.restore_or_make(
@@ -195,18 +195,20 @@ def train(
         report.begin_steps(first)
         with ledger.phase("compile"):
             frozen = sharding.place(task.frozen, mesh, min_shard_mib)
-            train_step = lower_step(
-                make_train_step(
-                    task.loss,
-                    optimizer,
-                    max_ema_decay,
-                    accumulate,
-                    skip_norm_above,
-                    ema_on_host,
-                ),
-                *(shapes, frozen, batch_shapes, key),
-                matmul_precision,
-            ).compile()
+            step_of = make_train_step(
+                task.loss,
+                optimizer,
+                max_ema_decay,
+                accumulate,
+                skip_norm_above,
+                ema_on_host,
+            )
+            train_step = StepByShape(
+                lambda batch: lower_step(
+                    step_of, shapes, frozen, batch, key, matmul_precision
+                ).compile(),
+                batch_shapes,
+            )
         due = Due(checkpoint_every, checkpoint_seconds, report_every)
         stream = batches.stream(first)
         report.restart_clock(first)

@@ -11,7 +11,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +22,7 @@ from ldm_jax.training.divergence import DivergenceGuard
 from ldm_jax.training.histograms import Histogram
 from ldm_jax.training.hosts import Gathered, is_main_process
 from ldm_jax.training.ledger import PRODUCTIVE, Ledger, goodput, say_goodput
+from ldm_jax.training.mirror import Mirror
 from ldm_jax.training.progress import Rate, say_progress, say_spread
 from ldm_jax.training.rows import append_row, drop_rows, read_rows
 from ldm_jax.types import Array
@@ -63,7 +63,8 @@ class Report:
           wandb: project of Weights & Biases; "" for none.
           config: the run's settings, which Weights & Biases shows.
         """
-        self._workdir, self._label = Path(workdir), label
+        self._label, self._mirror = label, Mirror(workdir)
+        self._workdir = self._mirror.folder
         self._num_steps, self._every = num_steps, every
         self._batch_size, self._guard = batch_size, guard
         self._ledger = ledger or Ledger()
@@ -86,6 +87,7 @@ class Report:
             self._guard.in_a_row = saved["skipped_run"]
         if not self._writes:
             return
+        self._mirror.fetch()
         for name in ("metrics.jsonl", "evaluation.jsonl"):
             drop_rows(self._workdir / name, step)
         self._boards = [TensorBoard(self._workdir, step)]
@@ -94,6 +96,11 @@ class Report:
             self._boards.append(board)
         if step:
             self.say(f"resumes at step {step} of {self._num_steps}")
+
+    @property
+    def folder(self) -> str:
+        """Where files of this run may be written: `workdir`, or its local copy."""
+        return str(self._workdir)
 
     def say(self, message: str) -> None:
         """Prints a line about the run."""
@@ -126,8 +133,13 @@ class Report:
         self._take(len(self._pending))
 
     def state(self) -> dict[str, Any]:
-        """Returns what `start` needs to continue the row that is being collected."""
+        """Returns what `start` needs to continue the row that is being collected.
+
+        Called for every checkpoint: what was written so far is in place afterwards.
+        """
         self.finish_pending()
+        if self._writes:
+            self._mirror.push()
         return dict(
             sums=dict(self._sums), count=self._count, skipped_run=self._guard.in_a_row
         )
@@ -256,3 +268,5 @@ class Report:
             shares = goodput(read_rows(path))
             append_row(path, {"event": "end", "goodput": shares, "time": time.time()})
             self.say(f"time since the first start: {say_goodput(shares)}")
+        if self._writes:
+            self._mirror.close()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -193,7 +194,10 @@ def test_an_average_in_the_hosts_memory_is_the_same_average(tmp_path, whole):
 
 
 def test_a_run_tells_where_its_time_went_and_shows_what_was_asked_for(tmp_path, capsys):
-    evaluate = lambda state, step: ({}, {"grid": np.zeros((2, 2, 3), np.uint8)})  # noqa: E731
+    def evaluate(state, step):
+        time.sleep(0.01)
+        return {}, {"grid": np.zeros((2, 2, 3), np.uint8)}
+
     options = dict(histograms_every=6, profile_steps=(3, 4), utilization=lambda r: 0.25)
     run(tmp_path, num_steps=12, evaluate=evaluate, **options)
     rows = read_rows(tmp_path / "timing.jsonl")

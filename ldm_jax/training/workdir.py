@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a run, in its working directory: written once, compared later."""
+"""A working directory: that it can be written to, and whose run it holds."""
 
 import copy
 import json
@@ -10,6 +10,43 @@ from etils import epath
 
 from ldm_jax.training.differences import differences, shorten
 from ldm_jax.training.hosts import is_main_process
+
+
+def is_remote(directory: str | epath.Path) -> bool:
+    """Tells whether a directory lies on an object store (gs://...)."""
+    return "://" in str(directory)
+
+
+def absolute(directory: str | epath.Path) -> epath.Path:
+    """Makes a local path absolute, as orbax wants it; gs://... stays as it is."""
+    path = epath.Path(directory)
+    return path if is_remote(directory) else path.expanduser().resolve()
+
+
+def make_writable(workdir: epath.Path) -> None:
+    """Makes the directory.
+
+    Raises:
+      OSError: nothing can be written there; says why in a line.
+      ValueError: it is remote, and the package that reaches it is missing.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if is_main_process():
+            probe = workdir / ".writable"
+            probe.write_text("")
+            probe.unlink()
+    except ImportError as error:
+        raise ValueError(
+            f"the workdir {workdir} needs a package that reaches its store: "
+            "pip install 'ldm_jax[gcs]' for gs://, or mount it and give the path."
+        ) from error
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OSError(
+            f"workdir must be a directory that this process may write: got {workdir} "
+            f"({reason}). Choose another --workdir, or change who may write there."
+        ) from error
 
 
 def keep_settings(
