@@ -12,8 +12,8 @@ from absl import logging
 from ldm_jax.data.examples import write_example
 from ldm_jax.data.geometry import mirror_field
 from ldm_jax.data.latent_stats import Moments
-from ldm_jax.data.pixels import mirror_image
-from ldm_jax.data.records import MIRRORED, DamagedRecord
+from ldm_jax.data.pixels import from_unit_range, mirror_image
+from ldm_jax.data.records import MIRRORED, PICTURES, DamagedRecord
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 
@@ -31,6 +31,7 @@ class LatentJob:
       batch_size: images per call of the encoder.
       dtype: of the stored moments, one of DTYPES.
       mirror: store the moments of the mirror image too?
+      keep_image: store the image too, uint8? Inpainting makes its condition of it.
       num_crops: transforms of each image that are stored, as records of their own.
       records_per_shard: rounded up to whole batches, so that a batch never depends on
         what a killed run had finished.
@@ -43,6 +44,7 @@ class LatentJob:
     batch_size: int = 64
     dtype: str = "float16"
     mirror: bool = True
+    keep_image: bool = False
     num_crops: int = 1
     records_per_shard: int = 4096
     seed: int = 0
@@ -89,7 +91,7 @@ class Encoder:
         facts.update(dropped=dropped, sums=sums.sums.tolist())
 
     def _write_batch(self, found, append, facts: dict, sums: Moments) -> None:
-        images = np.stack([example.pop("image") for _, example in found])
+        images = np.stack([example["image"] for _, example in found])
         fill = self._job.batch_size - len(images)
         images = np.concatenate([images, images[-1:].repeat(fill, axis=0)])
         stored = {"moments": self._moments(images, len(found))}
@@ -102,14 +104,23 @@ class Encoder:
         sums.add(np.concatenate(halves, axis=1), self._job.latent_channels)
         for row, (index, example) in enumerate(found):
             record = {name: values[row] for name, values in stored.items()}
-            record |= {**example, "source_index": np.int64(index)}
+            record |= {**self._carried(example), "source_index": np.int64(index)}
             if self._job.mirror:
                 for name in MIRRORED:
-                    if name in example:
-                        record[f"{name}_flip"] = mirror_field(name, example[name])
+                    if name in record:
+                        record[f"{name}_flip"] = mirror_field(name, record[name])
             append(write_example({k: _to_bytes(v) for k, v in record.items()}))
         facts.setdefault("image_size", list(images.shape[1:3]))
         facts.setdefault("fields", {k: _kind(v) for k, v in record.items()})
+
+    def _carried(self, example: dict[str, Any]) -> dict[str, Any]:
+        """Returns the fields stored beside the moments; pictures as uint8, exactly."""
+        carried = dict(example)
+        if not self._job.keep_image:
+            del carried["image"]
+        for name in carried.keys() & PICTURES:
+            carried[name] = from_unit_range(carried[name])
+        return carried
 
     def _moments(self, images: np.ndarray, valid: int) -> np.ndarray:
         exact = np.asarray(self._encode(images))[:valid]

@@ -39,6 +39,11 @@ def to_unit_range(image_u8: np.ndarray) -> np.ndarray:
     return image_u8.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
+def from_unit_range(image: np.ndarray) -> np.ndarray:
+    """Inverse of `to_unit_range`: float32 in [-1, 1] to uint8, exactly."""
+    return to_levels((image + 1) * 127.5)
+
+
 def mirror_image(image: np.ndarray) -> np.ndarray:
     """Mirrors images [..., H, W, channels] left to right; makes a copy."""
     return np.ascontiguousarray(image[..., ::-1, :])

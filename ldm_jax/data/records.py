@@ -24,8 +24,10 @@ from typing import Any, Protocol
 
 Record = dict[str, Any]
 
-# Fields of examples, besides the image, that differ in its mirror image.
-MIRRORED = ("boxes", "label_map", "low_res", "mask")
+# Fields of examples that differ in the mirror image.
+MIRRORED = ("image", "boxes", "label_map", "low_res", "mask")
+# Fields of examples in [-1, 1] that came from uint8 and are stored as such.
+PICTURES = {"image", "low_res"}
 
 
 class DamagedRecord(ValueError):

@@ -186,8 +186,6 @@ class Then:
 def mirrored(example: Example) -> Example:
     """Returns the example of the mirror image, every field of it that differs."""
     return {
-        name: mirror_field(name, value)
-        if name == "image" or name in MIRRORED
-        else value
+        name: mirror_field(name, value) if name in MIRRORED else value
         for name, value in example.items()
     }

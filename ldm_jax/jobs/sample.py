@@ -54,7 +54,8 @@ def sample(
       num: images in all; None makes one for each condition.
       seed: of image 0.
       batch_size: images at once.
-      image_size: (height, width); None takes the size trained on.
+      image_size: (height, width); None takes the condition's (a map's, that of an
+        image to paint in, f times that of a small one), else the size trained on.
       which: "ema" or "raw" parameters.
       images: paths of "start", or of "known" and "mask" (white is kept).
       write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
@@ -68,10 +69,9 @@ def sample(
     config = experiment.read_config(model_dir)
     sampling = _sampling(config.sampling, options)
     model, params = experiment.load(model_dir, which)
-    size = config.latents.image_size if image_size is None else image_size
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
     y = _condition(model.conditioner, said)
+    size = _image_size(config, model.conditioner.image_size(y), image_size)
+    shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
     num = num or max(map(len, y.values()), default=1)
     given = _read_images(images or {}, size)
     settings = dict(
@@ -128,6 +128,18 @@ def _sampling(defaults, options: Mapping[str, Any]) -> generate.Sampling:
     if options.get("sampler", kept.get("sampler")) != kept.get("sampler"):
         kept = {k: v for k, v in kept.items() if k not in generate.SAMPLER_OPTIONS}
     return generate.Sampling(**{**kept, **options})
+
+
+def _image_size(config, of_condition, asked) -> tuple[int, int]:
+    """Chooses (height, width): what is asked for, of the condition, or trained on."""
+    if asked is not None and of_condition not in (None, tuple(asked)):
+        raise ValueError(
+            f"the size must be that of the condition, {of_condition[0]}x"
+            f"{of_condition[1]}: got --size {asked[0]}x{asked[1]}; leave --size out, "
+            "or resize the condition."
+        )
+    size = asked or of_condition or config.latents.image_size
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _condition(conditioner, said: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -47,18 +47,31 @@ class Objective:
             )
 
 
-def latent_diffusion(model: LatentDiffusion, objective: Objective, frozen=None) -> Task:
+def zeros_like_result(function, *args):
+    """Zeros of the shapes that a function would return; nothing is computed."""
+    shapes = jax.eval_shape(function, *args)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def latent_diffusion(
+    model: LatentDiffusion,
+    objective: Objective,
+    frozen=None,
+    encodes_images: bool = False,
+) -> Task:
     """Makes the task of predicting the noise in latents (Eq. 3).
 
         L = E_{z_0, y, eps, t} || eps - eps_theta(z_t, t, tau_theta(y)) ||^2
 
     A batch holds "moments" [B, h, w, 2c] (VQ: [B, h, w, c] before quantization), raw as
-    the first stage gave them, and the fields of `model.conditioner`.
+    the first stage gave them, and the fields of `model.conditioner`; or, instead of
+    moments, "image" [B, H, W, 3] in [-1, 1], encoded in the step.
 
     Args:
       model: the networks, the schedule and the latent scale.
       objective: distance and weights.
-      frozen: parameters a conditioner reads and never changes, by network, or None.
+      frozen: parameters that are read and never changed, by network, or None.
+      encodes_images: whether batches hold images; needs frozen["autoencoder"].
 
     Returns:
       Task with params {"unet": ..., "conditioner": ... (if it has any),
@@ -78,6 +91,11 @@ def latent_diffusion(model: LatentDiffusion, objective: Objective, frozen=None) 
     )
     elbo = None if prediction == "v" else weighting.elbo_weights(schedule, prediction)
 
+    def moments(batch, frozen):
+        if not encodes_images:
+            return batch["moments"]
+        return model.moments(frozen, batch["image"])
+
     def init(key, batch):
         key_unet, key_cond = jax.random.split(key)
         example = {
@@ -87,8 +105,13 @@ def latent_diffusion(model: LatentDiffusion, objective: Objective, frozen=None) 
         cond_params = model.conditioner.init(key_cond, example)
         if cond_params:
             params["conditioner"] = cond_params
-        cond = model.conditioner.encode(cond_params, example, frozen)
-        z_0 = model.latent(example["moments"])
+        z_0, cond = zeros_like_result(
+            lambda cond_params: (
+                model.latent(moments(example, frozen)),
+                model.conditioner.encode(cond_params, example, frozen),
+            ),
+            cond_params,
+        )
         t = jnp.zeros((1,), jnp.int32)
         params["unet"] = model.unet.init(key_unet, z_0, t, cond)["params"]
         if objective.learn_log_variance:
@@ -100,7 +123,7 @@ def latent_diffusion(model: LatentDiffusion, objective: Objective, frozen=None) 
         keys = jax.random.split(key, 5)
         key_z, key_t, key_eps, key_drop, key_dropout = keys
 
-        z_0 = model.latent(batch["moments"], key_z)
+        z_0 = model.latent(moments(batch, collections["frozen"]), key_z)
         t = jax.random.randint(key_t, z_0.shape[:1], 0, schedule.num_timesteps)
         eps = jax.random.normal(key_eps, z_0.shape)
         z_t = process.add_noise(schedule, z_0, t, eps)
@@ -129,5 +152,5 @@ def latent_diffusion(model: LatentDiffusion, objective: Objective, frozen=None) 
         bins = weighting.loss_by_bin(errors, t, schedule.num_timesteps)
         return total, (metrics | bins, {})
 
-    reads = model.conditioner.reads_frozen
-    return Task(init, loss, {name: frozen[name] for name in reads})
+    reads = {*model.conditioner.reads_frozen, *("autoencoder",) * encodes_images}
+    return Task(init, loss, {name: frozen[name] for name in sorted(reads)})

@@ -276,7 +276,10 @@ def add_caption(record: dict, words: Tokenizer) -> dict:
 
 
 def add_layout(record: dict, layout: Layout) -> dict:
-    """Adds tokens int32 [M] to a record with boxes [N, 4] and box_labels [N]."""
+    """Adds tokens int32 [M] to a record with boxes [N, 4] and box_labels [N].
+
+    A negative label holds the place of a box that is not there.
+    """
     pairs = zip(record["box_labels"], record["boxes"], strict=True)
-    boxes = [Box(int(label), *map(float, box)) for label, box in pairs]
+    boxes = [Box(int(label), *map(float, box)) for label, box in pairs if label >= 0]
     return {**record, "tokens": layout.encode(boxes)}

@@ -122,7 +122,7 @@ def boxes(said, layout: Layout, class_names, where) -> list[Box]:
 
 
 def label_maps(said, num_classes: int, f: int) -> dict:
-    """Reads label maps: PNG files of class numbers, or integer arrays [H, W].
+    """Reads label maps: PNG files of class numbers, a folder of them, or int [H, W].
 
     Returns:
       {"label_map": int32 [B, H, W]}.
@@ -132,7 +132,7 @@ def label_maps(said, num_classes: int, f: int) -> dict:
         multiple of f, or the maps differ in size.
     """
     maps = []
-    for item in as_list(said):
+    for item in pictures(said):
         where = "the arguments"
         if isinstance(item, (str, pathlib.Path)):
             where = existing(item)
@@ -156,16 +156,16 @@ def label_maps(said, num_classes: int, f: int) -> dict:
 
 
 def images(said) -> dict:
-    """Reads small images for super-resolution: files, or uint8 arrays [h, w, 3].
+    """Reads small images for super-resolution: files, a folder, or uint8 [h, w, 3].
 
     Returns:
       {"low_res": float32 [B, h, w, 3] in [-1, 1]}.
     """
-    return {"low_res": stack([to_image(item) for item in as_list(said)], "images")}
+    return {"low_res": stack([to_image(item) for item in pictures(said)], "images")}
 
 
 def holes(said_images, said_masks, f: int) -> dict:
-    """Reads images and masks for inpainting: files or uint8 arrays, one mask each.
+    """Reads images and masks for inpainting: files, folders or uint8 arrays.
 
     A mask is white where the image is to be painted, split at half grey.
 
@@ -175,22 +175,22 @@ def holes(said_images, said_masks, f: int) -> dict:
     Raises:
       ValueError: there are not as many masks as images, or their sizes differ.
     """
-    pictures, masks = as_list(said_images), as_list(said_masks)
-    if len(pictures) != len(masks):
+    shown, masks = pictures(said_images), pictures(said_masks)
+    if len(shown) != len(masks):
         raise ValueError(
-            f"every image takes one mask: got {len(pictures)} images and {len(masks)} "
+            f"every image takes one mask: got {len(shown)} images and {len(masks)} "
             "masks."
         )
-    pictures = [to_image(item) for item in pictures]
+    shown = [to_image(item) for item in shown]
     masks = [to_mask(item) for item in masks]
-    for picture, mask in zip(pictures, masks, strict=True):
+    for picture, mask in zip(shown, masks, strict=True):
         if picture.shape[:2] != mask.shape[:2]:
             raise ValueError(
                 f"a mask must have the size of its image: got {size(mask)} for an "
                 f"image of {size(picture)}; resize the mask (nearest)."
             )
         check_sides(picture.shape, f, "the image")
-    return {"image": stack(pictures, "images"), "mask": stack(masks, "masks")}
+    return {"image": stack(shown, "images"), "mask": stack(masks, "masks")}
 
 
 def to_image(item) -> np.ndarray:
@@ -223,6 +223,16 @@ def as_list(said) -> list:
     if isinstance(said, (list, tuple)):
         return list(said)
     return [said]
+
+
+def pictures(said) -> list:
+    """Lists pictures: one, a list of them, or the files of a folder in sorted order."""
+    if isinstance(said, (str, pathlib.Path)) and pathlib.Path(said).is_dir():
+        files = sorted(path for path in pathlib.Path(said).iterdir() if path.is_file())
+        if not files:
+            raise ValueError(f"a folder of pictures must hold some: {said} is empty.")
+        return files
+    return as_list(said)
 
 
 def existing(path) -> pathlib.Path:

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Inpainting of any folder of pictures, 32x32.
+
+    ldm-jax latents --config=configs/small_inpaint.py --model runs/first_stage \
+        --out LATENTS --images ./photos
+    ldm-jax train --config=configs/small_inpaint.py --workdir=runs/inpaint \
+        --config.latents.directory=LATENTS
+    ldm-jax sample --model runs/inpaint --out painted --image a.png --mask a_mask.png
+
+The latents hold the images too, as every step draws new holes. The first stage:
+small.py.
+"""
+
+from configs import common, small
+
+
+def get_config(arg: str = ""):
+    """Returns the experiment."""
+    common.parse(arg)
+    config = small.diffusion()
+    config.transform.mask = "train"
+    config.condition.kind = "inpaint"
+    common.add_concat(config, config.autoencoder.latent_channels + 1)
+    return config

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Boxes with classes, e.g. a part of COCO with its instances.
+
+    ldm-jax latents --config=configs/small_layout.py --model runs/first_stage \
+        --out LATENTS --images ./coco
+    ldm-jax train --config=configs/small_layout.py --workdir=runs/layout \
+        --config.latents.directory=LATENTS
+    ldm-jax sample --model runs/layout --out samples --boxes boxes.json
+
+The folder holds boxes.json in COCO's format, 80 classes. The first stage: small.py.
+"""
+
+from configs import common, small
+
+
+def get_config(arg: str = ""):
+    """Returns the experiment."""
+    common.parse(arg)
+    config = small.diffusion()
+    config.images.update(split="all", boxes="boxes.json")
+    width = 64
+    # Told are the ten largest.
+    objects = config.transform.max_boxes = 10
+    config.condition = dict(
+        kind="layout", num_classes=80, width=width, depth=2, max_objects=objects
+    )
+    small.attend(config, width)
+    return config

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Label maps, e.g. CamVid's streets in 12 classes.
+
+    ldm-jax latents --config=configs/small_semantic.py --model runs/first_stage \
+        --out LATENTS --images ./camvid --num-crops 4
+    ldm-jax train --config=configs/small_semantic.py --workdir=runs/semantic \
+        --config.latents.directory=LATENTS
+    ldm-jax sample --model runs/semantic --out samples --segmentation map_64x64.png
+
+The folder's sub-folder maps holds a PNG of class numbers for every image. The denoiser
+takes maps larger than it was trained on. The first stage: small.py.
+"""
+
+from configs import common, small
+
+
+def get_config(arg: str = ""):
+    """Returns the experiment."""
+    common.parse(arg)
+    config = small.diffusion()
+    config.images.label_maps = "maps"
+    config.transform.update(crop="random", min_scale=0.5)
+    channels = 8
+    config.condition = dict(kind="semantic", num_classes=12, out_channels=channels)
+    common.add_concat(config, channels)
+    return config

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Pictures with captions, e.g. emoji with their names; texts as bytes.
+
+    ldm-jax latents --config=configs/small_text.py --model runs/first_stage \
+        --out LATENTS --images ./emoji
+    ldm-jax train --config=configs/small_text.py --workdir=runs/text \
+        --config.latents.directory=LATENTS
+    ldm-jax sample --model runs/text --out samples --prompt "red heart" --num 4
+
+The folder holds captions.csv with the columns file and caption. The first stage:
+small.py.
+"""
+
+from configs import common, small
+
+
+def get_config(arg: str = ""):
+    """Returns the experiment."""
+    common.parse(arg)
+    config = small.diffusion()
+    config.images.update(split="all", captions="captions.csv")
+    config.latents.flip = False
+    width = 64
+    config.condition = dict(kind="text", width=width, depth=2, length=32)
+    small.attend(config, width)
+    return config
