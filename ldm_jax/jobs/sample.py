@@ -69,6 +69,7 @@ def sample(
     config = experiment.read_config(model_dir)
     sampling = _sampling(config.sampling, options)
     model, params = experiment.load(model_dir, which)
+    _check_makes_images(model)
     y = _condition(model.conditioner, said)
     size = _image_size(config, model.conditioner.image_size(y), image_size)
     shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
@@ -120,6 +121,17 @@ def sample(
             in_rows = np.concatenate(np.moveaxis(shown, 0, 1))
             sheet = pictures.grid(in_rows, num_previews + 1)
             pictures.save_png(folder / "previews.png", sheet, settings)
+
+
+def _check_makes_images(model) -> None:
+    """Refuses a denoiser of latents that was imported without its first stage."""
+    channels = model.autoencoder.out_channels
+    if channels != 3:
+        raise ValueError(
+            f"an image has 3 channels: this model makes arrays of {channels}, latents "
+            "without a first stage; import the whole pipeline's folder, or draw them "
+            "with ldm_jax.sample."
+        )
 
 
 def _sampling(defaults, options: Mapping[str, Any]) -> generate.Sampling:
