@@ -143,7 +143,8 @@ def read_captions(root: pathlib.Path, where: str, files: Iterable[str]) -> Capti
         }
     path = inside(root, root / where)
     found: dict[str, list[str]] = {}
-    rows = _coco_captions(path) if path.suffix.lower() == ".json" else _rows(path)
+    is_coco = path.suffix.lower() == ".json"
+    rows = parse_captions(path.read_bytes(), path) if is_coco else _rows(path)
     for number, row in rows:
         file = _column(row, FILE_COLUMNS, path, number)
         text = _column(row, TEXT_COLUMNS, path, number)
@@ -168,8 +169,18 @@ def read_boxes(root: pathlib.Path, where: str) -> tuple[Boxes, tuple[str, ...]]:
       ValueError: no such file or not that format.
     """
     path = inside(root, root / where)
+    return parse_boxes(path.read_bytes(), path)
+
+
+def parse_boxes(data: bytes, path: str | pathlib.Path) -> tuple[Boxes, tuple[str, ...]]:
+    """Reads the boxes of a JSON file in COCO's format; see `read_boxes`.
+
+    Args:
+      data: bytes of the file.
+      path: its name, for the error.
+    """
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(data)
         categories = sorted(facts["categories"], key=lambda entry: entry["id"])
         rank = {entry["id"]: i for i, entry in enumerate(categories)}
         images = {entry["id"]: entry for entry in facts["images"]}
@@ -231,10 +242,15 @@ def _rows(path: pathlib.Path):
             yield number, row
 
 
-def _coco_captions(path: pathlib.Path):
-    """Yields (place, row as a dict) of the annotations of a COCO captions file."""
+def parse_captions(data: bytes, path: str | pathlib.Path):
+    """Yields (place, {"file", "text"}) of the annotations of a COCO captions file.
+
+    Args:
+      data: bytes of the file.
+      path: its name, for the error.
+    """
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(data)
         names = {entry["id"]: entry["file_name"] for entry in facts["images"]}
         for number, entry in enumerate(facts["annotations"]):
             yield number, {"file": names[entry["image_id"]], "text": entry["caption"]}

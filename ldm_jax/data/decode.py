@@ -12,11 +12,12 @@ more than `max_pixels`       -> DamagedRecord, before a pixel is decoded
 """
 
 import io
+import pathlib
 import warnings
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ldm_jax.data.records import DamagedRecord
 
@@ -54,6 +55,23 @@ def open_image(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Image
             f"{max_pixels}."
         )
     return image
+
+
+def upright_size(file: bytes | pathlib.Path, name: str) -> tuple[int, int]:
+    """Finds the height and width that an image has when decoded, from its header.
+
+    Args:
+      file: its bytes, or its path.
+      name: of the file, for the error.
+
+    Raises:
+      DamagedRecord: not an image.
+    """
+    with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as opened:
+        image = open_image(opened, name)
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:

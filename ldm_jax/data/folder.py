@@ -10,7 +10,12 @@ import numpy as np
 from absl import logging
 
 from ldm_jax.data.annotations import Annotated, Annotations
-from ldm_jax.data.decode import MAX_PIXELS, decode_image, open_image
+from ldm_jax.data.decode import (
+    MAX_PIXELS,
+    decode_image,
+    open_image,
+    upright_size,
+)
 from ldm_jax.data.records import DamagedRecord, Record, fingerprint
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -125,6 +130,11 @@ class FolderSource:
 
     def __getitems__(self, indices: Sequence[int]) -> list[Record]:
         return [self[int(i)] for i in indices]
+
+    def sizes(self) -> np.ndarray:
+        """Returns heights and widths [N, 2], from the headers."""
+        found = [upright_size(self._root / file, file) for file in self._files]
+        return np.array(found).reshape(-1, 2)
 
 
 def _list_images(root: pathlib.Path, other_than: str | None) -> list[str]:

@@ -6,7 +6,7 @@ reads the rows that its devices hold, as the sharding says, so that the global b
 the same on any number of hosts and any mesh.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,10 @@ import numpy as np
 from ldm_jax.data.order import Row, shuffled_rows
 from ldm_jax.data.reading import Example, Reader, Transform, read_ahead
 from ldm_jax.data.records import Source, fingerprint
+
+# (seed, batch_size, step, low, high) -> the rows at places low to high - 1 of the batch
+# of a step.
+Order = Callable[[int, int, int, int, int], list[Row]]
 
 
 def make_batches(
@@ -29,7 +33,7 @@ def make_batches(
     """Makes the endless, shuffled batches of a set.
 
     Args:
-      source: the set.
+      source: the set; one that says its own order (`mixture`) has it.
       transform: (record, rng) -> dict of arrays, of the same shapes for every record;
         fields of text are left out of the batch.
       batch_size: B, over all devices and hosts.
@@ -62,7 +66,7 @@ class Batches:
             raise ValueError(f"the data seed must be non-negative: got {seed}.")
         self._reader = Reader(source, transform, seed, num_threads, max_damaged)
         self._placement = Placement(batch_size, sharding)
-        self._seed, self._num_records = seed, len(source)
+        self._order, self._seed = _order_of(source), seed
         self._facts = {
             "seed": seed,
             "batch_size": batch_size,
@@ -70,18 +74,16 @@ class Batches:
             "source": source.fingerprint,
             "transform": fingerprint(getattr(transform, "description", None)),
             # Ties the state to what index_shuffle computes, not only to its inputs.
-            "order": fingerprint(shuffled_rows(seed, len(source), 0, 64)),
+            "order": fingerprint(self._order(seed, batch_size, 0, 0, 64)),
         }
 
     def __call__(self, step: int) -> dict[str, jax.Array]:
         """Returns the batch of a step: global arrays [B, ...]."""
-        start = step * self._placement.batch_size
+        size = self._placement.batch_size
         rows = [
             row
             for low, high in self._placement.blocks
-            for row in shuffled_rows(
-                self._seed, self._num_records, start + low, start + high
-            )
+            for row in self._order(self._seed, size, step, low, high)
         ]
         return self._placement.place(self._reader.read(rows))
 
@@ -97,10 +99,7 @@ class Batches:
     def records(self, step: int) -> list[int]:
         """Returns the indices, in the set, of the records of a step's global batch."""
         size = self._placement.batch_size
-        rows = shuffled_rows(
-            self._seed, self._num_records, step * size, (step + 1) * size
-        )
-        return [row.index for row in rows]
+        return [row.index for row in self._order(self._seed, size, step, 0, size)]
 
     def state(self, step: int) -> dict[str, Any]:
         """Returns what to store beside a checkpoint: small, JSON."""
@@ -125,7 +124,10 @@ class Batches:
             )
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns the shapes, dtypes and shardings of a batch; reads one record."""
+        """Returns the shapes, dtypes and shardings of a batch; reads one record.
+
+        Of `Buckets` these are the shapes of the first set's batches.
+        """
         (example,) = self._reader.read([Row(0, 0)])
         size, sharding = self._placement.batch_size, self._placement.sharding
         return {
@@ -154,22 +156,36 @@ def iterate_once(
 
     Yields:
       (batch, valid): `batch` has [B, ...] arrays always; only its first `valid` rows
-      count. The last batch is filled up with the set's last record.
+      count. The last batch is filled up with the set's last record; so is the last of
+      each set of a mixture.
     """
     reader = Reader(source, transform, seed, num_threads, max_damaged)
     placement = Placement(batch_size, sharding)
-    total = len(source)
 
     def batches():
-        for start in range(0, total, batch_size):
-            rows = [
-                Row(0, min(start + offset, total - 1))
-                for low, high in placement.blocks
-                for offset in range(low, high)
-            ]
-            yield placement.place(reader.read(rows)), min(batch_size, total - start)
+        for span in getattr(source, "spans", [range(len(source))]):
+            for start in range(span.start, span.stop, batch_size):
+                rows = [
+                    Row(0, min(start + offset, span.stop - 1))
+                    for low, high in placement.blocks
+                    for offset in range(low, high)
+                ]
+                valid = min(batch_size, span.stop - start)
+                yield placement.place(reader.read(rows)), valid
 
     return read_ahead(batches)
+
+
+def _order_of(source: Source) -> Order:
+    """Returns the order of a source's records: its own, or all of them shuffled."""
+    if hasattr(source, "rows"):
+        return source.rows
+
+    def rows(seed, batch_size, step, low, high):
+        start = step * batch_size
+        return shuffled_rows(seed, len(source), start + low, start + high)
+
+    return rows
 
 
 class Placement:
@@ -199,7 +215,14 @@ class Placement:
         for low, high in self.blocks:
             starts[low] = first
             first += high - low
-        batch = {}
+        batch, fields = {}, set(examples[0])
+        for example in examples:
+            if example.keys() != fields:
+                raise ValueError(
+                    f"all records of a batch must have the same fields: got "
+                    f"{sorted(fields)} and {sorted(example)}. Mix sets that have the "
+                    f"same fields."
+                )
         for name, value in examples[0].items():
             if isinstance(value, str):
                 continue  # words stay on the host; `Then` makes them tokens

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ldm_jax.data.buckets import image_sizes
 from ldm_jax.data.records import Record, Source
 
 
@@ -28,6 +29,10 @@ class InMemory:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def sizes(self) -> np.ndarray:
+        """Returns heights and widths [N, 2] of the images."""
+        return image_sizes(self._source)
 
     def __getitem__(self, index: int) -> Record:
         return self.__getitems__([index])[0]

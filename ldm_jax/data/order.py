@@ -6,6 +6,8 @@ shuffle_epoch(p % n): a permutation that is computed, not stored (grain's index
 shuffle), so nothing grows with the set and the only state is a number.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,17 +36,62 @@ def shuffled_rows(seed: int, num_records: int, start: int, stop: int) -> list[Ro
     Returns:
       stop - start rows; every index comes once per epoch, in another order each.
     """
-    rows, last_epoch, epoch_seed = [], -1, 0
-    for position in range(start, stop):
-        epoch, place = divmod(position, num_records)
-        if epoch != last_epoch:
-            last_epoch = epoch
-            epoch_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-        index = index_shuffle(
-            place, max_index=num_records - 1, seed=epoch_seed, rounds=ROUNDS
-        )
-        rows.append(Row(epoch, index))
-    return rows
+    return [_shuffled(num_records, place, seed) for place in range(start, stop)]
+
+
+def shuffled_rows_of_part(
+    seed: int, part: int, num_records: int, start: int, stop: int
+) -> list[Row]:
+    """The same for one of several sets, each in an order of its own."""
+    # The last word keeps these seeds apart from those of other purposes.
+    return [_shuffled(num_records, p, seed, part, 2) for p in range(start, stop)]
+
+
+def turn(seed: int, quotas: Sequence[int], position: int) -> tuple[int, int]:
+    """Tells whose turn it is in a stream that several sets share by quota.
+
+    Of every sum(quotas) turns, part k gets exactly quotas[k], in shuffled order.
+
+    Args:
+      seed: non-negative.
+      quotas: turns of each part.
+      position: >= 0.
+
+    Returns:
+      (part, how many turns it had before).
+    """
+    block, place = divmod(position, sum(quotas))
+    part, before = _turns_of_block(seed, tuple(quotas), block)[place]
+    return part, block * quotas[part] + before
+
+
+@functools.lru_cache(16)
+def _turns_of_block(
+    seed: int, quotas: tuple[int, ...], block: int
+) -> list[tuple[int, int]]:
+    """Lists (part, how many turns it had before in this block) of a block's turns."""
+    parts = [part for part, quota in enumerate(quotas) for _ in range(quota)]
+    had, turns = [0] * len(quotas), []
+    for place in range(len(parts)):
+        part = parts[_permuted(len(parts), place, seed, block, 1)]
+        turns.append((part, had[part]))
+        had[part] += 1
+    return turns
+
+
+def _shuffled(num_records: int, position: int, seed: int, *words: int) -> Row:
+    epoch, place = divmod(position, num_records)
+    return Row(epoch, _permuted(num_records, place, seed, epoch, *words))
+
+
+def _permuted(size: int, place: int, *words: int) -> int:
+    seed = _seed_of(*words)
+    return index_shuffle(place, max_index=size - 1, seed=seed, rounds=ROUNDS)
+
+
+@functools.lru_cache(1024)
+def _seed_of(*words: int) -> int:
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
 class RecordRng:

@@ -82,6 +82,9 @@ class Reader:
         self._max_damaged, self._num_threads = max_damaged, num_threads
         self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
         self._damaged: dict[int, str] = {}
+        self._neighbour = getattr(
+            source, "neighbour", lambda index: (index + 1) % len(source)
+        )
 
     def read(self, rows: Sequence[Row]) -> list[Example]:
         """Returns the transformed record of every row."""
@@ -95,7 +98,7 @@ class Reader:
         for row, (_, example) in zip(rows, part(rows), strict=True):
             while isinstance(example, DamagedRecord):
                 self._count(row.index, example)
-                row = Row(row.epoch, (row.index + 1) % len(self._source))
+                row = Row(row.epoch, self._neighbour(row.index))
                 ((_, example),) = part([row])
             examples.append(example)
         return examples

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image sets open by name or path, in one form."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def data_with(folder, count):
 @pytest.mark.parametrize(
     ("name", "split", "words"),
     [
-        ("digit", "train", "one of: digits, a TFDS name, or a folder"),
+        ("digit", "train", r"one of: .*, digits, .*, a TFDS name, or a folder"),
         ("digits", "valid", "one of: train, test|one of: test, train"),
         ("/no/such/folder", "train", "not a directory"),
         ("cifar10", "train", "download=True"),
@@ -172,3 +173,23 @@ print("fine")
         [sys.executable, "-c", program], capture_output=True, text=True
     )
     assert run.stdout.strip() == "fine", run.stderr
+
+
+def test_several_sets_are_mixed_by_weight(data_dir, tmp_path):
+    for i in range(30):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+    both = open_images(f"digits, {tmp_path}", "test", data_dir, weights=(3, 1))
+    assert len(both) > 355 and both.quotas == [750, 250]
+    assert set(both[355]) == {"image"} and both.num_classes is None
+    even = open_images("digits,digits", "test", data_dir)
+    assert even.quotas == [500, 500] and even.num_classes == 10
+    with pytest.raises(ValueError, match=r"weights \(1,\) need a mixture"):
+        open_images("digits", "test", data_dir, weights=(1,))
+
+
+def test_a_bucket_that_cannot_be_read_is_refused_with_the_way_out():
+    """Without gcsfs; with it, the same code asks the bucket."""
+    if importlib.util.find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
+    with pytest.raises(ValueError, match=r"gs://no-such/set cannot be opened.*gcsfs"):
+        open_images("gs://no-such/set")

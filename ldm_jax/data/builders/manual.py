@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What builders of sets share whose files a user has fetched: check, keep, shard."""
+
+import hashlib
+import io
+import itertools
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import tensorflow_datasets as tfds
+from absl import logging
+from etils import epath
+from tqdm import tqdm
+
+from ldm_jax.data.builders.files import Files
+from ldm_jax.data.decode import MAX_PIXELS, open_image
+from ldm_jax.data.records import DamagedRecord
+
+# TFDS holds a shard in memory while it writes it.
+SHARD_MIB = 128
+
+
+class Split(NamedTuple):
+    """What a split holds: names of images, and what is stored of one.
+
+    `example(name)` gives "image", the bytes of a file, and the builder's own fields; it
+    raises DamagedRecord or OSError for an image that is to be left out.
+    """
+
+    names: Sequence[str]
+    example: Callable[[str], dict[str, Any]]
+
+
+class ManualBuilder(tfds.core.ShardBasedBuilder):
+    """A TFDS set made of files that the user has fetched; nothing is downloaded.
+
+    Images keep their bytes. Each is opened by its header; those that cannot be are left
+    out, named in `info.metadata["refused"]` and in a warning, and the set is refused
+    when there are more than `max_refused`. Nothing here needs TensorFlow, and shards of
+    SHARD_MIB keep the memory flat at any size.
+
+    Subclasses have MANUAL_DOWNLOAD_INSTRUCTIONS, which say what the folder must hold
+    and whence; `find`; and, if they store more than images, `fields`.
+
+    Attributes:
+      COUNTS: images of each split in the paper; another number is a warning.
+      ARCHIVE_FOLDERS: give the files of each archive a folder; see `Files`.
+      max_refused: images that may be unreadable.
+      max_pixels: largest width times height of an image.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # TFDS finds this by itself only where `importlib_resources`, which it does not
+    # require, is installed.
+    code_path = epath.Path(__file__)
+    COUNTS: ClassVar[Mapping[str, int]] = {}
+    ARCHIVE_FOLDERS = False
+    max_refused = 100
+    max_pixels = MAX_PIXELS
+
+    def fields(self) -> dict[str, Any]:
+        """Returns the TFDS features of a record besides "image" and "file_name"."""
+        return {}
+
+    def find(self, files: Files) -> Mapping[str, Split]:
+        """Finds the images of every split; a split without any is not made."""
+        raise NotImplementedError
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(),
+                    "file_name": tfds.features.Text(),
+                    **self.fields(),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(refused=[]),
+        )
+
+    def _shard_iterators_per_split(self, dl_manager):
+        files = Files(dl_manager.manual_dir, self.ARCHIVE_FOLDERS)
+        found = {name: split for name, split in self.find(files).items() if split.names}
+        if not found:
+            raise ValueError(
+                f"{files.root} does not hold the files of {self.name}.\n"
+                f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            )
+        for name, split in found.items():
+            here, wanted = len(split.names), self.COUNTS.get(name)
+            if wanted is not None and here != wanted:
+                logging.warning(
+                    "%s: %s has %d images, the paper's has %d.",
+                    self.name,
+                    name,
+                    here,
+                    wanted,
+                )
+        return {name: self._shards(name, split) for name, split in found.items()}
+
+    def _shards(self, name: str, split: Split) -> list[Callable[[], Iterator]]:
+        """Cuts a split into parts of about SHARD_MIB, by the sizes of some images."""
+        some = split.names[:: -(-len(split.names) // 32)]
+        mean = sum(self._size(split, file) for file in some) / len(some)
+        count = max(1, round(mean * len(split.names) / (SHARD_MIB * 2**20)))
+        bar = tqdm(desc=f"{self.name} {name}", total=len(split.names), delay=5)
+
+        def part(files: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+            for file in files:
+                bar.update()
+                try:
+                    yield file, self._example(split, file)
+                except (DamagedRecord, OSError) as error:
+                    self._refuse(str(error))
+
+        cuts = [len(split.names) * i // count for i in range(count + 1)]
+        return [
+            lambda low=low, high=high: part(split.names[low:high])
+            for low, high in itertools.pairwise(cuts)
+        ]
+
+    def _example(self, split: Split, file: str) -> dict[str, Any]:
+        example = split.example(file)
+        open_image(io.BytesIO(example["image"]), file, self.max_pixels)
+        return {"file_name": file, **example}
+
+    def _size(self, split: Split, file: str) -> int:
+        try:
+            return len(split.example(file)["image"])
+        except (DamagedRecord, OSError):
+            return 0
+
+    def _refuse(self, message: str) -> None:
+        """Notes an image that is left out; raises when there are too many."""
+        refused = self.info.metadata["refused"]
+        refused.append(message)
+        logging.warning("%s: left out: %s", self.name, message)
+        if len(refused) > self.max_refused:
+            shown = "\n  ".join(refused[:10])
+            raise ValueError(
+                f"{self.name}: more than max_refused = {self.max_refused} images "
+                f"cannot be read:\n  {shown}\nMend or remove them, or raise the bound."
+            )
+
+
+def images_only(files: Files) -> Callable[[str], dict[str, Any]]:
+    """Makes the `example` of a set of nothing but images."""
+    return lambda name: {"image": files.read(name)}
+
+
+def divide(
+    files: Files,
+    names: Sequence[str],
+    key: Callable[[str], Hashable],
+    lists: Mapping[str, str],
+    held_out: Callable[[Sequence[str]], Sequence[str]],
+) -> dict[str, list[str]]:
+    """Divides images into the splits that lists of file names say, as the paper's do.
+
+    Args:
+      files: of the set.
+      names: of its images.
+      key: what identifies an image in `names` and in a list, whatever the folder.
+      lists: name of the list of "train" and of "validation".
+      held_out: chooses the images of "validation" where the lists are not there.
+
+    Returns:
+      Names by split, in the order of `names`.
+
+    Raises:
+      ValueError: one list is there without the other, or names images that are not;
+        or two images have one key.
+    """
+    here, divided = {}, {}
+    for name in names:
+        if here.setdefault(key(name), name) != name:
+            raise ValueError(
+                f"{files.root} holds two images of one name: {here[key(name)]} and "
+                f"{name}. Keep one copy of the set there."
+            )
+    found = {split: files.find(name) for split, name in lists.items()}
+    if not any(found.values()):
+        chosen = set(held_out(names))
+        logging.warning(
+            "%s holds no %s: validation is chosen by our own rule, not the paper's.",
+            files.root,
+            " and ".join(lists.values()),
+        )
+        return {
+            "train": [name for name in names if name not in chosen],
+            "validation": [name for name in names if name in chosen],
+        }
+    if not all(found.values()):
+        raise ValueError(f"{files.root} needs both {' and '.join(lists.values())}.")
+    for split, name in found.items():
+        keys = {key(line) for line in files.lines(name)}
+        if missing := keys - here.keys():
+            raise ValueError(
+                f"{name} lists {len(missing)} images that are not in {files.root}, "
+                f"for example {min(map(str, missing))}. Complete the folder, or remove "
+                f"the lists to divide what is there."
+            )
+        divided[split] = [here[k] for k in here if k in keys]
+    return divided
+
+
+def by_digest(names: Sequence[str], key: Callable[[str], Hashable], most: int) -> list:
+    """Chooses a tenth of the images, at most `most`, by the digests of their keys."""
+
+    def digest(name: str) -> bytes:
+        return hashlib.sha256(str(key(name)).encode()).digest()
+
+    return sorted(names, key=digest)[: min(most, len(names) // 10)]
