@@ -3,7 +3,7 @@
 
 import argparse
 
-BENCHMARKS = ("sampler", "data")
+BENCHMARKS = ("sampler", "data", "metrics")
 
 
 def add(commands) -> None:

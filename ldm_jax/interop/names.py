@@ -256,5 +256,31 @@ CLIP_TEXT = tuple(
     )
 )
 
+# CLIP's image tower, under the names of transformers' CLIPModel; CompVis has none.
+_VIEW = "vision_model.encoder.layers.{b}"
+CLIP_IMAGE = tuple(
+    (ours, theirs, theirs, kind)
+    for ours, theirs, kind in (
+        ("class_embedding", "vision_model.embeddings.class_embedding", "vector"),
+        (
+            "position_embedding",
+            "vision_model.embeddings.position_embedding.weight",
+            "vector",
+        ),
+        ("patches", "vision_model.embeddings.patch_embedding", "conv"),
+        ("norm_in", "vision_model.pre_layrnorm", "vector"),
+        ("layer_{b}/norm_1", f"{_VIEW}.layer_norm1", "vector"),
+        ("layer_{b}/attn/q", f"{_VIEW}.self_attn.q_proj", "dense"),
+        ("layer_{b}/attn/k", f"{_VIEW}.self_attn.k_proj", "dense"),
+        ("layer_{b}/attn/v", f"{_VIEW}.self_attn.v_proj", "dense"),
+        ("layer_{b}/attn/out", f"{_VIEW}.self_attn.out_proj", "dense"),
+        ("layer_{b}/norm_2", f"{_VIEW}.layer_norm2", "vector"),
+        ("layer_{b}/mlp_in", f"{_VIEW}.mlp.fc1", "dense"),
+        ("layer_{b}/mlp_out", f"{_VIEW}.mlp.fc2", "dense"),
+        ("norm_out", "vision_model.post_layernorm", "vector"),
+        ("projection", "visual_projection", "dense"),
+    )
+)
+
 CLASS_TOKEN = (("embedding", "embedding.weight", "embedding.weight", "vector"),)
 SPATIAL_RESCALER = (("mapper", "channel_mapper", "channel_mapper", "proj"),)

@@ -124,7 +124,7 @@ class Pairs:
             return found
 
         self._compare = lambda *images: compare(params, *images)
-        self._sums: dict[str, np.ndarray] = {}
+        self._means: dict[str, Mean] = {}
 
     def update(self, image: np.ndarray, other: np.ndarray) -> None:
         """Adds pairs of uint8 [B, H, W, 3].
@@ -139,18 +139,31 @@ class Pairs:
             )
         for name, values in on_devices(self._compare, image, other).items():
             # Equal images have an infinite PSNR; 100 dB is beyond 8 bits.
-            x = np.minimum(np.float64(values), 100.0)
-            sums = np.array([len(x), x.sum(), (x * x).sum()])
-            self._sums[name] = self._sums.get(name, 0) + sums
+            self._means.setdefault(name, Mean()).update(np.minimum(values, 100))
 
     def figures(self) -> dict[str, Figure]:
         """Returns the mean and standard deviation over images of each metric."""
-        return {name: _mean(*self._sums[name]) for name in self._sums}
+        return {name: mean.figure() for name, mean in self._means.items()}
 
 
-def _mean(count, total, squares) -> Figure:
-    mean = total / count
-    return Figure(float(mean), float(np.sqrt(max(squares / count - mean**2, 0))))
+class Mean:
+    """Mean and standard deviation of numbers that come in batches."""
+
+    def __init__(self):
+        self.count, self._total, self._squares = 0, 0.0, 0.0
+
+    def update(self, values: np.ndarray) -> None:
+        """Adds [B] numbers."""
+        values = np.asarray(values, np.float64)
+        self.count += len(values)
+        self._total += values.sum()
+        self._squares += (values * values).sum()
+
+    def figure(self) -> Figure:
+        """Returns the mean, and the standard deviation as its spread."""
+        mean = self._total / self.count
+        variance = max(self._squares / self.count - mean**2, 0)
+        return Figure(float(mean), float(np.sqrt(variance)))
 
 
 def with_features(

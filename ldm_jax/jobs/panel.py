@@ -2,14 +2,17 @@
 """Who judges, by what: a request, and the panel of networks that answers it."""
 
 import dataclasses
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 from ldm_jax.jobs import image_sets, stats
+from ldm_jax.jobs.captions import open_clip
 from ldm_jax.jobs.judging import (
     PAIR_METRICS,
+    Mean,
     Pairs,
     image_facts,
     open_network,
@@ -19,6 +22,8 @@ from ldm_jax.metrics.codebook import CodebookUsage
 from ldm_jax.metrics.distribution import SET_METRICS, Collector, Figure, rank_warning
 from ldm_jax.metrics.distribution import label as label_of
 from ldm_jax.metrics.paper import find_protocol, find_row
+
+METRICS = (*SET_METRICS, *PAIR_METRICS, "codebook", "clip_score")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +38,9 @@ class Request:
       network, weights: of `open_network`.
       lpips, trunk: file of `ldm-jax weights lpips`, and which of its networks.
       spread: whether Frechet distances come with a standard error (five more of them).
+      clip: folder of a CLIPModel, for "clip_score"; see `captions.open_clip`.
+      captions: .txt file with the caption of every image, one per line; image i has
+        caption i modulo their number.
       row: the paper's row to print beside, a key of `ROWS`.
       batch_size: images at once.
     """
@@ -46,6 +54,8 @@ class Request:
     lpips: str | None = None
     trunk: str = "vgg"
     spread: bool = False
+    clip: str | None = None
+    captions: str | None = None
     row: str | None = None
     batch_size: int = 64
 
@@ -58,11 +68,15 @@ class Request:
             object.__setattr__(self, "metrics", wanted.metrics if wanted else ("fid",))
         if self.num is None and wanted:
             object.__setattr__(self, "num", wanted.num_images)
-        unknown = sorted({*self.metrics} - {*SET_METRICS, *PAIR_METRICS, "codebook"})
+        unknown = sorted({*self.metrics} - {*METRICS})
         if unknown:
             raise ValueError(
-                f"unknown metrics {', '.join(unknown)}; some of: "
-                f"{', '.join((*SET_METRICS, *PAIR_METRICS, 'codebook'))}."
+                f"unknown metrics {', '.join(unknown)}; some of: {', '.join(METRICS)}."
+            )
+        if "clip_score" in self.metrics and None in (self.clip, self.captions):
+            raise ValueError(
+                "clip_score compares images with their captions: got --clip "
+                f"{self.clip} and --captions {self.captions}; give both."
             )
 
     @property
@@ -92,6 +106,11 @@ class Panel:
             if request.needs_pairs()
             else None
         )
+
+        self._clip = self._captions = None
+        if "clip_score" in request.metrics:
+            self._clip = open_clip(request.clip)
+            self._captions = read_captions(request.captions)
 
     def images(self, path: str, pairs: str | None) -> dict[str, Any]:
         """Judges images on disk."""
@@ -138,6 +157,7 @@ class Panel:
             if self._reference is not None:
                 facts = image_facts(network, size, self._transform)
                 warnings += self._reference.check(facts)
+        agreement = Mean()
         with tqdm(desc="judged", total=count, unit="image") as bar:
             for other, image, indices in rows:
                 if collector is not None:
@@ -148,6 +168,11 @@ class Panel:
                     self._pairs.update(other, image)
                 if codes is not None:
                     codes.update(indices)
+                if self._clip is not None:
+                    said = self._captions
+                    which = range(agreement.count, agreement.count + len(image))
+                    found = self._clip(image, [said[i % len(said)] for i in which])
+                    agreement.update(found)
                 bar.update(len(image))
         figures: dict[str, Figure] = {}
         if collector is not None:
@@ -165,6 +190,8 @@ class Panel:
             figures |= self._pairs.figures()
         if codes is not None:
             figures |= {name: Figure(x) for name, x in codes.result().items()}
+        if self._clip is not None:
+            figures["clip_score"] = agreement.figure()
         facts = {} if network is None else network.facts
         return {
             "num_images": count,
@@ -180,3 +207,15 @@ class Panel:
             "reference_facts": dict(self._reference.facts) if self._reference else {},
             "warnings": warnings,
         }
+
+
+def read_captions(path: str) -> list[str]:
+    """Reads one caption per line; a ValueError says what is wrong with the file."""
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"captions are a text file: {path} ({error}).") from error
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
+        raise ValueError(f"there must be a caption: {path} holds none.")
+    return lines

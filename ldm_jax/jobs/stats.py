@@ -2,7 +2,8 @@
 """Makes reference statistics of an image set, as training reads it."""
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,20 @@ from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms import ImageTransform
 from ldm_jax.jobs.first_stage import still_transform
 from ldm_jax.jobs.image_sets import open_set
-from ldm_jax.jobs.judging import Network, image_facts, open_network, with_features
-from ldm_jax.metrics.distribution import Collector, rank_warning
+from ldm_jax.jobs.judging import (
+    Network,
+    image_facts,
+    open_network,
+    place_rows,
+    with_features,
+)
+from ldm_jax.metrics.distribution import Collector, label, rank_warning
+from ldm_jax.metrics.judging import Judging
 from ldm_jax.metrics.reference import Reference, load_reference, save_reference
 from ldm_jax.training import sharding
 from ldm_jax.training.hosts import fetch, is_main_process
+
+log = logging.getLogger(__name__)
 
 # The network sees whole bytes of the transformed image, nothing between.
 QUANTIZATION = "none: bytes as the loader makes them"
@@ -169,3 +179,35 @@ def open_reference(
         reference.facts,
         path,
     )
+
+
+def make_judge(judging: Judging, image_size) -> Callable | None:
+    """Makes the judge of a run's samples; None where the config has none.
+
+    Args:
+      judging: the section of the config.
+      image_size: (height, width) of the samples, checked against the reference's.
+
+    Returns:
+      Function of batches of uint8 [B, H, W, 3], `judging.num` images in all: its
+      figures by name.
+
+    Raises:
+      ValueError: no reference or no weights: before the run begins.
+    """
+    if not judging.reference:
+        return None
+    network = open_network(judging.network, judging.weights or None)
+    reference = open_reference(judging.reference, network, judging.metrics)
+    for text in reference.check(image_facts(network, image_size, None)):
+        log.warning("judging: %s", text)
+    for text in rank_warning(judging.num, network.width, "config.judging.num"):
+        log.warning("judging: %s", text)
+
+    def judge(batches):
+        collector = Collector(judging.metrics, judging.num)
+        with_features(network, batches, collector, lambda count: None)
+        figures = collector.judge(reference, place_rows)
+        return {label(name, network.facts): f.value for name, f in figures.items()}
+
+    return judge

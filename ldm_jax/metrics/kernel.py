@@ -56,8 +56,12 @@ def _discrepancy(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    return _cube(x @ y.T / x.shape[1] + 1)
 
 
 def _diagonal(x: np.ndarray) -> np.ndarray:
-    return ((x * x).sum(axis=1) / x.shape[1] + 1) ** 3
+    return _cube((x * x).sum(axis=1) / x.shape[1] + 1)
+
+
+def _cube(x: np.ndarray) -> np.ndarray:
+    return x * x * x  # ** 3 goes through pow, 20 times slower

@@ -74,29 +74,34 @@ class ClipText(nn.Module):
 
 
 class ClipLayer(nn.Module):
-    """Causal self-attention and an MLP, each normalised first."""
+    """Self-attention, causal or not, and an MLP, each normalised first."""
 
     num_heads: int
     mlp_width: int
     activation: str
     dtype: jnp.dtype
+    is_causal: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, M, d] -> [B, M, d]."""
         y = LayerNorm(name="norm_1")(x)
-        x = x + CausalAttention(self.num_heads, self.dtype, name="attn")(y)
+        attention = ClipAttention(
+            self.num_heads, self.dtype, self.is_causal, name="attn"
+        )
+        x = x + attention(y)
         y = LayerNorm(name="norm_2")(x)
         y = Dense(self.mlp_width, dtype=self.dtype, name="mlp_in")(y)
         y = ACTIVATIONS[self.activation](y)
         return x + Dense(x.shape[-1], dtype=self.dtype, name="mlp_out")(y)
 
 
-class CausalAttention(nn.Module):
-    """Multi-head attention of every token to itself and those before it."""
+class ClipAttention(nn.Module):
+    """Multi-head attention of every token to all, or to itself and those before it."""
 
     num_heads: int
     dtype: jnp.dtype
+    is_causal: bool
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -108,6 +113,6 @@ class CausalAttention(nn.Module):
             self.num_heads,
             width,
             qkv_bias=True,
-            is_causal=True,
+            is_causal=self.is_causal,
             dtype=self.dtype,
         )
