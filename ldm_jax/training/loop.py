@@ -146,6 +146,7 @@ def train(
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     batch_shapes = on_mesh(batches.shapes(), mesh)
+    trace = Trace(profile_steps)
     shapes, make = make_state(
         task,
         optimizer,
@@ -181,7 +182,6 @@ def train(
         wandb=wandb,
         config=config,
     )
-    trace = Trace(f"{report.folder}/profile", profile_steps)
     with checkpointer, report, StopSignal() as stop, watchdog, trace:
         key = global_key(seed, mesh)
         state = begin.restore_or_make(
@@ -216,7 +216,7 @@ def train(
             watchdog.step = step
             with ledger.phase("data"):
                 batch = next(stream)
-            trace.before(step)
+            trace.before(step, f"{report.folder}/profile")
             ledger.switch("step")
             state, metrics = train_step(state, frozen, batch, key)
             report.add(step, metrics)

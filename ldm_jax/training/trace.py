@@ -10,10 +10,10 @@ from ldm_jax.types import PyTree
 
 
 class Trace:
-    """Records steps first to last into `directory`, on process 0."""
+    """Records steps first to last, on process 0."""
 
-    def __init__(self, directory: str, steps: Sequence[int]):
-        """Args: directory of the trace; steps, (first, last) or () for none.
+    def __init__(self, steps: Sequence[int]):
+        """Args: steps, (first, last) or () for none.
 
         Raises:
           ValueError: `steps` is not such a pair.
@@ -27,14 +27,13 @@ class Trace:
                 f"train.profile_steps must be (first, last), counted from 1: got "
                 f"{tuple(steps)}; (20, 24) traces five steps, () none."
             )
-        self._directory = directory
         self._first, self._last = steps or (0, 0)
         self._runs = False
 
-    def before(self, step: int) -> None:
-        """Starts recording if `step` is the first."""
+    def before(self, step: int, directory: str) -> None:
+        """Starts recording, into `directory`, if `step` is the first."""
         if step == self._first and is_main_process():
-            jax.profiler.start_trace(self._directory)
+            jax.profiler.start_trace(directory)
             self._runs = True
 
     def after(self, step: int, results: PyTree) -> None:

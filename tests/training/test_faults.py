@@ -60,12 +60,13 @@ def test_a_full_disk_is_told_and_costs_no_earlier_checkpoint(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(str(error.value).splitlines()) == 1
     with Checkpointer(tmp_path, keep=9) as checkpointer:
-        restored, data = checkpointer.restore(shapes_of(state(1)))
-        assert data == {"at": 1}
-        jax.tree.map(np.testing.assert_array_equal, restored, state(1))
+        found = checkpointer.restore(shapes_of(state(1)))
+        assert found is not None and found[1] == {"at": 1}
+        jax.tree.map(np.testing.assert_array_equal, found[0], state(1))
         checkpointer.save(state(2), {"at": 2})  # there is room again
         checkpointer.wait()
-        assert int(checkpointer.restore(shapes_of(state(2)))[0].step) == 2
+        found = checkpointer.restore(shapes_of(state(2)))
+        assert found is not None and int(found[0].step) == 2
     assert not list((tmp_path / "checkpoints").glob("*tmp*"))
 
 
@@ -109,9 +110,15 @@ def child(program, *arguments, **env):
     )
 
 
+def lines_of(process):
+    """Yields what a process prints, line by line."""
+    assert process.stdout is not None
+    yield from process.stdout
+
+
 def kill_at_line(process, part):
     """Kills a process as soon as it has printed a line with `part`."""
-    for line in process.stdout:
+    for line in lines_of(process):
         if part in line:
             process.kill()
             return process.wait()
@@ -140,7 +147,7 @@ def test_twenty_kills_in_saves_lose_nothing_that_was_saved(tmp_path):
     for _ in range(20):
         process = child(SAVES, tmp_path, JAX_PLATFORMS="cpu")
         begin = None
-        for line in process.stdout:
+        for line in lines_of(process):
             word, step = line.split()[:2] if line.startswith("save") else ("", 0)
             if word == "saved":
                 saved = max(saved, int(step))
