@@ -138,8 +138,6 @@ class Checkpointer:
             )
         except Exception as error:
             raise self._write_error(error) from error
-        if self._lock is not None:
-            self._lock.renew()
 
     def newest(self) -> int | None:
         """Returns the step of the newest checkpoint that is whole on disk, or None."""

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run per working directory: two would delete each other's checkpoints."""
 
+import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
 # A lock of another machine counts as left behind when it was not renewed for so long.
-STALE_SECONDS = 600
+STALE_SECONDS = 600.0
+RENEW_SECONDS = 60.0
 
 
 class RunLock:
@@ -37,6 +40,8 @@ class RunLock:
             self._acquire(mine)
         finally:
             mine.unlink(missing_ok=True)
+        self._released = threading.Event()
+        threading.Thread(target=self._renew, daemon=True).start()
 
     def _acquire(self, mine: Path) -> None:
         for _ in range(3):
@@ -68,12 +73,20 @@ class RunLock:
             )
         self._path.unlink(missing_ok=True)
 
-    def renew(self) -> None:
-        """Tells runs on other machines that this one lives."""
-        os.utime(self._path)
+    def _renew(self) -> None:
+        """Tells runs on other machines that this one lives.
+
+        In a thread: nothing else comes often enough while a step is compiled or a model
+        is evaluated. What hangs is ended by the watchdog.
+        """
+        while not self._released.wait(RENEW_SECONDS):
+            # A file system that does not answer for a while is no reason to stop.
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
 
     def release(self) -> None:
         """Gives the directory back."""
+        self._released.set()
         self._path.unlink(missing_ok=True)
 
 

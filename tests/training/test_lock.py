@@ -50,10 +50,21 @@ def test_the_lock_of_another_machine_is_taken_over_when_it_is_old(tmp_path):
         RunLock(tmp_path)
     old = time.time() - STALE_SECONDS - 1
     os.utime(tmp_path / "run.lock", (old, old))
+    RunLock(tmp_path).release()
+
+
+def test_the_lock_of_a_run_that_lives_does_not_grow_old(tmp_path, monkeypatch):
+    monkeypatch.setattr("ldm_jax.training.lock.RENEW_SECONDS", 0.02)
     lock = RunLock(tmp_path)
+    old = time.time() - STALE_SECONDS - 1
     os.utime(tmp_path / "run.lock", (old, old))
-    lock.renew()
-    assert time.time() - (tmp_path / "run.lock").stat().st_mtime < STALE_SECONDS
+    deadline = time.monotonic() + 10
+    while (tmp_path / "run.lock").stat().st_mtime < time.time() - STALE_SECONDS:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    lock.release()
+    time.sleep(0.05)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cut_off_lock_is_taken_over(tmp_path):
