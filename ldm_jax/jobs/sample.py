@@ -281,6 +281,6 @@ def sample_images(
             for fields in (y, images or {})
         )
         keys = jax.device_put(generate.seed_keys(seeds[rows]), on_mesh)
-        yield pictures.to_uint8(fetch(draw(placed, part, keys, given)))[
-            ..., :valid, :, :, :
-        ]
+        with jax.set_mesh(mesh):  # see models.attention.attend_splash
+            drawn = draw(placed, part, keys, given)
+        yield pictures.to_uint8(fetch(drawn))[..., :valid, :, :, :]

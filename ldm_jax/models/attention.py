@@ -7,11 +7,14 @@ rounding of the inputs' dtype; logits and softmax are float32 in all of them.
 
 import contextlib
 import contextvars
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from ldm_jax.types import Array
+from ldm_jax.types import BATCH_AXES, TENSOR_AXIS, Array
 
 # The TPU's vector unit is 128 lanes wide; splash attention works on whole tiles.
 LANES = 128
@@ -19,6 +22,7 @@ LANES = 128
 CUDNN_MAX_WIDTH = 128
 
 _is_portable = contextvars.ContextVar("is_portable", default=False)
+_platform = contextvars.ContextVar("platform", default=None)
 
 
 @contextlib.contextmanager
@@ -32,6 +36,16 @@ def portable():
         yield
     finally:
         _is_portable.reset(token)
+
+
+@contextlib.contextmanager
+def planned_for(platform: str):
+    """Makes "auto" choose in this block as it would on a platform that is not there."""
+    token = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
 
 
 def attend(
@@ -70,7 +84,10 @@ def attend(
     if _is_portable.get():
         backend = "xla"
     if backend == "auto":
-        backend = choose_backend(q.shape, k.shape, q.dtype, jax.default_backend())
+        platform = _platform.get() or jax.default_backend()
+        backend = choose_backend(q.shape, k.shape, q.dtype, platform)
+        if backend == "splash" and jax.device_count() > 1 and not mesh_is_set():
+            backend = "xla"  # the kernel could not be divided among the devices
     if backend not in BACKENDS:
         raise ValueError(
             f'unknown attention backend "{backend}"; one of: auto, '
@@ -137,10 +154,39 @@ def attend_cudnn(q: Array, k: Array, v: Array) -> Array:
 
 
 def attend_splash(q: Array, k: Array, v: Array, interpret: bool = False) -> Array:
-    """Pallas splash attention; tokens are padded to whole tiles and masked.
+    """Pallas splash attention, each device on its own rows and heads.
+
+    The compiler cannot divide a kernel among devices, so the mesh has to be known while
+    the program is traced: `with jax.set_mesh(mesh)`.
 
     `interpret` runs the kernel without a TPU, slowly, for tests.
     """
+    kernel = functools.partial(splash_on_device, interpret=interpret)
+    if not mesh_is_set():
+        return kernel(q, k, v)
+    spec = rows_and_heads(jax.sharding.get_abstract_mesh(), q.shape)
+    divided = jax.shard_map(
+        kernel, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
+    )
+    return divided(q, k, v)
+
+
+def mesh_is_set() -> bool:
+    """Whether the code is traced under `jax.set_mesh`."""
+    return not jax.sharding.get_abstract_mesh().empty
+
+
+def rows_and_heads(mesh, shape: tuple[int, ...]) -> PartitionSpec:
+    """Divides [B, N, heads, d] over a mesh where the axes divide B and the heads."""
+    batch = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
+    num_rows = math.prod(mesh.shape[axis] for axis in batch)
+    rows = batch if shape[0] % num_rows == 0 else None
+    has_heads = shape[2] % mesh.shape.get(TENSOR_AXIS, shape[2] + 1) == 0
+    return PartitionSpec(rows, None, TENSOR_AXIS if has_heads else None, None)
+
+
+def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
+    """Runs the kernel; tokens are padded to whole tiles and masked."""
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,
     )

@@ -59,7 +59,8 @@ def lower_step(train_step, shapes, frozen, batch_shapes, key, precision: str = "
         )
     placed = jax.tree.map(lambda x: x.sharding, shapes)
     step = jax.jit(train_step, donate_argnums=0, out_shardings=(placed, key.sharding))
-    with jax.default_matmul_precision(precision or None):
+    mesh = key.sharding.mesh  # kernels that the compiler cannot divide ask for it
+    with jax.set_mesh(mesh), jax.default_matmul_precision(precision or None):
         return step.lower(shapes, frozen, batch_shapes, key)
 
 

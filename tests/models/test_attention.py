@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from ldm_jax.models import attention
 
@@ -55,6 +57,22 @@ def test_splash_kernel_agrees_with_xla_on_padded_tokens(tokens, context):
     np.testing.assert_allclose(out, attention.attend_xla(q, k, v), atol=5e-6)
 
 
+@pytest.mark.parametrize("batch", [4, 3])
+def test_splash_kernel_is_divided_over_the_mesh_it_runs_under(batch):
+    """Oracle: the XLA backend. 3 rows do not divide, so every device has them all."""
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3)
+    q, k, v = (jnp.tile(x[:1], (batch, 1, 1, 1)) for x in draw(128, 64))
+    rows = ("data", "fsdp") if batch == 4 else None
+    assert attention.rows_and_heads(mesh, q.shape) == P(rows, None, "tensor", None)
+    if batch == 4:
+        sharding = NamedSharding(mesh, P(rows))
+        q, k, v = (jax.device_put(x, sharding) for x in (q, k, v))
+    run = jax.jit(lambda *x: attention.attend_splash(*x, interpret=True))
+    with jax.set_mesh(mesh):
+        out = run(q, k, v)
+    np.testing.assert_allclose(out, attention.attend_xla(q, k, v), atol=5e-6)
+
+
 @pytest.mark.accelerator
 def test_cudnn_agrees_with_xla_on_an_odd_head_width():
     """Oracle: the XLA backend; heads of 20 are padded to 24."""
@@ -93,15 +111,20 @@ def test_gradients_flow_to_queries_keys_and_values():
 
 
 def test_portable_programs_use_no_kernel_of_this_machine(monkeypatch):
-    """Identity: on a TPU, "auto" would take splash, which nothing else can run."""
+    """Identity: on a TPU, "auto" would take splash, which nothing else can run.
+
+    On many devices it does so only where a mesh says how to divide the work.
+    """
     q, k, v = draw(256, 256, heads=1)
+    expected = attention.attend_xla(q, k, v)
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     monkeypatch.delitem(attention.BACKENDS, "splash")
-    with pytest.raises(ValueError, match="splash"):
-        attention.attend(q, k, v)
-    with attention.portable():
-        out = attention.attend(q, k, v)
-    np.testing.assert_array_equal(out, attention.attend_xla(q, k, v))
+    with jax.set_mesh(jax.make_mesh((8,), ("data",), (AxisType.Auto,))):
+        with pytest.raises(ValueError, match="splash"):
+            attention.attend(q, k, v)
+        with attention.portable():
+            np.testing.assert_array_equal(attention.attend(q, k, v), expected)
+    np.testing.assert_array_equal(attention.attend(q, k, v), expected)
 
 
 def test_causal_attention_is_attention_to_each_prefix():
