@@ -17,6 +17,7 @@ from configs import common
 
 MODELS = {
     "openimages": dict(
+        dataset="openimages",
         autoencoder="vq-f4",
         num_classes=600,
         unet=dict(
@@ -31,6 +32,7 @@ MODELS = {
         sampling_steps=200,
     ),
     "coco": dict(
+        dataset="coco2017",
         autoencoder="kl-f8",
         num_classes=80,
         unet=dict(
@@ -52,7 +54,7 @@ def get_config(arg: str = ""):
     """Returns one data set's experiment."""
     data = common.parse(arg, data="openimages").data
     model = common.choose("data", data, MODELS)
-    config = common.latent_diffusion(model["autoencoder"], data)
+    config = common.latent_diffusion(model["autoencoder"], model["dataset"])
     config.schedule.end = 0.0205
     width = 512
     config.condition = dict(

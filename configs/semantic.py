@@ -2,15 +2,15 @@
 r"""Semantic synthesis of landscapes (Rombach et al. 2022, Sec. 4.3.2, Tab. 15).
 
     ldm-jax latents --config=configs/semantic.py --model models/vq-f4 --out LATENTS \
-        --images ./landscapes
+        --manual-dir ./landscapes
     ldm-jax train --config=configs/semantic.py --workdir=runs/semantic \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/semantic --out wide --segmentation map_512x1024.png
 
 UNet 215M: attention in the middle only, so that it takes maps larger than it was
 trained on. 360k steps of 48, at 256; size=512 fine-tunes the same model. Tab. 15 says
-f = 8, the released models have f = 4; we follow them. The images lie in a folder,
-their maps of 182 classes in its sub-folder label_maps.
+f = 8, the released models have f = 4; we follow them. Maps have COCO-Stuff's 182
+classes.
 """
 
 from configs import common
@@ -20,8 +20,7 @@ def get_config(arg: str = ""):
     """Returns the experiment at one size."""
     size = common.parse(arg, size=256).size
     rate = common.choose("size", size, {256: 4.8e-5, 512: 8e-6})
-    config = common.latent_diffusion("vq-f4", image_size=size)
-    config.images.label_maps = "label_maps"
+    config = common.latent_diffusion("vq-f4", "landscapes", image_size=size)
     config.transform.crop = "random"
     config.schedule.end = 0.0205
     config.unet = common.UNET_215M

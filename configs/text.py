@@ -2,7 +2,7 @@
 r"""Text to image 256x256 (Rombach et al. 2022, Tab. 2 and 15; the released models).
 
     ldm-jax latents --config=configs/text.py --model models/kl-f8 --out LATENTS \
-        --images ./laion
+        --manual-dir ./laion
     ldm-jax train --config=configs/text.py --workdir=runs/text \
         --config.latents.directory=LATENTS --config.condition.vocab=vocab.txt
 
@@ -13,10 +13,10 @@ r"""Text to image 256x256 (Rombach et al. 2022, Tab. 2 and 15; the released mode
                        Captions; FID 16.79 there, 100 steps. Batch 28, rate 5.6e-5 as
                        in its config; its steps are not published.
 
-The images lie in a folder with captions.jsonl. `vocab` is the vocab.txt of
-bert-base-uncased. The released text encoders hold 39M and 20M parameters more, in an
-output layer that nothing reads. Guidance needs dropped texts, which the paper's text
-and code leave out; 0.1 is from Ho & Salimans 2022.
+The images and captions come in tars, as img2dataset writes them. `vocab` is the
+vocab.txt of bert-base-uncased. The released text encoders hold 39M and 20M parameters
+more, in an output layer that nothing reads. Guidance needs dropped texts, which the
+paper's text and code leave out; 0.1 is from Ho & Salimans 2022.
 """
 
 from ml_collections.config_dict import placeholder
@@ -54,8 +54,7 @@ def get_config(arg: str = ""):
     """Returns one model's experiment."""
     name = common.parse(arg, model="laion").model
     model = common.choose("model", name, MODELS)
-    config = common.latent_diffusion(model["autoencoder"])
-    config.images.captions = "captions.jsonl"
+    config = common.latent_diffusion(model["autoencoder"], "image_text")
     # A caption may speak of left and right.
     config.latents.flip = False
     if name == "laion":
