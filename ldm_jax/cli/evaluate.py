@@ -107,7 +107,7 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--reference", help=".npz of ldm-jax stats, ADM, pytorch-fid")
     command.add_argument("--lpips", help="file of ldm-jax weights lpips")
     command.add_argument("--trunk", default="vgg", help="of LPIPS; default: vgg")
-    command.add_argument("--clip", help="folder of a CLIPModel, for clip_score")
+    command.add_argument("--clip-model", help="folder of a CLIPModel, for clip_score")
     command.add_argument("--captions", help="its .txt file, one caption per line")
     command.add_argument(
         "--spread", action="store_true", help="standard error of Frechet distances"

@@ -38,7 +38,7 @@ class Request:
       network, weights: of `open_network`.
       lpips, trunk: file of `ldm-jax weights lpips`, and which of its networks.
       spread: whether Frechet distances come with a standard error (five more of them).
-      clip: folder of a CLIPModel, for "clip_score"; see `captions.open_clip`.
+      clip_model: folder of a CLIPModel, for "clip_score"; see `captions.open_clip`.
       captions: .txt file with the caption of every image, one per line; image i has
         caption i modulo their number.
       row: the paper's row to print beside, a key of `ROWS`.
@@ -54,7 +54,7 @@ class Request:
     lpips: str | None = None
     trunk: str = "vgg"
     spread: bool = False
-    clip: str | None = None
+    clip_model: str | None = None
     captions: str | None = None
     row: str | None = None
     batch_size: int = 64
@@ -73,10 +73,10 @@ class Request:
             raise ValueError(
                 f"unknown metrics {', '.join(unknown)}; some of: {', '.join(METRICS)}."
             )
-        if "clip_score" in self.metrics and None in (self.clip, self.captions):
+        if "clip_score" in self.metrics and None in (self.clip_model, self.captions):
             raise ValueError(
-                "clip_score compares images with their captions: got --clip "
-                f"{self.clip} and --captions {self.captions}; give both."
+                "clip_score compares images with their captions: got --clip-model "
+                f"{self.clip_model} and --captions {self.captions}; give both."
             )
 
     @property
@@ -109,7 +109,7 @@ class Panel:
 
         self._clip = self._captions = None
         if "clip_score" in request.metrics:
-            self._clip = open_clip(request.clip)
+            self._clip = open_clip(request.clip_model)
             self._captions = read_captions(request.captions)
 
     def images(self, path: str, pairs: str | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ldm_jax import experiment
 from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms import ImageTransform
+from ldm_jax.interop.fidelity_cache import read_fidelity_cache
 from ldm_jax.jobs.first_stage import still_transform
 from ldm_jax.jobs.image_sets import open_set
 from ldm_jax.jobs.judging import (
@@ -24,7 +25,12 @@ from ldm_jax.jobs.judging import (
 )
 from ldm_jax.metrics.distribution import Collector, label, rank_warning
 from ldm_jax.metrics.judging import Judging
-from ldm_jax.metrics.reference import Reference, load_reference, save_reference
+from ldm_jax.metrics.reference import (
+    Reference,
+    load_reference,
+    make_reference,
+    save_reference,
+)
 from ldm_jax.training import sharding
 from ldm_jax.training.hosts import fetch, is_main_process
 
@@ -159,12 +165,15 @@ def collect(
 def open_reference(
     path: str, judge: Network, metrics, batch_size: int = 64
 ) -> Reference:
-    """Reads statistics; where only the file's images have what is missing, uses them.
+    """Reads statistics: an .npz, or a .pt of torch-fidelity's cache.
 
     ADM's batches hold images, and means and covariances of far more images than these:
-    those are kept, and features of single images made.
+    those are kept, and features of single images made where a metric needs them.
     """
-    reference = load_reference(path)
+    if path.endswith(".pt"):
+        reference = make_reference(read_fidelity_cache(path), path)
+    else:
+        reference = load_reference(path)
     needs = {"kid", "precision", "recall", "density", "coverage"} & set(metrics)
     if not needs or reference.features is not None or not reference.has_images:
         return reference

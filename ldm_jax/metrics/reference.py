@@ -4,8 +4,8 @@
 Our file is an .npz with "mu" and "sigma" (so other programs read it too), "mu_s" and
 "sigma_s" of spatial features, "features" of some of the images, "count", and "facts":
 JSON that says how all of it was made. Read besides: the reference batches of ADM
-("arr_0", "mu", "sigma", "mu_s", "sigma_s") and statistics of pytorch-fid and
-torch-fidelity ("mu", "sigma"), which do not say how they were made.
+("arr_0", "mu", "sigma", "mu_s", "sigma_s") and statistics of pytorch-fid ("mu",
+"sigma"), which do not say how they were made.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ def save_reference(path, reference: Reference) -> None:
 
 
 def load_reference(path) -> Reference:
-    """Reads statistics: ours, ADM's, pytorch-fid's or torch-fidelity's.
+    """Reads statistics in an .npz: ours, ADM's or pytorch-fid's.
 
     Raises:
       ValueError: it is no such file.
@@ -108,6 +108,22 @@ def load_reference(path) -> Reference:
             f"reference statistics are an .npz file: {path} cannot be read ({error}); "
             "make one with `ldm-jax stats`."
         ) from error
+    return make_reference(held, path, has_images)
+
+
+def make_reference(
+    held: Mapping[str, np.ndarray], path, has_images: bool = False
+) -> Reference:
+    """Makes statistics of the arrays of a file.
+
+    Args:
+      held: "mu" and "sigma", and what else a file of ours has.
+      path: of the file, for messages.
+      has_images: whether it holds images too.
+
+    Raises:
+      ValueError: "mu" or "sigma" is missing, or the two do not fit.
+    """
     if not {"mu", "sigma"} <= set(held):
         raise ValueError(
             f'reference statistics hold "mu" and "sigma": {path} holds '
@@ -115,13 +131,9 @@ def load_reference(path) -> Reference:
             "`ldm-jax stats`."
         )
     count = int(held.get("count", 0))
-    pool, spatial = (
-        _gaussian(path, held, suffix, count) if f"mu{suffix}" in held else None
-        for suffix in ("", "_s")
-    )
     return Reference(
-        pool,
-        spatial,
+        _gaussian(path, held, "", count),
+        _gaussian(path, held, "_s", count) if "mu_s" in held else None,
         held.get("features"),
         json.loads(str(held["facts"])) if "facts" in held else {},
         str(path),
