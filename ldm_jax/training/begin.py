@@ -17,9 +17,10 @@ from ldm_jax.training.report import Report
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import PyTree
 
-# Sections of a config that say how a model was trained, not what it computes.
-NOT_OF_THE_MODEL = ("batch_size", "held_out", "images", "mesh", "optimizer", "seed")
-NOT_OF_THE_MODEL += ("task", "train", "transform")
+# Settings that say what a model computes: where they differ, the parameters that are
+# taken may mean something else (another schedule, another scale of the latents).
+OF_THE_MODEL = ("autoencoder", "condition", "latents.scale", "prediction", "schedule")
+OF_THE_MODEL += ("unet",)
 
 
 class Batches(Protocol):
@@ -98,10 +99,11 @@ def replacement(
         path = epath.Path(source) / "config.json"
         before = json.loads(path.read_text()) if path.exists() else {}
         after = json.loads(json.dumps(dict(config or {})))
+        both = (before, after) if before and after else ({}, {})
         settings = [
             line
-            for name, line in differences(before, after)
-            if before and after and name.split(".")[0] not in NOT_OF_THE_MODEL
+            for name, line in differences(*both)
+            if any((name + ".").startswith(model + ".") for model in OF_THE_MODEL)
         ]
         if is_main_process():
             print(f"{label}: begins with {source}: {taken.summary()}", flush=True)
