@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import jax
 from absl import logging
-from etils import epath
 
 from ldm_jax.training.checkpoint import Checkpointer, load_params
 from ldm_jax.training.differences import differences, shorten
@@ -15,6 +14,7 @@ from ldm_jax.training.hosts import is_main_process
 from ldm_jax.training.initial import take_params
 from ldm_jax.training.report import Report
 from ldm_jax.training.state import TrainState
+from ldm_jax.training.workdir import absolute
 from ldm_jax.types import PyTree
 
 # Settings that say what a model computes: where they differ, the parameters that are
@@ -96,7 +96,7 @@ def replacement(
 
     def replace(params):
         params, taken = take_params(params, load_params(source), source)
-        path = epath.Path(source) / "config.json"
+        path = absolute(source) / "config.json"
         before = json.loads(path.read_text()) if path.exists() else {}
         after = json.loads(json.dumps(dict(config or {})))
         both = (before, after) if before and after else ({}, {})
@@ -111,7 +111,7 @@ def replacement(
                 print(f"{label}: its settings differ:\n{shorten(settings)}", flush=True)
             told = {"source": str(source), "settings": settings, **vars(taken)}
             lines = json.dumps(told, indent=1) + "\n"
-            (epath.Path(workdir) / "initial.json").write_text(lines)
+            (absolute(workdir) / "initial.json").write_text(lines)
         return params
 
     return replace

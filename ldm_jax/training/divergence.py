@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from etils import epath
-
 from ldm_jax.training.hosts import is_main_process
+from ldm_jax.training.workdir import absolute
 
 RECORDS_SHOWN = 8
 
@@ -36,7 +35,7 @@ class DivergenceGuard:
           records: step (from 0) -> what names the records of its batch, JSON-able.
           last_checkpoint: the step of the newest checkpoint, or None.
         """
-        self._workdir, self._max_skipped = epath.Path(workdir), max_skipped
+        self._workdir, self._max_skipped = absolute(workdir), max_skipped
         self._records, self._last_checkpoint = records, last_checkpoint
         self._window: deque[dict] = deque(maxlen=max_skipped)
         self.in_a_row = 0
