@@ -19,7 +19,7 @@ from ldm_jax.metrics.paper import find_protocol
 from ldm_jax.metrics.tables import markdown
 from ldm_jax.tasks import pictures
 from ldm_jax.training import sharding
-from ldm_jax.training.hosts import fetch, is_main_process
+from ldm_jax.training.hosts import agreed, fetch, is_main_process
 
 QUANTIZATION = "truncation to bytes, as the original"
 
@@ -72,6 +72,7 @@ def evaluate_samples(
         batch_size=request.batch_size,
         which=which,
     )
+    agreed(True)  # the main process has written its last picture
     settings = {
         "model": model_dir,
         "weights": which,

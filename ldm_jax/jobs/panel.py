@@ -3,7 +3,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -23,6 +23,8 @@ from ldm_jax.metrics.distribution import SET_METRICS, Collector, Figure, rank_wa
 from ldm_jax.metrics.distribution import label as label_of
 from ldm_jax.metrics.paper import find_protocol, find_row
 
+# Inception scores below this say that the network saw one class.
+ONE_CLASS = 1.01
 METRICS = (*SET_METRICS, *PAIR_METRICS, "codebook", "clip_score")
 
 
@@ -148,51 +150,66 @@ class Panel:
 
     def _judge(self, rows, count, size, codes, own) -> dict[str, Any]:
         """Passes (other, image, codes) once; `own` collects the others' statistics."""
-        request, network = self._request, self._network
-        warnings: list[str] = []
-        collector = None
+        network, warnings = self._network, []
+        if network is not None and self._reference is not None:
+            facts = image_facts(network, size, self._transform)
+            warnings = self._reference.check(facts)
+        looks: list[Callable] = []
+        collector, agreement = None, Mean()
         if network is not None:
-            wanted = [name for name in request.metrics if name in SET_METRICS]
-            collector = Collector(wanted, count, has_spread=request.spread)
-            if self._reference is not None:
-                facts = image_facts(network, size, self._transform)
-                warnings += self._reference.check(facts)
-        agreement = Mean()
+            wanted = [name for name in self._request.metrics if name in SET_METRICS]
+            collector = Collector(wanted, count, has_spread=self._request.spread)
+            looks.append(lambda o, image, i: collector.update(network.run(image)))
+        if own is not None:
+            looks.append(lambda other, image, i: own.update(network.run(other)))
+        if self._pairs is not None:
+            looks.append(lambda other, image, i: self._pairs.update(other, image))
+        if codes is not None:
+            looks.append(lambda other, image, indices: codes.update(indices))
+        if self._clip is not None:
+            looks.append(lambda other, image, i: self._read(image, agreement))
         with tqdm(desc="judged", total=count, unit="image") as bar:
-            for other, image, indices in rows:
-                if collector is not None:
-                    collector.update(network.run(image))
-                if own is not None:
-                    own.update(network.run(other))
-                if self._pairs is not None:
-                    self._pairs.update(other, image)
-                if codes is not None:
-                    codes.update(indices)
-                if self._clip is not None:
-                    said = self._captions
-                    which = range(agreement.count, agreement.count + len(image))
-                    found = self._clip(image, [said[i % len(said)] for i in which])
-                    agreement.update(found)
-                bar.update(len(image))
+            for row in rows:
+                for look in looks:
+                    look(*row)
+                bar.update(len(row[1]))
         figures: dict[str, Figure] = {}
         if collector is not None:
             reference = self._reference
             if own is not None:
                 reference = own.reference({}, "the images themselves")
             figures |= collector.judge(reference, place_rows)
-            if {"fid", "sfid"} & set(request.metrics):
-                warnings += rank_warning(count, network.width, "the images judged")
-                if reference is not None:
-                    warnings += rank_warning(
-                        reference.pool.count, network.width, reference.path
-                    )
+            warnings = warnings + self._doubts(figures, count, reference)
         if self._pairs is not None:
             figures |= self._pairs.figures()
         if codes is not None:
             figures |= {name: Figure(x) for name, x in codes.result().items()}
         if self._clip is not None:
             figures["clip_score"] = agreement.figure()
-        facts = {} if network is None else network.facts
+        return self._report(count, figures, warnings)
+
+    def _read(self, image, agreement) -> None:
+        """Compares the next images with their captions."""
+        said = self._captions
+        which = range(agreement.count, agreement.count + len(image))
+        agreement.update(self._clip(image, [said[i % len(said)] for i in which]))
+
+    def _doubts(self, figures, count: int, reference) -> list[str]:
+        """Says what makes figures less than they seem."""
+        warnings = []
+        if "is" in figures and figures["is"].value < ONE_CLASS:
+            warnings.append(
+                f"the inception score is {figures['is'].value:.3f}: to the network all "
+                "images are of one class; are they all alike?"
+            )
+        if {"fid", "sfid"} & set(figures):
+            width = self._network.width
+            warnings += rank_warning(count, width, "the images judged")
+            warnings += rank_warning(reference.pool.count, width, reference.path)
+        return warnings
+
+    def _report(self, count, figures, warnings) -> dict[str, Any]:
+        facts = {} if self._network is None else self._network.facts
         return {
             "num_images": count,
             "figures": {
