@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from ldm_jax import experiment
+from ldm_jax.interop.compvis_yaml import compvis_from_spec
+from ldm_jax.interop.networks import network_rows
 from ldm_jax.types import Conditioning
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -174,6 +176,17 @@ def test_small_experiments_fit_together(name):
 
     assert jax.eval_shape(run, jax.random.key(0)).shape == (1, h, w, c)
     experiment.make_transform(config)
+
+
+def test_what_a_condition_takes_from_the_first_stage_is_exported_too():
+    """Identity: f = 4 is two halvings; an inpainting scale is more than they have."""
+    spec = {**load("small_semantic").to_dict(), "latent_scale": 0.5}
+    written = compvis_from_spec(spec)["model"]["params"]["cond_stage_config"]
+    assert written["params"] == {"n_stages": 2, "in_channels": 12, "out_channels": 8}
+    assert "conditioner" in network_rows(spec)
+    spec = {**load("small_inpaint").to_dict(), "latent_scale": 0.5}
+    with pytest.raises(ValueError, match="CompVis models do not scale"):
+        compvis_from_spec(spec)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,13 @@ def compvis_from_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         raise CannotExpress(
             f'CompVis models predict "eps" or "x0": this one "{spec["prediction"]}".'
         )
-    condition = dict(spec["condition"])
+    condition = {"f": autoencoder.f, **spec["condition"]}
+    is_own = "autoencoder" not in condition
+    if condition["kind"] == "inpaint" and is_own and spec["latent_scale"] != 1:
+        raise CannotExpress(
+            "CompVis models do not scale the latent of the image with its hole: this "
+            f"one scales it by {spec['latent_scale']}."
+        )
     key, conditioning_key, cond_stage = _condition(condition, unet)
     objective = spec.get("objective", {})
     params = {

@@ -34,15 +34,16 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[Row, ...]]:
     Returns:
       {"autoencoder": rows, "unet": rows, "conditioner": rows}, those that there are.
     """
-    result = {}
+    result, known = {}, {}
     if "autoencoder" in spec:
         autoencoder = Autoencoder(**_hashable(spec["autoencoder"]))
+        known = {"f": autoencoder.f}  # what a condition need not say
         if autoencoder.bottleneck != "pixels":
             result["autoencoder"] = autoencoder_rows(autoencoder)  # pyright: ignore
     if "unet" in spec:
         result["unet"] = unet_rows(make_unet(spec))  # pyright: ignore
     if "condition" in spec:
-        conditioner = conditioner_rows(spec["condition"])
+        conditioner = conditioner_rows({**known, **spec["condition"]})
         if conditioner:
             result["conditioner"] = conditioner
     return result

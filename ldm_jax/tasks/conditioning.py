@@ -242,6 +242,10 @@ def make_conditioner(
     if first_stage is not None:
         autoencoder, scale = first_stage
         facts = dict(autoencoder=autoencoder, latent_scale=scale, f=autoencoder.f)
+        if "autoencoder" in fields:
+            # A condition with a first stage of its own, as imported models have: the
+            # original does not scale what it encodes for a condition.
+            del facts["latent_scale"]
         takes = inspect.signature(maker).parameters
         fields = {k: v for k, v in facts.items() if k in takes} | fields
     return maker(**fields)
