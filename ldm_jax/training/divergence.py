@@ -16,6 +16,8 @@ RECORDS_SHOWN = 8
 class Diverged(RuntimeError):
     """Raised when too many steps in a row were skipped."""
 
+    is_everywhere = True  # all processes see the same metrics, see `hosts`
+
 
 class DivergenceGuard:
     """Counts skipped steps; a step is skipped when it is not finite, or a spike."""

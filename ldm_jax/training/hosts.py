@@ -3,7 +3,9 @@
 
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -150,6 +152,11 @@ class Gathered:
         return np.asarray(self._coming).tolist()
 
 
+def is_everywhere(error: BaseException) -> bool:
+    """Tells whether an error is one that all processes raise at the same step."""
+    return getattr(error, "is_everywhere", False)
+
+
 class Interrupted(SystemExit):
     """Raised after a run was asked to stop and has saved; ends the program quietly.
 
@@ -167,11 +174,16 @@ class StopSignal:
 
     With many processes SIGTERM belongs to JAX's preemption service, which makes all of
     them stop at the same step; a handler of ours would disable it.
+
+    A process that fails between two steps (a record it cannot read, say) leaves at
+    once: were it to say goodbye to the others, who wait for it in the next step, all
+    would hang for minutes.
     """
 
     def __init__(self):
         self._signum = None
         self._before = {}
+        self._steps_began = False
 
     def __enter__(self):
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -180,10 +192,17 @@ class StopSignal:
                 self._before[signum] = signal.signal(signum, self._note)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, trace):
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
+        is_alone = jax.process_count() > 1 and self._steps_began
+        if is_alone and isinstance(error, Exception) and not is_everywhere(error):
+            traceback.print_exception(kind, error, trace)
+            print(f"process {jax.process_index()} failed and leaves", file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
 
     def _note(self, signum, _):
         if signum == self._signum == signal.SIGINT:  # asked twice: leave at once
@@ -194,6 +213,7 @@ class StopSignal:
 
     def requested(self, step: int) -> int | None:
         """Returns the signal that asked all processes to stop after `step`, or None."""
+        self._steps_began = True
         if jax.process_count() == 1:
             return self._signum
         reached = multihost_utils.reached_preemption_sync_point(step)

@@ -220,17 +220,19 @@ initialize_hosts()
 import jax
 from ldm_jax.training import sharding
 from tests.training.test_loop import run
-kill_at = int(sys.argv[2])
+kill_at, fail_at = int(sys.argv[2]), int(sys.argv[3])
 def before(step):
     if jax.process_index() == 1:
-        time.sleep(0.5 if kill_at else 0)
+        time.sleep(0.5 if kill_at > 0 else 0)
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if step == fail_at:
+            raise OSError("record 7 cannot be read")
 run(sys.argv[1], before, sharding.make_mesh(2, 2, 1), report_every=4)
 """
 
 
-def two_processes(workdir, kill_at):
+def two_processes(workdir, kill_at=-1, fail_at=-1):
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         port = listener.getsockname()[1]
@@ -242,7 +244,7 @@ def two_processes(workdir, kill_at):
         LDM_JAX_HEARTBEAT_SECONDS="10",
     )
     return [
-        child(PROCESS, workdir, kill_at, **env, LDM_JAX_PROCESS_ID=str(index))
+        child(PROCESS, workdir, kill_at, fail_at, **env, LDM_JAX_PROCESS_ID=str(index))
         for index in (0, 1)
     ]
 
@@ -258,7 +260,7 @@ def test_a_slow_host_is_named_a_lost_one_ends_the_others_and_the_run_goes_on(tmp
     print(f"the survivor ended with {first.returncode} after {seconds:.1f} s")
     assert first.returncode != 0 and seconds < 15  # the heartbeat and 5 s
     assert "process 1 waits 0.5" in said
-    for process in two_processes(tmp_path, kill_at=0):
+    for process in two_processes(tmp_path):
         process.communicate(timeout=240)
         assert process.returncode == 0
     rows = read_rows(tmp_path / "metrics.jsonl")
@@ -267,3 +269,18 @@ def test_a_slow_host_is_named_a_lost_one_ends_the_others_and_the_run_goes_on(tmp
     whole = read_rows(tmp_path / "whole" / "metrics.jsonl")
     losses = [[row["loss"] for row in each] for each in (rows, whole)]
     np.testing.assert_allclose(*losses, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_the_others(tmp_path):
+    """A record that only one of them reads is damaged."""
+    first, second = two_processes(tmp_path, fail_at=11)
+    said, _ = second.communicate(timeout=240)
+    begin = time.monotonic()
+    assert second.returncode == 1
+    assert "record 7 cannot be read" in said and "process 1 failed" in said
+    first.communicate(timeout=60)
+    seconds = time.monotonic() - begin
+    print(f"the other ended with {first.returncode} after {seconds:.1f} s")
+    assert first.returncode != 0 and seconds < 15  # the heartbeat and 5 s
+    assert (tmp_path / "checkpoints" / "8").exists()
