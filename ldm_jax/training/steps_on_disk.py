@@ -22,12 +22,21 @@ from ldm_jax.types import PyTree
 # orbax gathers what it writes until a file is full; its own 2 GiB would be a second
 # copy of most models in memory.
 FILE_BYTES = 2**27
+# Replicas share the writing of an array by slices, each of which is a program to compile:
+# not worth it below this size.
+SLICE_BYTES = 2**20
 
 
 def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
     """Opens `checkpoints/`; `options` are those of orbax's CheckpointManager."""
+    arrays = ocp.type_handlers.ArrayHandler(
+        min_slice_bytes_for_replica_parallel=SLICE_BYTES
+    )
+    types = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, arrays), (np.ndarray, ocp.type_handlers.NumpyHandler())
+    )
     handlers = dict(
-        state=ocp.PyTreeCheckpointHandler(),
+        state=ocp.PyTreeCheckpointHandler(type_handler_registry=types),
         data=ocp.JsonCheckpointHandler(),
         config=ocp.JsonCheckpointHandler(),
     )
