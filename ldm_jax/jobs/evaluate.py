@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from ldm_jax import experiment
 from ldm_jax.data.images import open_images
@@ -170,6 +171,8 @@ def _reconstructed(model, params, source, transform, request):
 
 def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
     """How a model's training images were cropped; None where that is not known."""
+    if not (epath.Path(model_dir) / "autoencoder").exists():  # a model of pixels
+        return None
     config = stats.first_stage_config(model_dir)
     if not config.images.dataset:  # imported: its transform is not known
         return None
