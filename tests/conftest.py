@@ -4,8 +4,8 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the suite's time is XLA compiling programs that run once: unoptimized code takes
-# a quarter less of it. Flags of one's own come last and win.
+# Most of the suite's time is XLA compiling programs that run once: unoptimized code
+# takes a quarter less of it. Flags of one's own come last and win.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         "--xla_force_host_platform_device_count=8",

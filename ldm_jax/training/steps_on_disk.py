@@ -22,8 +22,8 @@ from ldm_jax.types import PyTree
 # orbax gathers what it writes until a file is full; its own 2 GiB would be a second
 # copy of most models in memory.
 FILE_BYTES = 2**27
-# Replicas share the writing of an array by slices, each of which is a program to compile:
-# not worth it below this size.
+# Replicas share the writing of an array by slices, each of which is a program to
+# compile: not worth it below this size.
 SLICE_BYTES = 2**20
 
 
