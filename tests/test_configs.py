@@ -180,11 +180,15 @@ def test_small_experiments_fit_together(name):
 
 def test_what_a_condition_takes_from_the_first_stage_is_exported_too():
     """Identity: f = 4 is two halvings; an inpainting scale is more than they have."""
-    spec = {**load("small_semantic").to_dict(), "latent_scale": 0.5}
+    spec = {
+        **load("small_semantic").to_dict(),
+        "latent_scale": 0.5,
+        "prediction": "eps",
+    }
     written = compvis_from_spec(spec)["model"]["params"]["cond_stage_config"]
     assert written["params"] == {"n_stages": 2, "in_channels": 12, "out_channels": 8}
     assert "conditioner" in network_rows(spec)
-    spec = {**load("small_inpaint").to_dict(), "latent_scale": 0.5}
+    spec = {**load("small_inpaint").to_dict(), "latent_scale": 0.5, "prediction": "eps"}
     with pytest.raises(ValueError, match="CompVis models do not scale"):
         compvis_from_spec(spec)
 
