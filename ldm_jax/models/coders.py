@@ -167,10 +167,14 @@ class Downsample(nn.Module):
         return conv(x)
 
 
-class Encoder(nn.Module):
-    """[B, H, W, in] -> [B, H/f, W/f, out_channels], f = 2^(levels - 1).
+class Coder(nn.Module):
+    """What both halves are told.
 
-    Attributes: as for `Autoencoder`; `out_channels` counts mean and log-variance both.
+    Attributes:
+      out_channels: of the result; the encoder's counts mean and log-variance both.
+      channels, channel_mult, num_res_blocks, attention_levels, mid_attention: as for
+        `Autoencoder`.
+      block: attn_type, dropout, dtype and remat of its levels and its middle.
     """
 
     out_channels: int
@@ -180,6 +184,10 @@ class Encoder(nn.Module):
     attention_levels: tuple[int, ...]
     mid_attention: bool
     block: dict[str, Any]
+
+
+class Encoder(Coder):
+    """[B, H, W, in] -> [B, H/f, W/f, out_channels], f = 2^(levels - 1)."""
 
     @nn.compact
     def __call__(self, x: Array, is_training: bool = False) -> Array:
@@ -201,21 +209,17 @@ class Encoder(nn.Module):
         return Conv(self.out_channels, dtype=jnp.float32, name="conv_out")(x)
 
 
-class Decoder(nn.Module):
+class Decoder(Coder):
     """[B, h, w, c] -> [B, f h, f w, out_channels]; the encoder mirrored.
 
     Each level has one residual block more than the encoder's. `to_image` is the last
     layer, apart because the adversary's weight is measured on its kernel.
+
+    Attributes:
+      tanh_out: end with tanh.
     """
 
-    out_channels: int
-    channels: int
-    channel_mult: tuple[int, ...]
-    num_res_blocks: int
-    attention_levels: tuple[int, ...]
-    mid_attention: bool
-    tanh_out: bool
-    block: dict[str, Any]
+    tanh_out: bool = False
 
     def setup(self):
         dtype = self.block["dtype"]

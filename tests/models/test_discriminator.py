@@ -58,9 +58,14 @@ def test_kernels_are_drawn_from_a_narrow_normal(small):
     assert params["conv_0"]["bias"].any() and params["conv_out"]["bias"].any()
 
 
-def test_running_statistics_follow_pytorchs_rule():
-    """Oracle: 0.9 old + 0.1 new, with the unbiased variance (flax has the biased)."""
-    x = np.random.default_rng(0).normal(3, 2, (2, 3, 3, 5)).astype(np.float32)
+@pytest.mark.parametrize("deviation", [2.0, 0.003])
+def test_running_statistics_follow_pytorchs_rule(deviation):
+    """Oracle: 0.9 old + 0.1 new, with the unbiased variance (flax has the biased).
+
+    The eps of 1e-5 shows where the variance is as small.
+    """
+    x = np.random.default_rng(0).normal(0.5, deviation, (2, 3, 3, 5))
+    x = x.astype(np.float32)
     norm = BatchNorm()
     variables = norm.init(jax.random.key(0), jnp.asarray(x), True)
     assert (variables["batch_stats"]["var"] == 1).all()
@@ -72,7 +77,7 @@ def test_running_statistics_follow_pytorchs_rule():
     np.testing.assert_allclose(stats["var"], expected, rtol=1e-5)
     normal = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
     scaled = normal * np.asarray(variables["params"]["scale"])
-    np.testing.assert_allclose(y.reshape(-1, 5), scaled, atol=1e-5)
+    np.testing.assert_allclose(y.reshape(-1, 5), scaled, atol=1e-4)
 
 
 def test_out_of_training_the_running_statistics_are_used(small):
