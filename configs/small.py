@@ -69,7 +69,7 @@ def diffusion() -> ConfigDict:
     # step: after so little training the errors of eps would be blown up.
     config.prediction = "v"
     config.batch_size = 32
-    num_steps = 1000
+    num_steps = 700
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = dict(
         name="warmup_cosine", warmup_steps=50, num_steps=num_steps
