@@ -6,6 +6,7 @@ import time
 import jax
 
 from ldm_jax.training.hosts import agreed
+from ldm_jax.types import PyTree
 
 
 def divides(every: int | None, step: int) -> bool:
@@ -21,13 +22,15 @@ class Due:
         self._every, self._seconds, self._check_every = every, seconds, check_every
         self._since = time.monotonic()
 
-    def now(self, step: int) -> bool:
-        """Whether one is due after `step`; every process must ask."""
+    def now(self, step: int, results: PyTree = ()) -> bool:
+        """Whether one is due after `step`, of `results`; every process must ask."""
         is_due = divides(self._every, step)
         # All processes must agree on the time, which costs a message: not every step.
         if self._seconds is not None and (
             jax.process_count() == 1 or step % self._check_every == 0
         ):
+            if jax.process_count() > 1:
+                jax.block_until_ready(results)  # see `agreed`
             is_due |= agreed(time.monotonic() - self._since >= self._seconds)
         if is_due:
             self._since = time.monotonic()

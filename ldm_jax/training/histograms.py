@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from ldm_jax.training.sharding import path_name, replicated
@@ -36,8 +35,8 @@ def histograms(tree: PyTree, mesh: Mesh) -> dict[str, Histogram]:
     # One program per shape: a network has hundreds of arrays and tens of shapes.
     count = jax.jit(_histogram, out_shardings=replicated(mesh))
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    counted = {path_name(path): count(x) for path, x in leaves}
-    return jax.tree.map(np.asarray, jax.device_get(counted))
+    # One at a time: programs of many processes must not overtake each other.
+    return {path_name(path): jax.device_get(count(x)) for path, x in leaves}
 
 
 def _histogram(x) -> Histogram:

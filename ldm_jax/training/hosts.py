@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 
 from ldm_jax.types import PyTree
 
@@ -102,6 +101,11 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
+# Messages between processes are programs of their own, with collectives. Where a step
+# is still running, the two may meet in another order on each process, which gloo ends
+# with an error: wait for what was started (jax.block_until_ready) before sending any.
+
+
 def agreed(flag: bool) -> bool:
     """Returns the flag of process 0 on every process."""
     if jax.process_count() == 1:
@@ -109,47 +113,18 @@ def agreed(flag: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
 
 
+def gathered(value: float) -> list[float]:
+    """Returns the numbers of all processes, by process, on every process."""
+    if jax.process_count() == 1:
+        return [value]
+    return multihost_utils.process_allgather(np.float32(value)).tolist()
+
+
 def fetch(tree: PyTree) -> PyTree:
     """Returns global arrays whole, as NumPy, on every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
-
-
-class Gathered:
-    """A number of every process, gathered while the run goes on.
-
-    What was put is there for the next `get`: nothing waits for the slowest process.
-    """
-
-    def __init__(self):
-        self._coming: jax.Array | None = None
-        if jax.process_count() == 1:
-            return
-        first: dict[int, jax.Device] = {}
-        for device in jax.devices():
-            first.setdefault(device.process_index, device)
-        devices = np.array([first[process] for process in sorted(first)])
-        mesh = jax.sharding.Mesh(devices, ("process",))
-        self._along = NamedSharding(mesh, PartitionSpec("process"))
-        whole = NamedSharding(mesh, PartitionSpec())
-        self._gather = jax.jit(lambda x: x, out_shardings=whole)
-
-    def put(self, value: float) -> None:
-        """Sends this process' number; every process must call it, in the same order."""
-        count = jax.process_count()
-        if count == 1:
-            return
-        local = np.array([value], np.float32)
-        self._coming = self._gather(
-            jax.make_array_from_process_local_data(self._along, local, (count,))
-        )
-
-    def get(self) -> list[float] | None:
-        """Returns the numbers that were last put, by process; None with one process."""
-        if self._coming is None:
-            return None
-        return np.asarray(self._coming).tolist()
 
 
 def is_everywhere(error: BaseException) -> bool:

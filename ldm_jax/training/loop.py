@@ -233,7 +233,7 @@ def train(
                 report.evaluation(step, scalars, images)
 
             signum = stop.requested(step)
-            if is_last or signum or due.now(step):
+            if is_last or signum or due.now(step, metrics):
                 data = {"batches": batches.state(step), "report": report.state()}
                 with ledger.phase("checkpoint"):
                     checkpointer.save(state, data, scalars)

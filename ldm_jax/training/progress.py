@@ -61,7 +61,8 @@ def say_spread(waits: Sequence[float], seconds_per_step: float) -> str | None:
       seconds_per_step: of the whole run, in which all wait for the slowest.
     """
     slowest, quickest = max(waits), min(waits)
-    if slowest - quickest < 0.1 * seconds_per_step:
+    # A tenth of a step, and enough to be no accident.
+    if slowest - quickest < max(0.1 * seconds_per_step, 0.05):
         return None
     return (
         f"process {list(waits).index(slowest)} waits {slowest:.3g} s a step for its "

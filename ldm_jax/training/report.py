@@ -20,7 +20,7 @@ from PIL import Image
 from ldm_jax.training.boards import Board, TensorBoard, WeightsAndBiases
 from ldm_jax.training.divergence import DivergenceGuard
 from ldm_jax.training.histograms import Histogram
-from ldm_jax.training.hosts import Gathered, is_main_process
+from ldm_jax.training.hosts import gathered, is_main_process
 from ldm_jax.training.ledger import PRODUCTIVE, Ledger, goodput, say_goodput
 from ldm_jax.training.mirror import Mirror
 from ldm_jax.training.progress import Rate, say_progress, say_spread
@@ -74,7 +74,6 @@ class Report:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._last_timed: int | None = None
-        self._data_seconds = Gathered()
         self._writes = is_main_process()
         self._boards: list[Board] = []
         self._rate = Rate()
@@ -184,16 +183,18 @@ class Report:
             row["images_per_second"] = self._batch_size / each
             if self._utilization is not None:
                 row["utilization"] = self._utilization(1 / each)
-        if self._writes:
-            for board in self._boards:
-                board.scalars(step, {f"time/{name}": v for name, v in row.items()})
-            if (waits := self._data_seconds.get()) is not None:
-                row["data_seconds_per_step"] = waits
-            row |= {"step": step, "steps": steps, "seconds": seconds}
-            append_row(self._workdir / "timing.jsonl", {**row, "time": time.time()})
-            if waits is not None and (line := say_spread(waits, each)):
-                self.say(line)
-        self._data_seconds.put(seconds.get("data", 0.0) / max(steps, 1))
+        jax.block_until_ready([metrics for _, metrics in self._pending])
+        waits = gathered(seconds.get("data", 0.0) / max(steps, 1))
+        if not self._writes:
+            return
+        for board in self._boards:
+            board.scalars(step, {f"time/{name}": v for name, v in row.items()})
+        row |= {"step": step, "steps": steps, "seconds": seconds}
+        if len(waits) > 1:
+            row["data_seconds_per_step"] = waits
+        append_row(self._workdir / "timing.jsonl", {**row, "time": time.time()})
+        if line := say_spread(waits, each):
+            self.say(line)
 
     def evaluation(
         self, step: int, scalars: Mapping[str, float], images: Mapping[str, Any]
