@@ -186,6 +186,31 @@ DIFFUSION = {
 
 ALL = FIRST_STAGES | DIFFUSION
 
+# Not of the 22, but the same code: v1-inference.yaml.
+STABLE_DIFFUSION_1 = _ldm(
+    "kl-f8",
+    _unet(
+        (4, 4),
+        320,
+        (1, 2, 4, 4),
+        [4, 2, 1],
+        heads=8,
+        context=768,
+        use_checkpoint=True,
+        legacy=False,
+    ),
+    0.012,
+    start=0.00085,
+    cond={"target": _LDM + "FrozenCLIPEmbedder"},
+    cond_stage_key="txt",
+    first_stage_key="jpg",
+    image_size=64,
+    scale_factor=0.18215,
+    use_ema=False,
+    num_timesteps_cond=1,
+    scheduler_config={"target": "ldm.lr_scheduler.LambdaLinearScheduler"},
+)
+
 
 def shrink(params):
     """The same model with 32 base channels and short transformers, to run quickly."""
@@ -200,6 +225,6 @@ def shrink(params):
     )
     params["unet_config"]["params"]["model_channels"] = 32
     cond = params["cond_stage_config"]
-    if isinstance(cond, dict) and "n_layer" in (cond["params"] or {}):
+    if isinstance(cond, dict) and "n_layer" in (cond.get("params") or {}):
         cond["params"].update(n_layer=2, vocab_size=97)
     return params

@@ -147,6 +147,40 @@ def test_a_round_trip_at_full_size_changes_no_bit(name):
     assert_equal_states(found, state)
 
 
+def test_stable_diffusion_goes_in_and_out():
+    """Identity: UNet with averages, VAE and CLIP, narrowed; a buffer more is let be."""
+    spec = spec_from_compvis(published.shrink(published.STABLE_DIFFUSION_1))
+    spec["condition"] |= dict(width=32, depth=2, num_heads=4, vocab_size=50)
+    spec["unet"]["context_dim"] = 32
+    params = zeros_like_rows(spec)
+    shapes = export_compvis(spec, params, params)
+    state = make_state({key: array.shape for key, array in shapes.items()}, spec)
+    text = "cond_stage_model.transformer.text_model."
+    positions = {f"{text}embeddings.position_ids": np.arange(77)[None]}
+    raw = import_compvis(state | positions, spec, "raw")
+    assert set(positions) <= set(raw.extras)
+    assert_equal_states(round_trip(state | positions, spec), state)
+    name = f"{text}encoder.layers.1.self_attn.q_proj.weight"
+    kernel = raw.params["conditioner"]["layer_1"]["attn"]["q"]["kernel"]
+    np.testing.assert_array_equal(kernel, state[name].T)
+
+
+@pytest.mark.slow
+def test_stable_diffusion_has_its_published_size():
+    """Paper: tensors and parameters of the three networks of version 1."""
+    spec = spec_from_compvis(published.STABLE_DIFFUSION_1)
+    assert spec["condition"]["encoder"] == "clip" and spec["latent_scale"] == 0.18215
+    state = export_compvis(spec, zeros_like_rows(spec))
+    sizes = {
+        "model.diffusion_model.": (686, 859_520_964),
+        "first_stage_model.": (248, 83_653_863),
+        "cond_stage_model.": (196, 123_060_480),
+    }
+    for prefix, expected in sizes.items():
+        arrays = [x for name, x in state.items() if name.startswith(prefix)]
+        assert (len(arrays), sum(x.size for x in arrays)) == expected
+
+
 @pytest.mark.parametrize("name", ["tiny-kl-f8", "tiny-vq-f8"])
 def test_an_imported_first_stage_computes_what_the_original_does(name):
     """Golden: moments and image of the original; float32 on a CPU."""
