@@ -104,7 +104,7 @@ def experiment(task: str) -> ConfigDict:
 def first_stage() -> ConfigDict:
     """Makes a first-stage experiment: images -> autoencoder."""
     config = experiment("first_stage")
-    config.images = dict(dataset="", split="train", data_dir=placeholder(str))
+    config.images = images("")
     config.transform = dict(image_size=256, crop="center", flip=False)
     config.objective = ConfigDict()
     # Written by `ldm-jax weights lpips`, for objective.perceptual other than "none".
@@ -114,6 +114,26 @@ def first_stage() -> ConfigDict:
     # Split of images that are reconstructed and measured on the way; "" for none.
     config.held_out = ""
     return config
+
+
+def images(dataset: str) -> dict:
+    """Makes the section of an image set, or of several, "a,b", that are mixed.
+
+    The fields are the arguments of `data.images.open_images`.
+    """
+    return dict(
+        dataset=dataset,
+        split="train",
+        data_dir=placeholder(str),
+        manual_dir=placeholder(str),
+        download=False,
+        max_pixels=2**26,
+        max_refused=placeholder(int),
+        captions=placeholder(str),
+        boxes=placeholder(str),
+        label_maps=placeholder(str),
+        weights=(),
+    )
 
 
 def latent_diffusion(
@@ -136,6 +156,7 @@ def latent_diffusion(
         image_size=image_size,
         flip=True,
         scale=placeholder(float),
+        weights=(),
     )
     if autoencoder:
         config.autoencoder = autoencoders.autoencoder(autoencoder)
@@ -143,7 +164,7 @@ def latent_diffusion(
         # are written; VQ latents and pixels stay as they are (App. G).
         if config.autoencoder.bottleneck != "kl":
             config.latents.scale = 1.0
-    config.images = dict(dataset=dataset, split="train", data_dir=placeholder(str))
+    config.images = images(dataset)
     config.transform = dict(crop="center")
     config.condition = dict(kind="none")
     config.unet = ConfigDict()
@@ -155,6 +176,10 @@ def latent_diffusion(
     config.optimizer = dict(name="adamw", learning_rate=1e-4)
     config.train.update(ema_of=("unet",), max_ema_decay=0.9999)
     config.sampling = dict(sampler="ddim", num_steps=50, eta=0.0, guidance_scale=1.0)
+    # With a reference (ldm-jax stats), samples are judged at every evaluation.
+    config.judging = dict(
+        reference="", network="inception", weights="", num=2_000, metrics=("fid",)
+    )
     return config
 
 

@@ -22,6 +22,7 @@ from ldm_jax.data.images import open_images
 from ldm_jax.data.transforms import ImageTransform
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.interop.lpips import LpipsFile
+from ldm_jax.metrics.judging import Judging
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 from ldm_jax.tasks.conditioning import make_conditioner
@@ -41,15 +42,15 @@ class LatentSet:
     """Which latents a diffusion model is trained on; the section `latents`.
 
     Attributes:
-      directory: written by `ldm-jax latents`; "" takes the images of the section
-        `images`, encoded by `first_stage` in every step.
+      directory: written by `ldm-jax latents`, or several, "a,b", that are mixed; ""
+        takes the images of the section `images`, encoded by `first_stage` each step.
       first_stage: a model directory; needed where `directory` is "", but for pixels.
-      image_size: side of the images, or (height, width); the latents must be f times
-        smaller.
+      image_size: side of the images, f times that of the latents; or (height, width).
       flip: whether the mirror image's latent is taken with probability 1/2, where the
         set has it.
-      scale: z_0 = scale * raw latent; None takes 1 / standard deviation, as measured
-        when the latents were written. The published VQ models have 1.
+      scale: z_0 = scale * raw latent; None takes 1 / standard deviation, as measured.
+        The published VQ models have 1.
+      weights: of the sets of a mixture; () takes their sizes.
     """
 
     directory: str
@@ -57,6 +58,7 @@ class LatentSet:
     first_stage: str | None = None
     flip: bool = True
     scale: float | None = None
+    weights: tuple[float, ...] = ()
 
     def latent_shape(self, autoencoder: Autoencoder) -> tuple[int, int, int]:
         """Returns (h, w, c)."""
@@ -94,13 +96,17 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         "prediction": None,
         "objective": Objective,
         "sampling": Sampling,
+        "judging": Judging,
         "images": open_images,
         "transform": ImageTransform,
     },
 }
 # Sections that may be absent. What a diffusion model learns from is in the latents,
 # unless images are to be encoded for it; a first stage may be trained without LPIPS.
-OPTIONAL = {"latent_diffusion": {"images", "transform"}, "first_stage": {"lpips"}}
+OPTIONAL = {
+    "latent_diffusion": {"images", "transform", "judging"},
+    "first_stage": {"lpips"},
+}
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -217,13 +223,13 @@ def make_transform(config, **changes) -> ImageTransform:
     return ImageTransform(**{**fields, **config.get("transform", {}), **changes})
 
 
-def resolve(config, measured_scale: float, measured_shape) -> ConfigDict:
+def resolve(config, measured_scale: float, measured_shapes) -> ConfigDict:
     """Fills a config in with what the latents measured, after checking it against them.
 
     Args:
       config: of the task "latent_diffusion".
       measured_scale: 1 / standard deviation of the raw latents.
-      measured_shape: (h, w, c) of the latents.
+      measured_shapes: (h, w, c) of the latents, of each bucket.
 
     Returns:
       A copy with `latents.scale` set.
@@ -232,12 +238,12 @@ def resolve(config, measured_scale: float, measured_shape) -> ConfigDict:
       ValueError: the latents are not of the size that the config describes.
     """
     wanted = LatentSet(**config.latents).latent_shape(Autoencoder(**config.autoencoder))
-    if wanted != tuple(measured_shape):
+    if wanted not in measured_shapes:
         raise ValueError(
             f"config.latents.image_size={config.latents.image_size} and "
             f"config.autoencoder make latents of {wanted}: those in "
-            f"{config.latents.directory} are {tuple(measured_shape)}; change the "
-            "config, or write latents of that size (ldm-jax latents)."
+            f"{config.latents.directory} are {', '.join(map(str, measured_shapes))}; "
+            "change the config, or write latents of that size (ldm-jax latents)."
         )
     # A plain copy of one with placeholders would share them with the original.
     config = config.copy_and_resolve_references()

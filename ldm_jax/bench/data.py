@@ -69,8 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as directory:
         record_mib = _write(args, directory)
         rate = _read(args, directory, record_mib)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory of the process {peak:.0f} MiB")
     print(f"the step needs {args.needed:.0f} records/s: {rate / args.needed:.1f} times")
     return 0
 
@@ -108,15 +106,28 @@ def _read(args: argparse.Namespace, directory: str, record_mib: float) -> float:
             )
             source.__getitems__(indices.tolist())
 
+    peaks = []  # after a tenth of the steps, and at the end
+
     def stream():
         stream = batches.stream(1)
-        for _ in range(steps):
+        for step in range(steps):
             next(stream)
+            if step in (steps // 10, steps - 1):
+                peaks.append(_peak_mib())
         stream.close()
 
     count = steps * args.batch_size
     _measure("read records", rows, count, record_mib)
-    return _measure("read batches", stream, count, record_mib)
+    rate = _measure("read batches", stream, count, record_mib)
+    print(
+        f"peak memory of the process {peaks[0]:.0f} MiB after a tenth of the "
+        f"batches, {peaks[-1]:.0f} MiB after all"
+    )
+    return rate
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _measure(

@@ -14,15 +14,50 @@ def add(commands) -> None:
         "Goes on where it was interrupted. Open the result with\n"
         "  tfds.builder_from_directory(OUT).as_data_source('train')\n",
     )
-    command.add_argument("--out", required=True, help="directory of the latents")
+    command.add_argument("--out", help="directory of the latents")
+    command.add_argument(
+        "--inspect",
+        metavar="DIR",
+        help="write nothing: print the facts of the latents in DIR and decode some of "
+        "them beside their images, into DIR/inspect.png",
+    )
+    command.add_argument(
+        "--num", type=int, default=16, help="latents to inspect, default: 16"
+    )
+    command.add_argument(
+        "--buckets",
+        default="",
+        help="image sizes, height x width: 256x256,192x320,320x192; each image goes to "
+        "that of its aspect ratio",
+    )
     command.add_argument(
         "--batch-size", type=int, default=64, help="images at once, default: 64"
+    )
+    command.add_argument(
+        "--dtype",
+        default="float16",
+        choices=("float16", "bfloat16", "float32"),
+        help="of the stored latents, default: float16",
     )
     command.add_argument(
         "--records-per-shard", type=int, default=4096, help="default: %(default)s"
     )
     command.add_argument(
         "--mirror", action="store_true", help="store each mirrored image's latent too"
+    )
+    command.add_argument(
+        "--num-crops",
+        type=int,
+        default=1,
+        help="latents of each image, where the transform is random; default: 1",
+    )
+    command.add_argument(
+        "--config",
+        help="diffusion experiment whose images, transform and condition to write for",
+    )
+    command.add_argument(
+        "--manual-dir",
+        help="the files of a set that is not prepared yet (ffhq, imagenet, ...)",
     )
     command = _add(
         commands,
@@ -44,7 +79,9 @@ def _add(commands, name, run, summary, details="") -> argparse.ArgumentParser:
         epilog=details,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("--model", required=True, help="directory of a first stage")
+    command.add_argument(
+        "--model", required=name != "latents", help="directory of a first stage"
+    )
     command.add_argument(
         "--images",
         help="a folder, or the name of a data set; default: what the model saw",
@@ -55,8 +92,18 @@ def _add(commands, name, run, summary, details="") -> argparse.ArgumentParser:
 
 
 def _latents(args, overrides) -> None:
+    from ldm_jax.experiment import load_config
     from ldm_jax.jobs.encode import write_latents
+    from ldm_jax.jobs.inspect import inspect_latents
 
+    if args.inspect:
+        print(inspect_latents(args.inspect, args.num))
+        return
+    if not args.model or not args.out:
+        raise ValueError(
+            "ldm-jax latents needs --model and --out to write latents, or --inspect "
+            "DIR to look at some."
+        )
     write_latents(
         args.model,
         args.out,
@@ -65,6 +112,11 @@ def _latents(args, overrides) -> None:
         batch_size=args.batch_size,
         records_per_shard=args.records_per_shard,
         mirror=args.mirror,
+        num_crops=args.num_crops,
+        buckets=args.buckets,
+        dtype=args.dtype,
+        manual_dir=args.manual_dir,
+        config=load_config(args.config, overrides) if args.config else None,
     )
 
 

@@ -8,14 +8,11 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
+from ldm_jax.data.boxes import Boxes, parse_boxes
 from ldm_jax.data.decode import decode_label_map
 from ldm_jax.data.records import DamagedRecord, Record, fingerprint
 
 Captions = dict[str, tuple[str, ...]]
-# (boxes float32 [N, 4] as fractions of the image, labels int32 [N])
-Boxes = dict[str, tuple[np.ndarray, np.ndarray]]
 
 FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
 TEXT_COLUMNS = ("caption", "text", "captions")
@@ -28,7 +25,7 @@ class Annotations:
     Attributes:
       captions: "txt" for a text file beside every image, or the path of a CSV or JSONL;
         see `read_captions`.
-      boxes: path of a JSON file in COCO's format; see `read_boxes`.
+      boxes: path of a JSON file; see `read_boxes`.
       label_maps: path of a folder with, for every image, a PNG of the same relative
         path but for the suffix, whose pixels are classes (grey or palette, 8 bits).
     """
@@ -159,51 +156,16 @@ def read_boxes(root: pathlib.Path, where: str) -> tuple[Boxes, tuple[str, ...]]:
 
     Args:
       root: folder of the images.
-      where: path, from `root`, of a JSON file in COCO's format ("images",
-        "annotations" with "bbox" [x, y, width, height] in pixels, "categories").
+      where: path, from `root`, of a JSON file; see `parse_boxes`.
 
     Returns:
-      (boxes by file, names of the classes). Labels are ranks of the category ids.
+      (boxes by file, names of the classes).
 
     Raises:
-      ValueError: no such file or not that format.
+      ValueError: no such file, or another format.
     """
     path = inside(root, root / where)
     return parse_boxes(path.read_bytes(), path)
-
-
-def parse_boxes(data: bytes, path: str | pathlib.Path) -> tuple[Boxes, tuple[str, ...]]:
-    """Reads the boxes of a JSON file in COCO's format; see `read_boxes`.
-
-    Args:
-      data: bytes of the file.
-      path: its name, for the error.
-    """
-    try:
-        facts = json.loads(data)
-        categories = sorted(facts["categories"], key=lambda entry: entry["id"])
-        rank = {entry["id"]: i for i, entry in enumerate(categories)}
-        images = {entry["id"]: entry for entry in facts["images"]}
-        found: dict[str, list] = {e["file_name"]: [] for e in images.values()}
-        for entry in facts["annotations"]:
-            image = images[entry["image_id"]]
-            size = np.float64([image["width"], image["height"]] * 2)
-            found[image["file_name"]].append(
-                (np.float64(entry["bbox"]) / size, rank[entry["category_id"]])
-            )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} must be JSON in COCO's format (images, annotations, categories): "
-            f"{type(error).__name__} {error}."
-        ) from error
-    boxes = {
-        file: (
-            np.array([box for box, _ in entries], np.float32).reshape(-1, 4),
-            np.array([label for _, label in entries], np.int32),
-        )
-        for file, entries in found.items()
-    }
-    return boxes, tuple(entry["name"] for entry in categories)
 
 
 def inside(root: pathlib.Path, path: pathlib.Path) -> pathlib.Path:

@@ -126,6 +126,11 @@ def _open_one(
     """Opens one set; see `open_images`."""
     path = pathlib.Path(dataset).expanduser()
     is_path = path.is_absolute() or dataset.startswith(("./", "../", "~"))
+    if manual_dir and (is_path or "://" in dataset):
+        raise ValueError(
+            f"manual_dir is for sets that are opened by name: got {manual_dir} for "
+            f"{dataset}. Leave it out."
+        )
     if is_path and not (path / "dataset_info.json").is_file():
         bound = 100 if max_refused is None else max_refused
         return FolderSource(path, split, max_pixels, bound, annotations)
@@ -140,7 +145,7 @@ def _open_one(
     elif dataset in BUILDERS:
         builder = _own_builder(dataset, data_dir, manual_dir, max_refused, max_pixels)
     else:
-        builder = _tfds_builder(dataset, data_dir, download)
+        builder = _tfds_builder(dataset, data_dir, manual_dir, download)
     return TfdsSource(builder, split, max_pixels)
 
 
@@ -185,7 +190,9 @@ def _remote_builder(url: str) -> Any:
         ) from error
 
 
-def _tfds_builder(name: str, data_dir: str | None, download: bool) -> Any:
+def _tfds_builder(
+    name: str, data_dir: str | None, manual_dir: str | None, download: bool
+) -> Any:
     """Finds a set by its TFDS name, prepared for random access."""
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
@@ -201,7 +208,8 @@ def _tfds_builder(name: str, data_dir: str | None, download: bool) -> Any:
             f"{name} is not in {builder.data_path}. Pass download=True to have TFDS "
             f"fetch and prepare it, or set data_dir to where it lies."
         )
-    return _prepared(builder, quietly=False)
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    return _prepared(builder, quietly=False, download_config=config)
 
 
 def _prepared(builder: Any, quietly: bool = True, **how: Any) -> Any:

@@ -2,22 +2,25 @@
 """Opens a set of latents: many random records per second from one thread."""
 
 import bisect
+import contextlib
 import dataclasses
 import itertools
 import os
-import pathlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
+from etils import epath
 
 from ldm_jax.data.examples import SameLayout
 from ldm_jax.data.latent_stats import LatentStats
-from ldm_jax.data.records import DamagedRecord, Record, fingerprint
+from ldm_jax.data.masks import draw_mask
+from ldm_jax.data.pixels import to_unit_range
+from ldm_jax.data.records import PICTURES, DamagedRecord, Record, fingerprint
 
 # Without these, ArrayRecord reads ahead as if the order were sequential.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -27,7 +30,7 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
     """Opens what `write_latents` wrote.
 
     Args:
-      directory: of the set.
+      directory: of the set; also a URL, "gs://bucket/latents" with gcsfs installed.
 
     Returns:
       (source, stats). Records have "moments" [h, w, 2c] (VQ: [h, w, c]), "moments_flip"
@@ -37,15 +40,16 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
     Raises:
       ValueError: no set of latents, one that is not finished, or a damaged shard.
     """
-    folder = pathlib.Path(directory).expanduser()
-    if not (folder / "dataset_info.json").is_file():
-        begun = len(list(folder.glob("*.done.json")))
-        state = f"unfinished ({begun} shards are whole)" if begun else "not there"
-        raise ValueError(
-            f"the set of latents {folder} is {state}; run ldm-jax latents, which picks "
-            f"up where it stopped."
-        )
-    metadata = tfds.builder_from_directory(folder).info.metadata
+    folder = epath.Path(directory).expanduser()
+    with reachable(directory):
+        if not (folder / "dataset_info.json").exists():
+            begun = len(list(folder.glob("*.done.json")))
+            state = f"unfinished ({begun} shards are whole)" if begun else "not there"
+            raise ValueError(
+                f"the set of latents {folder} is {state}; run ldm-jax latents, which "
+                f"picks up where it stopped."
+            )
+        metadata = tfds.builder_from_directory(folder).info.metadata
     if not metadata or "stats" not in metadata:
         raise ValueError(
             f"{folder} is a TFDS set but not one of latents: write them with ldm-jax "
@@ -56,6 +60,18 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
     return LatentSource(folder, metadata), LatentStats(**stats)
 
 
+@contextlib.contextmanager
+def reachable(directory: str | os.PathLike) -> Iterator[None]:
+    """Says what is missing where an object store cannot be read."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(
+            f"{directory} cannot be read: {error}. Install that, or mount or copy the "
+            f"directory."
+        ) from error
+
+
 class LatentSource:
     """Records of latents by index; safe to read from several threads.
 
@@ -63,12 +79,13 @@ class LatentSource:
       fingerprint: digest of the facts of the set and its shards.
     """
 
-    def __init__(self, folder: pathlib.Path, metadata: dict[str, Any]):
+    def __init__(self, folder: epath.Path, metadata: dict[str, Any]):
         self._paths, lengths = [], []
+        sizes = _sizes(folder)
         for name, count, size in metadata["shards"]:
             path = folder / name
-            found = path.stat().st_size if path.is_file() else "no file"
-            if found != size:
+            found = sizes.get(name, "no file")
+            if found not in (size, UNKNOWN):
                 raise ValueError(
                     f"shard {path} must have {size} bytes: got {found}. Delete "
                     f"dataset_info.json and run ldm-jax latents again: it writes this "
@@ -131,6 +148,18 @@ class LatentSource:
             ) from error
 
 
+# Size of a shard on an object store: asking for each would take minutes.
+UNKNOWN = -1
+
+
+def _sizes(folder: epath.Path) -> dict[str, int]:
+    """Returns the bytes of every file of a directory, by name."""
+    if "://" in os.fspath(folder):
+        return {path.name: UNKNOWN for path in folder.iterdir()}
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.stat().st_size for entry in entries}
+
+
 def _value(view: memoryview, kind: tuple[np.dtype, tuple[int, ...]] | None) -> Any:
     if kind is None:
         return bytes(view).decode()
@@ -144,14 +173,17 @@ class LatentTransform:
 
     Attributes:
       flip: take the mirror image's fields with probability 1/2, where they are stored?
+      mask: a kind of `masks.KINDS` gives "mask", a random hole of the size of the
+        stored image; None does not.
     """
 
     flip: bool = True
+    mask: str | None = None
 
     @property
     def description(self) -> dict[str, Any]:
         """What is done, as JSON."""
-        return {"kind": "latent", "flip": self.flip}
+        return {"kind": "latent", "flip": self.flip, "mask": self.mask}
 
     def __call__(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:
         """Transforms one record.
@@ -161,7 +193,13 @@ class LatentTransform:
           rng: the record's own.
 
         Returns:
-          "moments" float32 [h, w, 2c] and the fields carried along, as they are.
+          "moments" [h, w, 2c], in the dtype of storage (half the way to the device;
+          the model computes in float32), and the fields carried along, but
+          pictures ("image", "low_res") float32 in [-1, 1]; "mask" float32 [H, W, 1], 1
+          in the hole, if asked for.
+
+        Raises:
+          ValueError: a mask is asked for, but the images were not stored.
         """
         flip = self.flip and "moments_flip" in record and rng.random() < 0.5
         example = {
@@ -169,5 +207,14 @@ class LatentTransform:
             for name, value in record.items()
             if name != "source_index" and not name.endswith("_flip")
         }
-        example["moments"] = example["moments"].astype(np.float32)
+        for name in example.keys() & PICTURES:
+            example[name] = to_unit_range(example[name])
+        if self.mask:
+            if "image" not in example:
+                raise ValueError(
+                    "a mask needs the image: these latents were written without; write "
+                    "them for this experiment (ldm-jax latents --config)."
+                )
+            size = example["image"].shape[:2]
+            example["mask"] = draw_mask(self.mask, size, rng)
         return example

@@ -7,7 +7,7 @@ shuffle), so nothing grows with the set and the only state is a number.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ def shuffled_rows(seed: int, num_records: int, start: int, stop: int) -> list[Ro
     Returns:
       stop - start rows; every index comes once per epoch, in another order each.
     """
-    return [_shuffled(num_records, place, seed) for place in range(start, stop)]
+    return _shuffled(num_records, start, stop, seed)
 
 
 def shuffled_rows_of_part(
@@ -44,7 +44,7 @@ def shuffled_rows_of_part(
 ) -> list[Row]:
     """The same for one of several sets, each in an order of its own."""
     # The last word keeps these seeds apart from those of other purposes.
-    return [_shuffled(num_records, p, seed, part, 2) for p in range(start, stop)]
+    return _shuffled(num_records, start, stop, seed, part, 2)
 
 
 def turn(seed: int, quotas: Sequence[int], position: int) -> tuple[int, int]:
@@ -71,22 +71,32 @@ def _turns_of_block(
 ) -> list[tuple[int, int]]:
     """Lists (part, how many turns it had before in this block) of a block's turns."""
     parts = [part for part, quota in enumerate(quotas) for _ in range(quota)]
-    had, turns = [0] * len(quotas), []
+    order, had, turns = _permutation(len(parts), seed, block, 1), [0] * len(quotas), []
     for place in range(len(parts)):
-        part = parts[_permuted(len(parts), place, seed, block, 1)]
+        part = parts[order(place)]
         turns.append((part, had[part]))
         had[part] += 1
     return turns
 
 
-def _shuffled(num_records: int, position: int, seed: int, *words: int) -> Row:
-    epoch, place = divmod(position, num_records)
-    return Row(epoch, _permuted(num_records, place, seed, epoch, *words))
+def _shuffled(
+    num_records: int, start: int, stop: int, seed: int, *words: int
+) -> list[Row]:
+    rows: list[Row] = []
+    while start < stop:
+        epoch, place = divmod(start, num_records)
+        count = min(stop - start, num_records - place)
+        order = _permutation(num_records, seed, epoch, *words)
+        rows += [Row(epoch, order(p)) for p in range(place, place + count)]
+        start += count
+    return rows
 
 
-def _permuted(size: int, place: int, *words: int) -> int:
-    seed = _seed_of(*words)
-    return index_shuffle(place, max_index=size - 1, seed=seed, rounds=ROUNDS)
+def _permutation(size: int, *words: int) -> Callable[[int], int]:
+    """Returns a permutation of range(size) as a function."""
+    return functools.partial(
+        index_shuffle, max_index=size - 1, seed=_seed_of(*words), rounds=ROUNDS
+    )
 
 
 @functools.lru_cache(1024)

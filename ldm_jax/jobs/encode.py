@@ -2,24 +2,40 @@
 """Runs images through a trained first stage: into latents, or there and back."""
 
 import contextlib
+import dataclasses
 import logging
+import os
+import pathlib
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from ldm_jax import experiment
-from ldm_jax.data import latents
+from ldm_jax.data import latent_sets, latents
+from ldm_jax.data.buckets import (
+    Subset,
+    assign,
+    bucket_name,
+    image_sizes,
+    parse_buckets,
+)
 from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import iterate_once
+from ldm_jax.data.shards import write_json
+from ldm_jax.data.transforms import ImageTransform
 from ldm_jax.jobs.first_stage import reconstruct_all, still_transform
 from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.tasks import pictures
 from ldm_jax.training import sharding
 from ldm_jax.training.checkpoint import save_params
 from ldm_jax.training.digest import fingerprint
-from ldm_jax.training.hosts import is_main_process
+from ldm_jax.training.hosts import agreed, is_main_process
 
 log = logging.getLogger(__name__)
+
+# Says, in a directory of latents, how the images were opened, and the seed.
+IMAGES_FILE = "images.json"
 
 
 def write_latents(
@@ -32,6 +48,9 @@ def write_latents(
     mirror: bool = False,
     num_crops: int = 1,
     config=None,
+    buckets: str = "",
+    dtype: str = "float16",
+    manual_dir: str | None = None,
 ):
     """Encodes an image set into latents, and puts the first stage beside them.
 
@@ -47,9 +66,13 @@ def write_latents(
       config: of a diffusion model that shall learn from the latents: its sections
         `images` and `transform` replace the first stage's, its condition's fields are
         carried along, and mirror images are stored if it mirrors.
+      buckets: image sizes, "256x256,192x320"; each image goes to that of its aspect
+        ratio, and each size becomes a set in a sub-folder of `out`.
+      dtype: of the stored moments, see `LatentJob`.
+      manual_dir: of `open_images`; None is the config's.
 
     Returns:
-      The statistics of the set.
+      The statistics of the set, or of all buckets together.
 
     Raises:
       ValueError: no first stage, no such images, or another set in `out`.
@@ -57,13 +80,16 @@ def write_latents(
     model, params = experiment.load(model_dir)
     keep_image = False
     if config is None:
-        source, transform = _images_of(experiment.read_config(model_dir), images, split)
+        stage_config = experiment.read_config(model_dir)
+        spec, transform = _images_of(stage_config, images, split)
     else:
-        source, transform = _images_for(config, images, split)
+        spec, transform = _images_for(config, images, split)
         keep_image = (
             "image" in experiment.make_latent_diffusion(config).conditioner.fields
         )
         mirror = mirror or config.latents.flip
+    if manual_dir:
+        spec.update(manual_dir=manual_dir)
     mesh = sharding.make_mesh(devices=jax.local_devices())
     on_mesh = sharding.batch_sharding(mesh)
     placed = sharding.place(params, mesh)
@@ -73,30 +99,64 @@ def write_latents(
         autoencoder=fingerprint(params),
         batch_size=batch_size,
         records_per_shard=records_per_shard,
+        dtype=dtype,
         mirror=mirror,
         keep_image=keep_image,
         num_crops=num_crops,
     )
-    with _progress_bar("latents", len(source)) as bar:
-        stats = latents.write_latents(
-            lambda image: encode(placed, jax.device_put(image, on_mesh)),
-            source,
-            transform,
-            out,
-            job,
-            bar,
-        )
+    _refuse_other_kind(out, buckets)
+    source = open_images(**spec)
+    parts = by_bucket(source, buckets) if buckets else {"": source}
+    for name, part in parts.items():
+        with _progress_bar(f"latents {name}".strip(), len(part)) as bar:
+            latents.write_latents(
+                lambda image: encode(placed, jax.device_put(image, on_mesh)),
+                part,
+                with_size(transform, name) if name else transform,
+                f"{out}/{name}" if name else out,
+                job,
+                bar,
+                num_threads=os.cpu_count() or 1,
+            )
     settings = experiment.read_config(model_dir).to_dict()
     save_params(f"{out}/autoencoder", params, settings)
+    if is_main_process():
+        facts = {"images": spec, "buckets": buckets, "seed": job.seed}
+        write_json(pathlib.Path(out).expanduser() / IMAGES_FILE, facts)
+        if buckets:
+            latent_sets.write_bucket_names(out, list(parts))
+    agreed(True)  # nobody goes on before the files are there
+    _, stats, shapes = latent_sets.open_latent_sets(out)
     log.info(
         "%d latents of %s, scale %.4f +- %.4f, in %s",
         stats.count,
-        "x".join(map(str, stats.latent_shape)),
+        ", ".join("x".join(map(str, shape)) for shape in shapes),
         stats.scale,
         stats.scale_error,
         out,
     )
     return stats
+
+
+def _refuse_other_kind(out: str, buckets: str) -> None:
+    """Raises where a set of the other kind, of one size or of several, lies."""
+    other = "dataset_info.json" if buckets else latent_sets.BUCKETS_FILE
+    if (pathlib.Path(out).expanduser() / other).exists():
+        kind = "one size" if buckets else "buckets"
+        raise ValueError(
+            f"{out} holds latents of {kind}: delete them, or write elsewhere."
+        )
+
+
+def by_bucket(source, buckets: str) -> dict[str, Subset]:
+    """Divides images by aspect ratio: name of the size -> images; no empty ones."""
+    sizes = parse_buckets(buckets)
+    nearest = assign(image_sizes(source), sizes)
+    found = {
+        bucket_name(size): np.flatnonzero(nearest == number)
+        for number, size in enumerate(sizes)
+    }
+    return {name: Subset(source, rows) for name, rows in found.items() if len(rows)}
 
 
 @contextlib.contextmanager
@@ -132,7 +192,8 @@ def reconstruct(
       The mean PSNR in dB.
     """
     model, params = experiment.load(model_dir)
-    source, transform = _images_of(experiment.read_config(model_dir), images, split)
+    spec, transform = _images_of(experiment.read_config(model_dir), images, split)
+    source = open_images(**spec)
     on_mesh = sharding.batch_sharding(sharding.make_mesh())
     rows = iterate_once(source, transform, batch_size, on_mesh)
     figures, sheet = reconstruct_all(model, params, rows, num, {"psnr": psnr})
@@ -142,18 +203,24 @@ def reconstruct(
     return quality
 
 
+def with_size(transform: ImageTransform, bucket: str) -> ImageTransform:
+    """Returns the transform to the size that a bucket's name says."""
+    (size,) = parse_buckets(bucket)
+    return dataclasses.replace(transform, image_size=size)
+
+
 def _images_of(config, images, split):
-    """Opens the images of a first stage's config, or others through its transform."""
+    """Returns how to open a first stage's images, or others, and its transform."""
     spec = dict(config.images)
     if images is not None:
         spec.update(dataset=images)
     if split:
         spec.update(split=split)
-    return open_images(**spec), still_transform(config.transform)
+    return spec, still_transform(config.transform)
 
 
 def _images_for(config, images, split):
-    """Opens the images that a diffusion config names, to be encoded for it."""
+    """Returns how to open the images that a diffusion config names, and how to cut."""
     experiment.check_config(config)
     spec = dict(config.get("images", {}))
     if images is not None:
@@ -166,4 +233,4 @@ def _images_for(config, images, split):
             "--images FOLDER."
         )
     # Mirrored both ways, and a new hole in every step: neither is decided here.
-    return open_images(**spec), experiment.make_transform(config, flip=False, mask=None)
+    return spec, experiment.make_transform(config, flip=False, mask=None)

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import experiment
-from ldm_jax.data import latent_source
+from ldm_jax.data import latent_sets, latent_source
 from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import make_batches
 from ldm_jax.jobs.first_stage import train_first_stage
 from ldm_jax.jobs.sample import sample_images
+from ldm_jax.jobs.stats import make_judge
+from ldm_jax.metrics.judging import Judging
 from ldm_jax.tasks import generate, pictures
 from ldm_jax.tasks.conditioner import Conditioner
 from ldm_jax.tasks.latent_diffusion import Objective, latent_diffusion
@@ -24,6 +26,9 @@ from ldm_jax.training.hosts import fetch
 from ldm_jax.training.loop import train as run_loop
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.state import TrainState
+
+# Samples at once where they are judged.
+JUDGED_AT_ONCE = 64
 
 
 def train(config, workdir: str) -> TrainState:
@@ -76,8 +81,10 @@ def _train_diffusion(config, workdir):
 
 def _open_latents(config, workdir):
     """Returns (config with the scale, source, transform, first stage's params)."""
-    source, stats = latent_source.open_latents(config.latents.directory)
-    config = experiment.resolve(config, stats.scale, stats.latent_shape)
+    source, stats, shapes = latent_sets.open_latent_sets(
+        config.latents.directory, config.latents.get("weights")
+    )
+    config = experiment.resolve(config, stats.scale, shapes)
     mask = config.get("transform", {}).get("mask")
     transform = latent_source.LatentTransform(config.latents.flip, mask)
     return config, source, transform, _keep_first_stage(config, stats, workdir)
@@ -144,7 +151,7 @@ def _keep_first_stage(config, stats, workdir):
     Returns:
       Its params, checked to be the ones whose fingerprint the latents carry.
     """
-    directory = config.latents.directory
+    directory = latent_sets.directories(config.latents.directory)[0]
     params = _copy_first_stage(config, f"{directory}/autoencoder", workdir)
     stats.check(fingerprint(params), directory)
     return params
@@ -166,26 +173,35 @@ def _copy_first_stage(config, directory: str, workdir):
 
 
 def _make_preview(model, stage, source, transform, config, num=16):
-    """Makes the evaluation of a diffusion run: a grid of samples.
+    """Makes the evaluation of a diffusion run: a grid of samples, and figures if asked.
 
     They have the conditions of the set's first records and the same noise every time,
     so that grids of different steps can be compared.
     """
+    latents = experiment.LatentSet(**config.latents)
+    shape = latents.latent_shape(model.autoencoder)
+    sampling = generate.Sampling(**config.sampling)
+    judging = Judging(**config.get("judging", {}))
+    judge = make_judge(judging, [model.autoencoder.f * side for side in shape[:2]])
     rows = [
-        transform(source[i % len(source)], np.random.default_rng(i)) for i in range(num)
+        transform(source[i % len(source)], np.random.default_rng(i))
+        for i in range(max(num, judging.num if judge else 0))
     ]
     y = {
         name: np.stack([row[name] for row in rows]) for name in model.conditioner.fields
     }
-    shape = experiment.LatentSet(**config.latents).latent_shape(model.autoencoder)
-    sampling = generate.Sampling(**config.sampling)
 
     def evaluate(state, step):
         params = {**fetch(state.averaged_params()), **stage}
-        batches = sample_images(
-            model, params, y, np.arange(num), shape, sampling, batch_size=num
-        )
-        sheet = pictures.grid(np.concatenate(list(batches)), num_columns=4)
-        return {}, {"samples": sheet}
+
+        def draw(count, batch_size):
+            part = {name: values[:count] for name, values in y.items()}
+            return sample_images(
+                model, params, part, np.arange(count), shape, sampling, batch_size
+            )
+
+        sheet = pictures.grid(np.concatenate(list(draw(num, num))), num_columns=4)
+        figures = judge(draw(judging.num, JUDGED_AT_ONCE)) if judge else {}
+        return figures, {"samples": sheet}
 
     return evaluate

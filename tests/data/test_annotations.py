@@ -124,6 +124,42 @@ def test_boxes_are_read_from_cocos_json(folder):
     assert source.refused == ["c.png has no boxes"]
 
 
+@pytest.mark.parametrize("labels", [("dog", "cat"), (1, 0)])
+def test_boxes_are_read_as_layouts_are_told_when_sampling(folder, labels):
+    first, second = labels
+    facts = {
+        "a.png": [
+            {"label": first, "box": [0.25, 0.25, 0.5, 0.5]},
+            {"label": second, "box": [0, 0, 1, 1]},
+        ],
+        "b.png": [],
+    }
+    (folder / "boxes.json").write_text(json.dumps(facts))
+    source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
+    names = ("cat", "dog") if first == "dog" else ("0", "1")
+    assert source.box_names == names and len(source) == 2
+    assert source[0]["boxes"].tolist() == [[0.25, 0.25, 0.5, 0.5], [0, 0, 1, 1]]
+    assert source[0]["box_labels"].tolist() == [1, 0]
+    assert source[1]["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"label": 0, "box": [0.5, 0, 0.6, 1]},
+        {"label": 0, "box": [0.5, 0, 0, 1]},
+        {"label": 0, "box": [0.5, 0, 1]},
+        {"label": -1, "box": [0, 0, 1, 1]},
+        {"box": [0, 0, 1, 1]},
+        "dog",
+    ],
+)
+def test_boxes_that_cannot_be_are_refused(folder, entry):
+    (folder / "boxes.json").write_text(json.dumps({"a.png": [entry]}))
+    with pytest.raises(ValueError, match=r"boxes\.json must be JSON in COCO's format"):
+        FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", "no json", coco(images=[])])
 def test_other_json_is_refused(folder, text):
     (folder / "boxes.json").write_text(text)

@@ -100,6 +100,7 @@ def data_with(folder, count):
         ("digits", "valid", "one of: train, test|one of: test, train"),
         ("/no/such/folder", "train", "not a directory"),
         ("cifar10", "train", "download=True"),
+        ("digits,nothing", "train", 'unknown image set "nothing"'),
     ],
 )
 def test_what_cannot_be_opened_is_refused(data_dir, name, split, words):
@@ -193,3 +194,8 @@ def test_a_bucket_that_cannot_be_read_is_refused_with_the_way_out():
         pytest.skip("gcsfs is installed")
     with pytest.raises(ValueError, match=r"gs://no-such/set cannot be opened.*gcsfs"):
         open_images("gs://no-such/set")
+
+
+def test_a_manual_directory_of_a_path_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="manual_dir is for sets"):
+        open_images(os.fspath(tmp_path), manual_dir="x")

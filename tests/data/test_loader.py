@@ -189,6 +189,30 @@ def test_only_the_rows_this_process_holds_are_read():
     assert Placement(16, Host()).blocks == [(4, 8)]
 
 
+@pytest.mark.parametrize("num_hosts", [1, 2, 3, 4, 12])
+def test_any_number_of_hosts_reads_the_same_batch(num_hosts):
+    """Their rows, joined, are the batch of one host; so a run may change hosts."""
+
+    class Host:
+        def __init__(self, index):
+            self.index = index
+
+        def addressable_devices_indices_map(self, shape):
+            part = shape[0] // num_hosts
+            return {"d": (slice(self.index * part, (self.index + 1) * part),)}
+
+    alone = make_batches(Numbers(50), transform, 12, seed=4)
+    hosts = [Placement(12, Host(index)).blocks for index in range(num_hosts)]
+    for step in (0, 7):
+        found = [
+            row.index
+            for blocks in hosts
+            for low, high in blocks
+            for row in shuffled_rows(4, 50, 12 * step + low, 12 * step + high)
+        ]
+        assert found == alone.records(step) == numbers_of(alone(step))
+
+
 def test_an_error_in_the_thread_reaches_the_consumer():
     def make():
         yield 1

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ldm_jax.data.annotations import parse_boxes, parse_captions
+from ldm_jax.data.annotations import parse_captions
+from ldm_jax.data.boxes import parse_boxes
 from ldm_jax.data.builders.files import Files
 from ldm_jax.data.builders.manual import ManualBuilder, Split, by_digest, divide
 from ldm_jax.data.records import DamagedRecord
@@ -60,9 +61,11 @@ and annotations/ (captions_*.json and instances_*.json)."""
 
         def example(name: str) -> dict[str, Any]:
             file = name.rpartition("/")[2]
+            if file not in captions:
+                raise DamagedRecord(f"{name} has no caption")
             return {
                 "image": files.read(name),
-                "captions": captions.get(file, []),
+                "captions": captions[file],
                 "objects": _as_objects(*boxes[file]) if file in boxes else [],
             }
 
