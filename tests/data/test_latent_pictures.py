@@ -59,8 +59,8 @@ def test_pictures_are_stored_as_bytes_and_come_back_exactly(tmp_path):
             example["moments"], example["image"][::2, ::2], atol=1e-3
         )
         blocks = example["image"].reshape(4, 2, 4, 2, 3).mean((1, 3))
-        # Half a level of rounding, in units of 1 / 127.5.
-        np.testing.assert_allclose(example["low_res"], blocks, atol=0.51 / 127.5)
+        # Pillow rounds after either of two passes: a level of 1 / 127.5 in all.
+        np.testing.assert_allclose(example["low_res"], blocks, atol=1.01 / 127.5)
         found.add(seen)
     assert found == {True, False}
 

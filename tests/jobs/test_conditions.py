@@ -98,7 +98,6 @@ def test_training_from_images_says_what_it_lacks(painter, tmp_path, changes, mes
 def test_mirrored_images_are_told_mirrored_boxes():
     """Identity: what is told is where the box lies after the transform."""
     layout = Layout(num_classes=2, max_objects=3)
-    conditioner = make_conditioner("layout", num_classes=2, width=8, depth=1)
     conditioner = make_conditioner(
         "layout", num_classes=2, width=8, depth=1, max_objects=3
     )
