@@ -7,13 +7,13 @@ r"""KL first stages, f = 1 to 32 (Rombach et al. 2022, Sec. 3.1, Tab. 8, App. G)
 
     f, variant  at 256         parameters   batch a device  steps    paper: PSNR, R-FID
     1           the image      0            -               -        -
-    2           128x128x2      14,420,519   10              200,000  32.47  0.086
+    2           128x128x2      13,314,465   10              200,000  32.47  0.086
     4           64x64x3        55,312,063   10              176,991  27.53  0.27
     8           32x32x4        83,653,863   4               246,803  24.19  0.90
     16          16x16x16       69,610,963   6               442,998  24.08  0.87
-    16, c8      16x16x8        69,569,371   6               442,998  21.94  2.63
+    16, c8      16x16x8        69,499,371   6               442,998  21.94  2.63
     32          8x8x64         103,880,131  6               406,763  22.27  2.04
-    32, c16     8x8x16         103,631,251  6               406,763  20.38  7.3
+    32, c16     8x8x16         103,197,139  6               406,763  20.38  7.3
 
 Released: f = 4, 8, 16, 32 without a variant; their batches are those of the released
 configs, their steps those of the checkpoints. The others are inferred from the nearest:
