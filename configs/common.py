@@ -132,6 +132,7 @@ def images(dataset: str) -> dict:
         captions=placeholder(str),
         boxes=placeholder(str),
         label_maps=placeholder(str),
+        min_side=0,
         weights=(),
     )
 

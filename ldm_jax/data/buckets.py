@@ -68,14 +68,16 @@ class Subset:
 
     Attributes:
       fingerprint: digest of the set's and the indices.
+      num_classes, class_names, box_names: of the set.
     """
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray):
         self._source = source
         self._indices = np.asarray(indices, np.int64)
-        self.fingerprint = fingerprint(
-            [source.fingerprint, self._indices.tolist()],
-        )
+        self.fingerprint = fingerprint([source.fingerprint, self._indices.tolist()])
+        self.num_classes = getattr(source, "num_classes", None)
+        self.class_names = getattr(source, "class_names", ())
+        self.box_names = getattr(source, "box_names", ())
 
     def __len__(self) -> int:
         return len(self._indices)

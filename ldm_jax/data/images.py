@@ -9,9 +9,11 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from ldm_jax.data.annotations import Annotations
+from ldm_jax.data.buckets import Subset, image_sizes
 from ldm_jax.data.builders.digits import Digits
 from ldm_jax.data.builders.faces import FFHQ, CelebAHQ
 from ldm_jax.data.builders.layouts import COCO, COCOStuff, Landscapes, OpenImages
@@ -58,6 +60,7 @@ def open_images(
     captions: str | None = None,
     boxes: str | None = None,
     label_maps: str | None = None,
+    min_side: int = 0,
     weights: Sequence[float] | None = None,
 ) -> Source:
     """Opens an image set by name or path, or several as a mixture.
@@ -81,6 +84,8 @@ def open_images(
         before it is refused; None is the default, 100 (10,000 of image_text).
       cache_mib: decoded records kept in memory; 0 keeps none.
       captions, boxes, label_maps: where a folder's annotations lie; see `Annotations`.
+      min_side: images whose shorter side is less are left out, as for the paper's
+        super-resolution (256); each image's header is read for it.
       weights: shares of the sets of a mixture; None takes their sizes.
 
     Returns:
@@ -101,6 +106,7 @@ def open_images(
         max_pixels=max_pixels,
         max_refused=max_refused,
         annotations=annotations,
+        min_side=min_side,
     )
     sources = [InMemory(open_one(name), cache_mib // len(names)) for name in names]
     if len(names) > 1:
@@ -113,7 +119,21 @@ def open_images(
     return sources[0]
 
 
-def _open_one(
+def _open_one(dataset: str, *, min_side: int, **how: Any) -> Source:
+    """Opens one set, without its small images."""
+    source = _open_whole(dataset, **how)
+    if min_side <= 0:
+        return source
+    large = np.flatnonzero(image_sizes(source).min(axis=1) >= min_side)
+    if not len(large):
+        raise ValueError(
+            f"no image of {dataset} has a side of min_side = {min_side} or more: lower "
+            f"it, or choose another set."
+        )
+    return Subset(source, large)
+
+
+def _open_whole(
     dataset: str,
     split: str,
     data_dir: str | None,

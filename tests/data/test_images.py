@@ -199,3 +199,15 @@ def test_a_bucket_that_cannot_be_read_is_refused_with_the_way_out():
 def test_a_manual_directory_of_a_path_is_refused(tmp_path):
     with pytest.raises(ValueError, match="manual_dir is for sets"):
         open_images(os.fspath(tmp_path), manual_dir="x")
+
+
+def test_small_images_may_be_left_out(tmp_path):
+    for side in (5, 6, 7):
+        save_in = tmp_path / str(side)
+        save_in.mkdir()
+        Image.new("RGB", (9, side)).save(save_in / "1.png")
+    source = open_images(os.fspath(tmp_path), "all", min_side=6)
+    assert [source[i]["image"].shape[0] for i in range(len(source))] == [6, 7]
+    assert source.class_names == ("5", "6", "7") and int(source[0]["label"]) == 1
+    with pytest.raises(ValueError, match="min_side = 8 or more"):
+        open_images(os.fspath(tmp_path), "all", min_side=8)
