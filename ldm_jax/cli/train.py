@@ -32,7 +32,8 @@ def add(commands) -> None:
         "Train a first stage or a latent diffusion model; resumes if begun before.",
         "example: a first stage on your own pictures (sub-folders are classes)\n"
         "  ldm-jax train --config=configs/quickstart.py:stage=first_stage \\\n"
-        "      --config.data.images=photos --config.data.image_size=32 \\\n"
+        "      --config.images.dataset=./photos --config.images.split=all \\\n"
+        "      --config.held_out= --config.transform.image_size=32 \\\n"
         "      --workdir=runs/photos\n",
     )
     command.add_argument("--config", required=True, help="the experiment, see below")
