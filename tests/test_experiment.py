@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configs: overrides, refusals with the way out, and models made of sections."""
 
+import inspect
 import json
 import pathlib
 
 import pytest
 
 from ldm_jax import experiment
+from ldm_jax.training.loop import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
@@ -107,6 +109,13 @@ def test_settings_come_back_from_json_with_their_tuples(tmp_path):
     model = experiment.make_latent_diffusion(experiment.read_config(str(tmp_path)))
     assert model.latent_scale == 2.0
     assert experiment.latent_shape(str(tmp_path)) == (8, 8, 2)
+
+
+def test_every_option_of_training_can_be_given_on_the_command_line():
+    given_by_code = {"task", "batches", "optimizer", "workdir", "seed", "mesh"}
+    given_by_code |= {"evaluate", "config", "utilization", "label"}
+    options = set(inspect.signature(train).parameters) - given_by_code
+    assert options == set(experiment.load_config(DIFFUSION).train)
 
 
 def test_a_directory_without_settings_is_no_model(tmp_path):

@@ -222,7 +222,8 @@ def train(
             report.add(step, metrics)
             trace.after(step, metrics)
             if divides(histograms_every, step):
-                report.histograms(step, histograms(state.params, mesh))
+                with ledger.phase("evaluation"):
+                    report.histograms(step, histograms(state.params, mesh))
 
             scalars = {}
             is_last = step == num_steps
