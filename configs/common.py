@@ -74,7 +74,7 @@ def experiment(task: str) -> ConfigDict:
     config.seed = 0
     config.batch_size = 48
     config.autoencoder = ConfigDict()
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.mesh = dict(data=-1, fsdp=1, tensor=1, slices=-1)
     config.train = dict(
         num_steps=100_000,
         report_every=50,

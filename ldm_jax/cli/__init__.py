@@ -13,9 +13,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ldm_jax.cli import bench, evaluate, first_stage, frozen, sample, train, weights
+from ldm_jax.cli import (
+    bench,
+    evaluate,
+    first_stage,
+    frozen,
+    plan,
+    sample,
+    train,
+    weights,
+)
 
-GROUPS = (train, first_stage, sample, evaluate, frozen, weights, bench)
+GROUPS = (train, first_stage, sample, evaluate, frozen, weights, plan, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

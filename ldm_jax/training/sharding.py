@@ -81,7 +81,7 @@ def _slices(devices: list[jax.Device], slices: int) -> list[list[jax.Device]]:
     groups: dict[int, list[jax.Device]] = {}
     for device in devices:
         # On GPUs a "slice" is a node, across which any axis may reach.
-        index = device.slice_index if device.platform == "tpu" else 0
+        index = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
         groups.setdefault(index, []).append(device)
     if slices == -1 or slices == len(groups):
         return [groups[index] for index in sorted(groups)]

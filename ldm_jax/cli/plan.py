@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax plan`."""
+
+import argparse
+
+from ldm_jax.cli.train import CONFIG_HELP
+
+EPILOG = """
+Nothing is trained and no TPU is needed: libtpu, the compiler (extra: tpu), runs on any
+Linux machine. Compiling takes minutes to most of an hour.
+
+examples:
+  ldm-jax plan --config=configs/celebahq.py --topology v5e:4x4
+  ldm-jax plan --config=configs/text.py --topology v5p:4x4x4 --slices 2 \\
+      --config.mesh.fsdp=8 --config.batch_size=2048
+  ldm-jax plan --config=configs/imagenet.py:f=8 --topology v6e:2x4 --what sample
+"""
+
+
+def add(commands) -> None:
+    """Adds the command that plans a run."""
+    summary = "Compile a config for a TPU slice, and print what it needs and takes."
+    command = commands.add_parser(
+        "plan",
+        help=summary,
+        description=summary,
+        epilog=EPILOG + CONFIG_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_run)
+    command.add_argument("--config", required=True, help="the experiment, see below")
+    command.add_argument(
+        "--topology", required=True, help="GENERATION:SHAPE of a slice, e.g. v5e:4x4"
+    )
+    command.add_argument("--slices", type=int, default=1, help="default: 1")
+    command.add_argument(
+        "--what", choices=("train", "sample"), default="train", help="default: train"
+    )
+    command.add_argument(
+        "--quick",
+        action="store_true",
+        help="compile with the least effort: sooner, and memory comes out higher",
+    )
+
+
+def _run(args, overrides) -> None:
+    from ldm_jax import experiment
+    from ldm_jax.jobs import plan
+
+    config = experiment.load_config(args.config, overrides)
+    found = plan.plan(config, args.topology, args.slices, args.what, args.quick)
+    slices = f" x {args.slices}" if args.slices > 1 else ""
+    print(f"{args.config} on {args.topology}{slices}, mesh {dict(config.mesh)}")
+    for name, value in plan.describe(found):
+        print(f"{name:22s}{value}")

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles what a config runs for TPUs that are not there, and says what it costs."""
+
+import dataclasses
+import inspect
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.jobs.blueprint import (
+    Blueprint,
+    autoencoder_zeros,
+    condition_shapes,
+    draw_up,
+)
+from ldm_jax.models import attention
+from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.training import chips, program, sharding
+from ldm_jax.training.compile import lower_step, on_mesh
+from ldm_jax.training.flops import count_flops
+from ldm_jax.training.loop import train as run_loop
+from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.state import make_state
+from ldm_jax.training.step import make_train_step
+from ldm_jax.types import PyTree
+
+WHAT = ("train", "sample")
+# Cheapest effort of XLA's own scale from -1 to 1: minutes instead of most of an hour.
+QUICK = {"exec_time_optimization_effort": -1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A program before it is compiled.
+
+    Attributes:
+      label: what it does.
+      lowered: of `jax.jit`.
+      params: what is trained or read, with shardings.
+      held: everything that stays on the devices, with shardings.
+      flops: of all devices together.
+      has_loop: whether much of it is in a loop, whose body XLA counts once.
+      least_traffic: bytes that a device must send, see `program.least_traffic`.
+    """
+
+    label: str
+    lowered: Any
+    params: PyTree
+    held: PyTree
+    flops: int
+    has_loop: bool
+    least_traffic: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a compiled program costs; bytes and seconds are of one device.
+
+    Attributes:
+      work: what was compiled.
+      chip: the device's limits.
+      num_devices: it runs on.
+      memory: jax's CompiledMemoryStats; None where the program did not fit.
+      needed: bytes that the compiler says it needs; None where it fitted.
+      executed: operations as the compiler counts them; None in a loop.
+      moved: bytes to and from memory as the compiler counts them, likewise.
+      collectives: messages among devices.
+      seconds: of compiling.
+    """
+
+    work: Work
+    chip: chips.Chip
+    num_devices: int
+    memory: Any = None
+    needed: float | None = None
+    executed: float | None = None
+    moved: float | None = None
+    collectives: tuple[program.Collective, ...] = ()
+    seconds: float = 0.0
+
+
+def plan(
+    config, topology: str, slices: int = 1, what: str = "train", quick: bool = False
+) -> Plan:
+    """Compiles a config's program for a TPU slice; nothing of its size is allocated.
+
+    Args:
+      config: of one experiment; `mesh` and `batch_size` are those of the run.
+      topology: see `chips.describe_topology`.
+      slices: how many such slices.
+      what: "train", or "sample" of a diffusion model, whose batch is `batch_size` too.
+      quick: whether the compiler optimizes as little as it can: much sooner done,
+        memory and time come out higher than they will be.
+
+    Raises:
+      ValueError: the config, the topology or the mesh is not right, or libtpu is not
+        installed.
+    """
+    # Whatever is installed: this process must not look for a TPU of its own.
+    jax.config.update("jax_platforms", "cpu")
+    devices = chips.describe_topology(topology, slices)
+    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.batch_size % rows:
+        raise ValueError(
+            f"batch_size must be a multiple of data * fsdp = {rows} on "
+            f"{len(devices)} devices: got {config.batch_size}; change "
+            "config.batch_size, or give devices to mesh.tensor."
+        )
+    with attention.planned_for("tpu"):
+        work = dict(train=_training, sample=_sampling)[what](config, mesh)
+    started = time.monotonic()
+    found = Plan(work, chips.chip_of(devices[0]), len(devices))
+    try:
+        compiled = work.lowered.compile(compiler_options=QUICK if quick else None)
+    except jax.errors.JaxRuntimeError as error:
+        needed = re.search(r"\(([\d.]+)G\) exceeds available", str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:
+            raise
+        return dataclasses.replace(found, needed=float(needed[1]) * chips.GIB)
+    text = compiled.as_text()
+    counted = {} if work.has_loop else compiled.cost_analysis()
+    return dataclasses.replace(
+        found,
+        memory=compiled.memory_analysis(),
+        executed=counted.get("flops"),
+        moved=counted.get("bytes accessed"),
+        collectives=tuple(program.read_collectives(text, len(devices), slices)),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _training(config, mesh) -> Work:
+    """Lowers the step that `jobs.train` runs."""
+    drawn: Blueprint = draw_up(config)
+    settings = dict(config.train)
+    state_fields = _arguments(make_state, settings)
+    batch = on_mesh(drawn.batch, mesh)
+    optimizer = make_optimizer(**config.optimizer)
+    shapes, _ = make_state(drawn.task, optimizer, batch, mesh=mesh, **state_fields)
+    floor = inspect.signature(run_loop).parameters["min_shard_mib"].default
+    frozen = sharding.with_shardings(
+        drawn.task.frozen, mesh, settings.get("min_shard_mib", floor)
+    )
+    step = make_train_step(
+        drawn.task.loss, optimizer, **_arguments(make_train_step, settings)
+    )
+    key = _key(mesh)
+    precision = settings.get("matmul_precision", "")
+    lowered = lower_step(step, shapes, frozen, batch, key, precision)
+
+    def gradient(params, collections, frozen, batch, key):
+        inputs = {**collections, "frozen": frozen}
+        return jax.grad(drawn.task.loss, has_aux=True)(params, inputs, batch, key, 0)
+
+    with attention.portable():
+        inputs = (shapes.params, shapes.collections, frozen, batch, key)
+        flops = count_flops(gradient, *inputs)
+    least = program.least_traffic(shapes.params, mesh)
+    held, has_loop = (shapes, frozen), settings.get("accumulate", 1) > 1
+    return Work(drawn.label, lowered, shapes.params, held, flops, has_loop, least)
+
+
+def _sampling(config, mesh) -> Work:
+    """Lowers the sampler that `jobs.sample` runs: condition, all steps, decoder."""
+    if config.task != "latent_diffusion":
+        raise ValueError(f"only diffusion models are sampled: got {config.task!r}.")
+    drawn = draw_up(config)
+    model, batch = drawn.model, on_mesh(drawn.batch, mesh)
+    grid = batch["moments"].shape[1:3]
+    params = jax.eval_shape(lambda key: drawn.task.init(key, batch), _key(mesh))[0]
+    params = {**params, "autoencoder": autoencoder_zeros(model)}
+    params = sharding.with_shardings(params, mesh, float("inf"))
+    y = on_mesh(condition_shapes(model, config.batch_size, grid), mesh)
+    keys = jax.eval_shape(
+        lambda: jax.vmap(jax.random.key)(jnp.zeros(config.batch_size, jnp.uint32))
+    )
+    keys = on_mesh({"key": keys}, mesh)["key"]
+    sampling = Sampling(**config.sampling)
+    shape = (*grid, model.autoencoder.embed_channels)
+    generate = make_generate(model, shape, sampling)
+    with jax.set_mesh(mesh):
+        lowered = generate.lower(params, y, keys, {})
+    with attention.portable():
+        flops = count_flops(
+            make_generate.__wrapped__(model, shape, sampling), params, y, keys, {}
+        )
+    label = f"{sampling.num_steps} steps of {sampling.sampler}, and the decoder"
+    return Work(label, lowered, params, params, flops, True, 0.0)
+
+
+def _arguments(function, settings) -> dict[str, Any]:
+    """Picks those settings of `config.train` that a function takes."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def _key(mesh) -> jax.ShapeDtypeStruct:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    place = sharding.replicated(mesh)
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
+
+
+def describe(found: Plan) -> list[tuple[str, str]]:
+    """Writes a plan as (name, value) rows."""
+    work, chip = found.work, found.chip
+    count = sum(x.size for x in jax.tree.leaves(work.params))
+    rows = [
+        ("program", work.label),
+        ("parameters", f"{count / 1e6:.1f}M"),
+        ("held", f"{_gib(sharding.bytes_per_device(work.held))} a device"),
+        *_memory(found),
+        ("FLOPs", f"{work.flops:.4g}, {work.flops / found.num_devices:.4g} a device"),
+        ("compute", _roof(work.flops / found.num_devices, chip.flops, "FLOP/s, bf16")),
+    ]
+    if found.memory is None:
+        return rows
+    if found.executed is None:
+        rows.append(("compiled", "has a loop, whose work XLA counts only once"))
+    else:
+        rows += [
+            ("compiled", f"{found.executed:.4g} FLOPs a device, as XLA counts"),
+            ("memory", _roof(found.moved, chip.hbm_rate, "B/s")),
+        ]
+    return [*rows, *_traffic(found), ("compile", f"{found.seconds:.0f} s")]
+
+
+def _memory(found: Plan) -> list[tuple[str, str]]:
+    limit = found.chip.hbm_bytes
+    if found.memory is None:
+        over = found.needed - limit
+        return [
+            ("HBM", f"DOES NOT FIT: {_gib(found.needed)} of {_gib(limit)}"),
+            ("", f"{_gib(over)} too much: split parameters (mesh.fsdp), remat, "),
+            ("", "train.accumulate, a smaller batch, or more devices"),
+        ]
+    stats = found.memory
+    peak = stats.peak_memory_in_bytes + stats.generated_code_size_in_bytes
+    return [
+        ("HBM", f"fits: {_gib(peak)} of {_gib(limit)} ({peak / limit:.0%})"),
+        ("", f"arguments {_gib(stats.argument_size_in_bytes)}"),
+        ("", f"temporaries {_gib(stats.temp_size_in_bytes)}"),
+        ("", f"code {_gib(stats.generated_code_size_in_bytes)}"),
+    ]
+
+
+def _traffic(found: Plan) -> list[tuple[str, str]]:
+    """Sums the messages by kind, within a slice and across."""
+    sums: dict[tuple[str, bool], list[float]] = {}
+    for one in found.collectives:
+        entry = sums.setdefault((one.kind, one.crosses_slices), [0, 0, 0.0])
+        entry[0] += 1
+        entry[1] += one.num_bytes
+        entry[2] += one.sent
+    rows = [
+        (
+            kind + (" (DCN)" if crosses else ""),
+            f"{number}, {size / 2**20:.4g} MiB in all, {sent / 2**20:.4g} MiB sent",
+        )
+        for (kind, crosses), (number, size, sent) in sorted(sums.items())
+    ]
+    near = sum(one.sent for one in found.collectives if not one.crosses_slices)
+    rows.append(("traffic", _roof(near, found.chip.link_rate, "B/s to neighbours")))
+    if found.work.least_traffic:
+        every = sum(one.sent for one in found.collectives)
+        least = found.work.least_traffic
+        rows.append(
+            (
+                "least sent",
+                f"{least / 2**20:.4g} MiB, for parameters in their own dtype; the "
+                f"program sends {every / least:.2f} times that",
+            )
+        )
+    return rows
+
+
+def _roof(amount: float, rate: float, unit: str) -> str:
+    return f"{1e3 * amount / rate:.4g} ms at {rate:.4g} {unit}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / chips.GIB:.2f} GiB"

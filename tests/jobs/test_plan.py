@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans: on 8 CPU devices in the place of a slice; with libtpu for a real one."""
+
+import importlib.util
+
+import jax
+import pytest
+
+from configs import celebahq, quickstart
+from ldm_jax.cli import main
+from ldm_jax.jobs import plan
+from ldm_jax.jobs.blueprint import draw_up
+from ldm_jax.training import chips, sharding
+from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.state import make_state
+
+CPU = chips.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10)
+
+
+@pytest.fixture
+def cpu_slice(monkeypatch):
+    """Puts this machine's 8 devices in the place of a TPU slice's."""
+    monkeypatch.setitem(chips.CHIPS, "cpu", CPU)
+    monkeypatch.setattr(chips, "describe_topology", lambda name, slices: jax.devices())
+
+
+def small(stage="diffusion", **mesh):
+    config = quickstart.get_config(f"stage={stage}")
+    config.mesh.update(mesh)
+    config.batch_size = 16
+    if stage == "diffusion":
+        config.unet.channel_mult = (1,)
+        config.unet.attention_levels = ()
+    return config
+
+
+def test_a_plan_says_what_the_step_needs(cpu_slice):
+    """Oracle: what is held follows from the spec; so does what is told each other."""
+    found = plan.plan(small(slices=2), "cpu", slices=2, quick=False)
+    rows = dict(plan.describe(found))
+    count = sum(x.size for x in jax.tree.leaves(found.work.params))
+    assert rows["parameters"] == f"{count / 1e6:.1f}M"
+    # params, two moments, the average of the denoiser and the step.
+    assert (
+        3.9 * 4 * count < sharding.bytes_per_device(found.work.held) < 4.1 * 4 * count
+    )
+    assert found.work.flops / 8 == pytest.approx(found.executed, rel=0.3)
+    sums = [one for one in found.collectives if one.kind == "all-reduce"]
+    gradients = sum(one.num_bytes for one in sums)
+    assert gradients == pytest.approx(4 * count, rel=0.05)
+    assert any(one.crosses_slices for one in sums)
+    assert found.work.least_traffic == pytest.approx(2 * 7 / 8 * 4 * count)
+    assert rows["HBM"].startswith("fits") and "all-reduce (DCN)" in rows
+
+
+def test_the_denoiser_of_the_paper_is_split_over_devices():
+    """Identity: on 8 devices each holds an eighth of the large arrays, and no less."""
+    config = celebahq.get_config()
+    drawn = draw_up(config)
+    optimizer = make_optimizer(**config.optimizer)
+
+    def held(**sizes):
+        mesh = sharding.make_mesh(**sizes)
+        shapes, _ = make_state(drawn.task, optimizer, drawn.batch, ("unet",), mesh)
+        return sharding.bytes_per_device(shapes)
+
+    whole = held()
+    assert whole == 4 * 4 * 274_056_163 + 2 * 4  # float32; step and Adam's counter
+    assert 1 / 8 < held(fsdp=8, data=1) / whole < 1.15 / 8
+    assert held(fsdp=4, tensor=2, data=1) / whole < 1.25 / 8
+    assert 1 / 2 < held(tensor=2, data=4) / whole < 0.75
+
+
+def test_meshes_and_batches_that_do_not_fit_are_named(cpu_slice):
+    config = small()
+    config.batch_size = 12
+    with pytest.raises(ValueError, match="batch_size must be a multiple of data"):
+        plan.plan(config, "cpu")
+    with pytest.raises(ValueError, match='"data" alone reaches across slices'):
+        plan.plan(small(fsdp=8, data=1, slices=2), "cpu", slices=2)
+
+
+def test_topologies_that_are_not_known_are_answered_with_those_that_are(capsys):
+    for wrong in ("v5e", "v5litepod-16", "v9:2x2"):
+        with pytest.raises(ValueError, match=r"Known are v4: .*v5p: .*v6e: "):
+            chips.describe_topology(wrong)
+    config = "--config=configs/quickstart.py:stage=diffusion"
+    assert main(["plan", config, "--topology=v5e"]) == 2
+    assert "a topology is GENERATION:SHAPE" in capsys.readouterr().err
+
+
+def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'ldm_jax\[tpu\]'"):
+        chips.describe_topology("v5e:2x2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["train", "sample"])
+def test_a_plan_for_a_real_slice(what):
+    """Needs libtpu (extra: tpu): a v5e slice's memory, and a program for it."""
+    pytest.importorskip("libtpu")
+    config = small(fsdp=4, data=1)
+    config.sampling.num_steps = 2
+    found = plan.plan(config, "v5e:2x2", what=what, quick=True)
+    assert found.chip is chips.CHIPS["TPU v5 lite"] and found.num_devices == 4
+    assert 0 < found.memory.peak_memory_in_bytes < found.chip.hbm_bytes

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read out of compiled programs."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+from ldm_jax.training.program import least_traffic, read_collectives
+from ldm_jax.training.sharding import (
+    batch_sharding,
+    bytes_per_device,
+    make_mesh,
+    with_shardings,
+)
+
+LINES = {
+    "pairs of brackets": (
+        "  %all-reduce.1 = (f32[8,4]{1,0:T(8,128)}, /*index=1*/bf16[]{:T(256)}) "
+        "all-reduce(%a, %b), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add",
+        ("all-reduce", 8 * 4 * 4 + 2, 4, False),
+    ),
+    "iota, transposed": (
+        "  ROOT %g = bf16[16,8]{1,0} all-gather(%a), dimensions={0}, "
+        "replica_groups=[4,2]<=[2,4]T(1,0)",
+        ("all-gather", 256, 2, True),
+    ),
+    "axes of a mesh": (
+        "  %r = f32[2]{0} reduce-scatter(%a), "
+        "replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, to_apply=%add",
+        ("reduce-scatter", 8, 4, False),
+    ),
+    "first of two halves": (
+        "  %s = (f32[2]{0}, f32[8]{0}) all-gather-start(%a), "
+        "replica_groups={{0,1,2,3}}",
+        ("all-gather", 32, 4, False),
+    ),
+    "pairs": (
+        "  %p = u8[5]{0} collective-permute(%a), source_target_pairs={{0,4},{4,0}}",
+        ("collective-permute", 5, 2, True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_messages_are_read_in_every_notation(name):
+    line, expected = LINES[name]
+    (found,) = read_collectives(line, num_devices=8, slices=2)
+    assert tuple(found) == expected
+
+
+def test_what_only_names_a_message_is_none():
+    for line in (
+        "  %f = f32[2] fusion(%all-gather.1), calls=%all-reduce",
+        "  %d = f32[2] all-gather-done(%s)",
+    ):
+        assert read_collectives(line, 8) == []
+
+
+def test_a_ring_sends_as_much_as_it_must():
+    """Oracle: 2 (n-1)/n, (n-1)/n of the whole, which for a scatter is n results."""
+    line = "%x = f32[100]{{0}} {}(%a), replica_groups={{{{0,1,2,3}}}}"
+    sent = {
+        kind: read_collectives(line.format(kind), 4)[0].sent
+        for kind in ("all-reduce", "all-gather", "reduce-scatter")
+    }
+    assert sent == {"all-reduce": 600, "all-gather": 300, "reduce-scatter": 1200}
+
+
+def compiled_gradient(**sizes):
+    """Compiles the gradient of a layer of 1 MiB on 8 devices."""
+    mesh = make_mesh(**sizes)
+    w = {"w": jax.ShapeDtypeStruct((512, 512), jnp.float32)}
+    w = with_shardings(w, mesh, 0.5)
+    x = jax.ShapeDtypeStruct((8, 512), jnp.float32, sharding=batch_sharding(mesh))
+
+    def loss(w, x):
+        return jnp.mean(jnp.tanh(x @ w["w"]) ** 2)
+
+    place = jax.tree.map(lambda a: a.sharding, w)
+    compiled = jax.jit(jax.grad(loss), out_shardings=place).lower(w, x).compile()
+    return w, mesh, read_collectives(compiled.as_text(), 8)
+
+
+def test_replicated_parameters_cost_one_sum_of_gradients():
+    """Oracle: the program sends what a ring must, and nothing else of that size."""
+    w, mesh, found = compiled_gradient()
+    large = [one for one in found if one.num_bytes > 2**16]
+    assert [(one.kind, one.num_devices) for one in large] == [("all-reduce", 8)]
+    assert least_traffic(w, mesh) == 2 * 7 / 8 * 2**20 == large[0].sent
+
+
+def test_split_parameters_are_gathered():
+    w, mesh, found = compiled_gradient(data=2, fsdp=4)
+    assert w["w"].sharding.spec == PartitionSpec("fsdp", None)
+    assert bytes_per_device(w) == 2**18
+    assert least_traffic(w, mesh) == 3 * 3 / 4 * 2**20 + 2 * 1 / 2 * 2**18
+    assert {"all-gather"} <= {one.kind for one in found}
+    assert max(one.num_devices for one in found) <= 8
