@@ -50,6 +50,6 @@ def _run(args, overrides) -> None:
     config = experiment.load_config(args.config, overrides)
     found = plan.plan(config, args.topology, args.slices, args.what, args.quick)
     slices = f" x {args.slices}" if args.slices > 1 else ""
-    print(f"{args.config} on {args.topology}{slices}, mesh {dict(config.mesh)}")
+    print(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
     for name, value in plan.describe(found):
         print(f"{name:22s}{value}")

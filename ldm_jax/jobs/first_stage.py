@@ -12,6 +12,7 @@ from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import iterate_once, make_batches
 from ldm_jax.data.transforms import ImageTransform
 from ldm_jax.interop.lpips import LpipsFile
+from ldm_jax.jobs.utilization import peak_share
 from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.models.lpips import LPIPS
 from ldm_jax.tasks import pictures
@@ -64,6 +65,7 @@ def train_first_stage(config, workdir: str) -> TrainState:
         mesh=mesh,
         evaluate=evaluate,
         config=config.to_dict(),
+        utilization=peak_share(task, batches.shapes(), mesh),
         label="first stage",
         **config.train,
     )

@@ -3,6 +3,7 @@
 
 import dataclasses
 import inspect
+import math
 import re
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from ldm_jax.jobs.blueprint import (
     condition_shapes,
     draw_up,
 )
+from ldm_jax.jobs.utilization import training_flops
 from ldm_jax.models import attention
 from ldm_jax.tasks.generate import Sampling, make_generate
 from ldm_jax.training import chips, program, sharding
@@ -62,7 +64,7 @@ class Plan:
     Attributes:
       work: what was compiled.
       chip: the device's limits.
-      num_devices: it runs on.
+      mesh: name -> size of its axes.
       memory: jax's CompiledMemoryStats; None where the program did not fit.
       needed: bytes that the compiler says it needs; None where it fitted.
       executed: operations as the compiler counts them; None in a loop.
@@ -73,13 +75,18 @@ class Plan:
 
     work: Work
     chip: chips.Chip
-    num_devices: int
+    mesh: dict[str, int]
     memory: Any = None
     needed: float | None = None
     executed: float | None = None
     moved: float | None = None
     collectives: tuple[program.Collective, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that the program runs on."""
+        return math.prod(self.mesh.values())
 
 
 def plan(
@@ -113,7 +120,7 @@ def plan(
     with attention.planned_for("tpu"):
         work = dict(train=_training, sample=_sampling)[what](config, mesh)
     started = time.monotonic()
-    found = Plan(work, chips.chip_of(devices[0]), len(devices))
+    found = Plan(work, chips.chip_of(devices[0]), dict(mesh.shape))
     try:
         compiled = work.lowered.compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:
@@ -152,13 +159,7 @@ def _training(config, mesh) -> Work:
     precision = settings.get("matmul_precision", "")
     lowered = lower_step(step, shapes, frozen, batch, key, precision)
 
-    def gradient(params, collections, frozen, batch, key):
-        inputs = {**collections, "frozen": frozen}
-        return jax.grad(drawn.task.loss, has_aux=True)(params, inputs, batch, key, 0)
-
-    with attention.portable():
-        inputs = (shapes.params, shapes.collections, frozen, batch, key)
-        flops = count_flops(gradient, *inputs)
+    flops = training_flops(drawn.task, drawn.batch)
     least = program.least_traffic(shapes.params, mesh)
     held, has_loop = (shapes, frozen), settings.get("accumulate", 1) > 1
     return Work(drawn.label, lowered, shapes.params, held, flops, has_loop, least)
@@ -210,6 +211,7 @@ def describe(found: Plan) -> list[tuple[str, str]]:
     count = sum(x.size for x in jax.tree.leaves(work.params))
     rows = [
         ("program", work.label),
+        ("mesh", " x ".join(f"{name} {n}" for name, n in found.mesh.items())),
         ("parameters", f"{count / 1e6:.1f}M"),
         ("held", f"{_gib(sharding.bytes_per_device(work.held))} a device"),
         *_memory(found),

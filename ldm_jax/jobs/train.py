@@ -15,6 +15,7 @@ from ldm_jax.data.loader import make_batches
 from ldm_jax.jobs.first_stage import train_first_stage
 from ldm_jax.jobs.sample import sample_images
 from ldm_jax.jobs.stats import make_judge
+from ldm_jax.jobs.utilization import peak_share
 from ldm_jax.metrics.judging import Judging
 from ldm_jax.tasks import generate, pictures
 from ldm_jax.tasks.conditioner import Conditioner
@@ -65,8 +66,9 @@ def _train_diffusion(config, workdir):
         # Latents are read faster than any step; photographs want every core.
         num_threads=(os.cpu_count() or 1) if encodes_images else 1,
     )
+    task = latent_diffusion(model, Objective(**config.objective), stage, encodes_images)
     return run_loop(
-        latent_diffusion(model, Objective(**config.objective), stage, encodes_images),
+        task,
         batches,
         make_optimizer(**config.optimizer),
         workdir,
@@ -74,6 +76,7 @@ def _train_diffusion(config, workdir):
         mesh=mesh,
         evaluate=_make_preview(model, stage, source, transform, config),
         config=config.to_dict(),
+        utilization=peak_share(task, batches.shapes(), mesh),
         label="diffusion",
         **config.train,
     )

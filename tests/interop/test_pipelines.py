@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pipelines of diffusers, from folders that we wrote, draw our sampler's images.
+
+Every model is narrow and random; noise is drawn by PyTorch and handed to both.
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import yaml
+
+import ldm_jax
+from ldm_jax.interop.compvis import export_compvis
+from ldm_jax.interop.compvis_config import spec_from_compvis
+from ldm_jax.interop.convert import export_model
+from ldm_jax.interop.torch_writer import write_ckpt
+from ldm_jax.jobs.carry import export_weights, import_weights
+from tests.interop import published
+from tests.interop.states import channels_last, make_state
+from tests.interop.test_compvis import zeros_like_rows
+from tests.jobs.test_carry import PIXELS, drawn, exported, golden_checkpoint
+
+pytestmark = pytest.mark.torch
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+torch.set_num_threads(1)  # its threads and XLA's would wait for each other
+
+STEPS = 2
+
+
+def noise(*shape):
+    """(what a pipeline draws from this generator, the generator)."""
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return drawn.numpy(), torch.Generator().manual_seed(0)
+
+
+def images_of(model, params, cond, z_T, **options):
+    """Our images, in [0, 1] and clipped as pipelines do."""
+    z_0 = ldm_jax.sample(
+        model, params, cond, z_T=channels_last(z_T), num_steps=STEPS, **options
+    )
+    return np.clip(np.asarray(jax.jit(model.decode)(params, z_0)) / 2 + 0.5, 0, 1)
+
+
+def assert_same_images(ours, theirs):
+    """But for codes that flip where two are equally near."""
+    assert ours.shape == theirs.shape
+    assert ours.std() > 0.01  # not one colour
+    assert np.mean(np.abs(ours - theirs) > 2e-3) < 1e-3
+
+
+def test_unconditional_latent_diffusion(tmp_path):
+    golden_checkpoint(tmp_path / "a", "tiny-celeba256")
+    ckpt, ours = str(tmp_path / "a" / "model.ckpt"), str(tmp_path / "ours")
+    import_weights(ckpt, ours, image_size=64)
+    export_weights(ours, str(tmp_path / "theirs"), "diffusers")
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs")
+    assert type(pipeline).__name__ == "LDMPipeline"
+    z_T, generator = noise(1, 3, 16, 16)
+    theirs = pipeline(
+        generator=generator, num_inference_steps=STEPS, eta=0.0, output_type="np"
+    ).images
+    model, params = ldm_jax.load(ours)
+    cond = model.condition(params)
+    assert_same_images(images_of(model, params, cond, z_T, eta=0.0), theirs)
+
+
+def test_super_resolution(tmp_path):
+    described = published.shrink(published.ALL["bsr_sr"])
+    spec = spec_from_compvis(described)
+    shapes = export_compvis(spec, zeros_like_rows(spec))
+    state = make_state({name: x.shape for name, x in shapes.items()}, spec)
+    write_ckpt(tmp_path / "model.ckpt", state)
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(described))
+    ours = str(tmp_path / "ours")
+    import_weights(str(tmp_path / "model.ckpt"), ours, image_size=64)
+    export_weights(ours, str(tmp_path / "theirs"), "diffusers")
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs")
+    assert type(pipeline).__name__ == "LDMSuperResolutionPipeline"
+    z_T, generator = noise(1, 3, 16, 16)
+    low_res = np.random.default_rng(0).uniform(-1, 1, (1, 3, 16, 16)).astype("f4")
+    theirs = pipeline(
+        torch.tensor(low_res),
+        generator=generator,
+        num_inference_steps=STEPS,
+        eta=0.0,
+        output_type="np",
+    ).images
+    model, params = ldm_jax.load(ours)
+    cond = model.condition(params, low_res=channels_last(low_res))
+    assert_same_images(images_of(model, params, cond, z_T, eta=0.0), theirs)
+
+
+def test_diffusion_of_pixels(tmp_path):
+    """DDIMPipeline, whose x0 is clipped; DDPMPipeline reads the folder too."""
+    exported(tmp_path / "theirs", PIXELS)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs")
+    assert type(pipeline).__name__ == "DDIMPipeline"
+    z_T, generator = noise(2, 3, 8, 8)
+    theirs = pipeline(
+        batch_size=2, generator=generator, num_inference_steps=STEPS, output_type="np"
+    ).images
+    import_weights(str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    model, params = ldm_jax.load(str(tmp_path / "ours"))
+    cond = model.condition(params)
+    ours = images_of(model, params, cond, z_T, eta=0.0, clip=1.0)
+    assert_same_images(ours, theirs)
+    ddpm = diffusers.DDPMPipeline(
+        pipeline.unet, diffusers.DDPMScheduler.from_config(pipeline.scheduler.config)
+    )
+    images = ddpm(batch_size=1, num_inference_steps=STEPS, output_type="np").images
+    assert images.shape == (1, 8, 8, 3)
+
+
+def test_a_pipeline_that_diffusers_saved_comes_in(tmp_path):
+    """DDPMPipeline.save_pretrained: another scheduler class, defaults left out."""
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+    pipeline = diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler())
+    pipeline.save_pretrained(tmp_path / "theirs")
+    import_weights(str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    model, params = ldm_jax.load(str(tmp_path / "ours"))
+    config = ldm_jax.experiment.read_config(str(tmp_path / "ours"))
+    assert config.sampling.clip == 1.0 and config.latents.image_size == 8
+    z_t, t = noise(2, 3, 8, 8)[0], np.array([1, 700], np.int32)
+    with torch.no_grad():
+        theirs = unet(torch.tensor(z_t), torch.tensor(t)).sample.numpy()
+    cond = model.condition(params)
+    ours = jax.jit(model.denoise)(params, channels_last(z_t), t, cond)
+    np.testing.assert_allclose(ours, channels_last(theirs), atol=1e-4)
+
+
+STABLE = {
+    "task": "latent_diffusion",
+    "autoencoder": dict(
+        channels=32, channel_mult=(1, 2), num_res_blocks=1, latent_channels=4
+    ),
+    "latent_scale": 0.18215,
+    "unet": dict(
+        channels=32,
+        channel_mult=(1, 2),
+        in_channels=4,
+        out_channels=4,
+        num_res_blocks=1,
+        attention_levels=(0,),
+        num_heads=2,
+        transformer_depth=1,
+        context_dim=48,
+    ),
+    "condition": dict(
+        kind="text",
+        encoder="clip",
+        tokenizer="clip",
+        width=48,
+        depth=2,
+        num_heads=4,
+        vocab_size=50,
+        length=10,
+    ),
+    "schedule": dict(kind="scaled_linear", start=0.00085, end=0.012),
+    "prediction": "eps",
+}
+
+
+def test_stable_diffusion(tmp_path):
+    """Guided; its tokenizer's files are not there, so both are told tokens."""
+    params = drawn(STABLE)
+    export_model(tmp_path / "theirs", "diffusers", STABLE, params, image_size=16)
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        tmp_path / "theirs", tokenizer=None, safety_checker=None, feature_extractor=None
+    )
+    tokens = np.array([[48, 3, 7, 9, 49, 49, 49, 49, 49, 49]], np.int32)
+    empty = np.array([[48, *[49] * 9]], np.int32)
+    with torch.no_grad():
+        said, nothing = (
+            pipeline.text_encoder(torch.tensor(x).long())[0] for x in (tokens, empty)
+        )
+    z_T, _ = noise(1, 4, 8, 8)
+    theirs = pipeline(
+        prompt_embeds=said,
+        negative_prompt_embeds=nothing,
+        latents=torch.tensor(z_T),
+        height=16,
+        width=16,
+        num_inference_steps=STEPS,
+        guidance_scale=3.0,
+        output_type="np",
+    ).images
+    import_weights(str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    model, params = ldm_jax.load(str(tmp_path / "ours"))
+    cond, null = (model.condition(params, tokens=x) for x in (tokens, empty))
+    np.testing.assert_allclose(cond.context, said.numpy(), atol=1e-4)
+    ours = images_of(model, params, cond, z_T, eta=0.0, guidance_scale=3.0, null=null)
+    assert_same_images(ours, theirs)
+    assert pathlib.Path(tmp_path / "theirs" / "vae").is_dir()
