@@ -79,9 +79,7 @@ def evaluate_samples(
         "weights": which,
         "classes": classes if "class_label" in said else "",
         "seed of image 0": seed,
-        "sampling": json.loads(pathlib.Path(images, "settings.json").read_text())[
-            "sampling"
-        ],
+        "sampling": _sampling_of(images),
         "bytes": QUANTIZATION,
     }
     return _finish(panel.images(images, pairs), out, request, settings)
@@ -177,6 +175,13 @@ def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
     if not config.images.dataset:  # imported: its transform is not known
         return None
     return still_transform(config.transform).description
+
+
+def _sampling_of(images: str) -> dict[str, Any]:
+    """Reads how images were sampled; what was left out is left out."""
+    settings = json.loads(pathlib.Path(images, "settings.json").read_text())
+    said = settings["sampling"].items()
+    return {name: value for name, value in said if value is not None}
 
 
 def _classes(config, how: str, num: int | None, seed: int) -> list[int]:

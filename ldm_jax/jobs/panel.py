@@ -145,7 +145,8 @@ class Panel:
             codes = CodebookUsage(model.autoencoder.num_codes)
         own = None
         if self._network is not None and self._reference is None:
-            own = Collector(self._request.metrics, count)
+            wanted = [name for name in self._request.metrics if name in SET_METRICS]
+            own = Collector(wanted, count)
         return self._judge(rows, count, size, codes, own)
 
     def _judge(self, rows, count, size, codes, own) -> dict[str, Any]:
