@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             runs["diffusers"] = _theirs(args)
         else:
             print("diffusers   not installed (extra: torch); nothing to compare with")
-    seconds = _best_of(runs, args.repeats)
+    seconds = best_of(runs, args.repeats)
     for name, best in seconds.items():
         rate = args.batch_size / best
         print(f"{name:11s} {best:8.3f} s a batch, {rate:.2f} latents/s")
@@ -174,7 +174,7 @@ def _theirs(args) -> Callable[[], None]:
     return run
 
 
-def _best_of(runs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+def best_of(runs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
     """Runs each once to warm up, then in turns; returns the least seconds of each."""
     for run in runs.values():
         run()

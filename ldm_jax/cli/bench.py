@@ -3,7 +3,7 @@
 
 import argparse
 
-BENCHMARKS = ("sampler", "data", "metrics")
+BENCHMARKS = ("sampler", "train", "data", "metrics")
 
 
 def add(commands) -> None:
