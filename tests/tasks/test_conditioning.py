@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.data.pixels import to_unit_range
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.conditioning import CONDITIONS, make_conditioner
+from ldm_jax.tasks.pictures import to_uint8
 
 FIRST_STAGE = dict(
     channels=32,
@@ -235,3 +237,50 @@ def test_missing_first_stage_is_named():
     conditioner = make_conditioner("inpaint", **KINDS["inpaint"])
     with pytest.raises(ValueError, match=r'needs frozen\["autoencoder"\]'):
         conditioner.encode({}, batch())
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("none", None),
+        ("class", None),
+        ("semantic", (8, 8)),
+        ("superres", (16, 16)),
+        ("inpaint", (8, 8)),
+        ("hybrid", (16, 16)),
+    ],
+)
+def test_pictures_say_how_large_the_samples_are(kind, size):
+    assert make_conditioner(kind, **KINDS[kind]).image_size(batch_of(kind)) == size
+
+
+def test_what_is_outside_of_the_hole_keeps_each_of_its_256_levels():
+    """Identity: through floats, the paste, and the cut to bytes."""
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    mask = np.zeros((1, 16, 16, 1), np.float32)
+    mask[:, 3] = 1
+    y = {"image": to_unit_range(levels), "mask": mask}
+    painter = make_conditioner("inpaint", **KINDS["inpaint"])
+    found = to_uint8(jax.jit(painter.finish)(y, jnp.full(levels.shape, -1.0)))
+    np.testing.assert_array_equal(found, np.where(mask > 0, 0, levels))
+
+
+def test_a_condition_learns_of_the_first_stage_what_it_is_not_told():
+    first_stage = (Autoencoder(**FIRST_STAGE), 3.0)
+    semantic = make_conditioner("semantic", first_stage, num_classes=3)
+    assert semantic.module.num_stages == 1
+    assert make_conditioner("superres", first_stage).image_size(batch()) == (8, 8)
+    told = make_conditioner("semantic", first_stage, num_classes=3, f=8)
+    assert told.module.num_stages == 3
+
+
+def test_the_latent_of_an_image_with_a_hole_is_scaled_as_the_models_own(frozen):
+    """Imported models name their first stage, and the original does not scale there."""
+    y, first_stage = batch(), (Autoencoder(**FIRST_STAGE), 3.0)
+    plain, scaled = (
+        jax.jit(make_conditioner("inpaint", first_stage, **own).encode)({}, y, frozen)
+        for own in (dict(autoencoder=FIRST_STAGE), {})
+    )
+    np.testing.assert_allclose(
+        scaled.concat[..., :3], 3 * plain.concat[..., :3], rtol=1e-5, atol=1e-6
+    )

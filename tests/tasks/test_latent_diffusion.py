@@ -33,7 +33,6 @@ def echo_task(gain, objective, **model):
     """(task, its params) with an Echo in the place of the UNet."""
     model = dataclasses.replace(tiny_model(**model), unet=Echo(gain))
     task = latent_diffusion(model, objective)
-    # Its init asks Echo for parameters, of which it has none.
     table = jax.random.normal(jax.random.key(0), (4, 8))
     return model, task, {"unet": {}, "conditioner": {"embedding": table}}
 
@@ -120,8 +119,10 @@ def test_images_are_encoded_in_the_step_as_they_would_be_beforehand():
     """Identity: the same loss from images and from their moments."""
     model, task, params = echo_task(0.5, Objective())
     image = jax.random.uniform(jax.random.key(2), (4, 8, 8, 3), minval=-1)
-    stage = {"autoencoder": jax.jit(model.autoencoder.init)(jax.random.key(3), image)}
-    stage = {"autoencoder": stage["autoencoder"]["params"]}
+    shapes = jax.eval_shape(model.autoencoder.init, jax.random.key(3), image)
+    draw = np.random.default_rng(0).standard_normal
+    weights = jax.tree.map(lambda x: 0.1 * draw(x.shape, np.float32), shapes)
+    stage = {"autoencoder": weights["params"]}
     labels = {"label": jnp.array([0, 1, 2, 0])}
     moments = jax.jit(model.moments)(stage, image)
     from_images = latent_diffusion(model, Objective(), stage, encodes_images=True)

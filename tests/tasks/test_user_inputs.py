@@ -134,3 +134,13 @@ def test_masks_that_do_not_fit_are_refused():
         user_inputs.holes(image, np.zeros((4, 4, 3), np.uint8), 2)
     with pytest.raises(ValueError, match="multiples of 8"):
         user_inputs.holes(image, np.zeros((4, 4), bool), 8)
+
+
+def test_a_folder_of_pictures_is_read_in_sorted_order(tmp_path):
+    for name, label in (("b.png", 2), ("a.png", 1)):
+        save(tmp_path / name, np.full((4, 4), label))
+    maps = user_inputs.label_maps(tmp_path, num_classes=3, f=2)["label_map"]
+    assert maps[:, 0, 0].tolist() == [1, 2]
+    # Of texts only files are read, whatever else is called so.
+    tokens = user_inputs.prompts(str(tmp_path), WORDS)["tokens"]
+    assert tokens.shape == (1, WORDS.length)
