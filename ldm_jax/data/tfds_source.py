@@ -28,7 +28,8 @@ class TfdsSource:
     "caption"; "objects", boxes with labels; LABEL_MAPS.
 
     Attributes:
-      fingerprint: digest of name, version, split and shard lengths.
+      fingerprint: digest of name, version, split and shard lengths, and, of a
+        `ManualBuilder`'s set, of the files that are in it.
       num_classes: of the label; None without one.
       class_names: of the label; () without one.
       box_names: of the objects' classes; () without objects.
@@ -70,8 +71,10 @@ class TfdsSource:
         self.class_names = tuple(label.names) if is_class else ()
         self.box_names = _box_names(features)
         self._readers = _readers(features)
-        lengths = list(info.splits[whole].shard_lengths)
-        self.fingerprint = fingerprint([info.full_name, split, lengths])
+        facts = [info.full_name, split, list(info.splits[whole].shard_lengths)]
+        if info.metadata and info.metadata.get("digest"):  # of our own builders
+            facts.append(info.metadata["digest"])
+        self.fingerprint = fingerprint(facts)
 
     def __len__(self) -> int:
         return len(self._records)

@@ -36,8 +36,9 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
 
     Images keep their bytes. Each is opened by its header; those that cannot be are left
     out, named in `info.metadata["refused"]` and in a warning, and the set is refused
-    when there are more than `max_refused`. Nothing here needs TensorFlow, and shards of
-    SHARD_MIB keep the memory flat at any size.
+    when there are more than `max_refused`. `info.metadata["digest"]` is of the names
+    and sizes of what is stored, for the set's fingerprint. Nothing here needs
+    TensorFlow, and shards of SHARD_MIB keep the memory flat at any size.
 
     Subclasses have MANUAL_DOWNLOAD_INSTRUCTIONS, which say what the folder must hold
     and whence; `find`; and, if they store more than images, `fields`.
@@ -77,7 +78,7 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
                     **self.fields(),
                 }
             ),
-            metadata=tfds.core.MetadataDict(refused=[]),
+            metadata=tfds.core.MetadataDict(refused=[], digest=""),
         )
 
     def _shard_iterators_per_split(self, dl_manager):
@@ -98,9 +99,12 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
                     here,
                     wanted,
                 )
-        return {name: self._shards(name, split) for name, split in found.items()}
+        stored = hashlib.sha256()
+        return {
+            name: self._shards(name, split, stored) for name, split in found.items()
+        }
 
-    def _shards(self, name: str, split: Split) -> list[Callable[[], Iterator]]:
+    def _shards(self, name: str, split: Split, stored) -> list[Callable[[], Iterator]]:
         """Cuts a split into parts of about SHARD_MIB, by the sizes of some images."""
         some = split.names[:: -(-len(split.names) // 32)]
         mean = sum(self._size(split, file) for file in some) / len(some)
@@ -111,9 +115,13 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
             for file in files:
                 bar.update()
                 try:
-                    yield file, self._example(split, file)
+                    example = self._example(split, file)
                 except (DamagedRecord, OSError) as error:
                     self._refuse(str(error))
+                else:
+                    stored.update(f"{file}:{len(example['image'])}\n".encode())
+                    yield file, example
+            self.info.metadata["digest"] = stored.hexdigest()[:16]
 
         cuts = [len(split.names) * i // count for i in range(count + 1)]
         return [

@@ -416,6 +416,16 @@ def test_a_bomb_in_a_zip_is_not_unpacked(tmp_path, monkeypatch):
         Files(tmp_path).read("bomb.jpg")
 
 
+def test_the_fingerprint_tells_which_files_are_in_a_set(opened):
+    layouts.places(opened.root)
+    first = opened("places")[0].fingerprint
+    path = opened.root / "data_large/z/zen_garden/00000001.jpg"
+    for again, same in ((path, True), (path.with_name("2.jpg"), False)):
+        path.rename(again)
+        opened.data_dir /= "again"
+        assert (opened("places")[0].fingerprint == first) == same
+
+
 def test_images_of_a_set_are_decoded_like_any(opened):
     """A grey and a CMYK file among ImageNet's: both become RGB."""
     layouts.places(opened.root)
