@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training step changes, as one pytree, and how it is made from a task."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.interpreters import partial_eval
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from ldm_jax.training import sharding
 from ldm_jax.training.memory import on_device, on_host
@@ -98,12 +97,18 @@ def make_state(
         params, collections = _run_needed(draw, jax.device_put(key, whole))
         if replace_params is not None:
             params = replace_params(params)
-        params = sharding.place(params, mesh, math.inf)
-        collections = jax.tree.map(lambda x: jax.device_put(x, whole), collections)
-        state = jax.jit(finish, out_shardings=placed)(params, collections)
+        drawn = jax.tree.map(lambda x: _put(x, whole), (params, collections))
+        state = jax.jit(finish, out_shardings=placed)(*drawn)
         return state.replace(ema=on_host(state.ema)) if ema_on_host else state
 
     return shapes, make
+
+
+def _put(x, where: NamedSharding) -> Array:
+    """Puts an array there; one on the host, every process must hold whole."""
+    if isinstance(x, jax.Array):
+        return jax.device_put(x, where)
+    return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
 
 def _copied(x: Array) -> Array:
