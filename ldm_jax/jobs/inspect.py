@@ -108,10 +108,17 @@ def _facts(latents: LatentSource, stats: LatentStats) -> list[str]:
     return [
         f"records      {stats.count} ({stats.dropped} damaged ones left out)",
         f"latents      {height}x{width}x{channels}, f = {stats.f}",
-        f"fields       {', '.join(sorted(latents[0]))}",
+        f"fields       {', '.join(_kind(*field) for field in latents[0].items())}",
         f"mean, std    {stats.mean:.5g}, {stats.std:.5g}",
         f"scale        {stats.scale:.5g} +- {stats.scale_error:.2g}",
         f"autoencoder  {stats.autoencoder}",
         f"images       {stats.images}",
         f"transform    {json.dumps(values['transform'])}",
     ]
+
+
+def _kind(name: str, value) -> str:
+    """Says what a field is: "moments float16 32x32x8", "caption str"."""
+    if isinstance(value, str):
+        return f"{name} str"
+    return f"{name} {value.dtype.name} {'x'.join(map(str, value.shape))}".strip()
