@@ -26,7 +26,7 @@ from ldm_jax.training.rows import read_rows
 from ldm_jax.training.sharding import make_mesh, replicated
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.watchdog import EXIT_HANGS
-from tests.training.test_loop import run
+from tests.training.test_loop import fail_at, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -182,8 +182,9 @@ def test_killed_at_init_in_compilation_and_when_it_resumes_it_ends_with_the_same
     """F1: identity with a run that nothing disturbed."""
     for line in ("makes the parameters", "compiles the step"):
         assert kill_at_line(child(RUNS, tmp_path / "killed"), line) == -signal.SIGKILL
-    run(tmp_path / "killed", num_steps=9)
-    assert kill_at_line(child(RUNS, tmp_path / "killed"), "resumes at step 9") == -9
+    with pytest.raises(OSError):
+        run(tmp_path / "killed", fail_at(10))
+    assert kill_at_line(child(RUNS, tmp_path / "killed"), "resumes at step 8") == -9
     states = [run(tmp_path / name) for name in ("killed", "whole")]
     jax.tree.map(np.testing.assert_array_equal, *states)
     rows = [
@@ -259,7 +260,7 @@ def test_a_slow_host_is_named_a_lost_one_ends_the_others_and_the_run_goes_on(tmp
     seconds = time.monotonic() - begin
     print(f"the survivor ended with {first.returncode} after {seconds:.1f} s")
     assert first.returncode != 0 and seconds < 15  # the heartbeat and 5 s
-    assert "process 1 waits 0.5" in said
+    assert "process 1 waits" in said and "process 0 waits" not in said
     for process in two_processes(tmp_path):
         process.communicate(timeout=240)
         assert process.returncode == 0
