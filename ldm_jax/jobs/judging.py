@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs images through the networks that judge them, spread over all devices."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def open_network(kind: str = "inception", weights: str | None = None) -> Network
     facts = {name: header[name] for name in ("origin", "sha256")}
     mesh = sharding.make_mesh()
     placed = jax.device_put(params, sharding.replicated(mesh))
-    apply = jax.jit(lambda params, image: module.apply({"params": params}, image))
+    apply = _compiled(module)
     shapes = jax.eval_shape(apply, params, jax.ShapeDtypeStruct((1, 8, 8, 3), "uint8"))
 
     def run(image):
@@ -62,6 +63,12 @@ def open_network(kind: str = "inception", weights: str | None = None) -> Network
         run,
         shapes["pool"].shape[-1],
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(module):
+    """Compiles a network once, however often it is opened."""
+    return jax.jit(lambda params, image: module.apply({"params": params}, image))
 
 
 def on_devices(function: Callable, *arrays: np.ndarray):

@@ -96,11 +96,13 @@ def _similarities(x: Array, y: Array) -> tuple[Array, Array]:
             f"ssim needs images of at least {WINDOW}x{WINDOW} pixels: got "
             f"{x.shape[1]}x{x.shape[2]}."
         )
-    # Luminance compares intensities, which are nothing, not -1, where it is black.
-    x, y = ((a.astype(jnp.float32) + 1) / 2 for a in (x, y))
+    # Intensities in [0, 1] less a half, where squares lose the fewest digits.
+    x, y = (a.astype(jnp.float32) / 2 for a in (x, y))
     mean_x, mean_y = _blur(x), _blur(y)
-    variances = _blur(x * x) - mean_x**2 + _blur(y * y) - mean_y**2
+    # Grouped so that of equal images both quotients are exactly 1.
+    variances = (_blur(x * x) - mean_x**2) + (_blur(y * y) - mean_y**2)
     covariance = _blur(x * y) - mean_x * mean_y
+    mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
     luminance = (2 * mean_x * mean_y + C_1) / (mean_x**2 + mean_y**2 + C_1)
     return luminance, (2 * covariance + C_2) / (variances + C_2)
 

@@ -9,7 +9,7 @@ from ldm_jax import cli
 
 QUICKSTART = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
 COMMANDS = ["quickstart", "train", "latents", "reconstruct", "sample", "import"]
-COMMANDS += ["export"]
+COMMANDS += ["export", "stats", "evaluate"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

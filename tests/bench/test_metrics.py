@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of the metrics runs and prints what it says."""
+
+import pytest
+
+from ldm_jax.bench.metrics import main
+
+
+@pytest.mark.slow
+def test_the_benchmark_prints_rates_and_the_protocols_cost(capsys):
+    sizes = ["--images=8", "--size=32", "--batch_size=4", "--repeats=1"]
+    assert main([*sizes, "--no_torch"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("ldm_jax", "images/s", "8 images: features", "50000 images take"):
+        assert word in printed

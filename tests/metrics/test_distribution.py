@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets against references: what figures do when images get worse, and their names."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ldm_jax.metrics.distribution import Collector, Figure, label, rank_warning
+from ldm_jax.metrics.frechet import Gaussian
+from ldm_jax.metrics.paper import PROTOCOLS, ROWS, find_protocol, find_row
+from ldm_jax.metrics.reference import Reference, load_reference, save_reference
+from ldm_jax.metrics.tables import markdown
+from tests.metrics.features import real_and_fake
+
+SOME = ("fid", "kid", "is", "precision", "recall")
+FACTS = {"network": {"kind": "mobilenet", "official": True}, "image_size": [16, 16]}
+
+
+def collected(rows, metrics=SOME, **fields):
+    """Passes rows as features, and a few of their columns as logits."""
+    collector = Collector(metrics, len(rows), **fields)
+    for low in range(0, len(rows), 100):
+        part = rows[low : low + 100]
+        collector.update({"pool": part, "logits": part[:, :5], "spatial": part[:, :7]})
+    return collector
+
+
+def test_an_equal_set_is_perfect_and_noise_makes_it_worse():
+    real = real_and_fake(16, (300, 10))[0]
+    reference = collected(real).reference(FACTS)
+    noise = np.random.default_rng(1).normal(size=real.shape).astype(np.float32)
+    figures = [collected(real + s * noise).judge(reference) for s in (0, 0.3, 1, 3)]
+    assert list(figures[0]) == list(SOME)
+    fid, precision = ([f[name].value for f in figures] for name in ("fid", "precision"))
+    assert abs(fid[0]) < 1e-10 and fid[1:] == sorted(fid[1:])
+    assert precision[0] == 1 and precision == sorted(precision, reverse=True)
+    kid = [f["kid"].value for f in figures]
+    # Of one and the same sample it is below zero, as it is unbiased for two.
+    assert figures[0]["recall"].value == 1 and kid[0] < 0 < kid[2] < kid[3]
+
+
+def test_distance_of_two_halves_falls_with_their_size():
+    """A Frechet distance is biased upwards: about as 1 / n."""
+    halves = real_and_fake(16, (2000, 2000), shift=0)
+    found = []
+    for n in (100, 500, 2000):
+        first, second = (collected(x[:n], ("fid",)) for x in halves)
+        found.append(second.judge(first.reference(FACTS))["fid"].value)
+    assert found[0] > 2 * found[1] > 4 * found[2] > 0
+
+
+def test_the_jackknife_is_of_the_size_of_the_scatter():
+    """Oracle: the spread of the distance over many draws, within a factor of two."""
+    rng = np.random.default_rng(0)
+    draws = [rng.normal(0.5, 1, (400, 4)).astype(np.float32) for _ in range(30)]
+    reference = Reference(Gaussian(np.zeros(4), np.eye(4)), None, None, FACTS)
+    found = [
+        collected(x, ("fid",), has_spread=True).judge(reference)["fid"] for x in draws
+    ]
+    scatter = np.std([figure.value for figure in found])
+    assert scatter / 2 < np.median([figure.spread for figure in found]) < 2 * scatter
+
+
+def test_only_the_published_inception_makes_a_fid():
+    official = {"kind": "inception", "official": True}
+    assert label("fid", official) == "FID" and label("recall", official) == "recall"
+    assert label("fid", {**official, "official": False}).startswith("FD(inception, ot")
+    mobile = {"kind": "mobilenet", "official": True}
+    names = [label(name, mobile) for name in ("fid", "kid", "precision")]
+    assert names == ["FD(mobilenet)", "KD(mobilenet)", "precision(mobilenet)"]
+
+
+def test_a_reference_is_read_back_and_says_how_it_was_made(tmp_path):
+    made = collected(real_and_fake(16)[0], ("fid", "sfid", "kid"), keep=50)
+    reference = made.reference({**FACTS, "transform": {"crop": "center"}})
+    path = tmp_path / "ref.npz"
+    save_reference(path, reference)
+    found = load_reference(path)
+    np.testing.assert_array_equal(found.pool.covariance, reference.pool.covariance)
+    np.testing.assert_array_equal(found.features, reference.features)
+    assert found.spatial.mean.shape == (7,) and found.pool.count == 600
+    assert found.features.shape == (50, 16) and found.facts == reference.facts
+    assert found.check({**FACTS, "transform": {"crop": "center"}}) == []
+    (warning,) = found.check({**FACTS, "transform": {"crop": "random"}})
+    assert "another crop than those of" in warning
+    with pytest.raises(ValueError, match=r"same image_size: got \[32, 32\], but"):
+        found.check({**FACTS, "image_size": [32, 32]})
+    other = {"network": {"kind": "inception", "official": True}}
+    with pytest.raises(ValueError, match="same network"):
+        found.check(other)
+
+
+def test_other_programs_statistics_are_read_with_a_warning(tmp_path):
+    """ADM's batches and pytorch-fid's files: plain mu and sigma, and no word on how."""
+    rows = real_and_fake(16)[0].astype(float)
+    plain = dict(mu=rows.mean(axis=0), sigma=np.cov(rows, rowvar=False))
+    np.savez(tmp_path / "fid.npz", **plain)
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    spatial = dict(mu_s=plain["mu"], sigma_s=plain["sigma"])
+    np.savez(tmp_path / "adm.npz", arr_0=images, **plain, **spatial)
+    found = load_reference(tmp_path / "fid.npz")
+    assert found.spatial is None and not found.has_images
+    assert "does not say how it was made" in found.check(FACTS)[0]
+    adm = load_reference(tmp_path / "adm.npz")
+    assert adm.has_images and adm.spatial is not None
+    figures = collected(rows.astype(np.float32), ("fid",)).judge(found)
+    assert abs(figures["fid"].value) < 1e-5  # float32 features
+    with pytest.raises(ValueError, match="compare features of single images"):
+        collected(rows.astype(np.float32)).judge(found)
+    np.savez(tmp_path / "images.npz", arr_0=images)
+    with pytest.raises(ValueError, match="holds only images; make them"):
+        load_reference(tmp_path / "images.npz")
+    (tmp_path / "broken.npz").write_bytes(b"PK no")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_reference(tmp_path / "broken.npz")
+
+
+def test_too_few_images_are_warned_of_and_unknown_metrics_refused():
+    (warning,) = rank_warning(1000, 2048, "the images judged")
+    assert "(rank 999)" in warning and "comes out too large" in warning
+    assert rank_warning(5000, 2048, "x") == [] == rank_warning(0, 2048, "x")
+    with pytest.raises(ValueError, match="unknown metrics fidd; some of: fid"):
+        Collector(("fidd",), 10)
+    with pytest.raises(ValueError, match="compare with a reference: got none"):
+        collected(real_and_fake(16)[0]).judge(None)
+    collector = Collector(("sfid",), 10)
+    with pytest.raises(ValueError, match="sfid needs spatial features"):
+        collector.update({"pool": np.zeros((10, 4)), "logits": np.zeros((10, 4))})
+
+
+def test_every_row_of_the_paper_has_a_protocol_that_measures_it():
+    for row in ROWS.values():
+        assert set(row.figures) <= {*PROTOCOLS[row.protocol].metrics, "is"}
+    assert find_row("imagenet-1.5").figures["fid"] == 3.60
+    assert find_row("vq-f8").figures["psnr"] == 23.07
+    with pytest.raises(ValueError, match='no row "celeba"; one of: bedrooms'):
+        find_row("celeba")
+    with pytest.raises(ValueError, match="unknown protocol"):
+        find_protocol("paper")
+
+
+def test_the_table_stands_beside_the_papers_row():
+    figures = {"fid": Figure(12.345, 0.5), "recall": Figure(0.4567)}
+    result = {
+        "row": "churches",
+        "num_images": 100,
+        "figures": {
+            name: {"label": name.upper(), "value": f.value, "spread": f.spread}
+            for name, f in figures.items()
+        },
+        "settings": {"sampling": {"num_steps": 50}},
+        "warnings": ["of 100"],
+    }
+    page = markdown(json.loads(json.dumps(result)))
+    assert "| FID | lower is better | 12.35 | 0.5 | 4.02 |" in page
+    assert "| RECALL | higher is better | 0.4567 |  | 0.52 |" in page
+    assert "* WARNING: of 100" in page and "churches, Tab. 1 200 DDIM" in page

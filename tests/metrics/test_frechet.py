@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frechet distance: closed forms, two other implementations, singular covariances."""
+
+import numpy as np
+import pytest
+
+from ldm_jax.metrics.frechet import Gaussian, Moments, frechet_distance
+from tests.metrics.features import real_and_fake
+
+
+def gaussian(rows, batch=64):
+    moments = Moments(rows.shape[1])
+    for low in range(0, len(rows), batch):
+        moments.update(rows[low : low + batch])
+    return moments.gaussian()
+
+
+def test_moments_in_batches_are_mean_and_covariance_of_the_whole():
+    """Oracle: NumPy on all rows at once; the large offset would cost plain sums."""
+    rows = real_and_fake()[0] + np.float32(1e3)
+    found = gaussian(rows, batch=7)
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0, dtype=float), rtol=1e-12)
+    wanted = np.cov(rows.astype(float), rowvar=False)
+    np.testing.assert_allclose(found.covariance, wanted, rtol=1e-9, atol=1e-12)
+    assert found.count == len(rows)
+
+
+def test_merged_moments_are_those_of_both():
+    rows = real_and_fake()[0]
+    first, second = Moments(64), Moments(64)
+    first.update(rows[:100])
+    second.update(rows[100:])
+    first.merge(second)
+    first.merge(Moments(64))
+    np.testing.assert_allclose(
+        first.gaussian().covariance, gaussian(rows).covariance, rtol=1e-10, atol=1e-13
+    )
+
+
+def test_distance_of_diagonal_gaussians_is_the_closed_form():
+    """Oracle: |m|^2 + sum (sqrt a - sqrt b)^2, also where a variance is zero."""
+    a, b = np.array([4.0, 1.0, 0.0, 0.25]), np.array([1.0, 0.0, 0.0, 0.25])
+    mean = np.array([1.0, 0.0, 2.0, 0.0])
+    found = frechet_distance(
+        Gaussian(np.zeros(4), np.diag(a)), Gaussian(mean, np.diag(b))
+    )
+    assert found == pytest.approx(5 + 1 + 1, rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [600, 40], ids=["full rank", "singular"])
+def test_equal_sets_have_distance_zero(count):
+    """To rounding of the traces, 64 here, though a root of the product loses half."""
+    found = gaussian(real_and_fake()[0][:count])
+    assert abs(frechet_distance(found, found)) < 1e-11
+
+
+# torch-fidelity 0.4.0, fid_statistics_to_metric on float64 features.
+GOLDEN = {"full rank": 1.7695707794205973, "singular": 19.549202972601712}
+
+
+@pytest.mark.parametrize("which, count", [("full rank", 600), ("singular", 40)])
+def test_distance_is_torch_fidelitys(which, count):
+    """Golden: another implementation on the same features; the issue asks for 1e-4."""
+    sets = [gaussian(x[:count]) for x in real_and_fake()]
+    assert frechet_distance(*sets) == pytest.approx(GOLDEN[which], rel=1e-6)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("count", [600, 40], ids=["full rank", "singular"])
+def test_distance_agrees_with_pytorch_fid_and_torch_fidelity(count):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch_fidelity")
+    pytest.importorskip("pytorch_fid")
+    from pytorch_fid.fid_score import calculate_frechet_distance
+    from torch_fidelity import metric_fid
+
+    rows = [x[:count].astype(float) for x in real_and_fake()]
+    theirs = metric_fid.fid_statistics_to_metric(
+        *(metric_fid.fid_features_to_statistics(torch.tensor(x)) for x in rows), False
+    )
+    sets = [gaussian(x) for x in rows]
+    found = frechet_distance(*sets)
+    assert found == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    first, second = sets
+    theirs = calculate_frechet_distance(*first[:2], *second[:2])
+    assert found == pytest.approx(theirs, rel=1e-5)
+
+
+def test_what_is_no_set_is_refused():
+    moments = Moments(4)
+    with pytest.raises(ValueError, match="at least 2 images: got 0"):
+        moments.gaussian()
+    with pytest.raises(ValueError, match="features must be finite"):
+        moments.update(np.full((2, 4), np.nan))
+    ours, other = (Gaussian(np.zeros(d), np.eye(d)) for d in (4, 5))
+    with pytest.raises(ValueError, match="same features: got 4 and 5"):
+        frechet_distance(ours, other)
