@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a first stage, and looks at images it has not seen on the way."""
 
+import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +15,8 @@ from ldm_jax.data.loader import iterate_once, make_batches
 from ldm_jax.data.transforms import ImageTransform
 from ldm_jax.interop.lpips import LpipsFile
 from ldm_jax.jobs.utilization import peak_share
-from ldm_jax.metrics.reconstruction import psnr
+from ldm_jax.metrics.codebook import CodebookUsage
+from ldm_jax.metrics.reconstruction import WINDOW, psnr, ssim
 from ldm_jax.models.lpips import LPIPS
 from ldm_jax.tasks import pictures
 from ldm_jax.tasks.first_stage import first_stage
@@ -42,12 +45,18 @@ def train_first_stage(config, workdir: str) -> TrainState:
     )
     source = open_images(**config.images)
     batches = make_batches(
-        source, transform, config.batch_size, on_mesh, seed=config.seed
+        source,
+        transform,
+        config.batch_size,
+        on_mesh,
+        seed=config.seed,
+        num_threads=os.cpu_count() or 1,  # photographs want every core
     )
     evaluate = None
     if config.held_out:
         held_out = open_images(**{**config.images, "split": config.held_out})
-        judges = make_judges(config.objective.perceptual, lpips_params)
+        trunk = config.objective.perceptual
+        judges = make_judges(transform.size, trunk, lpips_params)
 
         def evaluate(state, step):
             still = still_transform(config.transform)
@@ -100,12 +109,23 @@ def with_lpips(config) -> tuple[Any, PyTree]:
     return config, params
 
 
-def make_judges(perceptual: str, lpips_params: PyTree) -> dict[str, Judge]:
-    """Lists by what held-out reconstructions are judged: PSNR in dB, and LPIPS."""
-    judges: dict[str, Judge] = {"psnr": psnr}
+def make_judges(
+    size: tuple[int, int], perceptual: str, lpips_params: PyTree
+) -> dict[str, Judge]:
+    """Lists by what held-out reconstructions of a size are judged.
+
+    Returns:
+      "psnr" in dB; "ssim", unless the images are smaller than its window; "lpips",
+      unless `perceptual` is "none".
+    """
+    judges: dict[str, Judge] = {"psnr": jax.jit(psnr)}
+    if min(size) >= WINDOW:
+        judges["ssim"] = jax.jit(ssim)
     if perceptual != "none":
         lpips = LPIPS(perceptual)
-        judges["lpips"] = lambda x, y: lpips.apply({"params": lpips_params}, x, y)
+        # Arguments, not constants of a program: they are many megabytes.
+        distance = jax.jit(lambda p, x, y: lpips.apply({"params": p}, x, y))
+        judges["lpips"] = functools.partial(distance, lpips_params)
     return judges
 
 
@@ -125,25 +145,39 @@ def reconstruct_all(model, params, rows, num_shown: int, judges: Mapping[str, Ju
       judges: name -> function of images and their reconstructions.
 
     Returns:
-      {name: mean over all rows}, and a sheet of pairs, uint8 [H', W', 3].
+      {name: mean over all rows}, with "codebook_usage" and "perplexity" over all rows
+      for VQ, and a sheet of pairs, uint8 [H', W', 3].
     """
-
-    @jax.jit
-    def run(params, image):
-        reconstruction = model.decode(params, model.encode(params, image))
-        values = {name: judge(image, reconstruction) for name, judge in judges.items()}
-        return reconstruction, values
-
+    num_codes = model.autoencoder.num_codes
+    usage = CodebookUsage(num_codes) if num_codes else None
+    run = _program(model)
     found = {name: [] for name in judges}
     shown = []
     for batch, valid in rows:
         image = batch["image"]
-        reconstruction, values = fetch(run(params, image))
-        for name, value in values.items():
-            found[name].append(value[:valid])
+        reconstruction, indices = run(params, image)
+        for name, judge in judges.items():
+            found[name].append(fetch(judge(image, reconstruction))[:valid])
+        reconstruction, indices = fetch((reconstruction, indices))
+        if usage:
+            usage.update(indices[:valid])
         if sum(map(len, shown)) < 2 * num_shown:
             pairs = np.stack([fetch(image)[:valid], reconstruction[:valid]], axis=1)
             shown.append(pairs.reshape(-1, *pairs.shape[2:]))
     figures = {name: float(np.concatenate(found[name]).mean()) for name in found}
+    figures |= usage.result() if usage else {}
     sheet = pictures.to_uint8(np.concatenate(shown)[: 2 * num_shown])
     return figures, pictures.grid(sheet, num_columns=8)
+
+
+@functools.cache
+def _program(model):
+    """Makes (params, image) -> (reconstruction, codes or ()), compiled once a run."""
+
+    @jax.jit
+    def run(params, image):
+        z_0 = model.encode(params, image)
+        codes = model.indices(params, z_0) if model.autoencoder.num_codes else ()
+        return model.decode(params, z_0), codes
+
+    return run

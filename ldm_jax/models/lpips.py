@@ -17,6 +17,10 @@ from ldm_jax.types import Array
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
+# Side of the smallest images whose last features are not empty (a mean over nothing
+# is NaN).
+SMALLEST = {"vgg": 16, "squeeze": 17, "alex": 31}
+
 
 class LPIPS(nn.Module):
     """Perceptual distance.
@@ -50,7 +54,17 @@ class LPIPS(nn.Module):
 
         Returns:
           [B] float32 distances, 0 for equal images.
+
+        Raises:
+          ValueError: the images are too small for the trunk's last features.
         """
+        smallest = SMALLEST[self.trunk]
+        if min(image.shape[1:3]) < smallest:
+            raise ValueError(
+                f"LPIPS({self.trunk}) needs images of {smallest}x{smallest} at least: "
+                f"got {image.shape[1]}x{image.shape[2]}; use larger ones, or another "
+                f"of {SMALLEST}."
+            )
         shift, scale = (jnp.asarray(v)[None, None, None] for v in (SHIFT, SCALE))
         # One batch of both: one trip through the trunk.
         both = jnp.concatenate([image, other]).astype(jnp.float32)

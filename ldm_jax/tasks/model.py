@@ -72,6 +72,18 @@ class FirstStage:
         Raises:
           ValueError: the first stage has no codebook.
         """
+        return self.latent_scale * self._to_codes(params, z_0)[0]
+
+    def indices(self, params, z_0: Array) -> Array:
+        """Finds the nearest code of scaled z_0 [B, h, w, c]: [B, h, w] int32 (VQ).
+
+        Raises:
+          ValueError: the first stage has no codebook.
+        """
+        return self._to_codes(params, z_0)[1]
+
+    def _to_codes(self, params, z_0):
+        """Returns unscaled codes [B, h, w, c] and their indices [B, h, w]."""
         if self.autoencoder.bottleneck != "vq":
             raise ValueError(
                 'codes need a first stage with bottleneck="vq": got '
@@ -79,7 +91,7 @@ class FirstStage:
             )
         codes = jnp.asarray(params["autoencoder"]["codebook"]["embedding"])
         z = jnp.asarray(z_0) / self.latent_scale
-        return self.latent_scale * self.autoencoder.regularizer.to_decoder(z, codes)[0]
+        return self.autoencoder.regularizer.to_decoder(z, codes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -74,8 +74,9 @@ def test_without_lpips_no_file_is_read_and_with_it_one_must_be_there():
 def test_held_out_images_are_judged_and_shown(file):
     """Oracle: pixels are reconstructed exactly; padding rows do not count."""
     _, params = with_lpips(config_of("squeeze", file=file))
-    judges = make_judges("squeeze", params)
-    assert list(make_judges("none", None)) == ["psnr", "ssim"]
+    judges = make_judges((24, 24), "squeeze", params)
+    assert list(make_judges((24, 24), "none", None)) == ["psnr", "ssim"]
+    assert list(make_judges((8, 24), "none", None)) == ["psnr"]
     judges["mean"] = lambda image, reconstruction: reconstruction.mean((1, 2, 3))
     image = np.zeros((4, 24, 24, 3), np.float32) + np.arange(4)[:, None, None, None] / 4
     rows = [({"image": image}, 4), ({"image": image}, 2)]

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.models.lpips import LPIPS, SqueezeNet, pool_ceil, unit_length
+from ldm_jax.models.lpips import (
+    LPIPS,
+    SMALLEST,
+    TRUNKS,
+    SqueezeNet,
+    pool_ceil,
+    unit_length,
+)
 
 # torchvision's convolutions plus LPIPS' linear weights: biases and kernels counted.
 COUNTS = {
@@ -102,3 +109,15 @@ def test_squeezenet_pools_with_partial_windows():
 def test_unknown_trunk_is_refused_when_built():
     with pytest.raises(ValueError, match="unknown LPIPS trunk"):
         LPIPS("resnet")
+
+
+@pytest.mark.parametrize("trunk", sorted(TRUNKS))
+def test_images_whose_last_features_would_be_empty_are_refused(trunk):
+    """Identity: one pixel less, and a feature map has no pixel."""
+    side, key = SMALLEST[trunk], jax.random.key(0)
+    for size, is_empty in ((side, False), (side - 1, True)):
+        image = jnp.zeros((1, size, 64, 3))
+        shapes = jax.eval_shape(TRUNKS[trunk]().init_with_output, key, image)[0]
+        assert any(0 in feature.shape for feature in shapes) == is_empty
+    with pytest.raises(ValueError, match=f"images of {side}x{side} at least"):
+        jax.eval_shape(LPIPS(trunk).init, key, image, image)
