@@ -62,6 +62,7 @@ def test_a_batch_holds_the_records_of_its_place_in_the_order():
     batches = make_batches(Numbers(10), transform, 4, seed=3)
     found = [x for step in range(5) for x in numbers_of(batches(step))]
     assert found == [row.index for row in shuffled_rows(3, 10, 0, 20)]
+    assert found == [index for step in range(5) for index in batches.records(step)]
 
 
 def test_a_records_randomness_does_not_depend_on_batch_size_or_threads():
