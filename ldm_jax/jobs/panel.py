@@ -145,8 +145,8 @@ class Panel:
             codes = CodebookUsage(model.autoencoder.num_codes)
         own = None
         if self._network is not None and self._reference is None:
-            wanted = [name for name in self._request.metrics if name in SET_METRICS]
-            own = Collector(wanted, count)
+            wanted = {*SET_METRICS} & {*self._request.metrics} - {"is"}
+            own = Collector([*wanted, "fid"], count)
         return self._judge(rows, count, size, codes, own)
 
     def _judge(self, rows, count, size, codes, own) -> dict[str, Any]:
