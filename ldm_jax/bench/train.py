@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ldm_jax import experiment
 from ldm_jax.bench.peers import torch_training
 from ldm_jax.bench.sampler import best_of
-from ldm_jax.interop.files import CannotExpress
+from ldm_jax.interop.compvis_yaml import CannotExpress
 from ldm_jax.jobs.blueprint import Blueprint, draw_up
 from ldm_jax.jobs.utilization import peak_share, training_flops
 from ldm_jax.training import sharding

@@ -44,31 +44,31 @@ def test_a_plan_says_what_the_step_needs(cpu_slice):
     assert (
         3.9 * 4 * count < sharding.bytes_per_device(found.work.held) < 4.1 * 4 * count
     )
-    assert found.work.flops / 8 == pytest.approx(found.executed, rel=0.3)
     sums = [one for one in found.collectives if one.kind == "all-reduce"]
     gradients = sum(one.num_bytes for one in sums)
-    assert gradients == pytest.approx(4 * count, rel=0.05)
+    assert gradients == pytest.approx(4 * count, rel=0.1)
     assert any(one.crosses_slices for one in sums)
     assert found.work.least_traffic == pytest.approx(2 * 7 / 8 * 4 * count)
     assert rows["HBM"].startswith("fits") and "all-reduce (DCN)" in rows
 
 
 def test_the_denoiser_of_the_paper_is_split_over_devices():
-    """Identity: on 8 devices each holds an eighth of the large arrays, and no less."""
+    """Identity: on 8 devices each holds an eighth of all but small arrays."""
     config = celebahq.get_config()
     drawn = draw_up(config)
     optimizer = make_optimizer(**config.optimizer)
+    shapes, _ = make_state(drawn.task, optimizer, drawn.batch, ("unet",))
 
-    def held(**sizes):
+    def held(floor=0.25, **sizes):
         mesh = sharding.make_mesh(**sizes)
-        shapes, _ = make_state(drawn.task, optimizer, drawn.batch, ("unet",), mesh)
-        return sharding.bytes_per_device(shapes)
+        return sharding.bytes_per_device(sharding.with_shardings(shapes, mesh, floor))
 
-    whole = held()
-    assert whole == 4 * 4 * 274_056_163 + 2 * 4  # float32; step and Adam's counter
-    assert 1 / 8 < held(fsdp=8, data=1) / whole < 1.15 / 8
-    assert held(fsdp=4, tensor=2, data=1) / whole < 1.25 / 8
+    whole = held()  # float32: parameters, two moments, average; and a few counters
+    assert 0 <= whole - 4 * 4 * 274_056_163 < 64
+    assert 1 / 8 < held(fsdp=8, data=1) / whole < 1.05 / 8
+    assert 1 / 8 < held(fsdp=4, tensor=2, data=1) / whole < 1.25 / 8
     assert 1 / 2 < held(tensor=2, data=4) / whole < 0.75
+    assert held(4.0, fsdp=8, data=1) > held(1.0, fsdp=8, data=1)
 
 
 def test_meshes_and_batches_that_do_not_fit_are_named(cpu_slice):

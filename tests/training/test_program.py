@@ -72,7 +72,7 @@ def compiled_gradient(**sizes):
     mesh = make_mesh(**sizes)
     w = {"w": jax.ShapeDtypeStruct((512, 512), jnp.float32)}
     w = with_shardings(w, mesh, 0.5)
-    x = jax.ShapeDtypeStruct((8, 512), jnp.float32, sharding=batch_sharding(mesh))
+    x = jax.ShapeDtypeStruct((4096, 512), jnp.float32, sharding=batch_sharding(mesh))
 
     def loss(w, x):
         return jnp.mean(jnp.tanh(x @ w["w"]) ** 2)
