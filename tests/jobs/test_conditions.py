@@ -87,9 +87,7 @@ def test_the_size_of_samples_is_that_of_what_is_said(painter, tmp_path, capsys):
 def test_training_from_images_says_what_it_lacks(painter, tmp_path, changes, message):
     config = experiment.load_config(f"{CONFIGS / 'small_inpaint.py'}")
     given = {"images.dataset": str(painter / "photos"), "latents.scale": 1.0, **changes}
-    for name, value in given.items():
-        section, field = name.split(".")
-        config[section][field] = value
+    config.update_from_flattened_dict(given)
     config.images.split = "all"
     with pytest.raises(ValueError, match=message):
         train(config, str(tmp_path))
