@@ -57,8 +57,9 @@ def image_sizes(source: Source) -> np.ndarray:
     A source that has `sizes()` knows them by the headers; of others each image is
     decoded.
     """
-    if hasattr(source, "sizes"):
-        return source.sizes()
+    sizes = getattr(source, "sizes", None)
+    if sizes is not None:
+        return sizes()
     shapes = (source[index]["image"].shape[:2] for index in range(len(source)))
     return np.array(list(shapes)).reshape(-1, 2)
 

@@ -178,8 +178,9 @@ def iterate_once(
 
 def _order_of(source: Source) -> Order:
     """Returns the order of a source's records: its own, or all of them shuffled."""
-    if hasattr(source, "rows"):
-        return source.rows
+    own = getattr(source, "rows", None)
+    if own is not None:
+        return own
 
     def rows(seed, batch_size, step, low, high):
         start = step * batch_size
