@@ -12,8 +12,8 @@ import ldm_jax
 from ldm_jax.interop.compvis import export_compvis
 from ldm_jax.interop.torch_writer import write_ckpt
 from ldm_jax.jobs.carry import import_weights
+from tests.interop import small
 from tests.interop.states import channels_last, load_golden, relative_error
-from tests.jobs.test_carry import drawn
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -40,47 +40,19 @@ def imported(folder, state, spec):
     return str(folder / "model")
 
 
-SMALL = {
-    "task": "latent_diffusion",
-    "autoencoder": dict(
-        channels=32,
-        channel_mult=(1, 1),
-        num_res_blocks=1,
-        latent_channels=2,
-        bottleneck="vq",
-        num_codes=8,
-    ),
-    "latent_scale": 0.5,
-    "unet": dict(
-        channels=32,
-        channel_mult=(1,),
-        num_res_blocks=1,
-        num_heads=1,
-        transformer_depth=1,
-        attention_levels=(0,),
-        context_dim=8,
-        in_channels=2,
-        out_channels=2,
-    ),
-    "condition": dict(kind="class", num_classes=10, width=8),
-    "schedule": dict(kind="scaled_linear"),
-    "prediction": "eps",
-    "objective": {},
-}
-
-
 def test_the_lines_of_the_readme_run_as_they_stand(tmp_path):
-    directory = imported(tmp_path, export_compvis(SMALL, drawn(SMALL)), SMALL)
+    spec = small.CLASSES
+    directory = imported(tmp_path, export_compvis(spec, small.drawn(spec)), spec)
     block = re.search(
         r"```python\nimport jax, ldm_jax\n(.*?)```", README.read_text(), re.S
     )[1]
-    image = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3))  # float64
+    image = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3))  # float64
     names = dict(jax=jax, ldm_jax=ldm_jax, image=image)
     exec(block.replace('"runs/b"', repr(directory)), names)
     shapes = {
         name: names[name].shape for name in ("moments", "z_0", "eps_hat", "image")
     }
-    latent = (2, 4, 4, 2)
+    latent = (2, 8, 8, 2)
     assert shapes == dict(moments=latent, z_0=latent, eps_hat=latent, image=image.shape)
     assert names["cond"].context.shape == names["null"].context.shape == (2, 1, 8)
     for name in shapes:

@@ -237,6 +237,21 @@ def test_averaged_weights_are_taken_where_there_are_any():
         import_compvis(plain, spec, "both")
 
 
+def test_counters_without_averages_are_no_averages():
+    """A checkpoint cut down to its raw weights; one whose counters were lost."""
+    state, spec, _ = load_golden("tiny-celeba256")
+    counters = {"model_ema.decay", "model_ema.num_updates"}
+    raw = {n: x for n, x in state.items() if n[:10] != "model_ema." or n in counters}
+    averaged = {n: x for n, x in state.items() if n not in counters}
+    assert import_compvis(raw, spec).used == "raw"
+    imported = import_compvis(averaged, spec)
+    name = ema_name("model.diffusion_model.input_blocks.0.0.bias")
+    assert imported.used == "ema"
+    np.testing.assert_array_equal(
+        imported.params["unet"]["conv_in"]["bias"], state[name]
+    )
+
+
 def test_the_latent_scale_is_the_checkpoints_else_the_configs():
     state, spec, golden = load_golden("tiny-lsun_churches256")
     assert import_compvis(state, spec).spec["latent_scale"] == golden["scale_factor"]

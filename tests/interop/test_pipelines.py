@@ -4,23 +4,14 @@
 Every model is narrow and random; noise is drawn by PyTorch and handed to both.
 """
 
-import pathlib
-
 import jax
 import numpy as np
 import pytest
-import yaml
 
 import ldm_jax
-from ldm_jax.interop.compvis import export_compvis
-from ldm_jax.interop.compvis_config import spec_from_compvis
-from ldm_jax.interop.convert import export_model
-from ldm_jax.interop.torch_writer import write_ckpt
 from ldm_jax.jobs.carry import export_weights, import_weights
-from tests.interop import published
-from tests.interop.states import channels_last, make_state
-from tests.interop.test_compvis import zeros_like_rows
-from tests.jobs.test_carry import PIXELS, drawn, exported, golden_checkpoint
+from tests.interop import small
+from tests.interop.states import channels_last
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
@@ -32,8 +23,8 @@ STEPS = 2
 
 def noise(*shape):
     """(what a pipeline draws from this generator, the generator)."""
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return drawn.numpy(), torch.Generator().manual_seed(0)
+    z_T = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return z_T.numpy(), torch.Generator().manual_seed(0)
 
 
 def images_of(model, params, cond, z_T, **options):
@@ -52,13 +43,13 @@ def assert_same_images(ours, theirs):
 
 
 def test_unconditional_latent_diffusion(tmp_path):
-    golden_checkpoint(tmp_path / "a", "tiny-celeba256")
-    ckpt, ours = str(tmp_path / "a" / "model.ckpt"), str(tmp_path / "ours")
-    import_weights(ckpt, ours, image_size=64)
+    spec = small.diffusion(dict(kind="none"))
+    ours = str(tmp_path / "ours")
+    import_weights(small.checkpoint(tmp_path, spec), ours, image_size=16)
     export_weights(ours, str(tmp_path / "theirs"), "diffusers")
     pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs")
     assert type(pipeline).__name__ == "LDMPipeline"
-    z_T, generator = noise(1, 3, 16, 16)
+    z_T, generator = noise(1, 2, 8, 8)
     theirs = pipeline(
         generator=generator, num_inference_steps=STEPS, eta=0.0, output_type="np"
     ).images
@@ -68,19 +59,18 @@ def test_unconditional_latent_diffusion(tmp_path):
 
 
 def test_super_resolution(tmp_path):
-    described = published.shrink(published.ALL["bsr_sr"])
-    spec = spec_from_compvis(described)
-    shapes = export_compvis(spec, zeros_like_rows(spec))
-    state = make_state({name: x.shape for name, x in shapes.items()}, spec)
-    write_ckpt(tmp_path / "model.ckpt", state)
-    (tmp_path / "model.yaml").write_text(yaml.safe_dump(described))
+    """c = 3, since the pipeline takes half of the UNet's channels for the latent."""
+    stage = dict(small.VQ, latent_channels=3)
+    spec = small.diffusion(dict(kind="superres"), c=3, more=3)
+    # The pipeline decodes what it has drawn as it is.
+    spec |= dict(autoencoder=stage, latent_scale=1.0)
     ours = str(tmp_path / "ours")
-    import_weights(str(tmp_path / "model.ckpt"), ours, image_size=64)
+    import_weights(small.checkpoint(tmp_path, spec), ours, image_size=16)
     export_weights(ours, str(tmp_path / "theirs"), "diffusers")
     pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs")
     assert type(pipeline).__name__ == "LDMSuperResolutionPipeline"
-    z_T, generator = noise(1, 3, 16, 16)
-    low_res = np.random.default_rng(0).uniform(-1, 1, (1, 3, 16, 16)).astype("f4")
+    z_T, generator = noise(1, 3, 8, 8)
+    low_res = np.random.default_rng(0).uniform(-1, 1, (1, 3, 8, 8)).astype("f4")
     theirs = pipeline(
         torch.tensor(low_res),
         generator=generator,
@@ -95,12 +85,16 @@ def test_super_resolution(tmp_path):
 
 def test_diffusion_of_pixels(tmp_path):
     """DDIMPipeline, whose x0 is clipped; DDPMPipeline reads the folder too."""
-    exported(tmp_path / "theirs", PIXELS)
+    small.pipeline(tmp_path / "theirs", small.PIXELS)
     pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs")
     assert type(pipeline).__name__ == "DDIMPipeline"
     z_T, generator = noise(2, 3, 8, 8)
     theirs = pipeline(
-        batch_size=2, generator=generator, num_inference_steps=STEPS, output_type="np"
+        batch_size=2,
+        generator=generator,
+        num_inference_steps=STEPS,
+        use_clipped_model_output=True,  # eps follows x0, as it does here
+        output_type="np",
     ).images
     import_weights(str(tmp_path / "theirs"), str(tmp_path / "ours"))
     model, params = ldm_jax.load(str(tmp_path / "ours"))
@@ -171,8 +165,7 @@ STABLE = {
 
 def test_stable_diffusion(tmp_path):
     """Guided; its tokenizer's files are not there, so both are told tokens."""
-    params = drawn(STABLE)
-    export_model(tmp_path / "theirs", "diffusers", STABLE, params, image_size=16)
+    small.pipeline(tmp_path / "theirs", STABLE, image_size=16)
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
         tmp_path / "theirs", tokenizer=None, safety_checker=None, feature_extractor=None
     )
@@ -199,4 +192,3 @@ def test_stable_diffusion(tmp_path):
     np.testing.assert_allclose(cond.context, said.numpy(), atol=1e-4)
     ours = images_of(model, params, cond, z_T, eta=0.0, guidance_scale=3.0, null=null)
     assert_same_images(ours, theirs)
-    assert pathlib.Path(tmp_path / "theirs" / "vae").is_dir()

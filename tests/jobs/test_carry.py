@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directories of imported models: whole or not there, and like one of our own."""
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -9,67 +8,18 @@ import sys
 import jax
 import numpy as np
 import pytest
-import yaml
 
 import ldm_jax
 from ldm_jax import cli, experiment
-from ldm_jax.interop.compvis import ema_name
 from ldm_jax.interop.compvis_config import image_size_of
-from ldm_jax.interop.convert import export_model
 from ldm_jax.interop.files import read_weights
 from ldm_jax.interop.torch_writer import write_ckpt
 from ldm_jax.jobs.carry import export_weights, import_weights
 from ldm_jax.tasks.generate import Sampling, make_generate, seed_keys
-from tests.interop import published
-from tests.interop.states import GOLDEN, golden_weights, load_golden
-from tests.interop.test_compvis import zeros_like_rows
+from tests.interop import published, small
 from tests.tasks.test_tokens import write_vocab
 
-TEXT = "tiny-text2img256"
 RUNNER = pathlib.Path(__file__).with_name("stablehlo_runner.py").read_text()
-UNET = dict(
-    channels=32, channel_mult=(1,), num_res_blocks=1, num_heads=1, attention_levels=(0,)
-)
-PIXELS = {
-    "task": "latent_diffusion",
-    "autoencoder": {"bottleneck": "pixels"},
-    "latent_scale": 1.0,
-    "unet": {**UNET, "in_channels": 3, "out_channels": 3},
-    "condition": {"kind": "none"},
-    "schedule": {"kind": "linear", "num_timesteps": 1000, "start": 1e-4, "end": 0.02},
-    "prediction": "eps",
-    "objective": {},
-    "sampling": {"clip": 1.0, "num_steps": 3},
-}
-
-
-def golden_checkpoint(folder, name, state=None):
-    """Writes a golden model as model.ckpt and model.yaml; returns the state dict."""
-    folder.mkdir(exist_ok=True)
-    meta = json.loads((GOLDEN / f"{name}.json").read_text())["meta"]
-    if name == TEXT:  # the original without its tokenizer, which ours is to have
-        meta["cond_stage_config"]["params"]["use_tokenizer"] = True
-    state = load_golden(name)[0] if state is None else state
-    write_ckpt(folder / "model.ckpt", state)
-    (folder / "model.yaml").write_text(yaml.safe_dump({"model": {"params": meta}}))
-    return state
-
-
-def drawn(spec):
-    """Random parameters of a spec, by name and shape."""
-
-    def draw(path, leaf):
-        name = jax.tree_util.keystr(path)
-        return golden_weights.tensor(name, leaf.shape).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, zeros_like_rows(spec))
-
-
-def exported(folder, spec):
-    """Writes a random model of a spec as a diffusers folder; returns its params."""
-    params = drawn(spec)
-    export_model(folder, "diffusers", spec, params, image_size=8)
-    return params
 
 
 def assert_same(found, expected):
@@ -80,7 +30,7 @@ def assert_same(found, expected):
 def pixels(tmp_path_factory):
     """(directory, params) of a model of 8x8 pixels that came in a diffusers folder."""
     root = tmp_path_factory.mktemp("pixels")
-    params = exported(root / "theirs", PIXELS)
+    params = small.pipeline(root / "theirs", small.PIXELS)
     report = import_weights(str(root / "theirs"), str(root / "ours"))
     assert report == ("latent_diffusion", "raw", ())
     return str(root / "ours"), params
@@ -94,7 +44,7 @@ def test_a_pipeline_of_pixels_becomes_a_model_of_pixels(pixels):
     assert_same(found, {**params, "autoencoder": {}})
     config = experiment.read_config(directory)
     assert config.latents.image_size == 8 and config.sampling.clip == 1.0
-    assert dict(config.schedule) == PIXELS["schedule"]
+    assert dict(config.schedule) == small.PIXELS["schedule"]
     assert not (pathlib.Path(directory) / "autoencoder").exists()
 
 
@@ -134,34 +84,33 @@ def test_an_imported_model_is_exported_again(pixels, tmp_path, form):
 
 def test_a_denoiser_alone_is_a_model_of_its_channels(tmp_path, capsys):
     """UNet2DConditionModel: its context is handed in ready-made."""
-    unet = dict(UNET, in_channels=4, out_channels=4)
-    unet |= dict(transformer_depth=1, context_dim=8)
-    params = exported(tmp_path / "theirs", PIXELS | {"unet": unet})
+    params = small.pipeline(tmp_path / "theirs", small.CLASSES)
     import_weights(str(tmp_path / "theirs" / "unet"), str(tmp_path / "ours"))
     model, found = ldm_jax.load(str(tmp_path / "ours"))
     assert_same(found["unet"], params["unet"])
     cond = model.condition(found, context=np.ones((2, 5, 8), np.float32))
-    z_t, t = np.zeros((2, 8, 8, 4), np.float32), np.array([3, 9], np.int32)
+    z_t, t = np.zeros((2, 8, 8, 2), np.float32), np.array([3, 9], np.int32)
     assert jax.eval_shape(model.denoise, found, z_t, t, cond).shape == z_t.shape
     argv = ["sample", f"--model={tmp_path / 'ours'}", f"--out={tmp_path / 'out'}"]
     assert cli.main(argv) == 2
-    assert "this model makes arrays of 4, latents" in capsys.readouterr().err
+    assert "this model makes arrays of 2, latents" in capsys.readouterr().err
 
 
 def test_a_denoiser_with_classes_takes_class_labels(tmp_path):
-    unet = dict(UNET, in_channels=3, out_channels=3, num_classes=5)
-    exported(tmp_path / "theirs", PIXELS | {"unet": unet})
+    """UNet2DModel with num_class_embeds."""
+    unet = {**small.PIXELS["unet"], "num_classes": 5}
+    small.pipeline(tmp_path / "theirs", small.PIXELS | {"unet": unet})
     import_weights(str(tmp_path / "theirs" / "unet"), str(tmp_path / "ours"))
     model, params = ldm_jax.load(str(tmp_path / "ours"))
     cond = model.condition(params, class_label=[0, 4])
     assert cond.class_label.tolist() == [0, 4]
 
 
-@pytest.mark.parametrize("name", ["tiny-kl-f8", "tiny-vq-f8"])
-def test_a_first_stage_alone_becomes_a_first_stage(tmp_path, name):
+@pytest.mark.parametrize("autoencoder", [small.FIRST_STAGE, small.VQ])
+def test_a_first_stage_alone_becomes_a_first_stage(tmp_path, autoencoder):
     """Identity: AutoencoderKL and VQModel, and the checkpoint they were made of."""
-    golden_checkpoint(tmp_path / "compvis", name)
-    ckpt = str(tmp_path / "compvis" / "model.ckpt")
+    spec = dict(task="first_stage", autoencoder=autoencoder, latent_scale=1.0)
+    ckpt = small.checkpoint(tmp_path / "compvis", spec)
     report = import_weights(ckpt, str(tmp_path / "a"), image_size=64)
     assert report == ("first_stage", "raw", ())
     export_weights(str(tmp_path / "a"), str(tmp_path / "theirs"), "diffusers")
@@ -171,18 +120,53 @@ def test_a_first_stage_alone_becomes_a_first_stage(tmp_path, name):
     assert experiment.read_config(str(tmp_path / "b")).transform.image_size == 64
 
 
+BOXES = [[{"label": 3, "box": [0, 0, 0.5, 1]}], []]
+IMAGE = np.zeros((2, 16, 32, 3), np.float32)
+LAYOUT = dict(kind="layout", num_classes=600, max_objects=2, width=8, depth=1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (
+            small.diffusion(dict(kind="inpaint", autoencoder=small.VQ), more=3),
+            {"image": IMAGE, "mask": IMAGE[..., :1]},
+        ),
+        (
+            small.diffusion(dict(kind="semantic", num_classes=5, f=2), more=3),
+            {"segmentation": np.zeros((2, 16, 32), int)},
+        ),
+        (
+            small.diffusion(dict(kind="superres"), more=3),
+            {"low_res": IMAGE[:, ::2, ::2]},
+        ),
+        (small.diffusion(LAYOUT, small.CROSS), {"boxes": BOXES}),
+    ],
+    ids=["inpaint", "semantic", "superres", "layout"],
+)
+def test_imported_conditions_are_said_by_keyword(tmp_path, spec, said):
+    import_weights(small.checkpoint(tmp_path, spec), str(tmp_path / "ours"))
+    model, params = ldm_jax.load(str(tmp_path / "ours"))
+    cond = jax.eval_shape(lambda p: model.condition(p, **said), params)
+    z_t, t = np.zeros((2, 8, 16, 2), np.float32), np.array([0, 999], np.int32)
+    eps_hat = jax.eval_shape(model.denoise, params, z_t, t, cond)
+    assert eps_hat.shape == z_t.shape
+
+
 def test_a_vocabulary_is_carried_along_and_out_again(tmp_path):
     """Identity: texts are read wherever the directory lies, and in the export."""
-    golden_checkpoint(tmp_path / "theirs", TEXT)
     vocab = write_vocab(tmp_path / "vocab.txt", 30522)
-    ckpt = str(tmp_path / "theirs" / "model.ckpt")
+    ckpt = small.checkpoint(tmp_path / "theirs", small.TEXT)
     report = import_weights(ckpt, str(tmp_path / "a"), vocab=vocab)
-    assert report == ("latent_diffusion", "ema", ())
+    assert report == ("latent_diffusion", "raw", ())
     pathlib.Path(vocab).unlink()
     (tmp_path / "a").rename(tmp_path / "moved")
-    model, _ = ldm_jax.load(str(tmp_path / "moved"))
+    model, params = ldm_jax.load(str(tmp_path / "moved"))
     tokens = model.conditioner.from_user(["a cat"])["tokens"]
     assert tokens[0, :5].tolist() == [2, 5, 8, 3, 0]
+    shape = jax.eval_shape(lambda p: model.condition(p, text="a cat"), params)
+    assert shape.context.shape == (1, 77, 8)
+    # Their YAML counts latents of images of 256.
     assert experiment.read_config(str(tmp_path / "moved")).latents.image_size == 256
     export_weights(str(tmp_path / "moved"), str(tmp_path / "out"), "diffusers")
     import_weights(str(tmp_path / "out"), str(tmp_path / "b"))
@@ -196,65 +180,63 @@ def test_a_vocabulary_is_carried_along_and_out_again(tmp_path):
 
 
 def test_a_text_model_without_its_vocabulary_is_told_tokens(tmp_path, capsys):
-    golden_checkpoint(tmp_path / "theirs", TEXT)
-    argv = [
-        "import",
-        str(tmp_path / "theirs" / "model.ckpt"),
-        f"--out={tmp_path / 'a'}",
-    ]
-    assert cli.main(argv) == 0
+    ckpt = small.checkpoint(tmp_path / "theirs", small.TEXT)
+    assert cli.main(["import", ckpt, f"--out={tmp_path / 'a'}"]) == 0
     said = capsys.readouterr().out
-    assert "diffusion model with the averaged (EMA) weights" in said
+    assert "diffusion model with the raw weights, there being no averages" in said
     assert "No vocab.txt came along" in said
     model, params = ldm_jax.load(str(tmp_path / "a"))
     tokens = np.zeros((1, 77), int)
     shape = jax.eval_shape(lambda p: model.condition(p, tokens=tokens), params)
-    assert shape.context.shape == (1, 77, 48)
+    assert shape.context.shape == (1, 77, 8)
     with pytest.raises(ValueError, match=r"no vocab\.txt of the tokenizer"):
         model.condition(params, text="a cat")
 
 
+def test_a_text_encoder_alone_is_refused_with_the_way_out(tmp_path):
+    small.pipeline(tmp_path / "theirs", small.TEXT)
+    assert "model.embed_tokens.weight" in read_weights(tmp_path / "theirs" / "bert")
+    with pytest.raises(ValueError, match="import the folder of the pipeline"):
+        import_weights(str(tmp_path / "theirs" / "bert"), str(tmp_path / "b"))
+
+
 def test_files_that_no_tokenizer_reads_are_refused(tmp_path):
-    golden_checkpoint(tmp_path, "tiny-kl-f8")
+    spec = dict(task="first_stage", autoencoder=small.VQ, latent_scale=1.0)
+    ckpt = small.checkpoint(tmp_path, spec)
     for files in (dict(vocab=__file__), dict(merges=__file__)):
         with pytest.raises(ValueError, match=r"\(none\) takes none; leave"):
-            import_weights(str(tmp_path / "model.ckpt"), str(tmp_path / "a"), **files)
+            import_weights(ckpt, str(tmp_path / "a"), **files)
     assert not (tmp_path / "a").exists()
 
 
-def test_counters_without_averages_are_no_averages(tmp_path):
-    """A checkpoint cut down to its raw weights; one whose counters were lost."""
-    state, _, _ = load_golden("tiny-celeba256")
-    raw = {n: x for n, x in state.items() if not n.startswith("model_ema.diffusion")}
-    counters = {"model_ema.decay", "model_ema.num_updates"}
-    averaged = {n: x for n, x in state.items() if n not in counters}
-    name = "model.diffusion_model.input_blocks.0.0.bias"
-    for used, cut, source in (("raw", raw, name), ("ema", averaged, ema_name(name))):
-        golden_checkpoint(tmp_path / used, "tiny-celeba256", cut)
-        ckpt, out = tmp_path / used / "model.ckpt", str(tmp_path / f"out_{used}")
-        assert import_weights(str(ckpt), out).used == used
-        bias = ldm_jax.load(out)[1]["unet"]["conv_in"]["bias"]
-        np.testing.assert_array_equal(bias, state[source])
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    """(tensors by name, YAML) of a class-conditional checkpoint."""
+    folder = tmp_path_factory.mktemp("state")
+    weights = read_weights(small.checkpoint(folder, small.CLASSES))
+    return dict(weights), (folder / "model.yaml").read_text()
 
 
 @pytest.mark.parametrize(
     "damage", ["cut off", "missing", "left over", "another schedule", "malicious"]
 )
-def test_what_cannot_be_imported_leaves_nothing(tmp_path, capsys, damage):
+def test_what_cannot_be_imported_leaves_nothing(tmp_path, state, capsys, damage):
     """One message that names what is wrong, exit code 2, and no directory."""
-    state = golden_checkpoint(tmp_path, "tiny-celeba256")
+    tensors, described = state
     path, out = tmp_path / "model.ckpt", tmp_path / "out"
+    path.with_suffix(".yaml").write_text(described)
     bias = "first_stage_model.encoder.conv_in.bias"
+    if damage == "missing":
+        tensors = {n: x for n, x in tensors.items() if n != bias}
+    elif damage == "another schedule":
+        tensors = tensors | {"betas": tensors["betas"] * 2}
+    elif damage == "left over":
+        tensors = tensors | {"more.weight": np.zeros(2, np.float32)}
+    write_ckpt(path, tensors)
     if damage == "cut off":
         path.write_bytes(path.read_bytes()[:-5000])
     elif damage == "malicious":
         path.write_bytes(b"\x80\x02cos\nsystem\n(S'touch x'\ntR.")
-    elif damage == "another schedule":
-        write_ckpt(path, state | {"betas": state["betas"] * 2})
-    elif damage == "missing":
-        write_ckpt(path, {n: x for n, x in state.items() if n != bias})
-    else:
-        write_ckpt(path, state | {"more.weight": np.zeros(2, np.float32)})
     assert cli.main(["import", str(path), f"--out={out}"]) == 2
     error = capsys.readouterr().err
     wanted = {
@@ -270,24 +252,14 @@ def test_what_cannot_be_imported_leaves_nothing(tmp_path, capsys, damage):
 
 def test_a_directory_that_is_taken_is_left_alone(tmp_path):
     """Else other weights with the same settings would seem imported."""
-    golden_checkpoint(tmp_path, "tiny-kl-f8")
+    spec = dict(task="first_stage", autoencoder=small.VQ, latent_scale=1.0)
+    ckpt = small.checkpoint(tmp_path, spec)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"out exists; choose another --out"):
-        import_weights(str(tmp_path / "model.ckpt"), str(tmp_path / "out"))
+        import_weights(ckpt, str(tmp_path / "out"))
     (tmp_path / "out" / "notes.txt").unlink()
-    import_weights(str(tmp_path / "model.ckpt"), str(tmp_path / "out"))
-
-
-def test_a_text_encoder_alone_is_refused_with_the_way_out(tmp_path):
-    golden_checkpoint(tmp_path / "compvis", TEXT)
-    ckpt = str(tmp_path / "compvis" / "model.ckpt")
-    import_weights(ckpt, str(tmp_path / "a"))
-    export_weights(str(tmp_path / "a"), str(tmp_path / "theirs"), "diffusers")
-    with pytest.raises(ValueError, match="import the folder of the pipeline"):
-        import_weights(str(tmp_path / "theirs" / "bert"), str(tmp_path / "b"))
-    weights = read_weights(tmp_path / "theirs" / "bert")
-    assert "model.embed_tokens.weight" in weights
+    import_weights(ckpt, str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
