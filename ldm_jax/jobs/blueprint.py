@@ -53,7 +53,8 @@ def _first_stage(config) -> Blueprint:
     model.autoencoder.latent_shape(image.shape)
     trunk, lpips = config.objective.get("perceptual"), None
     if trunk not in (None, "none"):
-        lpips = _zeros(LPIPS(trunk).init, jnp.zeros((1, 64, 64, 3)), None)["params"]
+        picture = jnp.zeros((1, 64, 64, 3))
+        lpips = _zeros(LPIPS(trunk).init, picture, picture)["params"]
     task = first_stage(model.autoencoder, perceptual_params=lpips, **config.objective)
     return Blueprint(task, {"image": image}, model, "training step of a first stage")
 
