@@ -17,8 +17,8 @@ def init(key, batch):
 
 
 def loss(params, collections, batch, key, step):
-    q = (batch["x"] @ params["net"]["w"] + collections["frozen"])[:, :, None]
-    out = attend(q, q, q)
+    q = batch["x"] @ params["net"]["w"] + collections["frozen"][None, None]
+    out = attend(q[:, :, None], q[:, :, None], q[:, :, None])
     return out.sum(), ({}, {"stats": collections["stats"]})
 
 
