@@ -41,6 +41,11 @@ def add(commands) -> None:
         action="store_true",
         help="compile with the least effort: sooner, and memory comes out higher",
     )
+    command.add_argument(
+        "--no-compile",
+        action="store_true",
+        help="what the shapes tell alone, in a minute",
+    )
 
 
 def _run(args, overrides) -> None:
@@ -48,7 +53,14 @@ def _run(args, overrides) -> None:
     from ldm_jax.jobs import plan
 
     config = experiment.load_config(args.config, overrides)
-    found = plan.plan(config, args.topology, args.slices, args.what, args.quick)
+    found = plan.plan(
+        config,
+        args.topology,
+        args.slices,
+        args.what,
+        quick=args.quick,
+        compiles=not args.no_compile,
+    )
     slices = f" x {args.slices}" if args.slices > 1 else ""
     print(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
     for name, value in plan.describe(found):

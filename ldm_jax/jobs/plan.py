@@ -65,8 +65,8 @@ class Plan:
       work: what was compiled.
       chip: the device's limits.
       mesh: name -> size of its axes.
-      memory: jax's CompiledMemoryStats; None where the program did not fit.
-      needed: bytes that the compiler says it needs; None where it fitted.
+      memory: jax's CompiledMemoryStats; None where nothing was compiled.
+      needed: bytes that the compiler says it needs, where that did not fit.
       executed: operations as the compiler counts them; None in a loop.
       moved: bytes to and from memory as the compiler counts them, likewise.
       collectives: messages among devices.
@@ -90,7 +90,12 @@ class Plan:
 
 
 def plan(
-    config, topology: str, slices: int = 1, what: str = "train", quick: bool = False
+    config,
+    topology: str,
+    slices: int = 1,
+    what: str = "train",
+    quick: bool = False,
+    compiles: bool = True,
 ) -> Plan:
     """Compiles a config's program for a TPU slice; nothing of its size is allocated.
 
@@ -101,6 +106,7 @@ def plan(
       what: "train", or "sample" of a diffusion model, whose batch is `batch_size` too.
       quick: whether the compiler optimizes as little as it can: much sooner done,
         memory and time come out higher than they will be.
+      compiles: False stops before, with what the shapes and the traced program tell.
 
     Raises:
       ValueError: the config, the topology or the mesh is not right, or libtpu is not
@@ -121,6 +127,8 @@ def plan(
         work = dict(train=_training, sample=_sampling)[what](config, mesh)
     started = time.monotonic()
     found = Plan(work, chips.chip_of(devices[0]), dict(mesh.shape))
+    if not compiles:
+        return found
     try:
         compiled = work.lowered.compile(compiler_options=QUICK if quick else None)
     except jax.errors.JaxRuntimeError as error:
@@ -219,7 +227,7 @@ def describe(found: Plan) -> list[tuple[str, str]]:
         ("compute", _roof(work.flops / found.num_devices, chip.flops, "FLOP/s, bf16")),
     ]
     if found.memory is None:
-        return rows
+        return [*rows, *_least(found)]
     if found.executed is None:
         rows.append(("compiled", "has a loop, whose work XLA counts only once"))
     else:
@@ -232,6 +240,8 @@ def describe(found: Plan) -> list[tuple[str, str]]:
 
 def _memory(found: Plan) -> list[tuple[str, str]]:
     limit = found.chip.hbm_bytes
+    if found.memory is None and found.needed is None:
+        return [("HBM", f"{_gib(limit)}; what the step needs is not compiled")]
     if found.memory is None:
         over = found.needed - limit
         return [
@@ -266,17 +276,18 @@ def _traffic(found: Plan) -> list[tuple[str, str]]:
     ]
     near = sum(one.sent for one in found.collectives if not one.crosses_slices)
     rows.append(("traffic", _roof(near, found.chip.link_rate, "B/s to neighbours")))
-    if found.work.least_traffic:
-        every = sum(one.sent for one in found.collectives)
-        least = found.work.least_traffic
-        rows.append(
-            (
-                "least sent",
-                f"{least / 2**20:.4g} MiB, for parameters in their own dtype; the "
-                f"program sends {every / least:.2f} times that",
-            )
-        )
-    return rows
+    every = sum(one.sent for one in found.collectives)
+    return [*rows, *_least(found, every)]
+
+
+def _least(found: Plan, sent: float | None = None) -> list[tuple[str, str]]:
+    """Says what has to be sent for the parameters, and how much more is."""
+    least = found.work.least_traffic
+    if not least:
+        return []
+    text = f"{least / 2**20:.4g} MiB, for parameters in their own dtype"
+    more = "" if sent is None else f"; the program sends {sent / least:.2f} times that"
+    return [("least sent", text + more)]
 
 
 def _roof(amount: float, rate: float, unit: str) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plans: on 8 CPU devices in the place of a slice; with libtpu for a real one."""
 
+import dataclasses
 import importlib.util
 
 import jax
@@ -51,6 +52,13 @@ def test_a_plan_says_what_the_step_needs(cpu_slice):
     assert any(one.crosses_slices for one in sums)
     assert found.work.least_traffic == pytest.approx(2 * 7 / 8 * 4 * count)
     assert rows["HBM"].startswith("fits") and "all-reduce (DCN)" in rows
+    uncompiled = dict(plan.describe(dataclasses.replace(found, memory=None)))
+    assert uncompiled["HBM"] == "1.00 GiB; what the step needs is not compiled"
+    same = ("parameters", "held", "FLOPs", "compute")
+    assert [uncompiled[name] for name in same] == [rows[name] for name in same]
+    refused = dataclasses.replace(found, memory=None, needed=3 * 2**30)
+    text = dict(plan.describe(refused))
+    assert text["HBM"] == "DOES NOT FIT: 3.00 GiB of 1.00 GiB"
 
 
 def test_the_denoiser_of_the_paper_is_split_over_devices():
@@ -94,6 +102,16 @@ def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'ldm_jax\[tpu\]'"):
         chips.describe_topology("v5e:2x2")
+
+
+def test_shapes_alone_tell_what_is_held(cpu_slice, capsys):
+    """A whole command, without compiling."""
+    config = "--config=configs/quickstart.py:stage=first_stage"
+    command = ["plan", config, "--topology=cpu", "--no-compile", "--config.mesh.fsdp=2"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "mesh                  data 4 x fsdp 2 x tensor 1" in out
+    assert "not compiled" in out and "least sent" in out
 
 
 @pytest.mark.slow
