@@ -98,8 +98,11 @@ def test_codes_are_counted_over_all_held_out_images():
         mid_attention=False,
     )
     images = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)).astype(np.float32)
-    variables = model.init(jax.random.key(0), images)
-    indices = model.apply(variables, images, method="encode_indices")
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape), shapes)
+    run = jax.jit(model.apply, static_argnames="method")
+    indices = run(variables, images, method="encode_indices")
     params = {"autoencoder": variables["params"]}
     rows = [({"image": images[:2]}, 2), ({"image": images[2:]}, 2)]
     figures, _ = reconstruct_all(FirstStage(model), params, rows, 1, {})
