@@ -139,7 +139,8 @@ def _readers(features: dict[str, Any]) -> list[Read]:
         found.append(_boxes)
     for key in LABEL_MAPS:
         feature = features.get(key)
-        if isinstance(feature, tfds.features.Image) and feature.shape[-1] == 1:
+        channels = getattr(feature, "shape", ())[-1:]
+        if isinstance(feature, tfds.features.Image) and channels == (1,):
             found.append(functools.partial(_label_map, key))
             break
     return found
@@ -153,13 +154,10 @@ def _captions_key(features: dict[str, Any]) -> str:
     if isinstance(several, tfds.features.Sequence):
         if isinstance(several.feature, tfds.features.Text):
             return "captions"
-        if "text" in several.feature:
+        entry = several.feature
+        if isinstance(entry, tfds.features.FeaturesDict) and "text" in entry:
             return "captions/text"
     return ""
-
-
-def _label_map(key: str, stored: dict[str, Any], name: str) -> Record:
-    return {"label_map": decode_label_map(stored[key][0], f"label map of {name}")}
 
 
 def _label_map(key: str, stored: dict[str, Any], name: str) -> Record:

@@ -34,7 +34,7 @@ class Request:
 
     Attributes:
       protocol: a key of `PROTOCOLS`; gives `metrics` and `num` where these are not.
-      metrics: of SET_METRICS and PAIR_METRICS; None takes the protocol's, or "fid".
+      metrics: of SET_METRICS and PAIR_METRICS; () takes the protocol's, or "fid".
       num: images; None takes the protocol's, or all there are.
       reference: .npz of `ldm-jax stats`, ADM, pytorch-fid or torch-fidelity.
       network, weights: of `open_network`.
@@ -48,7 +48,7 @@ class Request:
     """
 
     protocol: str | None = None
-    metrics: Sequence[str] | None = None
+    metrics: Sequence[str] = ()
     num: int | None = None
     reference: str | None = None
     network: str = "inception"
@@ -66,7 +66,7 @@ class Request:
         if self.protocol is None and row is not None:
             object.__setattr__(self, "protocol", row.protocol)
         wanted = find_protocol(self.protocol) if self.protocol else None
-        if self.metrics is None:
+        if not self.metrics:
             object.__setattr__(self, "metrics", wanted.metrics if wanted else ("fid",))
         if self.num is None and wanted:
             object.__setattr__(self, "num", wanted.num_images)
@@ -109,7 +109,8 @@ class Panel:
             else None
         )
 
-        self._clip = self._captions = None
+        self._clip: Any = None
+        self._captions: Any = None
         if "clip_score" in request.metrics:
             self._clip = open_clip(request.clip_model)
             self._captions = read_captions(request.captions)

@@ -13,7 +13,7 @@ def test_the_empty_text_is_that_of_the_vocabulary(tmp_path):
     rows = [f"w{i}" for i in range(30522)]
     for i, word in {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]"}.items():
         rows[i] = word
-    rows[103:109] = WORDS[4:] + ["x"]
+    rows[103:109] = [*WORDS[4:], "x"]
     (tmp_path / "vocab.txt").write_text("\n".join(rows))
     words = make_tokenizer("bert", length=6, vocab=str(tmp_path / "vocab.txt"))
     without = without_vocabulary("bert", 6)

@@ -251,7 +251,8 @@ def _label_map() -> dict[str, Any]:
 
 
 def _name_classes(builder: ManualBuilder, names: Sequence[str]) -> None:
-    label = builder.info.features["objects"]["label"]
+    features: Any = builder.info.features
+    label = features["objects"]["label"]
     if label.num_classes is None:
         label.names = list(names)
 
