@@ -4,6 +4,7 @@
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from ldm_jax.models.bottleneck import BOTTLENECKS, KL, VQ, Pixels, nearest_code
 from ldm_jax.models.coders import ATTENTION, Decoder, Encoder
@@ -41,7 +42,8 @@ class Codebook(nn.Module):
         def init(key, shape):
             return nn.initializers.uniform(2 * bound)(key, shape) - bound
 
-        return self.param("embedding", init, (self.num_codes, self.width))
+        codes = self.param("embedding", init, (self.num_codes, self.width))
+        return jnp.asarray(codes)  # NumPy parameters take no traced index
 
 
 class Autoencoder(nn.Module):

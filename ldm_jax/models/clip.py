@@ -55,7 +55,9 @@ class ClipText(nn.Module):
         init = nn.initializers.normal(0.02)
         words = self.param("token_embedding", init, (self.vocab_size, self.width))
         places = self.param("position_embedding", init, (self.length, self.width))
-        x = (words[tokens] + places[None, : tokens.shape[1]]).astype(self.dtype)
+        x = (jnp.asarray(words)[tokens] + places[None, : tokens.shape[1]]).astype(
+            self.dtype
+        )
         for i in range(self.depth):
             x = ClipLayer(
                 self.num_heads,

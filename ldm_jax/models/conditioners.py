@@ -29,7 +29,8 @@ class ClassToken(nn.Module):
         """[B] int32 in [0, num_classes) -> [B, 1, d] float32."""
         shape = (self.num_classes, self.width)
         table = self.param("embedding", nn.initializers.normal(1.0), shape)
-        return table[label][:, None]
+        # NumPy parameters, as `ldm_jax.load` gives them, take no traced index.
+        return jnp.asarray(table)[label][:, None]
 
 
 class TokenTransformer(nn.Module):
@@ -71,7 +72,7 @@ class TokenTransformer(nn.Module):
         init = nn.initializers.normal(0.02)
         words = self.param("token_embedding", init, (self.vocab_size, self.width))
         places = self.param("position_embedding", init, (self.length, self.width))
-        x = (words[tokens] + places[None]).astype(self.dtype)
+        x = (jnp.asarray(words)[tokens] + places[None]).astype(self.dtype)
         for i in range(self.depth):
             x = EncoderLayer(
                 self.num_heads, self.head_channels, self.dtype, name=f"layer_{i}"

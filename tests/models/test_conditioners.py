@@ -160,3 +160,22 @@ def test_clip_tower_looks_only_back():
 def test_clip_tower_refuses_an_unknown_activation():
     with pytest.raises(ValueError, match="one of: gelu, quick_gelu"):
         shapes(ClipText(20, 16, 1, 6, activation="relu"), jnp.zeros((1, 4), int))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        ClassToken(3, 8),
+        TokenTransformer(vocab_size=9, width=8, depth=0, length=2),
+        ClipText(vocab_size=9, width=8, depth=0, length=2, num_heads=1),
+    ],
+)
+def test_numpy_parameters_may_be_closed_over_in_a_jit(module):
+    """Identity: `ldm_jax.load` gives NumPy arrays, which take no traced index."""
+    tokens = (
+        jnp.array([1, 2]) if isinstance(module, ClassToken) else jnp.array([[1, 2]])
+    )
+    variables = module.init(jax.random.key(0), tokens)
+    plain = jax.tree.map(np.asarray, variables)
+    found = jax.jit(lambda y: module.apply(plain, y))(tokens)
+    np.testing.assert_allclose(found, module.apply(variables, tokens), rtol=1e-6)
