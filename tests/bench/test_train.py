@@ -21,6 +21,7 @@ def figures(text):
     return dict(re.findall(r"^(\w+) +([\d.e+-]+)", text, re.MULTILINE))
 
 
+@pytest.mark.slow  # it compiles a whole training step
 def test_a_step_is_measured_and_its_work_counted(capsys):
     """Oracle: FLOP/s printed are the step's work over its time."""
     assert train.main([*SMALL, "--no-torch"]) == 0
