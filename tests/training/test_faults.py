@@ -266,7 +266,11 @@ def test_a_slow_host_is_named_a_lost_one_ends_the_others_and_the_run_goes_on(tmp
         assert process.returncode == 0
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [4, 8, 12, 16, 20, 24]
-    run(tmp_path / "whole", mesh=make_mesh(2, 2, 1, jax.devices()[:4]), report_every=4)
+    run(
+        tmp_path / "whole",
+        mesh=make_mesh(2, 2, 1, devices=jax.devices()[:4]),
+        report_every=4,
+    )
     whole = read_rows(tmp_path / "whole" / "metrics.jsonl")
     losses = [[row["loss"] for row in each] for each in (rows, whole)]
     np.testing.assert_allclose(*losses, atol=1e-5)
