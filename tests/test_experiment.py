@@ -89,15 +89,17 @@ def test_an_unknown_task_and_a_missing_section_are_refused():
 
 def test_latents_of_another_size_are_refused():
     config = experiment.load_config(DIFFUSION)
-    resolved = experiment.resolve(config, 0.25, (8, 8, 2))
+    resolved = experiment.resolve(config, 0.25, [(4, 16, 2), (8, 8, 2)])
     assert resolved.latents.scale == 0.25 and config.latents.scale is None
-    with pytest.raises(ValueError, match=r"make latents of \(8, 8, 2\)"):
-        experiment.resolve(config, 0.25, (16, 16, 2))
+    with pytest.raises(
+        ValueError, match=r"of \(8, 8, 2\): those in  are \(16, 16, 2\)"
+    ):
+        experiment.resolve(config, 0.25, [(16, 16, 2)])
 
 
 def test_a_given_scale_is_not_replaced_by_the_measured_one():
     config = experiment.load_config(DIFFUSION, ["--config.latents.scale=1.0"])
-    assert experiment.resolve(config, 0.25, (8, 8, 2)).latents.scale == 1.0
+    assert experiment.resolve(config, 0.25, [(8, 8, 2)]).latents.scale == 1.0
 
 
 def test_settings_come_back_from_json_with_their_tuples(tmp_path):
