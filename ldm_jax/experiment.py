@@ -6,17 +6,13 @@ table SECTIONS), so a misspelt field is refused by name before anything runs.
 """
 
 import dataclasses
-import difflib
 import inspect
 import json
-import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from ldm_jax.data.images import open_images
 from ldm_jax.data.transforms import ImageTransform
@@ -25,7 +21,8 @@ from ldm_jax.interop.lpips import LpipsFile
 from ldm_jax.metrics.judging import Judging
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
-from ldm_jax.tasks.conditioning import make_conditioner
+from ldm_jax.overrides import check_names, read_file
+from ldm_jax.tasks.conditioning import CONDITIONS, make_conditioner
 from ldm_jax.tasks.first_stage import first_stage
 from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.latent_diffusion import Objective
@@ -101,6 +98,16 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         "transform": ImageTransform,
     },
 }
+# Arguments of those that code gives, no config.
+GIVEN_BY_CODE = {
+    "autoencoder": {"name", "parent"},
+    "condition": {"first_stage"},
+    "unet": {"name", "parent"},
+    "mesh": {"devices"},
+    "train": {"task", "batches", "optimizer", "workdir", "seed", "mesh", "evaluate"}
+    | {"config", "utilization", "label"},
+}
+DTYPES = ("float32", "bfloat16", "float16")
 # Sections that may be absent. What a diffusion model learns from is in the latents,
 # unless images are to be encoded for it; a first stage may be trained without LPIPS.
 OPTIONAL = {
@@ -110,52 +117,22 @@ OPTIONAL = {
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Loads a config file and applies overrides.
-
-    Args:
-      path: FILE or FILE:ARGUMENT; the file has get_config(), and may import its
-        neighbours (`from configs import common`).
-      overrides: "--config.section.field=value", typed as the value they replace.
-
-    Raises:
-      ValueError: no such file, an unknown field (with the nearest known one), or a
-        value of the wrong type.
-    """
-    file = pathlib.Path(path.partition(":")[0])
-    if not file.is_file():
-        raise ValueError(
-            f"no config file {file} (from {pathlib.Path.cwd()}); run from a clone of "
-            "the project, or give --config=FILE."
-        )
-    plain = _parse(path, [])
-    for override in overrides:
-        _check_path(plain, override.partition("=")[0])
-    return _parse(path, overrides)
+    """Loads a config file and applies overrides, see `overrides.read_file`."""
+    return read_file(path, overrides, _fields)
 
 
-def _parse(path: str, overrides: Sequence[str]) -> ConfigDict:
-    """Runs a config file and applies overrides whose names are right."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    arguments, sys.argv = sys.argv, ["ldm-jax", f"--config={path}", *overrides]
-    root = pathlib.Path(path.partition(":")[0]).resolve().parent.parent
-    sys.path.insert(0, str(root))
-    try:
-        values(sys.argv)  # config_flags reads sys.argv itself, not its argument
-        return values.config
-    except (flags.Error, config_flags.config_flags.UnsupportedOperationError) as error:
-        raise ValueError(str(error)) from error
-    finally:
-        sys.argv = arguments
-        sys.path.remove(str(root))
-
-
-def _check_path(config: ConfigDict, flag: str) -> None:
-    """Refuses "--config.a.b" unless the config has a.b."""
-    where = "config"
-    for name in flag.removeprefix("--config.").split("."):
-        _check_names(where, [name], config if isinstance(config, ConfigDict) else ())
-        config, where = config.get(name), f"{where}.{name}"
+def _fields(config: Mapping[str, Any], section: str) -> Mapping[str, inspect.Parameter]:
+    """Returns the fields that a section may have; none where that is not known."""
+    makers = [SECTIONS.get(config.get("task", ""), {}).get(section)]
+    if section == "condition":
+        makers.append(CONDITIONS.get(config[section].get("kind")))
+    given = GIVEN_BY_CODE.get(section, ())
+    return {
+        name: field
+        for maker in filter(None, makers)
+        for name, field in inspect.signature(maker).parameters.items()
+        if name not in given
+    }
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -170,25 +147,21 @@ def check_config(config: Mapping[str, Any]) -> None:
             f"config.task must be one of {', '.join(sorted(SECTIONS))}: got "
             f"{config.get('task')!r}; is this the config of one experiment?"
         )
-    _check_names("config", config, known)
+    check_names("config", config, known)
     missing = sorted(set(known) - set(config) - OPTIONAL.get(config["task"], set()))
     if missing:
         raise ValueError(f"config lacks the sections {', '.join(missing)}.")
     for name, maker in known.items():
-        if maker is not None and name in config:
-            parameters = inspect.signature(maker).parameters
-            takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-            if not takes_any:
-                _check_names(f"config.{name}", config[name], parameters)
-
-
-def _check_names(where: str, given, known) -> None:
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f'; did you mean "{near[0]}"?' if near else "."
-            takes = ", ".join(sorted(known)) or "nothing"
-            raise ValueError(f'{where} has no "{name}"{hint} It takes: {takes}.')
+        if maker is None or name not in config:
+            continue
+        if config[name].get("dtype") not in (None, *DTYPES):
+            raise ValueError(
+                f"config.{name}.dtype must be one of {', '.join(DTYPES)}: got "
+                f"{config[name]['dtype']!r}."
+            )
+        fields = _fields(config, name)
+        if not any(field.kind == field.VAR_KEYWORD for field in fields.values()):
+            check_names(f"config.{name}", config[name], fields)
 
 
 def make_first_stage(config) -> FirstStage:

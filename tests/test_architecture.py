@@ -20,7 +20,9 @@ MAY_IMPORT = {
     "training": {"types"},
     "metrics": {"types", "models"},
     "interop": {"types", "models", "diffusion"},
+    "overrides": set(),
     "experiment": {
+        "overrides",
         "types",
         "models",
         "diffusion",

@@ -31,9 +31,31 @@ def test_an_override_takes_the_type_of_what_it_replaces():
     assert isinstance(config.optimizer.learning_rate, float)
 
 
+def test_what_a_file_leaves_at_its_default_can_be_set():
+    """Half precision and recomputation are one flag for every config of the paper."""
+    overrides = ["unet.dtype=bfloat16", "unet.remat=full", "autoencoder.dtype=bfloat16"]
+    overrides += ["optimizer.clip_norm=1", "condition.has_null=False"]
+    config = experiment.load_config(
+        f"{ROOT / 'configs' / 'imagenet.py'}:f=8",
+        [f"--config.{override}" for override in overrides],
+    )
+    experiment.check_config(config)
+    assert config.unet.dtype == "bfloat16" and config.optimizer.clip_norm == 1.0
+    model = experiment.make_latent_diffusion(config)
+    assert (model.unet.dtype, model.unet.remat) == ("bfloat16", "full")
+    text = experiment.load_config(
+        str(ROOT / "configs" / "text.py"), ["--config.condition.dtype=bfloat16"]
+    )
+    assert text.condition.dtype == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("--config.train.seed=1", 'config.train has no "seed"'),
+        ("--config.unet.name=a", 'config.unet has no "name"'),
+        ("--config.unet.dtyp=bfloat16", 'did you mean "dtype"'),
+        ("--config.mesh.devices=1", 'config.mesh has no "devices"'),
         ("--config.train.num_stps=7", 'did you mean "num_steps"'),
         ("--config.trian.num_steps=7", 'did you mean "train"'),
         ("--config.train.num_steps=many", "invalid literal for int"),
@@ -77,6 +99,12 @@ def test_a_misspelt_field_in_a_config_file_is_refused(section, field, message):
         experiment.check_config(config)
 
 
+def test_a_dtype_that_is_none_is_refused():
+    config = experiment.load_config(DIFFUSION, ["--config.unet.dtype=bf16"])
+    with pytest.raises(ValueError, match="must be one of float32, bfloat16, float16"):
+        experiment.check_config(config)
+
+
 def test_an_unknown_task_and_a_missing_section_are_refused():
     config = experiment.load_config(DIFFUSION).unlock()
     del config["unet"]
@@ -114,8 +142,7 @@ def test_settings_come_back_from_json_with_their_tuples(tmp_path):
 
 
 def test_every_option_of_training_can_be_given_on_the_command_line():
-    given_by_code = {"task", "batches", "optimizer", "workdir", "seed", "mesh"}
-    given_by_code |= {"evaluate", "config", "utilization", "label"}
+    given_by_code = experiment.GIVEN_BY_CODE["train"]
     options = set(inspect.signature(train).parameters) - given_by_code
     assert options == set(experiment.load_config(DIFFUSION).train)
 

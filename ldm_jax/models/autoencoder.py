@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first stage: image to latent and back, regularised by KL or VQ, or not at all."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ class Autoencoder(nn.Module):
     legacy_beta: bool = True
     dropout: float = 0.0
     tanh_out: bool = False
-    dtype: Any = None
+    dtype: jnp.dtype | None = None
     remat: str = "none"
 
     def __post_init__(self):

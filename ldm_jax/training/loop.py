@@ -35,6 +35,7 @@ from ldm_jax.types import Task
 
 # Settings that may change when a run is continued.
 MAY_DIFFER = (
+    "autoencoder.remat",
     "lpips.file",  # its fingerprint may not
     "mesh",
     "train.allow_data_change",
@@ -53,6 +54,8 @@ MAY_DIFFER = (
     "train.skip_norm_above",
     "train.step_timeout",
     "train.wandb",
+    "unet.attention_backend",
+    "unet.remat",
 )
 # The same with `allow_data_change`.
 DATA_SETTINGS = ("batch_size", "held_out", "images", "latents", "seed", "transform")
