@@ -4,14 +4,17 @@
 #
 #     launch/retry.sh ldm-jax train --config=FILE --workdir=DIR
 #
-# Ended by itself: 0 done (or asked to stop, and saved), 2 bad input, 3 diverged,
-# 130 Ctrl-C. All else is a loss (75 it hung, 134 another host went away, 137 killed):
-# the same command goes on from the last checkpoint. SIGTERM is handed on, once.
+# Ended by itself: 0 done, 2 bad input, 3 diverged, 130 Ctrl-C. All else is a loss (75 it
+# hung, or saved as this or another host was preempted; 134 another host went away; 137
+# killed): the same command goes on from the last checkpoint. SIGTERM is handed on, once;
+# the run saves, and what asked for it gets its exit code, 75 where it was not done.
 #
 # LDM_JAX_LOGS      directory that gets HOST.log besides what is printed; none if unset
 # LDM_JAX_ATTEMPTS  starts in all, default 100
 # LDM_JAX_WAIT      seconds between two, default 10
 set -uo pipefail
+# Without it a run that was stopped and saved ends with 0, as one that is done.
+export LDM_JAX_EXIT_WHEN_STOPPED=${LDM_JAX_EXIT_WHEN_STOPPED:-75}
 attempts=${LDM_JAX_ATTEMPTS:-100}
 child='' stopped=''
 
@@ -55,6 +58,6 @@ for ((attempt = 1; attempt <= attempts; attempt++)); do
   echo "retry: exit code $code; again in ${LDM_JAX_WAIT:-10} s"
   sleep "${LDM_JAX_WAIT:-10}" &
   wait $! || true
-  [[ -n $stopped ]] && exit 0
+  [[ -n $stopped ]] && exit "$code"
 done
 exit "$code"

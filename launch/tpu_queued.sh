@@ -12,7 +12,8 @@
 # SLICES=2 asks for two slices that train together. The code is this checkout's HEAD,
 # copied to CODE. Every host runs the command when it boots, so a host that is repaired
 # goes on by itself; a spot slice that is preempted is gone (SUSPENDED), and `keep`
-# deletes and submits it again. Logs: ~root/logs on each host, and the serial console.
+# deletes and submits it again, until you end it: it does not know when the run is done.
+# Logs: ~root/logs on each host, and the serial console.
 set -euo pipefail
 : "${TPU:?the name of the queued resource}" "${ZONE:?its zone}"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

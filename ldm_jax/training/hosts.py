@@ -21,6 +21,7 @@ COORDINATOR = "LDM_JAX_COORDINATOR"
 NUM_PROCESSES = "LDM_JAX_NUM_PROCESSES"
 PROCESS_ID = "LDM_JAX_PROCESS_ID"
 HEARTBEAT_SECONDS = "LDM_JAX_HEARTBEAT_SECONDS"
+EXIT_WHEN_STOPPED = "LDM_JAX_EXIT_WHEN_STOPPED"
 
 
 def initialize_hosts(
@@ -135,12 +136,14 @@ def is_everywhere(error: BaseException) -> bool:
 class Interrupted(SystemExit):
     """Raised after a run was asked to stop and has saved; ends the program quietly.
 
-    `code` is 0 after SIGTERM (a preemption: start the same command again) and 130
-    after Ctrl-C.
+    `code` is 130 after Ctrl-C; after SIGTERM (a preemption: start the same command
+    again) it is 0, or LDM_JAX_EXIT_WHEN_STOPPED where a launcher has to tell a run that
+    was stopped from one that is done.
     """
 
     def __init__(self, step: int, signum: int):
-        super().__init__(130 if signum == signal.SIGINT else 0)
+        when_stopped = int(os.environ.get(EXIT_WHEN_STOPPED, 0))
+        super().__init__(130 if signum == signal.SIGINT else when_stopped)
         self.step = step
 
 

@@ -12,13 +12,14 @@ import pytest
 import yaml
 
 from ldm_jax.cli import make_parser
+from ldm_jax.training.hosts import EXIT_WHEN_STOPPED
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 
 # Trains for as long as it is let; on SIGTERM it saves and ends well, as ours does.
 TRAINING = """#!/usr/bin/env bash
-trap 'sleep 0.3; echo saved; exit 0' TERM
+trap 'sleep 0.3; echo saved; exit "$LDM_JAX_EXIT_WHEN_STOPPED"' TERM
 echo "started $*"
 touch started
 while true; do sleep 0.05; done
@@ -111,8 +112,19 @@ def test_a_run_that_is_asked_to_stop_saves_first(tmp_path):
     process = start(LAUNCH / "retry.sh", training, cwd=tmp_path)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert process.returncode == 75  # saved, and not done
     assert out.count("saved") == 1 and out.count("attempt") == 1
+
+
+def test_a_run_that_another_host_made_stop_goes_on(tmp_path):
+    """A preempted host makes all save; this one was not asked, and starts again."""
+    training = write(
+        tmp_path / "training",
+        "#!/bin/sh\n[ -e was_here ] && exit 0\ntouch was_here\n"
+        'exit "$LDM_JAX_EXIT_WHEN_STOPPED"\n',
+    )
+    got = run(LAUNCH / "retry.sh", training, cwd=tmp_path)
+    assert got.returncode == 0 and got.stdout.count("attempt") == 2
 
 
 def test_slurm_saves_before_the_time_limit_and_queues_again(tmp_path, bin_dir):
@@ -128,11 +140,23 @@ def test_slurm_saves_before_the_time_limit_and_queues_again(tmp_path, bin_dir):
     process = start(*command, cwd=tmp_path, **settings)
     process.send_signal(signal.SIGUSR1)
     out, _ = process.communicate(timeout=30)
-    assert process.returncode == 0 and "saved" in out
+    assert process.returncode == 75 and "saved" in out
     assert (tmp_path / "scontrol.args").read_text() == "requeue 17\n"
     asked = (tmp_path / "srun.args").read_text()
     assert "--kill-on-bad-exit=1" in asked and "logs/%x-%j-%N-%t.log" in asked
     assert asked.rstrip().endswith("ldm-jax train --workdir=a b")
+
+
+def test_slurm_does_not_queue_again_what_is_done(tmp_path, bin_dir):
+    """The run ends by itself while the time limit is near."""
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    write(bin_dir / "srun", "#!/bin/sh\ntrap '' TERM\ntouch started\nsleep 0.5\n")
+    write(bin_dir / "scontrol", "#!/bin/sh\necho $* > scontrol.args\n")
+    settings = dict(SLURM_JOB_ID="17", SLURM_SUBMIT_DIR=str(tmp_path))
+    process = start(LAUNCH / "slurm.sbatch", "true", cwd=tmp_path, **settings)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=30)
+    assert process.returncode == 0 and not (tmp_path / "scontrol.args").exists()
 
 
 def test_slurm_needs_a_command(tmp_path):
@@ -211,6 +235,10 @@ def test_the_jobset_is_whole_and_runs_a_command_that_we_have():
     assert (
         job["parallelism"] * container["resources"]["limits"]["google.com/tpu"] == chips
     )
+    # An evicted pod that ended with 0 would complete its Job.
+    settings = {setting["name"]: setting["value"] for setting in container["env"]}
+    code = int(settings[EXIT_WHEN_STOPPED])
+    assert code not in (0, *ruled["values"])
     program, *command = container["command"]
     assert program == "ldm-jax"
     args, overrides = make_parser().parse_known_args([*command, *container["args"]])

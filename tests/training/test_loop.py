@@ -132,6 +132,13 @@ def test_a_signal_saves_leaves_quietly_and_the_run_goes_on(tmp_path, whole, sign
     assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
 
 
+def test_a_launcher_can_tell_a_stopped_run_from_one_that_is_done(monkeypatch):
+    assert Interrupted(7, signal.SIGTERM).code == 0
+    monkeypatch.setenv("LDM_JAX_EXIT_WHEN_STOPPED", "75")
+    assert Interrupted(7, signal.SIGTERM).code == 75
+    assert Interrupted(7, signal.SIGINT).code == 130
+
+
 def test_a_single_bad_step_is_skipped_and_counted(tmp_path):
     run(tmp_path, task=make_task(nan_steps=(6,)))
     rows = read_rows(tmp_path / "metrics.jsonl")
