@@ -18,7 +18,7 @@ export LDM_JAX_EXIT_WHEN_STOPPED=${LDM_JAX_EXIT_WHEN_STOPPED:-75}
 attempts=${LDM_JAX_ATTEMPTS:-100}
 child='' stopped=''
 
-# shellcheck disable=SC2329 # called by the trap
+# shellcheck disable=SC2317,SC2329 # called by the trap
 hand_on() {
   [[ -n $stopped ]] && return
   stopped=yes

@@ -146,6 +146,7 @@ class Report:
     def _take(self, count: int) -> None:
         for _ in range(count):
             step, metrics = self._pending.popleft()
+            jax.block_until_ready(metrics)  # on every device; to read takes the first
             values = {name: float(v) for name, v in jax.device_get(metrics).items()}
             self._sum(values)
             self._guard.check(step, values)
