@@ -49,9 +49,11 @@ case $action in
       >/dev/null 2>logs/start.err </dev/null & echo \$! > logs/pid"
     ;;
   logs) on_every_host "tail -n ${LINES_SHOWN:-20} logs/*.log logs/start.err" ;;
-  # To retry.sh, which hands the signal on. The quotes are for the other side.
-  # shellcheck disable=SC2016
-  stop) on_every_host 'kill -TERM "$(cat logs/pid)"' ;;
+  # To retry.sh, which hands the signal on.
+  stop)
+    # shellcheck disable=SC2016 # as above
+    on_every_host 'kill -TERM "$(cat logs/pid)"'
+    ;;
   status) "${tpu[@]}" describe "$TPU" --zone="$ZONE" --format='value(state,health)' ;;
   delete) "${tpu[@]}" delete "$TPU" --zone="$ZONE" --quiet ;;
   *)
