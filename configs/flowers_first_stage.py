@@ -25,7 +25,7 @@ def get_config(arg: str = ""):
     config = common.first_stage()
     config.transform = dict(image_size=32, crop="random", min_scale=0.25, flip=True)
     config.held_out = "test"
-    config.batch_size = 8
+    config.batch_size = 4
     config.autoencoder = dict(
         bottleneck=kind,
         latent_channels=common.choose("f", f, channels),
@@ -34,7 +34,8 @@ def get_config(arg: str = ""):
         num_res_blocks=1,
     )
     if kind == "vq":
-        config.autoencoder.num_codes = 256
+        # The original's 1/256 is too near to zero for so few steps.
+        config.autoencoder.update(num_codes=256, code_range=0.5)
     num_steps = 600
     config.objective = dict(
         perceptual="alex",
@@ -48,6 +49,6 @@ def get_config(arg: str = ""):
     config.lpips.file = "weights/lpips.safetensors"
     # Twenty times the paper's rate for this batch: there are so few steps.
     config.optimizer.learning_rate = 8e-4
-    config.train.update(num_steps=num_steps, report_every=20, evaluate_every=200)
+    config.train.update(num_steps=num_steps, report_every=20, evaluate_every=300)
     config.train.checkpoint_every = 300
     return config

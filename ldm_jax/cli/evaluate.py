@@ -92,6 +92,11 @@ def _add_evaluate(commands) -> None:
         "--images", help="a folder or .npz to judge; what a first stage is tried on"
     )
     command.add_argument("--split", help="of --images, for a first stage")
+    command.add_argument(
+        "--size",
+        type=size_of,
+        help="HEIGHTxWIDTH that a first stage is tried at; default: as trained",
+    )
     command.add_argument("--pairs", help="folder or .npz to compare with, one by one")
     command.add_argument("--protocol", help="paper-uncond, paper-class, paper-coco ...")
     command.add_argument(
@@ -155,7 +160,7 @@ def _evaluate(args, overrides) -> None:
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
     elif experiment.read_config(args.model).task == "first_stage":
         result = evaluate.evaluate_reconstructions(
-            args.model, args.out, request, args.images, args.split
+            args.model, args.out, request, args.images, args.split, args.size
         )
     else:
         said, options = what_was_said(args)

@@ -3,6 +3,8 @@
 
 import argparse
 
+from ldm_jax.cli.sample import size_of
+
 
 def add(commands) -> None:
     """Adds the commands that run images through a first stage."""
@@ -69,6 +71,10 @@ def add(commands) -> None:
     command.add_argument(
         "--num", type=int, default=16, help="images to show; all are measured"
     )
+    command.add_argument(
+        "--size", type=size_of, help="HEIGHTxWIDTH; default: as trained"
+    )
+    command.add_argument("--batch-size", type=int, default=64, help="default: 64")
 
 
 def _add(commands, name, run, summary, details="") -> argparse.ArgumentParser:
@@ -124,6 +130,12 @@ def _reconstruct(args, overrides) -> None:
     from ldm_jax.jobs.encode import reconstruct
 
     psnr = reconstruct(
-        args.model, args.out, images=args.images, split=args.split, num=args.num
+        args.model,
+        args.out,
+        images=args.images,
+        split=args.split,
+        num=args.num,
+        batch_size=args.batch_size,
+        image_size=args.size,
     )
     print(f"PSNR {psnr:.2f} dB; pictures in {args.out}")

@@ -178,6 +178,7 @@ def reconstruct(
     split: str | None = None,
     num: int = 16,
     batch_size: int = 64,
+    image_size: tuple[int, int] | None = None,
 ) -> float:
     """Encodes and decodes an image set; writes some of it as pairs.
 
@@ -187,12 +188,18 @@ def reconstruct(
       images, split: as for `write_latents`.
       num: pairs to show; the whole set is measured.
       batch_size: images at once.
+      image_size: (height, width), multiples of f; None is that of training.
 
     Returns:
       The mean PSNR in dB.
+
+    Raises:
+      ValueError: no first stage, no such images, or f does not divide the size.
     """
     model, params = experiment.load(model_dir)
-    spec, transform = _images_of(experiment.read_config(model_dir), images, split)
+    config = experiment.read_config(model_dir)
+    spec, transform = _images_of(config, images, split, image_size)
+    model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
     source = open_images(**spec)
     on_mesh = sharding.batch_sharding(sharding.make_mesh())
     rows = iterate_once(source, transform, batch_size, on_mesh)
@@ -209,14 +216,14 @@ def with_size(transform: ImageTransform, bucket: str) -> ImageTransform:
     return dataclasses.replace(transform, image_size=size)
 
 
-def _images_of(config, images, split):
+def _images_of(config, images, split, size=None):
     """Returns how to open a first stage's images, or others, and its transform."""
     spec = dict(config.images)
     if images is not None:
         spec.update(dataset=images)
     if split:
         spec.update(split=split)
-    return spec, still_transform(config.transform)
+    return spec, still_transform(config.transform, size)
 
 
 def _images_for(config, images, split):

@@ -100,6 +100,7 @@ def evaluate_reconstructions(
     request: Request,
     images: str | None = None,
     split: str | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Judges a first stage by what it makes of images.
 
@@ -110,22 +111,28 @@ def evaluate_reconstructions(
         the Frechet distance is the paper's R-FID.
       images, split: of `open_images`; None takes the set and the held-out split that
         the model was trained with.
+      image_size: (height, width), multiples of f; None is that of training.
 
     Returns:
       What was measured, as in results.json.
+
+    Raises:
+      ValueError: no such images, or f does not divide the size.
     """
     config = experiment.read_config(model_dir)
     model, params = experiment.load(model_dir)
     spec = dict(config.images)
     spec |= {"dataset": images} if images else {}
     spec["split"] = split or config.get("held_out") or spec.get("split", "train")
-    transform = still_transform(config.transform)
+    transform = still_transform(config.transform, image_size)
+    model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
     panel = Panel(request, transform.description)
     source = open_images(**spec)
     rows = _reconstructed(model, params, source, transform, request)
     settings = {
         "model": model_dir,
         "images": f"{spec['dataset']}, split {spec['split']}",
+        "size": "x".join(map(str, transform.size)),
         "bytes": QUANTIZATION,
     }
     count = min(len(source), request.num or len(source))

@@ -129,9 +129,18 @@ def make_judges(
     return judges
 
 
-def still_transform(fields: Mapping[str, Any]) -> ImageTransform:
-    """Makes the transform with the same result every time: centered, not mirrored."""
+def still_transform(
+    fields: Mapping[str, Any], size: tuple[int, int] | None = None
+) -> ImageTransform:
+    """Makes the transform with the same result every time: centered, not mirrored.
+
+    Args:
+      fields: of the `ImageTransform` in training.
+      size: (height, width) of the images; None is that of training.
+    """
     fixed = dict(crop="center", min_scale=1.0, flip=False)
+    if size is not None:
+        fixed["image_size"] = size
     return ImageTransform(**{**fields, **fixed})
 
 

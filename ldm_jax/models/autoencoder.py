@@ -30,14 +30,15 @@ class Reconstruction(NamedTuple):
 
 
 class Codebook(nn.Module):
-    """[num_codes, width] vectors, drawn from U(-1/num_codes, 1/num_codes)."""
+    """[num_codes, width] vectors, drawn from U(-bound, bound)."""
 
     num_codes: int
     width: int
+    bound: float
 
     @nn.compact
     def __call__(self) -> Array:
-        bound = 1.0 / self.num_codes
+        bound = self.bound
 
         def init(key, shape):
             return nn.initializers.uniform(2 * bound)(key, shape) - bound
@@ -61,6 +62,8 @@ class Autoencoder(nn.Module):
       in_channels, out_channels: of the images.
       bottleneck: "kl", "vq", or "pixels": no network, the latent is the image.
       num_codes: size of the codebook (VQ).
+      code_range: codes are drawn from U(-code_range, code_range); None is the
+        original's 1 / num_codes, from which short runs leave most codes unused.
       beta, legacy_beta: see `bottleneck.VQ`.
       dropout: rate in every residual block; needs the rng "dropout" when training.
       tanh_out: end the decoder with tanh.
@@ -86,6 +89,7 @@ class Autoencoder(nn.Module):
     out_channels: int = 3
     bottleneck: str = "kl"
     num_codes: int | None = None
+    code_range: float | None = None
     beta: float = 0.25
     legacy_beta: bool = True
     dropout: float = 0.0
@@ -164,7 +168,8 @@ class Autoencoder(nn.Module):
         self.quant_conv = Conv(self.moments_channels, 1)
         self.post_quant_conv = Conv(self.latent_channels, 1)
         if self.bottleneck == "vq":
-            self.codebook = Codebook(self.num_codes, self.embed_channels)
+            bound = self.code_range or 1.0 / self.num_codes
+            self.codebook = Codebook(self.num_codes, self.embed_channels, bound)
 
     def encode(self, image: Array, is_training: bool = False) -> Array:
         """Maps images to what is stored of a latent.
@@ -265,6 +270,12 @@ def check_options(model: Autoencoder) -> None:
         raise ValueError(
             'num_codes must be given for bottleneck="vq" and only there: got '
             f'bottleneck="{model.bottleneck}", num_codes={model.num_codes}.'
+        )
+    reach = model.code_range
+    if reach is not None and (model.bottleneck != "vq" or reach <= 0):
+        raise ValueError(
+            'code_range must be positive, and given only for bottleneck="vq": got '
+            f'{reach} for "{model.bottleneck}"; leave it out for 1 / num_codes.'
         )
     if model.bottleneck == "pixels" and model.in_channels != model.out_channels:
         raise ValueError(

@@ -105,6 +105,18 @@ def test_code_indices_decode_to_what_decode_gives():
     )
 
 
+@pytest.mark.parametrize("code_range", [None, 0.5])
+def test_codes_begin_evenly_within_their_range(code_range):
+    """Closed form: a uniform distribution's bound and deviation, bound / sqrt(3)."""
+    fields = dict(num_codes=512, latent_channels=4, code_range=code_range)
+    model = Autoencoder(bottleneck="vq", **fields, **TINY)
+    variables = model.init(jax.random.key(0), method="codes")
+    codes = variables["params"]["codebook"]["embedding"]
+    bound = code_range or 1 / 512
+    assert 0.99 * bound < abs(codes).max() <= bound
+    np.testing.assert_allclose(jnp.std(codes), bound / np.sqrt(3), rtol=0.03)
+
+
 def test_code_indices_need_a_codebook():
     model = Autoencoder(**TINY)
     variables, image = init(model)
@@ -234,6 +246,8 @@ def test_images_with_other_channels_are_refused():
         (dict(attention_levels=(4,)), "attention_levels"),
         (dict(bottleneck="vq"), "num_codes"),
         (dict(num_codes=8), "num_codes"),
+        (dict(code_range=0.5), "code_range"),
+        (dict(bottleneck="vq", num_codes=8, code_range=0.0), "code_range"),
         (dict(bottleneck="pixels", in_channels=1), "pixels"),
     ],
 )
