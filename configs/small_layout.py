@@ -2,7 +2,7 @@
 r"""Boxes with classes, e.g. a part of COCO with its instances.
 
     ldm-jax latents --config=configs/small_layout.py --model runs/first_stage \
-        --out LATENTS --images ./coco
+        --out LATENTS --images ./coco --num-crops 8
     ldm-jax train --config=configs/small_layout.py --workdir=runs/layout \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/layout --out samples --boxes boxes.json
@@ -18,6 +18,7 @@ def get_config(arg: str = ""):
     common.parse(arg)
     config = small.diffusion()
     config.images.update(split="all", boxes="boxes.json")
+    config.transform.update(crop="random", min_scale=0.5)
     width = 64
     # Told are the ten largest.
     objects = config.transform.max_boxes = 10

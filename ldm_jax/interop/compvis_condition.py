@@ -6,7 +6,11 @@ from typing import Any
 
 
 def condition_from_compvis(
-    section, key: str, conditioning_key: str | None, autoencoder: Mapping[str, Any]
+    section,
+    key: str,
+    conditioning_key: str | None,
+    autoencoder: Mapping[str, Any],
+    num_classes: int | None = None,
 ) -> dict[str, Any]:
     """Translates a conditioning stage.
 
@@ -15,6 +19,7 @@ def condition_from_compvis(
       key: cond_stage_key, which tells texts from boxes.
       conditioning_key: "concat", "crossattn", "adm" or None.
       autoencoder: fields of the first stage.
+      num_classes: those whose embedding the UNet adds to time ("adm").
 
     Returns:
       The "condition" section of a spec.
@@ -22,6 +27,10 @@ def condition_from_compvis(
     Raises:
       ValueError: a class that is not supported.
     """
+    if conditioning_key == "adm":
+        if num_classes is None:
+            raise ValueError('conditioning_key "adm" needs unet_config num_classes.')
+        return _classes(num_classes, None)
     if section == "__is_unconditional__":
         return {"kind": "none"}
     if section == "__is_first_stage__":
@@ -29,27 +38,11 @@ def condition_from_compvis(
     name = section["target"].rsplit(".", 1)[-1]
     fields = dict(section.get("params") or {})
     if name == "ClassEmbedder":
-        rows = fields.get("n_classes", 1000)
-        # 1001 rows: the 1000 classes of ImageNet and one for "any" (cin256-v2).
-        has_null = rows == 1001
-        width = fields["embed_dim"]
-        if conditioning_key == "adm":
-            width = None
-        return {
-            "kind": "class",
-            "num_classes": rows - has_null,
-            "width": width,
-            "has_null": has_null,
-        }
+        return _classes(fields.get("n_classes", 1000), fields["embed_dim"])
     if name in ("BERTEmbedder", "TransformerEmbedder"):
         return _token_condition(fields, key, name == "BERTEmbedder")
     if name == "SpatialRescaler":
-        return {
-            "kind": "semantic",
-            "num_classes": fields["in_channels"],
-            "f": 2 ** fields["n_stages"],
-            "out_channels": fields["out_channels"],
-        }
+        return _rescaled(fields)
     if name == "Identity" and key == "LR_image":
         return {"kind": "superres"}
     if name == "FrozenCLIPEmbedder":  # the text tower of ViT-L/14
@@ -58,6 +51,33 @@ def condition_from_compvis(
     if name in ("FrozenCLIPTextEmbedder", "Identity"):
         return {"kind": "none"}  # the context is handed in ready-made
     raise ValueError(f"cond_stage_config.target {section['target']} is not supported.")
+
+
+def _classes(rows: int, width: int | None) -> dict[str, Any]:
+    """Translates a table of classes; 1001 are ImageNet's and one for "any"."""
+    has_null = rows == 1001  # cin256-v2
+    return {
+        "kind": "class",
+        "num_classes": rows - has_null,
+        "width": width,
+        "has_null": has_null,
+    }
+
+
+def _rescaled(fields) -> dict[str, Any]:
+    """Translates the fields of SpatialRescaler."""
+    how = fields.get("method", "bilinear"), fields.get("multiplier", 0.5)
+    if how not in (("bilinear", 0.5), ("area", 0.5)):  # the same, when halving
+        raise ValueError(
+            f"SpatialRescaler must halve by means (bilinear, 0.5): got {how}."
+        )
+    condition = {
+        "kind": "semantic",
+        "num_classes": fields.get("in_channels", 3),
+        "f": 2 ** fields.get("n_stages", 1),
+        "out_channels": fields.get("out_channels"),
+    }
+    return condition | ({"use_bias": True} if fields.get("bias") else {})
 
 
 def _token_condition(fields, key: str, has_tokenizer: bool) -> dict[str, Any]:
@@ -72,7 +92,7 @@ def _token_condition(fields, key: str, has_tokenizer: bool) -> dict[str, Any]:
         # OpenImages has 600 classes with boxes; the number only checks their labels.
         return {
             "kind": "layout",
-            "num_classes": 600,
+            "num_classes": min(600, sizes["vocab_size"] - 1),
             "max_objects": (length - 2) // 3,
             **sizes,
         }

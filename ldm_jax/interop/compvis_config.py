@@ -32,7 +32,7 @@ _TRAINING_ONLY = frozenset(
             "use_positional_encodings",
             "base_learning_rate",
         ),
-        *("use_checkpoint", "use_fp16", "legacy", "num_heads_upsample", "attn_type"),
+        *("use_checkpoint", "use_fp16", "legacy", "attn_type"),
         *("device", "key", "use_tokenizer", "embedding_dropout"),
     }
 )
@@ -124,6 +124,7 @@ def _latent_diffusion(params) -> dict[str, Any]:
         top.take("cond_stage_key", "image"),
         top.take("conditioning_key"),
         autoencoder,
+        unet.get("num_classes"),
     )
     spec = {
         "task": "latent_diffusion",
@@ -266,6 +267,8 @@ def _unet(params) -> tuple[dict[str, Any], bool]:
         spec["num_classes"] = classes
     if top.take("dims", 2) != 2:
         raise ValueError("unet_config.params.dims must be 2.")
+    if top.take("num_heads_upsample", -1) not in (-1, num_heads):
+        raise ValueError("unet_config.params.num_heads_upsample must be num_heads.")
     new_order = bool(top.take("use_new_attention_order", False))
     top.refuse("n_embed", "use_linear_in_transformer")
     top.done()

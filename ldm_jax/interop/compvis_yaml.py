@@ -203,6 +203,8 @@ def _condition(condition, unet) -> tuple[str, str | None, Any]:
             "in_channels": condition["num_classes"],
             "out_channels": condition.get("out_channels", 3),
         }
+        if condition.get("use_bias"):
+            fields["bias"] = True
         target = {"target": f"{encoders}.SpatialRescaler", "params": fields}
         return "segmentation", "concat", target
     if kind == "superres":

@@ -119,7 +119,10 @@ def conditioner_rows(condition: Mapping[str, Any]) -> tuple[Row, ...]:
     if kind == "semantic":
         f, classes = condition["f"], condition["num_classes"]
         out_channels = condition.get("out_channels", 3)
-        module = SpatialRescaler(f.bit_length() - 1, classes, out_channels)
+        if out_channels is None:
+            return ()
+        bias = condition.get("use_bias", False)
+        module = SpatialRescaler(f.bit_length() - 1, classes, out_channels, bias)
         label_map = jax.ShapeDtypeStruct((1, f, f), jnp.int32)
         return rows_for(names.SPATIAL_RESCALER, _shapes(module, label_map))
     raise ValueError(

@@ -107,12 +107,14 @@ class SpatialRescaler(nn.Module):
     Attributes:
       num_stages: halvings, log2 of f.
       num_classes: labels of the map, or channels of the image.
-      out_channels: k.
+      out_channels: k; None mixes nothing, and k is num_classes.
+      use_bias: whether the mixing adds a bias.
     """
 
     num_stages: int
     num_classes: int
-    out_channels: int
+    out_channels: int | None
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, y: Array) -> Array:
@@ -130,13 +132,15 @@ class SpatialRescaler(nn.Module):
                 f"SpatialRescaler halves {self.num_stages} times, so height and width "
                 f"must be multiples of {divisor}: got {y.shape[1]}x{y.shape[2]}."
             )
-        mix = Dense(self.out_channels, use_bias=False, name="mapper")
+        mix = lambda x: x  # noqa: E731
+        if self.out_channels is not None:
+            mix = Dense(self.out_channels, use_bias=self.use_bias, name="mapper")
         if y.ndim == 3:
             # Mixing commutes with averaging, so every label is mixed once and looked
             # up: the one-hot map [B, H, W, num_classes] is never written out.
-            table = mix(jnp.eye(self.num_classes))
+            table = mix(jnp.eye(self.num_classes + 1, self.num_classes))
             known = (y >= 0) & (y < self.num_classes)
-            x = jnp.where(known[..., None], table[jnp.where(known, y, 0)], 0.0)
+            x = table[jnp.where(known, y, self.num_classes)]
         else:
             if y.shape[-1] != self.num_classes:
                 raise ValueError(

@@ -70,7 +70,7 @@ class Conditioner:
         if self.module is None:
             return {}
         y = batch[self.module_input]
-        return self.module.init(key, jnp.zeros(y.shape, y.dtype))["params"]
+        return self.module.init(key, jnp.zeros(y.shape, y.dtype)).get("params", {})
 
     def encode(
         self, params: PyTree, batch: Batch, frozen: Mapping[str, PyTree] | None = None

@@ -14,19 +14,24 @@ from ldm_jax.types import Array, Batch, Conditioning
 
 
 def semantic_condition(
-    num_classes: int, f: int, out_channels: int = 3, class_names: tuple[str, ...] = ()
+    num_classes: int,
+    f: int,
+    out_channels: int | None = 3,
+    use_bias: bool = False,
+    class_names: tuple[str, ...] = (),
 ) -> Conditioner:
-    """Makes a label map [B, H, W] into channels [B, H/f, W/f, out_channels].
+    """Makes a label map [B, H, W] into channels [B, H/f, W/f, k].
 
     Args:
       num_classes: labels are in [0, num_classes); any other says nothing.
       f: downsampling of the first stage, a power of two.
-      out_channels: k; the published models have 3.
+      out_channels, use_bias: see `SpatialRescaler`; the published models have 3
+        channels without a bias.
       class_names: for error messages.
     """
     if f < 1 or f & (f - 1):
         raise ValueError(f"f must be a power of two: got {f}.")
-    rescaler = SpatialRescaler(f.bit_length() - 1, num_classes, out_channels)
+    rescaler = SpatialRescaler(f.bit_length() - 1, num_classes, out_channels, use_bias)
 
     def null(batch):
         return {"label_map": jnp.full_like(batch["label_map"], num_classes)}
@@ -99,7 +104,7 @@ def inpaint_condition(
                 'the "inpaint" condition needs frozen["autoencoder"], the first '
                 f"stage's parameters: got {sorted(frozen)}."
             )
-        hole = batch["mask"] > 0.5
+        hole = batch["mask"] >= 0.5
         seen = jnp.where(hole, -1.0, batch["image"])
         variables = {"params": frozen["autoencoder"]}
         moments = network.apply(variables, seen, method="encode")
@@ -125,4 +130,4 @@ def keep_outside(batch: Batch, painted: Array) -> Array:
     Source: scripts/inpaint.py of the released code.
     """
     # A hair up: pixels are cut, not rounded, to bytes, and float32 may lie below.
-    return jnp.where(batch["mask"] > 0.5, painted, batch["image"] + 1e-6)
+    return jnp.where(batch["mask"] >= 0.5, painted, batch["image"] + 1e-6)

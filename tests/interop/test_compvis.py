@@ -369,12 +369,25 @@ def test_special_conditions_of_configs_are_understood():
 
     clip = condition("ldm.modules.encoders.modules.FrozenCLIPEmbedder", {})
     assert clip["encoder"] == "clip" and clip["width"] == 768
-    fields = {"embed_dim": 8, "n_classes": 1001}
-    target = "ldm.modules.encoders.modules.ClassEmbedder"
-    adm = condition(target, fields, conditioning_key="adm")
+    unet = {"params": params["unet_config"]["params"] | {"num_classes": 1001}}
+    labels = dict(conditioning_key="adm", unet_config=unet)
+    adm = condition("torch.nn.Identity", {}, **labels)
     expected = {"kind": "class", "num_classes": 1000, "width": None, "has_null": True}
     assert adm == expected
+    spec = spec_from_compvis(
+        params | labels | {"cond_stage_config": {"target": "torch.nn.Identity"}}
+    )
+    assert spec_from_compvis(compvis_from_spec(spec)) == spec
+    with pytest.raises(ValueError, match='"adm" needs'):
+        condition("torch.nn.Identity", {}, conditioning_key="adm")
     assert condition("torch.nn.Identity", {}) == {"kind": "none"}
+    rescaler = "ldm.modules.encoders.modules.SpatialRescaler"
+    fields = {"n_stages": 1, "in_channels": 5, "out_channels": 2, "bias": True}
+    expected = {"kind": "semantic", "num_classes": 5, "f": 2, "out_channels": 2}
+    assert condition(rescaler, fields) == expected | {"use_bias": True}
+    assert condition(rescaler, {"method": "area"})["out_channels"] is None
+    with pytest.raises(ValueError, match="must halve by means"):
+        condition(rescaler, {"method": "nearest"})
     with pytest.raises(ValueError, match="not supported"):
         condition("somewhere.Else", {})
 
@@ -399,6 +412,7 @@ def test_what_a_config_asks_for_in_vain_is_refused(change, message):
         ("unet_config", {"dims": 3}, "dims must be 2"),
         ("unet_config", {"n_embed": 8}, "n_embed of the config is set"),
         ("unet_config", {"num_head_channels": -1}, "num_heads or num_head_channels"),
+        ("unet_config", {"num_heads_upsample": 2}, "num_heads_upsample must be"),
         ("first_stage_config", {"n_embed": None}, "must have n_embed"),
         ("first_stage_config", {"remap": "x.npy"}, "remap of the config is set"),
         ("first_stage_config", {"ddconfig": {"ch": 32}}, "lacks z_channels"),

@@ -119,6 +119,33 @@ def test_diffusers_runs_our_text_encoder(tmp_path):
     assert relative_error(context.numpy(), golden["context"]) < 1e-4
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("heads", [(8, 64), (3, 16)])
+def test_a_random_text_encoder_of_diffusers_computes_the_same_here(tmp_path, heads):
+    """Golden: an LDMBertModel with random weights, norms and biases; 1e-4."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion as theirs
+
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=97, max_position_embeddings=13, encoder_layers=3)
+    sizes |= dict(encoder_ffn_dim=4 * 40, d_model=40, dropout=0.0)
+    config = theirs.LDMBertConfig(
+        encoder_attention_heads=heads[0], head_dim=heads[1], **sizes
+    )
+    model = theirs.LDMBertModel(config).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path)
+    tokens = np.random.default_rng(0).integers(0, 97, (2, 13))
+    with torch.no_grad():
+        expected = model(torch.tensor(tokens))[0].numpy()
+    imported = import_model(tmp_path)
+    network = token_transformer(imported.spec["condition"])
+    found = network.apply({"params": imported.params["conditioner"]}, tokens)
+    assert relative_error(found, expected) < 1e-4
+
+
 BLOCKS = dict(block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=32)
 
 

@@ -87,6 +87,31 @@ def test_label_map_is_its_one_hot_image_resized():
     np.testing.assert_allclose(from_image, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("fields", "kernel", "bias"),
+    [
+        (dict(out_channels=None), np.eye(5), np.zeros(5)),
+        (
+            dict(out_channels=2, use_bias=True),
+            np.arange(10.0).reshape(5, 2),
+            (3.0, 4.0),
+        ),
+    ],
+)
+def test_rescaler_mixes_nothing_or_adds_a_bias_where_asked(fields, kernel, bias):
+    """Oracle: pooled one-hot vectors; a label of no class says the bias alone."""
+    rescaler = SpatialRescaler(num_stages=1, num_classes=5, **fields)
+    labels = jnp.asarray(np.random.default_rng(0).integers(0, 6, (2, 4, 6)))
+    mapper = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+    params = {"params": {"mapper": mapper} if fields["out_channels"] else {}}
+    one_hot = np.eye(6, 5)[labels]
+    pooled = one_hot.reshape(2, 2, 2, 3, 2, 5).mean(axis=(2, 4))
+    found = rescaler.apply(params, labels)
+    np.testing.assert_allclose(found, pooled @ kernel + bias, atol=1e-5)
+    drawn = rescaler.init(jax.random.key(0), labels).get("params", {})
+    assert jax.tree.structure(drawn) == jax.tree.structure(params["params"])
+
+
 def test_rescaler_of_the_published_semantic_model_has_546_parameters():
     """Golden: 182 classes to 3 channels, no bias."""
     tree = shapes(SpatialRescaler(2, 182, 3), jnp.zeros((1, 8, 8), jnp.int32))
