@@ -51,7 +51,14 @@ def parse(arg: str, **defaults):
                 f"unknown config argument {name!r} in {arg!r}; this config takes "
                 f"{', '.join(f'{k}={v}' for k, v in defaults.items())}."
             )
-        values[name] = type(defaults[name])(text)
+        kind = type(defaults[name])
+        try:
+            values[name] = kind(text)
+        except ValueError as error:
+            raise ValueError(
+                f"config argument {name} is of type {kind.__name__}: got {text!r}; "
+                f"{name}={defaults[name]}, say."
+            ) from error
     return ConfigDict(values)
 
 

@@ -145,7 +145,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     if known is None:
         raise ValueError(
             f"config.task must be one of {', '.join(sorted(SECTIONS))}: got "
-            f"{config.get('task')!r}; is this the config of one experiment?"
+            f"{config.get('task')!r}; a file of several experiments takes the name of "
+            "one after a colon, as its first lines tell: --config=FILE:ARGUMENT."
         )
     check_names("config", config, known)
     missing = sorted(set(known) - set(config) - OPTIONAL.get(config["task"], set()))

@@ -72,9 +72,16 @@ def _parse(define: Callable, source: tuple, command: Sequence[str]) -> ConfigDic
         values(sys.argv)
         return values.config
     except (flags.Error, config_flags.config_flags.UnsupportedOperationError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_reason(error)) from error
     finally:
         sys.argv = arguments
+
+
+def _reason(error: BaseException) -> str:
+    """Says what is wrong; of a config file, what it raised and no traceback."""
+    while "parsing config file" in str(error) and error.__context__ is not None:
+        error = error.__context__
+    return str(error)
 
 
 def _make_room(config: ConfigDict, flag: str, fields_of: FieldsOf) -> None:

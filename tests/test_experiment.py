@@ -76,6 +76,10 @@ def test_a_wrong_config_argument_names_the_right_ones():
         experiment.load_config(f"{QUICKSTART}:stage=second")
     with pytest.raises(ValueError, match="this config takes stage=all"):
         experiment.load_config(f"{QUICKSTART}:f=8")
+    ablation = ROOT / "configs" / "imagenet_f.py"
+    with pytest.raises(ValueError, match="f is of type int: got 'eight'") as raised:
+        experiment.load_config(f"{ablation}:f=eight")
+    assert "Traceback" not in str(raised.value)
 
 
 @pytest.mark.parametrize("stage", ["first_stage", "diffusion"])

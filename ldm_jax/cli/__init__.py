@@ -3,8 +3,8 @@
 
 Commands parse and print; the work is done below. Each file has `add(commands)`; what
 needs JAX is imported when a command runs, so that `--help` answers at once. Anything
-wrong with the user's input arrives here as ValueError, TypeError or OSError and leaves
-as one message and exit code 2; LDM_JAX_TRACEBACK=1 shows where it was raised.
+wrong with the user's input arrives here as ValueError, TypeError, OSError or Unusable,
+and leaves as one message and exit code 2; LDM_JAX_TRACEBACK=1 shows where it arose.
 """
 
 import argparse
@@ -45,11 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("ldm_jax").setLevel(logging.INFO)
     from ldm_jax.training.divergence import Diverged
     from ldm_jax.training.hosts import initialize_hosts
+    from ldm_jax.training.lock import Unusable
 
     try:
         initialize_hosts()  # before JAX is used
         args.run(args, overrides)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, Unusable) as error:
         if os.environ.get("LDM_JAX_TRACEBACK"):
             raise
         print(f"ldm-jax {args.command}: {error}", file=sys.stderr)
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(
             f"\nldm-jax {args.command}: interrupted; the same command goes on from "
-            "the last checkpoint.",
+            "what is on disk.",
             file=sys.stderr,
         )
         return 130

@@ -4,7 +4,8 @@
 import argparse
 import dataclasses
 
-from ldm_jax.cli.sample import add_sampling, size_of, what_was_said
+from ldm_jax.cli import values
+from ldm_jax.cli.sample import add_sampling, what_was_said
 
 STATS_EPILOG = """
 examples:
@@ -50,7 +51,9 @@ def _add(commands, name: str, run, summary: str, epilog: str):
     command.add_argument(
         "--weights", help="of the network; default: weights/NETWORK.safetensors"
     )
-    command.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    command.add_argument(
+        "--batch-size", type=values.count, default=64, help="default: 64"
+    )
     return command
 
 
@@ -67,12 +70,14 @@ def _add_stats(commands) -> None:
     )
     command.add_argument("--out", required=True, help=".npz file to write")
     command.add_argument("--like", help="model directory: its crop, size and data set")
-    command.add_argument("--size", type=size_of, help="HEIGHTxWIDTH, without --like")
+    command.add_argument(
+        "--size", type=values.size, help="HEIGHTxWIDTH, without --like"
+    )
     command.add_argument("--split", help="default: as trained on, or train")
     command.add_argument("--data-dir", help="where TFDS sets lie")
     command.add_argument(
         "--keep",
-        type=int,
+        type=values.count,
         default=10_000,
         help="features kept for KID, precision and recall; default: 10000",
     )
@@ -94,7 +99,7 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--split", help="of --images, for a first stage")
     command.add_argument(
         "--size",
-        type=size_of,
+        type=values.size,
         help="HEIGHTxWIDTH that a first stage is tried at; default: as trained",
     )
     command.add_argument("--pairs", help="folder or .npz to compare with, one by one")
@@ -108,7 +113,9 @@ def _add_evaluate(commands) -> None:
         help="fid, sfid, kid, is, precision, recall, density, coverage, psnr, ssim, "
         "ms_ssim, lpips, codebook, clip_score; comma-separated",
     )
-    command.add_argument("--num", type=int, help="images; default: the protocol's")
+    command.add_argument(
+        "--num", type=values.count, help="images; default: the protocol's"
+    )
     command.add_argument("--reference", help=".npz of ldm-jax stats, ADM, pytorch-fid")
     command.add_argument("--lpips", help="file of ldm-jax weights lpips")
     command.add_argument("--trunk", default="vgg", help="of LPIPS; default: vgg")

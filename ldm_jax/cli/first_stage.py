@@ -3,7 +3,7 @@
 
 import argparse
 
-from ldm_jax.cli.sample import size_of
+from ldm_jax.cli import values
 
 
 def add(commands) -> None:
@@ -24,7 +24,7 @@ def add(commands) -> None:
         "them beside their images, into DIR/inspect.png",
     )
     command.add_argument(
-        "--num", type=int, default=16, help="latents to inspect, default: 16"
+        "--num", type=values.count, default=16, help="latents to inspect, default: 16"
     )
     command.add_argument(
         "--buckets",
@@ -33,7 +33,10 @@ def add(commands) -> None:
         "that of its aspect ratio",
     )
     command.add_argument(
-        "--batch-size", type=int, default=64, help="images at once, default: 64"
+        "--batch-size",
+        type=values.count,
+        default=64,
+        help="images at once, default: 64",
     )
     command.add_argument(
         "--dtype",
@@ -42,14 +45,17 @@ def add(commands) -> None:
         help="of the stored latents, default: float16",
     )
     command.add_argument(
-        "--records-per-shard", type=int, default=4096, help="default: %(default)s"
+        "--records-per-shard",
+        type=values.count,
+        default=4096,
+        help="default: %(default)s",
     )
     command.add_argument(
         "--mirror", action="store_true", help="store each mirrored image's latent too"
     )
     command.add_argument(
         "--num-crops",
-        type=int,
+        type=values.count,
         default=1,
         help="latents of each image, where the transform is random; default: 1",
     )
@@ -69,12 +75,12 @@ def add(commands) -> None:
     )
     command.add_argument("--out", required=True, help="PNG file to write")
     command.add_argument(
-        "--num", type=int, default=16, help="images to show; all are measured"
+        "--num", type=values.count, default=16, help="images to show; all are measured"
     )
     command.add_argument(
-        "--size", type=size_of, help="HEIGHTxWIDTH; default: as trained"
+        "--size", type=values.size, help="HEIGHTxWIDTH; default: as trained"
     )
-    command.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    command.add_argument("--batch-size", type=values.count, default=64, help="default: 64")
 
 
 def _add(commands, name, run, summary, details="") -> argparse.ArgumentParser:

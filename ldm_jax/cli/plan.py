@@ -3,6 +3,7 @@
 
 import argparse
 
+from ldm_jax.cli import values
 from ldm_jax.cli.train import CONFIG_HELP
 
 EPILOG = """
@@ -32,7 +33,7 @@ def add(commands) -> None:
     command.add_argument(
         "--topology", required=True, help="GENERATION:SHAPE of a slice, e.g. v5e:4x4"
     )
-    command.add_argument("--slices", type=int, default=1, help="default: 1")
+    command.add_argument("--slices", type=values.count, default=1, help="default: 1")
     command.add_argument(
         "--what", choices=("train", "sample"), default="train", help="default: train"
     )

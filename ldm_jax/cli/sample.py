@@ -4,6 +4,8 @@
 import argparse
 import dataclasses
 
+from ldm_jax.cli import values
+
 # Flag -> what a condition's `from_user` calls it; the model's kind decides which serve.
 CONDITION_FLAGS = {
     "label": ("class_label", "classes by number or name, comma-separated (class)"),
@@ -37,11 +39,15 @@ def add(commands) -> None:
     command.set_defaults(run=_run)
     command.add_argument("--model", required=True, help="directory of the model")
     command.add_argument("--out", required=True, help="directory of the images")
-    command.add_argument("--num", type=int, help="images; default: one a condition")
-    command.add_argument("--seed", type=int, default=0, help="of image 0; default: 0")
-    command.add_argument("--batch-size", type=int, default=64, help="default: 64")
     command.add_argument(
-        "--size", type=size_of, help="HEIGHTxWIDTH; default: as trained"
+        "--num", type=values.count, help="images; default: one a condition"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of image 0; default: 0")
+    command.add_argument(
+        "--batch-size", type=values.count, default=64, help="default: 64"
+    )
+    command.add_argument(
+        "--size", type=values.size, help="HEIGHTxWIDTH; default: as trained"
     )
     command.add_argument("--raw", action="store_true", help="parameters, not their EMA")
     command.add_argument("--npz", action="store_true", help="write samples.npz too")
@@ -67,31 +73,22 @@ def add_sampling(command) -> None:
     group.add_argument(
         "--sampler", help="ddim, ddpm, plms, dpm_solver, unipc, heun ..."
     )
-    group.add_argument("--num-steps", type=int)
+    group.add_argument("--num-steps", type=values.count)
     group.add_argument("--grid", help='"original" or "even" steps')
     group.add_argument("--eta", type=float, help="DDIM's noise, 0 to 1")
     group.add_argument("--variance", type=float, help="DDPM's, 0 to 1")
     group.add_argument("--temperature", type=float, help="factor of the noise added")
     group.add_argument("--guidance-scale", type=float, help="1 is off")
     group.add_argument("--guidance-rescale", type=float, help="0 to 1")
-    group.add_argument("--guidance-interval", type=_interval, help="FIRST,LAST step t")
+    group.add_argument(
+        "--guidance-interval", type=values.interval, help="FIRST,LAST step t"
+    )
     group.add_argument("--clip", type=float, help="bound of x0, for models of pixels")
     group.add_argument("--threshold", type=float, help="percentile, e.g. 0.995")
     group.add_argument("--snap-to-codebook", action="store_true", default=None)
     group.add_argument("--strength", type=float, help="how much of --start changes")
-    group.add_argument("--tile", type=int, help="side of tiles, in latents")
+    group.add_argument("--tile", type=values.count, help="side of tiles, in latents")
     group.add_argument("--overlap", type=int, help="of tiles, in latents")
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """Reads HEIGHTxWIDTH, or a side."""
-    height, _, width = text.partition("x")
-    return int(height), int(width or height)
-
-
-def _interval(text: str) -> tuple[int, int]:
-    first, last = text.split(",")
-    return int(first), int(last)
 
 
 def what_was_said(args) -> tuple[dict, dict]:

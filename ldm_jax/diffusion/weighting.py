@@ -76,12 +76,17 @@ def snr_weights(
     of x0, eps and v stand as 1 : SNR : 1 + SNR.
 
     Raises:
-      ValueError: unknown kind or prediction.
+      ValueError: unknown kind or prediction, or a gamma that the kind does not have.
     """
     check_prediction(prediction, schedule)
     if kind not in WEIGHTINGS:
         raise ValueError(
             f'unknown weighting "{kind}"; one of: {", ".join(WEIGHTINGS)}.'
+        )
+    if kind == "uniform" and gamma is not None:
+        raise ValueError(
+            f'weighting "uniform" has no gamma: got {gamma}; leave it out, or choose '
+            "another weighting."
         )
     snr = jnp.exp(schedule.log_snr)
     if kind == "uniform":

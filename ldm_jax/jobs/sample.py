@@ -16,6 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ldm_jax import experiment
+from ldm_jax.data.shards import write_json
+from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.tasks import generate, pictures
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.user_inputs import to_image, to_mask
@@ -74,7 +76,7 @@ def sample(
     size = _image_size(config, model.conditioner.image_size(y), image_size)
     shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
     num = num or max(map(len, y.values()), default=1)
-    given = _read_images(images or {}, size)
+    given = _read_images(images or {}, size, options)
     settings = dict(
         model=str(model_dir),
         which=which,
@@ -85,7 +87,7 @@ def sample(
         sampling=json.loads(json.dumps(dataclasses.asdict(sampling))),
     )
     folder = pathlib.Path(out)
-    _claim(folder, settings)
+    _refuse_other_samples(folder, settings)
     missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
 
     def draw(rows, batch_size, num_previews=0):
@@ -106,6 +108,8 @@ def sample(
     ) as bar:
         done = 0
         for batch in draw(missing, batch_size):
+            if done == 0:  # not before: what fails at once must not take the folder
+                _note(folder, settings)
             for i, image in zip(missing[done:], batch, strict=False):
                 if is_main_process():
                     about = {**settings, "index": i, "seed": seed + i}
@@ -174,26 +178,36 @@ def _shown(value) -> Any:
     return value if isinstance(value, (str, int, float)) else str(value)
 
 
-def _claim(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Notes the settings in a new directory; refuses one made with others."""
+def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Raises ValueError where a directory holds samples made with other settings."""
     path = folder / "settings.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        differing = sorted(
-            name for name in settings if found.get(name) != settings[name]
+    if not path.exists():
+        return
+    found = json.loads(path.read_text())
+    differing = sorted(name for name in settings if found.get(name) != settings[name])
+    if differing:
+        raise ValueError(
+            f"{folder} holds samples made with other settings "
+            f"({', '.join(differing)}); use another --out, or delete it."
         )
-        if differing:
-            raise ValueError(
-                f"{folder} holds samples made with other settings "
-                f"({', '.join(differing)}); use another --out, or delete it."
-            )
-    elif is_main_process():
+
+
+def _note(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Writes the settings beside the images that are made with them."""
+    if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+        write_json(folder / "settings.json", settings)
 
 
-def _read_images(paths: Mapping[str, str], size) -> dict[str, np.ndarray]:
+def _read_images(
+    paths: Mapping[str, str], size, options: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """Reads the given images: [1, H, W, 3] in [-1, 1], the mask [1, H, W, 1]."""
+    if "strength" in options and "start" not in paths:
+        raise ValueError(
+            f"strength={options['strength']} is the share of the steps that --start is "
+            "taken through: got no --start; give it, or leave --strength out."
+        )
     if ("known" in paths) != ("mask" in paths):
         raise ValueError(
             "a known image and its mask go together: give both --known and "
@@ -280,7 +294,7 @@ def sample_images(
             {name: jax.device_put(x[rows], on_mesh) for name, x in fields.items()}
             for fields in (y, images or {})
         )
-        keys = jax.device_put(generate.seed_keys(seeds[rows]), on_mesh)
+        keys = jax.device_put(seed_keys(seeds[rows]), on_mesh)
         with jax.set_mesh(mesh):  # see models.attention.attend_splash
             drawn = draw(placed, part, keys, given)
         yield pictures.to_uint8(fetch(drawn))[..., :valid, :, :, :]

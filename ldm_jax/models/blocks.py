@@ -114,14 +114,15 @@ class Blocks:
 
     def attention(self, name, x, context):
         """[B, h, w, C] -> [B, h, w, C]."""
-        heads = self.num_heads or x.shape[-1] // self.head_channels
-        if x.shape[-1] % heads or x.shape[-1] % (self.head_channels or 1):
+        channels = x.shape[-1]
+        if channels % (self.num_heads or self.head_channels):
             raise ValueError(
-                f"attention heads must divide the channels: got {x.shape[-1]} channels "
+                f"attention heads must divide the channels: got {channels} channels "
                 f"for num_heads={self.num_heads}, head_channels={self.head_channels}; "
                 "change them, channels or channel_mult."
             )
-        sizes = dict(num_heads=heads, head_channels=x.shape[-1] // heads)
+        heads = self.num_heads or channels // self.head_channels
+        sizes = dict(num_heads=heads, head_channels=channels // heads)
         sizes.update(backend=self.attention_backend, dtype=self.dtype, name=name)
         if not self.transformer_depth:
             return rematerialize(AttentionBlock, self.remat, static_argnums=())(

@@ -207,6 +207,13 @@ def check_fields(unet: UNet) -> None:
             "UNet takes exactly one of num_heads and head_channels: got "
             f"num_heads={unet.num_heads}, head_channels={unet.head_channels}."
         )
+    heads = unet.head_channels if unet.num_heads is None else unet.num_heads
+    if heads < 1 or levels < 1:
+        raise ValueError(
+            "UNet needs one head, of one channel, and one level in channel_mult at "
+            f"least: got num_heads={unet.num_heads}, head_channels="
+            f"{unet.head_channels}, channel_mult={tuple(unet.channel_mult)}."
+        )
     if not set(unet.attention_levels) <= set(range(levels)):
         raise ValueError(
             f"UNet.attention_levels must lie in 0..{levels - 1} (0 is the finest of "

@@ -141,6 +141,22 @@ class Conditioner:
             )
 
 
+def raw_field(record: Mapping[str, Any], name: str, setting: str):
+    """Returns a field that a condition is made of.
+
+    Raises:
+      ValueError: the record lacks it; names the setting that brings it.
+    """
+    if name not in record:
+        raise ValueError(
+            f"the condition is made of {name}: got records with "
+            f"{', '.join(sorted(record)) or 'nothing'}; open images that have it (of a "
+            f"folder, {setting} says where), and write latents for this experiment "
+            "(ldm-jax latents --config)."
+        )
+    return record[name]
+
+
 def join(parts: Mapping[str, Conditioner]) -> Conditioner:
     """Makes one conditioner of several, which are encoded and dropped together.
 

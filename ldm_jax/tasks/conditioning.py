@@ -22,12 +22,13 @@ from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import ClassToken, TokenTransformer
 from ldm_jax.tasks import user_inputs
 from ldm_jax.tasks.conditioner import Conditioner, join
+from ldm_jax.tasks.layout import Layout, add_layout
 from ldm_jax.tasks.picture_conditions import (
     inpaint_condition,
     semantic_condition,
     superres_condition,
 )
-from ldm_jax.tasks.tokens import Layout, add_caption, add_layout, make_tokenizer
+from ldm_jax.tasks.tokens import add_caption, make_tokenizer
 from ldm_jax.tasks.vocabulary import EMPTY_TEXT, without_vocabulary
 from ldm_jax.types import Conditioning
 
@@ -61,6 +62,16 @@ def class_condition(
     def null(batch):
         return {"label": jnp.full_like(batch["label"], num_classes)}
 
+    def prepare(record):
+        # On a device an index outside of a table reads its nearest row, silently.
+        if "label" in record and not 0 <= record["label"] < num_classes:
+            raise ValueError(
+                f"labels of the data must lie in [0, {num_classes}), which is "
+                f"condition.num_classes: got {int(record['label'])}; set it to the "
+                "number of classes that the data have."
+            )
+        return record
+
     return Conditioner(
         kind="class",
         fields=("label",),
@@ -68,6 +79,7 @@ def class_condition(
         module_input="label",
         encode_fields=encode,
         null_fields=null if has_null else None,
+        prepare=prepare,
         from_user=lambda class_label: user_inputs.labels(
             class_label, num_classes, class_names
         ),
@@ -146,7 +158,7 @@ def layout_condition(
     """Makes boxes into tokens [B, 3 * max_objects + 2] and these into a context.
 
     Args:
-      num_classes, vocab_size, max_objects, has_attributes: see `tokens.Layout`.
+      num_classes, vocab_size, max_objects, has_attributes: see `layout.Layout`.
       width, depth: of the transformer; the defaults are the published ones.
       class_names: names that a user may say instead of numbers.
       dtype: dtype of the transformer's arithmetic.

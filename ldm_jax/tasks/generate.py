@@ -80,6 +80,11 @@ class Sampling:
                 f"clip={self.clip} and threshold={self.threshold} both bound x0_hat; "
                 "choose one."
             )
+        if self.overlap and not self.tile:
+            raise ValueError(
+                f"overlap={self.overlap} is of tiles: got none; set tile, or leave "
+                "overlap out."
+            )
 
     def sampler_options(self) -> dict[str, float]:
         """Returns the options that were given to the sampler's maker."""
@@ -288,8 +293,3 @@ def _given_latents(model, params, images: Batch) -> Given:
         blocks = images["mask"].reshape(batch, height // f, f, width // f, f, 1)
         latents["mask"] = jnp.min(blocks, axis=(2, 4))
     return Given(**latents)
-
-
-def seed_keys(seeds) -> Array:
-    """Makes [B] keys from [B] whole numbers; a seed gives one image, anywhere."""
-    return jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))

@@ -78,7 +78,8 @@ def latent_diffusion(
       "log_variance": [T] (if learned)}.
 
     Raises:
-      ValueError: a condition is to be dropped where there is none.
+      ValueError: a condition is to be dropped where there is none, or weights that the
+        prediction does not have.
     """
     if objective.drop_probability and model.conditioner.kind == "none":
         raise ValueError(
@@ -89,7 +90,9 @@ def latent_diffusion(
     weights = weighting.snr_weights(
         schedule, objective.weighting, prediction, objective.gamma
     )
-    elbo = None if prediction == "v" else weighting.elbo_weights(schedule, prediction)
+    elbo = None  # v has none: asked for one nevertheless, elbo_weights refuses
+    if prediction != "v" or objective.elbo_weight:
+        elbo = weighting.elbo_weights(schedule, prediction)
 
     def moments(batch, frozen):
         if not encodes_images:

@@ -34,7 +34,9 @@ def semantic_condition(
     rescaler = SpatialRescaler(f.bit_length() - 1, num_classes, out_channels, use_bias)
 
     def null(batch):
-        return {"label_map": jnp.full_like(batch["label_map"], num_classes)}
+        # int32: in the map's own uint8 the number 256 would wrap around to class 0.
+        shape = batch["label_map"].shape
+        return {"label_map": jnp.full(shape, num_classes, jnp.int32)}
 
     return Conditioner(
         kind="semantic",

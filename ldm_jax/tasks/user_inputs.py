@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ldm_jax.tasks.tokens import Box, Layout, Tokenizer
+from ldm_jax.tasks.layout import ATTRIBUTES, Box, Layout
+from ldm_jax.tasks.tokens import Tokenizer
 
 
 def labels(said, num_classes: int, class_names: Sequence[str] = ()) -> dict:
@@ -73,7 +74,8 @@ def layouts(said, layout: Layout, class_names: Sequence[str] = ()) -> dict:
 
     One layout is a list of {"label": number or name, "box": [x, y, width, height]},
     shares of the image from its top left corner; a file holds one layout or a list of
-    them.
+    them. Where the model is told attributes, a box may have them too, "is_group": true
+    and the like.
 
     Returns:
       {"tokens": int32 [B, M]}.
@@ -117,7 +119,13 @@ def boxes(said, layout: Layout, class_names, where) -> list[Box]:
                 f"{entry!r} in {where}."
             )
         number = class_number(entry["label"], layout.num_classes, class_names)
-        result.append(Box(number, *map(float, entry["box"])))
+        told = {name: bool(entry[name]) for name in ATTRIBUTES if name in entry}
+        if told and not layout.has_attributes:
+            raise ValueError(
+                f"this model is told no attributes of a box: got {', '.join(told)} in "
+                f"{where}; leave them out."
+            )
+        result.append(Box(number, *map(float, entry["box"]), **told))
     return result
 
 

@@ -24,7 +24,7 @@ from ldm_jax.training import sharding
 from ldm_jax.training.differences import check_structure
 from ldm_jax.training.digest import digests
 from ldm_jax.training.hosts import is_main_process
-from ldm_jax.training.lock import RunLock
+from ldm_jax.training.lock import RunLock, Unusable
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.steps_on_disk import (
     FILE_BYTES,
@@ -70,7 +70,7 @@ class Checkpointer:
           best_is_lowest: whether low values of `best` are good.
 
         Raises:
-          RuntimeError: another run works in the directory.
+          Unusable: another run works in the directory.
           ValueError: the directory belongs to a run with other settings.
           OSError: the directory cannot be written.
         """
@@ -175,7 +175,7 @@ class Checkpointer:
 
         Raises:
           ValueError: the checkpoint's arrays are not those of this run.
-          RuntimeError: there are checkpoints, and none is whole.
+          Unusable: there are checkpoints, and none is whole.
         """
         wanted = serialization.to_state_dict(shapes)
         steps = sorted(self._manager.all_steps(), reverse=True)
@@ -193,7 +193,7 @@ class Checkpointer:
                 continue
             return serialization.from_state_dict(shapes, tree), data
         if steps:
-            raise RuntimeError(
+            raise Unusable(
                 f"none of the checkpoints {steps[::-1]} in {self._workdir} is whole; "
                 "they lie in damaged/. Use another workdir to start again."
             )

@@ -14,6 +14,10 @@ STALE_SECONDS = 600.0
 RENEW_SECONDS = 60.0
 
 
+class Unusable(RuntimeError):
+    """Raised where a working directory cannot be worked in as it is."""
+
+
 class RunLock:
     """A file that names the process working in a directory.
 
@@ -25,7 +29,7 @@ class RunLock:
         """Takes the lock.
 
         Raises:
-          RuntimeError: another run works in the directory.
+          Unusable: another run works in the directory.
         """
         self._path = Path(directory) / "run.lock"
         self._owner = {
@@ -50,7 +54,7 @@ class RunLock:
                 return
             except FileExistsError:
                 self._remove_if_stale()
-        raise RuntimeError(f"{self._path} keeps coming back; is another run starting?")
+        raise Unusable(f"{self._path} keeps coming back; is another run starting?")
 
     def _remove_if_stale(self) -> None:
         try:
@@ -66,7 +70,7 @@ class RunLock:
         else:
             is_alive = age < STALE_SECONDS
         if is_alive:
-            raise RuntimeError(
+            raise Unusable(
                 f"{self._path.parent} is in use by process {owner['pid']} on "
                 f"{owner['host']}, started {owner['start']}; stop it, choose another "
                 f"workdir, or, if it is surely gone, delete {self._path}."

@@ -144,7 +144,7 @@ def train(
       Interrupted: SIGTERM or Ctrl-C came; the state is saved.
       Diverged: `max_skipped` steps in a row were skipped.
       ValueError: the checkpoint, the data or the settings are another run's.
-      RuntimeError: another run works in `workdir`.
+      Unusable: another run works in `workdir`, or none of its checkpoints is whole.
       OSError: `workdir` or a checkpoint could not be written.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh

@@ -43,7 +43,33 @@ def test_bad_input_is_one_message_and_exit_code_two(tmp_path, capsys):
     assert "Traceback" not in error
 
 
+def test_a_directory_in_use_is_one_message_too(tmp_path, monkeypatch, capsys):
+    from ldm_jax.jobs import encode
+    from ldm_jax.training.lock import RunLock
+
+    monkeypatch.setattr(encode, "reconstruct", lambda *args, **how: RunLock(tmp_path))
+    lock = RunLock(tmp_path)
+    assert cli.main(["reconstruct", "--model=a", "--out=b.png"]) == 2
+    lock.release()
+    assert "in use by process" in capsys.readouterr().err
+
+
 def test_a_misspelt_field_is_answered_with_the_nearest(capsys):
     argv = ["train", f"--config={QUICKSTART}:stage=diffusion", "--workdir=a"]
     assert cli.main([*argv, "--config.train.num_stps=1"]) == 2
     assert 'did you mean "num_steps"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--num=0", "argument --num: must be 1 or more: got 0."),
+        ("--batch-size=-1", "argument --batch-size: must be 1 or more: got -1."),
+        ("--size=256y256", "must be HEIGHTxWIDTH, or a side: got 256y256"),
+        ("--guidance-interval=800,200", "FIRST,LAST, steps t in rising order"),
+    ],
+)
+def test_values_of_flags_are_checked_by_name(flag, message, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["sample", "--model=a", "--out=b", flag])
+    assert message in capsys.readouterr().err

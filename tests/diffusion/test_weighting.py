@@ -73,6 +73,11 @@ def test_snr_weights_follow_their_papers():
         weighting.snr_weights(SCHEDULE, "snr", "eps")
 
 
+def test_a_gamma_that_the_weighting_would_ignore_is_refused():
+    with pytest.raises(ValueError, match='"uniform" has no gamma: got 5'):
+        weighting.snr_weights(SCHEDULE, "uniform", "eps", gamma=5.0)
+
+
 def test_learned_log_variance_enters_as_in_the_original():
     """Oracle: mean(l * exp(-lv[t]) + lv[t]), plus the weighted bound."""
     losses, t = jnp.array([1.0, 4.0]), jnp.array([0, 2])

@@ -11,11 +11,12 @@ import pytest
 
 import ldm_jax
 from ldm_jax import cli, experiment
+from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.interop.compvis_config import image_size_of
 from ldm_jax.interop.files import read_weights
 from ldm_jax.interop.torch_writer import write_ckpt
 from ldm_jax.jobs.carry import export_weights, import_weights
-from ldm_jax.tasks.generate import Sampling, make_generate, seed_keys
+from ldm_jax.tasks.generate import Sampling, make_generate
 from tests.interop import published, small
 from tests.tasks.test_tokens import write_vocab
 

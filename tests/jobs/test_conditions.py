@@ -11,7 +11,7 @@ from PIL import Image
 from ldm_jax import cli, experiment
 from ldm_jax.jobs.train import ConditionTransform, train
 from ldm_jax.tasks.conditioning import make_conditioner
-from ldm_jax.tasks.tokens import Layout
+from ldm_jax.tasks.layout import Layout
 from ldm_jax.training.checkpoint import save_params
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -74,6 +74,22 @@ def test_the_size_of_samples_is_that_of_what_is_said(painter, tmp_path, capsys):
     assert "must be that of the condition, 8x16: got --size 8x8" in (
         capsys.readouterr().err
     )
+
+
+def test_options_that_fail_leave_no_mark_on_the_folder(painter, tmp_path, capsys):
+    """The corrected command must not be told that the folder holds other samples."""
+    image = save_png(tmp_path / "image.png", noise(1))
+    mask = save_png(tmp_path / "mask.png", np.full((SIDE, SIDE), 255))
+    argv = ["sample", f"--model={painter / 'model'}", f"--out={tmp_path / 'out'}"]
+    argv += [f"--image={image}", f"--mask={mask}"]
+    for flag, message in (
+        ("--num-steps=400", "has no 400 steps of T=1000"),
+        ("--strength=0.5", "strength=0.5 is the share of the steps that --start"),
+        ("--seed=-1", "must lie in [0, 2^32): got -1"),
+    ):
+        assert cli.main([*argv, flag]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.jobs.export_stablehlo import export_stablehlo, make_programs
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.tasks.generate import Sampling, make_generate, seed_keys
+from ldm_jax.tasks.generate import Sampling, make_generate
 from ldm_jax.tasks.keywords import keyword_of
 from ldm_jax.tasks.model import FirstStage
 from tests.tasks.test_model import tiny_model

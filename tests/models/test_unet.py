@@ -335,6 +335,8 @@ def test_sizes_that_the_levels_divide_are_taken_and_others_refused():
     ("fields", "message"),
     [
         (dict(num_heads=2), "exactly one of num_heads and head_channels"),
+        (dict(head_channels=0), "one head, of one channel"),
+        (dict(channel_mult=()), "one level in channel_mult"),
         (dict(attention_levels=(2,)), r"must lie in 0\.\.1"),
         (dict(context_dim=8), "set transformer_depth"),
         (dict(channels=48), "multiple of 32"),
@@ -363,7 +365,8 @@ def test_conditions_that_do_not_fit_are_refused(fields, change, message):
         jax.eval_shape(unet.init, jax.random.key(0), z_t, t, cond._replace(**change))
 
 
-def test_heads_that_do_not_divide_the_channels_are_refused():
-    unet = UNet(**(TINY | dict(head_channels=24)))
+@pytest.mark.parametrize("head_channels", [24, 128])
+def test_heads_that_do_not_divide_the_channels_are_refused(head_channels):
+    unet = UNet(**(TINY | dict(head_channels=head_channels)))
     with pytest.raises(ValueError, match="must divide the channels"):
         param_shapes(unet)

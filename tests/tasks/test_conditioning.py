@@ -151,6 +151,22 @@ def test_class_without_null_can_neither_be_dropped_nor_guided():
         conditioner.drop(y, jax.random.key(0), 0.1)
 
 
+@pytest.mark.parametrize("label", [-1, 4, 7])
+def test_labels_of_the_data_beyond_the_classes_are_refused(label):
+    """4 would be the null, 7 be read as 4: a table clamps its indices, silently."""
+    conditioner = make_conditioner("class", num_classes=4, width=8)
+    assert conditioner.prepare({"label": np.int32(3)}) == {"label": 3}
+    with pytest.raises(ValueError, match=rf"in \[0, 4\).*num_classes: got {label};"):
+        conditioner.prepare({"label": np.int32(label)})
+
+
+def test_no_label_of_256_is_none_of_them():
+    """Maps are stored in uint8, which has no 256."""
+    conditioner = make_conditioner("semantic", num_classes=256, f=2)
+    null = conditioner.null({"label_map": jnp.zeros((1, 2, 2), jnp.uint8)})
+    assert null["label_map"].tolist() == [[[256, 256], [256, 256]]]
+
+
 def test_null_text_is_the_empty_text():
     """Paper: the published text model is guided by the encoding of ""."""
     conditioner = make_conditioner("text", **TEXT)

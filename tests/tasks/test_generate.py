@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
@@ -36,7 +37,7 @@ def draw(model_and_params, images, **options):
     model, params = model_and_params
     sampling = Sampling(**{"num_steps": 4, "grid": "even", **options})
     run = generate.make_generate(model, (SIDE, SIDE, 3), sampling)
-    return np.asarray(run(params, {}, generate.seed_keys([1, 2]), images))
+    return np.asarray(run(params, {}, seed_keys([1, 2]), images))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def draw(model_and_params, images, **options):
         (dict(sampler="plms", eta=1.0), 'the sampler "plms" has no eta'),
         (dict(variance=1.0), 'the sampler "ddim" has no variance'),
         (dict(clip=1.0, threshold=0.9), "both bound x0_hat"),
+        (dict(overlap=4), "overlap=4 is of tiles"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
@@ -98,7 +100,7 @@ def test_previews_end_in_the_image_and_the_last_step_predicts_it(model_and_param
     """Identity: the even grid's last step jumps to its own prediction."""
     model, params = model_and_params
     sampling = Sampling(num_steps=4, grid="even", eta=1.0)
-    shape, keys = (SIDE, SIDE, 3), generate.seed_keys([1, 2])
+    shape, keys = (SIDE, SIDE, 3), seed_keys([1, 2])
     seen = generate.make_generate(model, shape, sampling, 2)(params, {}, keys, {})
     assert seen.shape == (3, 2, SIDE, SIDE, 3)
     image = draw(model_and_params, {}, eta=1.0)

@@ -92,6 +92,12 @@ def test_dropping_needs_a_condition():
         latent_diffusion(model, Objective(drop_probability=0.1))
 
 
+def test_v_has_no_bound_to_be_weighted():
+    model = dataclasses.replace(tiny_model(), prediction="v")
+    with pytest.raises(ValueError, match='got "v"; set elbo_weight to 0'):
+        latent_diffusion(model, Objective(elbo_weight=0.1))
+
+
 def test_a_few_steps_lower_the_loss():
     """Identity: the gradient points down (one batch, one draw of noise)."""
     task = latent_diffusion(tiny_model(), Objective(distance="l1"))

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from ldm_jax.tasks import user_inputs
-from ldm_jax.tasks.tokens import Layout, make_tokenizer
+from ldm_jax.tasks.layout import Layout
+from ldm_jax.tasks.tokens import make_tokenizer
 
 LAYOUT = Layout(num_classes=3, max_objects=2)
 NAMES = ("cat", "dog", "bird")
@@ -57,6 +58,15 @@ def test_layout_is_read_from_json(tmp_path):
     tokens = user_inputs.layouts(file, LAYOUT, NAMES)["tokens"]
     assert tokens.shape == (1, 8) and tokens[0, :4].tolist() == [1, 0, 8099, 2]
     assert user_inputs.layouts([one, one[:1]], LAYOUT, NAMES)["tokens"].shape == (2, 8)
+
+
+def test_attributes_of_a_box_are_read_where_the_model_is_told_them():
+    """Golden: class + classes x bits, occluded is 2."""
+    box = {"label": 1, "box": [0, 0, 1, 1], "is_occluded": True}
+    layout = Layout(num_classes=3, max_objects=2, has_attributes=True)
+    assert user_inputs.layouts([box], layout)["tokens"][0, 0] == 1 + 3 * 2
+    with pytest.raises(ValueError, match=r"told no attributes.*is_occluded"):
+        user_inputs.layouts([box], LAYOUT)
 
 
 @pytest.mark.parametrize(

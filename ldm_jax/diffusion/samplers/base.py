@@ -168,6 +168,21 @@ def per_sample_keys(key: Array, batch_size: int) -> Array:
     return key
 
 
+def seed_keys(seeds) -> Array:
+    """Makes [B] keys from [B] whole numbers; a seed gives one image, anywhere.
+
+    Raises:
+      ValueError: a seed outside [0, 2^32): it would be that of another image.
+    """
+    seeds = np.asarray(seeds)
+    if seeds.size and not (seeds.min() >= 0 and seeds.max() < 2**32):
+        raise ValueError(
+            f"the seeds of images must lie in [0, 2^32): got {seeds.min()} to "
+            f"{seeds.max()}; choose another seed of the first image."
+        )
+    return jax.vmap(jax.random.key)(seeds.astype(np.uint32))
+
+
 def noise_like(keys: Array, z: Array) -> Array:
     """Draws standard normal noise shaped like z [B, ...] from keys [B]."""
     return _normal(keys, z.shape)
