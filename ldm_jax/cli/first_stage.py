@@ -116,6 +116,11 @@ def _latents(args, overrides) -> None:
             "ldm-jax latents needs --model and --out to write latents, or --inspect "
             "DIR to look at some."
         )
+    if overrides and not args.config:
+        raise ValueError(
+            f"{overrides[0]} replaces a value of a config: got no --config; give it, "
+            "or leave this out."
+        )
     write_latents(
         args.model,
         args.out,

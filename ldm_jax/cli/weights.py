@@ -3,6 +3,8 @@
 
 import argparse
 
+from ldm_jax.cli import values
+
 FORMS = ("compvis", "diffusers", "npz", "stablehlo")
 
 IMPORT_DESCRIPTION = """
@@ -85,7 +87,7 @@ def _add_import(commands) -> None:
     command.add_argument("--merges", help="merges.txt of CLIP, likewise")
     command.add_argument(
         "--image-size",
-        type=int,
+        type=values.count,
         help="side of the images that sample makes; default: as the source says",
     )
 
@@ -134,6 +136,7 @@ def _import(args, overrides) -> None:
         vocab=args.vocab,
         merges=args.merges,
         image_size=args.image_size,
+        overrides=overrides,
     )
     kinds = dict(first_stage="first stage", latent_diffusion="diffusion model")
     weights = {"ema": "averaged (EMA) weights", "raw": "raw weights"}[report.used]

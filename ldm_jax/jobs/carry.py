@@ -4,7 +4,7 @@
 import contextlib
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -45,6 +45,7 @@ def import_weights(
     vocab: str | None = None,
     merges: str | None = None,
     image_size: int | None = None,
+    overrides: Sequence[str] = (),
 ) -> Report:
     """Imports a published model as a model directory.
 
@@ -58,14 +59,20 @@ def import_weights(
         hold; they are copied into the directory.
       image_size: side of the images that `sample` makes by default; None takes what
         the source says, else 256.
+      overrides: "--config.section.field=value", of one of our configs.
 
     Raises:
-      ValueError: names, shapes, schedule or config do not fit, the file is unsafe, or
-        `out` is taken; nothing is written.
+      ValueError: names, shapes, schedule or config do not fit, the file is unsafe, the
+        scale of the latents is nowhere, or `out` is taken; nothing is written.
     """
     described: Any = config
     if config is not None and config.partition(":")[0].endswith(".py"):
-        described = _sections_of(experiment.load_config(config))
+        described = _sections_of(experiment.load_config(config, overrides))
+    elif overrides:
+        raise ValueError(
+            f"{overrides[0]} replaces a value of one of our configs (FILE.py): got "
+            f"{config or 'none'}; leave it out."
+        )
     with _whole(out) as folder:
         imported = import_model(source, described, which)
         if "task" not in imported.spec:
@@ -73,6 +80,12 @@ def import_weights(
                 f"a model directory holds a first stage or a diffusion model: {source} "
                 "is a text encoder alone; import the folder of the pipeline that it is "
                 "part of."
+            )
+        if imported.spec.get("latent_scale", 1.0) is None:
+            raise ValueError(
+                f"the scale of the latents must be known: {source} holds none, and "
+                f"{config} none either; give --config.latents.scale (0.18215 for "
+                "txt2img-1.4B), or the original's YAML."
             )
         size = image_size or imported.image_size
         settings = _settings(imported.spec, size)
@@ -87,8 +100,7 @@ def _sections_of(config) -> dict[str, Any]:
     """Takes the description of a model out of one of our configs."""
     experiment.check_config(config)
     spec = config.to_dict()
-    scale = spec.get("latents", {}).get("scale")
-    return {**spec, "latent_scale": 1.0 if scale is None else scale}
+    return {**spec, "latent_scale": spec.get("latents", {"scale": 1.0})["scale"]}
 
 
 def _settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ldm_jax.tasks.generate import Sampling, make_generate
 from tests.interop import published, small
 from tests.tasks.test_tokens import write_vocab
 
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 RUNNER = pathlib.Path(__file__).with_name("stablehlo_runner.py").read_text()
 
 
@@ -249,6 +250,20 @@ def test_what_cannot_be_imported_leaves_nothing(tmp_path, state, capsys, damage)
     }
     assert wanted[damage] in error and "Traceback" not in error
     assert {p.name for p in tmp_path.iterdir()} == {"model.ckpt", "model.yaml"}
+
+
+def test_a_scale_that_nobody_tells_is_asked_for(tmp_path):
+    """A constant scale is in no checkpoint; 1 instead of it would decode to noise."""
+    config = str(CONFIGS / "small_class.py:kind=none")
+    eps = "--config.prediction=eps"  # CompVis knows no v
+    spec = experiment.load_config(config, [eps]).to_dict() | {"latent_scale": 0.5}
+    argv = ["import", small.checkpoint(tmp_path, spec), f"--config={config}", eps]
+    argv += [f"--out={tmp_path / 'ours'}"]
+    with pytest.raises(ValueError, match="scale of the latents must be known"):
+        import_weights(argv[1], str(tmp_path / "ours"), config, overrides=[eps])
+    assert not (tmp_path / "ours").exists()
+    assert cli.main([*argv, "--config.latents.scale=0.5"]) == 0
+    assert experiment.read_config(str(tmp_path / "ours")).latents.scale == 0.5
 
 
 def test_a_directory_that_is_taken_is_left_alone(tmp_path):
