@@ -80,7 +80,9 @@ def add(commands) -> None:
     command.add_argument(
         "--size", type=values.size, help="HEIGHTxWIDTH; default: as trained"
     )
-    command.add_argument("--batch-size", type=values.count, default=64, help="default: 64")
+    command.add_argument(
+        "--batch-size", type=values.count, default=64, help="default: 64"
+    )
 
 
 def _add(commands, name, run, summary, details="") -> argparse.ArgumentParser:
