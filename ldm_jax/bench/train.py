@@ -16,7 +16,12 @@ from ldm_jax.interop.compvis_yaml import CannotExpress
 from ldm_jax.jobs.blueprint import Blueprint, draw_up
 from ldm_jax.jobs.utilization import peak_share, training_flops
 from ldm_jax.training import sharding
-from ldm_jax.training.compile import global_key, lower_step, on_mesh
+from ldm_jax.training.compile import (
+    compiler_options,
+    global_key,
+    lower_step,
+    on_mesh,
+)
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.state import make_state
 from ldm_jax.training.step import make_train_step
@@ -80,7 +85,7 @@ def _ours(config, drawn: Blueprint, mesh) -> Callable[[], None]:
     started = time.perf_counter()
     lowered = lower_step(step_of, shapes, frozen, batch_shapes, key)
     traced = time.perf_counter() - started
-    step = lowered.compile()
+    step = lowered.compile(compiler_options(mesh))
     total = time.perf_counter() - started
     count = sum(x.size for x in jax.tree.leaves(shapes.params))
     device = jax.devices()[0]

@@ -21,7 +21,7 @@ from ldm_jax.jobs.utilization import training_flops
 from ldm_jax.models import attention
 from ldm_jax.tasks.generate import Sampling, make_generate
 from ldm_jax.training import chips, program, sharding
-from ldm_jax.training.compile import lower_step, on_mesh
+from ldm_jax.training.compile import compiler_options, lower_step, on_mesh
 from ldm_jax.training.flops import count_flops
 from ldm_jax.training.loop import train as run_loop
 from ldm_jax.training.optimizer import make_optimizer
@@ -129,8 +129,9 @@ def plan(
     found = Plan(work, chips.chip_of(devices[0]), dict(mesh.shape))
     if not compiles:
         return found
+    options = {**compiler_options(mesh), **(QUICK if quick else {})}
     try:
-        compiled = work.lowered.compile(compiler_options=QUICK if quick else None)
+        compiled = work.lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
         needed = re.search(r"\(([\d.]+)G\) exceeds available", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:

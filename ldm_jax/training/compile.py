@@ -13,6 +13,19 @@ from ldm_jax.types import Array
 MATMUL_PRECISIONS = ("", "bfloat16", "tensorfloat32", "float32")
 
 
+# TPU: a product with a kernel that is split over "fsdp" becomes a loop over its parts,
+# each computed with while the next one travels. A device's part is narrow (56 of 896
+# channels of 16 devices), so most of the matrix unit would idle: above this many MiB,
+# that is never. Whole kernels are gathered instead, while others are computed with.
+_TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}
+
+
+def compiler_options(mesh: Mesh) -> dict[str, int]:
+    """Returns what XLA is told when it compiles for the devices of a mesh."""
+    is_tpu = mesh.devices.flat[0].platform == "tpu"
+    return dict(_TPU_OPTIONS) if is_tpu else {}
+
+
 def on_mesh(shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh):
     """Gives the fields of a batch their sharding, or checks the one they have."""
     wanted = sharding.batch_sharding(mesh)

@@ -20,7 +20,13 @@ from jax.sharding import Mesh
 from ldm_jax.training import begin, sharding
 from ldm_jax.training.begin import Batches
 from ldm_jax.training.checkpoint import Checkpointer
-from ldm_jax.training.compile import StepByShape, global_key, lower_step, on_mesh
+from ldm_jax.training.compile import (
+    StepByShape,
+    compiler_options,
+    global_key,
+    lower_step,
+    on_mesh,
+)
 from ldm_jax.training.divergence import DivergenceGuard
 from ldm_jax.training.due import Due, divides
 from ldm_jax.training.histograms import histograms
@@ -209,7 +215,7 @@ def train(
             train_step = StepByShape(
                 lambda batch: lower_step(
                     step_of, shapes, frozen, batch, key, matmul_precision
-                ).compile(),
+                ).compile(compiler_options(mesh)),
                 batch_shapes,
             )
         due = Due(checkpoint_every, checkpoint_seconds, report_every)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a compiled program: the memory it takes, what its devices tell each other."""
 
+import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,12 @@ from ldm_jax.types import BATCH_AXES, PyTree
 KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _OPERATION = re.compile(
     rf"\s*(?:ROOT )?%?[\w.-]+ = (?P<shape>.*?) (?P<kind>{KINDS})(?P<start>-start)?\("
+)
+# The first line of a computation, and what an operation says of those that it calls.
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.-]+) \(.*\{$")
+_CALLED = re.compile(
+    r"(?:body|calls|to_apply|branch_computations|true_computation|false_computation)"
+    r"=\{?((?:%?[\w.-]+(?:, (?=%))?)+)"
 )
 _ARRAY = re.compile(r"\b([a-z]+\d+(?:e\w+)?|pred)\[([\d,]*)\]")
 
@@ -49,18 +56,71 @@ class Collective(NamedTuple):
 def read_collectives(text: str, num_devices: int, slices: int = 1) -> list[Collective]:
     """Lists the messages of a program.
 
-    One in a loop is listed once: the text does not tell how often a loop runs.
+    One in a loop is listed as often as the loop runs, where the text tells (a counter
+    that is compared with a constant, as of a scan); once where it does not.
 
     Args:
       text: of the compiled program (`compiled.as_text()`).
       num_devices: it runs on, slice after slice.
       slices: equal parts of them with a network of their own.
     """
-    return list(_collectives(text, num_devices, num_devices // slices))
+    bodies = dict(_computations(text))
+    times = _times(bodies)
+    return [
+        one
+        for name, lines in bodies.items()
+        for one in _collectives(lines, num_devices, num_devices // slices)
+        for _ in range(times(name))
+    ]
 
 
-def _collectives(text: str, num_devices: int, per_slice: int) -> Iterator[Collective]:
+def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Cuts a program into its computations: (name, lines)."""
+    name, lines = "", []
     for line in text.splitlines():
+        begins = _COMPUTATION.match(line)
+        if begins:
+            yield name, lines
+            name, lines = begins[1], []
+        lines.append(line)
+    yield name, lines
+
+
+def _times(bodies: Mapping[str, list[str]]) -> Callable[[str], int]:
+    """Makes the function from a computation's name to how often it runs."""
+    callers: dict[str, list[tuple[str, int]]] = {}
+    for name, lines in bodies.items():
+        for line in lines:
+            if called := _CALLED.findall(line):
+                trips = _trips(line, bodies)
+                for other in re.findall(r"[\w.-]+", " ".join(called)):
+                    callers.setdefault(other, []).append((name, trips))
+
+    @functools.cache
+    def times(name: str) -> int:
+        calls = callers.get(name)
+        return sum(times(one) * trips for one, trips in calls) if calls else 1
+
+    return times
+
+
+def _trips(line: str, bodies: Mapping[str, list[str]]) -> int:
+    """Reads how often a loop runs, of the operation that calls its body."""
+    condition = re.search(r"condition=%?([\w.-]+)", line)
+    if condition is None:
+        return 1
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+    if known:
+        return int(known[1])
+    test = "\n".join(bodies.get(condition[1], ()))
+    limits = re.findall(r"[su]\d+\[\]\S* constant\((\d+)\)", test)
+    return int(limits[0]) if len(limits) == 1 and "direction=LT" in test else 1
+
+
+def _collectives(
+    lines: list[str], num_devices: int, per_slice: int
+) -> Iterator[Collective]:
+    for line in lines:
         found = _OPERATION.match(line)
         if found is None:
             continue

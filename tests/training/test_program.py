@@ -4,13 +4,14 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ldm_jax.training.program import least_traffic, read_collectives
 from ldm_jax.training.sharding import (
     batch_sharding,
     bytes_per_device,
     make_mesh,
+    replicated,
     with_shardings,
 )
 
@@ -55,6 +56,56 @@ def test_what_only_names_a_message_is_none():
         "  %d = f32[2] all-gather-done(%s)",
     ):
         assert read_collectives(line, 8) == []
+
+
+LOOP = """
+%body (p: (f32[8], s32[])) -> (f32[8], s32[]) {
+  %r = f32[8]{0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%add
+}
+
+%condition (p: (f32[8], s32[])) -> pred[] {
+  %n = s32[]{:T(128)} constant(5)
+  ROOT %less = pred[] compare(%i, %n), direction=LT
+}
+
+%unknown (p: (f32[8], s32[])) -> pred[] {
+  ROOT %less = pred[] compare(%i, %j), direction=LT
+}
+
+%outer (p: (f32[8], s32[])) -> (f32[8], s32[]) {
+  %w = (f32[8], s32[]) while(%t), condition=%condition, body=%body
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %c = (f32[8]) conditional(%i, %a, %a), branch_computations={%branch, %branch.1}
+  %w = (f32[8], s32[]) while(%t), condition=%CONDITION, body=%outer
+}
+"""
+
+
+@pytest.mark.parametrize(("condition", "times"), [("condition", 25), ("unknown", 5)])
+def test_a_message_in_loops_counts_as_often_as_they_run(condition, times):
+    found = read_collectives(LOOP.replace("CONDITION", condition), 2)
+    assert [tuple(one) for one in found] == [("all-reduce", 32, 2, False)] * times
+
+
+def test_a_scan_sends_in_every_step():
+    """Identity: a sum over devices in a scan of 6, as XLA compiles it."""
+    mesh = make_mesh(devices=jax.devices()[:2])
+
+    def step(total, x):
+        total = total + (x @ x.T).sum()
+        return total, jax.lax.with_sharding_constraint(total, replicated(mesh))
+
+    xs = jax.ShapeDtypeStruct((6, 8, 8), jnp.float32, sharding=along(mesh))
+    compiled = jax.jit(lambda xs: jax.lax.scan(step, jnp.zeros(()), xs)[0]).lower(xs)
+    text = compiled.compile().as_text()
+    in_text = sum(" all-reduce(" in line for line in text.splitlines())
+    assert in_text and len(read_collectives(text, 2)) == 6 * in_text
+
+
+def along(mesh):
+    return NamedSharding(mesh, PartitionSpec(None, None, "data"))
 
 
 def test_a_ring_sends_as_much_as_it_must():
