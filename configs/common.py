@@ -95,7 +95,7 @@ def experiment(task: str) -> ConfigDict:
         init_from="",
         accumulate=1,
         ema_on_host=False,
-        min_shard_mib=4.0,
+        min_shard_mib=1.0,
         matmul_precision="",
         max_skipped=10,
         skip_norm_above=placeholder(float),

@@ -43,6 +43,12 @@ def add(commands) -> None:
         help="compile with the least effort: sooner, and memory comes out higher",
     )
     command.add_argument(
+        "--sweep",
+        action="store_true",
+        help="compile several meshes (mesh.fsdp 1, 4, 16, ...) with batches up to the "
+        "largest that fits, and name the fastest at the roof; take --quick, and time",
+    )
+    command.add_argument(
         "--no-compile",
         action="store_true",
         help="what the shapes tell alone, in a minute",
@@ -54,6 +60,9 @@ def _run(args, overrides) -> None:
     from ldm_jax.jobs import plan
 
     config = experiment.load_config(args.config, overrides)
+    if args.sweep:
+        _sweep(config, args)
+        return
     found = plan.plan(
         config,
         args.topology,
@@ -66,3 +75,16 @@ def _run(args, overrides) -> None:
     print(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
     for name, value in plan.describe(found):
         print(f"{name:22s}{value}")
+
+
+def _sweep(config, args) -> None:
+    from ldm_jax.jobs import sweep
+
+    if args.no_compile or args.what != "train":
+        raise ValueError("--sweep compiles training steps: leave --no-compile, --what.")
+    trials = []
+    for trial in sweep.sweep(config, args.topology, args.slices, args.quick):
+        print(trial.describe(), flush=True)
+        trials.append(trial)
+    chosen = sweep.best(trials)
+    print("best:", "nothing fits" if chosen is None else chosen.describe())

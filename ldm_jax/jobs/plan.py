@@ -23,7 +23,6 @@ from ldm_jax.tasks.generate import Sampling, make_generate
 from ldm_jax.training import chips, program, sharding
 from ldm_jax.training.compile import compiler_options, lower_step, on_mesh
 from ldm_jax.training.flops import count_flops
-from ldm_jax.training.loop import train as run_loop
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.state import make_state
 from ldm_jax.training.step import make_train_step
@@ -157,10 +156,8 @@ def _training(config, mesh) -> Work:
     batch = on_mesh(drawn.batch, mesh)
     optimizer = make_optimizer(**config.optimizer)
     shapes, _ = make_state(drawn.task, optimizer, batch, mesh=mesh, **state_fields)
-    floor = inspect.signature(run_loop).parameters["min_shard_mib"].default
-    frozen = sharding.with_shardings(
-        drawn.task.frozen, mesh, settings.get("min_shard_mib", floor)
-    )
+    floor = settings.get("min_shard_mib", sharding.MIN_SHARD_MIB)
+    frozen = sharding.with_shardings(drawn.task.frozen, mesh, floor)
     step = make_train_step(
         drawn.task.loss, optimizer, **_arguments(make_train_step, settings)
     )

@@ -76,7 +76,7 @@ def train(
     *,
     seed: int = 0,
     mesh: Mesh | None = None,
-    min_shard_mib: float = 4.0,
+    min_shard_mib: float = sharding.MIN_SHARD_MIB,
     matmul_precision: str = "",
     init_from: str = "",
     ema_of: Sequence[str] = (),

@@ -45,7 +45,7 @@ def make_state(
     batch_shapes: Mapping[str, Any],
     ema_of: Sequence[str] = (),
     mesh: Mesh | None = None,
-    min_shard_mib: float = 4.0,
+    min_shard_mib: float = sharding.MIN_SHARD_MIB,
     ema_on_host: bool = False,
     replace_params: Callable[[PyTree], PyTree] | None = None,
 ) -> tuple[TrainState, Callable[[Array], TrainState]]:
