@@ -120,6 +120,16 @@ class Files:
         _bounded(name, os.path.getsize(self.root / name))
         return (self.root / name).read_bytes()
 
+    def path(self, name: str) -> pathlib.Path:
+        """Returns where a file lies that is read piece by piece.
+
+        Raises:
+          ValueError: it lies in an archive.
+        """
+        if self._found[name] is not None:
+            raise ValueError(f"{name} lies in an archive of {self.root}: unpack it.")
+        return self.root / name
+
     def open_text(self, name: str) -> TextIO:
         """Opens a text file in UTF-8; one outside of archives may have any size."""
         if self._found[name] is None:

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and captions in the rows of parquet files."""
+
+import bisect
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow  # which tensorflow-datasets requires
+import pyarrow.parquet
+
+from ldm_jax.data.builders.files import Files
+from ldm_jax.data.records import DamagedRecord
+
+# Columns, the first that is there: bytes of a file, or a struct of "bytes" and "path"
+# as sets of Hugging Face have; and a text, or a list of texts.
+IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
+CAPTION_COLUMNS = ("caption", "captions", "text", "txt")
+# Rows in memory at a time.
+ROWS_AT_ONCE = 16
+
+
+class Tables:
+    """The rows of parquet files by name, "FILE/ROW"; read fastest in their order.
+
+    Files without a column of images, as img2dataset puts beside its tars, have no rows.
+    """
+
+    def __init__(self, files: Files, names: Sequence[str]):
+        """Opens files.
+
+        Args:
+          files: of the set.
+          names: of its parquet files.
+
+        Raises:
+          ValueError: a file is damaged, lies in an archive, or has no captions.
+        """
+        tables = {name: Table(name, files.path(name)) for name in names}
+        self._tables = {name: t for name, t in tables.items() if t.image is not None}
+
+    def names(self) -> list[str]:
+        """Lists the rows of all files."""
+        return [
+            f"{name}/{row:08d}"
+            for name, table in self._tables.items()
+            for row in range(len(table))
+        ]
+
+    def __contains__(self, name: str) -> bool:
+        return name.rpartition("/")[0] in self._tables
+
+    def example(self, name: str) -> dict[str, Any]:
+        """Reads a row: "image", the bytes of a file, and "captions".
+
+        Raises:
+          DamagedRecord: it cannot be read, or lacks one of the two.
+        """
+        table, _, row = name.rpartition("/")
+        return self._tables[table].example(int(row))
+
+    def size(self, name: str) -> int:
+        """Returns the mean bytes of a row of the same file; reads no row."""
+        return self._tables[name.rpartition("/")[0]].mean_bytes
+
+
+class Table:
+    """One parquet file, a few rows of it in memory.
+
+    Attributes:
+      image: name of the column of images, or None.
+      mean_bytes: of a row.
+    """
+
+    def __init__(self, name: str, path: pathlib.Path):
+        try:
+            # Without buffers of whole columns, which may be as large as the file.
+            self._file = pyarrow.parquet.ParquetFile(
+                path, pre_buffer=False, buffer_size=2**20
+            )
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is damaged: {error}.") from error
+        columns = self._file.schema_arrow.names
+        self._name = name
+        self.image = _first(IMAGE_COLUMNS, columns)
+        self._caption = _first(CAPTION_COLUMNS, columns)
+        if self.image is not None and self._caption is None:
+            raise ValueError(
+                f"{path} must have a column of captions, {', '.join(CAPTION_COLUMNS)}: "
+                f"got {', '.join(columns)}."
+            )
+        groups = self._file.metadata
+        groups = [groups.row_group(i) for i in range(groups.num_row_groups)]
+        self._starts = [0, *itertools.accumulate(g.num_rows for g in groups)]
+        total = sum(group.total_byte_size for group in groups)
+        self.mean_bytes = total // max(1, len(self))
+        self._rows: Iterator[dict[str, Any]] = iter(())
+        self._next = -1  # the row that `_rows` gives next
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def example(self, row: int) -> dict[str, Any]:
+        """Reads a row; those before it in its group are read too, unless they were."""
+        group = bisect.bisect_right(self._starts, row) - 1
+        if not self._starts[group] <= self._next <= row:
+            self._rows, self._next = self._from(group), self._starts[group]
+        try:
+            said = next(itertools.islice(self._rows, row - self._next, None))
+        except (pyarrow.ArrowException, OSError, StopIteration) as error:
+            self._next = -1
+            raise DamagedRecord(f"{self._name}/{row:08d}: {error!r}") from error
+        self._next = row + 1
+        return self._read(row, said)
+
+    def _from(self, group: int) -> Iterator[dict[str, Any]]:
+        """Reads rows from the beginning of a group to the end of the file."""
+        batches = self._file.iter_batches(
+            ROWS_AT_ONCE,
+            row_groups=range(group, self._file.num_row_groups),
+            columns=[self.image, self._caption],
+        )
+        return (row for batch in batches for row in batch.to_pylist())
+
+    def _read(self, row: int, said: dict[str, Any]) -> dict[str, Any]:
+        """Makes an example of a row's columns."""
+        image, captions = said[self.image], said[self._caption]
+        image = image.get("bytes") if isinstance(image, dict) else image
+        captions = captions if isinstance(captions, list) else [captions]
+        captions = [str(c).strip() for c in captions if c and str(c).strip()]
+        for what, value in {"bytes of an image": image, "caption": captions}.items():
+            if not value or (what != "caption" and not isinstance(value, bytes)):
+                raise DamagedRecord(f"{self._name}/{row:08d} has no {what}")
+        return {"image": image, "captions": captions}
+
+
+def _first(wanted: Sequence[str], columns: Sequence[str]) -> str | None:
+    return next((name for name in wanted if name in columns), None)
