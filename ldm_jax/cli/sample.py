@@ -73,22 +73,52 @@ def add_sampling(command) -> None:
     group.add_argument(
         "--sampler", help="ddim, ddpm, plms, dpm_solver, unipc, heun ..."
     )
-    group.add_argument("--num-steps", type=values.count)
-    group.add_argument("--grid", help='"original" or "even" steps')
+    group.add_argument(
+        "--num-steps", type=values.count, help="calls of the sampler's rule"
+    )
+    group.add_argument(
+        "--grid",
+        help='"original": the released code\'s steps, which exist for some numbers '
+        'only; "even": any number',
+    )
     group.add_argument("--eta", type=float, help="DDIM's noise, 0 to 1")
     group.add_argument("--variance", type=float, help="DDPM's, 0 to 1")
     group.add_argument("--temperature", type=float, help="factor of the noise added")
     group.add_argument("--guidance-scale", type=float, help="1 is off")
-    group.add_argument("--guidance-rescale", type=float, help="0 to 1")
+    group.add_argument(
+        "--guidance-rescale",
+        type=float,
+        help="how far the guided prediction is drawn "
+        "back to its usual deviation, 0 to 1",
+    )
     group.add_argument(
         "--guidance-interval", type=values.interval, help="FIRST,LAST step t"
     )
     group.add_argument("--clip", type=float, help="bound of x0, for models of pixels")
-    group.add_argument("--threshold", type=float, help="percentile, e.g. 0.995")
-    group.add_argument("--snap-to-codebook", action="store_true", default=None)
-    group.add_argument("--strength", type=float, help="how much of --start changes")
-    group.add_argument("--tile", type=values.count, help="side of tiles, in latents")
-    group.add_argument("--overlap", type=int, help="of tiles, in latents")
+    group.add_argument(
+        "--threshold",
+        type=float,
+        help="bound x0 by this share of its values, e.g. 0.995 (dynamic thresholding)",
+    )
+    group.add_argument(
+        "--snap-to-codebook",
+        action="store_true",
+        default=None,
+        help="move every estimate of the image to its nearest codes (VQ)",
+    )
+    group.add_argument(
+        "--strength",
+        type=float,
+        help="share of the steps that --start is taken "
+        "through, 0 to 1; more changes more",
+    )
+    group.add_argument(
+        "--tile",
+        type=values.count,
+        help="side, in latents, of the tiles in which a "
+        "picture larger than trained is seen",
+    )
+    group.add_argument("--overlap", type=int, help="least overlap of tiles, in latents")
 
 
 def what_was_said(args) -> tuple[dict, dict]:

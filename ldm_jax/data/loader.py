@@ -203,9 +203,13 @@ class Placement:
         try:
             held = sharding.addressable_devices_indices_map((batch_size,)).values()
         except ValueError as error:
+            devices = len(sharding.device_set)
+            parts = devices // sharding.shard_shape((devices,))[0]
+            low = batch_size // parts * parts
             raise ValueError(
-                f"batch_size {batch_size} cannot be divided over {sharding}: {error} "
-                f"Choose a multiple of the number of batch shards."
+                f"batch_size must be a multiple of {parts}, the parts that a batch is "
+                f"divided into (mesh.data x mesh.fsdp): got {batch_size}; choose "
+                f"{f'{low} or ' if low else ''}{low + parts}."
             ) from error
         spans = {index[0].indices(batch_size)[:2] for index in held}
         self.blocks = sorted(spans)  # [(low, high)], disjoint

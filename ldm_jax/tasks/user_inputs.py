@@ -207,7 +207,10 @@ def to_image(item) -> np.ndarray:
         item = np.asarray(open_picture(existing(item)).convert("RGB"))
     item = np.asarray(item)
     if item.ndim != 3 or item.shape[2] != 3 or item.dtype != np.uint8:
-        raise ValueError(f"an image is uint8 [H, W, 3]: got {item.dtype} {item.shape}.")
+        raise ValueError(
+            f"an image is a file, or uint8 [H, W, 3]: got {item.dtype} {item.shape}; "
+            "bring it to bytes in [0, 255] and three channels."
+        )
     return item.astype(np.float32) / 127.5 - 1
 
 
@@ -247,7 +250,10 @@ def existing(path) -> pathlib.Path:
     """Raises ValueError unless there is a file."""
     path = pathlib.Path(path)
     if not path.is_file():
-        raise ValueError(f"there must be a file to read: no {path}.")
+        raise ValueError(
+            f"there must be a file to read: no {path} (from {pathlib.Path.cwd()}); "
+            "check its name."
+        )
     return path
 
 

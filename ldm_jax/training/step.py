@@ -120,6 +120,6 @@ def _cut(x: Array, parts: int) -> Array:
     if x.shape[0] % parts:
         raise ValueError(
             f"accumulate must divide the batch: got {parts} for a batch of "
-            f"{x.shape[0]}; change train.accumulate or data.batch_size."
+            f"{x.shape[0]}; change train.accumulate or batch_size."
         )
     return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)

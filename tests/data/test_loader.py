@@ -162,7 +162,10 @@ def test_too_many_damaged_records_are_an_error(length, bound):
         ({"source": Numbers(0)}, "empty"),
         ({"seed": -1}, "non-negative"),
         ({"num_threads": 0}, "at least 1"),
-        ({"batch_size": 6, "sharding": mesh_sharding(4, 1, 1)}, "cannot be divided"),
+        (
+            {"batch_size": 6, "sharding": mesh_sharding(4, 1, 1)},
+            r"multiple of 4, the parts.*got 6; choose 4 or 8\.",
+        ),
     ],
 )
 def test_a_wrong_argument_is_refused(how, words):
