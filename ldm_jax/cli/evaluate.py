@@ -161,16 +161,22 @@ def _evaluate(args, overrides) -> None:
     flags = vars(args)
     names = [field.name for field in dataclasses.fields(Request)]
     request = Request(**{name: flags[name] for name in names})
+    said, options = what_was_said(args)
     if args.model is None:
         if args.images is None:
             raise ValueError("there must be --model or --images to judge: got neither.")
+        _refuse({**said, **options}, "finished images")
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
     elif experiment.read_config(args.model).task == "first_stage":
+        pairs = {} if args.pairs is None else {"pairs": args.pairs}
+        _refuse({**said, **options, **pairs}, "a first stage")
         result = evaluate.evaluate_reconstructions(
             args.model, args.out, request, args.images, args.split, args.size
         )
     else:
-        said, options = what_was_said(args)
+        names = ("images", "split", "size")
+        given = {n: flags[n] for n in names if flags[n] is not None}
+        _refuse(given, "a diffusion model, whose samples are judged,")
         result = evaluate.evaluate_samples(
             args.model,
             args.out,
@@ -183,3 +189,12 @@ def _evaluate(args, overrides) -> None:
             pairs=args.pairs,
         )
     print(markdown(result))
+
+
+def _refuse(given, what: str) -> None:
+    """Raises ValueError for flags that would be ignored."""
+    if given:
+        raise ValueError(
+            f"{what} cannot be told {', '.join(sorted(given))}: leave it out, or judge "
+            "something else (ldm-jax evaluate --help)."
+        )
