@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: whole or refused, on any mesh, the latest and the best kept."""
 
+import random
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +127,29 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
         assert int(checkpointer.restore(made[0])[0].step) == 3
     assert (tmp_path / "damaged" / "3").exists()
     assert "checkpoint 3" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_bit_flipped_anywhere_is_never_restored(tmp_path, made):
+    """20 random places of the state on disk: found, or in bytes that mean nothing."""
+    rng, found = random.Random(0), 0
+    save(tmp_path / "whole", made[1], [1, 2])
+    for n in range(20):
+        copy = shutil.copytree(tmp_path / "whole", tmp_path / str(n))
+        files = sorted(
+            f for f in (copy / "checkpoints/2/state").rglob("*") if f.is_file()
+        )
+        sizes = [f.stat().st_size for f in files]
+        (path,) = rng.choices(files, sizes)
+        raw = bytearray(path.read_bytes())
+        raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+        path.write_bytes(raw)
+        with Checkpointer(copy) as checkpointer:
+            state, _ = checkpointer.restore(made[0])
+        found += int(state.step) == 1
+        equal(state, at(made[1], int(state.step)))
+    print(f"{found} of 20 flipped bits were found, the rest changed nothing")
+    assert found
 
 
 def test_a_directory_without_a_whole_checkpoint_is_not_begun_anew(tmp_path, made):
