@@ -47,7 +47,7 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
             state = f"unfinished ({begun} shards are whole)" if begun else "not there"
             raise ValueError(
                 f"the set of latents {folder} is {state}; run ldm-jax latents, which "
-                f"picks up where it stopped."
+                f"goes on where it stopped, or give the directory of others."
             )
         metadata = tfds.builder_from_directory(folder).info.metadata
     if not metadata or "stats" not in metadata:

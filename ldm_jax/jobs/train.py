@@ -107,14 +107,15 @@ def _open_images(config, workdir):
             "step: 1.0 for pixels and for the published VQ models; else ldm-jax "
             "latents measures it."
         )
-    source, transform = open_images(**config.images), experiment.make_transform(config)
-    if config.autoencoder.bottleneck == "pixels":
-        return config, source, transform, {"autoencoder": {}}
-    if not config.latents.first_stage:
+    is_of_pixels = config.autoencoder.bottleneck == "pixels"
+    if not config.latents.first_stage and not is_of_pixels:
         raise ValueError(
             "config.latents.first_stage must be the directory of the first stage that "
             "encodes the images: got none; or set config.latents.directory to latents."
         )
+    source, transform = open_images(**config.images), experiment.make_transform(config)
+    if is_of_pixels:
+        return config, source, transform, {"autoencoder": {}}
     params = _copy_first_stage(config, config.latents.first_stage, workdir)
     return config, source, transform, params
 

@@ -98,6 +98,7 @@ def test_options_that_fail_leave_no_mark_on_the_folder(painter, tmp_path, capsys
         ({"images.dataset": ""}, "got neither config.latents.directory nor"),
         ({"latents.scale": None}, "config.latents.scale must be given"),
         ({}, "config.latents.first_stage must be the directory"),
+        ({"images.dataset": "imagenet"}, "config.latents.first_stage must be the dir"),
     ],
 )
 def test_training_from_images_says_what_it_lacks(painter, tmp_path, changes, message):
