@@ -226,11 +226,16 @@ def resolve(config, measured_scale: float, measured_shapes) -> ConfigDict:
     return config
 
 
-def read_config(directory: str) -> ConfigDict:
+def read_config(directory: str, task: str | None = None) -> ConfigDict:
     """Reads the settings of a model directory.
 
+    Args:
+      directory: written by training, or imported.
+      task: what the model must be; None takes both.
+
     Raises:
-      ValueError: it is no model directory, or its settings are not ours.
+      ValueError: it is no model directory, its settings are not ours, or it holds a
+        model of the other task.
     """
     path = epath.Path(directory) / "config.json"
     if not path.exists():
@@ -240,6 +245,11 @@ def read_config(directory: str) -> ConfigDict:
         )
     config = ConfigDict(_tuples(json.loads(path.read_text())))
     check_config(config)
+    if task not in (None, config.task):
+        raise ValueError(
+            f"this needs a model of the task {task}: {directory} holds one of the task "
+            f"{config.task}; give another directory."
+        )
     config.get("condition", {}).update(files_of(directory, config.get("condition", {})))
     return config
 

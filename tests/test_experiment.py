@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from ldm_jax import experiment
+from ldm_jax import cli, experiment
 from ldm_jax.training.loop import train
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -143,6 +143,16 @@ def test_settings_come_back_from_json_with_their_tuples(tmp_path):
     model = experiment.make_latent_diffusion(experiment.read_config(str(tmp_path)))
     assert model.latent_scale == 2.0
     assert experiment.latent_shape(str(tmp_path)) == (8, 8, 2)
+
+
+def test_a_model_of_the_other_task_is_refused(tmp_path, capsys):
+    config = experiment.load_config(DIFFUSION, ["--config.latents.scale=2.0"])
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    argv = [f"--model={tmp_path}", f"--out={tmp_path / 'out'}"]
+    for command in ("latents", "reconstruct"):
+        assert cli.main([command, *argv]) == 2
+        assert "needs a model of the task first_stage" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_option_of_training_can_be_given_on_the_command_line():

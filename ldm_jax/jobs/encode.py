@@ -77,10 +77,10 @@ def write_latents(
     Raises:
       ValueError: no first stage, no such images, or another set in `out`.
     """
+    stage_config = experiment.read_config(model_dir, "first_stage")
     model, params = experiment.load(model_dir)
     keep_image = False
     if config is None:
-        stage_config = experiment.read_config(model_dir)
         spec, transform = _images_of(stage_config, images, split)
     else:
         spec, transform = _images_for(config, images, split)
@@ -118,8 +118,7 @@ def write_latents(
                 bar,
                 num_threads=os.cpu_count() or 1,
             )
-    settings = experiment.read_config(model_dir).to_dict()
-    save_params(f"{out}/autoencoder", params, settings)
+    save_params(f"{out}/autoencoder", params, stage_config.to_dict())
     if is_main_process():
         facts = {"images": spec, "buckets": buckets, "seed": job.seed}
         write_json(pathlib.Path(out).expanduser() / IMAGES_FILE, facts)
@@ -196,8 +195,8 @@ def reconstruct(
     Raises:
       ValueError: no first stage, no such images, or f does not divide the size.
     """
+    config = experiment.read_config(model_dir, "first_stage")
     model, params = experiment.load(model_dir)
-    config = experiment.read_config(model_dir)
     spec, transform = _images_of(config, images, split, image_size)
     model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
     source = open_images(**spec)

@@ -68,7 +68,7 @@ def sample(
       ValueError: the options or the condition do not fit the model, or `out` holds
         samples made in another way.
     """
-    config = experiment.read_config(model_dir)
+    config = experiment.read_config(model_dir, "latent_diffusion")
     sampling = _sampling(config.sampling, options)
     model, params = experiment.load(model_dir, which)
     _check_makes_images(model)
