@@ -12,7 +12,7 @@ KL, f = 4, four channels, trained on random parts of 24x24; being convolutions o
 takes any larger size. On it stand the small experiments, one for each kind of
 condition: small_class.py, small_text.py, small_layout.py, small_semantic.py,
 small_superres.py, small_inpaint.py. They learn from 32x32 images in minutes on two CPU
-cores, and show that a condition is obeyed, not how good pictures can be.
+cores, to see whether a condition is obeyed, not how good pictures can be.
 """
 
 from ml_collections import ConfigDict
