@@ -365,7 +365,7 @@ def test_conditions_that_do_not_fit_are_refused(fields, change, message):
         jax.eval_shape(unet.init, jax.random.key(0), z_t, t, cond._replace(**change))
 
 
-@pytest.mark.parametrize("head_channels", [24, 128])
+@pytest.mark.parametrize("head_channels", [24, 256])
 def test_heads_that_do_not_divide_the_channels_are_refused(head_channels):
     unet = UNet(**(TINY | dict(head_channels=head_channels)))
     with pytest.raises(ValueError, match="must divide the channels"):
