@@ -86,7 +86,8 @@ def _reason(error: BaseException) -> str:
 
 def _make_room(config: ConfigDict, flag: str, fields_of: FieldsOf) -> None:
     """Refuses "--config.a.b" unless there is an a.b, or may be: then it is added."""
-    where, entry = "config", config
+    where = "config"
+    entry: Any = config
     names = flag.removeprefix("--config.").split(".")
     for depth, name in enumerate(names):
         given = entry if isinstance(entry, ConfigDict) else {}
