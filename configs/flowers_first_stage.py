@@ -36,19 +36,23 @@ def get_config(arg: str = ""):
     if kind == "vq":
         # The original's 1/256 is too near to zero for so few steps.
         config.autoencoder.update(num_codes=256, code_range=0.5)
-    num_steps = 600
+    num_steps = 400
     config.objective = dict(
         perceptual="alex",
         adversary=dict(
             disc_start=num_steps // 2,
-            disc_weight={"kl": 0.5, "vq": 0.75}[kind],
+            # The paper's 0.5 and 0.75 cost the VQ model more than a dB here.
+            disc_weight=0.25,
             num_layers=2,
             channels=32,
         ),
     )
     config.lpips.file = "weights/lpips.safetensors"
-    # Twenty times the paper's rate for this batch: there are so few steps.
-    config.optimizer.learning_rate = 8e-4
-    config.train.update(num_steps=num_steps, report_every=20, evaluate_every=300)
-    config.train.checkpoint_every = 300
+    # Far above the paper's rate for this batch, and falling: there are so few steps.
+    config.optimizer.update(
+        learning_rate=1e-3,
+        schedule=dict(name="warmup_cosine", warmup_steps=20, num_steps=num_steps),
+    )
+    config.train.update(num_steps=num_steps, report_every=20)
+    config.train.update(evaluate_every=num_steps // 2, checkpoint_every=num_steps)
     return config

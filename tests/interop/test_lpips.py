@@ -14,7 +14,7 @@ from ldm_jax.interop import lpips
 from ldm_jax.interop.files import write_safetensors
 from ldm_jax.interop.lpips import LpipsFile, Part, Source, build_lpips, identify
 from ldm_jax.interop.torch_writer import write_ckpt
-from ldm_jax.models.lpips import TRUNKS
+from ldm_jax.models.lpips import LPIPS, TRUNKS
 
 
 @functools.cache
@@ -141,3 +141,31 @@ def test_a_file_that_is_not_there_or_lacks_the_trunk_is_refused(files, tmp_path)
     with pytest.raises(ValueError, match="unknown LPIPS trunk"):
         LpipsFile(str(out)).load("resnet")
     assert jax.tree.leaves(LpipsFile(str(out)).load("alex"))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("trunk", ["vgg", "alex", "squeeze"])
+def test_distance_agrees_with_the_package_of_its_authors(trunk, tmp_path):
+    """Its own linear weights on a random trunk, through files as they are published."""
+    torch, authors = pytest.importorskip("torch"), pytest.importorskip("lpips")
+    torch.manual_seed(0)
+    net = authors.LPIPS(net=trunk, pnet_rand=True, verbose=False).eval()
+    halves = {"trunk.npz": {}, "lin.npz": {}}
+    for name, tensor in net.state_dict().items():
+        if name.startswith("net."):  # net.slice1.0.weight is torchvision's features.0
+            halves["trunk.npz"]["features." + name.split(".", 2)[2]] = tensor.numpy()
+        elif name.startswith("lin") and not name.startswith("lins"):
+            halves["lin.npz"][name] = tensor.numpy()
+    for name, arrays in halves.items():
+        np.savez(tmp_path / name, **arrays)
+    file = tmp_path / "lpips.safetensors"
+    assert build_lpips([tmp_path / name for name in halves], file) == [trunk]
+    rng = np.random.default_rng(0)
+    first, second = rng.uniform(-1, 1, (2, 2, 64, 48, 3)).astype(np.float32)
+    ours = LPIPS(trunk).apply(
+        {"params": LpipsFile(str(file)).load(trunk)}, first, second
+    )
+    with torch.inference_mode():
+        there = (torch.tensor(x.transpose(0, 3, 1, 2)) for x in (first, second))
+        theirs = net(*there).numpy().reshape(-1)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
