@@ -1,22 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures what judging costs: InceptionV3's features and the Frechet distance."""
+"""Measures what judging costs: InceptionV3's features, then distances of features."""
 
 import argparse
 import importlib.util
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import traverse_util
 
 from ldm_jax.interop import judges
-from ldm_jax.jobs.judging import on_devices
+from ldm_jax.jobs.judging import on_devices, place_rows
 from ldm_jax.metrics.frechet import Moments, frechet_distance
+from ldm_jax.metrics.kernel import kernel_distance
+from ldm_jax.metrics.manifold import precision_recall
 from ldm_jax.models.inception import InceptionV3
 
 PROTOCOL = 50_000
+WIDTH = 2048
+
+
+class Cost(NamedTuple):
+    """Seconds by the clock, and of all the process' threads on the CPU."""
+
+    clock: float
+    cpu: float
+
+    def __add__(self, other):
+        return Cost(self.clock + other.clock, self.cpu + other.cpu)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,41 +39,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="ldm-jax bench metrics",
         description="Passes random images through InceptionV3 with random weights and "
-        "takes the Frechet distance of two halves of them: ours and (if torch and "
-        "torch-fidelity are installed) torch-fidelity's, in turns; the best counts.",
+        "compares two sets of random features: ours and (if torch and torch-fidelity "
+        "are installed) torch-fidelity's. Images go through both in turns. Where other "
+        "work shares the machine, seconds of the CPU tell more than the clock.",
     )
     parser.add_argument("--images", type=int, default=10_000, help="for the features")
     parser.add_argument("--size", type=int, default=256, help="height and width")
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3, help="of a batch")
+    parser.add_argument(
+        "--features", type=int, default=10_000, help="in each of the sets compared"
+    )
     parser.add_argument(
         "--no_torch", action="store_true", help="measure ours alone, even with torch"
     )
     args = parser.parse_args(argv)
+    installed = all(map(importlib.util.find_spec, ("torch", "torch_fidelity")))
+    if not installed and not args.no_torch:
+        print("torch-fidelity is not installed; nothing to compare with")
+    has_peer = installed and not args.no_torch
+    each = _features(args, has_peer)
+    distance = _distances(args.features, has_peer)
+    hours = (PROTOCOL * each + distance) / 3600
+    print(
+        f"extrapolated: the paper's {PROTOCOL} images and their FID take {hours:.2f} h "
+        "here, sampling apart"
+    )
+    return 0
+
+
+def _features(args, has_peer: bool) -> float:
+    """Times the networks in turns; returns our seconds for an image by the clock."""
     rng = np.random.default_rng(0)
     shape = (args.batch_size, args.size, args.size, 3)
-    image = rng.integers(0, 256, shape).astype(np.uint8)
     flat = _weights(rng)
     runs = {"ldm_jax": _ours(flat)}
-    installed = all(map(importlib.util.find_spec, ("torch", "torch_fidelity")))
-    if installed and not args.no_torch:
+    if has_peer:
         runs["torch-fidelity"] = _theirs(flat)
-    elif not args.no_torch:
-        print("torch-fidelity is not installed; nothing to compare with")
-    found = {name: run(image) for name, run in runs.items()}  # warms up, compiles
-    if len(found) == 2:
-        ours, theirs = found.values()
-        print(f"features     {np.abs(ours - theirs).max() / theirs.max():.1e} apart")
-    seconds = _best_of(runs, image, args.repeats)
-    for name, best in seconds.items():
-        print(f"{name:14s} {args.batch_size / best:8.2f} images/s")
-    if len(seconds) == 2:
-        ratio = seconds["ldm_jax"] / seconds["torch-fidelity"]
-        print(f"ratio          {ratio:8.2f} (below 1: ldm_jax is faster)")
-    rest = _whole(runs["ldm_jax"], image, args.images)
-    hours = (PROTOCOL / args.batch_size * seconds["ldm_jax"] + rest) / 3600
-    print(f"the paper's {PROTOCOL} images take {hours:.2f} h here, sampling apart")
-    return 0
+    image = rng.integers(0, 256, shape).astype(np.uint8)
+    found = [run(image) for run in runs.values()]  # warms up, compiles
+    if has_peer:
+        apart = np.abs(found[0] - found[1]).max() / found[1].max()
+        print(f"features {apart:.1e} apart")
+    costs = dict.fromkeys(runs, Cost(0, 0))
+    num_batches = -(-args.images // args.batch_size)
+    for _ in range(num_batches):
+        image = rng.integers(0, 256, shape).astype(np.uint8)
+        for name, run in runs.items():
+            costs[name] += _timed(lambda: run(image))[1]  # noqa: B023
+    done = num_batches * args.batch_size
+    for name, cost in costs.items():
+        print(
+            f"{name:14s} {done} images: {done / cost.clock:6.2f} images/s, "
+            f"{cost.cpu / done:.3f} s of CPU an image"
+        )
+    return costs["ldm_jax"].clock / done
 
 
 def _weights(rng) -> dict[str, np.ndarray]:
@@ -116,38 +150,84 @@ def _theirs(flat) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _best_of(runs, image, repeats: int) -> dict[str, float]:
-    """Runs each in turns; returns the least seconds of each."""
-    best = dict.fromkeys(runs, float("inf"))
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run(image)
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
+def _timed(function: Callable):
+    """Returns what a function returns, and its Cost."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    result = function()
+    return result, Cost(time.perf_counter() - clock, time.process_time() - cpu)
 
 
-def _whole(run, image, num_images: int) -> float:
-    """Times the whole of a small evaluation; returns the Frechet distance's share."""
-    halves = [Moments(2048), Moments(2048)]
+def _distances(count: int, has_peer: bool) -> float:
+    """Times distances of two sets; returns the seconds of our Frechet distance.
+
+    The sets are [count, 2048] float32, like pooled ReLUs: correlated, half of them 0.
+    """
     rng = np.random.default_rng(1)
-    start = time.perf_counter()
-    done = 0
-    while done < num_images:
-        batch = rng.permutation(image.ravel()).reshape(image.shape)
-        batch = batch[: num_images - done]
-        halves[done // len(image) % 2].update(run(batch))
-        done += len(batch)
-    features = time.perf_counter() - start
-    start = time.perf_counter()
-    if min(half.count for half in halves) > 1:
-        frechet_distance(*(half.gaussian() for half in halves))
-    distance = time.perf_counter() - start
-    print(
-        f"{num_images} images: features and moments {features:.1f} s, the distance of "
-        f"2,048 features {distance:.1f} s"
-    )
-    return distance
+    mix = rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) / WIDTH**0.5
+    sets = [
+        np.maximum(rng.standard_normal((count, WIDTH), np.float32) @ mix + shift, 0)
+        for shift in (0, 0.1)
+    ]
+    size = min(1000, count)
+    ours = {
+        "FID": lambda: frechet_distance(*map(_gaussian, sets)),
+        "KID": lambda: kernel_distance(*sets, subset_size=size)[0],
+        "precision": lambda: precision_recall(*sets, place=place_rows)[0],
+    }
+    theirs = _peers(sets, size) if has_peer else {}
+    seconds = {}
+    for name, function in ours.items():
+        for who, run in (("ldm_jax", function), ("torch-fidelity", theirs.get(name))):
+            if run is None:
+                continue
+            value, cost = _timed(run)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(
+                f"{name:9s} of {count} features {who:14s} {cost.clock:7.1f} s, "
+                f"{cost.cpu:7.1f} s of CPU, peak so far {peak:.1f} GiB: {value:.7g}"
+            )
+            seconds[who, name] = cost.clock
+    return seconds["ldm_jax", "FID"]
+
+
+def _gaussian(rows):
+    """Sums up rows in batches, as an evaluation does."""
+    moments = Moments(rows.shape[1])
+    for low in range(0, len(rows), 64):
+        moments.update(rows[low : low + 64])
+    return moments.gaussian()
+
+
+def _peers(sets, size: int) -> dict[str, Callable]:
+    import torch
+    from torch_fidelity import metric_fid, metric_kid, metric_prc
+
+    first, second = map(torch.tensor, sets)
+
+    def frechet():
+        statistics = map(metric_fid.fid_features_to_statistics, (first, second))
+        return metric_fid.fid_statistics_to_metric(*statistics, False)[
+            "frechet_inception_distance"
+        ]
+
+    def kernel():
+        return metric_kid.kid_features_to_metric(
+            first,
+            second,
+            **dict(kid_subsets=100, kid_subset_size=size, rng_seed=2020, verbose=False),
+            **dict(kid_kernel="poly", kid_kernel_poly_degree=3),
+            **dict(kid_kernel_poly_coef0=1, kid_kernel_poly_gamma=None),
+        )["kernel_inception_distance_mean"]
+
+    def precision():
+        return metric_prc.prc_features_to_metric(
+            second,
+            first,
+            **dict(prc_neighborhood=3, prc_batch_size=1000, save_cpu_ram=True),
+            verbose=False,
+        )["precision"]
+
+    return {"FID": frechet, "KID": kernel, "precision": precision}
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ class Published(NamedTuple):
 
     Attributes:
       url: where they are.
-      sha256: the first hexadecimal digits of the file's SHA-256, as publishers put
-        them into its name.
+      sha256: the file's SHA-256 in hexadecimal digits, or the first of them, which
+        publishers put into its name.
       origin: what our file says of them.
       epsilon: of the batch normalisations.
     """
@@ -54,7 +54,7 @@ PUBLISHED = {
     "inception": Published(
         "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
         "pt_inception-2015-12-05-6726825d.pth",
-        "6726825d",
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
         "tensorflow",
         1e-3,
     ),
@@ -110,7 +110,7 @@ def build_judge(kind: str, out, source=None, unchecked: bool = False) -> bool:
     if not official and not unchecked:
         raise ValueError(
             f"the SHA-256 of {source} must begin with {published.sha256}: got "
-            f"{sha256[:8]}, so it is not {published.url}; get that file, or take this "
+            f"{sha256}, so it is not {published.url}; get that file, or take this "
             "one with --unchecked: figures made with it can be compared only with "
             "each other."
         )

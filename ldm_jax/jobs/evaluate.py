@@ -72,6 +72,7 @@ def evaluate_samples(
         seed=seed,
         batch_size=request.batch_size,
         which=which,
+        admit=lambda count, size: panel.check(count, size, pairs),
     )
     agreed(True)  # the main process has written its last picture
     settings = {

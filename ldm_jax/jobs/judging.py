@@ -26,12 +26,12 @@ class Network(NamedTuple):
     Attributes:
       facts: "kind", "origin", "sha256", "official": what figures depend on.
       run: uint8 [B, H, W, 3] -> its features and logits, NumPy [B, ...]; any B.
-      width: of the features "pool".
+      widths: {name of an output: numbers of an image}; "pool" and "logits" always.
     """
 
     facts: dict[str, Any]
     run: Callable[[np.ndarray], dict[str, np.ndarray]]
-    width: int
+    widths: dict[str, int]
 
 
 def open_network(kind: str = "inception", weights: str | None = None) -> Network:
@@ -61,7 +61,7 @@ def open_network(kind: str = "inception", weights: str | None = None) -> Network
     return Network(
         {"kind": kind, **facts, "official": header["official"] == "True"},
         run,
-        shapes["pool"].shape[-1],
+        {name: output.shape[-1] for name, output in shapes.items()},
     )
 
 

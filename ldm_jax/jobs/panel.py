@@ -19,7 +19,14 @@ from ldm_jax.jobs.judging import (
     place_rows,
 )
 from ldm_jax.metrics.codebook import CodebookUsage
-from ldm_jax.metrics.distribution import SET_METRICS, Collector, Figure, rank_warning
+from ldm_jax.metrics.distribution import (
+    SET_METRICS,
+    Collector,
+    Figure,
+    check_network,
+    check_reference,
+    rank_warning,
+)
 from ldm_jax.metrics.distribution import label as label_of
 from ldm_jax.metrics.paper import find_protocol, find_row
 
@@ -99,6 +106,7 @@ class Panel:
         self._network = self._reference = None
         if request.compares_sets:
             self._network = open_network(request.network, request.weights)
+            check_network(request.metrics, self._network.widths)
             if request.reference:
                 self._reference = stats.open_reference(
                     request.reference, self._network, request.metrics
@@ -115,16 +123,51 @@ class Panel:
             self._clip = open_clip(request.clip_model)
             self._captions = read_captions(request.captions)
 
+    def check(self, count: int, size, pairs: str | None) -> None:
+        """Refuses images that could not be judged, before they are made.
+
+        Args:
+          count: how many.
+          size: their (height, width).
+          pairs: what each is compared with, of `open_set`; or None.
+
+        Raises:
+          ValueError: the reference or the pairs are missing, of other images or fewer.
+        """
+        if self._network is not None:
+            check_reference(self._request.metrics, self._reference)
+            self._differences(size)
+        if self._pairs is None:
+            return
+        if pairs is None:
+            raise ValueError(
+                f"{', '.join(PAIR_METRICS)} compare images one by one: got nothing to "
+                "compare with; give --pairs, or leave them out."
+            )
+        others = image_sets.open_set(pairs, count)
+        if tuple(others.size) != tuple(size):
+            raise ValueError(
+                f"images and those they are compared with must have one size: got "
+                f"{size[0]}x{size[1]}, but {pairs} has {others.size[0]}x"
+                f"{others.size[1]}; resize either."
+            )
+
+    def _differences(self, size) -> list[str]:
+        """Warns of what differs between the images and the reference, if there is one.
+
+        A ValueError where no comparison has a meaning.
+        """
+        if self._reference is None:
+            return []
+        facts = image_facts(self._network, size, self._transform)
+        return self._reference.check(facts)
+
     def images(self, path: str, pairs: str | None) -> dict[str, Any]:
-        """Judges images on disk."""
+        """Judges images on disk; what `check` refuses is refused first."""
         found = image_sets.open_set(path, self._request.num)
+        self.check(found.count, found.size, pairs)
         others: Iterator[Any] = iter([])
         if self._pairs is not None:
-            if pairs is None:
-                raise ValueError(
-                    f"{', '.join(PAIR_METRICS)} compare images one by one: got nothing "
-                    "to compare with; give --pairs, or leave them out."
-                )
             others = image_sets.open_set(pairs, found.count).batches(
                 self._request.batch_size
             )
@@ -152,10 +195,7 @@ class Panel:
 
     def _judge(self, rows, count, size, codes, own) -> dict[str, Any]:
         """Passes (other, image, codes) once; `own` collects the others' statistics."""
-        network, warnings = self._network, []
-        if network is not None and self._reference is not None:
-            facts = image_facts(network, size, self._transform)
-            warnings = self._reference.check(facts)
+        network, warnings = self._network, self._differences(size)
         looks: list[Callable] = []
         collector, agreement = None, Mean()
         if network is not None:
@@ -205,7 +245,7 @@ class Panel:
                 "images are of one class; are they all alike?"
             )
         if {"fid", "sfid"} & set(figures):
-            width = self._network.width
+            width = self._network.widths["pool"]
             warnings += rank_warning(count, width, "the images judged")
             warnings += rank_warning(reference.pool.count, width, reference.path)
         return warnings

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -42,6 +42,7 @@ def sample(
     images: Mapping[str, str] | None = None,
     write_npz: bool = False,
     num_previews: int = 0,
+    admit: Callable[[int, tuple[int, int]], None] | None = None,
 ) -> None:
     """Samples images into a directory; goes on where an earlier call was stopped.
 
@@ -63,6 +64,8 @@ def sample(
       write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
       num_previews: pictures a row of previews.png has beside the finished image: what
         the denoiser saw behind the noise on the way; 0 draws none.
+      admit: is told the number and (height, width) of the images before anything is
+        written or drawn, and may raise.
 
     Raises:
       ValueError: the options or the condition do not fit the model, or `out` holds
@@ -77,6 +80,8 @@ def sample(
     shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
     num = num or max(map(len, y.values()), default=1)
     given = _read_images(images or {}, size, options)
+    if admit is not None:
+        admit(num, size)
     settings = dict(
         model=str(model_dir),
         which=which,

@@ -23,7 +23,13 @@ from ldm_jax.jobs.judging import (
     place_rows,
     with_features,
 )
-from ldm_jax.metrics.distribution import Collector, label, rank_warning
+from ldm_jax.metrics.distribution import (
+    Collector,
+    check_network,
+    check_reference,
+    label,
+    rank_warning,
+)
 from ldm_jax.metrics.judging import Judging
 from ldm_jax.metrics.reference import (
     Reference,
@@ -158,7 +164,7 @@ def collect(
     collector = Collector(metrics, count, keep)
     with tqdm(desc="statistics", total=count, unit="image") as bar:
         with_features(judge, batches, collector, bar.update)
-    warnings = rank_warning(collector.count, judge.width, path)
+    warnings = rank_warning(collector.count, judge.widths["pool"], path)
     return collector.reference({**facts, "warnings": warnings}, path)
 
 
@@ -202,7 +208,8 @@ def make_judge(judging: Judging, image_size) -> Callable | None:
       figures by name.
 
     Raises:
-      ValueError: no reference or no weights: before the run begins.
+      ValueError: no weights, or a reference of other images or too little for the
+        metrics: before the run begins.
     """
     if not judging.reference:
         return None
@@ -210,7 +217,10 @@ def make_judge(judging: Judging, image_size) -> Callable | None:
     reference = open_reference(judging.reference, network, judging.metrics)
     for text in reference.check(image_facts(network, image_size, None)):
         log.warning("judging: %s", text)
-    for text in rank_warning(judging.num, network.width, "config.judging.num"):
+    check_network(judging.metrics, network.widths)
+    check_reference(judging.metrics, reference)
+    width = network.widths["pool"]
+    for text in rank_warning(judging.num, width, "config.judging.num"):
         log.warning("judging: %s", text)
 
     def judge(batches):

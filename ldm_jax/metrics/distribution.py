@@ -5,7 +5,7 @@ Memory does not depend on the number of images: means, covariances and splits ar
 accumulated; of the features themselves a bounded sample is kept.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -69,6 +69,45 @@ def label(metric: str, network: Mapping[str, Any]) -> str:
     return f"{short}({name})"
 
 
+def check_network(metrics: Collection[str], outputs: Collection[str]) -> None:
+    """Refuses, with a ValueError, metrics of features that a network does not give.
+
+    Args:
+      metrics: of SET_METRICS.
+      outputs: the network's, of "pool", "spatial" and "logits".
+    """
+    for metric, name in (("sfid", "spatial"), ("is", "logits")):
+        if metric in metrics and name not in outputs:
+            raise ValueError(
+                f"{metric} needs {name} features: the network gives "
+                f"{', '.join(sorted(outputs))}; leave it out, or use inception."
+            )
+
+
+def check_reference(metrics: Collection[str], reference: Reference | None) -> None:
+    """Refuses, with a ValueError, metrics that a reference is too little for."""
+    comparing = [name for name in SET_METRICS if name in metrics and name != "is"]
+    if not comparing:
+        return
+    if reference is None:
+        raise ValueError(
+            f"{', '.join(comparing)} compare with a reference: got none; make one with "
+            "`ldm-jax stats` and give it with --reference."
+        )
+    if "sfid" in comparing and reference.spatial is None:
+        raise ValueError(
+            f"{reference.path} has no spatial statistics, which sFID needs; make one "
+            "with `ldm-jax stats` and the network inception."
+        )
+    needy = [name for name in comparing if name in NEED_FEATURES]
+    if needy and reference.features is None:
+        raise ValueError(
+            f"{', '.join(needy)} compare features of single images: {reference.path} "
+            "holds none; leave these metrics out, or make the reference with "
+            "`ldm-jax stats`."
+        )
+
+
 class Collector:
     """Takes in features of images, batch by batch; then answers."""
 
@@ -105,13 +144,16 @@ class Collector:
         self.count = 0
 
     def update(self, features: Mapping[str, np.ndarray]) -> None:
-        """Adds a batch: "pool" [B, D], "logits" [B, C] and, for sFID, "spatial"."""
+        """Adds a batch: "pool" [B, D], "logits" [B, C] and, for sFID, "spatial".
+
+        What `check_network` has passed has all of them.
+        """
         rows = len(features["pool"])
         fold = (self.count + np.arange(rows)) % self._folds
         for name, metric in (("pool", "fid"), ("spatial", "sfid")):
             if metric not in self.metrics:
                 continue
-            x = _feature(features, name, metric)
+            x = features[name]
             parts = self._moments.setdefault(
                 name, [Moments(x.shape[1]) for _ in range(self._folds)]
             )
@@ -119,7 +161,7 @@ class Collector:
                 if (fold == n).any():
                     part.update(x[fold == n])
         if self._score is not None:
-            self._score.update(_feature(features, "logits", "is"))
+            self._score.update(features["logits"])
         self._reservoir.update(features["pool"])
         self.count += rows
 
@@ -153,14 +195,10 @@ class Collector:
         Raises:
           ValueError: the reference lacks what a metric needs.
         """
+        check_reference(self.metrics, reference)
         figures: dict[str, Figure] = {}
         if self._score is not None:
             figures["is"] = Figure(*self._score.result())
-        if set(self.metrics) - {"is"} and reference is None:
-            raise ValueError(
-                f"{', '.join(self.metrics)} compare with a reference: got none; make "
-                "one with `ldm-jax stats` and give it with --reference."
-            )
         for metric, name in (("fid", "pool"), ("sfid", "spatial")):
             if metric in self.metrics:
                 figures[metric] = self._frechet(name, reference)
@@ -178,11 +216,6 @@ class Collector:
 
     def _frechet(self, name: str, reference: Reference) -> Figure:
         wanted = getattr(reference, name)
-        if wanted is None:
-            raise ValueError(
-                f"{reference.path} has no {name} statistics, which sFID needs; make "
-                "one with `ldm-jax stats` and the network inception."
-            )
         value = frechet_distance(self._total(name).gaussian(), wanted)
         if self._folds == 1:
             return Figure(value)
@@ -197,17 +230,9 @@ class Collector:
 
     def _among_features(self, reference: Reference, place) -> dict[str, Figure]:
         real, fake = reference.features, self._reservoir.rows()
-        if real is None:
-            needy = [name for name in self.metrics if name in NEED_FEATURES]
-            raise ValueError(
-                f"{', '.join(needy)} compare features of single images: "
-                f"{reference.path} holds none; leave these metrics out, or make the "
-                "reference with `ldm-jax stats`."
-            )
         figures: dict[str, Figure] = {}
         if "kid" in self.metrics:
-            size = min(1000, len(real), len(fake))
-            figures["kid"] = Figure(*kernel_distance(real, fake, subset_size=size))
+            figures["kid"] = _kernel(real, fake)
         pairs = (("precision", "recall"), ("density", "coverage"))
         for names, measure in zip(
             pairs, (precision_recall, density_coverage), strict=True
@@ -216,6 +241,14 @@ class Collector:
                 values = measure(real, fake, place=place)
                 figures |= dict(zip(names, map(Figure, values), strict=True))
         return figures
+
+
+def _kernel(real, fake) -> Figure:
+    """Takes subsets of 1,000; of fewer images all, which have no scatter."""
+    size = min(1000, len(real), len(fake))
+    if size == len(real) == len(fake):
+        return Figure(kernel_distance(real, fake, 1, size)[0])
+    return Figure(*kernel_distance(real, fake, subset_size=size))
 
 
 def rank_warning(count: int, width: int, what: str) -> list[str]:
@@ -228,12 +261,3 @@ def rank_warning(count: int, width: int, what: str) -> list[str]:
         "figures with the same numbers of images can be compared. Use more images, or "
         "KID, which has no such bias."
     ]
-
-
-def _feature(features, name: str, metric: str) -> np.ndarray:
-    if name not in features:
-        raise ValueError(
-            f"{metric} needs {name} features: the network gives "
-            f"{', '.join(sorted(features))}; leave it out, or use inception."
-        )
-    return features[name]

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks that judge: the same features as the published ones, from safe files."""
 
+import hashlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
 
+from ldm_jax import cli
 from ldm_jax.interop import judges
 from ldm_jax.models.inception import InceptionV3, resize_bilinear
 from ldm_jax.models.mobilenet import MobileNetV2
@@ -47,7 +50,10 @@ def test_inception_is_the_graph_of_2015():
 
 
 @pytest.mark.torch
-def test_inception_agrees_with_torch_fidelity_and_pytorch_fid(monkeypatch):
+def test_inception_agrees_with_torch_fidelity_and_pytorch_fid(
+    monkeypatch, tmp_path, capsys
+):
+    """By way of a .pth like the published one, in the form that PyTorch had then."""
     torch = pytest.importorskip("torch")
     extractor = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     pytorch_fid = pytest.importorskip("pytorch_fid.inception")
@@ -64,8 +70,21 @@ def test_inception_agrees_with_torch_fidelity_and_pytorch_fid(monkeypatch):
     net = extractor.FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"])
     seen = []
     net.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: seen.append(o))
+    source, out = tmp_path / "published.pth", tmp_path / "inception.safetensors"
+    # What the network holds is what its published file must hold, name by name.
+    torch.save(net.state_dict(), source, _use_new_zipfile_serialization=False)
+    argv = ["weights", "inception", str(source), f"--out={out}"]
+    assert cli.main(argv) == 2 and not out.exists()
+    assert "must begin with 6726825d0af5f729" in capsys.readouterr().err
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    published = judges.PUBLISHED["inception"]._replace(sha256=digest)
+    monkeypatch.setitem(judges.PUBLISHED, "inception", published)
+    assert cli.main(argv) == 0
+    assert "inception with the published weights" in capsys.readouterr().out
+    module, params, header = judges.load_judge(out, "inception")
+    assert header["official"] == "True" and header["sha256"] == digest
     image = an_image(40, 56)
-    ours = features("inception", image)
+    ours = jax.jit(lambda x: module.apply({"params": params}, x))(image)
     with torch.inference_mode():
         pool, logits = net(torch.tensor(image).permute(0, 3, 1, 2))
     spatial = seen[0][:, :7].permute(0, 2, 3, 1).flatten(1)
@@ -132,8 +151,6 @@ def test_a_file_is_made_of_the_published_one_alone(tmp_path, monkeypatch):
     assert not judges.build_judge("mobilenet", out, source, unchecked=True)
     _, params, header = judges.load_judge(out, "mobilenet")
     assert header["official"] == "False" and "block_3" in params
-    import hashlib
-
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     url = source.as_uri()
     published = judges.PUBLISHED["mobilenet"]._replace(sha256=digest[:8], url=url)
@@ -154,6 +171,11 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     other = write_judge(tmp_path / "mobilenet.safetensors")
     with pytest.raises(ValueError, match="must hold inception weights: got mobilenet"):
         judges.load_judge(other, "inception")
+    # torchvision's InceptionV3 has the same names, and 1,000 classes.
+    tensors = published_tensors("inception")
+    tensors["fc.weight"] = tensors["fc.weight"][:1000]
+    with pytest.raises(ValueError, match=r"not those of inception: fc\.weight makes"):
+        judges.import_judge("inception", tensors)
     tensors = published_tensors("mobilenet")
     del tensors["features.4.conv.0.1.running_var"]
     with pytest.raises(ValueError, match=r"features\.4\.conv\.0\.1\.running_var is mi"):

@@ -5,9 +5,11 @@ The model is too small and too briefly trained to draw digits; that it does when
 is what `ldm-jax quickstart` itself checks.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,8 @@ import pytest
 from PIL import Image
 
 from ldm_jax import cli, experiment, quickstart
+from ldm_jax.metrics.reference import load_reference, save_reference
+from tests.metrics.features import write_judge
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
 TINY = [
@@ -123,6 +127,96 @@ def test_latents_of_another_first_stage_are_refused(finished, tmp_path):
     params["autoencoder"]["encoder"]["conv_in"]["bias"][0] += 1e-3
     with pytest.raises(ValueError, match="were written by autoencoder"):
         stats.check(fingerprint(params))
+
+
+@pytest.fixture(scope="module")
+def judged(finished, tmp_path_factory):
+    """Statistics of ten digits, and the flags of a small network that judges."""
+    root = tmp_path_factory.mktemp("judged")
+    weights = write_judge(root / "mobilenet.safetensors")
+    network = ["--network=mobilenet", f"--weights={weights}", "--batch-size=16"]
+    reference = root / "reference.npz"
+    argv = ["stats", f"--like={finished / 'diffusion'}", "--split=test[:10]"]
+    assert cli.main([*argv, *network, f"--out={reference}"]) == 0
+    return reference, network
+
+
+def test_a_trained_model_is_judged_beside_the_papers_row(
+    finished, judged, tmp_path, capsys
+):
+    """What made the figures stands beside them; a folder and an .npz give the same."""
+    reference, network = judged
+    flags = [f"--reference={reference}", "--metrics=fid,is,precision", "--spread"]
+    flags += [*network, "--row=imagenet-1.5", "--num=10"]
+    model = ["--num-steps=2", f"--model={finished / 'diffusion'}"]
+    out = tmp_path / "judged"
+    assert cli.main(["evaluate", *model, *flags, f"--out={out}"]) == 0
+    page = (out / "results.md").read_text()
+    assert page in capsys.readouterr().out
+    for line in (
+        r"\| FD\(mobilenet\) \| lower is better \| [\d.]+ \| [\d.]+ \| 3.6 \|",
+        r"\| precision\(mobilenet\) \| higher is better \| [\d.]+ \|  \| 0.87 \|",
+        r"\* bytes: truncation to bytes, as the original",
+        r"\* classes: balanced",
+        r"\* sampling: .*'num_steps': 2",
+        r"\* protocol: paper-class\n",
+        r"\* paper: imagenet-1.5, Tab. 3 250 DDIM, scale 1.5",
+        r"\* WARNING: paper-class takes 50000 images: these figures are of 10,",
+    ):
+        assert re.search(line, page), line
+    found = json.loads((out / "results.json").read_text())
+    assert found["reference_facts"]["split"] == "test[:10]"
+    settings = json.loads((out / "images" / "settings.json").read_text())
+    assert settings["condition"] == {"class_label": str(list(range(10)))}
+    rows = [np.asarray(Image.open(out / "images" / f"{i:06d}.png")) for i in range(10)]
+    np.savez(tmp_path / "samples.npz", arr_0=np.stack(rows))
+    for images in (out / "images", tmp_path / "samples.npz"):
+        argv = ["evaluate", f"--images={images}", f"--out={tmp_path / 'again'}"]
+        assert cli.main([*argv, *flags]) == 0
+        again = json.loads((tmp_path / "again" / "results.json").read_text())
+        assert again["figures"] == found["figures"]
+
+
+def test_what_cannot_be_judged_is_refused_before_anything_is_sampled(
+    finished, judged, tmp_path, capsys
+):
+    reference, network = judged
+    made = load_reference(reference)
+    facts = {**made.facts, "image_size": [32, 32]}
+    other = dataclasses.replace(made, facts=facts, features=None)
+    save_reference(tmp_path / "other.npz", other)
+    model = ["evaluate", f"--model={finished / 'diffusion'}", *network]
+    for flags, message in (
+        ([], "fid compare with a reference: got none"),
+        (["--reference=other.npz"], "same image_size: got [16, 16], but"),
+        (["--reference=other.npz", "--metrics=kid"], "features of single images"),
+        (["--metrics=sfid"], "sfid needs spatial features"),
+        (["--metrics=psnr"], "got nothing to compare with; give --pairs"),
+        (["--row=imagenet-1.6"], 'no row "imagenet-1.6"; one of'),
+    ):
+        flags = [
+            flag.replace("other.npz", f"{tmp_path / 'other.npz'}") for flag in flags
+        ]
+        assert cli.main([*model, *flags, f"--out={tmp_path / 'out'}"]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_first_stage_is_judged_by_its_reconstructions(
+    finished, judged, tmp_path, capsys
+):
+    """Without a reference the images themselves are it; PSNR is `reconstruct`'s."""
+    model = [f"--model={finished / 'first_stage'}", "--split=test[:10]"]
+    flags = ["--row=kl-f8", "--metrics=fid,psnr,ssim", f"--out={tmp_path}"]
+    assert cli.main(["evaluate", *model, *judged[1], *flags]) == 0
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["num_images"] == 10
+    assert list(found["figures"]) == ["fid", "psnr", "ssim"]
+    assert found["settings"]["protocol"] == "paper-reconstruction"
+    assert cli.main(["reconstruct", *model, f"--out={tmp_path / 'pairs.png'}"]) == 0
+    (psnr,) = re.findall(r"PSNR ([\d.]+) dB", capsys.readouterr().out)
+    # Truncated to bytes, half a level too dark, here; real numbers there.
+    assert found["figures"]["psnr"]["value"] == pytest.approx(float(psnr), abs=0.2)
 
 
 def start(root):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax stats` and `evaluate` from end to end, with a small network that judges."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -105,6 +106,9 @@ def test_images_that_cannot_be_judged_are_refused(place, reference, tmp_path, ca
     assert "same image_size: got [32, 32], but" in capsys.readouterr().err
     assert run(place, "evaluate", images, *flags, "--metrics=psnr") == 2
     assert "got nothing to compare with; give --pairs" in capsys.readouterr().err
+    pairs = [f"--images={place / 'real'}", f"--pairs={tmp_path / 'large.npz'}"]
+    assert run(place, "evaluate", *pairs, *flags, "--metrics=psnr") == 2
+    assert "must have one size: got 16x16, but" in capsys.readouterr().err
     assert run(place, "evaluate", images, *flags, "--metrics=fidd") == 2
     assert "unknown metrics fidd" in capsys.readouterr().err
     assert cli.main(["evaluate", images, *flags, "--weights=gone"]) == 2
@@ -125,6 +129,8 @@ def test_a_run_judges_its_samples(place, reference):
     assert make_judge(Judging(), (16, 16)) is None
     with pytest.raises(ValueError, match="same image_size"):
         make_judge(judging, (32, 32))
+    with pytest.raises(ValueError, match="sfid needs spatial features"):
+        make_judge(dataclasses.replace(judging, metrics=("sfid",)), (16, 16))
     with pytest.raises(ValueError, match="must be at least 10 samples: got 9"):
         Judging(num=9)
     with pytest.raises(ValueError, match="metrics has psnr"):

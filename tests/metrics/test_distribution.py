@@ -6,7 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from ldm_jax.metrics.distribution import Collector, Figure, label, rank_warning
+from ldm_jax.metrics.distribution import (
+    Collector,
+    Figure,
+    check_network,
+    check_reference,
+    label,
+    rank_warning,
+)
 from ldm_jax.metrics.frechet import Gaussian
 from ldm_jax.metrics.paper import PROTOCOLS, ROWS, find_protocol, find_row
 from ldm_jax.metrics.reference import Reference, load_reference, save_reference
@@ -38,6 +45,9 @@ def test_an_equal_set_is_perfect_and_noise_makes_it_worse():
     kid = [f["kid"].value for f in figures]
     # Of one and the same sample it is below zero, as it is unbiased for two.
     assert figures[0]["recall"].value == 1 and kid[0] < 0 < kid[2] < kid[3]
+    # There is one subset of 300 of 300 images, and it has no scatter.
+    assert figures[0]["kid"].spread is None
+    assert collected(real[:200], ("kid",)).judge(reference)["kid"].spread > 0
 
 
 def test_distance_of_two_halves_falls_with_their_size():
@@ -124,9 +134,10 @@ def test_too_few_images_are_warned_of_and_unknown_metrics_refused():
         Collector(("fidd",), 10)
     with pytest.raises(ValueError, match="compare with a reference: got none"):
         collected(real_and_fake(16)[0]).judge(None)
-    collector = Collector(("sfid",), 10)
     with pytest.raises(ValueError, match="sfid needs spatial features"):
-        collector.update({"pool": np.zeros((10, 4)), "logits": np.zeros((10, 4))})
+        check_network(("fid", "sfid"), ("pool", "logits"))
+    check_network(("fid", "is"), ("pool", "logits"))
+    check_reference(("is",), None)
 
 
 def test_every_row_of_the_paper_has_a_protocol_that_measures_it():

@@ -67,13 +67,9 @@ def test_distance_is_torch_fidelitys(which, count):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("count", [600, 40], ids=["full rank", "singular"])
-def test_distance_agrees_with_pytorch_fid_and_torch_fidelity(count):
+def test_distance_agrees_with_every_other_implementation(count):
     torch = pytest.importorskip("torch")
-    pytest.importorskip("torch_fidelity")
-    pytest.importorskip("pytorch_fid")
-    from pytorch_fid.fid_score import calculate_frechet_distance
-    from torch_fidelity import metric_fid
-
+    metric_fid = pytest.importorskip("torch_fidelity.metric_fid")
     rows = [x[:count].astype(float) for x in real_and_fake()]
     theirs = metric_fid.fid_statistics_to_metric(
         *(metric_fid.fid_features_to_statistics(torch.tensor(x)) for x in rows), False
@@ -82,8 +78,43 @@ def test_distance_agrees_with_pytorch_fid_and_torch_fidelity(count):
     found = frechet_distance(*sets)
     assert found == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
     first, second = sets
-    theirs = calculate_frechet_distance(*first[:2], *second[:2])
-    assert found == pytest.approx(theirs, rel=1e-5)
+    for module, name in (
+        ("pytorch_fid.fid_score", "calculate_frechet_distance"),
+        ("cleanfid.fid", "frechet_distance"),
+    ):
+        theirs = getattr(pytest.importorskip(module), name)(*first[:2], *second[:2])
+        assert found == pytest.approx(theirs, rel=1e-5)
+
+
+def nearly_singular(width=48):
+    """Two Gaussians with common axes, variances from 1 to 1e-18, and their distance."""
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(width, width)))[0]
+    a, b = np.logspace(0, -18, width), np.logspace(-1, -16, width)
+    mean = 0.1 * rng.normal(size=width)
+    sets = (
+        Gaussian(np.zeros(width), axes * a @ axes.T),
+        Gaussian(mean, axes * b @ axes.T),
+    )
+    return sets, mean @ mean + np.square(np.sqrt(a) - np.sqrt(b)).sum()
+
+
+def test_distance_of_nearly_singular_covariances_is_the_closed_form():
+    """Oracle: of matrices with common axes, roots are those of the eigenvalues.
+
+    What is below 1e-15 of the largest variance is rounding in the matrix itself, and
+    the root of that, 3e-8 a direction, is what may differ.
+    """
+    sets, wanted = nearly_singular()
+    assert frechet_distance(*sets) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.torch
+def test_distance_of_nearly_singular_covariances_agrees_with_pytorch_fid():
+    fid_score = pytest.importorskip("pytorch_fid.fid_score")
+    (first, second), _ = nearly_singular()
+    theirs = fid_score.calculate_frechet_distance(*first[:2], *second[:2])
+    assert frechet_distance(first, second) == pytest.approx(theirs, rel=1e-4)
 
 
 def test_what_is_no_set_is_refused():

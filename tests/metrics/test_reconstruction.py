@@ -47,11 +47,16 @@ def test_structural_similarities_are_those_of_other_implementations():
 
 
 @pytest.mark.torch
-def test_structural_similarities_agree_with_other_implementations():
+def test_similarities_agree_with_other_implementations():
     torch = pytest.importorskip("torch")
     theirs_ms = pytest.importorskip("pytorch_msssim").ms_ssim
     metrics = pytest.importorskip("skimage.metrics")
     image, noisy = pictures()
+    theirs = [
+        metrics.peak_signal_noise_ratio(x, y, data_range=2)
+        for x, y in zip(image, noisy, strict=True)
+    ]
+    np.testing.assert_allclose(psnr(image, noisy), theirs, rtol=1e-5)
     how = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
     theirs = [
         metrics.structural_similarity(x, y, data_range=1, channel_axis=-1, **how)

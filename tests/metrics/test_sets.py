@@ -79,6 +79,27 @@ def test_metrics_of_sets_agree_with_torch_fidelity():
     assert found == pytest.approx((theirs["precision"], theirs["recall"]), rel=1e-6)
 
 
+@pytest.mark.torch
+def test_metrics_of_sets_agree_with_prdc_and_clean_fid():
+    """Of a subset that is the whole set nothing is drawn, so nothing is random."""
+    prdc = pytest.importorskip("prdc")
+    fid = pytest.importorskip("cleanfid.fid")
+    first, second = real_and_fake(64, (500, 500))
+    theirs = fid.kernel_distance(
+        *(x.astype(float) for x in (first, second)), num_subsets=1
+    )
+    found = kernel_distance(first, second, num_subsets=1, subset_size=500)
+    assert found[0] == pytest.approx(theirs, rel=1e-6)
+    real, fake = real_and_fake(8, (1300, 1100), 0.5)
+    for k, measure, names in (
+        (3, precision_recall, ("precision", "recall")),
+        (5, density_coverage, ("density", "coverage")),
+    ):
+        theirs = prdc.compute_prdc(real, fake, nearest_k=k)
+        wanted = [theirs[name] for name in names]
+        assert measure(real, fake, k=k) == pytest.approx(wanted, rel=1e-6)
+
+
 def test_copies_and_a_single_mode_are_told_apart():
     """Copies are precise and reach everything; one mode is precise and does not."""
     real = real_and_fake(8, (600, 10))[0]
