@@ -26,6 +26,7 @@ from ldm_jax.training.hosts import fetch, is_main_process
 
 GRID = 100
 PREVIEWED = 8
+SHOWN = (str, int, float)
 
 
 def sample(
@@ -42,7 +43,7 @@ def sample(
     images: Mapping[str, str] | None = None,
     write_npz: bool = False,
     num_previews: int = 0,
-    admit: Callable[[int, tuple[int, int]], None] | None = None,
+    admit: Callable[[int, tuple[int, int]], None] = lambda num, size: None,
 ) -> None:
     """Samples images into a directory; goes on where an earlier call was stopped.
 
@@ -64,8 +65,7 @@ def sample(
       write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
       num_previews: pictures a row of previews.png has beside the finished image: what
         the denoiser saw behind the noise on the way; 0 draws none.
-      admit: is told the number and (height, width) of the images before anything is
-        written or drawn, and may raise.
+      admit: is told number and (height, width) before anything is drawn; may raise.
 
     Raises:
       ValueError: the options or the condition do not fit the model, or `out` holds
@@ -80,14 +80,13 @@ def sample(
     shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
     num = num or max(map(len, y.values()), default=1)
     given = _read_images(images or {}, size, options)
-    if admit is not None:
-        admit(num, size)
+    admit(num, size)
     settings = dict(
         model=str(model_dir),
         which=which,
         seed=seed,
         image_size=list(size),
-        condition={name: _shown(value) for name, value in said.items()},
+        condition={n: x if isinstance(x, SHOWN) else str(x) for n, x in said.items()},
         images=dict(images or {}),
         sampling=json.loads(json.dumps(dataclasses.asdict(sampling))),
     )
@@ -177,10 +176,6 @@ def _condition(conditioner, said: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _file(folder: pathlib.Path, index: int) -> pathlib.Path:
     return folder / f"{index:06d}.png"
-
-
-def _shown(value) -> Any:
-    return value if isinstance(value, (str, int, float)) else str(value)
 
 
 def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
