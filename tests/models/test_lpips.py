@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """LPIPS: shapes of the published weights, zero at equal images, no NaN."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.interop.lpips import LpipsFile, build_lpips
 from ldm_jax.models.lpips import (
     LPIPS,
     SMALLEST,
@@ -62,32 +59,6 @@ def test_distance_is_symmetric_positive_and_zero_at_equal_images(trunk):
     back = model.apply({"params": params}, second, first)
     np.testing.assert_allclose(distance, back, rtol=1e-5)
     assert not model.apply({"params": params}, first, first).any()
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize("trunk", sorted(COUNTS))
-def test_distance_agrees_with_the_package_lpips(trunk, tmp_path):
-    """Its own linear weights, a random trunk, carried over as published files are."""
-    torch = pytest.importorskip("torch")
-    package = pytest.importorskip("lpips")
-    torch.manual_seed(0)
-    other = package.LPIPS(net=trunk, pnet_rand=True, verbose=False)
-    # net.slice2.5.weight of torchvision's features.5.weight.
-    convs = {
-        f"features.{name.split('.', 2)[2]}": tensor
-        for name, tensor in other.state_dict().items()
-        if name.startswith("net.")
-    }
-    torch.save(convs, tmp_path / "trunk.pth")
-    linear = Path(package.__file__).parent / "weights" / "v0.1" / f"{trunk}.pth"
-    build_lpips([tmp_path / "trunk.pth", linear], tmp_path / "lpips.safetensors")
-    params = LpipsFile(str(tmp_path / "lpips.safetensors")).load(trunk)
-    rng = np.random.default_rng(0)
-    images = [rng.uniform(-1, 1, (2, 70, 65, 3)).astype(np.float32) for _ in "ab"]
-    with torch.inference_mode():
-        theirs = other(*(torch.tensor(x).permute(0, 3, 1, 2) for x in images))
-    found = LPIPS(trunk).apply({"params": params}, *map(jnp.asarray, images))
-    np.testing.assert_allclose(found, theirs.numpy().ravel(), rtol=1e-4)
 
 
 def test_gradient_at_equal_images_and_at_dead_features_is_finite():
