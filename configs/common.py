@@ -200,6 +200,14 @@ def add_classes(config: ConfigDict, num_classes: int, has_null: bool) -> None:
     config.unet.update(transformer_depth=1, context_dim=width)
 
 
+def add_text_encoder(config: ConfigDict) -> None:
+    """Lets a text experiment name a text encoder that is read and never trained.
+
+    Its directory is written by `ldm-jax import`; a run notes the fingerprint.
+    """
+    config.text_encoder = dict(directory="", fingerprint=placeholder(str))
+
+
 def add_concat(config: ConfigDict, channels: int) -> None:
     """Makes room in the denoiser for a condition's channels beside the latent's."""
     config.unet.in_channels = config.autoencoder.latent_channels + channels

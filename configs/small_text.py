@@ -9,6 +9,12 @@ r"""Pictures with captions, e.g. emoji with their names; texts as bytes.
 
 The folder holds captions.csv with the columns file and caption. The first stage:
 small.py.
+
+With a frozen text encoder, of width 768, instead of one trained here:
+
+    ldm-jax import clip-vit-large-patch14/ --out models/clip
+    ldm-jax train --config=configs/small_text.py:frozen=768 --workdir=runs/text \
+        --config.latents.directory=LATENTS --config.text_encoder.directory=models/clip
 """
 
 from configs import common, small
@@ -16,11 +22,15 @@ from configs import common, small
 
 def get_config(arg: str = ""):
     """Returns the experiment."""
-    common.parse(arg)
+    frozen = common.parse(arg, frozen=0).frozen
     config = small.diffusion()
     config.images.update(split="all", captions="captions.csv")
     config.latents.flip = False
-    width = 64
-    config.condition = dict(kind="text", width=width, depth=2, length=32)
+    width = frozen or 64
+    if frozen:  # the encoder's directory says the rest
+        config.condition = dict(kind="text", width=width, is_frozen=True)
+        common.add_text_encoder(config)
+    else:
+        config.condition = dict(kind="text", width=width, depth=2, length=32)
     small.attend(config, width)
     return config

@@ -12,6 +12,9 @@ r"""Text to image 256x256 (Rombach et al. 2022, Tab. 2 and 15; the released mode
     model=conceptual   LDM-4 of the released code: UNet 404M, text 147M, on Conceptual
                        Captions; FID 16.79 there, 100 steps. Batch 28, rate 5.6e-5 as
                        in its config; its steps are not published.
+    model=clip         Stable Diffusion 1.x: UNet 860M, told by the frozen CLIP
+                       ViT-L/14 in text_encoder.directory (ldm-jax import). The
+                       recipe is that of model=laion.
 
 The images and captions come in tars, as img2dataset writes them. `vocab` is the
 vocab.txt of bert-base-uncased. The released text encoders hold 39M and 20M parameters
@@ -23,21 +26,22 @@ from ml_collections.config_dict import placeholder
 
 from configs import common
 
-MODELS = {
-    "laion": dict(
-        autoencoder="kl-f8",
-        unet=dict(
-            channels=320,
-            channel_mult=(1, 2, 4, 4),
-            attention_levels=(0, 1, 2),
-            num_heads=8,
-        ),
-        width=1280,
-        batch_size=680,
-        learning_rate=1e-4,
-        num_steps=390_000,
-        sampling=dict(num_steps=250, guidance_scale=1.5),
+LAION = dict(
+    autoencoder="kl-f8",
+    unet=dict(
+        channels=320,
+        channel_mult=(1, 2, 4, 4),
+        attention_levels=(0, 1, 2),
+        num_heads=8,
     ),
+    batch_size=680,
+    learning_rate=1e-4,
+    num_steps=390_000,
+    sampling=dict(num_steps=250, guidance_scale=1.5),
+)
+CLIP_L = dict(encoder="clip", tokenizer="clip", depth=12, num_heads=12, mlp_width=3072)
+MODELS = {
+    "laion": dict(LAION, width=1280),
     "conceptual": dict(
         autoencoder="vq-f4",
         unet=dict(common.IMAGENET_UNETS[4], head_channels=32),
@@ -47,6 +51,7 @@ MODELS = {
         num_steps=1_000_000,
         sampling=dict(num_steps=100),
     ),
+    "clip": dict(LAION, width=768, encoder=CLIP_L),
 }
 
 
@@ -57,13 +62,15 @@ def get_config(arg: str = ""):
     config = common.latent_diffusion(model["autoencoder"], "image_text")
     # A caption may speak of left and right.
     config.latents.flip = False
-    if name == "laion":
+    if name != "conceptual":
         # Between the schedules of the other models and Stable Diffusion's own.
         config.schedule.update(start=0.00085, end=0.012)
     width = model["width"]
-    config.condition = dict(
-        kind="text", width=width, depth=32, tokenizer="bert", vocab=placeholder(str)
-    )
+    encoder = model.get("encoder") or dict(depth=32, tokenizer="bert")
+    config.condition = dict(kind="text", width=width, vocab=placeholder(str), **encoder)
+    if name == "clip":
+        config.condition.merges = placeholder(str)
+        common.add_text_encoder(config)
     config.unet = dict(model["unet"], transformer_depth=1, context_dim=width)
     config.objective.drop_probability = 0.1
     config.batch_size = model["batch_size"]

@@ -5,7 +5,6 @@ The only place where a config is read. A config's sections mirror constructors (
 table SECTIONS), so a misspelt field is refused by name before anything runs.
 """
 
-import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -22,48 +21,22 @@ from ldm_jax.metrics.judging import Judging
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 from ldm_jax.overrides import check_names, read_file
+from ldm_jax.sections import LatentSet, TextEncoderSource
 from ldm_jax.tasks.conditioning import CONDITIONS, make_conditioner
 from ldm_jax.tasks.first_stage import first_stage
 from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.latent_diffusion import Objective
-from ldm_jax.tasks.model import FirstStage, LatentDiffusion
-from ldm_jax.tasks.vocabulary import files_of
+from ldm_jax.tasks.model import (
+    ConditionEncoder,
+    FirstStage,
+    LatentDiffusion,
+    with_frozen,
+)
+from ldm_jax.tasks.vocabulary import by_part, files_of, text_section
 from ldm_jax.training import sharding
 from ldm_jax.training.checkpoint import load_params
 from ldm_jax.training.loop import train as run_loop
 from ldm_jax.training.optimizer import make_optimizer
-
-
-@dataclasses.dataclass(frozen=True)
-class LatentSet:
-    """Which latents a diffusion model is trained on; the section `latents`.
-
-    Attributes:
-      directory: written by `ldm-jax latents`, or several, "a,b", that are mixed; ""
-        takes the images of the section `images`, encoded by `first_stage` each step.
-      first_stage: a model directory; needed where `directory` is "", but for pixels.
-      image_size: side of the images, f times that of the latents; or (height, width).
-      flip: whether the mirror image's latent is taken with probability 1/2, where the
-        set has it.
-      scale: z_0 = scale * raw latent; None takes 1 / standard deviation, as measured.
-        The published VQ models have 1.
-      weights: of the sets of a mixture; () takes their sizes.
-    """
-
-    directory: str
-    image_size: int | tuple[int, int]
-    first_stage: str | None = None
-    flip: bool = True
-    scale: float | None = None
-    weights: tuple[float, ...] = ()
-
-    def latent_shape(self, autoencoder: Autoencoder) -> tuple[int, int, int]:
-        """Returns (h, w, c)."""
-        size = self.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        shape = (height, width, autoencoder.in_channels)
-        return autoencoder.latent_shape(shape)
-
 
 # task -> section -> what its fields are the arguments of; None: a plain value.
 SHARED = {
@@ -88,6 +61,7 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         **SHARED,
         "latents": LatentSet,
         "condition": make_conditioner,
+        "text_encoder": TextEncoderSource,
         "unet": UNet,
         "schedule": make_schedule,
         "prediction": None,
@@ -97,6 +71,8 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         "images": open_images,
         "transform": ImageTransform,
     },
+    # Imported, to be read by a diffusion model.
+    "text_encoder": {"task": None, "condition": make_conditioner},
 }
 # Arguments of those that code gives, no config.
 GIVEN_BY_CODE = {
@@ -111,7 +87,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 # Sections that may be absent. What a diffusion model learns from is in the latents,
 # unless images are to be encoded for it; a first stage may be trained without LPIPS.
 OPTIONAL = {
-    "latent_diffusion": {"images", "transform", "judging"},
+    "latent_diffusion": {"images", "transform", "judging", "text_encoder"},
     "first_stage": {"lpips"},
 }
 
@@ -250,7 +226,9 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
             f"this needs a model of the task {task}: {directory} holds one of the task "
             f"{config.task}; give another directory."
         )
-    config.get("condition", {}).update(files_of(directory, config.get("condition", {})))
+    section = text_section(config.get("condition", {}))
+    if section is not None:
+        section.update(files_of(directory, section))
     return config
 
 
@@ -271,11 +249,13 @@ def load(directory: str, which: str = "ema"):
     """Loads a model, trained here or imported.
 
     Args:
-      directory: config.json, checkpoints/, and of a diffusion model autoencoder/.
+      directory: config.json, checkpoints/, and of a diffusion model autoencoder/ and,
+        if it reads a frozen text encoder, text_encoder/.
       which: "ema" takes averaged parameters where there are some, "raw" never.
 
     Returns:
-      (FirstStage or LatentDiffusion, params): frozen spec, pytree of NumPy arrays.
+      (FirstStage, LatentDiffusion or ConditionEncoder, params): frozen spec, pytree of
+      NumPy arrays.
 
     Raises:
       ValueError: not a model directory.
@@ -285,6 +265,18 @@ def load(directory: str, which: str = "ema"):
     params = load_params(directory, which)
     if config.task == "first_stage":
         return make_first_stage(config), {"autoencoder": params["autoencoder"]}
-    stage = epath.Path(directory) / "autoencoder"
-    autoencoder = load_params(stage)["autoencoder"] if stage.exists() else {}
-    return make_latent_diffusion(config), {**params, "autoencoder": autoencoder}
+    if config.task == "text_encoder":
+        return ConditionEncoder(
+            conditioner=make_conditioner(**config.condition)
+        ), params
+    frozen = {"autoencoder": {}}
+    stage, encoder = (
+        epath.Path(directory) / n for n in ("autoencoder", "text_encoder")
+    )
+    if stage.exists():
+        frozen["autoencoder"] = load_params(stage)["autoencoder"]
+    if encoder.exists():
+        frozen["conditioner"] = by_part(
+            config.condition, load_params(encoder)["conditioner"]
+        )
+    return make_latent_diffusion(config), with_frozen(params, frozen)

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "metrics": {"types", "models"},
     "interop": {"types", "models", "diffusion"},
     "overrides": set(),
+    "sections": {"types", "models"},
     "experiment": {
         "overrides",
         "types",
@@ -31,6 +32,7 @@ MAY_IMPORT = {
         "training",
         "metrics",
         "interop",
+        "sections",
     },
 }
 TOP = {"cli", "jobs", "quickstart", "bench", "__init__"}  # import all below

@@ -151,7 +151,7 @@ def test_a_model_of_the_other_task_is_refused(tmp_path, capsys):
     argv = [f"--model={tmp_path}", f"--out={tmp_path / 'out'}"]
     for command in ("latents", "reconstruct"):
         assert cli.main([command, *argv]) == 2
-        assert "needs a model of the task first_stage" in capsys.readouterr().err
+        assert "has no first stage" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -12,10 +12,12 @@ Import a published model as a model directory, which sample, latents, reconstruc
 train (--config.train.init_from) and export take like one of our own.
 
 SOURCE is a CompVis checkpoint (first stages, latent diffusion, Stable Diffusion 1.x)
-or a folder of diffusers: a pipeline, or one AutoencoderKL, VQModel, UNet2DModel or
-UNet2DConditionModel. The file says which weights it holds; the config says what they
-make. Whatever is missing, left over or of another shape is listed by name, and then
-nothing is written. Nothing in a .ckpt is run; PyTorch is not needed.
+or a folder of diffusers: a pipeline, or one AutoencoderKL, VQModel, UNet2DModel,
+UNet2DConditionModel, LDMBertModel, CLIPTextModel or CLIPModel (its text tower). The
+file says which weights it holds; the config says what they make. A text encoder alone
+is for text models that read it and never train it (--config.text_encoder.directory).
+Whatever is missing, left over or of another shape is listed by name, and then nothing
+is written. Nothing in a .ckpt is run; PyTorch is not needed.
 """
 IMPORT_EPILOG = """
 examples:
@@ -28,6 +30,7 @@ examples:
       --vocab vocab.json --merges merges.txt --out models/sd1
   ldm-jax import kl-f8.ckpt --config configs/first_stage_kl.py:f=8 --out models/kl-f8
   ldm-jax import ldm-celebahq-256/ --out models/celeba       a diffusers folder
+  ldm-jax import clip-vit-large-patch14/ --out models/clip   a text encoder
 """
 EXPORT_DESCRIPTION = """
 Export a model directory, trained here or imported, to another framework. What the
@@ -138,7 +141,11 @@ def _import(args, overrides) -> None:
         image_size=args.image_size,
         overrides=overrides,
     )
-    kinds = dict(first_stage="first stage", latent_diffusion="diffusion model")
+    kinds = dict(
+        first_stage="first stage",
+        latent_diffusion="diffusion model",
+        text_encoder="text encoder",
+    )
     weights = {"ema": "averaged (EMA) weights", "raw": "raw weights"}[report.used]
     if report.used == "raw" and not args.raw:
         weights = "raw weights, there being no averages"

@@ -26,6 +26,11 @@ def compvis_from_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       CannotExpress: the original has no option for something in the spec.
     """
+    if "autoencoder" not in spec:
+        raise CannotExpress(
+            "a CompVis checkpoint holds a first stage or a diffusion model: this is a "
+            "text encoder alone. Export to diffusers instead."
+        )
     autoencoder = Autoencoder(**spec["autoencoder"])
     if "unet" not in spec:
         return {"model": _first_stage(autoencoder, alone=True)}

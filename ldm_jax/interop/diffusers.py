@@ -32,6 +32,7 @@ NETWORKS = {
     "UNet2DConditionModel": "unet",
     "LDMBertModel": "conditioner",
     "CLIPTextModel": "conditioner",
+    "CLIPModel": "conditioner",  # its text tower
     OURS: "conditioner",
 }
 
@@ -141,13 +142,18 @@ def _open_model(folder: pathlib.Path, config):
         has_weights = (folder / "model.safetensors").is_file()
         return network, condition, read_weights(folder) if has_weights else {}
     weights = read_weights(folder)
-    return network, readers[network](config), Renamed(weights, _modern(weights, name))
+    names = _modern(weights, name)
+    if name == "CLIPModel":
+        config = {**config.get("text_config", {}), "architectures": ["CLIPTextModel"]}
+    return network, readers[network](config), Renamed(weights, names)
 
 
 def _modern(weights, class_name: str) -> dict[str, str]:
     """{name of a tensor in our tables: its name in the file}."""
     result = {}
     for name in weights:
+        if class_name == "CLIPModel" and not name.startswith("text_model."):
+            continue  # what sees images, and what joins the two
         if class_name == "CLIPTextModel" and not name.startswith("text_model."):
             result[f"text_model.{name}"] = name  # as transformers 5 saves it
             continue
@@ -167,6 +173,8 @@ def _whole_spec(sections) -> dict[str, Any]:
     if "unet" not in sections:
         if "autoencoder" in sections:
             spec["task"] = "first_stage"
+        elif spec["condition"]["kind"] == "text":
+            spec["task"] = "text_encoder"
         return spec
     unet = sections["unet"]
     spec.update(task="latent_diffusion", unet=unet)

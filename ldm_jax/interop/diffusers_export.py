@@ -28,6 +28,8 @@ def export_diffusers(
 ) -> None:
     """Writes a diffusers pipeline folder: configs, weights and scheduler.
 
+    A first stage or a text encoder alone is a folder of that one model.
+
     What diffusers has no class for, such as a class embedding, is written beside, in
     conditioner/, under its CompVis names.
 
@@ -43,13 +45,19 @@ def export_diffusers(
         has been written then.
     """
     folder = pathlib.Path(folder)
-    autoencoder = Autoencoder(**spec["autoencoder"])
-    f, tensors = autoencoder.f, {}
+    tensors = {}
     for network, rows in network_rows(spec).items():
         flat: dict[str, Any] = dict(
             traverse_util.flatten_dict(params[network], sep="/")
         )
         tensors[network] = export_flat(flat, rows, form_of(spec, network))
+    if "autoencoder" not in spec:  # a text encoder alone
+        models = _conditioner_models(spec["condition"], tensors["conditioner"])
+        ((config, its_tensors),) = models.values()
+        _write_model(folder, config, its_tensors)
+        _write_tokenizer(folder, spec["condition"])
+        return
+    autoencoder = Autoencoder(**spec["autoencoder"])
     models = {}  # folder -> (config, tensors)
     if "autoencoder" in tensors:
         scale = spec["latent_scale"]
@@ -58,7 +66,7 @@ def export_diffusers(
     if "unet" not in tensors:
         _write_model(folder, *models["vqvae"])
         return
-    config = configs.unet_config(make_unet(spec), _side(image_size, f))
+    config = configs.unet_config(make_unet(spec), _side(image_size, autoencoder.f))
     models["unet"] = config, tensors["unet"]
     models |= _conditioner_models(spec["condition"], tensors.get("conditioner", {}))
     if "text_encoder" in models:  # Stable Diffusion's name for it

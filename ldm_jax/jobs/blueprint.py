@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a config trains, with no data and no weights: for plans and benchmarks."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,13 @@ import numpy as np
 
 from ldm_jax import experiment
 from ldm_jax.data.transforms import ImageTransform
+from ldm_jax.jobs.text_encoder import described
 from ldm_jax.models.lpips import LPIPS
-from ldm_jax.tasks.conditioner import Conditioner
+from ldm_jax.sections import LatentSet
+from ldm_jax.tasks.conditioner import Conditioner, Hybrid
 from ldm_jax.tasks.first_stage import first_stage
 from ldm_jax.tasks.latent_diffusion import Objective, latent_diffusion
-from ldm_jax.tasks.model import FirstStage
+from ldm_jax.tasks.model import FirstStage, LatentDiffusion
 from ldm_jax.types import PyTree, Task
 
 
@@ -39,9 +42,10 @@ def draw_up(config) -> Blueprint:
     A diffusion model is taken to learn from latents, whatever its data.
 
     Raises:
-      ValueError: the config is not right, or its text encoder is a file's.
+      ValueError: the config is not right.
     """
     experiment.check_config(config)
+    config = described(config)
     make = dict(first_stage=_first_stage, latent_diffusion=_latent_diffusion)
     return make[config.task](config)
 
@@ -62,27 +66,32 @@ def _first_stage(config) -> Blueprint:
 def _latent_diffusion(config) -> Blueprint:
     scale = 1.0 if config.latents.scale is None else config.latents.scale
     model = experiment.make_latent_diffusion(config, scale)
-    h, w, c = experiment.LatentSet(**config.latents).latent_shape(model.autoencoder)
+    h, w, c = LatentSet(**config.latents).latent_shape(model.autoencoder)
     moments = model.autoencoder.regularizer.moments_channels(c)
     fields = condition_shapes(model, config.batch_size, (h, w))
     batch = {"moments": _floats((config.batch_size, h, w, moments)), **fields}
-    frozen = {
-        name: autoencoder_zeros(model) for name in _frozen_networks(model.conditioner)
-    }
+    frozen = frozen_zeros(model, model.conditioner.reads_frozen)
     task = latent_diffusion(model, Objective(**config.objective), frozen)
     return Blueprint(task, batch, model, "training step of a denoiser")
 
 
-def _frozen_networks(conditioner: Conditioner) -> tuple[str, ...]:
-    """Names the frozen networks whose shape the config tells."""
-    names = conditioner.reads_frozen
-    if set(names) - {"autoencoder"}:
-        raise ValueError(
-            f'the "{conditioner.kind}" condition reads {", ".join(names)} of a file, '
-            "which a plan does not open; plan it with a trained text encoder of the "
-            'same size (condition.encoder="transformer").'
-        )
-    return names
+def frozen_zeros(model: LatentDiffusion, names: Iterable[str]) -> dict[str, PyTree]:
+    """Makes parameters, which take no memory, of networks that are only read."""
+    makers = dict(
+        autoencoder=lambda: autoencoder_zeros(model),
+        conditioner=lambda: _encoder_zeros(model.conditioner),
+    )
+    return {name: makers[name]() for name in names}
+
+
+def _encoder_zeros(conditioner: Conditioner) -> PyTree:
+    """Makes the parameters of a condition's encoder that are never trained."""
+    if isinstance(conditioner, Hybrid):
+        parts = [(name, part) for name, part in conditioner.parts if part.is_frozen]
+        return {name: _encoder_zeros(part) for name, part in parts}
+    module: Any = conditioner.module
+    tokens = jnp.zeros((1, module.length), jnp.int32)
+    return _zeros(module.init, tokens)["params"]
 
 
 def autoencoder_zeros(model: FirstStage) -> PyTree:

@@ -15,7 +15,7 @@ from ldm_jax.interop.convert import export_model, import_model
 from ldm_jax.jobs.export_stablehlo import export_stablehlo
 from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.tokens import make_tokenizer
-from ldm_jax.tasks.vocabulary import FILES
+from ldm_jax.tasks.vocabulary import FILES, copy_files, places_of
 from ldm_jax.training.checkpoint import save_params
 
 # What a model directory says of a run that never was: nothing, so constructors' own
@@ -27,7 +27,7 @@ class Report(NamedTuple):
     """What an import made.
 
     Attributes:
-      task: "first_stage" or "latent_diffusion".
+      task: "first_stage", "latent_diffusion" or "text_encoder".
       used: "ema" or "raw", which of the weights were taken.
       notes: sentences on what did not come along.
     """
@@ -77,9 +77,9 @@ def import_weights(
         imported = import_model(source, described, which)
         if "task" not in imported.spec:
             raise ValueError(
-                f"a model directory holds a first stage or a diffusion model: {source} "
-                "is a text encoder alone; import the folder of the pipeline that it is "
-                "part of."
+                "a model directory holds a first stage, a diffusion model or a text "
+                f"encoder: {source} is the {imported.spec['condition']['kind']} "
+                "condition of a model; import the folder of the whole pipeline."
             )
         if imported.spec.get("latent_scale", 1.0) is None:
             raise ValueError(
@@ -105,6 +105,8 @@ def _sections_of(config) -> dict[str, Any]:
 
 def _settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
     """Makes a model directory's settings of a spec, whatever sections it has."""
+    if spec["task"] == "text_encoder":
+        return {"task": spec["task"], "condition": dict(spec["condition"])}
     size = {"image_size": 256 if image_size is None else image_size}
     defaults: dict[str, dict[str, Any]] = {
         "first_stage": {
@@ -133,6 +135,9 @@ def _settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str, Any]
 def _save(folder: str, imported: Imported, settings, image_size: int | None) -> None:
     """Writes the parameters; a diffusion model's first stage goes to autoencoder/."""
     params = dict(imported.params)
+    if settings["task"] == "text_encoder":
+        save_params(folder, params, settings)
+        return
     stage = {"autoencoder": params.pop("autoencoder", {})}
     if settings["task"] == "first_stage":
         save_params(folder, stage, settings)
@@ -171,11 +176,8 @@ def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
             else []
         )
     make_tokenizer(condition["tokenizer"], condition.get("length", 77), **paths)
-    target = epath.Path(folder) / "tokenizer"
-    target.mkdir(parents=True, exist_ok=True)
-    for field, name in names.items():
-        (target / name).write_bytes(pathlib.Path(paths[field]).read_bytes())
-        condition[field] = f"tokenizer/{name}"
+    copy_files(folder, {**condition, **paths})
+    condition.update(places_of({**condition, **paths}))
     return []
 
 
@@ -227,6 +229,13 @@ def export_weights(
     """
     config = experiment.read_config(model_dir)
     model, params = experiment.load(model_dir, which)
+    if config.task == "text_encoder":
+        if form == "stablehlo":
+            raise ValueError(
+                "the programs are of a first stage or a diffusion model: "
+                f"{model_dir} is a text encoder alone; export the model that reads it."
+            )
+        return export_model(out, form, config.to_dict(), params)
     size = (config.latents if "latents" in config else config.transform).image_size
     if form == "stablehlo":
         sampling = Sampling(**config.sampling) if "sampling" in config else None

@@ -24,6 +24,7 @@ from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.shards import write_json
 from ldm_jax.data.transforms import ImageTransform
+from ldm_jax.jobs.directories import first_stage_of
 from ldm_jax.jobs.first_stage import reconstruct_all, still_transform
 from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.tasks import pictures
@@ -55,7 +56,7 @@ def write_latents(
     """Encodes an image set into latents, and puts the first stage beside them.
 
     Args:
-      model_dir: directory of a first stage.
+      model_dir: directory of a first stage, or of a diffusion model that has one.
       out: directory of the latents.
       images, split: of `open_images`; None takes what the first stage was trained on.
       batch_size: images per call of the encoder.
@@ -77,6 +78,7 @@ def write_latents(
     Raises:
       ValueError: no first stage, no such images, or another set in `out`.
     """
+    model_dir = first_stage_of(model_dir)
     stage_config = experiment.read_config(model_dir, "first_stage")
     model, params = experiment.load(model_dir)
     keep_image = False
@@ -182,7 +184,7 @@ def reconstruct(
     """Encodes and decodes an image set; writes some of it as pairs.
 
     Args:
-      model_dir: directory of a first stage.
+      model_dir: directory of a first stage, or of a diffusion model that has one.
       out: PNG file; pairs of image and reconstruction, side by side.
       images, split: as for `write_latents`.
       num: pairs to show; the whole set is measured.
@@ -195,6 +197,7 @@ def reconstruct(
     Raises:
       ValueError: no first stage, no such images, or f does not divide the size.
     """
+    model_dir = first_stage_of(model_dir)
     config = experiment.read_config(model_dir, "first_stage")
     model, params = experiment.load(model_dir)
     spec, transform = _images_of(config, images, split, image_size)
@@ -222,6 +225,10 @@ def _images_of(config, images, split, size=None):
         spec.update(dataset=images)
     if split:
         spec.update(split=split)
+    if not spec.get("dataset"):
+        raise ValueError(
+            "an imported first stage knows no images: name some with --images."
+        )
     return spec, still_transform(config.transform, size)
 
 

@@ -14,6 +14,7 @@ from ldm_jax import experiment
 from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.jobs import sample, stats
+from ldm_jax.jobs.directories import first_stage_of
 from ldm_jax.jobs.first_stage import still_transform
 from ldm_jax.jobs.panel import Panel, Request
 from ldm_jax.metrics.paper import find_protocol
@@ -57,7 +58,7 @@ def evaluate_samples(
     Raises:
       ValueError: something does not fit, before anything is sampled where it can be.
     """
-    config = experiment.read_config(model_dir)
+    config = experiment.read_config(model_dir, "latent_diffusion")
     panel = Panel(request, _transform_of(model_dir))
     said = dict(said)
     if config.get("condition", {}).get("kind") == "class" and not said:
@@ -179,7 +180,7 @@ def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
     """How a model's training images were cropped; None where that is not known."""
     if not (epath.Path(model_dir) / "autoencoder").exists():  # a model of pixels
         return None
-    config = stats.first_stage_config(model_dir)
+    config = experiment.read_config(first_stage_of(model_dir))
     if not config.images.dataset:  # imported: its transform is not known
         return None
     return still_transform(config.transform).description

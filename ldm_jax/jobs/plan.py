@@ -13,13 +13,14 @@ import jax.numpy as jnp
 
 from ldm_jax.jobs.blueprint import (
     Blueprint,
-    autoencoder_zeros,
     condition_shapes,
     draw_up,
+    frozen_zeros,
 )
 from ldm_jax.jobs.utilization import training_flops
 from ldm_jax.models import attention
 from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.tasks.model import with_frozen
 from ldm_jax.training import chips, program, sharding
 from ldm_jax.training.compile import compiler_options, lower_step, on_mesh
 from ldm_jax.training.flops import count_flops
@@ -179,7 +180,8 @@ def _sampling(config, mesh) -> Work:
     model, batch = drawn.model, on_mesh(drawn.batch, mesh)
     grid = batch["moments"].shape[1:3]
     params = jax.eval_shape(lambda key: drawn.task.init(key, batch), _key(mesh))[0]
-    params = {**params, "autoencoder": autoencoder_zeros(model)}
+    names = {"autoencoder", *model.conditioner.reads_frozen}
+    params = with_frozen(params, frozen_zeros(model, names))
     params = sharding.with_shardings(params, mesh, float("inf"))
     y = on_mesh(condition_shapes(model, config.batch_size, grid), mesh)
     keys = jax.eval_shape(

@@ -14,6 +14,7 @@ from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms import ImageTransform
 from ldm_jax.interop.fidelity_cache import read_fidelity_cache
+from ldm_jax.jobs.directories import first_stage_of
 from ldm_jax.jobs.first_stage import still_transform
 from ldm_jax.jobs.image_sets import open_set
 from ldm_jax.jobs.judging import (
@@ -104,7 +105,7 @@ def _open(dataset, like, image_size, split, data_dir):
     """Opens the images of a set, or of a model's training, with their transform."""
     spec: dict[str, Any] = {}
     if like is not None:
-        config = first_stage_config(like)
+        config = experiment.read_config(first_stage_of(like))
         spec, transform = dict(config.images), still_transform(config.transform)
     elif image_size is not None:
         transform = ImageTransform(image_size=tuple(image_size))
@@ -125,14 +126,6 @@ def _open(dataset, like, image_size, split, data_dir):
         "count": len(source),
     }
     return source, transform, facts
-
-
-def first_stage_config(model_dir: str):
-    """Reads the settings of a first stage, or of the one inside a diffusion model."""
-    config = experiment.read_config(model_dir)
-    if config.task == "first_stage":
-        return config
-    return experiment.read_config(f"{model_dir}/autoencoder")
 
 
 def read_bytes(source, transform, batch_size: int) -> Iterator[np.ndarray]:

@@ -12,14 +12,19 @@ from ldm_jax import experiment
 from ldm_jax.data import latent_sets, latent_source
 from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import make_batches
+from ldm_jax.jobs.directories import first_stage_of
 from ldm_jax.jobs.first_stage import train_first_stage
 from ldm_jax.jobs.sample import sample_images
 from ldm_jax.jobs.stats import make_judge
+from ldm_jax.jobs.text_encoder import open_text_encoder, with_vocabulary
 from ldm_jax.jobs.utilization import peak_share
 from ldm_jax.metrics.judging import Judging
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.sections import LatentSet
 from ldm_jax.tasks import generate, pictures
 from ldm_jax.tasks.conditioner import Conditioner
 from ldm_jax.tasks.latent_diffusion import Objective, latent_diffusion
+from ldm_jax.tasks.model import with_frozen
 from ldm_jax.training import sharding
 from ldm_jax.training.checkpoint import load_params, save_params
 from ldm_jax.training.digest import fingerprint
@@ -49,7 +54,9 @@ def train(config, workdir: str) -> TrainState:
 
 def _train_diffusion(config, workdir):
     open_data = _open_latents if config.latents.directory else _open_images
+    config, encoder = open_text_encoder(config, workdir)
     config, source, transform, stage = open_data(config, workdir)
+    stage = {**stage, **encoder}
     encodes_images = not config.latents.directory
     model = experiment.make_latent_diffusion(config)
     mesh = sharding.make_mesh(**config.mesh)
@@ -75,7 +82,7 @@ def _train_diffusion(config, workdir):
         seed=config.seed,
         mesh=mesh,
         evaluate=_make_preview(model, stage, source, transform, config),
-        config=config.to_dict(),
+        config=with_vocabulary(config, workdir).to_dict(),
         utilization=peak_share(task, batches.shapes(), mesh),
         label="diffusion",
         **config.train,
@@ -163,9 +170,10 @@ def _keep_first_stage(config, stats, workdir):
 
 def _copy_first_stage(config, directory: str, workdir):
     """Copies a first stage into the model directory; returns its params."""
+    directory = first_stage_of(directory)
     settings = experiment.read_config(directory)
     given, used = dict(config.autoencoder), dict(settings.autoencoder)
-    if given != used:
+    if _spelled_out(given) != _spelled_out(used):
         raise ValueError(
             f"config.autoencoder must be the first stage in {directory}: got {given}, "
             f"that is {used}; copy its section, or write latents with yours (ldm-jax "
@@ -176,13 +184,24 @@ def _copy_first_stage(config, directory: str, workdir):
     return params
 
 
+def _spelled_out(fields) -> Autoencoder:
+    """Makes an autoencoder that equals every other one that computes the same.
+
+    Imported ones spell their defaults out; how a module was initialised, or saves
+    memory, is not what it computes.
+    """
+    made = Autoencoder(**fields)
+    free = {name: getattr(Autoencoder, name) for name in ("remat", "code_range")}
+    return made.clone(embed_dim=made.embed_channels, **free)
+
+
 def _make_preview(model, stage, source, transform, config, num=16):
     """Makes the evaluation of a diffusion run: a grid of samples, and figures if asked.
 
     They have the conditions of the set's first records and the same noise every time,
     so that grids of different steps can be compared.
     """
-    latents = experiment.LatentSet(**config.latents)
+    latents = LatentSet(**config.latents)
     shape = latents.latent_shape(model.autoencoder)
     sampling = generate.Sampling(**config.sampling)
     judging = Judging(**config.get("judging", {}))
@@ -196,7 +215,7 @@ def _make_preview(model, stage, source, transform, config, num=16):
     }
 
     def evaluate(state, step):
-        params = {**fetch(state.averaged_params()), **stage}
+        params = with_frozen(fetch(state.averaged_params()), stage)
 
         def draw(count, batch_size):
             part = {name: values[:count] for name, values in y.items()}

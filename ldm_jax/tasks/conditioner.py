@@ -26,10 +26,11 @@ class Conditioner:
     Attributes:
       kind: its name, a key of CONDITIONS.
       fields: what it reads of a batch.
-      module: the network that encodes it, trained with the denoiser; None if nothing
-        is learned.
+      module: the network that encodes it, trained with the denoiser unless
+        `is_frozen`; None if there is none.
       module_input: the field that the module encodes.
-      reads_frozen: networks whose parameters it reads and never trains.
+      reads_frozen: networks whose parameters it reads and never trains; with
+        "conditioner" the module itself is one.
       encode_fields: (apply, batch, frozen) -> Conditioning, where `apply` runs the
         module on its input.
       null_fields: (batch) -> the fields, saying nothing; None where the model has no
@@ -61,13 +62,18 @@ class Conditioner:
     )
     num_ids: int | None = None
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the module's parameters come from elsewhere, and stay as they are."""
+        return "conditioner" in self.reads_frozen
+
     def init(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
         """Draws the parameters that are trained with the denoiser; {} if none.
 
         `batch` may hold `jax.ShapeDtypeStruct`s.
         """
         self.check(batch)
-        if self.module is None:
+        if self.module is None or self.is_frozen:
             return {}
         y = batch[self.module_input]
         return self.module.init(key, jnp.zeros(y.shape, y.dtype)).get("params", {})
@@ -84,13 +90,24 @@ class Conditioner:
 
         Returns:
           Conditioning with first axes B.
+
+        Raises:
+          ValueError: a field of the batch, or a frozen network, is missing.
         """
         self.check(batch)
+        frozen = frozen or {}
+        if self.is_frozen:
+            if not frozen.get("conditioner"):
+                raise ValueError(
+                    f'this "{self.kind}" condition needs frozen["conditioner"], the '
+                    f"parameters of its encoder: got {sorted(frozen)}."
+                )
+            params = frozen["conditioner"]
 
         def apply(y):
             return self.module.apply({"params": params}, y)
 
-        return self.encode_fields(apply, batch, frozen or {})
+        return self.encode_fields(apply, batch, frozen)
 
     def null(self, batch: Batch) -> Batch:
         """Replaces the fields of this condition by values that say nothing.
@@ -202,9 +219,18 @@ class Hybrid(Conditioner):
         return {name: params for name, params in drawn.items() if params}
 
     def encode(self, params, batch, frozen=None) -> Conditioning:
-        """Encodes every part and joins what they say."""
+        """Encodes every part and joins what they say.
+
+        The frozen parameters of a part lie under its name, as trained ones do.
+        """
+        frozen = frozen or {}
+        encoders = frozen.get("conditioner", {})
         said = [
-            part.encode(params.get(name, {}), batch, frozen)
+            part.encode(
+                params.get(name, {}),
+                batch,
+                {**frozen, "conditioner": encoders.get(name, {})},
+            )
             for name, part in self.parts
         ]
 

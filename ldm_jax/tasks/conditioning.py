@@ -95,6 +95,7 @@ def text_condition(
     length: int = 77,
     vocab: str | None = None,
     merges: str | None = None,
+    is_frozen: bool | None = None,
     dtype: jnp.dtype = jnp.float32,
     **encoder_fields,
 ) -> Conditioner:
@@ -102,8 +103,9 @@ def text_condition(
 
     Args:
       width, depth: of the text encoder; 1280 and 32 in the published 1.45B model.
-      encoder: "transformer", trained with the denoiser, or "clip", frozen; the latter's
-        parameters come in as frozen["conditioner"].
+      encoder: "transformer", as the paper's, or "clip".
+      is_frozen: whether the encoder is never trained, and its parameters come in as
+        frozen["conditioner"]; None: a "clip" one is.
       tokenizer, length, vocab, merges: see `make_tokenizer`; without the files that
         "bert" and "clip" need, the model is told tokens, and no text but "".
       dtype: dtype of the encoder's arithmetic.
@@ -120,28 +122,22 @@ def text_condition(
         )
     fields = dict(vocab_size=words.vocab_size, width=width, depth=depth, length=length)
     network = networks[encoder](**(fields | encoder_fields), dtype=dtype)
-    is_frozen = encoder == "clip"
-
-    def encode(apply, batch, frozen):
-        if not is_frozen:
-            return Conditioning(context=apply(batch["tokens"]))
-        if "conditioner" not in frozen:
-            raise ValueError(
-                'a "clip" text encoder needs frozen["conditioner"], its parameters: '
-                f"got {sorted(frozen)}; load them from a CLIP file."
-            )
-        variables = {"params": frozen["conditioner"]}
-        return Conditioning(context=network.apply(variables, batch["tokens"]))
-
+    if network.vocab_size < words.vocab_size:
+        raise ValueError(
+            f'the tokenizer "{tokenizer}" makes ids in [0, {words.vocab_size}): got a '
+            f"text encoder of vocab_size={network.vocab_size}; give it the tokenizer "
+            "that it was trained with."
+        )
+    if is_frozen is None:
+        is_frozen = encoder == "clip"
     return token_condition(
         "text",
-        None if is_frozen else network,
-        encode,
-        reads_frozen=("conditioner",) if is_frozen else (),
+        network,
         null_tokens=words.encode([""])[0],
         prepare=lambda record: add_caption(record, words),
         from_user=lambda text: user_inputs.prompts(text, words),
         num_ids=network.vocab_size,
+        reads_frozen=("conditioner",) if is_frozen else (),
     )
 
 
@@ -168,7 +164,6 @@ def layout_condition(
     return token_condition(
         "layout",
         network,
-        lambda apply, batch, frozen: Conditioning(context=apply(batch["tokens"])),
         null_tokens=layout.encode([]),
         prepare=lambda record: add_layout(record, layout),
         from_user=lambda boxes: user_inputs.layouts(boxes, layout, class_names),
@@ -177,9 +172,13 @@ def layout_condition(
 
 
 def token_condition(
-    kind, network, encode, null_tokens, prepare, from_user, num_ids, reads_frozen=()
+    kind, network, null_tokens, prepare, from_user, num_ids, reads_frozen=()
 ):
     """Makes a conditioner whose field is rows of token ids."""
+
+    def encode(apply, batch, frozen):
+        del frozen
+        return Conditioning(context=apply(batch["tokens"]))
 
     def null(batch):
         tokens = jnp.asarray(null_tokens)[None]

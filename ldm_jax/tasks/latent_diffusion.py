@@ -79,12 +79,19 @@ def latent_diffusion(
 
     Raises:
       ValueError: a condition is to be dropped where there is none, or weights that the
-        prediction does not have.
+        prediction does not have; or a network that is read is not in `frozen`.
     """
     if objective.drop_probability and model.conditioner.kind == "none":
         raise ValueError(
             'drop_probability needs a condition: got condition.kind "none"; set '
             "drop_probability to 0."
+        )
+    reads = {*model.conditioner.reads_frozen, *("autoencoder",) * encodes_images}
+    if missing := sorted(reads - set(frozen or {})):
+        raise ValueError(
+            f"the model reads the {' and '.join(missing)}, which it never trains: got "
+            "no parameters; name a model directory that has them in config."
+            "text_encoder.directory (conditioner) or latents.first_stage (autoencoder)."
         )
     schedule, prediction = model.schedule, model.prediction
     weights = weighting.snr_weights(
@@ -155,5 +162,4 @@ def latent_diffusion(
         bins = weighting.loss_by_bin(errors, t, schedule.num_timesteps)
         return total, (metrics | bins, {})
 
-    reads = {*model.conditioner.reads_frozen, *("autoencoder",) * encodes_images}
     return Task(init, loss, {name: frozen[name] for name in sorted(reads)})

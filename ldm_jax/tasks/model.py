@@ -95,29 +95,24 @@ class FirstStage:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LatentDiffusion(FirstStage):
-    """A first stage and the denoiser that was trained on its latents.
+class ConditionEncoder:
+    """tau_theta: what turns a raw condition y into what a denoiser reads.
+
+    Alone it is a text encoder that was imported without a denoiser.
 
     Attributes:
-      unet: the denoiser.
-      conditioner: tau_theta, which turns a raw condition y into a `Conditioning`.
-      schedule: the noise schedule of training.
-      prediction: what the denoiser predicts, "eps", "x0" or "v".
+      conditioner: what is decided about the condition.
     """
 
-    unet: UNet = dataclasses.field(kw_only=True)
     conditioner: Conditioner = dataclasses.field(kw_only=True)
-    schedule: NoiseSchedule = dataclasses.field(kw_only=True)
-    prediction: str = "eps"
 
     def condition(self, params, **said) -> Conditioning:
         """Encodes a raw condition y, said by keyword as keywords.py lists.
 
         Args:
           params: {"conditioner": ...} where the conditioner has any.
-          **said: class_label=, tokens=, text=, boxes=, segmentation=, low_res=, image=
-            with mask=, as the model takes; or, for any model, context= [B, M, d]
-            and/or concat= [B, h, w, k], which are handed on as they are.
+          **said: class_label=, tokens=, text=, boxes=, segmentation=, low_res=, or
+            image= with mask=, as the model takes.
 
         Returns:
           Conditioning of B rows.
@@ -125,8 +120,6 @@ class LatentDiffusion(FirstStage):
         Raises:
           ValueError: a keyword is missing or unknown, or its value does not fit.
         """
-        if said.keys() & {"context", "concat"}:
-            return self._ready_made(said)
         return self.encode_condition(params, read_keywords(self.conditioner, said))
 
     def null(self, params, **said) -> Conditioning:
@@ -141,6 +134,31 @@ class LatentDiffusion(FirstStage):
     def encode_condition(self, params, y: Batch) -> Conditioning:
         """Encodes a raw condition given as the fields of a batch."""
         return self.conditioner.encode(params.get("conditioner", {}), y, params)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatentDiffusion(FirstStage, ConditionEncoder):
+    """A first stage and the denoiser that was trained on its latents.
+
+    Attributes:
+      unet: the denoiser.
+      schedule: the noise schedule of training.
+      prediction: what the denoiser predicts, "eps", "x0" or "v".
+    """
+
+    unet: UNet = dataclasses.field(kw_only=True)
+    schedule: NoiseSchedule = dataclasses.field(kw_only=True)
+    prediction: str = "eps"
+
+    def condition(self, params, **said) -> Conditioning:
+        """Encodes a condition as `ConditionEncoder` does, or takes it ready-made.
+
+        context= [B, M, d] and concat= [B, h, w, k], one or both, are handed on as they
+        are; any model takes those that its denoiser reads.
+        """
+        if said.keys() & {"context", "concat"}:
+            return self._ready_made(said)
+        return super().condition(params, **said)
 
     def _ready_made(self, said) -> Conditioning:
         """Hands a context and a concat on, after a look at their axes."""
@@ -167,3 +185,14 @@ class LatentDiffusion(FirstStage):
     def denoise(self, params, z_t: Array, t: Array, cond: Conditioning) -> Array:
         """Predicts from z_t [B, h, w, c] and t [B] int32 in [0, T): [B, h, w, c]."""
         return self.unet.apply({"params": params["unet"]}, z_t, t, cond)
+
+
+def with_frozen(trained, frozen):
+    """Joins the parameters of a model by network: those trained, and those only read.
+
+    Of a condition of several parts some may be trained and some read.
+    """
+    both = {**trained, **frozen}
+    if "conditioner" in trained and "conditioner" in frozen:
+        both["conditioner"] = {**trained["conditioner"], **frozen["conditioner"]}
+    return both

@@ -42,8 +42,11 @@ from ldm_jax.types import Task
 # Settings that may change when a run is continued.
 MAY_DIFFER = (
     "autoencoder.remat",
+    "condition.merges",  # what lies in these files may not
+    "condition.vocab",
     "lpips.file",  # its fingerprint may not
     "mesh",
+    "text_encoder.directory",  # its fingerprint may not
     "train.allow_data_change",
     "train.checkpoint_every",
     "train.checkpoint_seconds",

@@ -16,6 +16,7 @@ from ldm_jax.interop.compvis_config import image_size_of
 from ldm_jax.interop.files import read_weights
 from ldm_jax.interop.torch_writer import write_ckpt
 from ldm_jax.jobs.carry import export_weights, import_weights
+from ldm_jax.jobs.directories import first_stage_of
 from ldm_jax.tasks.generate import Sampling, make_generate
 from tests.interop import published, small
 from tests.tasks.test_tokens import write_vocab
@@ -195,11 +196,42 @@ def test_a_text_model_without_its_vocabulary_is_told_tokens(tmp_path, capsys):
         model.condition(params, text="a cat")
 
 
-def test_a_text_encoder_alone_is_refused_with_the_way_out(tmp_path):
-    small.pipeline(tmp_path / "theirs", small.TEXT)
+def test_a_text_encoder_alone_is_a_model_directory(tmp_path, capsys):
+    """Identity: an LDMBertModel, which other commands refuse by what it is."""
+    params = small.pipeline(tmp_path / "theirs", small.TEXT)
     assert "model.embed_tokens.weight" in read_weights(tmp_path / "theirs" / "bert")
-    with pytest.raises(ValueError, match="import the folder of the pipeline"):
-        import_weights(str(tmp_path / "theirs" / "bert"), str(tmp_path / "b"))
+    out = str(tmp_path / "b")
+    assert cli.main(["import", str(tmp_path / "theirs" / "bert"), f"--out={out}"]) == 0
+    assert "text encoder with the raw weights" in capsys.readouterr().out
+    model, found = ldm_jax.load(out)
+    assert_same(found["conditioner"], params["conditioner"])
+    shape = jax.eval_shape(lambda p: model.condition(p, text=""), found).context.shape
+    assert shape == (1, 77, 8)
+    for command in ("sample", "reconstruct", "latents"):
+        argv = [command, f"--model={out}", f"--out={tmp_path / 'out.png'}"]
+        assert cli.main(argv) == 2
+        assert "holds one of the task text_encoder" in capsys.readouterr().err
+
+
+def test_the_condition_of_a_model_alone_is_refused(tmp_path):
+    small.pipeline(tmp_path / "theirs", small.CLASSES)
+    with pytest.raises(ValueError, match="import the folder of the whole pipeline"):
+        import_weights(str(tmp_path / "theirs" / "conditioner"), str(tmp_path / "b"))
+
+
+def test_a_diffusion_model_lends_its_first_stage(tmp_path, pixels, capsys):
+    """Commands of first stages take it; those of diffusion models refuse one alone."""
+    small.pipeline(tmp_path / "theirs", small.diffusion(dict(kind="none")))
+    import_weights(str(tmp_path / "theirs"), str(tmp_path / "a"))
+    stage = str(tmp_path / "a" / "autoencoder")
+    assert first_stage_of(str(tmp_path / "a")) == first_stage_of(stage) == stage
+    with pytest.raises(ValueError, match="has no first stage"):
+        first_stage_of(pixels[0])
+    out = f"--out={tmp_path / 'out'}"
+    assert cli.main(["sample", f"--model={stage}", out]) == 2
+    assert "holds one of the task first_stage" in capsys.readouterr().err
+    assert cli.main(["latents", f"--model={tmp_path / 'a'}", out]) == 2
+    assert "knows no images: name some with --images" in capsys.readouterr().err
 
 
 def test_files_that_no_tokenizer_reads_are_refused(tmp_path):

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sections of a config that tell where something comes from: facts, no networks."""
+
+import dataclasses
+
+from ldm_jax.models.autoencoder import Autoencoder
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSet:
+    """Which latents a diffusion model is trained on; the section `latents`.
+
+    Attributes:
+      directory: written by `ldm-jax latents`, or several, "a,b", that are mixed; ""
+        takes the images of the section `images`, encoded by `first_stage` each step.
+      first_stage: a model directory; needed where `directory` is "", but for pixels.
+      image_size: side of the images, f times that of the latents; or (height, width).
+      flip: whether the mirror image's latent is taken with probability 1/2, where the
+        set has it.
+      scale: z_0 = scale * raw latent; None takes 1 / standard deviation, as measured.
+        The published VQ models have 1.
+      weights: of the sets of a mixture; () takes their sizes.
+    """
+
+    directory: str
+    image_size: int | tuple[int, int]
+    first_stage: str | None = None
+    flip: bool = True
+    scale: float | None = None
+    weights: tuple[float, ...] = ()
+
+    def latent_shape(self, autoencoder: Autoencoder) -> tuple[int, int, int]:
+        """Returns (h, w, c)."""
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (height, width, autoencoder.in_channels)
+        return autoencoder.latent_shape(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoderSource:
+    """Which text encoder a diffusion model reads and never trains: `text_encoder`.
+
+    Attributes:
+      directory: a model directory with a text encoder, imported alone or with its
+        diffusion model; it also tells the fields of the text condition. "" for none.
+      fingerprint: of the encoder's parameters; a run notes it, so that it is not
+        continued with others.
+    """
+
+    directory: str = ""
+    fingerprint: str | None = None
