@@ -37,11 +37,11 @@ def get_config(arg: str = ""):
     if kind == "vq":
         # After 60 steps a batch has 71 codes in it; 11 from the original's 1/256.
         config.autoencoder.update(num_codes=256, code_range=0.5)
-    num_steps = 2000
+    num_steps = 600
     config.objective = dict(
         perceptual="alex",
         adversary=dict(
-            disc_start=300,
+            disc_start=num_steps // 2,
             disc_weight={"kl": 0.5, "vq": 0.75}[kind],
             num_layers=2,
             channels=32,

@@ -122,20 +122,27 @@ def text_condition(
         )
     fields = dict(vocab_size=words.vocab_size, width=width, depth=depth, length=length)
     network = networks[encoder](**(fields | encoder_fields), dtype=dtype)
-    if network.vocab_size < words.vocab_size:
-        raise ValueError(
-            f'the tokenizer "{tokenizer}" makes ids in [0, {words.vocab_size}): got a '
-            f"text encoder of vocab_size={network.vocab_size}; give it the tokenizer "
-            "that it was trained with."
-        )
+
+    def fitting_words():
+        """The tokenizer; a model that is told tokens only needs none that fits."""
+        if network.vocab_size < words.vocab_size:
+            raise ValueError(
+                f'the tokenizer "{tokenizer}" makes ids in [0, {words.vocab_size}): '
+                f"got a text encoder of vocab_size={network.vocab_size}; give it the "
+                "tokenizer that it was trained with."
+            )
+        return words
+
+    if vocab is not None:  # texts are meant
+        fitting_words()
     if is_frozen is None:
         is_frozen = encoder == "clip"
     return token_condition(
         "text",
         network,
         null_tokens=words.encode([""])[0],
-        prepare=lambda record: add_caption(record, words),
-        from_user=lambda text: user_inputs.prompts(text, words),
+        prepare=lambda record: add_caption(record, fitting_words()),
+        from_user=lambda text: user_inputs.prompts(text, fitting_words()),
         num_ids=network.vocab_size,
         reads_frozen=("conditioner",) if is_frozen else (),
     )

@@ -221,9 +221,14 @@ def test_what_does_not_fit_together_is_refused(
         train(config, str(tmp_path / "model"))
 
 
-def test_a_tokenizer_that_knows_more_ids_than_the_encoder_is_refused(clip):
+def test_a_tokenizer_that_knows_more_ids_than_the_encoder_is_refused(tmp_path):
+    write_vocabulary(tmp_path)
+    files = {"vocab": "vocab.json", "merges": "merges.txt"}
+    files = {name: str(tmp_path / file) for name, file in files.items()}
     with pytest.raises(ValueError, match=r"ids in \[0, 49408\)"):
-        experiment.make_conditioner(**CLIP | dict(vocab_size=50))
+        experiment.make_conditioner(**CLIP | files | dict(vocab_size=50))
+    # Told tokens only, it needs none of them.
+    experiment.make_conditioner(**CLIP | dict(vocab_size=50))
 
 
 def test_a_part_of_a_hybrid_may_be_frozen(run, clip):
