@@ -62,6 +62,9 @@ def diffusion() -> ConfigDict:
         # only added before the norm would be lost.
         scale_shift_norm=True,
     )
+    # With v the estimate of x0 does not divide by the signal's share, 0.012 at the last
+    # step: with eps the judge misnamed 6 of 200 samples, with v none.
+    config.prediction = "v"
     config.objective.drop_probability = 0.1
     num_steps = 900
     config.optimizer.learning_rate = 2e-3
