@@ -79,7 +79,7 @@ def published(name: str, devices: int, recipes):
     config.images = common.images("openimages")
     config.transform = dict(image_size=256, crop="random", min_scale=2 / 3, flip=False)
     config.held_out = "validation[:512]"
-    config.autoencoder = autoencoders.autoencoder(name) | dict(remat="none")
+    config.autoencoder = autoencoders.autoencoder(name)
     config.objective = dict(perceptual="vgg", perceptual_weight=1.0, pixel_loss="l1")
     config.lpips.file = "weights/lpips.safetensors"
     config.batch_size = per_device * devices

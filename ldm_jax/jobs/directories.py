@@ -2,12 +2,16 @@
 """The first stage of a model directory."""
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from ldm_jax import experiment
 
 
-def first_stage_of(directory: str) -> str:
-    """Returns the directory of a first stage: itself, or that inside a diffusion model.
+def first_stage_of(directory: str) -> tuple[str, ConfigDict]:
+    """Finds a first stage: the model itself, or that inside a diffusion model.
+
+    Returns:
+      (its directory, its settings).
 
     Raises:
       ValueError: there is none.
@@ -19,6 +23,5 @@ def first_stage_of(directory: str) -> str:
                 f"{directory} has no first stage: it makes its images without one, or "
                 "was imported without; name another --model."
             )
-        return inside
-    experiment.read_config(directory, "first_stage")
-    return directory
+        directory = inside
+    return directory, experiment.read_config(directory, "first_stage")

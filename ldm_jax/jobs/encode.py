@@ -78,8 +78,7 @@ def write_latents(
     Raises:
       ValueError: no first stage, no such images, or another set in `out`.
     """
-    model_dir = first_stage_of(model_dir)
-    stage_config = experiment.read_config(model_dir, "first_stage")
+    model_dir, stage_config = first_stage_of(model_dir)
     model, params = experiment.load(model_dir)
     keep_image = False
     if config is None:
@@ -197,8 +196,7 @@ def reconstruct(
     Raises:
       ValueError: no first stage, no such images, or f does not divide the size.
     """
-    model_dir = first_stage_of(model_dir)
-    config = experiment.read_config(model_dir, "first_stage")
+    model_dir, config = first_stage_of(model_dir)
     model, params = experiment.load(model_dir)
     spec, transform = _images_of(config, images, split, image_size)
     model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))

@@ -180,7 +180,7 @@ def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
     """How a model's training images were cropped; None where that is not known."""
     if not (epath.Path(model_dir) / "autoencoder").exists():  # a model of pixels
         return None
-    config = experiment.read_config(first_stage_of(model_dir))
+    _, config = first_stage_of(model_dir)
     if not config.images.dataset:  # imported: its transform is not known
         return None
     return still_transform(config.transform).description

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ldm_jax import experiment
 from ldm_jax.data.images import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms import ImageTransform
@@ -105,7 +104,7 @@ def _open(dataset, like, image_size, split, data_dir):
     """Opens the images of a set, or of a model's training, with their transform."""
     spec: dict[str, Any] = {}
     if like is not None:
-        config = experiment.read_config(first_stage_of(like))
+        _, config = first_stage_of(like)
         spec, transform = dict(config.images), still_transform(config.transform)
     elif image_size is not None:
         transform = ImageTransform(image_size=tuple(image_size))

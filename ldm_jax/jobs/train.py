@@ -170,8 +170,7 @@ def _keep_first_stage(config, stats, workdir):
 
 def _copy_first_stage(config, directory: str, workdir):
     """Copies a first stage into the model directory; returns its params."""
-    directory = first_stage_of(directory)
-    settings = experiment.read_config(directory)
+    directory, settings = first_stage_of(directory)
     given, used = dict(config.autoencoder), dict(settings.autoencoder)
     if _spelled_out(given) != _spelled_out(used):
         raise ValueError(

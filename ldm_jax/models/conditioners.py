@@ -132,9 +132,12 @@ class SpatialRescaler(nn.Module):
                 f"SpatialRescaler halves {self.num_stages} times, so height and width "
                 f"must be multiples of {divisor}: got {y.shape[1]}x{y.shape[2]}."
             )
-        mix = lambda x: x  # noqa: E731
-        if self.out_channels is not None:
-            mix = Dense(self.out_channels, use_bias=self.use_bias, name="mapper")
+
+        def mix(x):
+            if self.out_channels is None:
+                return x
+            return Dense(self.out_channels, use_bias=self.use_bias, name="mapper")(x)
+
         if y.ndim == 3:
             # Mixing commutes with averaging, so every label is mixed once and looked
             # up: the one-hot map [B, H, W, num_classes] is never written out.

@@ -224,7 +224,8 @@ def test_a_diffusion_model_lends_its_first_stage(tmp_path, pixels, capsys):
     small.pipeline(tmp_path / "theirs", small.diffusion(dict(kind="none")))
     import_weights(str(tmp_path / "theirs"), str(tmp_path / "a"))
     stage = str(tmp_path / "a" / "autoencoder")
-    assert first_stage_of(str(tmp_path / "a")) == first_stage_of(stage) == stage
+    for directory in (str(tmp_path / "a"), stage):
+        assert first_stage_of(directory)[0] == stage
     with pytest.raises(ValueError, match="has no first stage"):
         first_stage_of(pixels[0])
     out = f"--out={tmp_path / 'out'}"
