@@ -109,6 +109,11 @@ def _first_stage(model: Autoencoder, alone: bool) -> dict[str, Any]:
             "CompVis first stages have attention in the middle or nowhere: this one "
             f"has mid_attention=False and attention_levels={model.attention_levels}."
         )
+    if model.num_groups != 32:
+        raise CannotExpress(
+            "CompVis first stages have 32 groups in every norm: this one has "
+            f"num_groups={model.num_groups}; diffusers takes any."
+        )
     params = {
         "embed_dim": model.embed_channels,
         "lossconfig": {"target": "torch.nn.Identity"},

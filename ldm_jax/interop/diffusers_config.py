@@ -50,7 +50,7 @@ def autoencoder_config(
         "layers_per_block": model.num_res_blocks,
         "act_fn": "silu",
         "latent_channels": model.latent_channels,
-        "norm_num_groups": 32,
+        "norm_num_groups": model.num_groups,
         "sample_size": image_size,
         # 1.0 for the published VQ models, which is not VQModel's default.
         "scaling_factor": latent_scale,

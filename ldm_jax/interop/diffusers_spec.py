@@ -12,8 +12,8 @@ from typing import Any
 from ldm_jax.interop.diffusers_config import PREDICTIONS, SCHEDULES
 
 # field -> (diffusers' default, what our modules compute).
-_RESNET = {"act_fn": ("silu", "silu"), "norm_num_groups": (32, 32)}
-_AUTOENCODER = _RESNET | {
+_AUTOENCODER = {
+    "act_fn": ("silu", "silu"),
     "shift_factor": (None, None),
     "latents_mean": (None, None),
     "latents_std": (None, None),
@@ -22,7 +22,9 @@ _AUTOENCODER = _RESNET | {
     "norm_type": ("group", "group"),
     "lookup_from_codebook": (False, False),
 }
-_UNET = _RESNET | {
+_UNET = {
+    "act_fn": ("silu", "silu"),
+    "norm_num_groups": (32, 32),
     "center_input_sample": (False, False),
     "time_embedding_type": ("positional", "positional"),
     "time_embedding_dim": (None, None),
@@ -97,6 +99,7 @@ def autoencoder_spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         **_levels(config),
         "num_res_blocks": config.get("layers_per_block", 1),
         "mid_attention": config.get("mid_block_add_attention", True),
+        "num_groups": config.get("norm_num_groups", 32),
         "latent_channels": latent_channels,
         "in_channels": config.get("in_channels", 3),
         "out_channels": config.get("out_channels", 3),

@@ -18,6 +18,9 @@ from ldm_jax.types import BATCH_AXES, TENSOR_AXIS, Array
 
 # The TPU's vector unit is 128 lanes wide; splash attention works on whole tiles.
 LANES = 128
+# Largest tile of splash attention: larger ones do not fit into the 16 MiB of vector
+# memory that the kernel of the backward pass may use, with ten tiles at once.
+SPLASH_TILE_BYTES = 512 * 2**10
 # Widest head of cuDNN's flash kernel on compute capability 9.0 and later.
 CUDNN_MAX_WIDTH = 128
 
@@ -200,7 +203,7 @@ def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
     padded = query.shape[2], key.shape[2]
     mask = masks.MultiHeadMask([masks.FullMask(padded) for _ in range(heads)])
     flash = kernel.make_splash_mha_single_device(
-        mask, block_sizes=splash_blocks(kernel, *padded), interpret=interpret
+        mask, block_sizes=splash_blocks(kernel, query, key), interpret=interpret
     )
     segments = None
     if padded[1] != context:
@@ -215,9 +218,9 @@ def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
     return out.transpose(0, 2, 1, 3)[:, :tokens].astype(q.dtype)
 
 
-def splash_blocks(kernel, tokens: int, context: int):
-    """Makes the tiles of the kernel: as large as divide the tokens, at most 512."""
-    q_block, kv_block = largest_block(tokens), largest_block(context)
+def splash_blocks(kernel, query: Array, key: Array):
+    """Makes the tiles of the kernel for q and k [B, heads, N or M, d]."""
+    q_block, kv_block = largest_block(query), largest_block(key)
     return kernel.BlockSizes(
         block_q=q_block,
         block_kv=kv_block,
@@ -230,9 +233,12 @@ def splash_blocks(kernel, tokens: int, context: int):
     )
 
 
-def largest_block(length: int) -> int:
-    """Largest of 512, 256 and 128 that divides a multiple of 128."""
-    return next(block for block in (512, 256, LANES) if length % block == 0)
+def largest_block(x: Array) -> int:
+    """Tokens of a tile: the most of 512, 256 and 128 that divide them and fit."""
+    *_, length, width = x.shape
+    fits = SPLASH_TILE_BYTES // (width * x.dtype.itemsize)
+    whole = (n for n in (512, 256) if length % n == 0 and n <= fits)
+    return next(whole, LANES)
 
 
 def pad_axis(x: Array, axis: int, multiple: int) -> Array:

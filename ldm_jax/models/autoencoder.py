@@ -57,6 +57,9 @@ class Autoencoder(nn.Module):
       attention_levels: levels whose blocks are followed by attention, 0 = finest.
       mid_attention: whether the coarsest level's middle has attention.
       attn_type: "vanilla" or "linear".
+      num_groups: of every norm, the paper's 32; must divide every level's width. A
+        group of one channel knows nothing of its mean, hence no colour: a model of
+        fewer than 128 channels learns sooner with a quarter of them.
       latent_channels: channels of the encoder's output (its mean, for KL).
       embed_dim: c, channels of the latent; None takes `latent_channels`.
       in_channels, out_channels: of the images.
@@ -83,6 +86,7 @@ class Autoencoder(nn.Module):
     attention_levels: tuple[int, ...] = ()
     mid_attention: bool = True
     attn_type: str = "vanilla"
+    num_groups: int = 32
     latent_channels: int = 4
     embed_dim: int | None = None
     in_channels: int = 3
@@ -157,6 +161,7 @@ class Autoencoder(nn.Module):
             mid_attention=self.mid_attention,
             block=dict(
                 attn_type=self.attn_type,
+                num_groups=self.num_groups,
                 dropout=self.dropout,
                 dtype=self.dtype,
                 remat=self.remat,
@@ -265,6 +270,12 @@ def check_options(model: Autoencoder) -> None:
             f"attention_levels must lie in [0, {levels - 1}], one per entry of "
             f"channel_mult={tuple(model.channel_mult)}: got "
             f"{tuple(model.attention_levels)}; 0 is the finest level."
+        )
+    widths = [model.channels * mult for mult in model.channel_mult]
+    if model.num_groups < 1 or any(width % model.num_groups for width in widths):
+        raise ValueError(
+            f"the widths {widths} of the levels (channels={model.channels} times "
+            f"channel_mult) must be multiples of num_groups: got {model.num_groups}."
         )
     if (model.bottleneck == "vq") != (model.num_codes is not None):
         raise ValueError(

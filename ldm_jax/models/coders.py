@@ -26,19 +26,21 @@ class ResnetBlock(nn.Module):
     Attributes:
       features: output channels; the skip is a 1x1 convolution where they change.
       dropout: rate before the second convolution.
+      num_groups: of the norms.
       dtype: dtype of the arithmetic.
     """
 
     features: int
     dropout: float = 0.0
+    num_groups: int = 32
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, is_training: bool = False) -> Array:
         """[B, H, W, C] -> [B, H, W, features]."""
-        h = nn.swish(GroupNorm(EPS, name="norm_1")(x))
+        h = nn.swish(GroupNorm(EPS, self.num_groups, name="norm_1")(x))
         h = Conv(self.features, dtype=self.dtype, name="conv_1")(h)
-        h = nn.swish(GroupNorm(EPS, name="norm_2")(h))
+        h = nn.swish(GroupNorm(EPS, self.num_groups, name="norm_2")(h))
         h = nn.Dropout(self.dropout, deterministic=not is_training)(h)
         h = Conv(self.features, dtype=self.dtype, name="conv_2")(h)
         if x.shape[-1] != self.features:
@@ -49,13 +51,15 @@ class ResnetBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all positions with one head and a residual."""
 
+    num_groups: int = 32
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, is_training: bool = False) -> Array:
         """[B, H, W, C] -> the same shape."""
         batch, height, width, channels = x.shape
-        tokens = GroupNorm(EPS, name="norm")(x).reshape(batch, -1, channels)
+        norm = GroupNorm(EPS, self.num_groups, name="norm")
+        tokens = norm(x).reshape(batch, -1, channels)
         q, k, v = (
             Dense(channels, dtype=self.dtype, name=name)(tokens)[:, :, None]
             for name in ("q", "k", "v")
@@ -88,59 +92,71 @@ class LinearAttention(nn.Module):
         return Dense(channels, dtype=self.dtype, name="out")(h)
 
 
-ATTENTION = {"vanilla": Attention, "linear": LinearAttention}
+ATTENTION = ("vanilla", "linear")
 
 
-class Mid(nn.Module):
+class Blocks(nn.Module):
+    """What a level and the middle are made of.
+
+    Attributes: as for `Autoencoder`.
+    """
+
+    attn_type: str
+    dropout: float
+    num_groups: int
+    dtype: Any
+    remat: str
+
+    def residual(self, features: int, name: str) -> nn.Module:
+        """Makes a residual block."""
+        block = rematerialize(ResnetBlock, self.remat)
+        return block(features, self.dropout, self.num_groups, self.dtype, name=name)
+
+    def attention(self, name: str) -> nn.Module:
+        """Makes an attention."""
+        if self.attn_type == "linear":
+            return rematerialize(LinearAttention, self.remat)(self.dtype, name=name)
+        block = rematerialize(Attention, self.remat)
+        return block(self.num_groups, self.dtype, name=name)
+
+
+class Mid(Blocks):
     """The coarsest level's block, with attention between two residual blocks."""
 
-    attention: bool
-    attn_type: str
-    dropout: float = 0.0
-    dtype: Any = None
-    remat: str = "none"
+    has_attention: bool
 
     @nn.compact
     def __call__(self, x: Array, is_training: bool = False) -> Array:
         """[B, h, w, C] -> the same shape."""
-        block = rematerialize(ResnetBlock, self.remat)
-        attention = rematerialize(ATTENTION[self.attn_type], self.remat)
         features = x.shape[-1]
-        x = block(features, self.dropout, self.dtype, name="res_0")(x, is_training)
-        if self.attention:
-            x = attention(self.dtype, name="attn")(x, is_training)
-        return block(features, self.dropout, self.dtype, name="res_1")(x, is_training)
+        x = self.residual(features, "res_0")(x, is_training)
+        if self.has_attention:
+            x = self.attention("attn")(x, is_training)
+        return self.residual(features, "res_1")(x, is_training)
 
 
-class Level(nn.Module):
+class Level(Blocks):
     """Residual blocks of one resolution, then a change of resolution.
 
     Attributes:
       features: channels of the level.
       num_blocks: residual blocks.
-      attention: whether each of them is followed by attention.
+      has_attention: whether each of them is followed by attention.
       resample: "down", "up" or None.
     """
 
     features: int
     num_blocks: int
-    attention: bool
+    has_attention: bool
     resample: str | None
-    attn_type: str
-    dropout: float = 0.0
-    dtype: Any = None
-    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: Array, is_training: bool = False) -> Array:
         """[B, H, W, C] -> [B, H', W', features], H' = H/2, 2H or H."""
-        block = rematerialize(ResnetBlock, self.remat)
-        attention = rematerialize(ATTENTION[self.attn_type], self.remat)
         for b in range(self.num_blocks):
-            res = block(self.features, self.dropout, self.dtype, name=f"res_{b}")
-            x = res(x, is_training)
-            if self.attention:
-                x = attention(self.dtype, name=f"attn_{b}")(x, is_training)
+            x = self.residual(self.features, f"res_{b}")(x, is_training)
+            if self.has_attention:
+                x = self.attention(f"attn_{b}")(x, is_training)
         if self.resample == "down":
             x = Downsample(self.features, dtype=self.dtype, name="downsample")(x)
         elif self.resample == "up":
@@ -174,7 +190,7 @@ class Coder(nn.Module):
       out_channels: of the result; the encoder's counts mean and log-variance both.
       channels, channel_mult, num_res_blocks, attention_levels, mid_attention: as for
         `Autoencoder`.
-      block: attn_type, dropout, dtype and remat of its levels and its middle.
+      block: fields of the `Blocks` of its levels and its middle.
     """
 
     out_channels: int
@@ -196,15 +212,16 @@ class Encoder(Coder):
         x = Conv(self.channels, dtype=dtype, name="conv_in")(x)
         for level, mult in enumerate(self.channel_mult):
             x = Level(
-                self.channels * mult,
-                self.num_res_blocks,
-                level in self.attention_levels,
-                "down" if level < last else None,
-                name=f"down_{level}",
                 **self.block,
+                features=self.channels * mult,
+                num_blocks=self.num_res_blocks,
+                has_attention=level in self.attention_levels,
+                resample="down" if level < last else None,
+                name=f"down_{level}",
             )(x, is_training)
-        x = Mid(self.mid_attention, name="mid", **self.block)(x, is_training)
-        x = nn.swish(GroupNorm(EPS, name="norm_out")(x))
+        mid = Mid(**self.block, has_attention=self.mid_attention, name="mid")
+        x = mid(x, is_training)
+        x = nn.swish(GroupNorm(EPS, self.block["num_groups"], name="norm_out")(x))
         # The output is float32 whatever the blocks compute in.
         return Conv(self.out_channels, dtype=jnp.float32, name="conv_out")(x)
 
@@ -225,17 +242,17 @@ class Decoder(Coder):
         dtype = self.block["dtype"]
         mult = self.channel_mult
         self.conv_in = Conv(self.channels * mult[-1], dtype=dtype)
-        self.mid = Mid(self.mid_attention, **self.block)
+        self.mid = Mid(**self.block, has_attention=self.mid_attention)
         for level in range(len(mult)):
             up = Level(
-                self.channels * mult[level],
-                self.num_res_blocks + 1,
-                level in self.attention_levels,
-                "up" if level > 0 else None,
                 **self.block,
+                features=self.channels * mult[level],
+                num_blocks=self.num_res_blocks + 1,
+                has_attention=level in self.attention_levels,
+                resample="up" if level > 0 else None,
             )
             setattr(self, f"up_{level}", up)
-        self.norm_out = GroupNorm(EPS)
+        self.norm_out = GroupNorm(EPS, self.block["num_groups"])
         self.conv_out = Conv(self.out_channels, dtype=jnp.float32)
 
     def __call__(self, z: Array, is_training: bool = False) -> Array:

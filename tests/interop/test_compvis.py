@@ -437,6 +437,7 @@ def test_a_config_of_something_else_is_refused():
         ("schedule", {"kind": "given", "betas": (0.1,) * 1000}, "has the schedules"),
         ("schedule", {"zero_terminal_snr": True}, "zero terminal"),
         ("autoencoder", {"attention_levels": (1,), "mid_attention": False}, "nowhere"),
+        ("autoencoder", {"num_groups": 16}, "num_groups=16"),
     ],
 )
 def test_what_compvis_cannot_express_is_refused(section, fields, message):

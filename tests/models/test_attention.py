@@ -73,6 +73,24 @@ def test_splash_kernel_is_divided_over_the_mesh_it_runs_under(batch):
     np.testing.assert_allclose(out, attention.attend_xla(q, k, v), atol=5e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "block"),
+    [
+        ((2, 8, 1024, 64), jnp.float32, 512),
+        ((2, 1, 1024, 512), jnp.bfloat16, 512),
+        ((2, 1, 1024, 512), jnp.float32, 256),
+        ((2, 1, 1024, 1024), jnp.float32, 128),
+        ((2, 1, 384, 64), jnp.float32, 128),
+    ],
+)
+def test_tiles_of_splash_divide_the_tokens_and_fit_into_vector_memory(
+    shape, dtype, block
+):
+    """Closed form; the compiler for v5e refuses twice as many tokens where width cuts
+    them (16.06 MiB of 16 for 512 tokens of 512 in float32)."""
+    assert attention.largest_block(jax.ShapeDtypeStruct(shape, dtype)) == block
+
+
 @pytest.mark.accelerator
 def test_cudnn_agrees_with_xla_on_an_odd_head_width():
     """Oracle: the XLA backend; heads of 20 are padded to 24."""

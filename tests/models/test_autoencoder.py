@@ -30,8 +30,11 @@ def init(model, shape=(1, 16, 24, 3)):
 
 
 @pytest.mark.parametrize("attn_type", ["vanilla", "linear"])
-def test_every_norm_has_32_groups_and_the_first_stages_eps(attn_type):
-    """Paper: 1e-6, where the UNet's blocks have 1e-5."""
+@pytest.mark.parametrize("groups", [{}, {"num_groups": 8}])
+def test_every_norm_has_the_groups_asked_for_and_the_first_stages_eps(
+    attn_type, groups
+):
+    """Paper: 32 groups; 1e-6, where the UNet's blocks have 1e-5."""
     norms = []
 
     def note(run, args, kwargs, context):
@@ -39,10 +42,11 @@ def test_every_norm_has_32_groups_and_the_first_stages_eps(attn_type):
             norms.append((context.module.eps, context.module.num_groups))
         return run(*args, **kwargs)
 
-    model = Autoencoder(attention_levels=(1,), attn_type=attn_type, **TINY)
+    options = dict(attention_levels=(1,), attn_type=attn_type, **groups)
+    model = Autoencoder(**options, **TINY)
     with nn.intercept_methods(note):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
-    assert len(norms) > 20 and set(norms) == {(1e-6, 32)}
+    assert len(norms) > 20 and set(norms) == {(1e-6, groups.get("num_groups", 32))}
 
 
 @pytest.fixture(scope="module", params=["tiny-kl-f8", "tiny-vq-f8"])
@@ -199,7 +203,17 @@ def test_bfloat16_computes_with_float32_parameters_and_outputs():
 @pytest.mark.parametrize("remat", ["full", "convs"])
 def test_rematerialization_changes_neither_names_nor_gradients(remat):
     """Identity, on one level with attention and dropout."""
-    plain = Level(32, 1, True, "down", "vanilla", dropout=0.1)
+    plain = Level(
+        attn_type="vanilla",
+        dropout=0.1,
+        num_groups=32,
+        dtype=None,
+        remat="none",
+        features=32,
+        num_blocks=1,
+        has_attention=True,
+        resample="down",
+    )
     model = plain.clone(remat=remat)
     variables, image = init(plain, (1, 4, 4, 32))
 
@@ -244,6 +258,8 @@ def test_images_with_other_channels_are_refused():
         (dict(attn_type="none"), "unknown attn_type"),
         (dict(remat="some"), "unknown remat"),
         (dict(attention_levels=(4,)), "attention_levels"),
+        (dict(num_groups=24), r"\[128, 256, 512, 512\].*num_groups: got 24"),
+        (dict(num_groups=0), "num_groups: got 0"),
         (dict(bottleneck="vq"), "num_codes"),
         (dict(num_codes=8), "num_codes"),
         (dict(code_range=0.5), "code_range"),
