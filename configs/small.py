@@ -8,8 +8,8 @@ r"""A small first stage for pictures of your own, and what the small experiments
     ldm-jax train --config=CONFIG --workdir=runs/model \
         --config.latents.directory=LATENTS
 
-KL, f = 4, four channels, trained on random parts of 24x24; being convolutions only, it
-takes any larger size. On it stand the small experiments, one for each kind of
+KL, f = 4, four channels, trained on random parts of 32x32; being convolutions only, it
+takes any other size. On it stand the small experiments, one for each kind of
 condition: small_class.py, small_text.py, small_layout.py, small_semantic.py,
 small_superres.py, small_inpaint.py. They learn from 32x32 images in minutes on two CPU
 cores, to see whether a condition is obeyed, not how good pictures can be.
@@ -22,10 +22,12 @@ from configs import common
 AUTOENCODER = dict(
     bottleneck="kl",
     latent_channels=4,
-    channels=32,
-    channel_mult=(1, 2, 2),
+    channels=16,
+    channel_mult=(1, 1, 1),
     num_res_blocks=1,
     mid_attention=False,
+    # Four channels in each; with 32 groups three times as many steps learn no colours.
+    num_groups=4,
 )
 
 
@@ -34,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     common.parse(arg)
     config = common.first_stage()
     config.images.split = "all"
-    config.transform = dict(image_size=24, crop="random", min_scale=0.5, flip=True)
+    config.transform = dict(image_size=32, crop="random", min_scale=0.5, flip=True)
     config.batch_size = 8
     config.autoencoder = AUTOENCODER
     # Plain L1: LPIPS needs weights that you would have to bring. The penalty is heavier

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings every test runs under: CPU, 8 devices, no silent broadcasting."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time is XLA compiling programs that run once: unoptimized code
@@ -13,6 +16,13 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
     )
 )
+# Runs that are stopped and started again, and processes that do the same, compile the
+# same programs: one cache for a session's workers and their children.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.mkdtemp(prefix="ldm_jax-tests-")
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 

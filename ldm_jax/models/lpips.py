@@ -66,17 +66,20 @@ class LPIPS(nn.Module):
                 f"of {SMALLEST}."
             )
         shift, scale = (jnp.asarray(v)[None, None, None] for v in (SHIFT, SCALE))
-        # One batch of both: one trip through the trunk.
-        both = jnp.concatenate([image, other]).astype(jnp.float32)
-        features = TRUNKS[self.trunk](name="trunk")((both - shift) / scale)
+        trunk = TRUNKS[self.trunk](name="trunk")
+        # Two trips, not one batch of both, which would be divided anew among devices;
+        # and of an image that has no gradient nothing is kept or walked back.
+        first, second = (
+            trunk((x.astype(jnp.float32) - shift) / scale) for x in (image, other)
+        )
         distance = jnp.zeros(image.shape[0])
-        for n, feature in enumerate(features):
-            first, second = jnp.split(unit_length(feature), 2)
-            difference = jnp.square(first - second)
+        for n, features in enumerate(zip(first, second, strict=True)):
+            one, two = map(unit_length, features)
+            difference = jnp.square(one - two)
             difference = nn.Dropout(self.dropout, deterministic=not self.dropout)(
                 difference
             )
-            weight = self.param(f"lin_{n}", nn.initializers.ones, feature.shape[-1:])
+            weight = self.param(f"lin_{n}", nn.initializers.ones, one.shape[-1:])
             distance += jnp.mean(jnp.dot(difference, weight), axis=(1, 2))
         return distance
 
