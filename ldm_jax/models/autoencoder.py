@@ -58,8 +58,8 @@ class Autoencoder(nn.Module):
       mid_attention: whether the coarsest level's middle has attention.
       attn_type: "vanilla" or "linear".
       num_groups: of every norm, the paper's 32; must divide every level's width. A
-        group of one channel knows nothing of its mean, hence no colour: a model of
-        fewer than 128 channels learns sooner with a quarter of them.
+        group of one channel loses its mean, and with it colours: below 128 channels
+        take one group for every four.
       latent_channels: channels of the encoder's output (its mean, for KL).
       embed_dim: c, channels of the latent; None takes `latent_channels`.
       in_channels, out_channels: of the images.
