@@ -177,17 +177,19 @@ def test_small_experiments_fit_together(name):
 
 def test_what_a_condition_takes_from_the_first_stage_is_exported_too():
     """Identity: f = 4 is two halvings; an inpainting scale is more than they have."""
-    spec = {
-        **load("small_semantic").to_dict(),
-        "latent_scale": 0.5,
-        "prediction": "eps",
-    }
+
+    def spec_of(name):
+        config = load(name)
+        config.autoencoder.update(channels=32, num_groups=32)  # CompVis knows no other
+        config.prediction = "eps"
+        return {**config.to_dict(), "latent_scale": 0.5}
+
+    spec = spec_of("small_semantic")
     written = compvis_from_spec(spec)["model"]["params"]["cond_stage_config"]
     assert written["params"] == {"n_stages": 2, "in_channels": 12, "out_channels": 8}
     assert "conditioner" in network_rows(spec)
-    spec = {**load("small_inpaint").to_dict(), "latent_scale": 0.5, "prediction": "eps"}
     with pytest.raises(ValueError, match="CompVis models do not scale"):
-        compvis_from_spec(spec)
+        compvis_from_spec(spec_of("small_inpaint"))
 
 
 @pytest.mark.parametrize(

@@ -288,12 +288,15 @@ def test_what_cannot_be_imported_leaves_nothing(tmp_path, state, capsys, damage)
 def test_a_scale_that_nobody_tells_is_asked_for(tmp_path):
     """A constant scale is in no checkpoint; 1 instead of it would decode to noise."""
     config = str(CONFIGS / "small_class.py:kind=none")
-    eps = "--config.prediction=eps"  # CompVis knows no v
-    spec = experiment.load_config(config, [eps]).to_dict() | {"latent_scale": 0.5}
-    argv = ["import", small.checkpoint(tmp_path, spec), f"--config={config}", eps]
+    # CompVis knows no v, and norms of 32 groups only.
+    known = {"prediction": "eps", "autoencoder.channels": 32}
+    known["autoencoder.num_groups"] = 32
+    flags = [f"--config.{field}={value}" for field, value in known.items()]
+    spec = experiment.load_config(config, flags).to_dict() | {"latent_scale": 0.5}
+    argv = ["import", small.checkpoint(tmp_path, spec), f"--config={config}", *flags]
     argv += [f"--out={tmp_path / 'ours'}"]
     with pytest.raises(ValueError, match="scale of the latents must be known"):
-        import_weights(argv[1], str(tmp_path / "ours"), config, overrides=[eps])
+        import_weights(argv[1], str(tmp_path / "ours"), config, overrides=flags)
     assert not (tmp_path / "ours").exists()
     assert cli.main([*argv, "--config.latents.scale=0.5"]) == 0
     assert experiment.read_config(str(tmp_path / "ours")).latents.scale == 0.5
