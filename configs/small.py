@@ -9,8 +9,8 @@ r"""A small first stage for pictures of your own, and what the small experiments
         --config.latents.directory=LATENTS
 
 KL, f = 4, four channels, trained on random parts of 32x32; being convolutions only, it
-takes any other size. On it stand the small experiments, one for each kind of
-condition: small_class.py, small_text.py, small_layout.py, small_semantic.py,
+takes any size that four divides. On it stand the small experiments, one for each kind
+of condition: small_class.py, small_text.py, small_layout.py, small_semantic.py,
 small_superres.py, small_inpaint.py. They learn from 32x32 images in minutes on two CPU
 cores, to see whether a condition is obeyed, not how good pictures can be.
 """
@@ -26,7 +26,7 @@ AUTOENCODER = dict(
     channel_mult=(1, 1, 1),
     num_res_blocks=1,
     mid_attention=False,
-    # Four channels in each; with 32 groups three times as many steps learn no colours.
+    # Four channels in each; 32 groups of 32 channels mixed up red and green.
     num_groups=4,
 )
 

@@ -30,7 +30,7 @@ tar xzf ldm_jax.tar.gz
 cd ldm_jax
 [ -x .venv/bin/ldm-jax ] || { python3 -m venv .venv; .venv/bin/pip install -q -e '.[tpu,gcs]'; }
 . launch/env.sh
-export PATH=\$PWD/.venv/bin:\$PATH LDM_JAX_LOGS=/root/logs
+export PATH=\$PWD/.venv/bin:\$PATH LDM_JAX_LOGS=\$HOME/logs
 exec launch/retry.sh $(printf '%q ' "$@")
 SCRIPT
 }

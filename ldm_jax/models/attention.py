@@ -18,8 +18,8 @@ from ldm_jax.types import BATCH_AXES, TENSOR_AXIS, Array
 
 # The TPU's vector unit is 128 lanes wide; splash attention works on whole tiles.
 LANES = 128
-# Largest tile of splash attention. The compiler for v5e refuses larger ones: its
-# backward pass would need more than 16 MiB of vector memory.
+# Largest tile of splash attention. With larger ones the backward pass needs more than
+# the 16 MiB of vector memory that the compiler for v5e grants at its least effort.
 SPLASH_TILE_BYTES = 512 * 2**10
 # Widest head of cuDNN's flash kernel on compute capability 9.0 and later.
 CUDNN_MAX_WIDTH = 128

@@ -31,9 +31,9 @@ class ResnetBlock(nn.Module):
     """
 
     features: int
-    dropout: float = 0.0
-    num_groups: int = 32
-    dtype: Any = None
+    dropout: float
+    num_groups: int
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, is_training: bool = False) -> Array:
@@ -51,8 +51,8 @@ class ResnetBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all positions with one head and a residual."""
 
-    num_groups: int = 32
-    dtype: Any = None
+    num_groups: int
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, is_training: bool = False) -> Array:

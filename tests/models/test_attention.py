@@ -86,8 +86,8 @@ def test_splash_kernel_is_divided_over_the_mesh_it_runs_under(batch):
 def test_tiles_of_splash_divide_the_tokens_and_fit_into_vector_memory(
     shape, dtype, block
 ):
-    """Closed form; the compiler for v5e refuses twice as many tokens where width cuts
-    them (16.06 MiB of 16 for 512 tokens of 512 in float32)."""
+    """Closed form; where width cuts the tokens, twice as many are refused by the
+    compiler for v5e at its least effort (16.06 MiB of 16 for 512 of 512, float32)."""
     assert attention.largest_block(jax.ShapeDtypeStruct(shape, dtype)) == block
 
 
