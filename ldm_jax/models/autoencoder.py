@@ -275,7 +275,8 @@ def check_options(model: Autoencoder) -> None:
     if model.num_groups < 1 or any(width % model.num_groups for width in widths):
         raise ValueError(
             f"the widths {widths} of the levels (channels={model.channels} times "
-            f"channel_mult) must be multiples of num_groups: got {model.num_groups}."
+            f"channel_mult) must be multiples of num_groups: got {model.num_groups}; "
+            "take one that divides them all, or other channels."
         )
     if (model.bottleneck == "vq") != (model.num_codes is not None):
         raise ValueError(
