@@ -3,6 +3,8 @@
 
 import argparse
 import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 from ldm_jax.cli import values
 from ldm_jax.cli.sample import add_sampling, what_was_said
@@ -15,6 +17,11 @@ examples:
 The file says how it was made; `evaluate` refuses it for images of another size or
 another network, and warns where crop or resize differ.
 """
+# Flags of `evaluate` without a meaning for a denoiser that is judged on latents.
+OF_IMAGES = (
+    *("images", "split", "size", "pairs", "protocol", "row", "metrics", "reference"),
+    *("weights", "lpips", "clip_model", "captions", "spread"),
+)
 EVALUATE_EPILOG = """
 examples:
   ldm-jax evaluate --model runs/churches --row churches --reference churches.npz \\
@@ -24,6 +31,7 @@ examples:
   ldm-jax evaluate --model runs/kl-f8 --row kl-f8 --images ./imagenet_val \\
       --lpips weights/lpips.safetensors --out judged             (a first stage)
   ldm-jax evaluate --images samples/ --reference ref.npz --out judged
+  ldm-jax evaluate --model runs/text --latents LATENTS --out judged     (is it obeyed?)
 
 What is called FID comes from the published InceptionV3 alone (ldm-jax weights
 inception); with another network it is FD(mobilenet).
@@ -102,6 +110,11 @@ def _add_evaluate(commands) -> None:
         type=values.size,
         help="HEIGHTxWIDTH that a first stage is tried at; default: as trained",
     )
+    command.add_argument(
+        "--latents",
+        help="judge no samples but the denoiser, on these latents: how much more it "
+        "errs with another's condition, or none",
+    )
     command.add_argument("--pairs", help="folder or .npz to compare with, one by one")
     command.add_argument("--protocol", help="paper-uncond, paper-class, paper-coco ...")
     command.add_argument(
@@ -155,6 +168,7 @@ def _stats(args, overrides) -> None:
 def _evaluate(args, overrides) -> None:
     from ldm_jax import experiment
     from ldm_jax.jobs import evaluate
+    from ldm_jax.jobs.condition_gap import evaluate_condition
     from ldm_jax.jobs.panel import Request
     from ldm_jax.metrics.tables import markdown
 
@@ -165,17 +179,30 @@ def _evaluate(args, overrides) -> None:
     if args.model is None:
         if args.images is None:
             raise ValueError("there must be --model or --images to judge: got neither.")
-        _refuse({**said, **options}, "finished images")
+        latents = _given(args, ["latents"])
+        _refuse({**said, **options, **latents}, "finished images")
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
     elif experiment.read_config(args.model).task == "first_stage":
-        pairs = {} if args.pairs is None else {"pairs": args.pairs}
-        _refuse({**said, **options, **pairs}, "a first stage")
+        _refuse(
+            {**said, **options, **_given(args, ["pairs", "latents"])}, "a first stage"
+        )
         result = evaluate.evaluate_reconstructions(
             args.model, args.out, request, args.images, args.split, args.size
         )
+    elif args.latents is not None:
+        given = _given(args, OF_IMAGES)
+        _refuse({**said, **options, **given}, "a denoiser on latents")
+        result = evaluate_condition(
+            args.model,
+            args.latents,
+            args.out,
+            num=args.num,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            which="raw" if args.raw else "ema",
+        )
     else:
-        names = ("images", "split", "size")
-        given = {n: flags[n] for n in names if flags[n] is not None}
+        given = _given(args, ["images", "split", "size"])
         _refuse(given, "a diffusion model, whose samples are judged,")
         result = evaluate.evaluate_samples(
             args.model,
@@ -189,6 +216,11 @@ def _evaluate(args, overrides) -> None:
             pairs=args.pairs,
         )
     print(markdown(result))
+
+
+def _given(args, names: Iterable[str]) -> dict[str, Any]:
+    """Returns those of some flags that were given."""
+    return {n: vars(args)[n] for n in names if vars(args)[n]}
 
 
 def _refuse(given, what: str) -> None:

@@ -205,7 +205,7 @@ def _classes(config, how: str, num: int | None, seed: int) -> list[int]:
 
 
 def _finish(judged, out: str, request: Request, settings) -> dict[str, Any]:
-    """Adds how it was done, warns, and writes results.json and results.md."""
+    """Adds how it was done, warns, and writes the results."""
     settings = {
         **settings,
         "protocol": request.protocol or "chosen metrics",
@@ -221,6 +221,11 @@ def _finish(judged, out: str, request: Request, settings) -> dict[str, Any]:
     if protocol:
         settings["the protocol's reference"] = protocol.reference
     result = {**judged, "row": request.row, "settings": settings, "warnings": warnings}
+    return write_results(result, out)
+
+
+def write_results(result: dict[str, Any], out: str) -> dict[str, Any]:
+    """Writes results.json and results.md into a directory; returns the result."""
     if is_main_process():
         folder = pathlib.Path(out)
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from ldm_jax.metrics.paper import find_row
 HIGHER_IS_BETTER = {
     *("is", "precision", "recall", "density", "coverage", "psnr", "ssim", "ms_ssim"),
     *("clip_score", "codebook_usage", "perplexity"),
+    *("condition_gap", "null_gap"),
 }
 
 
@@ -48,7 +49,8 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 SPREADS = (
     "the standard deviation over splits (IS), subsets (KID) or images (PSNR, SSIM, "
-    "LPIPS), the jackknife's standard error of Frechet distances.\n"
+    "LPIPS), the jackknife's standard error of Frechet distances, the standard error "
+    "of what is measured with a condition.\n"
 )
 
 

@@ -205,6 +205,34 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_sampled(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_denoiser_is_judged_by_what_it_makes_of_its_condition(
+    finished, tmp_path, capsys
+):
+    """Twelve steps teach nothing: the gaps are noise, but small beside the error."""
+    model = ["evaluate", f"--model={finished / 'diffusion'}"]
+    latents = [f"--latents={finished / 'latents'}", "--batch-size=16"]
+    out = [f"--out={tmp_path / 'out'}"]
+    assert cli.main([*model, *latents, *out, "--num=24"]) == 0
+    assert "| more with another's | higher is better |" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    figures = found["figures"]
+    assert list(figures) == ["condition_error", "condition_gap", "null_gap"]
+    assert found["num_images"] == 24
+    assert 0 < figures["condition_error"]["value"] < 3
+    assert 0 < figures["condition_gap"]["spread"] < figures["condition_error"]["value"]
+    for flags, message in (
+        (["--metrics=fid", *latents], "on latents cannot be told metrics"),
+        (["--num-steps=4", *latents], "on latents cannot be told num_steps"),
+        ([*latents, "--num=9999"], "9999 records must be in"),
+        ([f"--latents={tmp_path}"], "ldm-jax latents"),
+    ):
+        assert cli.main([*model, *flags, *out]) == 2
+        assert message in capsys.readouterr().err
+    stage = ["evaluate", f"--model={finished / 'first_stage'}"]
+    assert cli.main([*stage, *latents, *out]) == 2
+    assert "a first stage cannot be told latents" in capsys.readouterr().err
+
+
 def test_a_first_stage_is_judged_by_its_reconstructions(
     finished, judged, tmp_path, capsys
 ):
