@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def diffusion() -> ConfigDict:
+def diffusion(num_steps: int = 700) -> ConfigDict:
     """Makes a small experiment without a condition: latents of 8x8x4 -> denoiser."""
     config = common.latent_diffusion(image_size=32)
     config.autoencoder = AUTOENCODER
@@ -71,7 +71,6 @@ def diffusion() -> ConfigDict:
     # step: after so little training the errors of eps would be blown up.
     config.prediction = "v"
     config.batch_size = 32
-    num_steps = 700
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = dict(
         name="warmup_cosine", warmup_steps=50, num_steps=num_steps

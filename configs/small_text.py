@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Pictures with captions, e.g. emoji with their names; texts as bytes.
+r"""Pictures with captions, e.g. emoji with their names.
 
     ldm-jax latents --config=configs/small_text.py --model runs/first_stage \
         --out LATENTS --images ./emoji
@@ -8,7 +8,12 @@ r"""Pictures with captions, e.g. emoji with their names; texts as bytes.
     ldm-jax sample --model runs/text --out samples --prompt "red heart" --num 4
 
 The folder holds captions.csv with the columns file and caption. The first stage:
-small.py.
+small.py. Texts are read as bytes, which needs no file. Words are learned far faster,
+with a vocabulary such as vocab.txt of bert-base-uncased:
+
+    ldm-jax train --config=configs/small_text.py --workdir=runs/text \
+        --config.latents.directory=LATENTS --config.condition.tokenizer=bert \
+        --config.condition.vocab=vocab.txt --config.condition.length=16
 
 With a frozen text encoder, of width 768, instead of one trained here:
 
@@ -23,7 +28,7 @@ from configs import common, small
 def get_config(arg: str = ""):
     """Returns the experiment."""
     frozen = common.parse(arg, frozen=0).frozen
-    config = small.diffusion()
+    config = small.diffusion(num_steps=2500)
     config.images.update(split="all", captions="captions.csv")
     config.latents.flip = False
     width = frozen or 64
