@@ -30,7 +30,7 @@ _platform = contextvars.ContextVar("platform", default=None)
 
 @contextlib.contextmanager
 def portable():
-    """Makes every `attend` traced in this block use "xla", which runs on any device.
+    """Makes this block trace what suits any device: every `attend` uses "xla".
 
     For programs that are traced here and run elsewhere (`jax.export`).
     """
@@ -43,12 +43,17 @@ def portable():
 
 @contextlib.contextmanager
 def planned_for(platform: str):
-    """Makes "auto" choose in this block as it would on a platform that is not there."""
+    """Makes this block trace as it would on a platform that is not there."""
     token = _platform.set(platform)
     try:
         yield
     finally:
         _platform.reset(token)
+
+
+def traced_for() -> str:
+    """Names the platform that a program is being traced for; "any" in `portable`."""
+    return "any" if _is_portable.get() else _platform.get() or jax.default_backend()
 
 
 def attend(
@@ -87,8 +92,7 @@ def attend(
     if _is_portable.get():
         backend = "xla"
     if backend == "auto":
-        platform = _platform.get() or jax.default_backend()
-        backend = choose_backend(q.shape, k.shape, q.dtype, platform)
+        backend = choose_backend(q.shape, k.shape, q.dtype, traced_for())
         if backend == "splash" and jax.device_count() > 1 and not mesh_is_set():
             backend = "xla"  # the kernel could not be divided among the devices
     if backend not in BACKENDS:

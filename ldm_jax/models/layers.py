@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from ldm_jax.models.attention import traced_for
 from ldm_jax.types import Array
 
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of torch.nn.Conv2d and Linear.
@@ -165,14 +166,22 @@ class GroupNorm(nn.Module):
         x32 = x.astype(jnp.float32).reshape(
             x.shape[0], -1, self.num_groups, channels // self.num_groups
         )
-        mean = jnp.mean(x32, axis=(1, 3), keepdims=True)
-        mean_square = jnp.mean(jnp.square(x32), axis=(1, 3), keepdims=True)
+        mean = mean_of_groups(x32)
+        mean_square = mean_of_groups(jnp.square(x32))
         variance = jnp.maximum(mean_square - jnp.square(mean), 0.0)
         # Folded into one multiply and one add per element.
         shape = (1, 1, self.num_groups, channels // self.num_groups)
         gain = lax.rsqrt(variance + self.eps) * scale.reshape(shape)
         shift = bias.reshape(shape) - mean * gain
         return (x32 * gain + shift).reshape(x.shape).astype(x.dtype)
+
+
+def mean_of_groups(x: Array) -> Array:
+    """[B, N, groups, C / groups] -> [B, 1, groups, 1]."""
+    if traced_for() == "cpu":
+        # With both axes at once norm and SiLU take 2 to 3.5x as long (jaxlib 0.10.2).
+        return x.mean(1, keepdims=True).mean(3, keepdims=True)
+    return x.mean((1, 3), keepdims=True)
 
 
 class Upsample(nn.Module):

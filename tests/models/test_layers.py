@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.models import attention, layers
 from ldm_jax.models.coders import Downsample
 from ldm_jax.models.discriminator import PatchConv
 from ldm_jax.models.layers import Conv, Dense, GroupNorm, Upsample, double, halve
@@ -128,6 +129,21 @@ def test_group_norm_keeps_bfloat16_but_counts_in_float32():
     normed = (normed / groups.std((1, 3), keepdims=True)).reshape(x.shape)
     expected = normed * leaves["scale"] + leaves["bias"]
     np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(("platform", "steps"), [("cpu", 2), ("gpu", 1), ("tpu", 1)])
+def test_group_norm_averages_in_two_steps_on_a_cpu_alone(platform, steps):
+    """Oracle: NumPy's mean over positions and the channels of a group."""
+    x = np.random.default_rng(0).standard_normal((2, 9, 32, 3), np.float32)
+    with attention.planned_for(platform):
+        program = jax.make_jaxpr(lambda x: layers.mean_of_groups(x))(x)
+        y = layers.mean_of_groups(x)
+    assert str(program).count("reduce_sum") == steps
+    # 27 numbers of magnitude 1: float32 rounds to about 1e-7.
+    np.testing.assert_allclose(y, x.mean((1, 3), keepdims=True), atol=1e-6)
+    with attention.portable():
+        program = jax.make_jaxpr(lambda x: layers.mean_of_groups(x))(x)
+    assert str(program).count("reduce_sum") == 1
 
 
 def test_group_norm_refuses_channels_its_groups_do_not_divide():
