@@ -6,8 +6,7 @@ r"""Small first stages on photographs, with LPIPS and an adversary, on a CPU.
         --config.images.dataset=./photos --workdir=runs/flowers-kl-f4
 
 kind=kl or vq, f = 2, 4, 8 or 16; parts of 32x32 of any photographs. The objective is
-the paper's; the adversary enters halfway. What came of it, a few minutes on one core:
-`ldm_jax/models/README.md`.
+the paper's; the adversary enters halfway. f = 8 wants num_steps=4000. What came of it, a few minutes on one core: `ldm_jax/models/README.md`.
 """
 
 from configs import common
@@ -20,8 +19,8 @@ CHANNELS = {"kl": {2: 2, 4: 3, 8: 4, 16: 16}, "vq": {2: 2, 4: 3, 8: 4, 16: 8}}
 
 def get_config(arg: str = ""):
     """Returns the experiment of one bottleneck at one f."""
-    values = common.parse(arg, kind="kl", f=4)
-    kind, f = values.kind, values.f
+    values = common.parse(arg, kind="kl", f=4, num_steps=1200)
+    kind, f, num_steps = values.kind, values.f, values.num_steps
     channels = common.choose("kind", kind, CHANNELS)
     config = common.first_stage()
     config.transform = dict(image_size=32, crop="random", min_scale=0.25, flip=True)
@@ -39,7 +38,6 @@ def get_config(arg: str = ""):
     if kind == "vq":
         # After 60 steps a batch has 71 codes in it; 11 from the original's 1/256.
         config.autoencoder.update(num_codes=256, code_range=0.5)
-    num_steps = 1200
     config.objective = dict(
         perceptual="alex",
         adversary=dict(
