@@ -3,6 +3,7 @@
 
 import dataclasses
 import importlib.util
+import math
 
 import jax
 import pytest
@@ -112,6 +113,15 @@ def test_shapes_alone_tell_what_is_held(cpu_slice, capsys):
     out = capsys.readouterr().out
     assert "mesh                  data 4 x fsdp 2 x tensor 1" in out
     assert "not compiled" in out and "least sent" in out
+
+
+def test_the_shapes_of_slices_that_are_told_are_those_that_the_compiler_knows():
+    """Needs libtpu (extra: tpu)."""
+    pytest.importorskip("libtpu")
+    for generation, shapes in chips.GENERATIONS.items():
+        for shape in shapes.replace(" ...", ",").split(", "):
+            devices = chips.describe_topology(f"{generation}:{shape}")
+            assert len(devices) == math.prod(map(int, shape.split("x")))
 
 
 @pytest.mark.slow
