@@ -230,6 +230,15 @@ def test_unfinished_checkpoints_of_a_killed_run_are_cleaned_up(tmp_path, made):
     assert not left.exists()
 
 
+def test_the_preemption_service_is_only_asked_by_the_loop(tmp_path, made, monkeypatch):
+    """It would take a checkpoint's step for the one that the run has come to."""
+    asked = []
+    ask = "jax.experimental.multihost_utils.reached_preemption_sync_point"
+    monkeypatch.setattr(ask, asked.append)
+    save(tmp_path, made[1], [1, 2])
+    assert not asked
+
+
 def test_params_of_a_model_directory_are_averaged_or_raw(tmp_path, made):
     state = made[1].replace(ema=jax.tree.map(lambda x: x + 1, made[1].ema))
     save(tmp_path, state, [1, 2])
