@@ -201,7 +201,7 @@ class Checkpointer:
 
     def _set_aside_without_metrics(self) -> None:
         """Moves checkpoints whose metrics are unreadable: orbax would not even open."""
-        for path in (self._workdir / "checkpoints").glob("*/metrics/metadata"):
+        for path in (self._workdir / "checkpoints").glob("*/metrics/metrics"):
             try:
                 json.loads(path.read_text())
             except ValueError as error:
