@@ -141,4 +141,4 @@ def test_a_run_goes_on_with_any_number_of_processes(tmp_path):
     assert start(1, workdir=str(tmp_path / "b"), **spec).wait(300) == 0
     one, other = losses(tmp_path / "a"), losses(tmp_path / "b")
     print(f"losses differ by {np.abs(np.subtract(one, other)).max():.1e}")
-    np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_allclose(one, other, atol=1e-6)  # two roundings of float32
