@@ -6,13 +6,16 @@ are drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), padding is explicit. Paramete
 float32; `dtype` is what the arithmetic runs in.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
-from ldm_jax.types import Array
+from ldm_jax.types import BATCH_AXES, Array
 
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of torch.nn.Conv2d and Linear.
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -105,6 +108,27 @@ def convolve(x: Array, kernel: Array, stride: int, padding) -> Array:
     )
 
 
+def rows_over(mesh, num_rows: int) -> tuple[str, ...] | None:
+    """Returns the axes of a mesh that rows lie along; None where they do not divide."""
+    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
+    return None if num_rows % math.prod(mesh.shape[a] for a in axes) else axes
+
+
+def keep_rows(x: Array) -> Array:
+    """Tells the compiler that the rows of [B, ...] stay on their devices.
+
+    Else it splits products of few rows by channels, as their kernel lies, and sends
+    activations back and forth: LDM-8 ImageNet, whose context is one token, over 16
+    devices 117 times a step.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = rows_over(mesh, x.shape[0])
+    if mesh.size == 1 or not axes or x.ndim < 2:
+        return x
+    others = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    return lax.with_sharding_constraint(x, PartitionSpec(axes, *others))
+
+
 class Dense(nn.Module):
     """Linear map of the last axis with PyTorch's initialization.
 
@@ -123,7 +147,7 @@ class Dense(nn.Module):
         init_kernel = zeros_init if self.zero_init else kernel_init
         kernel = self.param("kernel", init_kernel, (fan_in, self.features))
         dtype = self.dtype or x.dtype
-        y = jnp.dot(x.astype(dtype), kernel.astype(dtype))
+        y = keep_rows(jnp.dot(x.astype(dtype), kernel.astype(dtype)))
         if not self.use_bias:
             return y
         init_bias = zeros_init if self.zero_init else bias_init(fan_in)
