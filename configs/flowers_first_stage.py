@@ -6,7 +6,8 @@ r"""Small first stages on photographs, with LPIPS and an adversary, on a CPU.
         --config.images.dataset=./photos --workdir=runs/flowers-kl-f4
 
 kind=kl or vq, f = 2, 4, 8 or 16; parts of 32x32 of any photographs. The objective is
-the paper's; the adversary enters halfway. f = 8 wants num_steps=4000. What came of it, a few minutes on one core: `ldm_jax/models/README.md`.
+the paper's; the adversary enters halfway. f = 8 wants num_steps=4000. What came of it,
+a few minutes on one core: `ldm_jax/models/README.md`.
 """
 
 from configs import common

@@ -17,6 +17,8 @@ examples:
   ldm-jax plan --config=configs/imagenet.py:f=8 --topology v6e:2x4 --what sample
 """
 
+NOTHING_FITS = "nothing fits; take remat, mesh.tensor, or more or larger chips"
+
 
 def add(commands) -> None:
     """Adds the command that plans a run."""
@@ -45,8 +47,9 @@ def add(commands) -> None:
     command.add_argument(
         "--sweep",
         action="store_true",
-        help="compile several meshes (mesh.fsdp 1, 4, 16, ...) with batches up to the "
-        "largest that fits, and name the fastest at the roof; take --quick, and time",
+        help="compile several meshes (mesh.fsdp 1, 4, 16, ... and all of a slice) with "
+        "batches doubled until they do not fit, and name the fastest at the roof; take "
+        "--quick, and time",
     )
     command.add_argument(
         "--no-compile",
@@ -87,4 +90,4 @@ def _sweep(config, args) -> None:
         print(trial.describe(), flush=True)
         trials.append(trial)
     chosen = sweep.best(trials)
-    print("best:", "nothing fits" if chosen is None else chosen.describe())
+    print("best:", NOTHING_FITS if chosen is None else chosen.describe())

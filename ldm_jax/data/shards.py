@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -101,6 +100,7 @@ def write_info(
     splits: dict[str, list[dict[str, Any]]],
     metadata: dict[str, Any],
     description: str,
+    process: int,
 ) -> None:
     """Writes the metadata that make shards a TFDS set; each file appears whole.
 
@@ -113,6 +113,7 @@ def write_info(
       splits: the facts of every shard in order, by split.
       metadata: JSON; comes back as `builder.info.metadata`.
       description: one sentence.
+      process: the number of this one among those that write the set.
     """
     template = tfds.core.ShardedFileTemplate(
         data_dir=directory,
@@ -143,7 +144,9 @@ def write_info(
         for split, shards in splits.items()
     ]
     info.set_splits(tfds.core.splits.SplitDict(split_infos))
-    aside = pathlib.Path(tempfile.mkdtemp(prefix=".info-", dir=directory))
+    aside = directory / f".info-{process}"
+    shutil.rmtree(aside, ignore_errors=True)  # of the same process, killed before
+    aside.mkdir()
     info.write_to_directory(aside)
     files = sorted(aside.iterdir(), key=lambda file: file.name == "dataset_info.json")
     for file in files:

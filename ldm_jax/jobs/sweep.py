@@ -49,21 +49,34 @@ def least_seconds(found: plan.Plan) -> float:
 def sweep(config, topology: str, slices: int = 1, quick: bool = False):
     """Plans a training step on several meshes, with batches up to what fits.
 
-    Parameters are split over 1, 4, 16, ... devices of a slice; `mesh.tensor` stays as
-    the config has it. The batch begins near the config's and doubles until it does not
-    fit, or halves until it does.
+    Parameters are split over 1, 4, 16, ... and all devices of a slice; `mesh.tensor`
+    stays as the config has it. The batch begins near the config's and doubles until it
+    does not fit, or halves until it does.
 
     Args:
       config, topology, slices, quick: see `plan.plan`; all of its errors may come.
 
     Yields:
       Trial after Trial, as they are compiled: minutes each.
+
+    Raises:
+      ValueError: the config has a mesh of its own.
     """
+    if (config.mesh.data, config.mesh.fsdp) != (-1, 1):
+        raise ValueError(
+            "a sweep tries mesh.data and mesh.fsdp itself: got "
+            f"{config.mesh.data} and {config.mesh.fsdp}; leave them at -1 and 1, or "
+            "plan this mesh alone, without --sweep."
+        )
     devices = len(chips.describe_topology(topology, slices)) // config.mesh.tensor
-    fsdp = 1
-    while fsdp <= devices // slices:
+    for fsdp in splits(devices // slices):
         yield from _batches(config, topology, slices, quick, fsdp, devices)
-        fsdp *= 4
+
+
+def splits(devices: int) -> list[int]:
+    """Returns the powers of 4 below a number of devices, and that number."""
+    powers = (4**n for n in range(devices.bit_length()))
+    return [*(fsdp for fsdp in powers if fsdp < devices), devices]
 
 
 def _batches(config, topology, slices, quick, fsdp, rows) -> Iterator[Trial]:

@@ -8,13 +8,13 @@ rounding of the inputs' dtype; logits and softmax are float32 in all of them.
 import contextlib
 import contextvars
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ldm_jax.types import BATCH_AXES, TENSOR_AXIS, Array
+from ldm_jax.models.rows import rows_over
+from ldm_jax.types import TENSOR_AXIS, Array
 
 # The TPU's vector unit is 128 lanes wide; splash attention works on whole tiles.
 LANES = 128
@@ -185,11 +185,9 @@ def mesh_is_set() -> bool:
 
 def rows_and_heads(mesh, shape: tuple[int, ...]) -> PartitionSpec:
     """Divides [B, N, heads, d] over a mesh where the axes divide B and the heads."""
-    batch = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
-    num_rows = math.prod(mesh.shape[axis] for axis in batch)
-    rows = batch if shape[0] % num_rows == 0 else None
     has_heads = shape[2] % mesh.shape.get(TENSOR_AXIS, shape[2] + 1) == 0
-    return PartitionSpec(rows, None, TENSOR_AXIS if has_heads else None, None)
+    heads = TENSOR_AXIS if has_heads else None
+    return PartitionSpec(rows_over(mesh, shape[0]), None, heads, None)
 
 
 def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:

@@ -13,6 +13,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from ldm_jax.models.attention import traced_for
+from ldm_jax.models.rows import keep_rows
 from ldm_jax.types import Array
 
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of torch.nn.Conv2d and Linear.
@@ -124,7 +125,7 @@ class Dense(nn.Module):
         init_kernel = zeros_init if self.zero_init else kernel_init
         kernel = self.param("kernel", init_kernel, (fan_in, self.features))
         dtype = self.dtype or x.dtype
-        y = jnp.dot(x.astype(dtype), kernel.astype(dtype))
+        y = keep_rows(jnp.dot(x.astype(dtype), kernel.astype(dtype)))
         if not self.use_bias:
             return y
         init_bias = zeros_init if self.zero_init else bias_init(fan_in)

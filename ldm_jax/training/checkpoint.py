@@ -9,7 +9,6 @@ the arrays) and `config`. It is a model directory too: `load_params` reads it.
 import contextlib
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,9 +35,11 @@ from ldm_jax.training.steps_on_disk import (
 )
 from ldm_jax.training.workdir import (
     absolute,
+    first_line,
     is_remote,
     keep_settings,
     make_writable,
+    writing,
 )
 from ldm_jax.types import PyTree
 
@@ -132,12 +133,10 @@ class Checkpointer:
             data=ocp.args.JsonSave(sealed(data, digests(tree))),
             config=ocp.args.JsonSave(self._config or {}),
         )
-        try:
+        with writing("a checkpoint", self._workdir):
             self._manager.save(
                 step, args=ocp.args.Composite(**items), metrics=dict(metrics or {})
             )
-        except Exception as error:
-            raise self._write_error(error) from error
 
     def newest(self) -> int | None:
         """Returns the step of the newest checkpoint that is whole on disk, or None."""
@@ -147,20 +146,8 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Waits until the last checkpoint is whole on disk; errors as in `save`."""
-        try:
+        with writing("a checkpoint", self._workdir):
             self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._write_error(error) from error
-
-    def _write_error(self, error: Exception) -> OSError:
-        try:
-            free = f"{shutil.disk_usage(self._workdir).free / 2**30:.2f} GiB free"
-        except OSError:
-            free = "free space unknown"
-        return OSError(
-            f"could not write a checkpoint to {self._workdir} ({free}): "
-            f"{str(error).splitlines()[0]}"
-        )
 
     def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Reads the newest checkpoint that is whole.
@@ -201,7 +188,7 @@ class Checkpointer:
 
     def _set_aside_without_metrics(self) -> None:
         """Moves checkpoints whose metrics are unreadable: orbax would not even open."""
-        for path in (self._workdir / "checkpoints").glob("*/metrics/metadata"):
+        for path in (self._workdir / "checkpoints").glob("*/metrics/metrics"):
             try:
                 json.loads(path.read_text())
             except ValueError as error:
@@ -213,12 +200,11 @@ class Checkpointer:
 
     def _move(self, step: str, error: Exception) -> None:
         """Moves a damaged checkpoint out of the way, so that its step can be redone."""
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         logging.warning(
             "checkpoint %s of %s is damaged and skipped: %s",
             step,
             self._workdir,
-            reason,
+            first_line(error),
         )
         if is_main_process():
             target = self._workdir / "damaged" / step

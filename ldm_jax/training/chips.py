@@ -8,7 +8,7 @@ passes, to hold times against. Google Cloud's TPU pages; NVIDIA's data sheets.
 import importlib.util
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -82,7 +82,7 @@ def describe_topology(name: str, slices: int = 1) -> list[jax.Device]:
       ValueError: the generation or the shape is unknown, or
         libtpu, the compiler, is not installed.
     """
-    match = re.fullmatch(r"(\w+):\d+x\d+(x\d+)?", name)
+    match = re.fullmatch(r"(\w+):(\d+x\d+(?:x\d+)?)", name)
     if match is None or match[1] not in GENERATIONS or slices < 1:
         raise ValueError(_unknown(name, slices))
     if importlib.util.find_spec("libtpu") is None:
@@ -95,7 +95,11 @@ def describe_topology(name: str, slices: int = 1) -> list[jax.Device]:
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
     # Both cores of a v4 chip are one device; the later ones have one core or do so.
-    options = {"chip_config_name": "megacore"} if match[1] == "v4" else {}
+    options: dict[str, Any] = {}
+    if match[1] == "v4":
+        options["chip_config_name"] = "megacore"
+    if match[2] == "1x1":  # libtpu takes a host to have four chips
+        options["chips_per_host_bounds"] = [1, 1, 1]
     if slices > 1:
         options["num_slices"] = slices
     try:

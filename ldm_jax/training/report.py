@@ -25,6 +25,7 @@ from ldm_jax.training.ledger import PRODUCTIVE, Ledger, goodput, say_goodput
 from ldm_jax.training.mirror import Mirror
 from ldm_jax.training.progress import Rate, say_progress, say_spread
 from ldm_jax.training.rows import append_row, drop_rows, read_rows
+from ldm_jax.training.workdir import writing
 from ldm_jax.types import Array
 
 # Steps whose metrics may still be on their way: the host never waits for the step that
@@ -215,8 +216,9 @@ class Report:
         for name, image in images.items():
             image = np.asarray(image, np.uint8)
             path = self._workdir / "images" / f"{name}_{step:08d}.png"
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(image).save(path)
+            with writing("a picture", path):
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(image).save(path)
             for board in self._boards:
                 board.image(step, name, image)
 
@@ -261,8 +263,9 @@ class Report:
 
     def __exit__(self, *_):
         """Writes out what is held back, and where the time went."""
-        for board in self._boards:
-            board.close()
+        with writing("what the boards show", self._workdir):
+            for board in self._boards:
+                board.close()
         if self._writes and self._last_timed is not None:
             path = self._workdir / "timing.jsonl"
             row = {"step": self._last_timed, "steps": 0, "time": time.time()}

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ldm_jax.training.workdir import writing
+
 
 def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
     """Adds a line; numbers that are not finite become null, as JSON has none."""
@@ -14,7 +16,7 @@ def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
         name: None if isinstance(v, float) and not math.isfinite(v) else v
         for name, v in row.items()
     }
-    with open(path, "a") as lines:
+    with writing("a row", path), open(path, "a") as lines:
         lines.write(json.dumps(safe) + "\n")
 
 

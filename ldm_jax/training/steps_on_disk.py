@@ -27,6 +27,19 @@ FILE_BYTES = 2**27
 SLICE_BYTES = 2**20
 
 
+class _Steps(ocp.CheckpointManager):
+    """Leaves to the loop what `hosts.StopSignal` asks JAX's preemption service.
+
+    The service takes the last step that it was asked about for the one a process has
+    come to. orbax asks about the step of a checkpoint, in the background and maybe
+    later: a stop would then be agreed on for a step that is over, and never come, or
+    come to some processes only, which hangs all.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
     """Opens `checkpoints/`; `options` are those of orbax's CheckpointManager."""
     arrays = ocp.type_handlers.ArrayHandler(
@@ -40,7 +53,7 @@ def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
         data=ocp.JsonCheckpointHandler(),
         config=ocp.JsonCheckpointHandler(),
     )
-    return ocp.CheckpointManager(
+    return _Steps(
         path,
         options=ocp.CheckpointManagerOptions(**options),
         item_handlers=handlers,

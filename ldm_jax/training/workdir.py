@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A working directory: that it can be written to, and whose run it holds."""
 
+import contextlib
 import copy
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,11 @@ def absolute(directory: str | epath.Path) -> epath.Path:
     """Makes a local path absolute, as orbax wants it; gs://... stays as it is."""
     path = epath.Path(directory)
     return path if is_remote(directory) else path.expanduser().resolve()
+
+
+def first_line(error: Exception) -> str:
+    """Returns what an error says, without what orbax and others write below it."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def make_writable(workdir: epath.Path) -> None:
@@ -42,10 +49,29 @@ def make_writable(workdir: epath.Path) -> None:
             "pip install 'ldm_jax[gcs]' for gs://, or mount it and give the path."
         ) from error
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OSError(
             f"workdir must be a directory that this process may write: got {workdir} "
-            f"({reason}). Choose another --workdir, or change who may write there."
+            f"({first_line(error)}). Choose another --workdir, or change who may write "
+            "there."
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(what: str, path: str | epath.Path):
+    """Says of whatever cannot be written where, and how much is free there.
+
+    Raises:
+      OSError: something was raised within; a line.
+    """
+    try:
+        yield
+    except Exception as error:
+        try:
+            free = f"{shutil.disk_usage(path).free / 2**30:.2f} GiB free"
+        except OSError:
+            free = "free space unknown"
+        raise OSError(
+            f"could not write {what} to {path} ({free}): {first_line(error)}"
         ) from error
 
 

@@ -289,6 +289,32 @@ def test_a_killed_run_picks_up_where_it_stopped(tmp_path):
     assert shards_of(tmp_path / "cut") == shards_of(tmp_path / "one")
 
 
+PLACES = """
+import sys
+from tests.kills import kill_at_operation
+from tests.data.test_latents import write
+kill_at_operation(int(sys.argv[2]), sys.argv[1] + "/")
+write(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_place_nothing_is_left_over(tmp_path):
+    """F1: around the renaming of a shard and of its side file; then all shards are
+    whole, and around the writing and renaming of the metadata.
+    """
+    for number in (4, 5, 6, 13, 11, 14, 16, 18):
+        run = subprocess.run(
+            [sys.executable, "-c", PLACES, tmp_path / "cut", str(number)],
+            cwd=pathlib.Path(__file__).parents[2],
+        )
+        assert run.returncode == -signal.SIGKILL
+    assert write(tmp_path / "cut") == write(tmp_path / "one")
+    names = [{p.name for p in (tmp_path / d).iterdir()} for d in ("cut", "one")]
+    assert names[0] == names[1]
+    assert shards_of(tmp_path / "cut") == shards_of(tmp_path / "one")
+
+
 def test_a_finished_set_is_not_written_again(tmp_path):
     first = write(tmp_path)
     again = write_latents(None, Squares(), Keep(), tmp_path, job())

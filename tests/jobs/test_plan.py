@@ -3,6 +3,8 @@
 
 import dataclasses
 import importlib.util
+import math
+import re
 
 import jax
 import pytest
@@ -114,6 +116,15 @@ def test_shapes_alone_tell_what_is_held(cpu_slice, capsys):
     assert "not compiled" in out and "least sent" in out
 
 
+def test_the_shapes_of_slices_that_are_told_are_those_that_the_compiler_knows():
+    """Needs libtpu (extra: tpu)."""
+    pytest.importorskip("libtpu")
+    for generation, shapes in chips.GENERATIONS.items():
+        for shape in shapes.replace(" ...", ",").split(", "):
+            devices = chips.describe_topology(f"{generation}:{shape}")
+            assert len(devices) == math.prod(map(int, shape.split("x")))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["train", "sample"])
 def test_a_plan_for_a_real_slice(what):
@@ -124,3 +135,16 @@ def test_a_plan_for_a_real_slice(what):
     found = plan.plan(config, "v5e:2x2", what=what, quick=True)
     assert found.chip is chips.CHIPS["TPU v5 lite"] and found.num_devices == 4
     assert 0 < found.memory.peak_memory_in_bytes < found.chip.hbm_bytes
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_into_a_real_slice_is_told_with_both_figures():
+    """F24, needs libtpu (extra: tpu): the compiler refuses before it does its work."""
+    pytest.importorskip("libtpu")
+    config = small(fsdp=4, data=1)
+    config.batch_size = 2**20
+    found = plan.plan(config, "v5e:2x2", quick=True)
+    assert found.memory is None and found.needed > found.chip.hbm_bytes
+    assert re.fullmatch(
+        r"DOES NOT FIT: [\d.]+ GiB of 15\.75 GiB", dict(plan.describe(found))["HBM"]
+    )

@@ -69,6 +69,17 @@ def test_batches_grow_until_they_do_not_fit_or_shrink_until_they_do(
     assert {t.fsdp for t in found} == {1, 4, 16}
 
 
+def test_parameters_are_split_over_powers_of_four_and_over_a_whole_slice():
+    assert [sweep.splits(n) for n in (1, 4, 8)] == [[1], [1, 4], [1, 4, 8]]
+
+
+def test_a_mesh_of_its_own_is_not_passed_over():
+    config = quickstart.get_config("stage=diffusion")
+    config.mesh.fsdp = 4
+    with pytest.raises(ValueError, match="got -1 and 4; leave them"):
+        list(sweep.sweep(config, "v5e:4x4"))
+
+
 def test_the_best_is_the_fastest_that_fits():
     """Oracle: seconds are 0.1 (1 + each), so the largest batch has the best rate."""
     found = trials(16)
@@ -79,10 +90,14 @@ def test_the_best_is_the_fastest_that_fits():
     assert sweep.best([t for t in found if not t.fits]) is None
 
 
-def test_a_sweep_is_told_line_by_line(capsys):
+def test_a_sweep_is_told_line_by_line(capsys, monkeypatch):
     command = ["plan", "--config=configs/quickstart.py:stage=diffusion", "--sweep"]
     assert main([*command, "--topology=v5e:4x4", "--config.batch_size=16"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "DOES NOT FIT: 2.00 GiB of 1.00 GiB" in lines[3]
     assert lines[-1].startswith("best: fsdp 16   batch 128")
     assert main([*command, "--topology=v5e:4x4", "--no-compile"]) == 2
+    capsys.readouterr()
+    monkeypatch.setattr(sweep, "best", lambda trials: None)
+    assert main([*command, "--topology=v5e:4x4"]) == 0
+    assert "best: nothing fits; take remat" in capsys.readouterr().out

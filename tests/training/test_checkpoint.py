@@ -13,7 +13,7 @@ from ldm_jax.training.checkpoint import Checkpointer, load_params
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.sharding import make_mesh
 from ldm_jax.training.state import make_state
-from tests.training.toy import FIELDS, make_task
+from tests.training.toy import FIELDS, WIDTH, make_task
 
 
 def states(mesh=None, optimizer=None):
@@ -108,12 +108,38 @@ def garble_data(directory):
 
 
 def garble_metrics(directory):
-    (directory / "metrics" / "metadata").write_text('{"ps')
+    (directory / "metrics" / "metrics").write_text('{"ps')
 
 
-@pytest.mark.parametrize(
-    "damage", [flip_bit, truncate, empty, lose_data, garble_data, garble_metrics]
+def lose_chunk(directory):
+    largest_file(directory / "state").unlink()
+
+
+def lose_manifest(directory):
+    (directory / "state" / "manifest.ocdbt").unlink()
+
+
+def garble_manifest(directory):
+    path = directory / "state" / "manifest.ocdbt"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def lose_description(directory):
+    """What says which arrays there are."""
+    (directory / "state" / "_METADATA").unlink()
+
+
+def garble_description(directory):
+    (directory / "state" / "_METADATA").write_text('{"tree_')
+
+
+DAMAGES = (
+    *(flip_bit, truncate, empty, lose_data, garble_data, garble_metrics),
+    *(lose_chunk, lose_manifest, garble_manifest, lose_description, garble_description),
 )
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     tmp_path, made, damage, caplog
 ):
@@ -160,6 +186,56 @@ def test_a_directory_without_a_whole_checkpoint_is_not_begun_anew(tmp_path, made
         pytest.raises(RuntimeError, match="none"),
     ):
         checkpointer.restore(made[0])
+
+
+def test_what_lies_about_is_left_alone(tmp_path, made):
+    """F9: files and folders of others beside checkpoints, among them a number."""
+    save(tmp_path, made[1], [1])
+    folder = tmp_path / "checkpoints"
+    (folder / "notes.txt").write_text("")
+    (folder / "7").write_text("")
+    (folder / "old").mkdir()
+    (folder / "1.copy").mkdir()
+    with Checkpointer(tmp_path, keep=1) as checkpointer:
+        state, _ = checkpointer.restore(made[0])
+        assert int(state.step) == 1
+        checkpointer.save(at(state, 2), {})
+        checkpointer.wait()
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"notes.txt", "7", "old", "1.copy", "2"}
+
+
+def other(shapes, change):
+    """Returns the shapes of a run with another model."""
+    params = jax.tree.map(lambda x: x, shapes.params)
+    wide = jax.ShapeDtypeStruct((8, 2 * WIDTH), jnp.float32)
+    if change == "wider":
+        params["unet"]["mlp"]["in"]["kernel"] = wide
+    elif change == "deeper":
+        params["unet"]["mlp"]["between"] = {"kernel": wide}
+    else:
+        return shapes.replace(ema={})
+    return shapes.replace(params=params)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("wider", "params/unet/mlp/in/kernel: float32[8, 16] -> float32[8, 32]"),
+        ("deeper", "params/unet/mlp/between/kernel: (absent) -> float32[8, 32]"),
+        ("without average", "ema/unet/mlp/in/kernel: float32[8, 16] -> (absent)"),
+    ],
+)
+def test_another_model_is_refused_in_a_few_lines_before_anything_is_read(
+    tmp_path, made, change, line, monkeypatch
+):
+    """F10; other settings are refused before, by config.json."""
+    save(tmp_path, made[1], [1])
+    monkeypatch.setattr("ldm_jax.training.checkpoint.read_verified", None)
+    with Checkpointer(tmp_path) as checkpointer, pytest.raises(ValueError) as error:
+        checkpointer.restore(other(made[0], change))
+    assert line in str(error.value) and len(str(error.value).splitlines()) <= 15
+    assert (tmp_path / "checkpoints" / "1").exists()
 
 
 def test_another_optimizer_is_refused_in_a_few_lines(tmp_path, made):
@@ -228,6 +304,15 @@ def test_unfinished_checkpoints_of_a_killed_run_are_cleaned_up(tmp_path, made):
     with Checkpointer(tmp_path) as checkpointer:
         assert int(checkpointer.restore(made[0])[0].step) == 1
     assert not left.exists()
+
+
+def test_the_preemption_service_is_only_asked_by_the_loop(tmp_path, made, monkeypatch):
+    """It would take a checkpoint's step for the one that the run has come to."""
+    asked = []
+    ask = "jax.experimental.multihost_utils.reached_preemption_sync_point"
+    monkeypatch.setattr(ask, asked.append)
+    save(tmp_path, made[1], [1, 2])
+    assert not asked
 
 
 def test_params_of_a_model_directory_are_averaged_or_raw(tmp_path, made):

@@ -5,6 +5,7 @@ Those of the checkpoint's files are in test_checkpoint, those of the settings an
 in test_settings and test_loop.
 """
 
+import json
 import os
 import random
 import resource
@@ -170,9 +171,24 @@ def test_twenty_kills_in_saves_lose_nothing_that_was_saved(tmp_path):
 
 RUNS = """
 import sys
+from tests.kills import kill_at_operation
 from tests.training.test_loop import run
-run(sys.argv[1])
+workdir, number, checkpoint_every = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+kill_at_operation(number, workdir + "/checkpoints/")
+run(workdir, checkpoint_every=checkpoint_every, keep=1)
 """
+
+
+def ends_as_if_nothing_had_happened(workdir, whole, **changes):
+    """Runs to the end, and beside it a run that nothing disturbed."""
+    states = [run(path, **changes) for path in (workdir, whole)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    rows = [(path / "metrics.jsonl").read_text() for path in (workdir, whole)]
+    assert rows[0] == rows[1]
+    files = [
+        {p.name for p in path.rglob("*") if p.is_dir()} for path in (workdir, whole)
+    ]
+    assert files[0] == files[1]
 
 
 @pytest.mark.slow
@@ -180,17 +196,34 @@ def test_killed_at_init_in_compilation_and_when_it_resumes_it_ends_with_the_same
     tmp_path,
 ):
     """F1: identity with a run that nothing disturbed."""
+    killed = tmp_path / "killed"
     for line in ("makes the parameters", "compiles the step"):
-        assert kill_at_line(child(RUNS, tmp_path / "killed"), line) == -signal.SIGKILL
+        assert kill_at_line(child(RUNS, killed, 0, 8), line) == -signal.SIGKILL
     with pytest.raises(OSError):
-        run(tmp_path / "killed", fail_at(10))
-    assert kill_at_line(child(RUNS, tmp_path / "killed"), "resumes at step 8") == -9
-    states = [run(tmp_path / name) for name in ("killed", "whole")]
-    jax.tree.map(np.testing.assert_array_equal, *states)
-    rows = [
-        (tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "whole")
-    ]
-    assert rows[0] == rows[1]
+        run(killed, fail_at(10), keep=1)
+    assert kill_at_line(child(RUNS, killed, 0, 8), "resumes at step 8") == -9
+    ends_as_if_nothing_had_happened(killed, tmp_path / "whole", keep=1)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_places_of_restoring_saving_and_deleting_it_ends_with_the_same(
+    tmp_path,
+):
+    """F1: every sixth operation on files: 10 of a restore, 43 of a save (the last moves
+    it into place), 40 of the deletion of the one before, which runs beside a save.
+    """
+    killed, options = tmp_path / "killed", dict(checkpoint_every=1, keep=1)
+    with pytest.raises(OSError):
+        run(killed, fail_at(2), **options)
+    for number in range(1, 121, 6):
+        names = [path.name for path in (killed / "checkpoints").iterdir()]
+        process = child(RUNS, killed, number, 1)
+        said, _ = process.communicate(timeout=240)
+        assert process.returncode == -signal.SIGKILL, said
+        if number > 10:  # it came to its first step, from the last that was whole
+            newest = max(int(name) for name in names if name.isdigit())
+            assert f"resumes at step {newest} of" in said
+    ends_as_if_nothing_had_happened(killed, tmp_path / "whole", **options)
 
 
 HANGS = """
@@ -215,25 +248,36 @@ def test_a_step_that_hangs_ends_the_run_which_then_goes_on(tmp_path):
 
 
 PROCESS = """
-import os, signal, sys, time
+import json, os, signal, sys, time
 from ldm_jax.training.hosts import initialize_hosts
 initialize_hosts()
 import jax
 from ldm_jax.training import sharding
 from tests.training.test_loop import run
-kill_at, fail_at = int(sys.argv[2]), int(sys.argv[3])
+spec = json.loads(sys.argv[2])
+who, fault, at, slow = (spec.pop(name) for name in ("who", "fault", "at", "slow"))
 def before(step):
-    if jax.process_index() == 1:
-        time.sleep(0.5 if kill_at > 0 else 0)
-        if step == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if step == fail_at:
-            raise OSError("record 7 cannot be read")
-run(sys.argv[1], before, sharding.make_mesh(2, 2, 1), report_every=4)
+    if jax.process_index() != who:
+        return
+    time.sleep(slow)
+    if step != at:
+        return
+    if fault == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "told to stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+    if fault == "hangs":
+        time.sleep(600)
+    if fault == "fails":
+        raise OSError("record 7 cannot be read")
+run(sys.argv[1], before, sharding.make_mesh(2, 2, 1), report_every=4, **spec)
 """
 
 
-def two_processes(workdir, kill_at=-1, fail_at=-1):
+def two_processes(workdir, fault="", at=-1, who=1, slow=0.0, **fields):
+    """Starts the two processes of a run; `fault` comes to one before step `at`."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         port = listener.getsockname()[1]
@@ -244,48 +288,85 @@ def two_processes(workdir, kill_at=-1, fail_at=-1):
         LDM_JAX_NUM_PROCESSES="2",
         LDM_JAX_HEARTBEAT_SECONDS="10",
     )
+    spec = json.dumps(dict(fault=fault, at=at, who=who, slow=slow, **fields))
     return [
-        child(PROCESS, workdir, kill_at, fail_at, **env, LDM_JAX_PROCESS_ID=str(index))
+        child(PROCESS, workdir, spec, **env, LDM_JAX_PROCESS_ID=str(index))
         for index in (0, 1)
     ]
 
 
-@pytest.mark.slow
-def test_a_slow_host_is_named_a_lost_one_ends_the_others_and_the_run_goes_on(tmp_path):
-    """F18, F3: process 1 is 0.5 s late in every step and killed before step 19."""
-    first, second = two_processes(tmp_path, kill_at=19)
-    assert second.wait(240) == -signal.SIGKILL
+def ends(process, within):
+    """Waits for a process; returns its exit code and what it said."""
     begin = time.monotonic()
-    said, _ = first.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     seconds = time.monotonic() - begin
-    print(f"the survivor ended with {first.returncode} after {seconds:.1f} s")
-    assert first.returncode != 0 and seconds < 15  # the heartbeat and 5 s
-    assert "process 1 waits" in said and "process 0 waits" not in said
-    for process in two_processes(tmp_path):
-        process.communicate(timeout=240)
-        assert process.returncode == 0
-    rows = read_rows(tmp_path / "metrics.jsonl")
+    print(f"ended with {process.returncode} after {seconds:.1f} s")
+    assert seconds < within
+    return process.returncode, said
+
+
+def goes_on_with_two_processes(workdir):
+    """Identity: on the same devices in one process."""
+    for process in two_processes(workdir):
+        code, said = ends(process, 240)
+        assert code == 0, said
+    rows = read_rows(workdir / "metrics.jsonl")
     assert [row["step"] for row in rows] == [4, 8, 12, 16, 20, 24]
-    run(
-        tmp_path / "whole",
-        mesh=make_mesh(2, 2, 1, devices=jax.devices()[:4]),
-        report_every=4,
-    )
-    whole = read_rows(tmp_path / "whole" / "metrics.jsonl")
+    mesh = make_mesh(2, 2, 1, devices=jax.devices()[:4])
+    run(workdir / "whole", mesh=mesh, report_every=4)
+    whole = read_rows(workdir / "whole" / "metrics.jsonl")
     losses = [[row["loss"] for row in each] for each in (rows, whole)]
     np.testing.assert_allclose(*losses, atol=1e-5)
 
 
 @pytest.mark.slow
+def test_a_slow_host_is_named_a_lost_one_ends_the_others_and_the_run_goes_on(tmp_path):
+    """F18, F3: process 1 is 0.5 s late in every step and killed before step 19."""
+    first, second = two_processes(tmp_path, "killed", at=19, slow=0.5)
+    assert second.wait(240) == -signal.SIGKILL
+    code, said = ends(first, 15)  # the heartbeat and 5 s
+    assert code != 0
+    assert "process 1 waits" in said and "process 0 waits" not in said
+    goes_on_with_two_processes(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_loss_of_the_first_host_ends_the_others_and_the_run_goes_on(tmp_path):
+    """F3: process 0, whom the others ask who is there."""
+    first, second = two_processes(tmp_path, "killed", at=11, who=0)
+    assert first.wait(240) == -signal.SIGKILL
+    assert ends(second, 15)[0] != 0
+    goes_on_with_two_processes(tmp_path)
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_that_is_told_to_stop_stops_both_at_one_step(tmp_path):
+    """F2: twice, as a cluster that is in a hurry does."""
+    for process in two_processes(tmp_path, "told to stop", at=11):
+        code, said = ends(process, 60)
+        assert code == 0, said
+    (step,) = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} - {8}
+    assert 11 <= step < 24
+    goes_on_with_two_processes(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_host_that_hangs_ends_all_and_the_run_goes_on(tmp_path):
+    """F17: process 1 before step 11; process 0 waits for it in that step."""
+    processes = two_processes(tmp_path, "hangs", at=11, step_timeout=5.0)
+    for process in processes:
+        code, said = ends(process, 60)
+        assert code != 0
+        assert "did not end within 5 s" in said or "error" in said.lower()
+    goes_on_with_two_processes(tmp_path)
+
+
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_the_others(tmp_path):
     """A record that only one of them reads is damaged."""
-    first, second = two_processes(tmp_path, fail_at=11)
-    said, _ = second.communicate(timeout=240)
-    begin = time.monotonic()
-    assert second.returncode == 1
+    first, second = two_processes(tmp_path, "fails", at=11)
+    code, said = ends(second, 240)
+    assert code == 1
     assert "record 7 cannot be read" in said and "process 1 failed" in said
-    first.communicate(timeout=60)
-    seconds = time.monotonic() - begin
-    print(f"the other ended with {first.returncode} after {seconds:.1f} s")
-    assert first.returncode != 0 and seconds < 15  # the heartbeat and 5 s
+    assert ends(first, 15)[0] != 0  # the heartbeat and 5 s
     assert (tmp_path / "checkpoints" / "8").exists()

@@ -128,3 +128,17 @@ def test_two_processes_stop_together_and_one_continues(tmp_path):
     np.testing.assert_allclose(
         losses(tmp_path / "a"), losses(tmp_path / "b"), atol=1e-5
     )
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_any_number_of_processes(tmp_path):
+    """F4: 1, then 4, then 2 of them, on another mesh each; beside one whole run."""
+    parts = [(1, 8, (4, 1, 1)), (4, 16, (2, 2, 1)), (2, 24, (1, 2, 2))]
+    for processes, num_steps, sizes in parts:
+        spec = dict(sizes=sizes, num_steps=num_steps, report_every=1)
+        assert start(processes, workdir=str(tmp_path / "a"), **spec).wait(300) == 0
+    spec = dict(sizes=(4, 1, 1), report_every=1)
+    assert start(1, workdir=str(tmp_path / "b"), **spec).wait(300) == 0
+    one, other = losses(tmp_path / "a"), losses(tmp_path / "b")
+    print(f"losses differ by {np.abs(np.subtract(one, other)).max():.1e}")
+    np.testing.assert_allclose(one, other, atol=1e-6)  # two roundings of float32

@@ -18,6 +18,7 @@ from ldm_jax.training import sharding
 from ldm_jax.training.compile import global_key, lower_step, on_mesh
 from ldm_jax.training.divergence import Diverged
 from ldm_jax.training.hosts import Interrupted
+from ldm_jax.training.lock import Unusable
 from ldm_jax.training.loop import train
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.rows import read_rows
@@ -77,6 +78,24 @@ def test_a_run_broken_off_and_continued_ends_with_the_same_bits(tmp_path, whole)
         with pytest.raises(OSError):
             run(tmp_path, before)
     same(run(tmp_path, before), whole[0])
+    assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
+
+
+def test_a_second_run_in_the_directory_is_refused_and_does_the_first_no_harm(
+    tmp_path, whole
+):
+    """F7: it comes while the first is at step 12."""
+    refused = []
+
+    def before(step):
+        if step == 12:
+            begin = time.monotonic()
+            with pytest.raises(Unusable, match=f"in use by process {os.getpid()} on"):
+                run(tmp_path)
+            refused.append(time.monotonic() - begin)
+
+    same(run(tmp_path, before), whole[0])
+    assert refused[0] < 2
     assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ldm_jax.models.transformer import SpatialTransformer
 from ldm_jax.training.program import least_traffic, read_collectives
 from ldm_jax.training.sharding import (
     batch_sharding,
@@ -148,3 +149,28 @@ def test_split_parameters_are_gathered():
     assert least_traffic(w, mesh) == 3 * 3 / 4 * 2**20 + 2 * 1 / 2 * 2**18
     assert {"all-gather"} <= {one.kind for one in found}
     assert max(one.num_devices for one in found) <= 8
+
+
+def test_rows_stay_on_their_devices_where_parameters_are_split():
+    """Left to itself XLA splits products with a context of one token by channels."""
+    mesh = make_mesh(data=1, fsdp=8)
+    network = SpatialTransformer(num_heads=1, head_channels=64)
+    rows = batch_sharding(mesh)
+    x, context = (
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows)
+        for shape in ((16, 4, 4, 64), (16, 1, 32))
+    )
+    params = jax.eval_shape(
+        lambda key: network.init(key, jnp.zeros(x.shape), jnp.zeros((16, 1, 32)), True),
+        jax.random.key(0),
+    )
+    params = with_shardings(params, mesh, min_shard_mib=0.0)
+
+    def loss(params, x, context):
+        return jnp.mean(network.apply(params, x, context, False) ** 2)
+
+    with jax.set_mesh(mesh):
+        gradient = jax.jit(jax.grad(loss, argnums=(0, 2)))
+        text = gradient.lower(params, x, context).compile().as_text()
+    kinds = {one.kind for one in read_collectives(text, 8)}
+    assert kinds == {"all-gather", "all-reduce"}

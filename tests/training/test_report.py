@@ -8,7 +8,7 @@ from PIL import Image
 
 from ldm_jax.training.divergence import Diverged, DivergenceGuard
 from ldm_jax.training.report import Report
-from ldm_jax.training.rows import read_rows
+from ldm_jax.training.rows import append_row, read_rows
 
 
 def metrics(loss, skipped=0.0):
@@ -70,6 +70,12 @@ def test_no_step_stands_twice_after_a_resume_and_rows_are_as_if_uninterrupted(tm
     killed, whole = (tmp_path / n / "metrics.jsonl" for n in ("killed", "whole"))
     assert killed.read_text() == whole.read_text()
     assert read_rows(tmp_path / "killed" / "evaluation.jsonl") == []
+
+
+def test_a_row_that_a_full_disk_refuses_is_told_with_its_path():
+    """F5: the device that is always full."""
+    with pytest.raises(OSError, match=r"/dev/full \(.*GiB free\): .*No space left"):
+        append_row("/dev/full", {"step": 1})
 
 
 def test_too_many_skipped_steps_in_a_row_end_the_run_with_their_window(tmp_path):
