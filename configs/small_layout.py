@@ -16,7 +16,7 @@ from configs import common, small
 def get_config(arg: str = ""):
     """Returns the experiment."""
     common.parse(arg)
-    config = small.diffusion()
+    config = small.diffusion(num_steps=2500)
     config.images.update(split="all", boxes="boxes.json")
     config.transform.update(crop="random", min_scale=0.5)
     width = 64
