@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is read out of compiled programs."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ldm_jax.models.conditioners import TokenTransformer
+from ldm_jax.models.layers import Dense
 from ldm_jax.models.transformer import SpatialTransformer
 from ldm_jax.training.program import least_traffic, read_collectives
 from ldm_jax.training.sharding import (
@@ -151,26 +154,41 @@ def test_split_parameters_are_gathered():
     assert max(one.num_devices for one in found) <= 8
 
 
-def test_rows_stay_on_their_devices_where_parameters_are_split():
-    """Left to itself XLA splits products with a context of one token by channels."""
+def messages_of_a_gradient(network, *inputs):
+    """Compiles one over 8 devices that split parameters; returns their bytes, too."""
     mesh = make_mesh(data=1, fsdp=8)
-    network = SpatialTransformer(num_heads=1, head_channels=64)
     rows = batch_sharding(mesh)
-    x, context = (
-        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows)
-        for shape in ((16, 4, 4, 64), (16, 1, 32))
-    )
-    params = jax.eval_shape(
-        lambda key: network.init(key, jnp.zeros(x.shape), jnp.zeros((16, 1, 32)), True),
-        jax.random.key(0),
-    )
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for x in inputs]
+    params = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     params = with_shardings(params, mesh, min_shard_mib=0.0)
+    places = jax.tree.map(lambda x: x.sharding, params)
 
-    def loss(params, x, context):
-        return jnp.mean(network.apply(params, x, context, False) ** 2)
+    def loss(params, *inputs):
+        return jnp.mean(network.apply(params, *inputs) ** 2)
 
     with jax.set_mesh(mesh):
-        gradient = jax.jit(jax.grad(loss, argnums=(0, 2)))
-        text = gradient.lower(params, x, context).compile().as_text()
-    kinds = {one.kind for one in read_collectives(text, 8)}
-    assert kinds == {"all-gather", "all-reduce"}
+        gradient = jax.jit(jax.grad(loss), out_shardings=places)
+        text = gradient.lower(params, *shapes).compile().as_text()
+    size = sum(4 * x.size for x in jax.tree.leaves(params))
+    return read_collectives(text, 8), size
+
+
+def test_rows_stay_on_their_devices_where_attention_is_to_one_token():
+    """Left to itself XLA splits products of few rows by channels, as kernels lie."""
+
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, context):
+            context = Dense(32)(context)
+            return SpatialTransformer(num_heads=1, head_channels=64)(x, context, False)
+
+    x, context = jnp.zeros((16, 4, 4, 64)), jnp.zeros((16, 1, 32))
+    found, _ = messages_of_a_gradient(Block(), x, context)
+    assert {one.kind for one in found} == {"all-gather", "all-reduce"}
+
+
+def test_rows_stay_on_their_devices_where_a_table_of_words_is_split_by_channels():
+    """1001 words do not divide: twice the parameters are gathered, gradients summed."""
+    network = TokenTransformer(vocab_size=1001, width=128, depth=2)
+    found, size = messages_of_a_gradient(network, jnp.zeros((16, 77), jnp.int32))
+    assert sum(one.sent for one in found) < 4 * size
