@@ -220,7 +220,7 @@ def _evaluate(args, overrides) -> None:
 
 def _given(args, names: Iterable[str]) -> dict[str, Any]:
     """Returns those of some flags that were given."""
-    return {n: vars(args)[n] for n in names if vars(args)[n]}
+    return {n: vars(args)[n] for n in names if vars(args)[n] not in (None, False)}
 
 
 def _refuse(given, what: str) -> None:

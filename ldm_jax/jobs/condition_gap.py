@@ -79,7 +79,11 @@ def evaluate_condition(
     mask = config.get("transform", {}).get("mask")
     transform = ConditionTransform(LatentTransform(False, mask), model.conditioner)
     order = np.random.default_rng(seed).permutation(len(source))[: num or 512]
-    if len(order) < 2 or len(order) < (num or 0):
+    if num == 1:
+        raise ValueError(
+            "conditions of two records are compared: got --num 1; take 2 or more."
+        )
+    if len(order) < (num or 2):
         raise ValueError(
             f"{num or 'two or more'} records must be in {latents}: it has "
             f"{len(source)}; ask for fewer (--num)."

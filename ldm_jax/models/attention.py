@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ldm_jax.models.rows import rows_over
+from ldm_jax.models.placement import rows_over
 from ldm_jax.types import TENSOR_AXIS, Array
 
 # The TPU's vector unit is 128 lanes wide; splash attention works on whole tiles.

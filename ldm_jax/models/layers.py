@@ -13,7 +13,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from ldm_jax.models.attention import traced_for
-from ldm_jax.models.rows import keep_rows
+from ldm_jax.models.placement import keep_rows
 from ldm_jax.types import Array
 
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of torch.nn.Conv2d and Linear.

@@ -215,10 +215,11 @@ class Report:
             return
         for name, image in images.items():
             image = np.asarray(image, np.uint8)
+            picture = Image.fromarray(image)
             path = self._workdir / "images" / f"{name}_{step:08d}.png"
             with writing("a picture", path):
                 path.parent.mkdir(exist_ok=True)
-                Image.fromarray(image).save(path)
+                picture.save(path)
             for board in self._boards:
                 board.image(step, name, image)
 

@@ -16,8 +16,9 @@ def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
         name: None if isinstance(v, float) and not math.isfinite(v) else v
         for name, v in row.items()
     }
+    line = json.dumps(safe) + "\n"
     with writing("a row", path), open(path, "a") as lines:
-        lines.write(json.dumps(safe) + "\n")
+        lines.write(line)
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:

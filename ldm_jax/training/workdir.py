@@ -60,6 +60,9 @@ def make_writable(workdir: epath.Path) -> None:
 def writing(what: str, path: str | epath.Path):
     """Says of whatever cannot be written where, and how much is free there.
 
+    Put nothing into the block but the writing: orbax tells of a full disk by a
+    ValueError, so every error counts as one of writing.
+
     Raises:
       OSError: something was raised within; a line.
     """

@@ -224,6 +224,7 @@ def test_a_denoiser_is_judged_by_what_it_makes_of_its_condition(
         (["--metrics=fid", *latents], "on latents cannot be told metrics"),
         (["--num-steps=4", *latents], "on latents cannot be told num_steps"),
         ([*latents, "--num=9999"], "9999 records must be in"),
+        ([*latents, "--num=1"], "got --num 1; take 2 or more"),
         ([f"--latents={tmp_path}"], "ldm-jax latents"),
     ):
         assert cli.main([*model, *flags, *out]) == 2
