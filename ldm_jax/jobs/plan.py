@@ -70,6 +70,8 @@ class Plan:
       executed: operations as the compiler counts them; None in a loop.
       moved: bytes to and from memory as the compiler counts them, likewise.
       collectives: messages among devices.
+      schedule: what the compiler expects of it; None at its least effort, which looks
+        for no tiles and expects several times as much.
       seconds: of compiling.
     """
 
@@ -81,6 +83,7 @@ class Plan:
     executed: float | None = None
     moved: float | None = None
     collectives: tuple[program.Collective, ...] = ()
+    schedule: program.Schedule | None = None
     seconds: float = 0.0
 
     @property
@@ -145,6 +148,7 @@ def plan(
         executed=counted.get("flops"),
         moved=counted.get("bytes accessed"),
         collectives=tuple(program.read_collectives(text, len(devices), slices)),
+        schedule=None if quick else program.read_schedule(text),
         seconds=time.monotonic() - started,
     )
 
@@ -235,7 +239,8 @@ def describe(found: Plan) -> list[tuple[str, str]]:
             ("compiled", f"{found.executed:.4g} FLOPs a device, as XLA counts"),
             ("memory", _roof(found.moved, chip.hbm_rate, "B/s")),
         ]
-    return [*rows, *_traffic(found), ("compile", f"{found.seconds:.0f} s")]
+    rows += [*_schedule(found), *_traffic(found)]
+    return [*rows, ("compile", f"{found.seconds:.0f} s")]
 
 
 def _memory(found: Plan) -> list[tuple[str, str]]:
@@ -257,6 +262,20 @@ def _memory(found: Plan) -> list[tuple[str, str]]:
         ("", f"temporaries {_gib(stats.temp_size_in_bytes)}"),
         ("", f"code {_gib(stats.generated_code_size_in_bytes)}"),
     ]
+
+
+def _schedule(found: Plan) -> list[tuple[str, str]]:
+    chip, schedule = found.chip, found.schedule
+    if schedule is None or chip.clock is None or not schedule.cycles:
+        return []
+    seconds = schedule.cycles / chip.clock
+    text = f"{1e3 * seconds:.4g} ms at {chip.clock:.4g} Hz, as the compiler expects"
+    if found.executed is not None:
+        text += f": {found.executed / seconds / chip.flops:.0%} of the peak"
+    rows = [("schedule", text)]
+    if schedule.num_kernels:
+        rows.append(("", f"without messages and {schedule.num_kernels} kernels"))
+    return rows
 
 
 def _traffic(found: Plan) -> list[tuple[str, str]]:

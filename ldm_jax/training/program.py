@@ -23,6 +23,15 @@ _CALLED = re.compile(
     r"(?:body|calls|to_apply|branch_computations|true_computation|false_computation)"
     r"=\{?((?:%?[\w.-]+(?:, (?=%))?)+)"
 )
+# A TPU's sum of which each device gets its part: in the text a computation with a sum
+# to all and a cut, which the devices do not run; they send what a reduce-scatter does.
+_SCATTERED_SUM = "all-reduce-scatter"
+# What computes while a message travels; the message is written into each of them.
+_FUSED = ("fused_computation", "async_collective_fusion")
+# What the TPU compiler expects of an operation; of messages and kernels it writes none.
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_KERNEL = 'custom_call_target="tpu_custom_call"'
+_IOTA = r"\[[\d,]+\](?:T\([\d,]+\))?"
 _ARRAY = re.compile(r"\b([a-z]+\d+(?:e\w+)?|pred)\[([\d,]*)\]")
 
 
@@ -57,7 +66,8 @@ def read_collectives(text: str, num_devices: int, slices: int = 1) -> list[Colle
     """Lists the messages of a program.
 
     One in a loop is listed as often as the loop runs, where the text tells (a counter
-    that is compared with a constant, as of a scan); once where it does not.
+    that is compared with a constant, as of a scan); once where it does not. One that
+    travels while others compute is written into each of those, under one channel.
 
     Args:
       text: of the compiled program (`compiled.as_text()`).
@@ -66,12 +76,43 @@ def read_collectives(text: str, num_devices: int, slices: int = 1) -> list[Colle
     """
     bodies = dict(_computations(text))
     times = _times(bodies)
-    return [
-        one
-        for name, lines in bodies.items()
-        for one in _collectives(lines, num_devices, num_devices // slices)
-        for _ in range(times(name))
-    ]
+    messages, channels = [], set()
+    for name, lines in bodies.items():
+        for line in lines:
+            one = _collective(name, line, num_devices, num_devices // slices)
+            if one is None:
+                continue
+            channel = re.search(r"channel_id=(\d+)", line)
+            if name.startswith(_FUSED) and channel:
+                if channel[1] in channels:
+                    continue
+                channels.add(channel[1])
+            messages += [one] * times(name)
+    return messages
+
+
+class Schedule(NamedTuple):
+    """What the TPU compiler expects of a program's operations.
+
+    Attributes:
+      cycles: of the device, operations one after the other, without messages.
+      num_kernels: Pallas kernels, of which it expects nothing and counts no cycles.
+    """
+
+    cycles: int
+    num_kernels: int
+
+
+def read_schedule(text: str) -> Schedule:
+    """Adds up what a TPU's program says of itself, loops as often as they run."""
+    bodies = dict(_computations(text))
+    times = _times(bodies)
+    cycles = num_kernels = 0
+    for name, lines in bodies.items():
+        body = "\n".join(lines)
+        cycles += times(name) * sum(int(n) for n in _CYCLES.findall(body))
+        num_kernels += times(name) * body.count(_KERNEL)
+    return Schedule(cycles, num_kernels)
 
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -117,27 +158,26 @@ def _trips(line: str, bodies: Mapping[str, list[str]]) -> int:
     return int(limits[0]) if len(limits) == 1 and "direction=LT" in test else 1
 
 
-def _collectives(
-    lines: list[str], num_devices: int, per_slice: int
-) -> Iterator[Collective]:
-    for line in lines:
-        found = _OPERATION.match(line)
-        if found is None:
-            continue
-        arrays = [_bytes(*array) for array in _ARRAY.findall(found["shape"])]
-        if found["start"] and found["kind"] == "all-gather":
-            arrays = arrays[len(arrays) // 2 :]  # operands come first
-        elif found["start"] and found["kind"] == "collective-permute":
-            arrays = arrays[1:2]
-        groups = _groups(line, num_devices)
-        is_pairs = found["kind"] == "collective-permute"
-        spread = groups.min(1) // per_slice != groups.max(1) // per_slice
-        yield Collective(
-            found["kind"],
-            sum(arrays),
-            2 if is_pairs else groups.shape[1],
-            bool(spread.any()),
-        )
+def _collective(
+    computation: str, line: str, num_devices: int, per_slice: int
+) -> Collective | None:
+    """Reads the message that a line of a computation is, if it is one."""
+    found = _OPERATION.match(line)
+    if found is None:
+        return None
+    kind = found["kind"]
+    arrays = [_bytes(*array) for array in _ARRAY.findall(found["shape"])]
+    if found["start"] and kind == "all-gather":
+        arrays = arrays[len(arrays) // 2 :]  # operands come first
+    elif found["start"] and kind == "collective-permute":
+        arrays = arrays[1:2]
+    num_bytes = sum(arrays)
+    groups = _groups(line, num_devices)
+    members = 2 if kind == "collective-permute" else groups.shape[1]
+    if computation.startswith(_SCATTERED_SUM):
+        kind, num_bytes = "reduce-scatter", num_bytes // members
+    spread = groups.min(1) // per_slice != groups.max(1) // per_slice
+    return Collective(kind, num_bytes, members, bool(spread.any()))
 
 
 def _bytes(dtype: str, shape: str) -> int:
@@ -156,25 +196,43 @@ def _groups(line: str, num_devices: int) -> np.ndarray:
         rows = re.findall(r"\{([\d,]+)\}", found[1])
         return np.array([[int(n) for n in row.split(",")] for row in rows])
     # replica_groups=[2,8]<=[4,4]T(1,0)
-    found = re.search(
-        r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line
-    )
+    found = re.search(rf"replica_groups=\[([\d,]+)\]<=({_IOTA})", line)
     if found:
-        shape, dims, order = (
-            [int(n) for n in part.split(",")] if part else None
-            for part in found.groups()
-        )
-        return every.reshape(dims).transpose(order).reshape(shape)
-    # replica_groups=mesh['a'=2,'b'=8] {'b'}
-    found = re.search(r"replica_groups=mesh\[(.+?)\] \{(.+?)\}", line)
+        return _iota(found[2]).reshape(_numbers(found[1]))
+    # replica_groups=mesh['a'=2,'b'=8], device_ids=([4,4]T(1,0)) {'b'}
+    found = re.search(
+        rf"replica_groups=mesh\[(.+?)\](?:, device_ids=\(({_IOTA})\))? \{{(.+?)\}}",
+        line,
+    )
     if found:
         sizes = re.findall(r"'(\w+)'=(\d+)", found[1])
         names, dims = [n for n, _ in sizes], [int(size) for _, size in sizes]
-        chosen = [names.index(n) for n in re.findall(r"'(\w+)'", found[2])]
+        chosen = [names.index(n) for n in re.findall(r"'(\w+)'", found[3])]
         rest = [axis for axis in range(len(dims)) if axis not in chosen]
         members = math.prod(dims[axis] for axis in chosen)
-        return every.reshape(dims).transpose(rest + chosen).reshape(-1, members)
+        ids = every if found[2] is None else _iota(found[2])
+        return ids.reshape(dims).transpose(rest + chosen).reshape(-1, members)
+    # None, or replica_groups={}: all devices together.
+    found = re.search(r"(?:replica_groups|source_target_pairs)=(?!\{\})[^=]*", line)
+    if found:
+        raise ValueError(
+            f"groups of devices in a notation that is not known: {found[0]!r}; "
+            "training/program.py: _groups has to learn it, or the plan counts wrong."
+        )
     return every[None]
+
+
+def _iota(text: str) -> np.ndarray:
+    """Reads "[4,4]T(1,0)": 0 to 15 as a matrix, turned, in a row."""
+    dims, _, order = text.rstrip(")").partition("T(")
+    numbers = np.arange(math.prod(_numbers(dims))).reshape(_numbers(dims))
+    if order:
+        numbers = numbers.transpose(_numbers(order))
+    return numbers.reshape(-1)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text)]
 
 
 def least_traffic(params: PyTree, mesh: Mesh) -> float:

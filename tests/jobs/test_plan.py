@@ -13,7 +13,7 @@ from configs import celebahq, quickstart
 from ldm_jax.cli import main
 from ldm_jax.jobs import plan
 from ldm_jax.jobs.blueprint import draw_up
-from ldm_jax.training import chips, sharding
+from ldm_jax.training import chips, program, sharding
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.state import make_state
 
@@ -58,9 +58,22 @@ def test_a_plan_says_what_the_step_needs(cpu_slice):
     assert uncompiled["HBM"] == "1.00 GiB; what the step needs is not compiled"
     same = ("parameters", "held", "FLOPs", "compute")
     assert [uncompiled[name] for name in same] == [rows[name] for name in same]
+    assert "schedule" not in rows  # CPUs expect nothing
     refused = dataclasses.replace(found, memory=None, needed=3 * 2**30)
     text = dict(plan.describe(refused))
     assert text["HBM"] == "DOES NOT FIT: 3.00 GiB of 1.00 GiB"
+
+
+def test_a_plan_says_what_the_compiler_expects():
+    """Oracle: 2e6 cycles at 1 GHz are 2 ms, in which 1e9 FLOPs are half of 1e12/s."""
+    work = plan.Work("", None, {}, {}, 0, False, 0.0)
+    schedule = program.Schedule(cycles=2_000_000, num_kernels=3)
+    chip = CPU._replace(clock=1e9)
+    found = plan.Plan(work, chip, {"data": 1}, executed=1e9, schedule=schedule)
+    (_, text), (_, more) = plan._schedule(found)
+    assert text == "2 ms at 1e+09 Hz, as the compiler expects: 50% of the peak"
+    assert more == "without messages and 3 kernels"
+    assert not plan._schedule(dataclasses.replace(found, schedule=None))
 
 
 def test_the_denoiser_of_the_paper_is_split_over_devices():

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ldm_jax.models.conditioners import TokenTransformer
 from ldm_jax.models.layers import Dense
 from ldm_jax.models.transformer import SpatialTransformer
-from ldm_jax.training.program import least_traffic, read_collectives
+from ldm_jax.training.program import least_traffic, read_collectives, read_schedule
 from ldm_jax.training.sharding import (
     batch_sharding,
     bytes_per_device,
@@ -35,6 +35,13 @@ LINES = {
         "replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, to_apply=%add",
         ("reduce-scatter", 8, 4, False),
     ),
+    "axes of a mesh in another order": (
+        "  %g = f32[8]{0} all-gather(%a), dimensions={0}, "
+        "replica_groups=mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) "
+        "{'axis_0'}",
+        # The matrix 0 1 / 2 3 / 4 5 / 6 7, turned, has rows 0 2 4 6 and 1 3 5 7.
+        ("all-gather", 32, 2, False),
+    ),
     "first of two halves": (
         "  %s = (f32[2]{0}, f32[8]{0}) all-gather-start(%a), "
         "replica_groups={{0,1,2,3}}",
@@ -52,6 +59,79 @@ def test_messages_are_read_in_every_notation(name):
     line, expected = LINES[name]
     (found,) = read_collectives(line, num_devices=8, slices=2)
     assert tuple(found) == expected
+
+
+def test_a_notation_that_is_not_known_is_refused():
+    for groups in ("v3[2,4]", "{0,1}"):
+        with pytest.raises(ValueError, match=r"notation that is not known: .*groups="):
+            read_collectives(
+                f"  %r = f32[2] all-reduce(%a), replica_groups={groups}", 8
+            )
+    for groups in ("", ", replica_groups={}"):
+        (found,) = read_collectives(f"  %r = f32[2] all-reduce(%a){groups}", 8)
+        assert found.num_devices == 8
+
+
+# Of a program for v5e:4x4, data 4 x fsdp 4, shortened.
+SCATTERED = """
+%all-reduce-scatter.1 (input: f32[2048,64]) -> f32[512,64] {
+  %input = f32[2048,64]{1,0} parameter(0)
+  %all-reduce.5 = f32[2048,64]{1,0} all-reduce(%input), channel_id=8, replica_groups=mesh['axis_0'=4,'axis_1'=4], device_ids=([4,4]T(1,0)) {'axis_0'}, to_apply=%add
+  ROOT %cut = f32[512,64]{1,0} dynamic-slice(%all-reduce.5, %i, %z), dynamic_slice_sizes={512,64}
+}
+
+ENTRY %main (a: f32[2048,64]) -> f32[512,64] {
+  ROOT %fusion = f32[512,64]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1, backend_config={"collective_algorithm_config":{"emitter":"SingleInputAllReduceScatterFusion"}}
+}
+"""  # noqa: E501
+
+# Likewise: a gathering that begins, goes on beside a product and ends.
+TRAVELLING = """
+%fused_computation.1 (p: bf16[128,64]) -> (bf16[512,64], s32[2]) {
+  %all-gather.1 = bf16[512,64]{1,0} all-gather(%p), channel_id=3, replica_groups={{0,1,2,3}}
+  ROOT %begin = (bf16[512,64], s32[2]) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.2 (p: bf16[128,64]) -> (f32[8,64], bf16[512,64]) {
+  %all-gather.2 = bf16[512,64]{1,0} all-gather(%p), channel_id=3, replica_groups={{0,1,2,3}}
+}
+
+%fused_computation.3 (p: bf16[128,64]) -> bf16[512,64] {
+  %all-gather.3 = bf16[512,64]{1,0} all-gather(%p), channel_id=3, replica_groups={{0,1,2,3}}
+}
+
+ENTRY %main (a: bf16[128,64]) -> bf16[512,64] {
+  %begin = (bf16[512,64], s32[2]) fusion(%a), calls=%fused_computation.1
+  %beside = (f32[8,64], bf16[512,64]) fusion(%begin), calls=%async_collective_fusion.2
+  %end = bf16[512,64] fusion(%beside), calls=%fused_computation.3
+  %p.1 = f32[4]{0} collective-permute(%x), channel_id=1, source_target_pairs={{0,1}}
+  %p.2 = f32[4]{0} collective-permute(%y), channel_id=1, source_target_pairs={{0,1}}
+}
+"""  # noqa: E501
+
+
+def test_a_scattered_sum_of_a_tpu_is_one_and_not_a_sum_to_all():
+    """Oracle: (n-1)/n of the whole is sent, half as much as for a sum to all."""
+    (found,) = read_collectives(SCATTERED, 16)
+    assert tuple(found) == ("reduce-scatter", 512 * 64 * 4, 4, False)
+    assert found.sent == 3 / 4 * 2048 * 64 * 4
+
+
+def test_a_message_that_travels_while_others_compute_is_counted_once():
+    found = read_collectives(TRAVELLING, 4)
+    gathered, *sent = [tuple(one) for one in found]
+    assert gathered == ("all-gather", 512 * 64 * 2, 4, False)
+    assert sent == [("collective-permute", 16, 2, False)] * 2
+
+
+def test_what_a_tpu_expects_of_a_program_is_added_up():
+    cycles = '{"window_config":{"estimated_cycles":"%d"}}'
+    fusion = f"  %f = f32[8] fusion(%x), calls=%g, backend_config={cycles % 7}\n"
+    text = LOOP.replace("CONDITION", "condition")
+    text = text.replace("  %r = f32[8]", f"{fusion}  %r = f32[8]")
+    text += "%more (a: f32[8]) -> f32[8] {\n  ROOT %k = f32[8] custom-call(%a), "
+    text += 'custom_call_target="tpu_custom_call"\n}\n'
+    assert read_schedule(text) == (25 * 7, 1)
 
 
 def test_what_only_names_a_message_is_none():
