@@ -3,14 +3,13 @@
 
 import argparse
 import importlib.util
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.bench.timing import best_of, compile_twice
 from ldm_jax.diffusion.guidance import classifier_free
 from ldm_jax.diffusion.process import x0_denoiser
 from ldm_jax.diffusion.samplers import make_sampler
@@ -93,35 +92,10 @@ def _ours(args) -> Callable[[], None]:
         return sample(sampler, denoiser, z_T, make_timesteps(args.steps), key)
 
     inputs = (params, make_schedule(), z_T, cond, null, key)
-    compiled = _compile_twice(run, inputs)
+    compiled = compile_twice(lambda: jax.jit(run).lower(*inputs))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(f"device      {jax.devices()[0].device_kind}, {count / 1e6:.2f}M parameters")
     return lambda: jax.block_until_ready(compiled(*inputs))
-
-
-def _compile_twice(run, inputs):
-    """Compiles into an empty persistent cache, forgets, and compiles from it."""
-    with tempfile.TemporaryDirectory() as directory:
-        settings = {
-            "jax_compilation_cache_dir": directory,
-            "jax_persistent_cache_min_compile_time_secs": 0.0,
-        }
-        before = {name: getattr(jax.config, name) for name in settings}
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        try:
-            for label in ("compile", "from cache"):
-                jax.clear_caches()
-                start = time.perf_counter()
-                lowered = jax.jit(run).lower(*inputs)
-                traced = time.perf_counter() - start
-                compiled = lowered.compile()
-                total = time.perf_counter() - start
-                print(f"{label:11s} {total:8.2f} s, of which tracing {traced:.2f} s")
-        finally:
-            for name, value in before.items():
-                jax.config.update(name, value)
-    return compiled
 
 
 def _theirs(args) -> Callable[[], None]:
@@ -172,16 +146,3 @@ def _theirs(args) -> Callable[[], None]:
         z.cpu()  # waits for the device
 
     return run
-
-
-def best_of(runs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Runs each once to warm up, then in turns; returns the least seconds of each."""
-    for run in runs.values():
-        run()
-    best = dict.fromkeys(runs, float("inf"))
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best

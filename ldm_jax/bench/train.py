@@ -3,7 +3,6 @@
 
 import argparse
 import importlib.util
-import time
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 
 from ldm_jax import experiment
 from ldm_jax.bench.peers import torch_training
-from ldm_jax.bench.sampler import best_of
+from ldm_jax.bench.timing import best_of, compile_twice
 from ldm_jax.interop.compvis_yaml import CannotExpress
 from ldm_jax.jobs.blueprint import Blueprint, draw_up
 from ldm_jax.jobs.utilization import peak_share, training_flops
@@ -82,16 +81,14 @@ def _ours(config, drawn: Blueprint, mesh) -> Callable[[], None]:
     frozen = sharding.place(drawn.task.frozen, mesh)
     key = global_key(config.seed, mesh)
     step_of = make_train_step(drawn.task.loss, optimizer, **fields)
-    started = time.perf_counter()
-    lowered = lower_step(step_of, shapes, frozen, batch_shapes, key)
-    traced = time.perf_counter() - started
-    step = lowered.compile(compiler_options(mesh))
-    total = time.perf_counter() - started
+    step = compile_twice(
+        lambda: lower_step(step_of, shapes, frozen, batch_shapes, key),
+        compiler_options(mesh),
+    )
     count = sum(x.size for x in jax.tree.leaves(shapes.params))
     device = jax.devices()[0]
     print(f"device      {jax.device_count()} x {device.device_kind}")
     print(f"parameters  {count / 1e6:.2f}M")
-    print(f"compile     {total:8.2f} s, of which tracing {traced:.2f} s")
     print(f"memory      {_memory(step) / 2**20:8.1f} MiB a device, as compiled")
     state = jax.jit(lambda: _like(shapes, 0.01), out_shardings=places)()
     batch = jax.jit(

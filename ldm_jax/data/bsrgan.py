@@ -11,7 +11,6 @@ import io
 
 import numpy as np
 from PIL import Image
-from scipy.signal import fftconvolve
 
 from ldm_jax.data.opencv import resize_as_opencv
 from ldm_jax.data.pixels import to_levels
@@ -120,6 +119,8 @@ def gaussian_kernel(size: int, variances: np.ndarray, angle: float) -> np.ndarra
 
 def _convolved(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Convolves every channel; the image goes on as its mirror image."""
+    from scipy.signal import fftconvolve  # a second of every command's start, else
+
     before, after = kernel.shape[0] // 2, (kernel.shape[0] - 1) // 2
     padded = np.pad(values, ((after, before), (after, before), (0, 0)), "reflect")
     return fftconvolve(padded, kernel[:, :, None], mode="valid", axes=(0, 1))

@@ -18,9 +18,11 @@ from ldm_jax.types import TENSOR_AXIS, Array
 
 # The TPU's vector unit is 128 lanes wide; splash attention works on whole tiles.
 LANES = 128
-# Largest tile of splash attention. With larger ones the backward pass needs more than
-# the 16 MiB of vector memory that the compiler for v5e grants at its least effort.
-SPLASH_TILE_BYTES = 512 * 2**10
+# Most tokens of a tile of splash attention; for heads wider than the lanes, and their
+# most bytes. With more the backward pass needs more than the 16 MiB of vector memory
+# that the compiler for v5e grants at its least effort.
+SPLASH_TILE = 1024
+SPLASH_TILE_OF_WIDE, SPLASH_TILE_BYTES = 512, 512 * 2**10
 # Widest head of cuDNN's flash kernel on compute capability 9.0 and later.
 CUDNN_MAX_WIDTH = 128
 
@@ -200,8 +202,10 @@ def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
     )
 
     tokens, heads, context = q.shape[1], q.shape[2], k.shape[1]
-    query = pad_axis(q * q.shape[-1] ** -0.5, 1, LANES).transpose(0, 2, 1, 3)
-    key, value = (pad_axis(x, 1, LANES).transpose(0, 2, 1, 3) for x in (k, v))
+    q = q * q.shape[-1] ** -0.5
+    query, key, value = (
+        pad_axis(_through_lanes(x), 1, LANES).transpose(0, 2, 1, 3) for x in (q, k, v)
+    )
     padded = query.shape[2], key.shape[2]
     mask = masks.MultiHeadMask([masks.FullMask(padded) for _ in range(heads)])
     flash = kernel.make_splash_mha_single_device(
@@ -220,9 +224,29 @@ def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
     return out.transpose(0, 2, 1, 3)[:, :tokens].astype(q.dtype)
 
 
+def _through_lanes(x: Array) -> Array:
+    """Makes the compiler lay [B, N, heads, d] out as [B, N, heads * d] in passing.
+
+    Otherwise the sums and products of the backward pass that surround attention run on
+    heads, of which one that is 32 wide fills a quarter of the vector unit.
+    """
+    flat = jax.lax.optimization_barrier(x.reshape(*x.shape[:2], -1))
+    return flat.reshape(x.shape)
+
+
 def splash_blocks(kernel, query: Array, key: Array):
-    """Makes the tiles of the kernel for q and k [B, heads, N or M, d]."""
+    """Makes the tiles of the kernel for q and k [B, heads, N or M, d].
+
+    Narrow heads would leave lanes empty: tokens lie along them instead. Where one tile
+    has all keys, one kernel makes all gradients; with several it would write a dq for
+    each. By the compiler's schedule for v5e self-attention, forward and backward, takes
+    5.0 instead of 8.4 ms so (batch 16, 1024 tokens, 14 heads of 32, bfloat16).
+    """
     q_block, kv_block = largest_block(query), largest_block(key)
+    is_one = key.shape[2] == kv_block
+    layouts = kernel.QKVLayout
+    is_wide = query.shape[3] > LANES
+    layout = layouts.HEAD_DIM_MINOR if is_wide else layouts.SEQ_MINOR
     return kernel.BlockSizes(
         block_q=q_block,
         block_kv=kv_block,
@@ -230,16 +254,23 @@ def splash_blocks(kernel, query: Array, key: Array):
         block_q_dkv=q_block,
         block_kv_dkv=kv_block,
         block_kv_dkv_compute=kv_block,
-        block_q_dq=q_block,
-        block_kv_dq=kv_block,
+        block_q_dq=None if is_one else q_block,
+        block_kv_dq=None if is_one else kv_block,
+        use_fused_bwd_kernel=is_one,
+        q_layout=layout,
+        k_layout=layout,
+        v_layout=layout,
     )
 
 
 def largest_block(x: Array) -> int:
-    """Tokens of a tile: the most of 512, 256 and 128 that divide them and fit."""
+    """Tokens of a tile: the most of 1024, 512, 256 and 128 that divide them and fit."""
     *_, length, width = x.shape
-    fits = SPLASH_TILE_BYTES // (width * x.dtype.itemsize)
-    whole = (n for n in (512, 256) if length % n == 0 and n <= fits)
+    if width <= LANES:
+        fits = SPLASH_TILE
+    else:
+        fits = min(SPLASH_TILE_OF_WIDE, SPLASH_TILE_BYTES // (width * x.dtype.itemsize))
+    whole = (n for n in (1024, 512, 256) if length % n == 0 and n <= fits)
     return next(whole, LANES)
 
 

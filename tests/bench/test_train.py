@@ -27,6 +27,7 @@ def test_a_step_is_measured_and_its_work_counted(capsys):
     assert train.main([*SMALL, "--no-torch"]) == 0
     text = capsys.readouterr().out
     assert set(figures(text)) >= {"compile", "memory", "work", "ldm_jax"}
+    assert re.search(r"^from cache +[\d.]+ s", text, re.MULTILINE)
     work, seconds = float(figures(text)["work"]), float(figures(text)["ldm_jax"])
     rate = float(re.search(r"images/s, ([\d.e+]+) FLOP/s", text)[1])
     assert rate == pytest.approx(work / seconds, rel=1e-2)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention: the formula itself as oracle, and every backend against it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 import pytest
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -49,12 +52,35 @@ def test_bfloat16_inputs_keep_their_dtype_and_float32_softmax():
     )
 
 
-@pytest.mark.parametrize(("tokens", "context"), [(128, 77), (200, 256)])
-def test_splash_kernel_agrees_with_xla_on_padded_tokens(tokens, context):
+@pytest.mark.parametrize(
+    ("tokens", "context", "width"), [(128, 77, 16), (200, 256, 16), (128, 77, 160)]
+)
+def test_splash_kernel_agrees_with_xla_on_padded_tokens(tokens, context, width):
     """Oracle: the XLA backend; the Pallas kernel runs interpreted on the CPU."""
-    q, k, v = draw(tokens, context, heads=1)
+    q, k, v = draw(tokens, context, heads=1, width=width)
     out = attention.attend_splash(q, k, v, interpret=True)
     np.testing.assert_allclose(out, attention.attend_xla(q, k, v), atol=5e-6)
+
+
+@pytest.mark.parametrize(("context", "tiles"), [(77, 1), (384, 3)])
+def test_gradients_of_splash_agree_with_xla(context, tiles):
+    """Oracle: the XLA backend. dq has a kernel of its own for keys in several tiles."""
+    q, k, v = draw(200, context)
+    padded = jax.ShapeDtypeStruct((2, 2, 128 * tiles, 16), jnp.float32)
+    blocks = attention.splash_blocks(splash_attention_kernel, padded, padded)
+    assert blocks.has_backward_blocks
+    assert blocks.use_fused_bwd_kernel == (tiles == 1)
+    assert blocks.q_layout == splash_attention_kernel.QKVLayout.SEQ_MINOR
+
+    def gradients(attend):
+        loss = lambda *x: jnp.sum(jnp.sin(attend(*x)))  # noqa: E731
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
+
+    splash = functools.partial(attention.attend_splash, interpret=True)
+    for ours, theirs in zip(
+        gradients(splash), gradients(attention.attend_xla), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 @pytest.mark.parametrize("batch", [4, 3])
@@ -76,7 +102,9 @@ def test_splash_kernel_is_divided_over_the_mesh_it_runs_under(batch):
 @pytest.mark.parametrize(
     ("shape", "dtype", "block"),
     [
-        ((2, 8, 1024, 64), jnp.float32, 512),
+        ((2, 8, 4096, 64), jnp.float32, 1024),
+        ((2, 8, 1536, 64), jnp.float32, 512),
+        ((2, 1, 1024, 160), jnp.bfloat16, 512),
         ((2, 1, 1024, 512), jnp.bfloat16, 512),
         ((2, 1, 1024, 512), jnp.float32, 256),
         ((2, 1, 1024, 1024), jnp.float32, 128),
