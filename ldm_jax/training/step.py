@@ -58,16 +58,26 @@ def make_train_step(
         if skip_norm_above is not None:
             is_good &= jnp.max(jnp.stack(list(norms.values()))) <= skip_norm_above
 
-        def update():
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-            decay = ema_decay(state.step + 1, max_ema_decay)
-            ema = jax.device_put(state.ema, DEVICE_SPACE) if ema_on_host else state.ema
-            ema = update_ema(ema, params, decay)
-            ema = jax.device_put(ema, HOST_SPACE) if ema_on_host else ema
-            return TrainState(state.step, params, opt_state, collections, ema)
+        # Chosen array by array, in the same pass as the update. A branch of a
+        # conditional would read gradients that XLA has copied for it (1.5 % of a step
+        # in the compiler's schedule for v5e).
+        def chosen(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, old)
 
-        new = jax.lax.cond(is_good, update, lambda: state)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = chosen(optax.apply_updates(state.params, updates), state.params)
+        average = state.ema
+        if ema_on_host:
+            average = jax.device_put(average, DEVICE_SPACE)
+        decay = ema_decay(state.step + 1, max_ema_decay)
+        average = chosen(update_ema(average, params, decay), average)
+        new = TrainState(
+            state.step + 1,
+            params,
+            chosen(opt_state, state.opt_state),
+            chosen(collections, state.collections),
+            jax.device_put(average, HOST_SPACE) if ema_on_host else average,
+        )
         metrics = {
             **metrics,
             "loss": value,
@@ -75,7 +85,7 @@ def make_train_step(
             "skipped": 1.0 - is_good,
         }
         metrics = {n: jnp.asarray(m, jnp.float32) for n, m in metrics.items()}
-        return new.replace(step=state.step + 1), metrics
+        return new, metrics
 
     return train_step
 
