@@ -41,7 +41,7 @@ class Collective(NamedTuple):
     Attributes:
       kind: one of KINDS.
       num_bytes: of its result on one device.
-      num_devices: that take part together; 1 where the program does not tell.
+      num_devices: that take part together.
       crosses_slices: whether they lie in several slices.
     """
 
@@ -73,6 +73,9 @@ def read_collectives(text: str, num_devices: int, slices: int = 1) -> list[Colle
       text: of the compiled program (`compiled.as_text()`).
       num_devices: it runs on, slice after slice.
       slices: equal parts of them with a network of their own.
+
+    Raises:
+      ValueError: groups of devices are written in a way that is not known.
     """
     bodies = dict(_computations(text))
     times = _times(bodies)
