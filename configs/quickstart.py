@@ -37,9 +37,16 @@ def first_stage() -> ConfigDict:
     # The penalty is heavier than the paper's 1e-6: a smoother latent space is learned
     # by a small denoiser in few steps.
     config.objective = dict(perceptual="none", pixel_loss="l1", penalty_weight=1e-4)
-    config.optimizer = dict(name="adam", learning_rate=2e-3)
-    config.train.update(num_steps=300, report_every=10, checkpoint_every=100)
-    config.train.evaluate_every = 300
+    num_steps = 300
+    # Decays, because at one rate the last steps decide: 30 to 35 dB of PSNR at 2e-3, by
+    # the rounding of the machine.
+    config.optimizer = dict(
+        name="adam",
+        learning_rate=6e-3,
+        schedule=dict(name="warmup_cosine", warmup_steps=20, num_steps=num_steps),
+    )
+    config.train.update(num_steps=num_steps, report_every=10, checkpoint_every=100)
+    config.train.evaluate_every = num_steps
     return config
 
 
