@@ -123,6 +123,17 @@ def first_stage() -> ConfigDict:
     return config
 
 
+def train_for(
+    config: ConfigDict, num_steps: int, learning_rate: float, warmup_steps: int
+) -> None:
+    """Trains for so many steps, at a rate that rises, then falls along a cosine."""
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.schedule = dict(
+        name="warmup_cosine", warmup_steps=warmup_steps, num_steps=num_steps
+    )
+    config.train.num_steps = num_steps
+
+
 def images(dataset: str) -> dict:
     """Makes the section of an image set, or of several, "a,b", that are mixed.
 

@@ -50,10 +50,7 @@ def get_config(arg: str = ""):
     )
     config.lpips.file = "weights/lpips.safetensors"
     # Far above the paper's rate: there are so few steps. Twice that learns no colours.
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.schedule = dict(
-        name="warmup_cosine", warmup_steps=30, num_steps=num_steps
-    )
-    config.train.update(num_steps=num_steps, report_every=20)
-    config.train.update(evaluate_every=num_steps // 2, checkpoint_every=300)
+    common.train_for(config, num_steps, learning_rate=2e-3, warmup_steps=30)
+    config.train.update(report_every=20, checkpoint_every=300)
+    config.train.evaluate_every = num_steps // 2
     return config

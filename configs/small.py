@@ -43,12 +43,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # than the paper's 1e-6: a smoother latent space suits a small denoiser.
     config.objective = dict(perceptual="none", pixel_loss="l1", penalty_weight=1e-3)
     num_steps = 1500
-    config.optimizer = dict(
-        name="adam",
-        learning_rate=2e-3,
-        schedule=dict(name="warmup_cosine", warmup_steps=50, num_steps=num_steps),
-    )
-    config.train.update(num_steps=num_steps, report_every=50, checkpoint_every=500)
+    config.optimizer = dict(name="adam")
+    common.train_for(config, num_steps, learning_rate=2e-3, warmup_steps=50)
+    config.train.update(report_every=50, checkpoint_every=500)
     config.train.evaluate_every = num_steps
     return config
 
@@ -71,11 +68,8 @@ def diffusion(num_steps: int = 700) -> ConfigDict:
     # step: after so little training the errors of eps would be blown up.
     config.prediction = "v"
     config.batch_size = 32
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.schedule = dict(
-        name="warmup_cosine", warmup_steps=50, num_steps=num_steps
-    )
-    config.train.update(num_steps=num_steps, report_every=50, checkpoint_every=250)
+    common.train_for(config, num_steps, learning_rate=2e-3, warmup_steps=50)
+    config.train.update(report_every=50, checkpoint_every=250)
     config.train.update(evaluate_every=num_steps, max_ema_decay=0.99)
     return config
 

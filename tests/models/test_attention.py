@@ -73,7 +73,9 @@ def test_gradients_of_splash_agree_with_xla(context, tiles):
     assert blocks.q_layout == splash_attention_kernel.QKVLayout.SEQ_MINOR
 
     def gradients(attend):
-        loss = lambda *x: jnp.sum(jnp.sin(attend(*x)))  # noqa: E731
+        def loss(*x):
+            return jnp.sum(jnp.sin(attend(*x)))
+
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
 
     splash = functools.partial(attention.attend_splash, interpret=True)
