@@ -272,10 +272,8 @@ def _schedule(found: Plan) -> list[tuple[str, str]]:
     text = f"{1e3 * seconds:.4g} ms at {chip.clock:.4g} Hz, as the compiler expects"
     if found.executed is not None:
         text += f": {found.executed / seconds / chip.flops:.0%} of the peak"
-    rows = [("schedule", text)]
-    if schedule.num_kernels:
-        rows.append(("", f"without messages and {schedule.num_kernels} kernels"))
-    return rows
+    more = f" and {schedule.num_kernels} kernels" if schedule.num_kernels else ""
+    return [("schedule", text), ("", f"without messages{more}")]
 
 
 def _traffic(found: Plan) -> list[tuple[str, str]]:

@@ -73,6 +73,8 @@ def test_a_plan_says_what_the_compiler_expects():
     (_, text), (_, more) = plan._schedule(found)
     assert text == "2 ms at 1e+09 Hz, as the compiler expects: 50% of the peak"
     assert more == "without messages and 3 kernels"
+    without = dataclasses.replace(found, schedule=program.Schedule(2_000_000, 0))
+    assert plan._schedule(without)[1] == ("", "without messages")
     assert not plan._schedule(dataclasses.replace(found, schedule=None))
 
 
