@@ -216,10 +216,13 @@ def _tfds_builder(
     """Finds a set by its TFDS name, prepared for random access."""
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    except tfds.core.DatasetNotFoundError as error:
+    except (ValueError, AssertionError) as error:
+        if "Failed to construct" in str(error):  # no such config or version of a set
+            raise ValueError(str(error)) from error
         raise ValueError(
             f'unknown image set "{name}"; one of: {", ".join(sorted(BUILDERS))}, a '
-            f"TFDS name, or a folder (write ./{name} for one in this directory)."
+            f"TFDS name, or a folder (write ./{name or 'FOLDER'} for one in this "
+            "directory)."
         ) from error
     if builder.data_path.exists():
         return builder

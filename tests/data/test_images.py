@@ -101,6 +101,10 @@ def data_with(folder, count):
         ("/no/such/folder", "train", "not a directory"),
         ("cifar10", "train", "download=True"),
         ("digits,nothing", "train", 'unknown image set "nothing"'),
+        ("my photos", "train", r"write \./my photos for one in this directory"),
+        ("", "train", r"write \./FOLDER for one"),
+        ("mnist/none", "train", "BuilderConfig none not found"),
+        ("mnist:9.9.9", "train", "cannot be loaded at version 9.9.9"),
     ],
 )
 def test_what_cannot_be_opened_is_refused(data_dir, name, split, words):
