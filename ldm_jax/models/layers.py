@@ -121,16 +121,56 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., in] -> [..., features]."""
-        fan_in = x.shape[-1]
+        x = x.astype(self.dtype or x.dtype)
+        if self.use_bias:
+            return multiply(
+                x, *dense_params(self, x.shape[-1], self.features, self.zero_init)
+            )
         init_kernel = zeros_init if self.zero_init else kernel_init
-        kernel = self.param("kernel", init_kernel, (fan_in, self.features))
-        dtype = self.dtype or x.dtype
-        y = keep_rows(jnp.dot(x.astype(dtype), kernel.astype(dtype)))
-        if not self.use_bias:
-            return y
-        init_bias = zeros_init if self.zero_init else bias_init(fan_in)
-        bias = self.param("bias", init_bias, (self.features,))
-        return y + jnp.broadcast_to(bias.astype(dtype), y.shape)
+        shape = (x.shape[-1], self.features)
+        return multiply(x, self.param("kernel", init_kernel, shape))
+
+
+class DenseHalves(nn.Module):
+    """`Dense` whose result is wanted in two halves, by a product each.
+
+    To cut one result in two costs passes over it, most of all in the backward pass,
+    where XLA for TPU derives the gradient of the whole again for every use: the gated
+    MLP takes half the time so, by the compiler's schedule (v5e, 1024 tokens of 256).
+
+    Attributes: as for `Conv`; `features` are those of both halves together.
+    """
+
+    features: int
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """[..., in] -> [..., features / 2], [..., features / 2]."""
+        kernel, bias = dense_params(self, x.shape[-1], self.features)
+        x = x.astype(self.dtype or x.dtype)
+        kernels, biases = jnp.split(kernel, 2, axis=1), jnp.split(bias, 2)
+        return multiply(x, kernels[0], biases[0]), multiply(x, kernels[1], biases[1])
+
+
+def dense_params(
+    module: nn.Module, in_features: int, features: int, zero_init: bool = False
+) -> tuple[Array, Array]:
+    """Declares `kernel` [in, out] and `bias` [out] in the scope of `module`."""
+    init_kernel = zeros_init if zero_init else kernel_init
+    init_bias = zeros_init if zero_init else bias_init(in_features)
+    kernel = module.param("kernel", init_kernel, (in_features, features))
+    return kernel, module.param("bias", init_bias, (features,))
+
+
+def multiply(x: Array, kernel: Array, bias: Array | None = None) -> Array:
+    """[..., in], [in, out], [out] -> [..., out] in the dtype of `x`; rows stay."""
+    # With more axes XLA:CPU transposes the gradient before it multiplies, into an order
+    # in which that takes twice as long; XLA:TPU lays out less well what has two.
+    rows = x.reshape(-1, x.shape[-1]) if traced_for() == "cpu" else x
+    y = jnp.dot(rows, kernel.astype(x.dtype))
+    y = keep_rows(y.reshape(*x.shape[:-1], kernel.shape[1]))
+    return y if bias is None else y + jnp.broadcast_to(bias.astype(x.dtype), y.shape)
 
 
 class GroupNorm(nn.Module):
