@@ -13,11 +13,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from ldm_jax.models.packed_attention import (
+    LANES,
+    MAX_TOKENS,
+    TOKENS,
+    WIDTHS,
+    can_pack,
+    packed_attention,
+)
 from ldm_jax.models.placement import rows_over
 from ldm_jax.types import TENSOR_AXIS, Array
 
-# The TPU's vector unit is 128 lanes wide; splash attention works on whole tiles.
-LANES = 128
 # Most tokens of a tile of splash attention; for heads wider than the lanes, and their
 # most bytes. With more the backward pass needs more than the 16 MiB of vector memory
 # that the compiler for v5e grants at its least effort.
@@ -70,8 +76,8 @@ def attend(
       k: [B, M, heads, d] keys.
       v: [B, M, heads, d] values.
       backend: "xla"; "cudnn", flash attention of cuDNN (GPU, bfloat16 or float16);
-        "splash", the Pallas kernel for TPU; or "auto", which picks by device, dtype and
-        shape.
+        "packed", our kernel for TPU, of narrow heads in bfloat16; "splash", JAX's for
+        TPU; or "auto", which picks by device, dtype and shape.
       is_causal: whether query n sees keys 0..n only ("xla").
 
     Returns:
@@ -95,7 +101,7 @@ def attend(
         backend = "xla"
     if backend == "auto":
         backend = choose_backend(q.shape, k.shape, q.dtype, traced_for())
-        if backend == "splash" and jax.device_count() > 1 and not mesh_is_set():
+        if backend in PALLAS and jax.device_count() > 1 and not mesh_is_set():
             backend = "xla"  # the kernel could not be divided among the devices
     if backend not in BACKENDS:
         raise ValueError(
@@ -125,6 +131,8 @@ def choose_backend(q_shape, k_shape, dtype, platform: str) -> str:
     tokens, context, width = q_shape[1], k_shape[1], q_shape[3]
     if platform == "gpu" and half and width <= CUDNN_MAX_WIDTH and context > 8:
         return "cudnn"
+    if platform == "tpu" and can_pack(q_shape, k_shape, dtype):
+        return "packed"
     if platform == "tpu" and tokens >= 2 * LANES and context >= LANES:
         return "splash"
     return "xla"
@@ -162,6 +170,25 @@ def attend_cudnn(q: Array, k: Array, v: Array) -> Array:
     return out[..., :width]
 
 
+def attend_packed(q: Array, k: Array, v: Array, interpret: bool = False) -> Array:
+    """Our Pallas kernel, see `packed_attention`; divided as `attend_splash` is."""
+    if not can_pack(q.shape, k.shape, q.dtype):
+        raise ValueError(
+            f'attention backend "packed" takes bfloat16 heads of a width of {WIDTHS} '
+            f"and multiples of {TOKENS} tokens up to {MAX_TOKENS}: got {q.dtype}, "
+            f'q {q.shape}, k {k.shape}; use backend "auto".'
+        )
+    return _on_each_device(packed_on_device, q, k, v, interpret)
+
+
+def packed_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
+    """Runs the kernel on heads side by side."""
+    width = q.shape[3]
+    query, key, value = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
+    query = query * width**-0.5
+    return packed_attention(query, key, value, width, interpret).reshape(q.shape)
+
+
 def attend_splash(q: Array, k: Array, v: Array, interpret: bool = False) -> Array:
     """Pallas splash attention, each device on its own rows and heads.
 
@@ -170,7 +197,11 @@ def attend_splash(q: Array, k: Array, v: Array, interpret: bool = False) -> Arra
 
     `interpret` runs the kernel without a TPU, slowly, for tests.
     """
-    kernel = functools.partial(splash_on_device, interpret=interpret)
+    return _on_each_device(splash_on_device, q, k, v, interpret)
+
+
+def _on_each_device(kernel, q: Array, k: Array, v: Array, interpret: bool) -> Array:
+    kernel = functools.partial(kernel, interpret=interpret)
     if not mesh_is_set():
         return kernel(q, k, v)
     spec = rows_and_heads(jax.sharding.get_abstract_mesh(), q.shape)
@@ -284,4 +315,5 @@ def pad_axis(x: Array, axis: int, multiple: int) -> Array:
     return jnp.pad(x, widths)
 
 
-BACKENDS = {"xla": attend_xla, "cudnn": attend_cudnn, "splash": attend_splash}
+PALLAS = {"packed": attend_packed, "splash": attend_splash}
+BACKENDS = {"xla": attend_xla, "cudnn": attend_cudnn, **PALLAS}
