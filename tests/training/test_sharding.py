@@ -48,6 +48,16 @@ def test_fsdp_splits_the_longest_axis_that_divides():
     )
 
 
+def test_fsdp_splits_what_is_cut_in_halves_along_another_axis():
+    path = "mid/block_0/mlp/in/kernel"
+    both = dict(fsdp=4, data=2)
+    assert spec_of(path, (64, 512), **both) == PartitionSpec("fsdp", None)
+    assert spec_of(path, (65, 512), **both) == PartitionSpec(None, "fsdp")
+    both = dict(fsdp=4, tensor=2)
+    assert spec_of(path, (64, 512), **both) == PartitionSpec("fsdp", "tensor")
+    assert spec_of(path, (65, 512), **both) == PartitionSpec(None, "tensor")
+
+
 @pytest.mark.parametrize(
     ("path", "axis"),
     [
