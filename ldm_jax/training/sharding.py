@@ -25,8 +25,8 @@ TENSOR_RULES = (
     (r"(^|/)(attn\w*/[qkv]|mlp/in|conv_1|res\w*/time)/kernel$", -1),
     (r"(^|/)(attn\w*/out|mlp/out|conv_2)/kernel$", -2),
 )
-# Kernels whose last axis is cut in halves (`models.layers.DenseHalves`): split along it,
-# every half would have to be dealt out anew.
+# Kernels whose last axis is cut in halves (`models.layers.DenseHalves`): were it split,
+# each half would have to be dealt out anew.
 CUT_IN_HALVES = r"(^|/)mlp/in/kernel$"
 
 # Arrays below stay whole. Each of 16 devices holds 0.34 GiB of LDM-4 with 1 MiB, 0.26
