@@ -9,10 +9,11 @@ import jax.test_util
 import numpy as np
 import pytest
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax.models import attention
+from ldm_jax.training import chips
 
 
 def draw(tokens, context, heads=2, width=16, dtype=np.float32):
@@ -121,6 +122,26 @@ def test_packed_kernel_in_bfloat16_is_near_the_formula():
     np.testing.assert_allclose(
         np.asarray(out, np.float32), formula(q, k, v), atol=1.5e-2
     )
+
+
+@pytest.mark.parametrize("topology", ["v5e:1x1", "v5p:2x2x1"])
+@pytest.mark.parametrize(
+    ("tokens", "heads", "width"), [(1024, 14, 32), (1024, 9, 16), (64, 3, 128)]
+)
+def test_packed_kernel_compiles_for_tpus(topology, tokens, heads, width):
+    """Needs libtpu (extra: tpu): its largest logits fit into vector memory."""
+    pytest.importorskip("libtpu")
+    device = chips.describe_topology(topology, 1)[0]
+    place = SingleDeviceSharding(device)
+    shape = (2, tokens, heads, width)
+    x = jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place)
+
+    def differentiate(q, k, v, dout):
+        out, pull_back = jax.vjp(attention.attend_packed, q, k, v)
+        return out, pull_back(dout)
+
+    compiled = jax.jit(differentiate).lower(x, x, x, x).compile()
+    assert compiled.as_text().count("tpu_custom_call") == 2
 
 
 @pytest.mark.parametrize(
