@@ -121,14 +121,10 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., in] -> [..., features]."""
-        x = x.astype(self.dtype or x.dtype)
-        if self.use_bias:
-            return multiply(
-                x, *dense_params(self, x.shape[-1], self.features, self.zero_init)
-            )
-        init_kernel = zeros_init if self.zero_init else kernel_init
-        shape = (x.shape[-1], self.features)
-        return multiply(x, self.param("kernel", init_kernel, shape))
+        sizes = (x.shape[-1], self.features, self.zero_init)
+        kernel = dense_kernel(self, *sizes)
+        bias = dense_bias(self, *sizes) if self.use_bias else None
+        return multiply(x.astype(self.dtype or x.dtype), kernel, bias)
 
 
 class DenseHalves(nn.Module):
@@ -148,20 +144,27 @@ class DenseHalves(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """[..., in] -> [..., features / 2], [..., features / 2]."""
-        kernel, bias = dense_params(self, x.shape[-1], self.features)
+        sizes = (x.shape[-1], self.features)
+        kernels = jnp.split(dense_kernel(self, *sizes), 2, axis=1)
+        biases = jnp.split(dense_bias(self, *sizes), 2)
         x = x.astype(self.dtype or x.dtype)
-        kernels, biases = jnp.split(kernel, 2, axis=1), jnp.split(bias, 2)
         return multiply(x, kernels[0], biases[0]), multiply(x, kernels[1], biases[1])
 
 
-def dense_params(
+def dense_kernel(
     module: nn.Module, in_features: int, features: int, zero_init: bool = False
-) -> tuple[Array, Array]:
-    """Declares `kernel` [in, out] and `bias` [out] in the scope of `module`."""
-    init_kernel = zeros_init if zero_init else kernel_init
-    init_bias = zeros_init if zero_init else bias_init(in_features)
-    kernel = module.param("kernel", init_kernel, (in_features, features))
-    return kernel, module.param("bias", init_bias, (features,))
+) -> Array:
+    """Declares `kernel` [in, out] in the scope of `module`."""
+    init = zeros_init if zero_init else kernel_init
+    return module.param("kernel", init, (in_features, features))
+
+
+def dense_bias(
+    module: nn.Module, in_features: int, features: int, zero_init: bool = False
+) -> Array:
+    """Declares `bias` [out] in the scope of `module`, after the kernel."""
+    init = zeros_init if zero_init else bias_init(in_features)
+    return module.param("bias", init, (features,))
 
 
 def multiply(x: Array, kernel: Array, bias: Array | None = None) -> Array:
