@@ -235,6 +235,23 @@ def test_gradients_flow_to_queries_keys_and_values():
     jax.test_util.check_grads(loss, (q, k, v), order=1, modes=["rev"], rtol=2e-2)
 
 
+@pytest.mark.parametrize(("tokens", "context"), [(12, 5), (512, 512)])
+def test_gradients_on_cpus_are_those_of_the_formula(tokens, context):
+    """Oracle: JAX's own derivative, which other devices take; 512 go head by head."""
+    assert (tokens * context >= attention.LARGE_TABLE) == (tokens == 512)
+    q, k, v = draw(tokens, context, width=4)
+
+    def differentiate():
+        out, pull_back = jax.vjp(attention.attend_xla, q, k, v)
+        return out, *pull_back(jnp.cos(out))
+
+    ours = differentiate()
+    with attention.portable():
+        theirs = differentiate()
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-6)
+
+
 def test_portable_programs_use_no_kernel_of_this_machine(monkeypatch):
     """Identity: on a TPU, "auto" would take splash, which nothing else can run.
 
