@@ -30,8 +30,8 @@ from ldm_jax.types import TENSOR_AXIS, Array
 # that the compiler for v5e grants at its least effort.
 SPLASH_TILE = 1024
 SPLASH_TILE_OF_WIDE, SPLASH_TILE_BYTES = 512, 512 * 2**10
-# On CPUs the backward pass takes heads of so many logits one by one: 1 MiB each, which
-# stays in the cache.
+# The backward pass on one CPU takes heads of so many logits one by one: of 1 MiB and
+# more, that the tables stay in the cache.
 LARGE_TABLE = 2**18
 # Widest head of cuDNN's flash kernel on compute capability 9.0 and later.
 CUDNN_MAX_WIDTH = 128
@@ -186,7 +186,8 @@ def _forward_on_cpu(q, k, v):
 def _backward_on_cpu(saved, dout):
     *heads, tokens, _ = saved[0].shape
     rows = (*saved, dout)
-    if tokens * saved[1].shape[-2] < LARGE_TABLE:
+    is_large = tokens * saved[1].shape[-2] >= LARGE_TABLE
+    if not is_large or jax.device_count() > 1:  # a loop would not be divided
         return _gradients(*rows)
     rows = [x.reshape(-1, *x.shape[-2:]) for x in rows]
     gradients = lax.map(lambda one: _gradients(*one), rows)
