@@ -52,7 +52,8 @@ def test_fsdp_splits_what_is_cut_in_halves_along_another_axis():
     path = "mid/block_0/mlp/in/kernel"
     both = dict(fsdp=4, data=2)
     assert spec_of(path, (64, 512), **both) == PartitionSpec("fsdp", None)
-    assert spec_of(path, (65, 512), **both) == PartitionSpec(None, "fsdp")
+    assert spec_of(path, (65, 512), **both) == PartitionSpec(None, None)
+    assert spec_of("mid/block_0/mlp/in/bias", (512,), **both) == PartitionSpec(None)
     both = dict(fsdp=4, tensor=2)
     assert spec_of(path, (64, 512), **both) == PartitionSpec("fsdp", "tensor")
     assert spec_of(path, (65, 512), **both) == PartitionSpec(None, "tensor")
