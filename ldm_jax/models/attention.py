@@ -85,7 +85,8 @@ def attend(
       is_causal: whether query n sees keys 0..n only ("xla").
 
     Returns:
-      [B, N, heads, d], dtype of `q`.
+      [B, N, heads, d], dtype of `q`. Kernels, and "xla" on CPUs, have derivatives by
+      reverse mode alone; in `portable` there is `jax.jvp` too.
 
     Raises:
       ValueError: the shapes do not fit together, the backend is unknown, or it cannot

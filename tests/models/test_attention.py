@@ -253,6 +253,15 @@ def test_gradients_on_cpus_are_those_of_the_formula(tokens, context, monkeypatch
         np.testing.assert_allclose(a, b, atol=5e-6)
 
 
+def test_portable_attention_has_derivatives_by_forward_mode():
+    """Oracle: finite differences."""
+    q, k, v = draw(3, 4, heads=1, width=4)
+    with attention.portable():
+        jax.test_util.check_grads(
+            attention.attend, (q, k, v), order=1, modes=["fwd"], rtol=2e-2
+        )
+
+
 def test_portable_programs_use_no_kernel_of_this_machine(monkeypatch):
     """Identity: on a TPU, "auto" would take splash, which nothing else can run.
 
