@@ -11,28 +11,21 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.sharding import PartitionSpec
 
 from ldm_jax.models.packed_attention import (
     LANES,
     MAX_TOKENS,
-    TOKENS,
+    TOKEN_MULTIPLE,
     WIDTHS,
     can_pack,
     packed_attention,
 )
 from ldm_jax.models.placement import rows_over
+from ldm_jax.models.plain_attention import read, read_on_cpu
+from ldm_jax.models.splash_attention import pad_axis, splash_on_device
 from ldm_jax.types import TENSOR_AXIS, Array
 
-# Most tokens of a tile of splash attention; for heads wider than the lanes, and their
-# most bytes. With more the backward pass needs more than the 16 MiB of vector memory
-# that the compiler for v5e grants at its least effort.
-SPLASH_TILE = 1024
-SPLASH_TILE_OF_WIDE, SPLASH_TILE_BYTES = 512, 512 * 2**10
-# The backward pass on one CPU takes heads of so many logits one by one: of 1 MiB and
-# more, that the tables stay in the cache.
-LARGE_TABLE = 2**18
 # Widest head of cuDNN's flash kernel on compute capability 9.0 and later.
 CUDNN_MAX_WIDTH = 128
 
@@ -130,7 +123,7 @@ def choose_backend(q_shape, k_shape, dtype, platform: str) -> str:
     """Names the backend that is fastest for a shape, a dtype and a platform.
 
     Flash kernels pay when the table of logits is large; a context of a few tokens (a
-    class label is one) is left to XLA, which fuses it.
+    text is 77) is left to XLA, which fuses it.
     """
     half = dtype in (jnp.bfloat16, jnp.float16)
     tokens, context, width = q_shape[1], k_shape[1], q_shape[3]
@@ -149,69 +142,11 @@ def attend_xla(q: Array, k: Array, v: Array, is_causal: bool = False) -> Array:
     # than contracting [B, N, heads, d] as it stands (1024 tokens, 4 heads x 32).
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
     query = query * q.shape[-1] ** -0.5
-    on_cpu = traced_for() == "cpu" and not is_causal
-    read = _read_on_cpu if on_cpu else functools.partial(_read, is_causal=is_causal)
-    return read(query, key, value).transpose(0, 2, 1, 3)
-
-
-def _read(q: Array, k: Array, v: Array, is_causal: bool = False) -> Array:
-    """softmax(q k^T) v of [..., N or M, d]; q is scaled already."""
-    logits = _products(q, k)
-    if is_causal:
-        visible = jnp.tril(jnp.ones(logits.shape[2:], bool))[None, None]
-        logits = jnp.where(visible, logits, -jnp.inf)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("...nm,...md->...nd", weights, v)
-
-
-def _products(a: Array, b: Array) -> Array:
-    """[..., N, d], [..., M, d] -> [..., N, M] float32."""
-    return jnp.einsum("...nd,...md->...nm", a, b, preferred_element_type=jnp.float32)
-
-
-@jax.custom_vjp
-def _read_on_cpu(q: Array, k: Array, v: Array) -> Array:
-    """`_read` with a backward pass that XLA:CPU runs in 0.6 of the time.
-
-    (1024 tokens, 2 heads of 32.) JAX's own divides the whole table of weights, and
-    multiplies its transpose.
-    """
-    return _read(q, k, v)
-
-
-def _forward_on_cpu(q, k, v):
-    out = _read(q, k, v)
-    return out, (q, k, v, out)
-
-
-def _backward_on_cpu(saved, dout):
-    *heads, tokens, _ = saved[0].shape
-    rows = (*saved, dout)
-    is_large = tokens * saved[1].shape[-2] >= LARGE_TABLE
-    if not is_large or jax.device_count() > 1:  # a loop would not be divided
-        return _gradients(*rows)
-    rows = [x.reshape(-1, *x.shape[-2:]) for x in rows]
-    gradients = lax.map(lambda one: _gradients(*one), rows)
-    return tuple(g.reshape(*heads, *g.shape[-2:]) for g in gradients)
-
-
-def _gradients(q, k, v, out, dout):
-    """Of `_read`, for q, k and v."""
-    logits = _products(q, k)
-    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-    dout = dout.astype(jnp.float32) / weights.sum(-1, keepdims=True)
-    mean = (dout * out).sum(-1, keepdims=True)
-    dlogits = weights * (_products(dout, v) - mean)
-    dq = jnp.einsum("...nm,...md->...nd", dlogits, k)
-    # [d, M] comes first: a product that ends in [M, d] takes five times as long.
-    dk, dv = (
-        jnp.einsum("...nd,...nm->...dm", *pair).swapaxes(-2, -1)
-        for pair in ((q, dlogits), (dout, weights))
-    )
-    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
-
-
-_read_on_cpu.defvjp(_forward_on_cpu, _backward_on_cpu)
+    if traced_for() == "cpu" and not is_causal:
+        out = read_on_cpu(query, key, value)
+    else:
+        out = read(query, key, value, is_causal)
+    return out.transpose(0, 2, 1, 3)
 
 
 def attend_cudnn(q: Array, k: Array, v: Array) -> Array:
@@ -235,8 +170,8 @@ def attend_packed(q: Array, k: Array, v: Array, interpret: bool = False) -> Arra
     if not can_pack(q.shape, k.shape, q.dtype):
         raise ValueError(
             f'attention backend "packed" takes bfloat16 heads of a width of {WIDTHS} '
-            f"and multiples of {TOKENS} tokens up to {MAX_TOKENS}: got {q.dtype}, "
-            f'q {q.shape}, k {k.shape}; use backend "auto".'
+            f"and multiples of {TOKEN_MULTIPLE} tokens up to {MAX_TOKENS}: got "
+            f'{q.dtype}, q {q.shape}, k {k.shape}; use backend "auto".'
         )
     return _on_each_device(packed_on_device, q, k, v, interpret)
 
@@ -281,98 +216,6 @@ def rows_and_heads(mesh, shape: tuple[int, ...]) -> PartitionSpec:
     has_heads = shape[2] % mesh.shape.get(TENSOR_AXIS, shape[2] + 1) == 0
     heads = TENSOR_AXIS if has_heads else None
     return PartitionSpec(rows_over(mesh, shape[0]), None, heads, None)
-
-
-def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
-    """Runs the kernel; tokens are padded to whole tiles and masked."""
-    from jax.experimental.pallas.ops.tpu.splash_attention import (
-        splash_attention_kernel as kernel,
-    )
-    from jax.experimental.pallas.ops.tpu.splash_attention import (
-        splash_attention_mask as masks,
-    )
-
-    tokens, heads, context = q.shape[1], q.shape[2], k.shape[1]
-    q = q * q.shape[-1] ** -0.5
-    query, key, value = (
-        pad_axis(_through_lanes(x), 1, LANES).transpose(0, 2, 1, 3) for x in (q, k, v)
-    )
-    padded = query.shape[2], key.shape[2]
-    mask = masks.MultiHeadMask([masks.FullMask(padded) for _ in range(heads)])
-    flash = kernel.make_splash_mha_single_device(
-        mask, block_sizes=splash_blocks(kernel, query, key), interpret=interpret
-    )
-    segments = None
-    if padded[1] != context:
-        # Padding keys belong to a segment that no query is in.
-        segments = kernel.SegmentIds(
-            jnp.zeros(padded[0], jnp.int32),
-            (jnp.arange(padded[1]) >= context).astype(jnp.int32),
-        )
-    out = jax.vmap(lambda a, b, c: flash(a, b, c, segment_ids=segments))(
-        query, key, value
-    )
-    return out.transpose(0, 2, 1, 3)[:, :tokens].astype(q.dtype)
-
-
-def _through_lanes(x: Array) -> Array:
-    """Makes the compiler lay [B, N, heads, d] out as [B, N, heads * d] in passing.
-
-    Otherwise the sums and products of the backward pass that surround attention run on
-    heads, of which one that is 32 wide fills a quarter of the vector unit.
-    """
-    flat = jax.lax.optimization_barrier(x.reshape(*x.shape[:2], -1))
-    return flat.reshape(x.shape)
-
-
-def splash_blocks(kernel, query: Array, key: Array):
-    """Makes the tiles of the kernel for q and k [B, heads, N or M, d].
-
-    Narrow heads would leave lanes empty: tokens lie along them instead. Where one tile
-    has all keys, one kernel makes all gradients; with several it would write a dq for
-    each. By the compiler's schedule for v5e self-attention, forward and backward, takes
-    5.0 instead of 8.4 ms so (batch 16, 1024 tokens, 14 heads of 32, bfloat16).
-    """
-    q_block, kv_block = largest_block(query), largest_block(key)
-    is_one = key.shape[2] == kv_block
-    layouts = kernel.QKVLayout
-    is_wide = query.shape[3] > LANES
-    layout = layouts.HEAD_DIM_MINOR if is_wide else layouts.SEQ_MINOR
-    return kernel.BlockSizes(
-        block_q=q_block,
-        block_kv=kv_block,
-        block_kv_compute=kv_block,
-        block_q_dkv=q_block,
-        block_kv_dkv=kv_block,
-        block_kv_dkv_compute=kv_block,
-        block_q_dq=None if is_one else q_block,
-        block_kv_dq=None if is_one else kv_block,
-        use_fused_bwd_kernel=is_one,
-        q_layout=layout,
-        k_layout=layout,
-        v_layout=layout,
-    )
-
-
-def largest_block(x: Array) -> int:
-    """Tokens of a tile: the most of 1024, 512, 256 and 128 that divide them and fit."""
-    *_, length, width = x.shape
-    if width <= LANES:
-        fits = SPLASH_TILE
-    else:
-        fits = min(SPLASH_TILE_OF_WIDE, SPLASH_TILE_BYTES // (width * x.dtype.itemsize))
-    whole = (n for n in (1024, 512, 256) if length % n == 0 and n <= fits)
-    return next(whole, LANES)
-
-
-def pad_axis(x: Array, axis: int, multiple: int) -> Array:
-    """Pads an axis with zeros at its end up to a multiple."""
-    missing = -x.shape[axis] % multiple
-    if not missing:
-        return x
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, missing)
-    return jnp.pad(x, widths)
 
 
 PALLAS = {"packed": attend_packed, "splash": attend_splash}

@@ -5,13 +5,13 @@ Heads of a latent UNet are often 32 channels wide, a quarter of the 128 lanes. K
 that want a head to itself have every array around them laid out anew, most of it empty.
 This one reads q, k and v as their projections leave them, [B, N, heads * d], in blocks
 of 128 channels, and takes the heads of a block apart by zeros in the channels of the
-others: the matrix unit adds up 128 products in any case. All logits of a head are in
-vector memory at once, keys along the sublanes, so that maxima and sums over keys are
-of whole vectors; the backward pass computes them again.
+others: the matrix unit adds up 128 products in any case. The logits of 512 queries of a
+head with all keys are in vector memory at once, keys along the sublanes, so that maxima
+and sums over keys are of whole vectors; the backward pass computes them again.
 
-By the compiler's schedule for v5e (32 images, 1024 tokens, 8 heads of 32, bfloat16)
-attention and its projections, forward and backward, take 2.5 ms; with splash attention
-5.3, of which 2.0 are arrays laid out anew.
+By the compiler's schedule for v5e and the instructions of the kernels (32 images, 1024
+tokens, 8 heads of 32, bfloat16) attention and its projections, forward and backward,
+take 2.5 ms; with splash attention 5.3, of which 2.0 are arrays laid out anew.
 """
 
 import functools
@@ -27,9 +27,9 @@ from ldm_jax.types import Array
 LANES = 128
 # Widths of heads that divide the lanes and are whole bfloat16 tiles.
 WIDTHS = (16, 32, 64, 128)
-# Tokens of one side: whole tiles, and logits [MAX_TOKENS, QUERIES] of which four fit
-# into the 16 MiB of vector memory that a v5e grants.
-TOKENS, MAX_TOKENS, QUERIES = 64, 1024, 512
+# Tokens of one side are multiples of the first, up to the second. Of logits
+# [MAX_TOKENS, QUERIES] four fit into the 16 MiB of vector memory that a v5e grants.
+TOKEN_MULTIPLE, MAX_TOKENS, QUERIES = 64, 1024, 512
 # Steps of the grid know nothing of each other: chips of two cores share them.
 PARALLEL = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"))
 
@@ -40,7 +40,7 @@ def can_pack(q_shape, k_shape, dtype) -> bool:
     return (
         dtype == jnp.bfloat16
         and q_shape[3] in WIDTHS
-        and all(n % TOKENS == 0 and 0 < n <= MAX_TOKENS for n in tokens)
+        and all(n % TOKEN_MULTIPLE == 0 and 0 < n <= MAX_TOKENS for n in tokens)
     )
 
 
@@ -101,13 +101,13 @@ def _blocks(q: Array, k: Array, width: int):
     """Returns the grid (images, blocks of channels) and what a step of it sees."""
     grid = q.shape[0], pl.cdiv(q.shape[2], LANES)
 
-    def channels(tokens):
+    def block(tokens):
         return pl.BlockSpec((None, tokens, LANES), lambda b, c: (b, 0, c))
 
     sums = pl.BlockSpec(
         (None, None, LANES // width, q.shape[1]), lambda b, c: (b, c, 0, 0)
     )
-    return grid, channels(q.shape[1]), channels(k.shape[1]), sums
+    return grid, block(q.shape[1]), block(k.shape[1]), sums
 
 
 def _forward_kernel(q_ref, k_ref, v_ref, out_ref, sums_ref, *, width, channels):
@@ -192,11 +192,14 @@ def _load(ref, tokens: slice = slice(None), *, channels: int) -> Array:
     return jnp.where(lax.broadcasted_iota(jnp.int32, x.shape, 1) < left, x, 0)
 
 
-def _keep(x: Array, channels: slice, axis: int) -> Array:
-    """Zeroes all other channels, which lie along `axis`."""
+def _keep(x: Array, head: slice, axis: int) -> Array:
+    """Zeroes the channels of other heads, along `axis`."""
     index = lax.broadcasted_iota(jnp.int32, x.shape, axis)
-    return jnp.where((index >= channels.start) & (index < channels.stop), x, 0)
+    return jnp.where((index >= head.start) & (index < head.stop), x, 0)
 
 
 def _dot(a: Array, b: Array) -> Array:
-    return lax.dot(a, b, preferred_element_type=jnp.float32)
+    # Not jax_default_matmul_precision's, which is of float32: the compiler for TPU
+    # knows no other for bfloat16.
+    precision = lax.Precision.DEFAULT if a.dtype == jnp.bfloat16 else None
+    return lax.dot(a, b, precision=precision, preferred_element_type=jnp.float32)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from ldm_jax.models.attention import attend
+from ldm_jax.models.attention import attend, check_shapes
 from ldm_jax.models.layers import Dense, DenseHalves, GroupNorm
 from ldm_jax.types import Array
 
@@ -72,7 +72,7 @@ def multi_head(
     if context.shape[1] == 1:
         # A softmax over one token is 1, so every query reads that token's value; q and
         # k are declared for no rows, not computed.
-        project(x[:, :0], "q")
+        check_shapes(project(x[:, :0], "q"), v, v)
         project(context[:, :0], "k")
         y = v
     else:

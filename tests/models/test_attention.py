@@ -12,8 +12,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from ldm_jax.models import attention
+from ldm_jax.models import attention, plain_attention, splash_attention
 from ldm_jax.training import chips
+from ldm_jax.training.compile import MATMUL_PRECISIONS
 
 
 def draw(tokens, context, heads=2, width=16, dtype=np.float32):
@@ -68,7 +69,7 @@ def test_gradients_of_splash_agree_with_xla(context, tiles):
     """Oracle: the XLA backend. dq has a kernel of its own for keys in several tiles."""
     q, k, v = draw(200, context)
     padded = jax.ShapeDtypeStruct((2, 2, 128 * tiles, 16), jnp.float32)
-    blocks = attention.splash_blocks(splash_attention_kernel, padded, padded)
+    blocks = splash_attention.splash_blocks(splash_attention_kernel, padded, padded)
     assert blocks.has_backward_blocks
     assert blocks.use_fused_bwd_kernel == (tiles == 1)
     assert blocks.q_layout == splash_attention_kernel.QKVLayout.SEQ_MINOR
@@ -122,6 +123,25 @@ def test_packed_kernel_in_bfloat16_is_near_the_formula():
     np.testing.assert_allclose(
         np.asarray(out, np.float32), formula(q, k, v), atol=1.5e-2
     )
+
+
+@pytest.mark.parametrize("precision", MATMUL_PRECISIONS)
+@pytest.mark.parametrize(
+    ("tokens", "context", "heads", "width"), [(576, 192, 15, 64), (64, 64, 1, 16)]
+)
+def test_packed_kernel_is_lowered_for_tpus_at_every_precision(
+    tokens, context, heads, width, precision
+):
+    q, k, v = draw(tokens, context, heads, width, jnp.bfloat16)
+
+    def differentiate(q, k, v):
+        out, pull_back = jax.vjp(attention.attend_packed, q, k, v)
+        return out, pull_back(out)
+
+    with jax.default_matmul_precision(precision or None):
+        traced = jax.jit(differentiate).trace(q, k, v)
+        text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("tpu_custom_call") == 2
 
 
 @pytest.mark.parametrize("topology", ["v5e:1x1", "v5p:2x2x1"])
@@ -187,7 +207,7 @@ def test_tiles_of_splash_divide_the_tokens_and_fit_into_vector_memory(
 ):
     """Closed form; where width cuts the tokens, twice as many are refused by the
     compiler for v5e at its least effort (16.06 MiB of 16 for 512 of 512, float32)."""
-    assert attention.largest_block(jax.ShapeDtypeStruct(shape, dtype)) == block
+    assert splash_attention.largest_block(jax.ShapeDtypeStruct(shape, dtype)) == block
 
 
 @pytest.mark.accelerator
@@ -239,7 +259,7 @@ def test_gradients_flow_to_queries_keys_and_values():
 def test_gradients_on_cpus_are_those_of_the_formula(tokens, context, monkeypatch):
     """Oracle: JAX's own derivative, which other devices take; 512 go head by head."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert (tokens * context >= attention.LARGE_TABLE) == (tokens == 512)
+    assert (tokens * context >= plain_attention.LARGE_TABLE) == (tokens == 512)
     q, k, v = draw(tokens, context, width=4)
 
     def differentiate():

@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ldm_jax.models.layers import Dense, DenseHalves
 from ldm_jax.models.transformer import Attention, GatedMLP, gelu
@@ -69,3 +70,5 @@ def test_one_token_of_context_is_that_token_told_twice():
     )
     for name in ("q", "k"):
         assert not np.any(once[1]["params"][name]["kernel"])
+    with pytest.raises(ValueError, match=r"attend needs q \[B, N, heads, d\]"):
+        attention.apply(params, x, token[:1])
