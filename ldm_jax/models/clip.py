@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.layers import Dense
-from ldm_jax.models.transformer import LayerNorm, multi_head
+from ldm_jax.models.transformer import LayerNorm, gelu, multi_head
 from ldm_jax.types import Array
 
 ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu": lambda x: gelu(x).astype(x.dtype),
 }
 
 

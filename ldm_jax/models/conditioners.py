@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ldm_jax.models.layers import Dense, halve
-from ldm_jax.models.transformer import Attention, LayerNorm
+from ldm_jax.models.transformer import Attention, LayerNorm, gelu
 from ldm_jax.types import Array
 
 
@@ -97,7 +97,7 @@ class EncoderLayer(nn.Module):
         x = x + attention(y, y)
         y = LayerNorm(name="norm_2")(x)
         y = Dense(4 * x.shape[-1], dtype=self.dtype, name="mlp_in")(y)
-        y = nn.gelu(y, approximate=False)
+        y = gelu(y).astype(y.dtype)
         return x + Dense(x.shape[-1], dtype=self.dtype, name="mlp_out")(y)
 
 

@@ -110,25 +110,25 @@ def _blocks(q: Array, k: Array, width: int):
     return grid, block(q.shape[1]), block(k.shape[1]), sums
 
 
-def _forward_kernel(q_ref, k_ref, v_ref, out_ref, sums_ref, *, width, channels):
+def _forward_kernel(q_ref, k_ref, v_ref, out_ref, logsumexp_ref, *, width, channels):
     """One block of heads of one image.
 
-    Refs: q, out [N, 128]; k, v [M, 128]; sums [128 / width, N], the log of the sum of a
-    query's exponentials.
+    Refs: q, out [N, 128]; k, v [M, 128]; logsumexp [128 / width, N], of a query's
+    logits.
     """
     load = functools.partial(_load, channels=channels)
     k, v_turned = load(k_ref), load(v_ref).T
     for chunk in _chunks(q_ref.shape[0]):
-        q_turned = load(q_ref, chunk).T
+        q_turned = load(q_ref, chunk).T  # [128, queries]
         outs = []
         for i, head in enumerate(_heads(width)):
             logits = _dot(k, _keep(q_turned, head, 0))  # [M, queries]
             highest = logits.max(0, keepdims=True)
             weights = jnp.exp(logits - highest)
             total = weights.sum(0, keepdims=True)
-            out = _dot(v_turned[head], weights.astype(v_ref.dtype))
+            out = _dot(v_turned[head], weights.astype(v_ref.dtype))  # [width, queries]
             outs.append(out * (1 / total))
-            sums_ref[i : i + 1, chunk] = highest + jnp.log(total)
+            logsumexp_ref[i : i + 1, chunk] = highest + jnp.log(total)
         out_ref[chunk] = jnp.concatenate(outs).T.astype(out_ref.dtype)
 
 
@@ -138,7 +138,7 @@ def _backward_kernel(
     v_ref,
     out_ref,
     dout_ref,
-    sums_ref,
+    logsumexp_ref,
     dq_ref,
     dk_ref,
     dv_ref,
@@ -151,22 +151,22 @@ def _backward_kernel(
     dtype = q_ref.dtype
     k, v = load(k_ref), load(v_ref)
     k_turned = k.T
-    dk, dv = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    dk, dv = (jnp.zeros(x.shape, jnp.float32) for x in (k, v))  # [M, 128]
     for chunk in _chunks(q_ref.shape[0]):
         q, out, dout = (load(ref, chunk) for ref in (q_ref, out_ref, dout_ref))
-        q_turned, dout_turned = q.T, dout.T
+        q_turned, dout_turned = q.T, dout.T  # [128, queries]
         products = (out.astype(jnp.float32) * dout.astype(jnp.float32)).T
         dqs = []
         for i, head in enumerate(_heads(width)):
             logits = _dot(k, _keep(q_turned, head, 0))  # [M, queries]
-            weights = jnp.exp(logits - sums_ref[i : i + 1, chunk])
+            weights = jnp.exp(logits - logsumexp_ref[i : i + 1, chunk])
             dv += _dot(weights.astype(dtype), _keep(dout, head, 1))
             dweights = _dot(v, _keep(dout_turned, head, 0))
             # The softmax takes away the mean of its gradient by the weights.
             mean = products[head].sum(0, keepdims=True)
             dlogits = (weights * (dweights - mean)).astype(dtype)
             dk += _dot(dlogits, _keep(q, head, 1))
-            dqs.append(_dot(k_turned[head], dlogits))
+            dqs.append(_dot(k_turned[head], dlogits))  # [width, queries]
         dq_ref[chunk] = jnp.concatenate(dqs).T.astype(dtype)
     dk_ref[...] = dk.astype(dtype)
     dv_ref[...] = dv.astype(dtype)

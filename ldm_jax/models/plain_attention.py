@@ -54,8 +54,8 @@ def _backward_on_cpu(saved, dout):
 
 
 def _gradients(q, k, v, out, dout):
-    """Of `read`, for q, k and v."""
-    logits = _products(q, k)
+    """Of `read`: q, out, dout [..., N, d], k, v [..., M, d] -> those of q, k, v."""
+    logits = _products(q, k)  # [..., N, M]
     weights = jnp.exp(logits - logits.max(-1, keepdims=True))
     dout = dout.astype(jnp.float32) / weights.sum(-1, keepdims=True)
     mean = (dout * out).sum(-1, keepdims=True)

@@ -79,7 +79,7 @@ def multi_head(
         y = attend(project(x, "q"), project(context, "k"), v, backend, is_causal)
     y = y.reshape(*y.shape[:-2], num_heads * head_channels)
     y = Dense(x.shape[-1], zero_init=zero_init, dtype=dtype, name="out")(y)
-    return jnp.broadcast_to(y, x.shape)
+    return jnp.broadcast_to(y, x.shape)  # from [B, 1, C] of one token
 
 
 class Attention(nn.Module):
