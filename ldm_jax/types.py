@@ -15,7 +15,7 @@ import jax
 Array = jax.Array
 PyTree = Any
 
-# Axes of the mesh (training/sharding.py): a batch is split over the first two, channels
+# Axes of the mesh (parallel/sharding.py): a batch is split over the first two, channels
 # over the last.
 BATCH_AXES = ("data", "fsdp")
 TENSOR_AXIS = "tensor"

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ldm_jax import experiment
-from ldm_jax.interop.compvis_yaml import compvis_from_spec
+from ldm_jax.experiment import experiment
+from ldm_jax.experiment.sections import LatentSet
+from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.networks import network_rows
-from ldm_jax.sections import LatentSet
 from ldm_jax.types import Conditioning
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import ldm_jax
-from ldm_jax.interop.compvis import export_compvis
-from ldm_jax.interop.torch_writer import write_ckpt
-from ldm_jax.jobs.carry import import_weights
+from ldm_jax.commands.carry import import_weights
+from ldm_jax.interop.compvis.state_dict import export_compvis
+from ldm_jax.interop.torch_files.writer import write_ckpt
 from tests.interop import small
 from tests.interop.states import channels_last, load_golden, relative_error
 
@@ -101,5 +101,5 @@ def test_a_first_stage_alone_has_the_same_door(tmp_path, name):
     decoded = jax.jit(model.decode)(params, np.asarray(mode))
     assert relative_error(decoded, channels_last(golden["dec"])) < 1e-4
     # Of the config it was imported with: what to train on.
-    config = ldm_jax.experiment.read_config(directory)
+    config = ldm_jax.experiment.experiment.read_config(directory)
     assert config.images.dataset == "digits" and config.transform.image_size == 96

@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ldm_jax").setLevel(logging.INFO)
-    from ldm_jax.training.divergence import Diverged
-    from ldm_jax.training.hosts import initialize_hosts
-    from ldm_jax.training.lock import Unusable
+    from ldm_jax.parallel.hosts import initialize_hosts
+    from ldm_jax.training.checkpoints.lock import Unusable
+    from ldm_jax.training.monitoring.divergence import Diverged
 
     try:
         initialize_hosts()  # before JAX is used

@@ -24,4 +24,4 @@ def add(commands) -> None:
 def _run(args, overrides) -> None:
     import importlib
 
-    importlib.import_module(f"ldm_jax.bench.{args.name}").main(args.rest)
+    importlib.import_module(f"ldm_jax.commands.bench.{args.name}").main(args.rest)

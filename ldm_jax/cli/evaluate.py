@@ -146,7 +146,7 @@ def _add_evaluate(commands) -> None:
 
 
 def _stats(args, overrides) -> None:
-    from ldm_jax.jobs.stats import write_stats
+    from ldm_jax.commands.stats import write_stats
 
     reference = write_stats(
         args.out,
@@ -166,10 +166,10 @@ def _stats(args, overrides) -> None:
 
 
 def _evaluate(args, overrides) -> None:
-    from ldm_jax import experiment
-    from ldm_jax.jobs import evaluate
-    from ldm_jax.jobs.condition_gap import evaluate_condition
-    from ldm_jax.jobs.panel import Request
+    from ldm_jax.commands import evaluate
+    from ldm_jax.commands.evaluation.condition_gap import evaluate_condition
+    from ldm_jax.commands.evaluation.feature_networks import Request
+    from ldm_jax.experiment import experiment
     from ldm_jax.metrics.tables import markdown
 
     flags = vars(args)

@@ -106,9 +106,9 @@ def _add(commands, name, run, summary, details="") -> argparse.ArgumentParser:
 
 
 def _latents(args, overrides) -> None:
-    from ldm_jax.experiment import load_config
-    from ldm_jax.jobs.encode import write_latents
-    from ldm_jax.jobs.inspect import inspect_latents
+    from ldm_jax.commands.encode import write_latents
+    from ldm_jax.commands.inspect_latents import inspect_latents
+    from ldm_jax.experiment.experiment import load_config
 
     if args.inspect:
         print(inspect_latents(args.inspect, args.num))
@@ -140,7 +140,7 @@ def _latents(args, overrides) -> None:
 
 
 def _reconstruct(args, overrides) -> None:
-    from ldm_jax.jobs.encode import reconstruct
+    from ldm_jax.commands.encode import reconstruct
 
     psnr = reconstruct(
         args.model,

@@ -64,7 +64,7 @@ def _add_lpips(kinds) -> None:
 
 
 def _lpips(args, overrides) -> None:
-    from ldm_jax.interop.lpips import build_lpips
+    from ldm_jax.interop.feature_networks.lpips import build_lpips
 
     trunks = build_lpips(args.files, args.out, args.download)
     print(f"LPIPS with {', '.join(trunks)} in {args.out}")
@@ -91,7 +91,7 @@ def _add_judge(kinds, kind: str, text: str) -> None:
 
 
 def _judge(args, overrides) -> None:
-    from ldm_jax.interop.judges import build_judge
+    from ldm_jax.interop.feature_networks.weights import build_judge
 
     official = build_judge(args.kind, args.out, args.source, args.unchecked)
     what = "the published" if official else "other"

@@ -59,8 +59,8 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax import experiment
-    from ldm_jax.jobs import plan
+    from ldm_jax.experiment import experiment
+    from ldm_jax.planning import plan
 
     config = experiment.load_config(args.config, overrides)
     if args.sweep:
@@ -81,7 +81,7 @@ def _run(args, overrides) -> None:
 
 
 def _sweep(config, args) -> None:
-    from ldm_jax.jobs import sweep
+    from ldm_jax.planning import sweep
 
     if args.no_compile or args.what != "train":
         raise ValueError("--sweep compiles training steps: leave --no-compile, --what.")

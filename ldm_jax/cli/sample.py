@@ -136,7 +136,7 @@ def what_was_said(args) -> tuple[dict, dict]:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.jobs import sample
+    from ldm_jax.commands import sample
 
     said, options = what_was_said(args)
     given = dict(start=args.start, known=args.known, mask=args.known_mask)

@@ -55,13 +55,14 @@ def _add(commands, name, run, summary, details) -> argparse.ArgumentParser:
 
 
 def _quickstart(args, overrides) -> None:
-    from ldm_jax import experiment, quickstart
+    from ldm_jax.commands import quickstart
+    from ldm_jax.experiment import experiment
 
     quickstart.run(experiment.load_config(args.config, overrides), args.workdir)
 
 
 def _train(args, overrides) -> None:
-    from ldm_jax import experiment
-    from ldm_jax.jobs.train import train
+    from ldm_jax.commands.train import train
+    from ldm_jax.experiment import experiment
 
     train(experiment.load_config(args.config, overrides), args.workdir)

@@ -129,7 +129,7 @@ def _add(commands, name, run, summary, description, epilog) -> argparse.Argument
 
 
 def _import(args, overrides) -> None:
-    from ldm_jax.jobs.carry import import_weights
+    from ldm_jax.commands.carry import import_weights
 
     report = import_weights(
         args.source,
@@ -155,7 +155,7 @@ def _import(args, overrides) -> None:
 
 
 def _export(args, overrides) -> None:
-    from ldm_jax.jobs.carry import export_weights
+    from ldm_jax.commands.carry import export_weights
 
     which = "raw" if args.raw else "ema"
     for path in export_weights(args.model, args.out, args.form, which):

@@ -10,14 +10,14 @@ import numpy as np
 import yaml
 from flax import traverse_util
 
-from ldm_jax.interop.compvis import Imported, export_compvis, import_compvis
-from ldm_jax.interop.compvis_config import image_size_of, spec_from_compvis
-from ldm_jax.interop.compvis_yaml import compvis_from_spec
-from ldm_jax.interop.diffusers import import_diffusers
-from ldm_jax.interop.diffusers_export import export_diffusers
-from ldm_jax.interop.files import read_weights, write_safetensors
+from ldm_jax.interop.compvis.read_config import image_size_of, spec_from_compvis
+from ldm_jax.interop.compvis.state_dict import Imported, export_compvis, import_compvis
+from ldm_jax.interop.compvis.write_config import compvis_from_spec
+from ldm_jax.interop.diffusers.read import import_diffusers
+from ldm_jax.interop.diffusers.write import export_diffusers
 from ldm_jax.interop.stored import replacing
-from ldm_jax.interop.torch_writer import write_ckpt
+from ldm_jax.interop.torch_files.writer import write_ckpt
+from ldm_jax.interop.weight_files import read_weights, write_safetensors
 from ldm_jax.types import PyTree
 
 

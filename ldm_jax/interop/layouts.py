@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from ldm_jax.interop.rows import Row
+from ldm_jax.interop.name_rows import Row
 
 FORMATS = {"compvis": 0, "diffusers": 1}
 

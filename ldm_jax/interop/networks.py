@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from ldm_jax.interop import names
-from ldm_jax.interop.rows import Row, rows_for
+from ldm_jax.interop.name_rows import Row, rows_for
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import ClassToken, SpatialRescaler, TokenTransformer

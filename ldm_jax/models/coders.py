@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.models.attention import attend
+from ldm_jax.models.attention.attention import attend
 from ldm_jax.models.layers import Conv, Dense, GroupNorm, Upsample, rematerialize
 from ldm_jax.types import Array
 

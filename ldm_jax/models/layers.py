@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from ldm_jax.models.attention import traced_for
+from ldm_jax.models.attention.attention import traced_for
 from ldm_jax.models.placement import keep_rows
 from ldm_jax.types import Array
 

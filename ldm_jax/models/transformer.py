@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from ldm_jax.models.attention import attend, check_shapes
+from ldm_jax.models.attention.attention import attend, check_shapes
 from ldm_jax.models.layers import Dense, DenseHalves, GroupNorm
 from ldm_jax.types import Array
 

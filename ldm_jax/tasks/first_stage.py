@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.lpips import LPIPS, TRUNKS
+from ldm_jax.models.features.lpips import LPIPS, TRUNKS
 from ldm_jax.tasks.adversarial import Adversary, Players, play
 from ldm_jax.types import Array, PyTree, Task
 

@@ -10,11 +10,11 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from ldm_jax.conditions.base import Conditioner
+from ldm_jax.conditions.keywords import read_floats, read_keywords
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
-from ldm_jax.tasks.conditioner import Conditioner
-from ldm_jax.tasks.keywords import read_floats, read_keywords
 from ldm_jax.types import Array, Batch, Conditioning
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from ldm_jax.training.sharding import path_name
+from ldm_jax.parallel.sharding import path_name
 from ldm_jax.types import PyTree
 
 # Kernels [..., in, out] whose inputs are the network's own: the channels that a

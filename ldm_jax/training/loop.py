@@ -17,26 +17,27 @@ from typing import Any
 import optax
 from jax.sharding import Mesh
 
-from ldm_jax.training import begin, sharding
-from ldm_jax.training.begin import Batches
-from ldm_jax.training.checkpoint import Checkpointer
-from ldm_jax.training.compile import (
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.compile import (
     StepByShape,
     compiler_options,
     global_key,
     lower_step,
     on_mesh,
 )
-from ldm_jax.training.divergence import DivergenceGuard
-from ldm_jax.training.due import Due, divides
-from ldm_jax.training.histograms import histograms
-from ldm_jax.training.hosts import Interrupted, StopSignal
-from ldm_jax.training.ledger import Ledger
-from ldm_jax.training.report import Report
+from ldm_jax.parallel.hosts import Interrupted, StopSignal
+from ldm_jax.training import start
+from ldm_jax.training.checkpoints.checkpointer import Checkpointer
+from ldm_jax.training.monitoring.divergence import DivergenceGuard
+from ldm_jax.training.monitoring.due import Due, divides
+from ldm_jax.training.monitoring.goodput import Ledger
+from ldm_jax.training.monitoring.histograms import histograms
+from ldm_jax.training.monitoring.report import Report
+from ldm_jax.training.monitoring.trace import Trace
+from ldm_jax.training.monitoring.watchdog import Watchdog
+from ldm_jax.training.start import Batches
 from ldm_jax.training.state import TrainState, make_state
 from ldm_jax.training.step import make_train_step
-from ldm_jax.training.trace import Trace
-from ldm_jax.training.watchdog import Watchdog
 from ldm_jax.types import Task
 
 # Settings that may change when a run is continued.
@@ -167,7 +168,7 @@ def train(
         mesh,
         min_shard_mib,
         ema_on_host,
-        begin.replacement(init_from, workdir, config, label),
+        start.replacement(init_from, workdir, config, label),
     )
     checkpointer = Checkpointer(
         workdir,
@@ -196,7 +197,7 @@ def train(
     )
     with checkpointer, report, StopSignal() as stop, watchdog, trace:
         key = global_key(seed, mesh)
-        state = begin.restore_or_make(
+        state = start.restore_or_make(
             checkpointer, report, batches, shapes, lambda: make(key), allow_data_change
         )
         first = int(state.step)

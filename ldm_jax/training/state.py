@@ -11,8 +11,8 @@ import optax
 from jax.interpreters import partial_eval
 from jax.sharding import Mesh, NamedSharding
 
-from ldm_jax.training import sharding
-from ldm_jax.training.memory import on_device, on_host
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.host_memory import on_device, on_host
 from ldm_jax.types import Array, PyTree, Task
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ldm_jax.training.memory import DEVICE_SPACE, HOST_SPACE
+from ldm_jax.parallel.host_memory import DEVICE_SPACE, HOST_SPACE
 from ldm_jax.training.optimizer import ema_decay, update_ema
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import Array, Batch, PyTree

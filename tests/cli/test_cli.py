@@ -44,8 +44,8 @@ def test_bad_input_is_one_message_and_exit_code_two(tmp_path, capsys):
 
 
 def test_a_directory_in_use_is_one_message_too(tmp_path, monkeypatch, capsys):
-    from ldm_jax.jobs import encode
-    from ldm_jax.training.lock import RunLock
+    from ldm_jax.commands import encode
+    from ldm_jax.training.checkpoints.lock import RunLock
 
     monkeypatch.setattr(encode, "reconstruct", lambda *args, **how: RunLock(tmp_path))
     lock = RunLock(tmp_path)

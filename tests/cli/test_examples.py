@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from ldm_jax import cli, experiment
+from ldm_jax import cli
+from ldm_jax.experiment import experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
 

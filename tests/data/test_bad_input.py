@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.data.images import open_images
-from ldm_jax.data.latent_source import LatentTransform, open_latents
-from ldm_jax.data.latents import LatentJob, write_latents
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.latents.source import LatentTransform, open_latents
+from ldm_jax.data.latents.write import LatentJob, write_latents
 from ldm_jax.data.loader import make_batches
 from ldm_jax.data.records import DamagedRecord
-from ldm_jax.data.transforms import ImageTransform
+from ldm_jax.data.transforms.image_transform import ImageTransform
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
 TRANSFORM = ImageTransform(8)

@@ -4,11 +4,11 @@
 import numpy as np
 import pytest
 
-from ldm_jax.data.geometry import mirror_field
-from ldm_jax.data.latent_source import LatentTransform, open_latents
-from ldm_jax.data.latents import LatentJob, write_latents
-from ldm_jax.data.pixels import from_unit_range, to_unit_range
-from ldm_jax.data.transforms import ImageTransform
+from ldm_jax.data.latents.source import LatentTransform, open_latents
+from ldm_jax.data.latents.write import LatentJob, write_latents
+from ldm_jax.data.transforms.geometry import mirror_field
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.data.transforms.pixels import from_unit_range, to_unit_range
 
 
 class Photos:

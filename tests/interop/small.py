@@ -5,8 +5,8 @@ import jax
 import numpy as np
 
 from ldm_jax.interop.convert import export_model
+from tests.interop.compvis.test_state_dict import zeros_like_rows
 from tests.interop.states import golden_weights
-from tests.interop.test_compvis import zeros_like_rows
 
 BLOCKS = dict(channels=32, channel_mult=(1,), num_res_blocks=1, num_heads=1)
 PLAIN = dict(BLOCKS, attention_levels=(0,))

@@ -7,8 +7,8 @@ import pathlib
 
 import numpy as np
 
-from ldm_jax.interop.compvis_buffers import schedule_buffers
-from ldm_jax.interop.compvis_config import spec_from_compvis
+from ldm_jax.interop.compvis.buffers import schedule_buffers
+from ldm_jax.interop.compvis.read_config import spec_from_compvis
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from ldm_jax.interop.compvis import import_compvis
+from ldm_jax.interop.compvis.state_dict import import_compvis
 from ldm_jax.interop.convert import export_model, import_model, read_yaml
-from ldm_jax.interop.files import read_weights, write_safetensors
 from ldm_jax.interop.stored import WeightsFileError
-from ldm_jax.interop.torch_writer import write_ckpt
+from ldm_jax.interop.torch_files.writer import write_ckpt
+from ldm_jax.interop.weight_files import read_weights, write_safetensors
 from tests.interop.states import load_golden
 
 FIRST_STAGE, DENOISER = "tiny-kl-f8", "tiny-lsun_churches256"
@@ -159,7 +159,7 @@ def test_reading_takes_the_copies_and_one_tensor(tmp_path):
     write_ckpt(tmp_path / "a.ckpt", big)
     program = (
         "import resource, numpy as np\n"
-        "from ldm_jax.interop.files import read_weights\n"
+        "from ldm_jax.interop.weight_files import read_weights\n"
         f"weights = read_weights({str(tmp_path / 'a.ckpt')!r})\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak()\n"

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 import ldm_jax
-from ldm_jax.interop.compvis import export_compvis
-from ldm_jax.interop.compvis_config import spec_from_compvis
-from ldm_jax.interop.torch_writer import write_ckpt
-from ldm_jax.jobs.carry import import_weights
+from ldm_jax.commands.carry import import_weights
+from ldm_jax.interop.compvis.read_config import spec_from_compvis
+from ldm_jax.interop.compvis.state_dict import export_compvis
+from ldm_jax.interop.torch_files.writer import write_ckpt
 from tests.interop import published
+from tests.interop.compvis.test_state_dict import zeros_like_rows
 from tests.interop.states import GOLDEN, load_golden, make_state, relative_error
-from tests.interop.test_compvis import zeros_like_rows
 
 ADM = {
     "conditioning_key": "adm",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One command, several processes: told who they are, printed by number, ended together.
 
-What the processes of a training run do with each other: tests/training/test_hosts.py.
+What the processes of a training run do with each other: tests/parallel/test_hosts.py.
 """
 
 import os

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ldm_jax.cli import make_parser
-from ldm_jax.training.hosts import EXIT_WHEN_STOPPED
+from ldm_jax.parallel.hosts import EXIT_WHEN_STOPPED
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])

@@ -3,8 +3,8 @@
 
 import numpy as np
 
-from ldm_jax.interop import judges
-from ldm_jax.interop.files import write_safetensors
+from ldm_jax.interop.feature_networks import weights
+from ldm_jax.interop.weight_files import write_safetensors
 
 
 def real_and_fake(width=64, sizes=(600, 500), shift=0.1):
@@ -20,10 +20,10 @@ def real_and_fake(width=64, sizes=(600, 500), shift=0.1):
 def published_tensors(kind):
     """Random tensors under the published names, seeded by their order."""
     rng = np.random.default_rng(0)
-    origin = judges.PUBLISHED[kind].origin
+    origin = weights.PUBLISHED[kind].origin
     tensors = {}
-    for path, shape in judges.shapes_of(kind, origin).items():
-        names = judges.names_of(kind, path)
+    for path, shape in weights.shapes_of(kind, origin).items():
+        names = weights.names_of(kind, path)
         if len(names) == 1:
             size = shape[::-1]
             tensors[names[0]] = rng.normal(0, 0.02, size).astype(np.float32)
@@ -44,8 +44,8 @@ def published_tensors(kind):
 
 def write_judge(path, kind="mobilenet", official=True):
     """Writes a file of random weights that calls itself the published one."""
-    flat = judges.import_judge(kind, published_tensors(kind))
-    header = {"ldm_jax": kind, "origin": judges.PUBLISHED[kind].origin}
+    flat = weights.import_judge(kind, published_tensors(kind))
+    header = {"ldm_jax": kind, "origin": weights.PUBLISHED[kind].origin}
     header |= {"sha256": "0" * 64, "official": str(official)}
     write_safetensors(path, flat, header)
     return path

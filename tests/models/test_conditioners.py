@@ -146,7 +146,7 @@ def test_clip_tower_agrees_with_transformers(activation):
     """Golden: CLIPTextModelWithProjection of transformers on random weights."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from ldm_jax.interop.clip import import_clip
+    from ldm_jax.interop.feature_networks.clip import import_clip
 
     sizes = dict(vocab_size=50, hidden_size=32, num_hidden_layers=2)
     sizes |= dict(num_attention_heads=4, intermediate_size=64, projection_dim=16)

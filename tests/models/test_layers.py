@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.models import attention, layers
+from ldm_jax.models import layers
+from ldm_jax.models.attention import attention
 from ldm_jax.models.coders import Downsample
 from ldm_jax.models.discriminator import PatchConv
 from ldm_jax.models.layers import Conv, Dense, GroupNorm, Upsample, double, halve

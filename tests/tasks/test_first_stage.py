@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.lpips import LPIPS
+from ldm_jax.models.features.lpips import LPIPS
 from ldm_jax.tasks.first_stage import first_stage
 from tests.golden import first_stage as golden
 

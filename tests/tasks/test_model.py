@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.conditions.kinds import make_conditioner
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
-from ldm_jax.tasks.conditioning import make_conditioner
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
 
 

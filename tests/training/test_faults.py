@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 
 from ldm_jax import cli
-from ldm_jax.training.checkpoint import Checkpointer, load_params
-from ldm_jax.training.rows import read_rows
-from ldm_jax.training.sharding import make_mesh, replicated
+from ldm_jax.parallel.sharding import make_mesh, replicated
+from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
+from ldm_jax.training.monitoring.metric_rows import read_rows
+from ldm_jax.training.monitoring.watchdog import EXIT_HANGS
 from ldm_jax.training.state import TrainState
-from ldm_jax.training.watchdog import EXIT_HANGS
 from tests.training.test_loop import fail_at, run
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def test_a_workdir_that_cannot_be_written_is_one_line_before_anything_is_compile
 
 def test_what_ends_a_run_has_its_own_exit_code(monkeypatch, capsys):
     """F12, F6: 3 for a run that diverged, 2 for what the user can mend."""
-    from ldm_jax.training.divergence import Diverged
+    from ldm_jax.training.monitoring.divergence import Diverged
 
     for error, code in ((Diverged("in step 7"), 3), (OSError("disk full"), 2)):
 

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.training import sharding
-from ldm_jax.training.compile import global_key, lower_step, on_mesh
-from ldm_jax.training.divergence import Diverged
-from ldm_jax.training.hosts import Interrupted
-from ldm_jax.training.lock import Unusable
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.compile import global_key, lower_step, on_mesh
+from ldm_jax.parallel.hosts import Interrupted
+from ldm_jax.training.checkpoints.lock import Unusable
 from ldm_jax.training.loop import train
+from ldm_jax.training.monitoring.divergence import Diverged
+from ldm_jax.training.monitoring.metric_rows import read_rows
 from ldm_jax.training.optimizer import make_optimizer
-from ldm_jax.training.rows import read_rows
 from ldm_jax.training.state import make_state
 from ldm_jax.training.step import make_train_step
 from tests.training.toy import FIELDS, ToyBatches, make_task

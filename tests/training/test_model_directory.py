@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from ldm_jax.training.checkpoint import load_params, save_params
-from ldm_jax.training.digest import fingerprint
+from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
+from ldm_jax.training.checkpoints.digest import fingerprint
 
 
 def params(seed=0):

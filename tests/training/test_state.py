@@ -5,8 +5,8 @@ import jax
 import numpy as np
 import pytest
 
+from ldm_jax.parallel.sharding import make_mesh
 from ldm_jax.training.optimizer import make_optimizer
-from ldm_jax.training.sharding import make_mesh
 from ldm_jax.training.state import make_state
 from tests.training.toy import FIELDS, make_task
 

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
+from ldm_jax.parallel.sharding import batch_sharding, make_mesh
 from ldm_jax.training.optimizer import ema_decay, make_optimizer
-from ldm_jax.training.sharding import batch_sharding, make_mesh
 from ldm_jax.training.state import make_state
 from ldm_jax.training.step import make_train_step
 from tests.training.toy import FIELDS, ToyBatches, make_task

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ldm_jax.data.annotations import parse_captions
-from ldm_jax.data.boxes import parse_boxes
 from ldm_jax.data.builders.files import Files
 from ldm_jax.data.builders.manual import ManualBuilder, Split, by_digest, divide
+from ldm_jax.data.images.annotations import parse_captions
+from ldm_jax.data.images.boxes import parse_boxes
 from ldm_jax.data.records import DamagedRecord
 
 

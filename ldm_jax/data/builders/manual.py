@@ -13,7 +13,7 @@ from etils import epath
 from tqdm import tqdm
 
 from ldm_jax.data.builders.files import Files
-from ldm_jax.data.decode import MAX_PIXELS, open_image
+from ldm_jax.data.images.decode import MAX_PIXELS, open_image
 from ldm_jax.data.records import DamagedRecord
 
 # TFDS holds a shard in memory while it writes it.

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ldm_jax.data.builders.files import Files
-from ldm_jax.data.images import BUILDERS, open_images
+from ldm_jax.data.images.image_sets import BUILDERS, open_images
 from ldm_jax.data.records import DamagedRecord
 from tests.data.builders import layouts
 

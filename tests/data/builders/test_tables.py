@@ -10,7 +10,7 @@ import pytest
 
 from ldm_jax.data.builders.files import Files
 from ldm_jax.data.builders.tables import Tables
-from ldm_jax.data.images import open_images
+from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.records import DamagedRecord
 from tests.data.builders import layouts
 

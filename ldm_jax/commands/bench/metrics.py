@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures what judging costs: InceptionV3's features, then distances of features."""
+
+import argparse
+import importlib.util
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from ldm_jax.commands.evaluation.measure import on_devices, place_rows
+from ldm_jax.interop.feature_networks import weights
+from ldm_jax.metrics.frechet import Moments, frechet_distance
+from ldm_jax.metrics.kernel import kernel_distance
+from ldm_jax.metrics.manifold import precision_recall
+from ldm_jax.models.features.inception import InceptionV3
+
+PROTOCOL = 50_000
+WIDTH = 2048
+
+
+class Cost(NamedTuple):
+    """Seconds by the clock, and of all the process' threads on the CPU."""
+
+    clock: float
+    cpu: float
+
+    def __add__(self, other):
+        return Cost(self.clock + other.clock, self.cpu + other.cpu)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark and prints its figures; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="ldm-jax bench metrics",
+        description="Passes random images through InceptionV3 with random weights and "
+        "compares two sets of random features: ours and (if torch and torch-fidelity "
+        "are installed) torch-fidelity's. Images go through both in turns. Where other "
+        "work shares the machine, seconds of the CPU tell more than the clock.",
+    )
+    parser.add_argument("--images", type=int, default=10_000, help="for the features")
+    parser.add_argument("--size", type=int, default=256, help="height and width")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument(
+        "--features", type=int, default=10_000, help="in each of the sets compared"
+    )
+    parser.add_argument(
+        "--no_torch", action="store_true", help="measure ours alone, even with torch"
+    )
+    args = parser.parse_args(argv)
+    installed = all(map(importlib.util.find_spec, ("torch", "torch_fidelity")))
+    if not installed and not args.no_torch:
+        print("torch-fidelity is not installed; nothing to compare with")
+    has_peer = installed and not args.no_torch
+    each = _features(args, has_peer)
+    distance = _distances(args.features, has_peer)
+    hours = (PROTOCOL * each + distance) / 3600
+    print(
+        f"extrapolated: the paper's {PROTOCOL} images and their FID take {hours:.2f} h "
+        "here, sampling apart"
+    )
+    return 0
+
+
+def _features(args, has_peer: bool) -> float:
+    """Times the networks in turns; returns our seconds for an image by the clock."""
+    rng = np.random.default_rng(0)
+    shape = (args.batch_size, args.size, args.size, 3)
+    flat = _weights(rng)
+    runs = {"ldm_jax": _ours(flat)}
+    if has_peer:
+        runs["torch-fidelity"] = _theirs(flat)
+    image = rng.integers(0, 256, shape).astype(np.uint8)
+    found = [run(image) for run in runs.values()]  # warms up, compiles
+    if has_peer:
+        apart = np.abs(found[0] - found[1]).max() / found[1].max()
+        print(f"features {apart:.1e} apart")
+    costs = dict.fromkeys(runs, Cost(0, 0))
+    num_batches = -(-args.images // args.batch_size)
+    for _ in range(num_batches):
+        image = rng.integers(0, 256, shape).astype(np.uint8)
+        for name, run in runs.items():
+            costs[name] += _timed(run, image)[1]
+    done = num_batches * args.batch_size
+    for name, cost in costs.items():
+        print(
+            f"{name:14s} {done} images: {done / cost.clock:6.2f} images/s, "
+            f"{cost.cpu / done:.3f} s of CPU an image"
+        )
+    return costs["ldm_jax"].clock / done
+
+
+def _weights(rng) -> dict[str, np.ndarray]:
+    """Draws weights that keep activations of one size."""
+    flat = {}
+    for path, shape in weights.shapes_of("inception", "tensorflow").items():
+        spread = 0.1 if len(shape) == 1 else (2 / np.prod(shape[:-1])) ** 0.5
+        flat[path] = (spread * rng.standard_normal(shape)).astype(np.float32)
+    return flat
+
+
+def _ours(flat) -> Callable[[np.ndarray], np.ndarray]:
+    params = jax.device_put(traverse_util.unflatten_dict(flat, sep="/"))
+    apply = jax.jit(lambda x: InceptionV3().apply({"params": params}, x)["pool"])
+    return lambda image: on_devices(apply, image)
+
+
+def _theirs(flat) -> Callable[[np.ndarray], np.ndarray]:
+    """Makes the same network of torch-fidelity; its normalisations do nothing."""
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import (
+        FeatureExtractorInceptionV3,
+    )
+
+    state = {"fc.bias": torch.zeros(1008)}
+    for path, value in flat.items():
+        names = weights.names_of("inception", path)
+        if len(names) == 1:
+            state[names[0]] = torch.tensor(value.T.copy())
+        elif path.endswith("kernel"):
+            bias = flat[path.replace("kernel", "bias")]
+            ones = np.ones_like(bias)
+            # Their epsilon is 0.001.
+            values = (value.transpose(3, 2, 0, 1), ones, bias, 0 * ones, 0.999 * ones)
+            state |= {
+                name: torch.tensor(np.ascontiguousarray(x))
+                for name, x in zip(names, values, strict=True)
+            }
+            counter = names[-1].replace("running_var", "num_batches_tracked")
+            state[counter] = torch.tensor(0)
+    with tempfile.NamedTemporaryFile(suffix=".pth") as file:
+        torch.save(state, file.name)
+        network = FeatureExtractorInceptionV3(
+            "inception", ["2048"], feature_extractor_weights_path=file.name
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.to(device).eval()
+    print(f"torch-fidelity on {device}, ldm_jax on {jax.devices()[0].device_kind}")
+
+    @torch.inference_mode()
+    def run(image):
+        x = torch.from_numpy(image).to(device).permute(0, 3, 1, 2).contiguous()
+        return network(x)[0].cpu().numpy()
+
+    return run
+
+
+def _timed(function: Callable, *arguments):
+    """Returns what a function returns, and its Cost."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    result = function(*arguments)
+    return result, Cost(time.perf_counter() - clock, time.process_time() - cpu)
+
+
+def _distances(count: int, has_peer: bool) -> float:
+    """Times distances of two sets; returns the seconds of our Frechet distance.
+
+    The sets are [count, 2048] float32, like pooled ReLUs: correlated, half of them 0.
+    """
+    rng = np.random.default_rng(1)
+    mix = rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) / WIDTH**0.5
+    sets = [
+        np.maximum(rng.standard_normal((count, WIDTH), np.float32) @ mix + shift, 0)
+        for shift in (0, 0.1)
+    ]
+    size = min(1000, count)
+    ours = {
+        "FID": lambda: frechet_distance(*map(_gaussian, sets)),
+        "KID": lambda: kernel_distance(*sets, subset_size=size)[0],
+        "precision": lambda: precision_recall(*sets, place=place_rows)[0],
+    }
+    theirs = _peers(sets, size) if has_peer else {}
+    seconds = {}
+    for name, function in ours.items():
+        for who, run in (("ldm_jax", function), ("torch-fidelity", theirs.get(name))):
+            if run is None:
+                continue
+            value, cost = _timed(run)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(
+                f"{name:9s} of {count} features {who:14s} {cost.clock:7.1f} s, "
+                f"{cost.cpu:7.1f} s of CPU, peak so far {peak:.1f} GiB: {value:.7g}"
+            )
+            seconds[who, name] = cost.clock
+    return seconds["ldm_jax", "FID"]
+
+
+def _gaussian(rows):
+    """Sums up rows in batches, as an evaluation does."""
+    moments = Moments(rows.shape[1])
+    for low in range(0, len(rows), 64):
+        moments.update(rows[low : low + 64])
+    return moments.gaussian()
+
+
+def _peers(sets, size: int) -> dict[str, Callable]:
+    import torch
+    from torch_fidelity import metric_fid, metric_kid, metric_prc
+
+    first, second = map(torch.tensor, sets)
+
+    def frechet():
+        statistics = map(metric_fid.fid_features_to_statistics, (first, second))
+        return metric_fid.fid_statistics_to_metric(*statistics, False)[
+            "frechet_inception_distance"
+        ]
+
+    def kernel():
+        return metric_kid.kid_features_to_metric(
+            first,
+            second,
+            **dict(kid_subsets=100, kid_subset_size=size, rng_seed=2020, verbose=False),
+            **dict(kid_kernel="poly", kid_kernel_poly_degree=3),
+            **dict(kid_kernel_poly_coef0=1, kid_kernel_poly_gamma=None),
+        )["kernel_inception_distance_mean"]
+
+    def precision():
+        return metric_prc.prc_features_to_metric(
+            second,
+            first,
+            **dict(prc_neighborhood=3, prc_batch_size=1000, save_cpu_ram=True),
+            verbose=False,
+        )["precision"]
+
+    return {"FID": frechet, "KID": kernel, "precision": precision}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

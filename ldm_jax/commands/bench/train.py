@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures the training step of a config, beside the same UNet trained by PyTorch."""
+
+import argparse
+import importlib.util
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.commands.bench.peers import torch_training
+from ldm_jax.commands.bench.timing import best_of, compile_twice
+from ldm_jax.experiment import experiment
+from ldm_jax.interop.compvis.write_config import CannotExpress
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.compile import compiler_options, global_key, lower_step, on_mesh
+from ldm_jax.planning.blueprint import Blueprint, draw_up
+from ldm_jax.planning.utilization import peak_share, training_flops
+from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.state import make_state
+from ldm_jax.training.step import make_train_step
+
+EPILOG = """
+The step is the one that `ldm-jax train` runs: noise, loss, gradient, AdamW, average, of
+a batch that is on the device. Theirs does the same with the UNet of the config (the
+condition is drawn, not encoded), eager and compiled. All run in turns; the best of each
+counts. Other values: --config.batch_size=8, as for train.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark and prints its figures; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="ldm-jax bench train", description=__doc__, epilog=EPILOG
+    )
+    parser.add_argument("--config", default="configs/quickstart.py:stage=diffusion")
+    parser.add_argument("--repeats", type=int, default=5, help="default: 5")
+    parser.add_argument(
+        "--no-torch", action="store_true", help="measure ours alone, even with torch"
+    )
+    args, overrides = parser.parse_known_args(argv)
+    config = experiment.load_config(args.config, overrides)
+    mesh = sharding.make_mesh(**config.mesh)
+    drawn = draw_up(config)
+    runs = {"ldm_jax": _ours(config, drawn, mesh)}
+    if not args.no_torch:
+        runs |= _theirs(config, drawn)
+    seconds = best_of(runs, args.repeats)
+    flops = training_flops(drawn.task, drawn.batch)
+    share = peak_share(drawn.task, drawn.batch, mesh)
+    print(f"work        {flops:.4g} FLOPs a step in matrix products and convolutions")
+    for name, best in seconds.items():
+        used = "" if share is None else f", {share(1 / best):.1%} of peak"
+        print(
+            f"{name:11s} {best:8.4g} s a step, {config.batch_size / best:.4g} images/s"
+            f", {flops / best:.4g} FLOP/s{used}"
+        )
+        if name != "ldm_jax":
+            ratio = seconds["ldm_jax"] / best
+            print(f"ratio       {ratio:8.2f} of {name} (below 1: ldm_jax is faster)")
+    return 0
+
+
+def _ours(config, drawn: Blueprint, mesh) -> Callable[[], None]:
+    """Compiles the step of a run; returns the next step of one."""
+    optimizer = make_optimizer(**config.optimizer)
+    batch_shapes = on_mesh(drawn.batch, mesh)
+    fields = {
+        name: config.train[name]
+        for name in ("ema_of", "max_ema_decay", "accumulate")
+        if name in config.train
+    }
+    ema_of = fields.pop("ema_of", ())
+    shapes, _ = make_state(drawn.task, optimizer, batch_shapes, ema_of, mesh)
+    places = jax.tree.map(lambda x: x.sharding, shapes)
+    frozen = sharding.place(drawn.task.frozen, mesh)
+    key = global_key(config.seed, mesh)
+    step_of = make_train_step(drawn.task.loss, optimizer, **fields)
+    step = compile_twice(
+        lambda: lower_step(step_of, shapes, frozen, batch_shapes, key),
+        compiler_options(mesh),
+    )
+    count = sum(x.size for x in jax.tree.leaves(shapes.params))
+    device = jax.devices()[0]
+    print(f"device      {jax.device_count()} x {device.device_kind}")
+    print(f"parameters  {count / 1e6:.2f}M")
+    print(f"memory      {_memory(step) / 2**20:8.1f} MiB a device, as compiled")
+    state = jax.jit(lambda: _like(shapes, 0.01), out_shardings=places)()
+    batch = jax.jit(
+        lambda: _like(batch_shapes, 0.5),
+        out_shardings=jax.tree.map(lambda x: x.sharding, batch_shapes),
+    )()
+
+    def run():
+        nonlocal state
+        state, metrics = step(state, frozen, batch, key)
+        jax.block_until_ready((state, metrics))
+
+    return run
+
+
+def _like(shapes, value: float):
+    """Makes arrays of these shapes: `value` where they are floats, else zero."""
+
+    def fill(x):
+        is_float = jnp.issubdtype(x.dtype, jnp.floating)
+        return jnp.full(x.shape, value if is_float else 0, x.dtype)
+
+    return jax.tree.map(fill, shapes)
+
+
+def _memory(compiled) -> int:
+    stats = compiled.memory_analysis()
+    held = stats.argument_size_in_bytes + stats.output_size_in_bytes
+    return held - stats.alias_size_in_bytes + stats.temp_size_in_bytes
+
+
+def _theirs(config, drawn: Blueprint) -> dict[str, Callable[[], None]]:
+    """Builds the peers that are installed and can express the network."""
+    if config.task != "latent_diffusion":
+        print("diffusers   compared for diffusion models only")
+        return {}
+    if not all(importlib.util.find_spec(name) for name in ("torch", "diffusers")):
+        print("diffusers   not installed (extra: torch); nothing to compare with")
+        return {}
+    try:
+        return torch_training(drawn, **_adam(config.optimizer))
+    except CannotExpress as error:
+        print(f"diffusers   cannot build this network: {error}")
+        return {}
+
+
+def _adam(optimizer) -> dict[str, float]:
+    """Picks what PyTorch's AdamW is told of the optimizer's settings."""
+    return {"lr": optimizer.get("learning_rate", 1e-4)}

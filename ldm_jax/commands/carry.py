@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries models between other people's files and our model directories."""
+
+import contextlib
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from ldm_jax.commands.export_stablehlo import export_stablehlo
+from ldm_jax.conditions.tokens import make_tokenizer
+from ldm_jax.conditions.vocabulary import FILES, copy_files, places_of
+from ldm_jax.experiment import experiment
+from ldm_jax.interop.compvis.state_dict import Imported
+from ldm_jax.interop.convert import export_model, import_model
+from ldm_jax.tasks.generate import Sampling
+from ldm_jax.training.checkpoints.checkpointer import save_params
+
+# What a model directory says of a run that never was: nothing, so constructors' own
+# defaults hold if someone trains on from it.
+NO_RUN = dict(seed=0, batch_size=1, mesh={}, optimizer={}, train={})
+
+
+class Report(NamedTuple):
+    """What an import made.
+
+    Attributes:
+      task: "first_stage", "latent_diffusion" or "text_encoder".
+      used: "ema" or "raw", which of the weights were taken.
+      notes: sentences on what did not come along.
+    """
+
+    task: str
+    used: str
+    notes: tuple[str, ...]
+
+
+def import_weights(
+    source: str,
+    out: str,
+    config: str | None = None,
+    which: str = "ema",
+    vocab: str | None = None,
+    merges: str | None = None,
+    image_size: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Report:
+    """Imports a published model as a model directory.
+
+    Args:
+      source: a CompVis checkpoint (.ckpt, .safetensors) or a diffusers folder.
+      out: model directory to write, new or empty.
+      config: the original's YAML, or one of our configs (.py); None looks beside the
+        checkpoint. A folder describes itself.
+      which: "ema" takes moving averages where there are any, "raw" never.
+      vocab, merges: files of a text model's tokenizer, which a checkpoint does not
+        hold; they are copied into the directory.
+      image_size: side of the images that `sample` makes by default; None takes what
+        the source says, else 256.
+      overrides: "--config.section.field=value", of one of our configs.
+
+    Raises:
+      ValueError: names, shapes, schedule or config do not fit, the file is unsafe, the
+        scale of the latents is nowhere, or `out` is taken; nothing is written.
+    """
+    described: Any = config
+    if config is not None and config.partition(":")[0].endswith(".py"):
+        described = _sections_of(experiment.load_config(config, overrides))
+    elif overrides:
+        raise ValueError(
+            f"{overrides[0]} replaces a value of one of our configs (FILE.py): got "
+            f"{config or 'none'}; leave it out."
+        )
+    with _whole(out) as folder:
+        imported = import_model(source, described, which)
+        if "task" not in imported.spec:
+            raise ValueError(
+                "a model directory holds a first stage, a diffusion model or a text "
+                f"encoder: {source} is the {imported.spec['condition']['kind']} "
+                "condition of a model; import the folder of the whole pipeline."
+            )
+        if imported.spec.get("latent_scale", 1.0) is None:
+            raise ValueError(
+                f"the scale of the latents must be known: {source} holds none, and "
+                f"{config} none either; give --config.latents.scale (0.18215 for "
+                "txt2img-1.4B), or the original's YAML."
+            )
+        size = image_size or imported.image_size
+        settings = _settings(imported.spec, size)
+        files = {"vocab": vocab, "merges": merges}
+        notes = _carry_vocabulary(folder, settings.get("condition", {}), files)
+        experiment.check_config(settings)
+        _save(folder, imported, settings, size)
+    return Report(settings["task"], imported.used, tuple(notes))
+
+
+def _sections_of(config) -> dict[str, Any]:
+    """Takes the description of a model out of one of our configs."""
+    experiment.check_config(config)
+    spec = config.to_dict()
+    return {**spec, "latent_scale": spec.get("latents", {"scale": 1.0})["scale"]}
+
+
+def _settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
+    """Makes a model directory's settings of a spec, whatever sections it has."""
+    if spec["task"] == "text_encoder":
+        return {"task": spec["task"], "condition": dict(spec["condition"])}
+    size = {"image_size": 256 if image_size is None else image_size}
+    defaults: dict[str, dict[str, Any]] = {
+        "first_stage": {
+            "images": dict(dataset="", split="train"),
+            "transform": size,
+            "objective": dict(perceptual="none"),
+            "held_out": "",
+        },
+        "latent_diffusion": {
+            "latents": dict(directory="", **size),
+            "objective": {},
+            "sampling": {},
+        },
+    }
+    task = spec["task"]
+    known = {k: v for k, v in spec.items() if k in experiment.SECTIONS[task]}
+    settings = {**NO_RUN, **defaults[task], **known}
+    place = "transform" if task == "first_stage" else "latents"
+    settings[place] = {**settings[place], **(size if image_size else {})}
+    if task == "latent_diffusion":
+        settings["latents"]["scale"] = spec["latent_scale"]
+        settings["condition"] = dict(settings["condition"])
+    return settings
+
+
+def _save(folder: str, imported: Imported, settings, image_size: int | None) -> None:
+    """Writes the parameters; a diffusion model's first stage goes to autoencoder/."""
+    params = dict(imported.params)
+    if settings["task"] == "text_encoder":
+        save_params(folder, params, settings)
+        return
+    stage = {"autoencoder": params.pop("autoencoder", {})}
+    if settings["task"] == "first_stage":
+        save_params(folder, stage, settings)
+        return
+    if stage["autoencoder"]:  # a model of pixels has none
+        spec = {"task": "first_stage", "autoencoder": imported.spec["autoencoder"]}
+        save_params(f"{folder}/autoencoder", stage, _settings(spec, image_size))
+    save_params(folder, params, settings)
+
+
+def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
+    """Copies the tokenizer's files into the directory; returns notes on what lacks.
+
+    Args:
+      folder: the model directory.
+      condition: its section, whose fields `vocab` and `merges` are set.
+      files: by field, what the caller gives; else those that came with the model.
+
+    Raises:
+      ValueError: a file is missing, is not the tokenizer's, or is not needed.
+    """
+    names = FILES.get(condition.get("tokenizer"), {})
+    given = {field: path for field, path in files.items() if path is not None}
+    if given.keys() - names.keys():
+        raise ValueError(
+            f"{', '.join(sorted(given.keys() - names.keys()))} must be files that the "
+            f"model's tokenizer reads: this one ({condition.get('tokenizer', 'none')}) "
+            f"takes {', '.join(names) or 'none'}; leave the others out."
+        )
+    paths = {f: given.get(f) or condition.get(f) for f in names}
+    if not any(paths.values()):
+        lacking = " and ".join(names.values())
+        return (
+            [f"No {lacking} came along, so it is told tokens; --vocab gives it texts."]
+            if names
+            else []
+        )
+    make_tokenizer(condition["tokenizer"], condition.get("length", 77), **paths)
+    copy_files(folder, {**condition, **paths})
+    condition.update(places_of({**condition, **paths}))
+    return []
+
+
+@contextlib.contextmanager
+def _whole(out: str) -> Iterator[str]:
+    """Yields a directory that takes the name `out` when all was written.
+
+    Raises:
+      ValueError: `out` is not empty.
+    """
+    is_remote = "://" in out
+    path = epath.Path(out) if is_remote else epath.Path(out).expanduser().resolve()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(
+            f"the directory of an imported model must be new: {out} exists; choose "
+            "another --out, or delete it."
+        )
+    if is_remote:  # cannot be renamed
+        yield out
+        return
+    partial = path.parent / f".{path.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield str(partial)
+        if path.exists():
+            path.rmdir()
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def export_weights(
+    model_dir: str, out: str, form: str, which: str = "ema"
+) -> list[pathlib.Path]:
+    """Exports a model directory.
+
+    Args:
+      model_dir: trained here, or imported.
+      out: file or folder, see `interop.convert.export_model`.
+      form: "compvis", "diffusers", "npz" or "stablehlo".
+      which: "ema" or "raw" parameters.
+
+    Returns:
+      The paths written.
+
+    Raises:
+      ValueError: the target cannot express the model (the reason is given), or `out`
+        does not go with the form; nothing is written.
+    """
+    config = experiment.read_config(model_dir)
+    model, params = experiment.load(model_dir, which)
+    if config.task == "text_encoder":
+        if form == "stablehlo":
+            raise ValueError(
+                "the programs are of a first stage or a diffusion model: "
+                f"{model_dir} is a text encoder alone; export the model that reads it."
+            )
+        return export_model(out, form, config.to_dict(), params)
+    size = (config.latents if "latents" in config else config.transform).image_size
+    if form == "stablehlo":
+        sampling = Sampling(**config.sampling) if "sampling" in config else None
+        return export_stablehlo(model, params, out, size, sampling)
+    spec = {**config.to_dict(), "latent_scale": model.latent_scale}
+    return export_model(out, form, spec, params, image_size=size)

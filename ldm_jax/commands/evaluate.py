@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judges a model, or finished images, by a named protocol or chosen metrics."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from ldm_jax.commands import sample, stats
+from ldm_jax.commands.evaluation.feature_networks import Panel, Request
+from ldm_jax.commands.first_stage import still_transform
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.loader import iterate_once
+from ldm_jax.experiment import experiment
+from ldm_jax.experiment.directories import first_stage_of
+from ldm_jax.metrics.paper import find_protocol
+from ldm_jax.metrics.tables import markdown
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.hosts import agreed, fetch, is_main_process
+from ldm_jax.tasks import pictures
+
+QUANTIZATION = "truncation to bytes, as the original"
+
+
+def evaluate_samples(
+    model_dir: str,
+    out: str,
+    request: Request,
+    said: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    classes: str = "balanced",
+    seed: int = 0,
+    which: str = "ema",
+    pairs: str | None = None,
+) -> dict[str, Any]:
+    """Samples from a diffusion model into OUT/images, then judges the images.
+
+    Interrupted and run again it makes the images that are missing; judging starts anew.
+
+    Args:
+      model_dir: a diffusion model.
+      out: directory; gets images/, results.json and results.md.
+      request: what to measure.
+      said, options, seed, which: of `jobs.sample.sample`; a class model that is told
+        no classes gets all of them.
+      classes: "balanced", one class after the other, or "random".
+      pairs: images that the samples are to resemble one by one (super-resolution,
+        inpainting): of `open_set`.
+
+    Returns:
+      What was measured, as in results.json.
+
+    Raises:
+      ValueError: something does not fit, before anything is sampled where it can be.
+    """
+    config = experiment.read_config(model_dir, "latent_diffusion")
+    panel = Panel(request, _transform_of(model_dir))
+    said = dict(said)
+    if config.get("condition", {}).get("kind") == "class" and not said:
+        said["class_label"] = _classes(config, classes, request.num, seed)
+    images = f"{out}/images"
+    sample.sample(
+        model_dir,
+        images,
+        said,
+        options,
+        num=request.num,
+        seed=seed,
+        batch_size=request.batch_size,
+        which=which,
+        admit=lambda count, size: panel.check(count, size, pairs),
+    )
+    agreed(True)  # the main process has written its last picture
+    settings = {
+        "model": model_dir,
+        "weights": which,
+        "classes": classes if "class_label" in said else "",
+        "seed of image 0": seed,
+        "sampling": _sampling_of(images),
+        "bytes": QUANTIZATION,
+    }
+    return _finish(panel.images(images, pairs), out, request, settings)
+
+
+def evaluate_images(
+    images: str, out: str, request: Request, pairs: str | None = None
+) -> dict[str, Any]:
+    """Judges finished images; arguments as of `evaluate_samples`."""
+    panel = Panel(request, None)
+    settings = {"images": images, "bytes": "as they are"}
+    return _finish(panel.images(images, pairs), out, request, settings)
+
+
+def evaluate_reconstructions(
+    model_dir: str,
+    out: str,
+    request: Request,
+    images: str | None = None,
+    split: str | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Judges a first stage by what it makes of images.
+
+    Args:
+      model_dir: a first stage.
+      out: directory of the results.
+      request: what to measure. Without a reference, the images themselves are it: then
+        the Frechet distance is the paper's R-FID.
+      images, split: of `open_images`; None takes the set and the held-out split that
+        the model was trained with.
+      image_size: (height, width), multiples of f; None is that of training.
+
+    Returns:
+      What was measured, as in results.json.
+
+    Raises:
+      ValueError: no such images, or f does not divide the size.
+    """
+    config = experiment.read_config(model_dir)
+    model, params = experiment.load(model_dir)
+    spec = dict(config.images)
+    spec |= {"dataset": images} if images else {}
+    spec["split"] = split or config.get("held_out") or spec.get("split", "train")
+    transform = still_transform(config.transform, image_size)
+    model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
+    panel = Panel(request, transform.description)
+    source = open_images(**spec)
+    rows = _reconstructed(model, params, source, transform, request)
+    settings = {
+        "model": model_dir,
+        "images": f"{spec['dataset']}, split {spec['split']}",
+        "size": "x".join(map(str, transform.size)),
+        "bytes": QUANTIZATION,
+    }
+    count = min(len(source), request.num or len(source))
+    return _finish(
+        panel.reconstructions(rows, count, transform.size, model),
+        out,
+        request,
+        settings,
+    )
+
+
+def _reconstructed(model, params, source, transform, request):
+    """Yields (bytes of images, bytes of their reconstructions, codes or None)."""
+    on_mesh = sharding.batch_sharding(sharding.make_mesh())
+    placed = sharding.place(params, sharding.make_mesh())
+    wants_codes = "codebook" in request.metrics
+
+    @jax.jit
+    def run(params, image):
+        moments = model.moments(params, image)
+        codes = None
+        if wants_codes:
+            codebook = params["autoencoder"]["codebook"]["embedding"]
+            codes = model.autoencoder.regularizer.to_decoder(moments, codebook)[1]
+        return model.decode(params, model.latent(moments)), codes
+
+    left = request.num or len(source)
+    for batch, valid in iterate_once(source, transform, request.batch_size, on_mesh):
+        valid = min(valid, left)
+        made, codes = fetch(run(placed, batch["image"]))
+        image = stats.as_bytes(fetch(batch["image"])[:valid])
+        yield (
+            image,
+            pictures.to_uint8(made[:valid]),
+            codes if codes is None else codes[:valid],
+        )
+        left -= valid
+        if not left:
+            return
+
+
+def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
+    """How a model's training images were cropped; None where that is not known."""
+    if not (epath.Path(model_dir) / "autoencoder").exists():  # a model of pixels
+        return None
+    _, config = first_stage_of(model_dir)
+    if not config.images.dataset:  # imported: its transform is not known
+        return None
+    return still_transform(config.transform).description
+
+
+def _sampling_of(images: str) -> dict[str, Any]:
+    """Reads how images were sampled; what was left out is left out."""
+    settings = json.loads(pathlib.Path(images, "settings.json").read_text())
+    said = settings["sampling"].items()
+    return {name: value for name, value in said if value is not None}
+
+
+def _classes(config, how: str, num: int | None, seed: int) -> list[int]:
+    """Chooses classes: each in turn, or drawn."""
+    num_classes = config.condition.num_classes
+    if how == "balanced":
+        return list(range(num_classes))
+    if how != "random":
+        raise ValueError(f'classes are "balanced" or "random": got "{how}".')
+    drawn = np.random.default_rng(seed).integers(num_classes, size=num or num_classes)
+    return drawn.tolist()
+
+
+def _finish(judged, out: str, request: Request, settings) -> dict[str, Any]:
+    """Adds how it was done, warns, and writes the results."""
+    settings = {
+        **settings,
+        "protocol": request.protocol or "chosen metrics",
+        "reference": request.reference or "",
+    }
+    protocol = find_protocol(request.protocol) if request.protocol else None
+    warnings = list(judged["warnings"])
+    if protocol and protocol.num_images and request.num != protocol.num_images:
+        warnings.append(
+            f"{request.protocol} takes {protocol.num_images} images: these figures are "
+            f"of {judged['num_images']}, so the paper's are not their measure."
+        )
+    if protocol:
+        settings["the protocol's reference"] = protocol.reference
+    result = {**judged, "row": request.row, "settings": settings, "warnings": warnings}
+    return write_results(result, out)
+
+
+def write_results(result: dict[str, Any], out: str) -> dict[str, Any]:
+    """Writes results.json and results.md into a directory; returns the result."""
+    if is_main_process():
+        folder = pathlib.Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+        (folder / "results.md").write_text(markdown(result))
+    return result

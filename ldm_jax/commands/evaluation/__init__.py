@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How `ldm-jax evaluate` measures images and models."""

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who judges, by what: a request, and the panel of networks that answers it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from ldm_jax.commands import stats
+from ldm_jax.commands.evaluation import finished_images
+from ldm_jax.commands.evaluation.captions import open_clip
+from ldm_jax.commands.evaluation.measure import (
+    PAIR_METRICS,
+    Mean,
+    Pairs,
+    image_facts,
+    open_network,
+    place_rows,
+)
+from ldm_jax.metrics.codebook import CodebookUsage
+from ldm_jax.metrics.distribution import (
+    SET_METRICS,
+    Collector,
+    Figure,
+    check_network,
+    check_reference,
+    rank_warning,
+)
+from ldm_jax.metrics.distribution import label as label_of
+from ldm_jax.metrics.paper import find_protocol, find_row
+
+# Inception scores below this say that the network saw one class.
+ONE_CLASS = 1.01
+METRICS = (*SET_METRICS, *PAIR_METRICS, "codebook", "clip_score")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be measured, and with what.
+
+    Attributes:
+      protocol: a key of `PROTOCOLS`; gives `metrics` and `num` where these are not.
+      metrics: of SET_METRICS and PAIR_METRICS; () takes the protocol's, or "fid".
+      num: images; None takes the protocol's, or all there are.
+      reference: .npz of `ldm-jax stats`, ADM, pytorch-fid or torch-fidelity.
+      network, weights: of `open_network`.
+      lpips, trunk: file of `ldm-jax weights lpips`, and which of its networks.
+      spread: whether Frechet distances come with a standard error (five more of them).
+      clip_model: folder of a CLIPModel, for "clip_score"; see `captions.open_clip`.
+      captions: .txt file with the caption of every image, one per line; image i has
+        caption i modulo their number.
+      row: the paper's row to print beside, a key of `ROWS`.
+      batch_size: images at once.
+    """
+
+    protocol: str | None = None
+    metrics: Sequence[str] = ()
+    num: int | None = None
+    reference: str | None = None
+    network: str = "inception"
+    weights: str | None = None
+    lpips: str | None = None
+    trunk: str = "vgg"
+    spread: bool = False
+    clip_model: str | None = None
+    captions: str | None = None
+    row: str | None = None
+    batch_size: int = 64
+
+    def __post_init__(self):
+        row = find_row(self.row) if self.row else None
+        if self.protocol is None and row is not None:
+            object.__setattr__(self, "protocol", row.protocol)
+        wanted = find_protocol(self.protocol) if self.protocol else None
+        if not self.metrics:
+            object.__setattr__(self, "metrics", wanted.metrics if wanted else ("fid",))
+        if self.num is None and wanted:
+            object.__setattr__(self, "num", wanted.num_images)
+        unknown = sorted({*self.metrics} - {*METRICS})
+        if unknown:
+            raise ValueError(
+                f"unknown metrics {', '.join(unknown)}; some of: {', '.join(METRICS)}."
+            )
+        if "clip_score" in self.metrics and None in (self.clip_model, self.captions):
+            raise ValueError(
+                "clip_score compares images with their captions: got --clip-model "
+                f"{self.clip_model} and --captions {self.captions}; give both."
+            )
+
+    @property
+    def compares_sets(self) -> bool:
+        """Whether a feature network is needed."""
+        return bool(set(SET_METRICS) & set(self.metrics))
+
+    def needs_pairs(self) -> bool:
+        """Whether every image is compared with another one."""
+        return bool(set(PAIR_METRICS) & set(self.metrics))
+
+
+class Panel:
+    """The judges of a request, opened at once: what is missing shows soon."""
+
+    def __init__(self, request: Request, transform: Mapping[str, Any] | None):
+        self._request, self._transform = request, transform
+        self._network = self._reference = None
+        if request.compares_sets:
+            self._network = open_network(request.network, request.weights)
+            check_network(request.metrics, self._network.widths)
+            if request.reference:
+                self._reference = stats.open_reference(
+                    request.reference, self._network, request.metrics
+                )
+        self._pairs = (
+            Pairs(request.metrics, request.lpips, request.trunk)
+            if request.needs_pairs()
+            else None
+        )
+
+        self._clip: Any = None
+        self._captions: Any = None
+        if "clip_score" in request.metrics:
+            self._clip = open_clip(request.clip_model)
+            self._captions = read_captions(request.captions)
+
+    def check(self, count: int, size, pairs: str | None) -> None:
+        """Refuses images that could not be judged, before they are made.
+
+        Args:
+          count: how many.
+          size: their (height, width).
+          pairs: what each is compared with, of `open_set`; or None.
+
+        Raises:
+          ValueError: the reference or the pairs are missing, of other images or fewer.
+        """
+        if self._network is not None:
+            check_reference(self._request.metrics, self._reference)
+            self._differences(size)
+        if self._pairs is None:
+            return
+        if pairs is None:
+            raise ValueError(
+                f"{', '.join(PAIR_METRICS)} compare images one by one: got nothing to "
+                "compare with; give --pairs, or leave them out."
+            )
+        others = finished_images.open_set(pairs, count)
+        if tuple(others.size) != tuple(size):
+            raise ValueError(
+                f"images and those they are compared with must have one size: got "
+                f"{size[0]}x{size[1]}, but {pairs} has {others.size[0]}x"
+                f"{others.size[1]}; resize either."
+            )
+
+    def _differences(self, size) -> list[str]:
+        """Warns of what differs between the images and the reference, if there is one.
+
+        A ValueError where no comparison has a meaning.
+        """
+        if self._reference is None:
+            return []
+        facts = image_facts(self._network, size, self._transform)
+        return self._reference.check(facts)
+
+    def images(self, path: str, pairs: str | None) -> dict[str, Any]:
+        """Judges images on disk; what `check` refuses is refused first."""
+        found = finished_images.open_set(path, self._request.num)
+        self.check(found.count, found.size, pairs)
+        others: Iterator[Any] = iter([])
+        if self._pairs is not None:
+            others = finished_images.open_set(pairs, found.count).batches(
+                self._request.batch_size
+            )
+        rows = (
+            (next(others) if self._pairs is not None else None, image, None)
+            for image in found.batches(self._request.batch_size)
+        )
+        return self._judge(rows, found.count, found.size, None, None)
+
+    def reconstructions(self, rows, count, size, model) -> dict[str, Any]:
+        """Judges reconstructions beside their images."""
+        codes = None
+        if "codebook" in self._request.metrics:
+            if model.autoencoder.bottleneck != "vq":
+                raise ValueError(
+                    "codebook usage needs a VQ first stage: got "
+                    f'"{model.autoencoder.bottleneck}"; leave "codebook" out.'
+                )
+            codes = CodebookUsage(model.autoencoder.num_codes)
+        own = None
+        if self._network is not None and self._reference is None:
+            wanted = {*SET_METRICS} & {*self._request.metrics} - {"is"}
+            own = Collector([*wanted, "fid"], count)
+        return self._judge(rows, count, size, codes, own)
+
+    def _judge(self, rows, count, size, codes, own) -> dict[str, Any]:
+        """Passes (other, image, codes) once; `own` collects the others' statistics."""
+        network, warnings = self._network, self._differences(size)
+        looks: list[Callable] = []
+        collector, agreement = None, Mean()
+        if network is not None:
+            wanted = [name for name in self._request.metrics if name in SET_METRICS]
+            collector = Collector(wanted, count, has_spread=self._request.spread)
+            looks.append(lambda o, image, i: collector.update(network.run(image)))
+        if own is not None:
+            looks.append(lambda other, image, i: own.update(network.run(other)))
+        if self._pairs is not None:
+            looks.append(lambda other, image, i: self._pairs.update(other, image))
+        if codes is not None:
+            looks.append(lambda other, image, indices: codes.update(indices))
+        if self._clip is not None:
+            looks.append(lambda other, image, i: self._read(image, agreement))
+        with tqdm(desc="judged", total=count, unit="image") as bar:
+            for row in rows:
+                for look in looks:
+                    look(*row)
+                bar.update(len(row[1]))
+        figures: dict[str, Figure] = {}
+        if collector is not None:
+            reference = self._reference
+            if own is not None:
+                reference = own.reference({}, "the images themselves")
+            figures |= collector.judge(reference, place_rows)
+            warnings = warnings + self._doubts(figures, count, reference)
+        if self._pairs is not None:
+            figures |= self._pairs.figures()
+        if codes is not None:
+            figures |= {name: Figure(x) for name, x in codes.result().items()}
+        if self._clip is not None:
+            figures["clip_score"] = agreement.figure()
+        return self._report(count, figures, warnings)
+
+    def _read(self, image, agreement) -> None:
+        """Compares the next images with their captions."""
+        said = self._captions
+        which = range(agreement.count, agreement.count + len(image))
+        agreement.update(self._clip(image, [said[i % len(said)] for i in which]))
+
+    def _doubts(self, figures, count: int, reference) -> list[str]:
+        """Says what makes figures less than they seem."""
+        warnings = []
+        if "is" in figures and figures["is"].value < ONE_CLASS:
+            warnings.append(
+                f"the inception score is {figures['is'].value:.3f}: to the network all "
+                "images are of one class; are they all alike?"
+            )
+        if {"fid", "sfid"} & set(figures):
+            width = self._network.widths["pool"]
+            warnings += rank_warning(count, width, "the images judged")
+            warnings += rank_warning(reference.pool.count, width, reference.path)
+        return warnings
+
+    def _report(self, count, figures, warnings) -> dict[str, Any]:
+        facts = {} if self._network is None else self._network.facts
+        return {
+            "num_images": count,
+            "figures": {
+                name: {
+                    "label": label_of(name, facts) if name in SET_METRICS else name,
+                    "value": figure.value,
+                    "spread": figure.spread,
+                }
+                for name, figure in figures.items()
+            },
+            "network": facts,
+            "reference_facts": dict(self._reference.facts) if self._reference else {},
+            "warnings": warnings,
+        }
+
+
+def read_captions(path: str) -> list[str]:
+    """Reads one caption per line; a ValueError says what is wrong with the file."""
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"captions are a text file: {path} ({error}).") from error
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
+        raise ValueError(f"there must be a caption: {path} holds none.")
+    return lines

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs images through the networks that judge them, spread over all devices."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.interop.feature_networks.lpips import LpipsFile
+from ldm_jax.interop.feature_networks.weights import PUBLISHED, load_judge
+from ldm_jax.metrics import reconstruction
+from ldm_jax.metrics.distribution import Figure
+from ldm_jax.models.features.lpips import LPIPS
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.hosts import fetch
+
+PAIR_METRICS = ("psnr", "ssim", "ms_ssim", "lpips")
+
+
+class Network(NamedTuple):
+    """A feature network, ready to run.
+
+    Attributes:
+      facts: "kind", "origin", "sha256", "official": what figures depend on.
+      run: uint8 [B, H, W, 3] -> its features and logits, NumPy [B, ...]; any B.
+      widths: {name of an output: numbers of an image}; "pool" and "logits" always.
+    """
+
+    facts: dict[str, Any]
+    run: Callable[[np.ndarray], dict[str, np.ndarray]]
+    widths: dict[str, int]
+
+
+def open_network(kind: str = "inception", weights: str | None = None) -> Network:
+    """Opens a feature network on all devices.
+
+    Args:
+      kind: "inception" or "mobilenet".
+      weights: file of `ldm-jax weights KIND`; None is weights/KIND.safetensors.
+
+    Raises:
+      ValueError: unknown kind, or no weights; says how to get them.
+    """
+    if kind not in PUBLISHED:
+        raise ValueError(
+            f'unknown feature network "{kind}"; one of: {", ".join(PUBLISHED)}.'
+        )
+    module, params, header = load_judge(weights or f"weights/{kind}.safetensors", kind)
+    facts = {name: header[name] for name in ("origin", "sha256")}
+    mesh = sharding.make_mesh()
+    placed = jax.device_put(params, sharding.replicated(mesh))
+    apply = _compiled(module)
+    shapes = jax.eval_shape(apply, params, jax.ShapeDtypeStruct((1, 8, 8, 3), "uint8"))
+
+    def run(image):
+        return on_devices(lambda x: apply(placed, x), image)
+
+    return Network(
+        {"kind": kind, **facts, "official": header["official"] == "True"},
+        run,
+        {name: output.shape[-1] for name, output in shapes.items()},
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(module):
+    """Compiles a network once, however often it is opened."""
+    return jax.jit(lambda params, image: module.apply({"params": params}, image))
+
+
+def on_devices(function: Callable, *arrays: np.ndarray):
+    """Applies a function of [B, ...] arrays with B split over all devices.
+
+    Every process gives whole arrays and gets whole results. B is filled up to a
+    multiple of the devices with copies of the first row.
+    """
+    mesh = sharding.make_mesh()
+    on_mesh = sharding.batch_sharding(mesh)
+    valid = len(arrays[0])
+    rows = np.arange(-(-valid // mesh.size) * mesh.size)
+    rows = np.where(rows < valid, rows, 0)
+    placed = [
+        jax.make_array_from_callback((len(rows), *x.shape[1:]), on_mesh, x.__getitem__)
+        for x in (np.asarray(array)[rows] for array in arrays)
+    ]
+    return jax.tree.map(lambda x: x[:valid], fetch(function(*placed)))
+
+
+def place_rows(x: np.ndarray) -> jax.Array:
+    """Splits rows over this process' devices, if they divide."""
+    mesh = sharding.make_mesh(devices=jax.local_devices())
+    if len(x) % mesh.size:
+        return jnp.asarray(x)
+    return jax.device_put(x, sharding.batch_sharding(mesh))
+
+
+class Pairs:
+    """Compares images with others, one to one, in memory that stays the same."""
+
+    def __init__(self, metrics, lpips: str | None = None, trunk: str = "vgg"):
+        """Begins.
+
+        Args:
+          metrics: of PAIR_METRICS.
+          lpips: file of `ldm-jax weights lpips`, where "lpips" is among the metrics.
+          trunk: of LPIPS.
+        """
+        functions: dict[str, Callable] = {
+            name: getattr(reconstruction, name)
+            for name in PAIR_METRICS
+            if name in metrics and name != "lpips"
+        }
+        if "lpips" in metrics and not lpips:
+            raise ValueError(
+                "lpips needs a file of weights: got none; give --lpips FILE, made with "
+                f"`ldm-jax weights lpips --download {trunk} --out FILE`."
+            )
+        params = LpipsFile(lpips).load(trunk) if "lpips" in metrics else {}
+
+        @jax.jit
+        def compare(params, image_u8, other_u8):
+            image, other = (
+                x.astype(jnp.float32) / 127.5 - 1 for x in (image_u8, other_u8)
+            )
+            found = {name: f(image, other) for name, f in functions.items()}
+            if "lpips" in metrics:
+                found["lpips"] = LPIPS(trunk).apply({"params": params}, image, other)
+            return found
+
+        self._compare = lambda *images: compare(params, *images)
+        self._means: dict[str, Mean] = {}
+
+    def update(self, image: np.ndarray, other: np.ndarray) -> None:
+        """Adds pairs of uint8 [B, H, W, 3].
+
+        Raises:
+          ValueError: the two differ in shape.
+        """
+        if image.shape != other.shape:
+            raise ValueError(
+                f"images and those they are compared with must have one shape: got "
+                f"{image.shape} and {other.shape}; give as many, of the same size."
+            )
+        for name, values in on_devices(self._compare, image, other).items():
+            # Equal images have an infinite PSNR; 100 dB is beyond 8 bits.
+            self._means.setdefault(name, Mean()).update(np.minimum(values, 100))
+
+    def figures(self) -> dict[str, Figure]:
+        """Returns the mean and standard deviation over images of each metric."""
+        return {name: mean.figure() for name, mean in self._means.items()}
+
+
+class Mean:
+    """Mean and standard deviation of numbers that come in batches."""
+
+    def __init__(self):
+        self.count, self._total, self._squares = 0, 0.0, 0.0
+
+    def update(self, values: np.ndarray) -> None:
+        """Adds [B] numbers."""
+        values = np.asarray(values, np.float64)
+        self.count += len(values)
+        self._total += values.sum()
+        self._squares += (values * values).sum()
+
+    def figure(self) -> Figure:
+        """Returns the mean, and the standard deviation as its spread."""
+        mean = self._total / self.count
+        variance = max(self._squares / self.count - mean**2, 0)
+        return Figure(float(mean), float(np.sqrt(variance)))
+
+
+def with_features(
+    network: Network, batches: Iterator[np.ndarray], collector, show: Callable
+) -> None:
+    """Collects the features of uint8 batches; `show` is called with each one's size."""
+    for batch in batches:
+        collector.update(network.run(batch))
+        show(len(batch))
+
+
+def image_facts(network: Network, size, transform: Mapping[str, Any] | None) -> dict:
+    """Says how features of images came about, for `Reference.check`."""
+    facts = {"network": network.facts, "image_size": list(size)}
+    return facts if transform is None else {**facts, "transform": dict(transform)}

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks into a set of latents: decodes some beside their images, prints its facts."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+
+import jax
+import numpy as np
+
+from ldm_jax.commands.encode import IMAGES_FILE, by_bucket
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.latents.sets import bucket_names
+from ldm_jax.data.latents.source import LatentSource, open_latents
+from ldm_jax.data.latents.statistics import LatentStats
+from ldm_jax.data.order import RecordRng, Row
+from ldm_jax.data.records import Source
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.data.transforms.pixels import to_unit_range
+from ldm_jax.experiment import experiment
+from ldm_jax.metrics.reconstruction import psnr
+from ldm_jax.tasks import pictures
+
+log = logging.getLogger(__name__)
+
+PICTURE = "inspect.png"
+
+
+def inspect_latents(directory: str, num: int = 16) -> str:
+    """Decodes some latents of a set, evenly spread, beside the images they are of.
+
+    Args:
+      directory: written by `write_latents`; of buckets, each is looked at.
+      num: latents of each set.
+
+    Returns:
+      The facts of the set, as lines of text. The pictures are in PICTURE in the
+      directory of the set: image, decoded latent, image, ...; only the latter where the
+      images cannot be opened any more.
+
+    Raises:
+      ValueError: no latents, or no first stage beside them.
+    """
+    model, params = experiment.load(f"{directory}/autoencoder")
+    decode = jax.jit(lambda params, mean: model.decode(params, mean))
+    names = bucket_names(directory)
+    said = []
+    for name in [""] if names is None else names:
+        folder = f"{directory}/{name}" if name else directory
+        latents, stats = open_latents(folder)
+        rows = np.linspace(0, len(latents) - 1, min(num, len(latents))).astype(int)
+        records = latents.__getitems__(rows.tolist())
+        means = np.stack([r["moments"][..., : stats.latent_shape[2]] for r in records])
+        decoded = np.asarray(decode(params, means.astype(np.float32)))
+        try:
+            originals = _originals(directory, name, stats, rows, records)
+        except (ValueError, OSError) as error:
+            log.warning("the images cannot be shown beside: %s", error)
+            originals = None
+        path = f"{folder}/{PICTURE}"
+        pictures.save_png(path, _sheet(decoded, originals))
+        lines = [*_facts(latents, stats), f"pictures     {path}"]
+        if originals is not None:
+            lines.append(
+                f"PSNR         {float(np.mean(psnr(originals, decoded))):.2f} dB"
+            )
+        said.append("\n".join([f"{folder}", *(f"  {line}" for line in lines)]))
+    return "\n".join(said)
+
+
+def _originals(
+    directory: str, name: str, stats: LatentStats, rows: np.ndarray, records: list
+) -> np.ndarray:
+    """Returns the images [N, H, W, 3] that were encoded, made anew."""
+    if all("image" in record for record in records):
+        return np.stack([to_unit_range(record["image"]) for record in records])
+    facts = json.loads((pathlib.Path(directory) / IMAGES_FILE).read_text())
+    source: Source = open_images(**facts["images"])
+    if name:
+        source = by_bucket(source, facts["buckets"])[name]
+    if source.fingerprint != stats.images:
+        raise ValueError(
+            f"the images are {source.fingerprint}, those encoded were {stats.images}."
+        )
+    fields = {k: v for k, v in stats.transform.items() if k != "kind"}
+    transform, rngs = ImageTransform(**fields), RecordRng(facts["seed"])
+    found = []
+    for row, record in zip(rows.tolist(), records, strict=True):
+        index = int(record["source_index"])
+        # Crop k of image i stands at k * N + i, less what was dropped before.
+        crop = -(-(row - index) // len(source))
+        rng = rngs.at(Row(crop, index))
+        found.append(transform(source[index], rng)["image"])
+    return np.stack(found)
+
+
+def _sheet(decoded: np.ndarray, originals: np.ndarray | None) -> np.ndarray:
+    if originals is None:
+        return pictures.grid(pictures.to_uint8(decoded), num_columns=8)
+    pairs = np.stack([originals, decoded], axis=1).reshape(-1, *decoded.shape[1:])
+    return pictures.grid(pictures.to_uint8(pairs), num_columns=8)
+
+
+def _facts(latents: LatentSource, stats: LatentStats) -> list[str]:
+    height, width, channels = stats.latent_shape
+    values = dataclasses.asdict(stats)
+    return [
+        f"records      {stats.count} ({stats.dropped} damaged ones left out)",
+        f"latents      {height}x{width}x{channels}, f = {stats.f}",
+        f"fields       {', '.join(_kind(*field) for field in latents[0].items())}",
+        f"mean, std    {stats.mean:.5g}, {stats.std:.5g}",
+        f"scale        {stats.scale:.5g} +- {stats.scale_error:.2g}",
+        f"autoencoder  {stats.autoencoder}",
+        f"images       {stats.images}",
+        f"transform    {json.dumps(values['transform'])}",
+    ]
+
+
+def _kind(name: str, value) -> str:
+    """Says what a field is: "moments float16 32x32x8", "caption str"."""
+    if isinstance(value, str):
+        return f"{name} str"
+    return f"{name} {value.dtype.name} {'x'.join(map(str, value.shape))}".strip()

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax quickstart`: the whole chain on real digits, through the jobs of a pod.
+
+Every stage is a job that goes on where it was, so running again resumes the whole.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from ldm_jax.commands.encode import reconstruct, write_latents
+from ldm_jax.commands.sample import sample_images
+from ldm_jax.commands.train import train
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.loader import iterate_once
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.experiment import experiment
+from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
+from ldm_jax.tasks import pictures
+from ldm_jax.tasks.generate import Sampling
+from ldm_jax.training.monitoring.metric_rows import read_rows
+
+SECTIONS = ("first_stage", "latents", "diffusion", "judge")
+COLUMNS = 10
+
+
+class PoorResultError(ValueError):
+    """The chain ran, but what it made is not good enough."""
+
+
+def run(config, workdir: str) -> dict[str, float]:
+    """Trains a first stage, encodes, trains a denoiser, samples and judges.
+
+    Args:
+      config: ConfigDict with the SECTIONS, see configs/quickstart.py.
+      workdir: everything is written here.
+
+    Returns:
+      The figures of the judgement, as in `results.json`.
+
+    Raises:
+      ValueError: the config does not fit, or the results fall below `config.judge`.
+    """
+    if sorted(config) != sorted(SECTIONS):
+        raise ValueError(
+            f"a quickstart config has the sections {', '.join(SECTIONS)}: got "
+            f"{', '.join(sorted(config))}; use `ldm-jax train` for one experiment."
+        )
+    root = pathlib.Path(workdir)
+    stage_dir, latents_dir = str(root / "first_stage"), str(root / "latents")
+    diffusion_dir = str(root / "diffusion")
+    with config.unlocked():
+        config.first_stage.images.data_dir = str(root / "data")
+        config.diffusion.latents.directory = latents_dir
+
+    _say(1, "train the first stage: images -> latents -> images")
+    train(config.first_stage, stage_dir)
+    psnr = reconstruct(
+        stage_dir, root / "reconstructions.png", split=config.first_stage.held_out
+    )
+    _say(2, "encode the training images into a data set of latents")
+    write_latents(stage_dir, latents_dir, **config.latents)
+    _say(3, "train the denoiser on the latents")
+    train(config.diffusion, diffusion_dir)
+    _say(4, "sample every class and look")
+    images, labels = _sample(config, diffusion_dir)
+    _write_pictures(root, images, labels)
+    _say(5, "judge")
+    figures = {"psnr_held_out": psnr, **_judge(config, images, labels)}
+    (root / "results.json").write_text(json.dumps(figures, indent=2) + "\n")
+    _print_summary(root, figures)
+    _check(config.judge, figures)
+    return figures
+
+
+def _say(number: int, what: str) -> None:
+    print(f"\n[{number}/5] {what}", flush=True)
+
+
+def _sample(config, diffusion_dir):
+    """Samples every class: images [N, H, W, 3] uint8, labels [N], class by class."""
+    num_classes = config.diffusion.condition.num_classes
+    labels = np.repeat(np.arange(num_classes), config.judge.samples_per_class)
+    model, params = experiment.load(diffusion_dir)
+    images = sample_images(
+        model,
+        params,
+        {"label": labels.astype(np.int32)},
+        seeds=np.arange(len(labels)),
+        latent_shape=experiment.latent_shape(diffusion_dir),
+        sampling=Sampling(**config.diffusion.sampling),
+        batch_size=100,
+    )
+    return np.concatenate(list(images)), labels
+
+
+def _write_pictures(root, images, labels) -> None:
+    classes = np.unique(labels)
+    shown = [images[labels == c][:COLUMNS] for c in classes]
+    sheet = pictures.grid(
+        np.concatenate(shown), len(shown[0]), [str(c) for c in classes], enlarge=2
+    )
+    pictures.save_png(root / "samples.png", sheet)
+    runs = {
+        name: read_rows(root / name / "metrics.jsonl")
+        for name in ("first_stage", "diffusion")
+    }
+    pictures.plot_losses(root / "loss.png", runs)
+
+
+def _judge(config, images, labels) -> dict[str, float]:
+    """Names the samples with a classifier of real digits; looks for copies."""
+    train, train_label = _real(config.first_stage, config.first_stage.images.split)
+    held_out, held_out_label = _real(config.first_stage, config.first_stage.held_out)
+    samples = images / 127.5 - 1
+    k = config.judge.num_neighbors
+    named = dict(num_neighbors=k)
+    return {
+        "classifier_accuracy_held_out": classification_accuracy(
+            train, train_label, held_out, held_out_label, **named
+        ),
+        "classifier_accuracy_samples": classification_accuracy(
+            train, train_label, samples, labels, **named
+        ),
+        "nearest_distance_held_out": float(nearest_distances(train, held_out).mean()),
+        "nearest_distance_samples": float(nearest_distances(train, samples).mean()),
+        "nearest_distance_samples_least": float(
+            nearest_distances(train, samples).min()
+        ),
+    }
+
+
+def _real(config, split):
+    """Reads a split whole: images [N, H, W, 3] in [-1, 1] and labels [N]."""
+    source = open_images(**{**config.images, "split": split})
+    transform = ImageTransform(**config.transform)
+    rows = iterate_once(source, transform, config.batch_size, None)
+    parts = [
+        (np.asarray(batch["image"])[:valid], np.asarray(batch["label"])[:valid])
+        for batch, valid in rows
+    ]
+    images, labels = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _check(judge, figures) -> None:
+    for name, least in (
+        ("classifier_accuracy_held_out", judge.min_held_out_accuracy),
+        ("classifier_accuracy_samples", judge.min_sample_accuracy),
+    ):
+        if figures[name] < least:
+            raise PoorResultError(
+                f"{name} must be at least {least}: got {figures[name]:.3f}; train "
+                "longer (--config.diffusion.train.num_steps) or lower config.judge."
+            )
+
+
+def _print_summary(root: pathlib.Path, figures) -> None:
+    print(SUMMARY.format(root=root, **figures))
+
+
+SUMMARY = """
+Held-out digits come back from their latents with a PSNR of {psnr_held_out:.1f} dB.
+A nearest-neighbour classifier of real digits names {classifier_accuracy_samples:.1%} \
+of the samples as the
+class asked for ({classifier_accuracy_held_out:.1%} of held-out real digits).
+Distance to the nearest training image (root mean square, of a range of 2):
+  samples                {nearest_distance_samples:.3f}, the closest \
+{nearest_distance_samples_least:.3f}
+  held-out real digits   {nearest_distance_held_out:.3f}
+Samples about as far as held-out digits are no copies.
+
+{root}/samples.png            ten samples of every class
+{root}/reconstructions.png    held-out digits beside their reconstructions
+{root}/loss.png               the loss of both runs
+{root}/results.json           the figures above
+{root}/first_stage            model directories: checkpoints/, metrics.jsonl,
+{root}/diffusion              images/, tensorboard/
+{root}/latents                the data set of latents
+
+Next:
+  ldm-jax sample --model {root}/diffusion --out threes --label 3 --num 16
+  ldm-jax train --config=configs/quickstart.py:stage=first_stage --workdir=runs/mine \\
+      --config.images.dataset=./my_photos --config.transform.image_size=32
+  ldm-jax train --help          and configs/ for the experiments of the paper"""

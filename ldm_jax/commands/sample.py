@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples images from a diffusion model: PNG files, a grid, an array for metrics."""
+
+import dataclasses
+import inspect
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ldm_jax.conditions.user_inputs import to_image, to_mask
+from ldm_jax.data.shards import write_json
+from ldm_jax.diffusion.samplers.base import seed_keys
+from ldm_jax.experiment import experiment
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.hosts import fetch, is_main_process
+from ldm_jax.tasks import generate, pictures
+from ldm_jax.tasks.model import LatentDiffusion
+
+GRID = 100
+PREVIEWED = 8
+SHOWN = (str, int, float)
+
+
+def sample(
+    model_dir: str,
+    out: str,
+    said: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    num: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    image_size: tuple[int, int] | None = None,
+    which: str = "ema",
+    images: Mapping[str, str] | None = None,
+    write_npz: bool = False,
+    num_previews: int = 0,
+    admit: Callable[[int, tuple[int, int]], None] = lambda num, size: None,
+) -> None:
+    """Samples images into a directory; goes on where an earlier call was stopped.
+
+    Image i has seed + i and condition i modulo the number of conditions, so it is the
+    same whatever the batch size, the number of devices and what was done before.
+
+    Args:
+      model_dir: directory of a diffusion model.
+      out: gets 000000.png ..., grid.png of the first 100, settings.json.
+      said: what the user says of the condition, the arguments of its `from_user`.
+      options: fields of `Sampling` that replace those of the model's config.
+      num: images in all; None makes one for each condition.
+      seed: of image 0.
+      batch_size: images at once.
+      image_size: (height, width); None takes the condition's (a map's, that of an
+        image to paint in, f times that of a small one), else the size trained on.
+      which: "ema" or "raw" parameters.
+      images: paths of "start", or of "known" and "mask" (white is kept).
+      write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
+      num_previews: pictures a row of previews.png has beside the finished image: what
+        the denoiser saw behind the noise on the way; 0 draws none.
+      admit: is told number and (height, width) before anything is drawn; may raise.
+
+    Raises:
+      ValueError: the options or the condition do not fit the model, or `out` holds
+        samples made in another way.
+    """
+    config = experiment.read_config(model_dir, "latent_diffusion")
+    sampling = _sampling(config.sampling, options)
+    model, params = experiment.load(model_dir, which)
+    _check_makes_images(model)
+    y = _condition(model.conditioner, said)
+    size = _image_size(config, model.conditioner.image_size(y), image_size)
+    shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
+    num = num or max(map(len, y.values()), default=1)
+    given = _read_images(images or {}, size, options)
+    admit(num, size)
+    settings = dict(
+        model=str(model_dir),
+        which=which,
+        seed=seed,
+        image_size=list(size),
+        condition={n: x if isinstance(x, SHOWN) else str(x) for n, x in said.items()},
+        images=dict(images or {}),
+        sampling=json.loads(json.dumps(dataclasses.asdict(sampling))),
+    )
+    folder = pathlib.Path(out)
+    _refuse_other_samples(folder, settings)
+    missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
+
+    def draw(rows, batch_size, num_previews=0):
+        return sample_images(
+            model,
+            params,
+            {name: x[rows % len(x)] for name, x in y.items()},
+            seed + rows,
+            shape,
+            sampling,
+            batch_size,
+            {name: np.repeat(x, len(rows), axis=0) for name, x in given.items()},
+            num_previews,
+        )
+
+    with tqdm(
+        desc="samples", total=num, initial=num - len(missing), unit="image"
+    ) as bar:
+        done = 0
+        for batch in draw(missing, batch_size):
+            if done == 0:  # not before: what fails at once must not take the folder
+                _note(folder, settings)
+            for i, image in zip(missing[done:], batch, strict=False):
+                if is_main_process():
+                    about = {**settings, "index": i, "seed": seed + i}
+                    pictures.save_png(_file(folder, i), image, about)
+            done += len(batch)
+            bar.update(len(batch))
+    if is_main_process():
+        _write_sheets(folder, num, write_npz)
+    if num_previews:
+        rows = np.arange(min(num, PREVIEWED))
+        (shown,) = draw(rows, PREVIEWED, num_previews)  # [K + 1, B, H, W, 3]
+        if is_main_process():
+            in_rows = np.concatenate(np.moveaxis(shown, 0, 1))
+            sheet = pictures.grid(in_rows, num_previews + 1)
+            pictures.save_png(folder / "previews.png", sheet, settings)
+
+
+def _check_makes_images(model) -> None:
+    """Refuses a denoiser of latents that was imported without its first stage."""
+    channels = model.autoencoder.out_channels
+    if channels != 3:
+        raise ValueError(
+            f"an image has 3 channels: this model makes arrays of {channels}, latents "
+            "without a first stage; import the whole pipeline's folder, or draw them "
+            "with ldm_jax.sample."
+        )
+
+
+def _sampling(defaults, options: Mapping[str, Any]) -> generate.Sampling:
+    """Replaces defaults by options; eta and the like go with their sampler."""
+    kept = dict(defaults)
+    if options.get("sampler", kept.get("sampler")) != kept.get("sampler"):
+        kept = {k: v for k, v in kept.items() if k not in generate.SAMPLER_OPTIONS}
+    return generate.Sampling(**{**kept, **options})
+
+
+def _image_size(config, of_condition, asked) -> tuple[int, int]:
+    """Chooses (height, width): what is asked for, of the condition, or trained on."""
+    if asked is not None and of_condition not in (None, tuple(asked)):
+        raise ValueError(
+            f"the size must be that of the condition, {of_condition[0]}x"
+            f"{of_condition[1]}: got --size {asked[0]}x{asked[1]}; leave --size out, "
+            "or resize the condition."
+        )
+    size = asked or of_condition or config.latents.image_size
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _condition(conditioner, said: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Reads what the user says of the condition; refuses what its kind lacks."""
+    wanted = list(inspect.signature(conditioner.from_user).parameters)
+    if sorted(said) != sorted(wanted):
+        raise ValueError(
+            f'a model with the "{conditioner.kind}" condition is told '
+            f"{' and '.join(wanted) or 'nothing'}: got {', '.join(said) or 'nothing'}; "
+            "see the flags of ldm-jax sample --help."
+        )
+    return conditioner.from_user(**said)
+
+
+def _file(folder: pathlib.Path, index: int) -> pathlib.Path:
+    return folder / f"{index:06d}.png"
+
+
+def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Raises ValueError where a directory holds samples made with other settings."""
+    path = folder / "settings.json"
+    if not path.exists():
+        return
+    found = json.loads(path.read_text())
+    differing = sorted(name for name in settings if found.get(name) != settings[name])
+    if differing:
+        raise ValueError(
+            f"{folder} holds samples made with other settings "
+            f"({', '.join(differing)}); use another --out, or delete it."
+        )
+
+
+def _note(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Writes the settings beside the images that are made with them."""
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "settings.json", settings)
+
+
+def _read_images(
+    paths: Mapping[str, str], size, options: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Reads the given images: [1, H, W, 3] in [-1, 1], the mask [1, H, W, 1]."""
+    if "strength" in options and "start" not in paths:
+        raise ValueError(
+            f"strength={options['strength']} is the share of the steps that --start is "
+            "taken through: got no --start; give it, or leave --strength out."
+        )
+    if ("known" in paths) != ("mask" in paths):
+        raise ValueError(
+            "a known image and its mask go together: give both --known and "
+            "--known-mask, or neither."
+        )
+    readers = dict(start=to_image, known=to_image, mask=to_mask)
+    images = {name: readers[name](path)[None] for name, path in paths.items()}
+    for name, image in images.items():
+        if image.shape[1:3] != size:
+            raise ValueError(
+                f"the {name} image {paths[name]} must be as large as the samples, "
+                f"{size[0]}x{size[1]}: got {image.shape[1]}x{image.shape[2]}; resize "
+                "it, or give --size."
+            )
+    return images
+
+
+def _write_sheets(folder: pathlib.Path, num: int, write_npz: bool) -> None:
+    """Writes grid.png of the first images, and samples.npz of all."""
+    shown = np.stack([_read(folder, i) for i in range(min(num, GRID))])
+    pictures.save_png(
+        folder / "grid.png", pictures.grid(shown, int(np.ceil(len(shown) ** 0.5)))
+    )
+    if write_npz:
+        _write_npz(folder, num, shown[0].shape)
+
+
+def _write_npz(folder: pathlib.Path, num: int, shape: tuple[int, ...]) -> None:
+    """Writes what `np.savez` would, image by image: 50,000 do not fit in memory."""
+    unfinished = folder / "samples.npz.tmp"
+    header = {"shape": (num, *shape), "fortran_order": False, "descr": "|u1"}
+    with (
+        zipfile.ZipFile(unfinished, "w") as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as array,
+    ):
+        np.lib.format.write_array_header_1_0(array, header)
+        for i in range(num):
+            array.write(_read(folder, i).tobytes())
+    os.replace(unfinished, folder / "samples.npz")
+
+
+def _read(folder: pathlib.Path, index: int) -> np.ndarray:
+    with Image.open(_file(folder, index)) as image:
+        return np.asarray(image)
+
+
+def sample_images(
+    model: LatentDiffusion,
+    params,
+    y: dict[str, np.ndarray],
+    seeds: np.ndarray,
+    latent_shape: tuple[int, int, int],
+    sampling: generate.Sampling,
+    batch_size: int = 64,
+    images: dict[str, np.ndarray] | None = None,
+    num_previews: int = 0,
+) -> Iterator[np.ndarray]:
+    """Samples one image per row of a condition, batch by batch.
+
+    Args:
+      model, params: from `experiment.load`.
+      y: the conditioner's fields, [N, ...] each.
+      seeds: [N] whole numbers; image i depends on its seed and condition alone.
+      latent_shape: (h, w, c).
+      sampling: sampler, steps and guidance.
+      images: images to start from or to keep, [N, ...] each, see `make_generate`.
+      batch_size: images at once; rounded up to a multiple of the devices.
+      num_previews: K, see `make_generate`.
+
+    Yields:
+      [B, H, W, 3] uint8 ([K + 1, B, H, W, 3] with previews); the last one may be
+      shorter.
+    """
+    mesh = sharding.make_mesh()
+    on_mesh = sharding.batch_sharding(mesh)
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    draw = generate.make_generate(model, latent_shape, sampling, num_previews)
+    placed = sharding.place(params, mesh)
+    for low in range(0, len(seeds), batch_size):
+        valid = min(batch_size, len(seeds) - low)
+        # The last batch is filled up with its first row: one shape, one compilation.
+        rows = low + np.where(np.arange(batch_size) < valid, np.arange(batch_size), 0)
+        part, given = (
+            {name: jax.device_put(x[rows], on_mesh) for name, x in fields.items()}
+            for fields in (y, images or {})
+        )
+        keys = jax.device_put(seed_keys(seeds[rows]), on_mesh)
+        with jax.set_mesh(mesh):  # see models.attention.attend_splash
+            drawn = draw(placed, part, keys, given)
+        yield pictures.to_uint8(fetch(drawn))[..., :valid, :, :, :]

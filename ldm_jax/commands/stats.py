@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes reference statistics of an image set, as training reads it."""
+
+import importlib.metadata
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ldm_jax.commands.evaluation.finished_images import open_set
+from ldm_jax.commands.evaluation.measure import (
+    Network,
+    image_facts,
+    open_network,
+    place_rows,
+    with_features,
+)
+from ldm_jax.commands.first_stage import still_transform
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.loader import iterate_once
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.experiment.directories import first_stage_of
+from ldm_jax.interop.feature_networks.fidelity_cache import read_fidelity_cache
+from ldm_jax.metrics.distribution import (
+    Collector,
+    check_network,
+    check_reference,
+    label,
+    rank_warning,
+)
+from ldm_jax.metrics.evaluation import Judging
+from ldm_jax.metrics.reference import (
+    Reference,
+    load_reference,
+    make_reference,
+    save_reference,
+)
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.hosts import fetch, is_main_process
+
+log = logging.getLogger(__name__)
+
+# The network sees whole bytes of the transformed image, nothing between.
+QUANTIZATION = "none: bytes as the loader makes them"
+
+
+def write_stats(
+    out: str,
+    dataset: str | None = None,
+    *,
+    like: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    split: str | None = None,
+    data_dir: str | None = None,
+    network: str = "inception",
+    weights: str | None = None,
+    keep: int = 10_000,
+    batch_size: int = 64,
+) -> Reference:
+    """Writes statistics of a set of real images.
+
+    Args:
+      out: .npz file to write.
+      dataset: of `open_images`, or the .npz of images (ADM's reference batches); None
+        takes what `like` was trained on.
+      like: a model directory, whose crop, resize and size are taken over; without it
+        the images are cropped in the center and resized bicubically.
+      image_size: (height, width), where `like` does not say.
+      split: of the data set; None is that of `like`, or "train".
+      data_dir: where TFDS sets lie.
+      network, weights: of `open_network`.
+      keep: features of single images kept, a uniform sample; KID, precision and
+        recall need them.
+      batch_size: images at once.
+
+    Returns:
+      The statistics.
+
+    Raises:
+      ValueError: no data, no size, or no weights.
+    """
+    judge = open_network(network, weights)
+    if dataset is not None and dataset.endswith(".npz"):
+        found = open_set(dataset)
+        facts = image_facts(judge, found.size, None) | {"dataset": dataset}
+        count, batches = found.count, found.batches(batch_size)
+    else:
+        source, transform, facts = _open(dataset, like, image_size, split, data_dir)
+        facts = image_facts(judge, transform.size, transform.description) | facts
+        count, batches = len(source), read_bytes(source, transform, batch_size)
+    facts |= {
+        "quantization": QUANTIZATION,
+        "ldm_jax": importlib.metadata.version("ldm_jax"),
+    }
+    reference = collect(judge, batches, count, facts, keep, out)
+    if is_main_process():
+        save_reference(out, reference)
+    return reference
+
+
+def _open(dataset, like, image_size, split, data_dir):
+    """Opens the images of a set, or of a model's training, with their transform."""
+    spec: dict[str, Any] = {}
+    if like is not None:
+        _, config = first_stage_of(like)
+        spec, transform = dict(config.images), still_transform(config.transform)
+    elif image_size is not None:
+        transform = ImageTransform(image_size=tuple(image_size))
+    else:
+        raise ValueError(
+            "statistics need a size of image: got neither --like nor --size; give the "
+            "model directory they are for, or HEIGHTxWIDTH."
+        )
+    given = dict(dataset=dataset, split=split, data_dir=data_dir)
+    spec |= {name: value for name, value in given.items() if value is not None}
+    if not spec.get("dataset"):
+        raise ValueError("statistics need a data set: got none; name it.")
+    source = open_images(**spec)
+    facts = {
+        "dataset": spec["dataset"],
+        "split": spec.get("split", "train"),
+        "fingerprint": source.fingerprint,
+        "count": len(source),
+    }
+    return source, transform, facts
+
+
+def read_bytes(source, transform, batch_size: int) -> Iterator[np.ndarray]:
+    """Yields a set's images as uint8 [B, H, W, 3]."""
+    for batch, valid in iterate_once(source, transform, batch_size, _sharding()):
+        yield as_bytes(fetch(batch["image"])[:valid])
+
+
+def as_bytes(image: np.ndarray) -> np.ndarray:
+    """Undoes the loader's scaling to [-1, 1], exactly."""
+    return np.rint((np.asarray(image, np.float32) + 1) * 127.5).astype(np.uint8)
+
+
+def _sharding():
+    return sharding.batch_sharding(sharding.make_mesh())
+
+
+def collect(
+    judge: Network,
+    batches: Iterator[np.ndarray],
+    count: int,
+    facts: Mapping[str, Any],
+    keep: int,
+    path: str,
+) -> Reference:
+    """Passes images through the network once and sums up."""
+    has_spatial = judge.facts["kind"] == "inception"
+    metrics = ["fid", *(["sfid"] if has_spatial else []), *(["kid"] if keep else [])]
+    collector = Collector(metrics, count, keep)
+    with tqdm(desc="statistics", total=count, unit="image") as bar:
+        with_features(judge, batches, collector, bar.update)
+    warnings = rank_warning(collector.count, judge.widths["pool"], path)
+    return collector.reference({**facts, "warnings": warnings}, path)
+
+
+def open_reference(
+    path: str, judge: Network, metrics, batch_size: int = 64
+) -> Reference:
+    """Reads statistics: an .npz, or a .pt of torch-fidelity's cache.
+
+    ADM's batches hold images, and means and covariances of far more images than these:
+    those are kept, and features of single images made where a metric needs them.
+    """
+    if path.endswith(".pt"):
+        reference = make_reference(read_fidelity_cache(path), path)
+    else:
+        reference = load_reference(path)
+    needs = {"kid", "precision", "recall", "density", "coverage"} & set(metrics)
+    if not needs or reference.features is not None or not reference.has_images:
+        return reference
+    found = open_set(path)
+    collector = Collector(["kid"], found.count, found.count)
+    with tqdm(desc=f"features of {path}", total=found.count, unit="image") as bar:
+        with_features(judge, found.batches(batch_size), collector, bar.update)
+    return Reference(
+        reference.pool,
+        reference.spatial,
+        collector.kept(),
+        reference.facts,
+        path,
+    )
+
+
+def make_judge(judging: Judging, image_size) -> Callable | None:
+    """Makes the judge of a run's samples; None where the config has none.
+
+    Args:
+      judging: the section of the config.
+      image_size: (height, width) of the samples, checked against the reference's.
+
+    Returns:
+      Function of batches of uint8 [B, H, W, 3], `judging.num` images in all: its
+      figures by name.
+
+    Raises:
+      ValueError: no weights, or a reference of other images or too little for the
+        metrics: before the run begins.
+    """
+    if not judging.reference:
+        return None
+    network = open_network(judging.network, judging.weights or None)
+    reference = open_reference(judging.reference, network, judging.metrics)
+    for text in reference.check(image_facts(network, image_size, None)):
+        log.warning("judging: %s", text)
+    check_network(judging.metrics, network.widths)
+    check_reference(judging.metrics, reference)
+    width = network.widths["pool"]
+    for text in rank_warning(judging.num, width, "config.judging.num"):
+        log.warning("judging: %s", text)
+
+    def judge(batches):
+        collector = Collector(judging.metrics, judging.num)
+        with_features(network, batches, collector, lambda count: None)
+        figures = collector.judge(reference, place_rows)
+        return {label(name, network.facts): f.value for name, f in figures.items()}
+
+    return judge

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words to token ids.
+
+Tokenizers come from transformers; the byte-level default needs no file and no network.
+transformers 5 answers a missing or misnamed vocabulary with a tokenizer of a few
+entries that maps every word to "unknown", so each is checked when it is made.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ldm_jax.conditions.base import raw_field
+
+# Ids of the BERT vocabulary that the published text models were trained with.
+BERT_SIZE = 30522
+CLIP_SIZE = 49408
+# 256 bytes, 3 special ids, 125 sentinels.
+BYTES_SIZE = 384
+PROBE = "a photo of a cat"
+# transformers warns on import that it has no PyTorch; tokenizers need none.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Turns texts into rows of ids of one length.
+
+    Attributes:
+      name: "bytes", "bert" or "clip".
+      vocab_size: ids are in [0, vocab_size).
+      length: M, ids per text; longer texts are cut, shorter ones padded.
+      encode: (texts) -> int32 [B, length].
+    """
+
+    name: str
+    vocab_size: int
+    length: int
+    encode: Callable[[Sequence[str]], np.ndarray]
+
+
+def make_tokenizer(
+    name: str = "bytes",
+    length: int = 77,
+    vocab: str | None = None,
+    merges: str | None = None,
+) -> Tokenizer:
+    """Makes a tokenizer by name.
+
+    Args:
+      name: "bytes" (UTF-8, ids of ByT5), "bert" (uncased word pieces, [CLS] ... [SEP]
+        [PAD] ...) or "clip" (byte pairs).
+      length: ids per text.
+      vocab: local file: vocab.txt of BERT, vocab.json of CLIP.
+      merges: local file: merges.txt of CLIP.
+
+    Raises:
+      ValueError: the name is unknown, a file is missing or is not needed, or the
+        tokenizer made from it does not know a plain English phrase.
+    """
+    needs = {"bytes": (), "bert": ("vocab",), "clip": ("vocab", "merges")}
+    if name not in needs:
+        raise ValueError(
+            f'unknown tokenizer "{name}"; one of: {", ".join(sorted(needs))}.'
+        )
+    files = {"vocab": vocab, "merges": merges}
+    for field, path in files.items():
+        if path is not None and field not in needs[name]:
+            raise ValueError(f'tokenizer "{name}" takes no {field} file: got {path}.')
+        if field in needs[name] and (path is None or not pathlib.Path(path).is_file()):
+            raise ValueError(
+                f'tokenizer "{name}" needs {field}=, a local file: got {path}; copy it '
+                'from the published model, or use the tokenizer "bytes".'
+            )
+    source, size = MAKERS[name](**{field: files[field] for field in needs[name]})
+    check_tokenizer(name, source, size, vocab)
+
+    def encode(texts):
+        ids = source(
+            list(texts), padding="max_length", truncation=True, max_length=length
+        )
+        return np.asarray(ids["input_ids"], np.int32)
+
+    return Tokenizer(name, size, length, encode)
+
+
+def make_bytes():
+    """Makes the ByT5 tokenizer: pure rules, nothing to load."""
+    from transformers import ByT5Tokenizer
+
+    return ByT5Tokenizer(), BYTES_SIZE
+
+
+def make_bert(vocab: str):
+    """Makes the uncased BERT tokenizer from its vocab.txt."""
+    from transformers import BertTokenizer
+
+    # `vocab_file=` of transformers 4 is ignored by 5.
+    return BertTokenizer(vocab=str(vocab), do_lower_case=True), BERT_SIZE
+
+
+def make_clip(vocab: str, merges: str):
+    """Makes the CLIP tokenizer from vocab.json and merges.txt."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer(vocab=str(vocab), merges=str(merges)), CLIP_SIZE
+
+
+MAKERS = {"bytes": make_bytes, "bert": make_bert, "clip": make_clip}
+
+
+def check_tokenizer(name: str, source, size: int, vocab: str | None) -> None:
+    """Raises ValueError when a tokenizer lacks entries or calls known words unknown."""
+    # Sizes first: a tokenizer without its special tokens cannot even be asked.
+    if name != "bytes" and len(source) != size:
+        raise ValueError(
+            f'tokenizer "{name}" must have {size} entries: got {len(source)} (from '
+            f"{vocab}); give it the published vocabulary."
+        )
+    ids = source(PROBE, add_special_tokens=False)["input_ids"]
+    if ids.count(source.unk_token_id) == len(ids):
+        raise ValueError(
+            f'tokenizer "{name}" must know "{PROBE}": got ids {ids} (from {vocab}); '
+            "give it the published vocabulary."
+        )
+
+
+def add_caption(record: dict, words: Tokenizer) -> dict:
+    """Adds tokens int32 [M] to a record with a caption."""
+    caption = raw_field(record, "caption", "images.captions")
+    return {**record, "tokens": words.encode([caption])[0]}

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens image sets and decodes their files."""

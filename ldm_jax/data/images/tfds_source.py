@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A split of a TFDS image set as a source: random access, our own decoding."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ldm_jax.data.examples import read_example
+from ldm_jax.data.images.decode import (
+    MAX_PIXELS,
+    decode_image,
+    decode_label_map,
+    upright_size,
+)
+from ldm_jax.data.records import DamagedRecord, Record, fingerprint
+
+# What TFDS' sets call their maps of classes.
+LABEL_MAPS = ("label_map", "segmentation_label", "segmentation_mask")
+
+
+class TfdsSource:
+    """A TFDS split as a source.
+
+    Of the set's features these are read: "image"; "label", a class; "captions" or
+    "caption"; "objects", boxes with labels; LABEL_MAPS.
+
+    Attributes:
+      fingerprint: digest of name, version, split and shard lengths, and, of a
+        `ManualBuilder`'s set, of the files that are in it.
+      num_classes: of the label; None without one.
+      class_names: of the label; () without one.
+      box_names: of the objects' classes; () without objects.
+    """
+
+    def __init__(self, builder: Any, split: str, max_pixels: int = MAX_PIXELS):
+        info, features = builder.info, builder.info.features
+        if "image" not in features:
+            raise ValueError(
+                f"an image set needs a feature named image: {builder.name} has "
+                f"{sorted(features)}. Use another set, or write the images to a folder."
+            )
+        whole = split.split("[")[0]
+        if whole not in info.splits:
+            raise ValueError(
+                f'unknown split "{split}" of {builder.name}; one of: '
+                f"{', '.join(info.splits)}."
+            )
+        missing = [file for file in info.splits[whole].filepaths if not file.exists()]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} shards of {builder.name} are not there, the first is "
+                f"{missing[0]}. Copy them again, or delete the set and prepare it anew."
+            )
+        if not isinstance(features["image"], tfds.features.Image):
+            raise ValueError(
+                f"the feature image of {builder.name} must be a tfds.features.Image: "
+                f"got {features['image']}. Use another set, or write it to a folder."
+            )
+        # Raw bytes: our parser is faster than TFDS', and our decoding bounds the size.
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._records = builder.as_data_source(split, deserialize_method=raw)
+        self._name = f"{info.full_name}:{split}"
+        self._max_pixels = max_pixels
+        features = dict(features.items())  # a FeaturesDict has no `get`
+        label = features.get("label")
+        is_class = isinstance(label, tfds.features.ClassLabel)
+        self.num_classes = label.num_classes if is_class else None
+        self.class_names = tuple(label.names) if is_class else ()
+        self.box_names = _box_names(features)
+        self._readers = _readers(features)
+        facts = [info.full_name, split, list(info.splits[whole].shard_lengths)]
+        if info.metadata and info.metadata.get("digest"):  # of our own builders
+            facts.append(info.metadata["digest"])
+        self.fingerprint = fingerprint(facts)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Record]:
+        found = zip(self._read(indices), indices, strict=True)
+        return [self._record(data, int(index)) for data, index in found]
+
+    def sizes(self) -> np.ndarray:
+        """Returns heights and widths [N, 2] of the images, from their headers."""
+        found = []
+        for start in range(0, len(self), 256):
+            indices = range(start, min(start + 256, len(self)))
+            for index, data in zip(indices, self._read(indices), strict=True):
+                image = read_example(data)["image"][0]
+                found.append(upright_size(image, f"{self._name}[{index}]"))
+        return np.array(found).reshape(-1, 2)
+
+    def _read(self, indices: Sequence[int]) -> list[bytes]:
+        indices = [int(i) for i in indices]
+        try:
+            return self._records.__getitems__(indices)
+        except (RuntimeError, ValueError) as error:  # ArrayRecord: a checksum is wrong
+            raise DamagedRecord(f"{self._name}{indices}: {error}") from error
+
+    def _record(self, data: bytes, index: int) -> Record:
+        name = f"{self._name}[{index}]"
+        try:
+            found = read_example(data)
+        except ValueError as error:
+            raise DamagedRecord(f"{name}: {error}") from error
+        if "file_name" in found:
+            name += f" ({found['file_name'][0].decode(errors='replace')})"
+        image = decode_image(found["image"][0], name, self._max_pixels)
+        record: Record = {"image": image}
+        for read in self._readers:
+            record.update(read(found, name))
+        label_map = record.get("label_map")
+        if label_map is not None and label_map.shape != image.shape[:2]:
+            raise DamagedRecord(
+                f"label map of {name} is {label_map.shape}, the image is "
+                f"{image.shape[:2]}"
+            )
+        return record
+
+
+# (features of a record as stored, its name) -> fields of the record.
+Read = Callable[[dict[str, Any], str], Record]
+
+
+def _readers(features: dict[str, Any]) -> list[Read]:
+    """Chooses what to read of each record."""
+    found: list[Read] = []
+    if isinstance(features.get("label"), tfds.features.ClassLabel):
+        found.append(lambda stored, _: {"label": np.int32(stored["label"][0])})
+    if captions := _captions_key(features):
+        found.append(lambda stored, name: _captions(stored[captions], name))
+    if _box_names(features):
+        found.append(_boxes)
+    for key in LABEL_MAPS:
+        feature = features.get(key)
+        channels = getattr(feature, "shape", ())[-1:]
+        if isinstance(feature, tfds.features.Image) and channels == (1,):
+            found.append(functools.partial(_label_map, key))
+            break
+    return found
+
+
+def _captions_key(features: dict[str, Any]) -> str:
+    """Returns under which key captions are stored; "" without captions."""
+    if isinstance(features.get("caption"), tfds.features.Text):
+        return "caption"
+    several = features.get("captions")
+    if isinstance(several, tfds.features.Sequence):
+        if isinstance(several.feature, tfds.features.Text):
+            return "captions"
+        entry = several.feature
+        if isinstance(entry, tfds.features.FeaturesDict) and "text" in entry:
+            return "captions/text"
+    return ""
+
+
+def _label_map(key: str, stored: dict[str, Any], name: str) -> Record:
+    return {"label_map": decode_label_map(stored[key][0], f"label map of {name}")}
+
+
+def _captions(stored: Sequence[bytes], name: str) -> Record:
+    captions = tuple(text.decode(errors="replace") for text in stored)
+    if not captions:
+        raise DamagedRecord(f"{name} has no caption")
+    return {"captions": captions}
+
+
+def _box_names(features: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the objects' classes; () without boxes as we read them."""
+    objects = features.get("objects")
+    if not isinstance(objects, tfds.features.Sequence):
+        return ()
+    entry = objects.feature
+    if not isinstance(entry, tfds.features.FeaturesDict) or "bbox" not in entry:
+        return ()
+    box, label = entry["bbox"], dict(entry.items()).get("label")
+    relative = getattr(getattr(box, "bbox_format", None), "name", "") == "REL_YXYX"
+    is_class = isinstance(label, tfds.features.ClassLabel)
+    return tuple(label.names) if relative and is_class else ()
+
+
+def _boxes(stored: dict[str, Any], name: str) -> Record:
+    """Turns TFDS' corners (y, x, y, x) into x, y, width, height."""
+    del name
+    corners = np.asarray(stored["objects/bbox"], np.float32).reshape(-1, 2, 2)
+    low, high = corners[:, 0, ::-1], corners[:, 1, ::-1]
+    return {
+        "boxes": np.concatenate([low, high - low], axis=1),
+        "box_labels": np.asarray(stored["objects/label"], np.int32),
+    }

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encodes an image set into a TFDS set of latents, across processes and kills."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ldm_jax.data import shards
+from ldm_jax.data.latents.encoder import DTYPES, Encode, Encoder, LatentJob
+from ldm_jax.data.latents.statistics import LatentStats, Moments
+from ldm_jax.data.order import Row
+from ldm_jax.data.reading import Found, Transform, in_threads, read_ahead, transformed
+from ldm_jax.data.records import Source, fingerprint
+
+NAME = "latents"
+# A process that is done looks this often whether the others are, in seconds.
+WAIT_EVERY = 1.0
+
+
+def write_latents(
+    encode: Encode,
+    source: Source,
+    transform: Transform,
+    directory: str,
+    job: LatentJob,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    process: tuple[int, int] | None = None,
+    num_threads: int = 1,
+) -> LatentStats:
+    """Writes the latents of an image set; picks up where a killed run stopped.
+
+    Every process encodes its own shards on its own devices; the one that finishes last
+    makes the set readable, and all return when it is.
+
+    Args:
+      encode: image float32 [B, H, W, 3] in [-1, 1] -> moments [B, h, w, 2c] or
+        [B, h, w, c]; B is always `job.batch_size`.
+      source: the image set.
+      transform: makes its records into "image" and other fields, which are carried
+        along; needs a `description`.
+      directory: of the set, on a file system that all processes see.
+      job: what to write.
+      progress: told records done and in all, of this process, once per batch.
+      process: (index, count); None asks JAX.
+      num_threads: threads that read and transform; photographs want one per core.
+
+    Returns:
+      The facts of the whole set.
+
+    Raises:
+      ValueError: `directory` holds latents of another job; moments that do not fit.
+      DamagedRecord: more than `job.max_damaged` records are damaged.
+    """
+    index, count = process or (jax.process_index(), jax.process_count())
+    if job.mirror and transform.description.get("flip"):
+        raise ValueError(
+            "the transform mirrors images at random, and both mirror images are "
+            "stored: set flip=False in the transform, or mirror=False."
+        )
+    folder = shards.local_directory(directory)
+    cuts = job.cut(len(source))
+    plan = _plan(source, transform, job)
+    paths = [
+        folder / shards.shard_file(NAME, "train", i, len(cuts))
+        for i in range(len(cuts))
+    ]
+    _refuse_other_jobs(folder, paths, plan)
+    mine = range(index, len(cuts), count)
+    finished = [i for i in mine if shards.done(paths[i])]
+    total = sum(len(cuts[i]) for i in mine)
+    encoder = Encoder(encode, job, sum(len(cuts[i]) for i in finished), total, progress)
+    progress(encoder.done, total)
+    missing = [i for i in mine if i not in finished]
+    for i, batches in _by_shard(source, transform, job, cuts, missing, num_threads):
+        facts: dict[str, Any] = {"plan": plan}
+        with shards.write_shard(paths[i], facts) as append:
+            encoder.write(batches, append, facts)
+    return _finish(folder, paths, source, transform, job, index)
+
+
+def _plan(source: Source, transform: Any, job: LatentJob) -> str:
+    facts = {**dataclasses.asdict(job), "max_damaged": None}
+    return fingerprint([source.fingerprint, transform.description, facts])
+
+
+def _refuse_other_jobs(
+    folder: pathlib.Path, paths: Sequence[pathlib.Path], plan: str
+) -> None:
+    """Raises if the directory holds shards that this job would not have written."""
+    names = {path.name for path in paths}
+    for found in sorted(folder.glob(f"{NAME}-*.done.json")):
+        path = found.with_name(found.name.removesuffix(".done.json"))
+        facts = shards.done(path)
+        if facts and (path.name not in names or facts["plan"] != plan):
+            raise ValueError(
+                f"{folder} holds latents of another job ({path.name}): images, "
+                f"transform, autoencoder or settings differ. Delete it or write "
+                f"elsewhere."
+            )
+
+
+def _by_shard(
+    source: Source,
+    transform: Transform,
+    job: LatentJob,
+    cuts: list[range],
+    missing: Sequence[int],
+    num_threads: int,
+) -> Iterator[tuple[int, Iterator[list[Found]]]]:
+    """Yields (shard, its batches of (index, example)), read ahead by a thread."""
+
+    def read():
+        part = functools.partial(transformed, source, transform, job.seed)
+        with ThreadPoolExecutor(num_threads) as pool:
+            for shard in missing:
+                for low in range(cuts[shard].start, cuts[shard].stop, job.batch_size):
+                    positions = range(low, min(low + job.batch_size, cuts[shard].stop))
+                    rows = [Row(*divmod(i, len(source))) for i in positions]
+                    yield in_threads(pool, num_threads, part, rows)
+
+    batches = read_ahead(read)
+    for shard in missing:
+        count = -(-len(cuts[shard]) // job.batch_size)
+        yield shard, itertools.islice(batches, count)
+
+
+def _finish(
+    folder: pathlib.Path,
+    paths: Sequence[pathlib.Path],
+    source: Source,
+    transform: Any,
+    job: LatentJob,
+    process: int,
+) -> LatentStats:
+    """Waits for the shards of all processes and makes the set readable."""
+    while not all(facts := [shards.done(path) for path in paths]):
+        time.sleep(WAIT_EVERY)
+    fields = next(fact["fields"] for fact in facts if "fields" in fact)
+    size = next(fact["image_size"] for fact in facts if "fields" in fact)
+    height, width, _ = fields["moments"][1]
+    stats = LatentStats(
+        **Moments(np.sum([fact["sums"] for fact in facts], axis=0)).result(),
+        f=size[0] // height,
+        latent_shape=(height, width, job.latent_channels),
+        autoencoder=job.autoencoder,
+        images=source.fingerprint,
+        transform=transform.description,
+        dropped=sum(fact["dropped"] for fact in facts),
+    )
+    features = {name: _feature(*kind) for name, kind in fields.items()}
+    metadata = {
+        "stats": dataclasses.asdict(stats),
+        "fields": fields,
+        "shards": [
+            [path.name, fact["count"], fact["bytes"]]
+            for path, fact in zip(paths, facts, strict=True)
+        ],
+    }
+    description = "Latents of an image set."
+    shards.write_info(
+        folder, NAME, features, {"train": facts}, metadata, description, process
+    )
+    return stats
+
+
+def _feature(dtype: str, shape: Sequence[int] = ()) -> Any:
+    if dtype == "str":
+        return tfds.features.Text()
+    # "bytes" keeps float16 at its size; the default encoding doubles it.
+    numpy_dtype = DTYPES.get(dtype) or np.dtype(dtype)
+    return tfds.features.Tensor(shape=shape, dtype=numpy_dtype, encoding="bytes")

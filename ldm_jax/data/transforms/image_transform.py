@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records to what the network sees: crop, antialiased resize, mirror, [-1, 1]."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ldm_jax.data.records import MIRRORED, Record
+from ldm_jax.data.transforms.degradations import DEGRADATIONS, degrade
+from ldm_jax.data.transforms.geometry import Window, crop_boxes, mirror_field
+from ldm_jax.data.transforms.masks import KINDS, draw_mask
+from ldm_jax.data.transforms.pixels import FILTERS, resize, to_unit_range
+
+CROPS = ("center", "random")
+
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTransform:
+    """Makes a training image of a record: (record, rng) -> dict of arrays.
+
+    The largest window of the wanted aspect ratio is cut out, resized with Pillow's
+    antialiased filter, mirrored with probability 1/2 if asked, and scaled to [-1, 1].
+    "center" then resize is the protocol of LSUN and of ImageNet's validation; "random"
+    that of ImageNet's training (the order of resize and crop swapped, which is the same
+    window), and with `min_scale` 0.5 that of its super-resolution.
+
+    Attributes:
+      image_size: side of the image, or (height, width).
+      crop: "center" or "random".
+      min_scale: the window's size is drawn from U(min_scale, 1) of the largest;
+        "random" only.
+      interpolation: one of FILTERS.
+      flip: mirror every second image?
+      max_boxes: length of "boxes", of a record that has them.
+      low_res: a row of DEGRADATIONS gives "low_res", the image at a fraction of its
+        size; None does not.
+      low_res_factor: that fraction's denominator.
+      mask: a kind of `masks.KINDS` gives "mask", a random hole; None does not.
+
+    Source: Rombach et al. 2022; ldm/data/lsun.py and ldm/data/imagenet.py.
+    """
+
+    image_size: int | tuple[int, int]
+    crop: str = "center"
+    min_scale: float = 1.0
+    interpolation: str = "bicubic"
+    flip: bool = False
+    max_boxes: int = 30
+    low_res: str | None = None
+    low_res_factor: int = 4
+    mask: str | None = None
+
+    def __post_init__(self):
+        if self.crop not in CROPS:
+            raise ValueError(f'unknown crop "{self.crop}"; one of: {", ".join(CROPS)}.')
+        if self.interpolation not in FILTERS:
+            raise ValueError(
+                f'unknown interpolation "{self.interpolation}"; one of: '
+                f"{', '.join(FILTERS)}."
+            )
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"min_scale must be in (0, 1]: got {self.min_scale}.")
+        if self.min_scale < 1 and self.crop != "random":
+            raise ValueError(
+                f'min_scale {self.min_scale} needs crop="random": a centered window is '
+                f"always the largest."
+            )
+        if self.low_res is not None and self.low_res not in DEGRADATIONS:
+            raise ValueError(
+                f'unknown degradation "{self.low_res}"; one of: '
+                f"{', '.join(DEGRADATIONS)}."
+            )
+        if self.low_res and any(side % self.low_res_factor for side in self.size):
+            raise ValueError(
+                f"image_size {self.image_size} must be divisible by low_res_factor "
+                f"{self.low_res_factor}."
+            )
+        if self.mask is not None and self.mask not in KINDS:
+            raise ValueError(f'unknown mask "{self.mask}"; one of: {", ".join(KINDS)}.')
+        if min(self.size) < 1:
+            raise ValueError(f"image_size must be positive: got {self.image_size}.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the result."""
+        if isinstance(self.image_size, int):
+            return (self.image_size, self.image_size)
+        height, width = self.image_size
+        return (height, width)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What is done, as JSON: goes into the facts of a set of latents."""
+        return {
+            "kind": "image",
+            **dataclasses.asdict(self),
+            "image_size": list(self.size),
+        }
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> Example:
+        """Transforms one record.
+
+        Args:
+          record: "image" uint8 [H0, W0, 3] and any other fields.
+          rng: the record's own; drawn from only as the options say.
+
+        Returns:
+          "image" float32 [H, W, 3] in [-1, 1]. As the record has them: "label" int32
+          []; "caption", one of the record's, a str; "boxes" float32 [max_boxes, 4] and
+          "box_labels" int32 [max_boxes] (see `crop_boxes`); "label_map" uint8 [H, W].
+          As asked for: "low_res" float32 [H / factor, W / factor, 3] in [-1, 1];
+          "mask" float32 [H, W, 1], 1 in the hole.
+        """
+        window = self._window(record["image"].shape, rng)
+        image = resize(window.cut(record["image"]), self.size, self.interpolation)
+        flip = self.flip and rng.random() < 0.5
+        example: Example = {}
+        if "label" in record:
+            example["label"] = np.asarray(record["label"], np.int32)
+        if "captions" in record:
+            example["caption"] = str(rng.choice(record["captions"]))
+        if "boxes" in record:
+            example["boxes"], example["box_labels"] = crop_boxes(
+                record["boxes"],
+                record["box_labels"],
+                record["image"].shape[:2],
+                window,
+                self.max_boxes,
+            )
+        if "label_map" in record:
+            part = window.cut(record["label_map"])
+            example["label_map"] = resize(part, self.size, "nearest")
+        example["image"] = to_unit_range(image)
+        if self.low_res:
+            small = degrade(image, self.low_res, self.low_res_factor, rng)
+            example["low_res"] = to_unit_range(small)
+        if flip:
+            example = mirrored(example)
+        if self.mask:
+            example["mask"] = draw_mask(self.mask, self.size, rng)
+        return example
+
+    def _window(self, shape, rng) -> Window:
+        """Chooses the part of the source that becomes the image."""
+        ratio = min(shape[0] / self.size[0], shape[1] / self.size[1])
+        if self.crop == "random" and self.min_scale < 1:
+            ratio *= rng.uniform(self.min_scale, 1)
+        height = min(shape[0], max(1, round(self.size[0] * ratio)))
+        width = min(shape[1], max(1, round(self.size[1] * ratio)))
+        free = (shape[0] - height, shape[1] - width)
+        if self.crop == "random":
+            top, left = (int(rng.integers(0, room + 1)) for room in free)
+        else:
+            top, left = (room // 2 for room in free)
+        return Window(top, left, height, width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Then:
+    """A transform followed by a function of the example: captions or boxes to tokens.
+
+    Attributes:
+      transform: (record, rng) -> example.
+      function: example -> example.
+      name: says what the function does; becomes part of the description.
+    """
+
+    transform: Any
+    function: Callable[[Example], Example]
+    name: str
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What is done, as JSON."""
+        return {**self.transform.description, "then": self.name}
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> Example:
+        """Transforms one record."""
+        return self.function(self.transform(record, rng))
+
+
+def mirrored(example: Example) -> Example:
+    """Returns the example of the mirror image, every field of it that differs."""
+    return {
+        name: mirror_field(name, value) if name in MIRRORED else value
+        for name, value in example.items()
+    }

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CompVis configs (the model section of their YAML) to our specs and back.
+
+Traps that this file alone knows: `attn_resolutions` of a first stage are pixels at its
+nominal resolution, `attention_resolutions` of a UNet are factors of downsampling; their
+schedule "linear" is our "scaled_linear", their "sqrt_linear" our "linear".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.interop.compvis.condition import condition_from_compvis
+
+# Theirs -> ours.
+SCHEDULES = {
+    "linear": "scaled_linear",
+    "sqrt_linear": "linear",
+    "cosine": "cosine",
+    "sqrt": "sqrt",
+}
+
+# Fields that say nothing about the weights or what is computed with them.
+_TRAINING_ONLY = frozenset(
+    {
+        *("monitor", "log_every_t", "ckpt_path", "ignore_keys", "load_only_unet"),
+        *("scheduler_config", "lossconfig", "image_key", "lr_g_factor", "use_ema"),
+        *("batch_resize_range", "cond_stage_trainable", "clip_denoised"),
+        *("num_timesteps_cond", "logvar_init", "sane_index_shape", "image_size"),
+        *(
+            "channels",
+            "first_stage_key",
+            "use_positional_encodings",
+            "base_learning_rate",
+        ),
+        *("use_checkpoint", "use_fp16", "legacy", "attn_type"),
+        *("device", "key", "use_tokenizer", "embedding_dropout"),
+    }
+)
+
+
+class _Section:
+    """A dict that is read field by field, so that nothing in it is overlooked."""
+
+    def __init__(self, where: str, fields: Mapping[str, Any]):
+        self._where = where
+        self._left = dict(fields)
+
+    def take(self, name: str, default: Any = None) -> Any:
+        value = self._left.pop(name, default)
+        return tuple(value) if isinstance(value, list) else value
+
+    def need(self, name: str) -> Any:
+        if name not in self._left:
+            raise ValueError(f"{self._where} of the config lacks {name}.")
+        return self.take(name)
+
+    def refuse(self, *names):
+        for name in names:
+            if self._left.pop(name, None):
+                raise ValueError(
+                    f"{self._where}.{name} of the config is set; no published model "
+                    "has it and it is not supported."
+                )
+
+    def done(self):
+        unknown = sorted(set(self._left) - _TRAINING_ONLY)
+        if unknown:
+            raise ValueError(
+                f"{self._where} of the config has unknown fields {unknown}; is this "
+                "a latent-diffusion config?"
+            )
+
+
+def spec_from_compvis(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Translates a CompVis config into a spec (see `networks`).
+
+    Args:
+      config: the whole YAML as a dict, its "model" section, or that section's "params".
+
+    Returns:
+      The spec; "new_attention_order" in it is for `convert.import_compvis`.
+
+    Raises:
+      ValueError: a field is unknown, missing, or asks for what is not supported.
+    """
+    section = config.get("model", config)
+    params = section.get("params", section)
+    if "unet_config" in params:
+        return _latent_diffusion(params)
+    if "ddconfig" in params:
+        return {
+            "task": "first_stage",
+            "autoencoder": _autoencoder("model.params", params),
+            "latent_scale": 1.0,
+        }
+    raise ValueError(
+        "the config describes neither a first stage (ddconfig) nor a latent diffusion "
+        f"model (unet_config): its fields are {sorted(params)}."
+    )
+
+
+def _latent_diffusion(params) -> dict[str, Any]:
+    """Translates the params of `ldm.models.diffusion.ddpm.LatentDiffusion`."""
+    top = _Section("model.params", params)
+    first_stage = _params(top.need("first_stage_config"))
+    if "ddconfig" in first_stage:
+        autoencoder = _autoencoder("first_stage_config.params", first_stage)
+    else:  # IdentityFirstStage: diffusion in pixel space
+        autoencoder = {"bottleneck": "pixels"}
+    unet, new_order = _unet(_params(top.need("unet_config")))
+    schedule = {
+        "kind": _schedule_kind(top.take("beta_schedule", "linear")),
+        "num_timesteps": int(top.take("timesteps", 1000)),
+    }
+    start, end = top.take("linear_start", 1e-4), top.take("linear_end", 2e-2)
+    if schedule["kind"] != "cosine":
+        schedule.update(start=float(start), end=float(end))
+    elif float(top.take("cosine_s", 8e-3)) != 8e-3:
+        raise ValueError("cosine_s of the config must be 0.008.")
+    if top.take("v_posterior"):
+        schedule["posterior_beta_share"] = float(params["v_posterior"])
+    condition = condition_from_compvis(
+        top.need("cond_stage_config"),
+        top.take("cond_stage_key", "image"),
+        top.take("conditioning_key"),
+        autoencoder,
+        unet.get("num_classes"),
+    )
+    spec = {
+        "task": "latent_diffusion",
+        "autoencoder": autoencoder,
+        "latent_scale": float(top.take("scale_factor", 1.0)),
+        "unet": unet,
+        "condition": condition,
+        "schedule": schedule,
+        "prediction": top.take("parameterization", "eps"),
+        "objective": {
+            "distance": top.take("loss_type", "l2"),
+            "simple_weight": float(top.take("l_simple_weight", 1.0)),
+            "elbo_weight": float(top.take("original_elbo_weight", 0.0)),
+            "learn_log_variance": bool(top.take("learn_logvar", False)),
+        },
+    }
+    if new_order:
+        spec["new_attention_order"] = True
+    top.take("concat_mode")
+    top.take("scale_by_std")
+    top.take("cosine_s")
+    top.take("cond_stage_forward")
+    top.refuse("given_betas", "split_input_params")
+    top.done()
+    return spec
+
+
+def image_size_of(config: Mapping[str, Any]) -> int | None:
+    """Reads the side of the images that a CompVis config was trained on, in pixels.
+
+    Args:
+      config: as for `spec_from_compvis`, which has accepted it.
+
+    Returns:
+      None where the config does not say.
+    """
+    section = config.get("model", config)
+    params = section.get("params", section)
+    if "ddconfig" in params:
+        return params["ddconfig"].get("resolution")
+    side = params.get("image_size")  # of the latents
+    ddconfig = _params(params["first_stage_config"]).get("ddconfig", {})
+    f = 2 ** (len(ddconfig["ch_mult"]) - 1) if "ch_mult" in ddconfig else 1
+    return f * side if isinstance(side, int) else None
+
+
+def _params(section) -> dict[str, Any]:
+    return dict(section.get("params") or {})
+
+
+def _schedule_kind(theirs: str) -> str:
+    if theirs not in SCHEDULES:
+        raise ValueError(
+            f'unknown beta_schedule "{theirs}" in the config; one of: '
+            f"{', '.join(SCHEDULES)}."
+        )
+    return SCHEDULES[theirs]
+
+
+def _autoencoder(where: str, params) -> dict[str, Any]:
+    """Translates the params of AutoencoderKL, VQModel or VQModelInterface."""
+    top = _Section(where, params)
+    encoder = _Section(f"{where}.ddconfig", top.need("ddconfig"))
+    attn_type = params["ddconfig"].get("attn_type", "vanilla")
+    mult = tuple(encoder.take("ch_mult", (1, 2, 4, 8)))
+    pixels = set(encoder.take("attn_resolutions", ()))
+    resolution = encoder.take("resolution", 256)
+    levels = [level for level in range(len(mult)) if resolution >> level in pixels]
+    latent_channels = encoder.need("z_channels")
+    spec = {
+        "channels": encoder.need("ch"),
+        "channel_mult": mult,
+        "num_res_blocks": encoder.take("num_res_blocks", 2),
+        "attention_levels": tuple(levels) if attn_type != "none" else (),
+        "mid_attention": attn_type != "none",
+        "latent_channels": latent_channels,
+        "embed_dim": top.take("embed_dim", latent_channels),
+        "in_channels": encoder.take("in_channels", 3),
+        "out_channels": encoder.take("out_ch", 3),
+        "bottleneck": "kl" if encoder.take("double_z", True) else "vq",
+        "dropout": float(encoder.take("dropout", 0.0)),
+        "tanh_out": bool(encoder.take("tanh_out", False)),
+    }
+    if attn_type == "linear" or encoder.take("use_linear_attn", False):
+        spec["attn_type"] = "linear"
+    codes = top.take("n_embed")
+    if (codes is None) == (spec["bottleneck"] == "vq"):
+        raise ValueError(
+            f"{where} of the config must have n_embed for a VQ model (double_z: false) "
+            f"and only there: got n_embed={codes}, bottleneck {spec['bottleneck']}."
+        )
+    if codes is not None:
+        spec["num_codes"] = codes
+    if not encoder.take("resamp_with_conv", True):
+        raise ValueError(f"{where}.ddconfig.resamp_with_conv must be true.")
+    encoder.refuse("give_pre_end")
+    encoder.done()
+    top.refuse("colorize_nlabels", "remap")
+    top.done()
+    return spec
+
+
+def _unet(params) -> tuple[dict[str, Any], bool]:
+    """Translates the params of UNetModel; also whether q, k, v are in the new order."""
+    top = _Section("unet_config.params", params)
+    mult = tuple(top.take("channel_mult", (1, 2, 4, 8)))
+    factors = set(top.take("attention_resolutions", ()))
+    head_channels = top.take("num_head_channels", -1)
+    num_heads = top.take("num_heads", -1)
+    has_transformer = top.take("use_spatial_transformer", False)
+    depth, context_dim = top.take("transformer_depth", 1), top.take("context_dim")
+    spec = {
+        "channels": top.need("model_channels"),
+        "channel_mult": mult,
+        "in_channels": top.need("in_channels"),
+        "out_channels": top.need("out_channels"),
+        "num_res_blocks": top.take("num_res_blocks", 2),
+        # Factors that no level has (as in bsr_sr and semantic_synthesis) never matched.
+        "attention_levels": tuple(
+            level for level in range(len(mult)) if 2**level in factors
+        ),
+        "transformer_depth": depth if has_transformer else 0,
+        "scale_shift_norm": bool(top.take("use_scale_shift_norm", False)),
+        "resblock_updown": bool(top.take("resblock_updown", False)),
+        "conv_resample": bool(top.take("conv_resample", True)),
+        "dropout": float(top.take("dropout", 0.0)),
+    }
+    if head_channels != -1:
+        spec["head_channels"] = head_channels
+    elif num_heads != -1:
+        spec["num_heads"] = num_heads
+    else:
+        raise ValueError(
+            "unet_config.params must have num_heads or num_head_channels: got neither."
+        )
+    if has_transformer and context_dim is not None:
+        spec["context_dim"] = context_dim
+    classes = top.take("num_classes")
+    if classes is not None:
+        spec["num_classes"] = classes
+    if top.take("dims", 2) != 2:
+        raise ValueError("unet_config.params.dims must be 2.")
+    if top.take("num_heads_upsample", -1) not in (-1, num_heads):
+        raise ValueError("unet_config.params.num_heads_upsample must be num_heads.")
+    new_order = bool(top.take("use_new_attention_order", False))
+    top.refuse("n_embed", "use_linear_in_transformer")
+    top.done()
+    return spec, new_order

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CompVis state dicts to our parameters and back."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+
+from ldm_jax.interop.compvis.buffers import check_schedule, schedule_buffers
+from ldm_jax.interop.layouts import (
+    NamesDiffer,
+    expected_shapes,
+    export_flat,
+    import_flat,
+    listed,
+)
+from ldm_jax.interop.networks import network_rows, token_transformer
+from ldm_jax.interop.stored import Renamed
+from ldm_jax.models.clip import ClipText
+from ldm_jax.types import PyTree
+
+PREFIXES = {
+    "unet": "model.diffusion_model.",
+    "autoencoder": "first_stage_model.",
+    "conditioner": "cond_stage_model.",
+}
+
+# What honest checkpoints hold besides the networks.
+_TOLERATED = re.compile(
+    r"(first_stage_model\.|model_ema\.)?loss.*"  # discriminator, LPIPS
+    r"|model_ema\.(decay|num_updates)|scale_factor|logvar"
+    r"|cond_stage_model\.transformer\.to_logits\.(weight|bias)"
+    r"|cond_stage_model\.transformer\.text_model\.embeddings\.position_ids"
+)
+
+
+class Imported(NamedTuple):
+    """A model as it came in.
+
+    Attributes:
+      spec: sections of a config, see `networks`.
+      params: {"autoencoder", "unet", "conditioner"} of nested dicts of float32 arrays,
+        those that the model has.
+      used: "ema" or "raw", which of the two sets of a denoiser's weights `params` has.
+      extras: {their name: array} of what our modules do not declare (an unused output
+        layer, schedule buffers, discriminators); mapped from the file on access.
+      image_size: side of the images it was trained on; None where nothing tells.
+    """
+
+    spec: dict[str, Any]
+    params: PyTree
+    used: str
+    extras: Mapping[str, np.ndarray]
+    image_size: int | None = None
+
+
+def ema_name(name: str) -> str:
+    """Name of the moving average of a tensor: dots are dropped, and "model." before."""
+    return "model_ema." + name.removeprefix("model.").replace(".", "")
+
+
+def import_compvis(
+    weights: Mapping[str, np.ndarray], spec: Mapping[str, Any], which: str = "ema"
+) -> Imported:
+    """Converts a CompVis state dict.
+
+    Args:
+      weights: {name: array}, of `files.read_weights`.
+      spec: of `compvis_config.spec_from_compvis`, or the sections of our own config.
+      which: "ema" takes moving averages where the checkpoint has them, "raw" never.
+
+    Returns:
+      Imported; spec["latent_scale"] is the checkpoint's where it has one.
+
+    Raises:
+      NamesDiffer: tensors are missing, left over or misshapen, or the schedule's
+        buffers are not those of the spec; lists them by name.
+      ValueError: `which` is neither of the two.
+    """
+    if which not in ("ema", "raw"):
+        raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
+    spec = dict(spec)
+    new_order = spec.pop("new_attention_order", False)
+    rows = network_rows(spec)
+    used = "ema" if which == "ema" and has_averages(weights) else "raw"
+    renames = {name: _renaming(spec, name) for name in rows}
+    _check_left_over(weights, spec, rows, renames)
+    if "schedule" in spec:
+        check_schedule(weights, spec["schedule"])
+    params, taken = {}, set()
+    for network, its_rows in rows.items():
+        rename = renames[network]
+        averaged = used == "ema" and network == _averaged_network(spec)
+        source = _ema_of(rename) if averaged else rename
+        flat = import_flat(weights, its_rows, "compvis", source, new_order)
+        params[network] = traverse_util.unflatten_dict(flat, sep="/")
+        for name in expected_shapes(its_rows, "compvis"):
+            taken |= {rename(name), ema_name(rename(name))}
+    if spec.get("objective", {}).get("learn_log_variance"):
+        params["log_variance"] = np.array(weights["logvar"], np.float32)
+    if "scale_factor" in weights:
+        spec["latent_scale"] = float(weights["scale_factor"])
+    extras = Renamed(weights, {name: name for name in weights if name not in taken})
+    return Imported(spec, params, used, extras)
+
+
+def has_averages(weights: Mapping[str, np.ndarray]) -> bool:
+    """Whether a checkpoint holds moving averages, with or without their counters."""
+    counters = {"model_ema.decay", "model_ema.num_updates"}
+    return any(n.startswith("model_ema.") and n not in counters for n in weights)
+
+
+def _averaged_network(spec) -> str:
+    """The network that a checkpoint may hold moving averages of."""
+    return "unet" if "unet" in spec else "autoencoder"
+
+
+def _renaming(spec, network: str) -> Callable[[str], str]:
+    """Puts a network's prefix before a name; a first stage alone has none."""
+    prefix = PREFIXES[network] if "unet" in spec else ""
+    return lambda name: prefix + name
+
+
+def _ema_of(rename: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda name: ema_name(rename(name))
+
+
+def _check_left_over(weights, spec, rows, renames) -> None:
+    """Raises NamesDiffer for tensors that nothing in the model accounts for."""
+    known = set()
+    for network, its_rows in rows.items():
+        names = {
+            renames[network](name) for name in expected_shapes(its_rows, "compvis")
+        }
+        known |= names
+        if network == _averaged_network(spec):
+            known |= {ema_name(name) for name in names}
+    if "schedule" in spec:
+        known |= set(schedule_buffers(spec["schedule"]))
+    condition = spec.get("condition", {}).get("kind")
+    if condition == "inpaint":  # the first stage, once more
+        old, new = PREFIXES["autoencoder"], PREFIXES["conditioner"]
+        known |= {new + n.removeprefix(old) for n in known if n.startswith(old)}
+    given_context = condition == "none" and spec["unet"].get("context_dim")
+    left_over = [
+        f"left over: {name} {np.shape(weights[name])}"
+        for name in weights
+        if name not in known
+        and not _TOLERATED.fullmatch(name)
+        # A frozen text encoder that is not ours (CLIP): its output is handed in.
+        and not (given_context and name.startswith(PREFIXES["conditioner"]))
+    ]
+    if left_over:
+        raise NamesDiffer(
+            listed("the checkpoint holds tensors the model has not", left_over)
+        )
+
+
+def export_compvis(
+    spec: Mapping[str, Any],
+    params: PyTree,
+    ema: PyTree | None = None,
+    extras: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Converts parameters to a CompVis state dict, which loads strictly there.
+
+    Args:
+      spec: see `networks`.
+      params: {"autoencoder", "unet", "conditioner"}, as many as the model has.
+      ema: {"unet": ...} moving averages to be written beside the weights; without them
+        there are no `model_ema` names, and `use_ema` must be false in the config.
+      extras: of `Imported`; takes the place of what else would be made up here: the
+        unused output layer of the text encoder (zeros), the buffers.
+
+    Returns:
+      {name: array}, mostly views of `params`.
+    """
+    rows = network_rows(spec)
+    state: dict[str, np.ndarray] = {}
+    extras = extras or {}
+    if "schedule" in spec:
+        state.update(schedule_buffers(spec["schedule"]))
+    if "scale_factor" in extras:
+        state["scale_factor"] = np.array(spec["latent_scale"], np.float32)
+    for network in ("unet", "autoencoder", "conditioner"):
+        if network in rows:
+            rename = _renaming(spec, network)
+            flat = _flat(params[network])
+            state.update(export_flat(flat, rows[network], "compvis", rename))
+    if ema is not None:
+        network = _averaged_network(spec)
+        rename = _ema_of(_renaming(spec, network))
+        flat = _flat(ema[network])
+        state.update(export_flat(flat, rows[network], "compvis", rename))
+        state["model_ema.decay"] = np.array(0.9999, np.float32)
+        state["model_ema.num_updates"] = np.array(0, np.int32)
+    state.update(_made_up(spec, state))
+    if "log_variance" in params:
+        state["logvar"] = np.asarray(params["log_variance"])
+    return {name: extras.get(name, array) for name, array in state.items()}
+
+
+def _made_up(spec, state) -> dict[str, np.ndarray]:
+    """Tensors the original declares and never uses, or holds twice."""
+    condition = spec.get("condition", {"kind": "none"})
+    new, old = PREFIXES["conditioner"], PREFIXES["autoencoder"]
+    if condition["kind"] == "inpaint":
+        return {
+            new + name.removeprefix(old): array
+            for name, array in state.items()
+            if name.startswith(old)
+        }
+    if condition["kind"] in ("text", "layout"):
+        model = token_transformer(condition)
+        if isinstance(model, ClipText):
+            return {}
+        logits = f"{new}transformer.to_logits"
+        return {
+            f"{logits}.weight": np.zeros((model.vocab_size, model.width), np.float32),
+            f"{logits}.bias": np.zeros((model.vocab_size,), np.float32),
+        }
+    return {}
+
+
+def _flat(params: PyTree) -> dict[str, Any]:
+    return traverse_util.flatten_dict(params, sep="/")

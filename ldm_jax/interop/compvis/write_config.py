@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our specs to CompVis configs, as `instantiate_from_config` there takes them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.interop.compvis.read_config import SCHEDULES
+from ldm_jax.interop.networks import make_unet, token_transformer
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.clip import ClipText
+
+# Their first stages name attention by pixels at this resolution, whatever they are fed.
+NOMINAL_RESOLUTION = 256
+
+
+class CannotExpress(ValueError):
+    """A target has no way to say what a model does; the message says what."""
+
+
+def compvis_from_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Translates a spec (see `networks`) into a CompVis config.
+
+    Returns:
+      {"model": {"target", "params"}}, to be written as YAML.
+
+    Raises:
+      CannotExpress: the original has no option for something in the spec.
+    """
+    if "autoencoder" not in spec:
+        raise CannotExpress(
+            "a CompVis checkpoint holds a first stage or a diffusion model: this is a "
+            "text encoder alone. Export to diffusers instead."
+        )
+    autoencoder = Autoencoder(**spec["autoencoder"])
+    if "unet" not in spec:
+        return {"model": _first_stage(autoencoder, alone=True)}
+    unet = make_unet(spec)
+    if spec["prediction"] not in ("eps", "x0"):
+        raise CannotExpress(
+            f'CompVis models predict "eps" or "x0": this one "{spec["prediction"]}".'
+        )
+    condition = {"f": autoencoder.f, **spec["condition"]}
+    is_own = "autoencoder" not in condition
+    if condition["kind"] == "inpaint" and is_own and spec["latent_scale"] != 1:
+        raise CannotExpress(
+            "CompVis models do not scale the latent of the image with its hole: this "
+            f"one scales it by {spec['latent_scale']}."
+        )
+    key, conditioning_key, cond_stage = _condition(condition, unet)
+    objective = spec.get("objective", {})
+    params = {
+        **_schedule(spec["schedule"]),
+        "loss_type": objective.get("distance", "l2"),
+        "l_simple_weight": objective.get("simple_weight", 1.0),
+        "original_elbo_weight": objective.get("elbo_weight", 0.0),
+        "learn_logvar": objective.get("learn_log_variance", False),
+        "parameterization": spec["prediction"],
+        "first_stage_key": "image",
+        "cond_stage_key": key,
+        "image_size": NOMINAL_RESOLUTION // autoencoder.f,
+        "channels": autoencoder.embed_channels,
+        "cond_stage_trainable": condition["kind"]
+        in ("class", "text", "layout", "semantic"),
+        "conditioning_key": conditioning_key,
+        "scale_factor": spec["latent_scale"],
+        "use_ema": False,
+        "unet_config": {
+            "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
+            "params": _unet(unet, NOMINAL_RESOLUTION // autoencoder.f),
+        },
+        "first_stage_config": _first_stage(autoencoder, alone=False),
+        "cond_stage_config": cond_stage,
+    }
+    return {
+        "model": {
+            "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
+            "params": params,
+        }
+    }
+
+
+def _schedule(schedule) -> dict[str, Any]:
+    """Translates the arguments of `make_schedule`."""
+    kinds = {ours: theirs for theirs, ours in SCHEDULES.items()}
+    kind = schedule.get("kind", "scaled_linear")
+    if kind not in kinds or schedule.get("zero_terminal_snr"):
+        raise CannotExpress(
+            f"CompVis has the schedules {', '.join(kinds)} without a zero terminal "
+            f"SNR: this model's is {dict(schedule)}."
+        )
+    result = {
+        "beta_schedule": kinds[kind],
+        "timesteps": schedule.get("num_timesteps", 1000),
+        "v_posterior": schedule.get("posterior_beta_share", 0.0),
+    }
+    if kind != "cosine":
+        result["linear_start"] = schedule.get("start", 0.0015)
+        result["linear_end"] = schedule.get("end", 0.0195)
+    return result
+
+
+def _first_stage(model: Autoencoder, alone: bool) -> dict[str, Any]:
+    """Translates an autoencoder; `alone` as the model itself, else as a first stage."""
+    if model.bottleneck == "pixels":
+        return {"target": "ldm.models.autoencoder.IdentityFirstStage"}
+    attn_type = model.attn_type if model.mid_attention else "none"
+    if model.attention_levels and not model.mid_attention:
+        raise CannotExpress(
+            "CompVis first stages have attention in the middle or nowhere: this one "
+            f"has mid_attention=False and attention_levels={model.attention_levels}."
+        )
+    if model.num_groups != 32:
+        raise CannotExpress(
+            "CompVis first stages have 32 groups in every norm: this one has "
+            f"num_groups={model.num_groups}; diffusers takes any."
+        )
+    params = {
+        "embed_dim": model.embed_channels,
+        "lossconfig": {"target": "torch.nn.Identity"},
+        "ddconfig": {
+            "double_z": model.bottleneck == "kl",
+            "z_channels": model.latent_channels,
+            "resolution": NOMINAL_RESOLUTION,
+            "in_channels": model.in_channels,
+            "out_ch": model.out_channels,
+            "ch": model.channels,
+            "ch_mult": list(model.channel_mult),
+            "num_res_blocks": model.num_res_blocks,
+            "attn_resolutions": [
+                NOMINAL_RESOLUTION >> n for n in model.attention_levels
+            ],
+            "dropout": model.dropout,
+            "attn_type": attn_type,
+            "tanh_out": model.tanh_out,
+        },
+    }
+    if model.bottleneck == "kl":
+        return {"target": "ldm.models.autoencoder.AutoencoderKL", "params": params}
+    params["n_embed"] = model.num_codes
+    name = "VQModel" if alone else "VQModelInterface"
+    return {"target": f"ldm.models.autoencoder.{name}", "params": params}
+
+
+def _unet(unet, image_size: int) -> dict[str, Any]:
+    """Translates a UNet."""
+    params = {
+        "image_size": image_size,
+        "in_channels": unet.in_channels or unet.out_channels,
+        "out_channels": unet.out_channels,
+        "model_channels": unet.channels,
+        "attention_resolutions": [2**level for level in unet.attention_levels],
+        "num_res_blocks": unet.num_res_blocks,
+        "channel_mult": list(unet.channel_mult),
+        "conv_resample": unet.conv_resample,
+        "dropout": unet.dropout,
+        "use_scale_shift_norm": unet.scale_shift_norm,
+        "resblock_updown": unet.resblock_updown,
+        "legacy": False,
+    }
+    if unet.num_heads:
+        params["num_heads"] = unet.num_heads
+    else:
+        params["num_head_channels"] = unet.head_channels
+    if unet.transformer_depth:
+        params["use_spatial_transformer"] = True
+        params["transformer_depth"] = unet.transformer_depth
+        params["context_dim"] = unet.context_dim
+    if unet.num_classes is not None:
+        params["num_classes"] = unet.num_classes
+    return params
+
+
+def _condition(condition, unet) -> tuple[str, str | None, Any]:
+    """Translates a condition: cond_stage_key, conditioning_key, cond_stage_config."""
+    kind = condition["kind"]
+    encoders = "ldm.modules.encoders.modules"
+    if kind == "none":
+        if unet.context_dim is None:
+            return "image", None, "__is_unconditional__"
+        return "caption", "crossattn", {"target": "torch.nn.Identity"}
+    if kind == "class":
+        rows = condition["num_classes"] + condition.get("has_null", True)
+        width = condition.get("width", 512)
+        if width is None:
+            return "class_label", "adm", {"target": "torch.nn.Identity"}
+        fields = {"n_classes": rows, "embed_dim": width, "key": "class_label"}
+        target = {"target": f"{encoders}.ClassEmbedder", "params": fields}
+        return "class_label", "crossattn", target
+    if kind in ("text", "layout"):
+        model = token_transformer(condition)
+        key = "coordinates_bbox" if kind == "layout" else "caption"
+        if isinstance(model, ClipText):
+            fields = {"max_length": model.length}
+            target = {"target": f"{encoders}.FrozenCLIPEmbedder", "params": fields}
+            return key, "crossattn", target
+        if (model.num_heads, model.head_channels) != (8, 64):
+            raise CannotExpress(
+                "BERTEmbedder has 8 heads 64 wide: this model has "
+                f"{model.num_heads} heads {model.head_channels} wide."
+            )
+        fields = {
+            "n_embed": model.width,
+            "n_layer": model.depth,
+            "vocab_size": model.vocab_size,
+            "max_seq_len": model.length,
+            "use_tokenizer": condition.get("tokenizer") == "bert",
+        }
+        target = {"target": f"{encoders}.BERTEmbedder", "params": fields}
+        return key, "crossattn", target
+    if kind == "semantic":
+        fields = {
+            "n_stages": condition["f"].bit_length() - 1,
+            "in_channels": condition["num_classes"],
+            "out_channels": condition.get("out_channels", 3),
+        }
+        if condition.get("use_bias"):
+            fields["bias"] = True
+        target = {"target": f"{encoders}.SpatialRescaler", "params": fields}
+        return "segmentation", "concat", target
+    if kind == "superres":
+        return "LR_image", "concat", {"target": "torch.nn.Identity"}
+    return "masked_image", "concat", "__is_first_stage__"

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""diffusers folders to our parameters."""
+
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from ldm_jax.interop.compvis.state_dict import Imported
+from ldm_jax.interop.diffusers import read_config as specs
+from ldm_jax.interop.layouts import (
+    NamesDiffer,
+    expected_shapes,
+    import_flat,
+    listed,
+)
+from ldm_jax.interop.networks import network_rows
+from ldm_jax.interop.stored import Renamed
+from ldm_jax.interop.weight_files import read_json, read_weights
+from ldm_jax.types import PyTree
+
+# In the config of a conditioner for which diffusers has no class.
+OURS = "ldm_jax.Conditioner"
+
+# Class name in a config -> our network.
+NETWORKS = {
+    "AutoencoderKL": "autoencoder",
+    "VQModel": "autoencoder",
+    "UNet2DModel": "unet",
+    "UNet2DConditionModel": "unet",
+    "LDMBertModel": "conditioner",
+    "CLIPTextModel": "conditioner",
+    "CLIPModel": "conditioner",  # its text tower
+    OURS: "conditioner",
+}
+
+# Conditions whose network is LDMBertModel or CLIPTextModel.
+TEXT_KINDS = ("text", "layout")
+
+# Attention's names before diffusers 0.15; published folders still have them.
+_OLD_ATTENTION = re.compile(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\..*)")
+_NEW_ATTENTION = {
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "proj_attn": "to_out.0",
+}
+
+
+def import_diffusers(folder) -> Imported:
+    """Converts a folder of diffusers: a pipeline, or one model.
+
+    Args:
+      folder: holds a folder per model (a pipeline), or the config.json of one model
+        and its weights.
+
+    Returns:
+      Imported. Models of other classes (a safety checker) are left out. A denoiser
+      without a first stage is a model of arrays of its channels ("pixels"); a first
+      stage or a text encoder alone gives a spec of its one section.
+
+    Raises:
+      ValueError: a class or an option that is not supported, or no weights.
+      NamesDiffer: tensors are missing, left over or misshapen; lists them by name.
+    """
+    folder = pathlib.Path(folder)
+    if (folder / "config.json").is_file():
+        parts = [folder]
+    else:
+        parts = sorted(part.parent for part in folder.glob("*/config.json"))
+    sections, opened, used = {}, {}, {}
+    for part in parts:
+        config = read_json(part / "config.json")
+        if _class_name(config) in NETWORKS or part == folder:
+            network, section, weights = _open_model(part, config)
+            sections[network], used[network] = section, part
+            if weights or network not in opened:  # conditioner/ may only describe bert/
+                opened[network] = weights
+    if not opened:
+        raise ValueError(
+            f"{folder} holds no model (a folder with config.json) of the classes "
+            f"{', '.join(NETWORKS)}."
+        )
+    if "conditioner" in sections:
+        sections["conditioner"] |= _tokenizer_files(folder)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    if scheduler.is_file():
+        config = read_json(scheduler)
+        sections["scheduler"] = specs.scheduler_spec(config)
+        sections["sampling"] = specs.sampling_spec(config)
+    spec = _whole_spec(sections)
+    size = _image_size({name: read_json(p / "config.json") for name, p in used.items()})
+    return Imported(spec, _import_networks(spec, opened), "raw", {}, size)
+
+
+def _tokenizer_files(folder: pathlib.Path) -> dict[str, str]:
+    """Finds the tokenizer's files where they came along, as a condition's fields."""
+    names = {"vocab.txt": "vocab", "vocab.json": "vocab", "merges.txt": "merges"}
+    # Beside a text encoder alone, or in a pipeline's folder of its own.
+    places = [folder / "tokenizer", folder]
+    return {
+        field: str(place / name)
+        for place in reversed(places)
+        for name, field in names.items()
+        if (place / name).is_file()
+    }
+
+
+def _image_size(configs) -> int | None:
+    """Reads the side of the images from the configs by network, where they say it."""
+    first_stage, unet = configs.get("autoencoder"), configs.get("unet")
+    size = (unet or first_stage or {}).get("sample_size")
+    if unet and first_stage and isinstance(size, int):
+        size *= 2 ** (len(first_stage["block_out_channels"]) - 1)
+    return size if isinstance(size, int) else None
+
+
+def _class_name(config) -> str:
+    return config.get("_class_name") or (config.get("architectures") or ["none"])[0]
+
+
+def _open_model(folder: pathlib.Path, config):
+    """Opens the folder of one model: (network, section of a spec, weights)."""
+    name = _class_name(config)
+    if name not in NETWORKS:
+        raise ValueError(
+            f"{folder} holds a {name}; one of these can be imported: "
+            f"{', '.join(NETWORKS)}."
+        )
+    readers = {
+        "autoencoder": specs.autoencoder_spec,
+        "unet": specs.unet_spec,
+        "conditioner": specs.token_transformer_spec,
+    }
+    network = NETWORKS[name]
+    if name == OURS:
+        condition = {
+            key: value for key, value in config.items() if key != "_class_name"
+        }
+        has_weights = (folder / "model.safetensors").is_file()
+        return network, condition, read_weights(folder) if has_weights else {}
+    weights = read_weights(folder)
+    names = _modern(weights, name)
+    if name == "CLIPModel":
+        config = {**config.get("text_config", {}), "architectures": ["CLIPTextModel"]}
+    return network, readers[network](config), Renamed(weights, names)
+
+
+def _modern(weights, class_name: str) -> dict[str, str]:
+    """{name of a tensor in our tables: its name in the file}."""
+    result = {}
+    for name in weights:
+        if class_name == "CLIPModel" and not name.startswith("text_model."):
+            continue  # what sees images, and what joins the two
+        if class_name == "CLIPTextModel" and not name.startswith("text_model."):
+            result[f"text_model.{name}"] = name  # as transformers 5 saves it
+            continue
+        old = _OLD_ATTENTION.fullmatch(name)
+        new = f"{old[1]}{_NEW_ATTENTION[old[2]]}{old[3]}" if old else name
+        result[new] = name
+    return result
+
+
+def _whole_spec(sections) -> dict[str, Any]:
+    """Puts a spec's sections together; the condition follows from what is there."""
+    spec: dict[str, Any] = {}
+    if "autoencoder" in sections:
+        spec["autoencoder"], spec["latent_scale"] = sections["autoencoder"]
+    if "conditioner" in sections:
+        spec["condition"] = sections["conditioner"]
+    if "unet" not in sections:
+        if "autoencoder" in sections:
+            spec["task"] = "first_stage"
+        elif spec["condition"]["kind"] == "text":
+            spec["task"] = "text_encoder"
+        return spec
+    unet = sections["unet"]
+    spec.update(task="latent_diffusion", unet=unet)
+    has_first_stage = "autoencoder" in spec
+    if not has_first_stage:  # DDPMPipeline, or a denoiser alone
+        c = unet["out_channels"]
+        spec["autoencoder"] = {"bottleneck": "pixels"}
+        if c != 3:
+            spec["autoencoder"] |= {"in_channels": c, "out_channels": c}
+        spec["latent_scale"] = 1.0
+    spec.setdefault("condition", _condition_of(unet, has_first_stage))
+    schedule = sections.get("scheduler", ({"kind": "scaled_linear"}, "eps"))
+    spec["schedule"], spec["prediction"] = schedule
+    spec["objective"] = {"distance": "l2"}
+    if sections.get("sampling"):
+        spec["sampling"] = sections["sampling"]
+    return spec
+
+
+def _condition_of(unet, has_first_stage: bool) -> dict[str, Any]:
+    """Tells the condition of a UNet that no conditioner came with."""
+    classes = unet.get("num_classes")
+    if classes is not None:  # a row of the UNet's own table each
+        return dict(kind="class", num_classes=classes, width=None, has_null=False)
+    doubled = unet["in_channels"] == 2 * unet["out_channels"]
+    is_superres = has_first_stage and doubled and "context_dim" not in unet
+    # Else a context or concat, if the UNet reads any, is handed in ready-made.
+    return {"kind": "superres" if is_superres else "none"}
+
+
+def _import_networks(spec, opened) -> PyTree:
+    """Converts the weights of each network; every tensor must have its place."""
+    params = {}
+    for network, rows in network_rows(spec).items():
+        if network not in opened:
+            raise ValueError(f"the folder has no weights for the {network}.")
+        weights = opened[network]
+        form = form_of(spec, network)
+        left_over = set(weights) - set(expected_shapes(rows, form))
+        lines = [
+            f"left over: {name} {np.shape(weights[name])}"
+            for name in sorted(left_over)
+            # Never used: LDMBertModel's output layer, CLIP's numbers of positions.
+            if not name.startswith("to_logits.") and not name.endswith("position_ids")
+        ]
+        if lines:
+            what = f"the {network}'s weights hold tensors the model has not"
+            raise NamesDiffer(listed(what, lines))
+        flat = import_flat(weights, rows, form)
+        params[network] = traverse_util.unflatten_dict(flat, sep="/")
+    return params
+
+
+def form_of(spec, network: str) -> str:
+    """Whose names a network's tensors have: CompVis's where diffusers has none."""
+    is_ours = network == "conditioner" and spec["condition"]["kind"] not in TEXT_KINDS
+    return "compvis" if is_ours else "diffusers"

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configs of diffusers' classes to our specs.
+
+A field that is absent has diffusers' default; one that asks for what our modules do not
+do refuses the config by name.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.interop.diffusers.write_config import PREDICTIONS, SCHEDULES
+
+# field -> (diffusers' default, what our modules compute).
+_AUTOENCODER = {
+    "act_fn": ("silu", "silu"),
+    "shift_factor": (None, None),
+    "latents_mean": (None, None),
+    "latents_std": (None, None),
+    "use_quant_conv": (True, True),
+    "use_post_quant_conv": (True, True),
+    "norm_type": ("group", "group"),
+    "lookup_from_codebook": (False, False),
+}
+_UNET = {
+    "act_fn": ("silu", "silu"),
+    "norm_num_groups": (32, 32),
+    "center_input_sample": (False, False),
+    "time_embedding_type": ("positional", "positional"),
+    "time_embedding_dim": (None, None),
+    "freq_shift": (0, 0),
+    "flip_sin_to_cos": (True, True),
+    "mid_block_scale_factor": (1, 1),
+    "downsample_padding": (1, 1),
+    "norm_eps": (1e-5, 1e-5),
+    "class_embed_type": (None, None),
+    "add_attention": (True, True),
+    "only_cross_attention": (False, False),
+    "encoder_hid_dim": (None, None),
+    "encoder_hid_dim_type": (None, None),
+    "dual_cross_attention": (False, False),
+    "addition_embed_type": (None, None),
+    "conv_in_kernel": (3, 3),
+    "conv_out_kernel": (3, 3),
+    "resnet_skip_time_act": (False, False),
+    "resnet_out_scale_factor": (1.0, 1.0),
+    "time_embedding_act_fn": (None, None),
+    "timestep_post_act": (None, None),
+    "time_cond_proj_dim": (None, None),
+    "class_embeddings_concat": (False, False),
+    "mid_block_only_cross_attention": (None, None),
+    "cross_attention_norm": (None, None),
+    "attention_type": ("default", "default"),
+}
+
+
+def _check(config: Mapping[str, Any], fixed) -> None:
+    """Raises ValueError for a field whose value our modules do not compute."""
+    name = config.get("_class_name")
+    for field, (default, ours) in fixed.items():
+        value = config.get(field, default)
+        # A list of the one value for every level is the value.
+        if value != ours and not (isinstance(value, list) and set(value) == {ours}):
+            raise ValueError(
+                f"{name}.{field} must be {ours!r}, as in latent diffusion models: the "
+                f"config has {value!r}."
+            )
+
+
+def _levels(config, default=()) -> dict[str, Any]:
+    """Reads widths and attention of the levels; up must mirror down."""
+    widths = config["block_out_channels"]
+    down = config["down_block_types"]
+    up = config["up_block_types"]
+    if any(width % widths[0] for width in widths):
+        raise ValueError(
+            f"block_out_channels must be multiples of the first: got {widths}."
+        )
+    attends = ["Attn" in name for name in down]
+    if attends != ["Attn" in name for name in reversed(up)] or len(widths) != len(down):
+        raise ValueError(f"up_block_types must mirror down_block_types: {up}, {down}.")
+    return {
+        "channels": widths[0],
+        "channel_mult": tuple(width // widths[0] for width in widths),
+        "attention_levels": tuple(n for n, attend in enumerate(attends) if attend),
+    }
+
+
+def autoencoder_spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+    """Reads the config of AutoencoderKL or VQModel.
+
+    Returns:
+      Fields of `Autoencoder`, and the latent scale.
+    """
+    _check(config, _AUTOENCODER)
+    is_vq = config["_class_name"] == "VQModel"
+    latent_channels = config.get("latent_channels", 3 if is_vq else 4)
+    spec = {
+        **_levels(config),
+        "num_res_blocks": config.get("layers_per_block", 1),
+        "mid_attention": config.get("mid_block_add_attention", True),
+        "num_groups": config.get("norm_num_groups", 32),
+        "latent_channels": latent_channels,
+        "in_channels": config.get("in_channels", 3),
+        "out_channels": config.get("out_channels", 3),
+        "bottleneck": "vq" if is_vq else "kl",
+    }
+    if not is_vq:
+        return spec, config.get("scaling_factor", 0.18215)
+    spec["num_codes"] = config.get("num_vq_embeddings", 256)
+    spec["embed_dim"] = config.get("vq_embed_dim") or latent_channels
+    # Configs older than the field are of the published models, whose scale is 1; the
+    # class's default is the scale of another model.
+    return spec, config.get("scaling_factor", 1.0)
+
+
+def unet_spec(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the config of UNet2DModel or UNet2DConditionModel: fields of `UNet`."""
+    _check(config, _UNET)
+    spec = {
+        **_levels(config),
+        "in_channels": config["in_channels"],
+        "out_channels": config["out_channels"],
+        "num_res_blocks": config.get("layers_per_block", 2),
+        "dropout": config.get("dropout", 0.0),
+        "scale_shift_norm": config.get("resnet_time_scale_shift") == "scale_shift",
+    }
+    if config.get("num_class_embeds") is not None:
+        spec["num_classes"] = config["num_class_embeds"]
+    if config["_class_name"] == "UNet2DConditionModel":
+        return spec | _condition_fields(config)
+    types = {config.get("downsample_type", "conv"), config.get("upsample_type", "conv")}
+    blocks = {n for n in config["down_block_types"][:-1] if "Attn" not in n}
+    resnet = types == {"resnet"}
+    plain = "ResnetDownsampleBlock2D" if resnet else "DownBlock2D"
+    if len(types) != 1 or blocks - {plain}:
+        raise ValueError(
+            "UNet2DModel must resample with convolutions everywhere or with residual "
+            f"blocks everywhere: got {sorted(types)} and {sorted(blocks)}."
+        )
+    spec["resblock_updown"] = resnet
+    # Without a number, scale and shift take the middle's attention its norm away.
+    default = None if spec["scale_shift_norm"] else 32
+    if (config.get("attn_norm_num_groups") or default) != 32:
+        raise ValueError(
+            "UNet2DModel.attn_norm_num_groups must be 32 where resnet_time_scale_shift "
+            f"is scale_shift: got {config.get('attn_norm_num_groups')}."
+        )
+    head_channels = config.get("attention_head_dim", 8)
+    heads = {"head_channels": head_channels} if head_channels else {"num_heads": 1}
+    return spec | heads
+
+
+def _condition_fields(config) -> dict[str, Any]:
+    """Reads what UNet2DConditionModel has of its own."""
+    widths = config["block_out_channels"]
+    # The number of heads, whatever the field is called.
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
+    heads = list(heads) if isinstance(heads, list | tuple) else [heads] * len(widths)
+    depths = config.get("transformer_layers_per_block", 1)
+    depths = set(depths) if isinstance(depths, list | tuple) else {depths}
+    sizes = {width // count for width, count in zip(widths, heads, strict=True)}
+    if len(depths) != 1 or not isinstance(min(depths), int):
+        raise ValueError(f"transformer_layers_per_block must be one number: {depths}.")
+    spec = {
+        "transformer_depth": depths.pop(),
+        "context_dim": config.get("cross_attention_dim", 1280),
+    }
+    if len(set(heads)) == 1:
+        return spec | {"num_heads": heads[0]}
+    if len(sizes) == 1:
+        return spec | {"head_channels": sizes.pop()}
+    raise ValueError(
+        f"heads must be equally many or equally wide on all levels: got {heads} for "
+        f"widths {widths}."
+    )
+
+
+def token_transformer_spec(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the config of LDMBertModel or CLIPTextModel: a "text" condition."""
+    if "CLIPTextModel" in (config.get("architectures") or ()):
+        return {
+            "kind": "text",
+            "encoder": "clip",
+            "tokenizer": "clip",
+            "width": config.get("hidden_size", 512),
+            "depth": config.get("num_hidden_layers", 12),
+            "num_heads": config.get("num_attention_heads", 8),
+            "mlp_width": config.get("intermediate_size", 2048),
+            "activation": config.get("hidden_act", "quick_gelu"),
+            "vocab_size": config.get("vocab_size", 49408),
+            "length": config.get("max_position_embeddings", 77),
+        }
+    width = config["d_model"]
+    if config.get("encoder_ffn_dim", 5120) != 4 * width:
+        raise ValueError(
+            f"LDMBertModel.encoder_ffn_dim must be 4 * d_model: got "
+            f"{config.get('encoder_ffn_dim')} for d_model={width}."
+        )
+    spec = {
+        "kind": "text",
+        "tokenizer": "bert",
+        "width": width,
+        "depth": config.get("encoder_layers", 32),
+        "vocab_size": config.get("vocab_size", 30522),
+        "length": config.get("max_position_embeddings", 77),
+    }
+    heads = config.get("encoder_attention_heads", 8), config.get("head_dim", 64)
+    if heads != (8, 64):
+        spec.update(num_heads=heads[0], head_channels=heads[1])
+    return spec
+
+
+def scheduler_spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Reads a scheduler's config: arguments of `make_schedule`, and the prediction."""
+    kinds = {theirs: ours for ours, theirs in SCHEDULES.items()}
+    kind = config.get("beta_schedule", "linear")
+    prediction = config.get("prediction_type", "epsilon")
+    predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
+    betas = config.get("trained_betas")
+    if (betas is None and kind not in kinds) or prediction not in predictions:
+        raise ValueError(
+            f"unknown beta_schedule {kind!r} or prediction_type {prediction!r}; known "
+            f"are {', '.join(kinds)} and {', '.join(predictions)}."
+        )
+    spec = {"num_timesteps": config.get("num_train_timesteps", 1000)}
+    if betas is not None:
+        spec.update(kind="given", betas=tuple(betas))
+    else:
+        spec["kind"] = kinds[kind]
+        if spec["kind"] != "cosine":
+            spec["start"] = config.get("beta_start", 1e-4)
+            spec["end"] = config.get("beta_end", 0.02)
+    if config.get("rescale_betas_zero_snr"):
+        spec["zero_terminal_snr"] = True
+    if not all(math.isfinite(spec.get(n, 0.0)) for n in ("start", "end")):
+        raise ValueError(f"beta_start and beta_end must be finite: got {spec}.")
+    return spec, predictions[prediction]
+
+
+def sampling_spec(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads from a scheduler's config how x0 is bounded: fields of `Sampling`."""
+    has_clip = config.get("_class_name") in ("DDPMScheduler", "DDIMScheduler")
+    if not config.get("clip_sample", has_clip):
+        return {}
+    return {"clip": float(config.get("clip_sample_range", 1.0))}

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published weights of LPIPS, Inception, MobileNetV2 and CLIP."""

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prepares the training step ahead of time, for where its arguments will lie."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+from jax.sharding import Mesh
+
+from ldm_jax.parallel import sharding
+from ldm_jax.types import Array
+
+# What `jax_default_matmul_precision` may be; "" leaves it as it is.
+MATMUL_PRECISIONS = ("", "bfloat16", "tensorfloat32", "float32")
+
+
+# TPU: a product with a kernel that is split over "fsdp" becomes a loop over its parts,
+# each computed with while the next one travels. A device's part is narrow (56 of 896
+# channels of 16 devices), so most of the matrix unit would idle: above this many MiB,
+# that is never. Whole kernels are gathered instead, while others are computed with.
+_TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}
+
+
+def compiler_options(mesh: Mesh) -> dict[str, int]:
+    """Returns what XLA is told when it compiles for the devices of a mesh."""
+    is_tpu = mesh.devices.flat[0].platform == "tpu"
+    return dict(_TPU_OPTIONS) if is_tpu else {}
+
+
+def on_mesh(shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh):
+    """Gives the fields of a batch their sharding, or checks the one they have."""
+    wanted = sharding.batch_sharding(mesh)
+    for name, x in shapes.items():
+        given = x.sharding
+        if given is not None and not given.is_equivalent_to(wanted, len(x.shape)):
+            raise ValueError(
+                f"batches must be split over the mesh of the run: {name} has {given}, "
+                f"not {wanted}; make them with sharding=batch_sharding(mesh)."
+            )
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=wanted)
+        for name, x in shapes.items()
+    }
+
+
+def global_key(seed: int, mesh: Mesh) -> Array:
+    """Makes the run's random key on every device of the mesh."""
+    make = jax.jit(jax.random.key, out_shardings=sharding.replicated(mesh))
+    return make(seed)
+
+
+def lower_step(train_step, shapes, frozen, batch_shapes, key, precision: str = ""):
+    """Makes the program of a step, to be compiled once; the state's memory is reused.
+
+    Args:
+      train_step: from `make_train_step`.
+      shapes: of the state, with shardings.
+      frozen, batch_shapes, key: the step's other arguments, or their shapes.
+      precision: of matrix products and convolutions of float32, a name of
+        MATMUL_PRECISIONS. TPUs and GPUs use fewer bits unless told; "float32" is for
+        proofs that two programs compute the same.
+
+    Returns:
+      jax.stages.Lowered: `.compile()` gives the step.
+
+    Raises:
+      ValueError: no such precision.
+    """
+    if precision not in MATMUL_PRECISIONS:
+        raise ValueError(
+            f"train.matmul_precision must be one of {', '.join(MATMUL_PRECISIONS[1:])} "
+            f'or "": got {precision!r}.'
+        )
+    placed = jax.tree.map(lambda x: x.sharding, shapes)
+    step = jax.jit(train_step, donate_argnums=0, out_shardings=(placed, key.sharding))
+    mesh = key.sharding.mesh  # kernels that the compiler cannot divide ask for it
+    with jax.set_mesh(mesh), jax.default_matmul_precision(precision or None):
+        return step.lower(shapes, frozen, batch_shapes, key)
+
+
+class StepByShape:
+    """The training step, compiled once for each shape of batches.
+
+    Latents in buckets (`data.mixture.Buckets`) have several, each batch one.
+    """
+
+    def __init__(self, compile_for: Callable[[Mapping], Callable], batch_shapes):
+        """Compiles the first.
+
+        Args:
+          compile_for: shapes of a batch -> (state, frozen, batch, key) -> result.
+          batch_shapes: of the first.
+        """
+        self._compile_for = compile_for
+        self._programs = {_shapes_of(batch_shapes): compile_for(batch_shapes)}
+
+    def __call__(self, state, frozen, batch, key):
+        """Runs the program for a batch; compiles it for the first of its kind."""
+        shapes = _shapes_of(batch)
+        if shapes not in self._programs:
+            self._programs[shapes] = self._compile_for(batch)
+        return self._programs[shapes](state, frozen, batch, key)
+
+
+def _shapes_of(batch: Mapping) -> tuple:
+    return tuple((name, batch[name].shape) for name in sorted(batch))

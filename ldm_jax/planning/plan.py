@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles what a config runs for TPUs that are not there, and says what it costs."""
+
+import dataclasses
+import inspect
+import math
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.models.attention import attention
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.compile import compiler_options, lower_step, on_mesh
+from ldm_jax.planning import hlo, topologies
+from ldm_jax.planning.blueprint import (
+    Blueprint,
+    condition_shapes,
+    draw_up,
+    frozen_zeros,
+)
+from ldm_jax.planning.flops import count_flops
+from ldm_jax.planning.utilization import training_flops
+from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.tasks.model import with_frozen
+from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.state import make_state
+from ldm_jax.training.step import make_train_step
+from ldm_jax.types import PyTree
+
+WHAT = ("train", "sample")
+# Cheapest effort of XLA's own scale from -1 to 1: minutes instead of most of an hour.
+QUICK = {"exec_time_optimization_effort": -1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A program before it is compiled.
+
+    Attributes:
+      label: what it does.
+      lowered: of `jax.jit`.
+      params: what is trained or read, with shardings.
+      held: everything that stays on the devices, with shardings.
+      flops: of all devices together.
+      has_loop: whether much of it is in a loop, whose body XLA counts once.
+      least_traffic: bytes that a device must send, see `hlo.least_traffic`.
+    """
+
+    label: str
+    lowered: Any
+    params: PyTree
+    held: PyTree
+    flops: int
+    has_loop: bool
+    least_traffic: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a compiled program costs; bytes and seconds are of one device.
+
+    Attributes:
+      work: what was compiled.
+      chip: the device's limits.
+      mesh: name -> size of its axes.
+      memory: jax's CompiledMemoryStats; None where nothing was compiled.
+      needed: bytes that the compiler says it needs, where that did not fit.
+      executed: operations as the compiler counts them; None in a loop.
+      moved: bytes to and from memory as the compiler counts them, likewise.
+      collectives: messages among devices.
+      schedule: what the compiler expects of it; None at its least effort, which looks
+        for no tiles and expects several times as much.
+      seconds: of compiling.
+    """
+
+    work: Work
+    chip: topologies.Chip
+    mesh: dict[str, int]
+    memory: Any = None
+    needed: float | None = None
+    executed: float | None = None
+    moved: float | None = None
+    collectives: tuple[hlo.Collective, ...] = ()
+    schedule: hlo.Schedule | None = None
+    seconds: float = 0.0
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that the program runs on."""
+        return math.prod(self.mesh.values())
+
+
+def plan(
+    config,
+    topology: str,
+    slices: int = 1,
+    what: str = "train",
+    quick: bool = False,
+    compiles: bool = True,
+) -> Plan:
+    """Compiles a config's program for a TPU slice; nothing of its size is allocated.
+
+    Args:
+      config: of one experiment; `mesh` and `batch_size` are those of the run.
+      topology: see `topologies.describe_topology`.
+      slices: how many such slices.
+      what: "train", or "sample" of a diffusion model, whose batch is `batch_size` too.
+      quick: whether the compiler optimizes as little as it can: much sooner done,
+        memory and time come out higher than they will be.
+      compiles: False stops before, with what the shapes and the traced program tell.
+
+    Raises:
+      ValueError: the config, the topology or the mesh is not right, or libtpu is not
+        installed.
+    """
+    # Whatever is installed: this process must not look for a TPU of its own.
+    jax.config.update("jax_platforms", "cpu")
+    devices = topologies.describe_topology(topology, slices)
+    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.batch_size % rows:
+        raise ValueError(
+            f"batch_size must be a multiple of data * fsdp = {rows} on "
+            f"{len(devices)} devices: got {config.batch_size}; change "
+            "config.batch_size, or give devices to mesh.tensor."
+        )
+    with attention.planned_for("tpu"):
+        work = dict(train=_training, sample=_sampling)[what](config, mesh)
+    started = time.monotonic()
+    found = Plan(work, topologies.chip_of(devices[0]), dict(mesh.shape))
+    if not compiles:
+        return found
+    options = {**compiler_options(mesh), **(QUICK if quick else {})}
+    try:
+        compiled = work.lowered.compile(options)
+    except jax.errors.JaxRuntimeError as error:
+        needed = re.search(r"\(([\d.]+)G\) exceeds available", str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:
+            raise
+        return dataclasses.replace(found, needed=float(needed[1]) * topologies.GIB)
+    text = compiled.as_text()
+    counted = {} if work.has_loop else compiled.cost_analysis()
+    return dataclasses.replace(
+        found,
+        memory=compiled.memory_analysis(),
+        executed=counted.get("flops"),
+        moved=counted.get("bytes accessed"),
+        collectives=tuple(hlo.read_collectives(text, len(devices), slices)),
+        schedule=None if quick else hlo.read_schedule(text),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _training(config, mesh) -> Work:
+    """Lowers the step that `jobs.train` runs."""
+    drawn: Blueprint = draw_up(config)
+    settings = dict(config.train)
+    state_fields = _arguments(make_state, settings)
+    batch = on_mesh(drawn.batch, mesh)
+    optimizer = make_optimizer(**config.optimizer)
+    shapes, _ = make_state(drawn.task, optimizer, batch, mesh=mesh, **state_fields)
+    floor = settings.get("min_shard_mib", sharding.MIN_SHARD_MIB)
+    frozen = sharding.with_shardings(drawn.task.frozen, mesh, floor)
+    step = make_train_step(
+        drawn.task.loss, optimizer, **_arguments(make_train_step, settings)
+    )
+    key = _key(mesh)
+    precision = settings.get("matmul_precision", "")
+    lowered = lower_step(step, shapes, frozen, batch, key, precision)
+
+    flops = training_flops(drawn.task, drawn.batch)
+    least = hlo.least_traffic(shapes.params, mesh)
+    held, has_loop = (shapes, frozen), settings.get("accumulate", 1) > 1
+    return Work(drawn.label, lowered, shapes.params, held, flops, has_loop, least)
+
+
+def _sampling(config, mesh) -> Work:
+    """Lowers the sampler that `jobs.sample` runs: condition, all steps, decoder."""
+    if config.task != "latent_diffusion":
+        raise ValueError(f"only diffusion models are sampled: got {config.task!r}.")
+    drawn = draw_up(config)
+    model, batch = drawn.model, on_mesh(drawn.batch, mesh)
+    grid = batch["moments"].shape[1:3]
+    params = jax.eval_shape(lambda key: drawn.task.init(key, batch), _key(mesh))[0]
+    names = {"autoencoder", *model.conditioner.reads_frozen}
+    params = with_frozen(params, frozen_zeros(model, names))
+    params = sharding.with_shardings(params, mesh, float("inf"))
+    y = on_mesh(condition_shapes(model, config.batch_size, grid), mesh)
+    keys = jax.eval_shape(
+        lambda: jax.vmap(jax.random.key)(jnp.zeros(config.batch_size, jnp.uint32))
+    )
+    keys = on_mesh({"key": keys}, mesh)["key"]
+    sampling = Sampling(**config.sampling)
+    shape = (*grid, model.autoencoder.embed_channels)
+    generate = make_generate(model, shape, sampling)
+    with jax.set_mesh(mesh):
+        lowered = generate.lower(params, y, keys, {})
+    with attention.portable():
+        flops = count_flops(
+            make_generate.__wrapped__(model, shape, sampling), params, y, keys, {}
+        )
+    label = f"{sampling.num_steps} steps of {sampling.sampler}, and the decoder"
+    return Work(label, lowered, params, params, flops, True, 0.0)
+
+
+def _arguments(function, settings) -> dict[str, Any]:
+    """Picks those settings of `config.train` that a function takes."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def _key(mesh) -> jax.ShapeDtypeStruct:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    place = sharding.replicated(mesh)
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
+
+
+def describe(found: Plan) -> list[tuple[str, str]]:
+    """Writes a plan as (name, value) rows."""
+    work, chip = found.work, found.chip
+    count = sum(x.size for x in jax.tree.leaves(work.params))
+    rows = [
+        ("program", work.label),
+        ("mesh", " x ".join(f"{name} {n}" for name, n in found.mesh.items())),
+        ("parameters", f"{count / 1e6:.1f}M"),
+        ("held", f"{_gib(sharding.bytes_per_device(work.held))} a device"),
+        *_memory(found),
+        ("FLOPs", f"{work.flops:.4g}, {work.flops / found.num_devices:.4g} a device"),
+        ("compute", _roof(work.flops / found.num_devices, chip.flops, "FLOP/s, bf16")),
+    ]
+    if found.memory is None:
+        return [*rows, *_least(found)]
+    if found.executed is None:
+        rows.append(("compiled", "has a loop, whose work XLA counts only once"))
+    else:
+        rows += [
+            ("compiled", f"{found.executed:.4g} FLOPs a device, as XLA counts"),
+            ("memory", _roof(found.moved, chip.hbm_rate, "B/s")),
+        ]
+    rows += [*_schedule(found), *_traffic(found)]
+    return [*rows, ("compile", f"{found.seconds:.0f} s")]
+
+
+def _memory(found: Plan) -> list[tuple[str, str]]:
+    limit = found.chip.hbm_bytes
+    if found.memory is None and found.needed is None:
+        return [("HBM", f"{_gib(limit)}; what the step needs is not compiled")]
+    if found.memory is None:
+        over = found.needed - limit
+        return [
+            ("HBM", f"DOES NOT FIT: {_gib(found.needed)} of {_gib(limit)}"),
+            ("", f"{_gib(over)} too much: split parameters (mesh.fsdp), remat, "),
+            ("", "train.accumulate, a smaller batch, or more devices"),
+        ]
+    stats = found.memory
+    peak = stats.peak_memory_in_bytes + stats.generated_code_size_in_bytes
+    return [
+        ("HBM", f"fits: {_gib(peak)} of {_gib(limit)} ({peak / limit:.0%})"),
+        ("", f"arguments {_gib(stats.argument_size_in_bytes)}"),
+        ("", f"temporaries {_gib(stats.temp_size_in_bytes)}"),
+        ("", f"code {_gib(stats.generated_code_size_in_bytes)}"),
+    ]
+
+
+def _schedule(found: Plan) -> list[tuple[str, str]]:
+    chip, schedule = found.chip, found.schedule
+    if schedule is None or chip.clock is None or not schedule.cycles:
+        return []
+    seconds = schedule.cycles / chip.clock
+    text = f"{1e3 * seconds:.4g} ms at {chip.clock:.4g} Hz, as the compiler expects"
+    if found.executed is not None:
+        text += f": {found.executed / seconds / chip.flops:.0%} of the peak"
+    more = f" and {schedule.num_kernels} kernels" if schedule.num_kernels else ""
+    return [("schedule", text), ("", f"without messages{more}")]
+
+
+def _traffic(found: Plan) -> list[tuple[str, str]]:
+    """Sums the messages by kind, within a slice and across."""
+    sums: dict[tuple[str, bool], list[float]] = {}
+    for one in found.collectives:
+        entry = sums.setdefault((one.kind, one.crosses_slices), [0, 0, 0.0])
+        entry[0] += 1
+        entry[1] += one.num_bytes
+        entry[2] += one.sent
+    rows = [
+        (
+            kind + (" (DCN)" if crosses else ""),
+            f"{number}, {size / 2**20:.4g} MiB in all, {sent / 2**20:.4g} MiB sent",
+        )
+        for (kind, crosses), (number, size, sent) in sorted(sums.items())
+    ]
+    near = sum(one.sent for one in found.collectives if not one.crosses_slices)
+    rows.append(("traffic", _roof(near, found.chip.link_rate, "B/s to neighbours")))
+    every = sum(one.sent for one in found.collectives)
+    return [*rows, *_least(found, every)]
+
+
+def _least(found: Plan, sent: float | None = None) -> list[tuple[str, str]]:
+    """Says what has to be sent for the parameters, and how much more is."""
+    least = found.work.least_traffic
+    if not least:
+        return []
+    text = f"{least / 2**20:.4g} MiB, for parameters in their own dtype"
+    more = "" if sent is None else f"; the program sends {sent / least:.2f} times that"
+    return [("least sent", text + more)]
+
+
+def _roof(amount: float, rate: float, unit: str) -> str:
+    return f"{1e3 * amount / rate:.4g} ms at {rate:.4g} {unit}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / topologies.GIB:.2f} GiB"

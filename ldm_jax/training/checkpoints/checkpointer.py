@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that survive: written in the background, verified when read.
+
+A working directory holds `config.json` and `checkpoints/<step>/` with three items:
+`state` (the arrays of a TrainState), `data` (position in the data, report, digests of
+the arrays) and `config`. It is a model directory too: `load_params` reads it.
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from flax import serialization
+from jax.experimental import multihost_utils
+
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.hosts import is_main_process
+from ldm_jax.training.checkpoints.differences import check_structure
+from ldm_jax.training.checkpoints.digest import digests
+from ldm_jax.training.checkpoints.lock import RunLock, Unusable
+from ldm_jax.training.checkpoints.orbax_options import (
+    FILE_BYTES,
+    open_steps,
+    preservation,
+    read_verified,
+    sealed,
+    shapes_in,
+)
+from ldm_jax.training.checkpoints.workdir import (
+    absolute,
+    first_line,
+    is_remote,
+    keep_settings,
+    make_writable,
+    writing,
+)
+from ldm_jax.training.state import TrainState
+from ldm_jax.types import PyTree
+
+
+class Checkpointer:
+    """Saves and restores the states of the one run of a working directory."""
+
+    def __init__(
+        self,
+        workdir: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        may_differ: Sequence[str] = (),
+        defaults: Mapping[str, Any] | None = None,
+        keep: int = 2,
+        best: str | None = None,
+        best_is_lowest: bool = True,
+    ):
+        """Opens the directory, which is made if it is missing.
+
+        Args:
+          workdir: path; may be remote (gs://...), then without the run lock.
+          config: the run's settings, JSON-able; None writes and compares nothing.
+          may_differ: dotted names (or beginnings of names) of settings that may change
+            when a run is continued, e.g. ("train.num_steps",).
+          defaults: see `keep_settings`.
+          keep: how many of the latest checkpoints stay.
+          best: name of an evaluation scalar; the best checkpoint by it stays as well.
+          best_is_lowest: whether low values of `best` are good.
+
+        Raises:
+          Unusable: another run works in the directory.
+          ValueError: the directory belongs to a run with other settings.
+          OSError: the directory cannot be written.
+        """
+        self._workdir = absolute(workdir)
+        make_writable(self._workdir)
+        self._lock = None
+        if is_main_process() and not is_remote(workdir):
+            self._lock = RunLock(self._workdir)
+        self._config = None if config is None else dict(config)
+        try:
+            if config is not None:
+                keep_settings(self._workdir, config, may_differ, defaults)
+            self._set_aside_without_metrics()
+            policy = preservation(keep, best, best_is_lowest)
+            self._manager = open_steps(
+                self._workdir / "checkpoints", cleanup_tmp_directories=True, **policy
+            )
+        except BaseException:
+            self._release()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self._manager.close()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def save(
+        self,
+        state: TrainState,
+        data: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts writing a checkpoint of `state.step`; returns once it is copied.
+
+        Args:
+          state: the state; may be donated afterwards.
+          data: JSON-able, what `restore` gives back.
+          metrics: evaluation scalars of this step, if there are any.
+
+        Raises:
+          OSError: this checkpoint or the one before could not be written; those
+            before it are intact.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return  # resumed and stopped at once
+        tree = serialization.to_state_dict(state)
+        items = dict(
+            state=ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=FILE_BYTES),
+            data=ocp.args.JsonSave(sealed(data, digests(tree))),
+            config=ocp.args.JsonSave(self._config or {}),
+        )
+        with writing("a checkpoint", self._workdir):
+            self._manager.save(
+                step, args=ocp.args.Composite(**items), metrics=dict(metrics or {})
+            )
+
+    def newest(self) -> int | None:
+        """Returns the step of the newest checkpoint that is whole on disk, or None."""
+        with contextlib.suppress(Exception):  # what cannot be written is not there
+            self._manager.wait_until_finished()
+        return max(self._manager.all_steps(), default=None)
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is whole on disk; errors as in `save`."""
+        with writing("a checkpoint", self._workdir):
+            self._manager.wait_until_finished()
+
+    def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Reads the newest checkpoint that is whole.
+
+        A damaged one is moved to `damaged/` in the working directory, with a warning.
+
+        Args:
+          shapes: TrainState of jax.ShapeDtypeStruct with shardings, of any mesh.
+
+        Returns:
+          (state, what was given to `save` as data), or None where nothing was saved.
+
+        Raises:
+          ValueError: the checkpoint's arrays are not those of this run.
+          Unusable: there are checkpoints, and none is whole.
+        """
+        wanted = serialization.to_state_dict(shapes)
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                found = shapes_in(self._manager, step)
+            except Exception as error:
+                self._set_aside(step, error)
+                continue
+            check_structure(found, wanted, f"{self._workdir}, step {step}")
+            try:
+                tree, data = read_verified(self._manager, step, wanted)
+            except Exception as error:
+                self._set_aside(step, error)
+                continue
+            return serialization.from_state_dict(shapes, tree), data
+        if steps:
+            raise Unusable(
+                f"none of the checkpoints {steps[::-1]} in {self._workdir} is whole; "
+                "they lie in damaged/. Use another workdir to start again."
+            )
+        return None
+
+    def _set_aside_without_metrics(self) -> None:
+        """Moves checkpoints whose metrics are unreadable: orbax would not even open."""
+        for path in (self._workdir / "checkpoints").glob("*/metrics/metrics"):
+            try:
+                json.loads(path.read_text())
+            except ValueError as error:
+                self._move(path.parent.parent.name, error)
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        self._move(str(step), error)
+        self._manager.reload()
+
+    def _move(self, step: str, error: Exception) -> None:
+        """Moves a damaged checkpoint out of the way, so that its step can be redone."""
+        logging.warning(
+            "checkpoint %s of %s is damaged and skipped: %s",
+            step,
+            self._workdir,
+            first_line(error),
+        )
+        if is_main_process():
+            target = self._workdir / "damaged" / step
+            target.parent.mkdir(exist_ok=True)
+            if target.exists():
+                target.rmtree()
+            (self._workdir / "checkpoints" / step).rename(target)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoint moved")
+
+
+def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> None:
+    """Writes a model directory that holds parameters only, as step 0.
+
+    Args:
+      directory: made if missing; a directory that holds these settings and a
+        checkpoint already is left as it is.
+      params: pytree of arrays, an entry per network.
+      config: settings of the model, JSON-able.
+
+    Raises:
+      ValueError: the directory holds a model with other settings.
+    """
+    state = TrainState(
+        step=np.zeros((), np.int32), params=params, opt_state={}, collections={}, ema={}
+    )
+    if jax.process_count() == 1:  # written from where they lie, not copied
+        host = jax.local_devices(backend="cpu")[0]
+        placed = jax.device_put(state, host, may_alias=True)
+    else:  # global arrays, which every process of a run holds whole
+        placed = sharding.place(state, sharding.make_mesh(), min_shard_mib=math.inf)
+    with Checkpointer(directory, config) as checkpointer:
+        checkpointer.save(placed, {})
+        checkpointer.wait()
+
+
+def load_params(directory: str, which: str = "ema", step: int | None = None) -> PyTree:
+    """Reads the parameters of a model directory, on the host.
+
+    Args:
+      directory: holds `checkpoints/`.
+      which: "ema" takes the averaged networks and the raw ones of the rest; "raw"
+        takes all as trained.
+      step: which checkpoint; None takes the newest whole one.
+
+    Returns:
+      Pytree of NumPy arrays, an entry per network.
+
+    Raises:
+      ValueError: `which` is neither.
+      FileNotFoundError: there is no (whole) checkpoint.
+    """
+    if which not in ("ema", "raw"):
+        raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
+    path = absolute(directory) / "checkpoints"
+    if not path.exists():
+        raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")
+    with open_steps(path, create=False) as manager:
+        steps = sorted(manager.all_steps(), reverse=True) if step is None else [step]
+        for candidate in steps:
+            try:
+                found = shapes_in(manager, candidate)
+                found = {name: found.get(name, {}) for name in ("params", "ema")}
+                if which == "raw":
+                    found.pop("ema")
+                tree, _ = read_verified(manager, candidate, found)
+            except Exception as error:
+                logging.warning("checkpoint %d is skipped: %s", candidate, error)
+                continue
+            return {**tree["params"], **tree.get("ema", {})}
+    raise FileNotFoundError(f"no whole checkpoint in {path}; tried {steps}.")

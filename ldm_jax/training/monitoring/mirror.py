@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small files of a run on remote storage: written here, copied there.
+
+Object stores cannot append to a file, and event files are appended to all the time. So
+they lie in a local folder and go to the working directory whenever a checkpoint does.
+"""
+
+import tempfile
+from pathlib import Path
+
+from etils import epath
+
+from ldm_jax.training.checkpoints.workdir import absolute, is_remote
+
+# What a run that resumes reads of its earlier attempts.
+READ_BACK = ("metrics.jsonl", "evaluation.jsonl", "timing.jsonl", "wandb.json")
+
+
+class Mirror:
+    """A local folder that follows a working directory; the same one where it is local.
+
+    Attributes:
+      folder: where to write.
+    """
+
+    def __init__(self, workdir: str):
+        """Makes the folder; nothing is copied yet."""
+        self._remote = epath.Path(workdir) if is_remote(workdir) else None
+        self._temporary = None
+        self.folder = Path(absolute(workdir))
+        if self._remote is not None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="ldm_jax_")
+            self.folder = Path(self._temporary.name)
+        self._copied: dict[Path, tuple[int, int]] = {}
+
+    def fetch(self) -> None:
+        """Copies here what earlier attempts wrote."""
+        for name in READ_BACK if self._remote is not None else ():
+            if (self._remote / name).exists():
+                (self.folder / name).write_bytes((self._remote / name).read_bytes())
+
+    def push(self) -> None:
+        """Copies there every file that changed since the last time."""
+        for path in self.folder.rglob("*") if self._remote is not None else ():
+            seen = (path.stat().st_mtime_ns, path.stat().st_size)
+            if path.is_file() and self._copied.get(path) != seen:
+                target = self._remote / str(path.relative_to(self.folder))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+                self._copied[path] = seen
+
+    def close(self) -> None:
+        """Copies what is left and removes the local folder of a remote one."""
+        self.push()
+        if self._temporary is not None:
+            self._temporary.cleanup()

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells how a run goes: a progress line, files of rows, boards, pictures.
+
+In the working directory, written by process 0: `metrics.jsonl`, a row per `every` steps
+with the means over them; `evaluation.jsonl`, a row per evaluation; `timing.jsonl`, see
+`ledger`; `images/`; `tensorboard/`.
+"""
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from ldm_jax.parallel.hosts import gathered, is_main_process
+from ldm_jax.training.checkpoints.workdir import writing
+from ldm_jax.training.monitoring.boards import Board, TensorBoard, WeightsAndBiases
+from ldm_jax.training.monitoring.divergence import DivergenceGuard
+from ldm_jax.training.monitoring.goodput import PRODUCTIVE, Ledger, goodput, say_goodput
+from ldm_jax.training.monitoring.histograms import Histogram
+from ldm_jax.training.monitoring.metric_rows import append_row, drop_rows, read_rows
+from ldm_jax.training.monitoring.mirror import Mirror
+from ldm_jax.training.monitoring.progress import Rate, say_progress, say_spread
+from ldm_jax.types import Array
+
+# Steps whose metrics may still be on their way: the host never waits for the step that
+# it has just started, and is never more than so many steps ahead.
+STEPS_AHEAD = 2
+
+
+class Report:
+    """Collects the metrics of every step; only process 0 writes."""
+
+    def __init__(
+        self,
+        workdir: str,
+        num_steps: int,
+        every: int,
+        *,
+        batch_size: int,
+        guard: DivergenceGuard,
+        ledger: Ledger | None = None,
+        label: str = "train",
+        utilization: Callable[[float], float] | None = None,
+        wandb: str = "",
+        config: Mapping[str, Any] | None = None,
+    ):
+        """Opens nothing yet; see `start`.
+
+        Args:
+          workdir: directory of the files.
+          num_steps: the last step, for the time left.
+          every: steps per row.
+          batch_size: images per step, for the rate.
+          guard: ends the run when its steps are not finite.
+          ledger: of the run's time; None begins one.
+          label: what the progress line begins with.
+          utilization: steps per second -> share of the devices' peak in [0, 1].
+          wandb: project of Weights & Biases; "" for none.
+          config: the run's settings, which Weights & Biases shows.
+        """
+        self._label, self._mirror = label, Mirror(workdir)
+        self._workdir = self._mirror.folder
+        self._num_steps, self._every = num_steps, every
+        self._batch_size, self._guard = batch_size, guard
+        self._ledger = ledger or Ledger()
+        self._utilization = utilization
+        self._wandb, self._config = wandb, config
+        self._pending: deque[tuple[int, dict[str, Array]]] = deque()
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._last_timed: int | None = None
+        self._writes = is_main_process()
+        self._boards: list[Board] = []
+        self._rate = Rate()
+
+    def start(self, step: int, saved: Mapping[str, Any] | None = None) -> None:
+        """Begins or continues at `step`: rows past it are dropped from the files."""
+        if saved is not None:
+            self._sums = dict(saved["sums"])
+            self._count = saved["count"]
+            self._guard.in_a_row = saved["skipped_run"]
+        if not self._writes:
+            return
+        self._mirror.fetch()
+        for name in ("metrics.jsonl", "evaluation.jsonl"):
+            drop_rows(self._workdir / name, step)
+        self._boards = [TensorBoard(self._workdir, step)]
+        if self._wandb:
+            board = WeightsAndBiases(self._workdir, self._wandb, self._config)
+            self._boards.append(board)
+        if step:
+            self.say(f"resumes at step {step} of {self._num_steps}")
+
+    @property
+    def folder(self) -> str:
+        """Where files of this run may be written: `workdir`, or its local copy."""
+        return str(self._workdir)
+
+    def say(self, message: str) -> None:
+        """Prints a line about the run."""
+        if self._writes:
+            start = "\r\033[K" if sys.stdout.isatty() else ""
+            print(f"{start}{self._label}: {message}", flush=True)
+
+    def begin_steps(self, step: int) -> None:
+        """Notes that this process will do steps, from `step` on; its time counts."""
+        self._last_timed = step
+        if self._writes:
+            row = {"event": "start", "step": step, "time": self._ledger.began}
+            row |= {"processes": jax.process_count(), "devices": jax.device_count()}
+            append_row(self._workdir / "timing.jsonl", row)
+
+    def add(self, step: int, metrics: Mapping[str, Array]) -> None:
+        """Takes the metrics of a step that may still be running.
+
+        Raises:
+          Diverged: too many steps in a row were skipped.
+        """
+        for value in metrics.values():
+            value.copy_to_host_async()
+        self._pending.append((step, dict(metrics)))
+        if len(self._pending) > STEPS_AHEAD:
+            self._take(1)
+
+    def finish_pending(self) -> None:
+        """Waits for the steps that are still running and takes their metrics."""
+        self._take(len(self._pending))
+
+    def state(self) -> dict[str, Any]:
+        """Returns what `start` needs to continue the row that is being collected.
+
+        Called for every checkpoint: what was written so far is in place afterwards.
+        """
+        self.finish_pending()
+        if self._writes:
+            self._mirror.push()
+        return dict(
+            sums=dict(self._sums), count=self._count, skipped_run=self._guard.in_a_row
+        )
+
+    def _take(self, count: int) -> None:
+        for _ in range(count):
+            step, metrics = self._pending.popleft()
+            jax.block_until_ready(metrics)  # on every device; to read takes the first
+            values = {name: float(v) for name, v in jax.device_get(metrics).items()}
+            self._sum(values)
+            self._guard.check(step, values)
+            if step % self._every == 0 or step == self._num_steps:
+                self._write_row(step)
+                self._write_timing(step)
+            self._progress(step, values["loss"])
+
+    def _sum(self, values: dict[str, float]) -> None:
+        """Adds one step to the row; a skipped step only counts as skipped."""
+        skipped = values.pop("skipped")
+        self._sums["skipped"] = self._sums.get("skipped", 0.0) + skipped
+        if not skipped:
+            self._count += 1
+            for name, value in values.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+        values["skipped"] = skipped
+
+    def _write_row(self, step: int) -> None:
+        skipped = self._sums.pop("skipped", 0.0)
+        row = {name: s / max(self._count, 1) for name, s in self._sums.items()}
+        row["skipped"] = skipped
+        self._sums, self._count = {}, 0
+        self._append("metrics.jsonl", step, row)
+
+    def _write_timing(self, step: int) -> None:
+        """Writes where the time since the last row went; tells of a slow process."""
+        if self._last_timed is None:
+            return
+        steps, self._last_timed = step - self._last_timed, step
+        seconds = self._ledger.take()
+        each = sum(seconds.get(phase, 0.0) for phase in PRODUCTIVE) / max(steps, 1)
+        row: dict[str, Any] = {"seconds_per_step": each}
+        if each:
+            row["images_per_second"] = self._batch_size / each
+            if self._utilization is not None:
+                row["utilization"] = self._utilization(1 / each)
+        jax.block_until_ready([metrics for _, metrics in self._pending])
+        waits = gathered(seconds.get("data", 0.0) / max(steps, 1))
+        if not self._writes:
+            return
+        for board in self._boards:
+            board.scalars(step, {f"time/{name}": v for name, v in row.items()})
+        row |= {"step": step, "steps": steps, "seconds": seconds}
+        if len(waits) > 1:
+            row["data_seconds_per_step"] = waits
+        append_row(self._workdir / "timing.jsonl", {**row, "time": time.time()})
+        if line := say_spread(waits, each):
+            self.say(line)
+
+    def evaluation(
+        self, step: int, scalars: Mapping[str, float], images: Mapping[str, Any]
+    ) -> None:
+        """Writes evaluation scalars, and pictures as `images` does."""
+        scalars = {name: float(value) for name, value in scalars.items()}
+        if scalars:
+            line = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+            self.say(f"step {step}: {line}")
+            self._append("evaluation.jsonl", step, scalars, prefix="evaluation/")
+        self.images(step, images)
+
+    def images(self, step: int, images: Mapping[str, Any]) -> None:
+        """Writes pictures, uint8 [H, W, 3] by name: images/<name>_<step>.png."""
+        if not self._writes:
+            return
+        for name, image in images.items():
+            image = np.asarray(image, np.uint8)
+            picture = Image.fromarray(image)
+            path = self._workdir / "images" / f"{name}_{step:08d}.png"
+            with writing("a picture", path):
+                path.parent.mkdir(exist_ok=True)
+                picture.save(path)
+            for board in self._boards:
+                board.image(step, name, image)
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        """Shows how the numbers of each array are spread, on the boards."""
+        for board in self._boards:
+            for name, histogram in values.items():
+                board.histogram(step, name, histogram)
+
+    def _append(self, file: str, step: int, row: dict[str, float], prefix="") -> None:
+        if not self._writes:
+            return
+        append_row(self._workdir / file, {"step": step, **row})
+        for board in self._boards:
+            board.scalars(step, {prefix + name: value for name, value in row.items()})
+
+    def _progress(self, step: int, loss: float) -> None:
+        is_last = step == self._num_steps
+        on_terminal = sys.stdout.isatty()
+        rate = self._rate.at(step, on_terminal, always=is_last)
+        if rate is None or not self._writes:
+            return
+        share = self._utilization(rate) if self._utilization and rate else None
+        left = (self._num_steps - step) / rate if rate else math.inf
+        text = say_progress(rate, self._batch_size, share, left)
+        text = f"{self._label}: step {step}/{self._num_steps}  loss {loss:.4f}  {text}"
+        if on_terminal:
+            print(f"\r\033[K{text}", end="\n" if is_last else "", flush=True)
+        else:
+            print(text, flush=True)
+
+    def pause(self):
+        """Returns a context that keeps its time out of the rate (an evaluation)."""
+        return self._rate
+
+    def restart_clock(self, step: int) -> None:
+        """Starts measuring the rate anew."""
+        self._rate.restart(step)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Writes out what is held back, and where the time went."""
+        with writing("what the boards show", self._workdir):
+            for board in self._boards:
+                board.close()
+        if self._writes and self._last_timed is not None:
+            path = self._workdir / "timing.jsonl"
+            row = {"step": self._last_timed, "steps": 0, "time": time.time()}
+            append_row(path, {**row, "seconds": self._ledger.take()})
+            shares = goodput(read_rows(path))
+            append_row(path, {"event": "end", "goodput": shares, "time": time.time()})
+            self.say(f"time since the first start: {say_goodput(shares)}")
+        if self._writes:
+            self._mirror.close()

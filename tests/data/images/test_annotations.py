@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Captions, boxes and label maps that users keep beside their images."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_jax.data.images.annotations import Annotations
+from ldm_jax.data.images.folder import FolderSource
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.records import DamagedRecord
+from ldm_jax.data.transforms.image_transform import ImageTransform
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (8, 4), "red").save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def captions_of(folder, where):
+    source = FolderSource(folder, annotations=Annotations(captions=where))
+    return [source[i]["captions"] for i in range(len(source))], source.refused
+
+
+def test_captions_stand_in_text_files_beside_the_images(folder):
+    (folder / "a.txt").write_text("a cat\n\na small cat \n")
+    (folder / "b.txt").write_text("ein Käfer", encoding="utf-8")
+    captions, refused = captions_of(folder, "txt")
+    assert captions == [("a cat", "a small cat"), ("ein Käfer",)]
+    assert refused == ["c.png has no caption"]
+
+
+def test_captions_stand_in_a_csv(folder):
+    (folder / "captions.csv").write_text(
+        'file_name,caption\na.png,"a cat, asleep"\nb.png,a dog\na.png,a pet\n'
+    )
+    captions, refused = captions_of(folder, "captions.csv")
+    assert captions == [("a cat, asleep", "a pet"), ("a dog",)]
+    assert refused == ["c.png has no caption"]
+
+
+def test_captions_stand_in_a_jsonl(folder):
+    lines = [{"file": "a.png", "text": "x"}, {"file": "c.png", "text": ["y", "z"]}]
+    (folder / "m.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    assert captions_of(folder, "m.jsonl")[0] == [("x",), ("y", "z")]
+
+
+def test_captions_stand_in_cocos_json(folder):
+    facts = {
+        "images": [{"id": 4, "file_name": "b.png"}],
+        "annotations": [
+            {"image_id": 4, "caption": "one"},
+            {"image_id": 4, "caption": "two"},
+        ],
+    }
+    (folder / "captions.json").write_text(json.dumps(facts))
+    assert captions_of(folder, "captions.json")[0] == [("one", "two")]
+    (folder / "captions.json").write_text('{"images": []}')
+    with pytest.raises(ValueError, match="COCO's format"):
+        captions_of(folder, "captions.json")
+
+
+def test_a_caption_without_an_image_is_counted_by_name(folder):
+    (folder / "a.txt").write_text("a cat")
+    (folder / "ghost.txt").write_text("boo")
+    assert "ghost.txt has no image" in captions_of(folder, "txt")[1]
+    (folder / "c.csv").write_text("file,text\na.png,x\nghost.png,boo\n")
+    assert "ghost.png has a caption but is not there" in captions_of(folder, "c.csv")[1]
+
+
+def test_too_many_orphans_are_an_error(folder):
+    (folder / "a.txt").write_text("a cat")
+    with pytest.raises(ValueError, match=r"2 of .* refused"):
+        FolderSource(folder, max_refused=1, annotations=Annotations(captions="txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "x.csv",
+            "name,caption\na.png,x\n",
+            "line 2: needs one of the columns file_name",
+        ),
+        ("x.jsonl", '{"file": "a.png", "text": "x"}\n{broken\n', "line 2"),
+        ("x.jsonl", "[1]\n", "line 1: not an object"),
+        ("../x.csv", "file,text\na.png,x\n", "leads out of"),
+        ("missing.csv", None, "is not a file"),
+    ],
+)
+def test_unreadable_captions_are_refused_with_the_line(folder, name, text, words):
+    if text is not None:
+        (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=words):
+        captions_of(folder, name)
+
+
+def coco(**changed):
+    facts = {
+        "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
+        "images": [
+            {"id": 1, "file_name": "a.png", "width": 8, "height": 4},
+            {"id": 2, "file_name": "b.png", "width": 8, "height": 4},
+        ],
+        "annotations": [
+            {"image_id": 1, "bbox": [2, 1, 4, 2], "category_id": 7},
+            {"image_id": 1, "bbox": [0, 0, 8, 4], "category_id": 3},
+        ],
+    }
+    return json.dumps({**facts, **changed})
+
+
+def test_boxes_are_read_from_cocos_json(folder):
+    (folder / "boxes.json").write_text(coco())
+    source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
+    assert source.box_names == ("cat", "dog") and len(source) == 2
+    assert source[0]["boxes"].tolist() == [[0.25, 0.25, 0.5, 0.5], [0, 0, 1, 1]]
+    assert source[0]["box_labels"].tolist() == [1, 0]
+    assert source[1]["boxes"].shape == (0, 4)
+    assert source.refused == ["c.png has no boxes"]
+
+
+@pytest.mark.parametrize("labels", [("dog", "cat"), (1, 0)])
+def test_boxes_are_read_as_layouts_are_told_when_sampling(folder, labels):
+    first, second = labels
+    facts = {
+        "a.png": [
+            {"label": first, "box": [0.25, 0.25, 0.5, 0.5]},
+            {"label": second, "box": [0, 0, 1, 1]},
+        ],
+        "b.png": [],
+    }
+    (folder / "boxes.json").write_text(json.dumps(facts))
+    source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
+    names = ("cat", "dog") if first == "dog" else ("0", "1")
+    assert source.box_names == names and len(source) == 2
+    assert source[0]["boxes"].tolist() == [[0.25, 0.25, 0.5, 0.5], [0, 0, 1, 1]]
+    assert source[0]["box_labels"].tolist() == [1, 0]
+    assert source[1]["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"label": 0, "box": [0.5, 0, 0.6, 1]},
+        {"label": 0, "box": [0.5, 0, 0, 1]},
+        {"label": 0, "box": [0.5, 0, 1]},
+        {"label": -1, "box": [0, 0, 1, 1]},
+        {"box": [0, 0, 1, 1]},
+        "dog",
+    ],
+)
+def test_boxes_that_cannot_be_are_refused(folder, entry):
+    (folder / "boxes.json").write_text(json.dumps({"a.png": [entry]}))
+    with pytest.raises(ValueError, match=r"boxes\.json must be JSON in COCO's format"):
+        FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", coco(images=[])])
+def test_other_json_is_refused(folder, text):
+    (folder / "boxes.json").write_text(text)
+    with pytest.raises(ValueError, match="COCO's format"):
+        FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
+
+
+def test_label_maps_are_read_from_a_folder_of_pngs(folder):
+    (folder / "maps").mkdir()
+    grey = np.arange(32, dtype=np.uint8).reshape(4, 8)
+    Image.fromarray(grey).save(folder / "maps" / "a.png")
+    palette = Image.fromarray(grey).convert("P")
+    palette.putdata(list(grey.ravel()))
+    palette.save(folder / "maps" / "b.png")
+    source = FolderSource(folder, annotations=Annotations(label_maps="maps"))
+    assert len(source) == 2 and source.refused == ["c.png has no label map"]
+    assert np.array_equal(source[0]["label_map"], grey)
+    assert np.array_equal(source[1]["label_map"], grey)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [(Image.new("L", (8, 5)), r"is \(5, 8\)"), (Image.new("RGB", (8, 4)), "got RGB")],
+)
+def test_a_label_map_that_does_not_fit_is_damaged(folder, image, words):
+    (folder / "maps").mkdir()
+    image.save(folder / "maps" / "a.png")
+    source = FolderSource(folder, annotations=Annotations(label_maps="maps"))
+    with pytest.raises(DamagedRecord, match=words):
+        source[0]
+
+
+def test_open_images_passes_annotations_on(folder):
+    (folder / "a.txt").write_text("a cat")
+    source = open_images(str(folder), "all", captions="txt")
+    transform = ImageTransform(4)
+    assert transform(source[0], np.random.default_rng(0))["caption"] == "a cat"
+    with pytest.raises(ValueError, match="are for folders"):
+        open_images("digits", captions="txt")
+
+
+def test_one_of_several_captions_is_drawn(folder):
+    record = {"image": np.zeros((4, 4, 3), np.uint8), "captions": ("x", "y")}
+    drawn = {
+        ImageTransform(4)(record, np.random.default_rng(seed))["caption"]
+        for seed in range(20)
+    }
+    assert drawn == {"x", "y"}
+
+
+def test_annotations_change_the_fingerprint(folder):
+    (folder / "a.txt").write_text("a cat")
+    before = FolderSource(folder, annotations=Annotations(captions="txt")).fingerprint
+    (folder / "a.txt").write_text("a dog")
+    after = FolderSource(folder, annotations=Annotations(captions="txt")).fingerprint
+    assert before != after

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reductions are OpenCV's, Pillow's and BSRGAN's."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from ldm_jax.data.transforms import bsrgan
+from ldm_jax.data.transforms.degradations import DEGRADATIONS, OPENCV, degrade
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.data.transforms.opencv import axis_matrix, resize_as_opencv
+from ldm_jax.data.transforms.pixels import FILTERS, to_unit_range
+
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "opencv_resize.npz"
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def noise(height=32, width=48):
+    return rng().integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("name", OPENCV)
+def test_reducing_by_four_is_opencvs(name):
+    """Golden: cv2.resize 5.0.0; on uint8 its fixed point rounds one level off."""
+    golden = np.load(GOLDEN)
+    found = degrade(golden["image"], f"cv_{name}", 4, rng())
+    assert abs(found.astype(int) - golden[name]).max() <= 1
+
+
+@pytest.mark.parametrize("name", OPENCV)
+def test_reducing_to_any_size_is_opencvs(name):
+    """Golden: cv2.resize 5.0.0 in float32, levels of 255; its Lanczos has a table."""
+    golden = np.load(GOLDEN)
+    found = resize_as_opencv(golden["image"], (13, 17), name)
+    np.testing.assert_allclose(found, golden[f"{name}_float"], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(FILTERS))
+def test_pillows_reductions_are_pillows(name):
+    image = noise()
+    expected = Image.fromarray(image).resize((12, 8), FILTERS[name])
+    assert np.array_equal(degrade(image, f"pil_{name}", 4, rng()), expected)
+
+
+def test_the_two_bicubics_differ():
+    """Paper's code: only Pillow's antialiases; SPEC of both is not interchangeable."""
+    image = noise()
+    one, two = (degrade(image, f"{kind}_bicubic", 4, rng()) for kind in ("cv", "pil"))
+    assert abs(one.astype(int) - two).max() > 50
+
+
+@pytest.mark.parametrize("interpolation", [*OPENCV, "halving"])
+@pytest.mark.parametrize(
+    ("length", "wanted"), [(16, 4), (16, 7), (7, 16), (5, 5), (3, 1)]
+)
+def test_resizing_keeps_a_constant(interpolation, length, wanted):
+    matrix = axis_matrix(interpolation, length, wanted)
+    assert matrix.shape == (wanted, length)
+    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["bsrgan", "bsrgan_light"])
+def test_bsrgan_is_a_pure_function_of_its_randomness(kind):
+    image = noise(64, 64)
+    first, again, other = (degrade(image, kind, 4, rng(seed)) for seed in (1, 1, 2))
+    assert first.shape == (16, 16, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_bsrgan_keeps_the_picture_in_its_place():
+    """Oracle: slopes of 12.5 levels per pixel keep their mean, so do not move.
+
+    Half of the light kernels have an even size: they move it by half a pixel, as do
+    the released ones.
+    """
+    y, x = np.mgrid[0:64, 0:64] / 64
+    image = to_u8(np.stack([x, y, 0.5 + 0 * x], axis=-1) * 200 + 20)
+    plain = degrade(image, "cv_area", 4, rng()).astype(float)
+    for kind, pixels in (("bsrgan", 0.08), ("bsrgan_light", 0.25)):
+        mean = np.mean([degrade(image, kind, 4, rng(i)) for i in range(60)], axis=0)
+        moved = (mean - plain)[3:-3, 3:-3].mean((0, 1)) / 12.5
+        assert abs(moved).max() < pixels, (kind, moved)
+
+
+def to_u8(values):
+    return np.rint(values).astype(np.uint8)
+
+
+def test_light_is_lighter():
+    image = degrade(noise(256, 256), "cv_area", 2, rng())
+    plain = degrade(image, "cv_area", 4, rng()).astype(float)
+
+    def error(kind):
+        found = [degrade(image, kind, 4, rng(i)) for i in range(20)]
+        return np.mean([np.square(f - plain).mean() for f in found])
+
+    assert error("bsrgan_light") < error("bsrgan")
+
+
+@pytest.mark.parametrize("size", [5, 8])
+def test_the_blur_is_scipys_with_mirrored_borders(size):
+    """Golden: scipy.ndimage.convolve(mode="mirror"), which the released code uses."""
+    values, kernel = rng(0).random((20, 30, 3)), rng(1).random((size, size))
+    expected = ndimage.convolve(values, kernel[:, :, None], mode="mirror")
+    np.testing.assert_allclose(bsrgan._convolved(values, kernel), expected, atol=1e-9)
+
+
+def test_a_kernel_has_the_variances_asked_for():
+    kernel = bsrgan.gaussian_kernel(25, np.array([4.0, 1.0]), np.pi / 2)
+    place = np.arange(25) - 12
+    assert abs(kernel.sum() - 1) < 1e-12
+    np.testing.assert_allclose((kernel.sum(0) @ place**2), 1.0, rtol=1e-3)
+    np.testing.assert_allclose((kernel.sum(1) @ place**2), 4.0, rtol=1e-3)
+
+
+def test_the_narrowest_kernel_is_finite():
+    for size in (5, 6):
+        kernel = bsrgan.gaussian_kernel(size, np.array([0.0, 0.0]), 0.3)
+        assert np.isfinite(kernel).all() and abs(kernel.sum() - 1) < 1e-12
+
+
+def test_the_transform_gives_the_low_resolution_image():
+    record = {"image": noise(40, 40)}
+    for kind in DEGRADATIONS:
+        found = ImageTransform(32, low_res=kind)(record, rng())
+        assert found["low_res"].shape == (8, 8, 3)
+        assert found["low_res"].min() >= -1 and found["low_res"].max() <= 1
+    image = ImageTransform(32, low_res="pil_box", low_res_factor=2)(record, rng())
+    assert image["low_res"].shape == (16, 16, 3)
+    levels = to_u8((image["image"] + 1) * 127.5)
+    expected = to_unit_range(degrade(levels, "pil_box", 2, rng()))
+    assert np.array_equal(image["low_res"], expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"low_res": "bicubic"}, "one of: cv_nearest"),
+        ({"low_res": "pil_box", "low_res_factor": 3}, "divisible"),
+    ],
+)
+def test_a_wrong_degradation_is_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        ImageTransform(32, **fields)

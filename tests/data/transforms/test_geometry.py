@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes and label maps move with the image."""
+
+import numpy as np
+
+from ldm_jax.data.transforms.geometry import NO_BOX, Window, crop_boxes, mirror_field
+from ldm_jax.data.transforms.image_transform import ImageTransform, mirrored
+from ldm_jax.data.transforms.pixels import mirror_image, to_unit_range
+
+
+def test_boxes_are_clipped_dropped_and_padded():
+    """Oracle: by hand, in a 10x20 image of which the right half is kept."""
+    boxes = np.float32([[0, 0, 0.4, 1], [0.25, 0.5, 0.5, 0.5], [0.75, 0, 0.25, 0.1]])
+    labels = np.int32([4, 5, 6])
+    found, names = crop_boxes(boxes, labels, (10, 20), Window(0, 10, 10, 10), 3)
+    np.testing.assert_allclose(
+        found, [[0, 0.5, 0.5, 0.5], [0.5, 0, 0.5, 0.1], [0, 0, 0, 0]], atol=1e-6
+    )
+    assert names.tolist() == [5, 6, NO_BOX]
+
+
+def test_of_too_many_boxes_the_largest_stay_in_their_order():
+    boxes = np.float32([[0, 0, 0.5, 0.5], [0, 0, 0.1, 0.1], [0, 0, 1, 1]])
+    found, names = crop_boxes(boxes, np.int32([0, 1, 2]), (8, 8), Window(0, 0, 8, 8), 2)
+    assert names.tolist() == [0, 2] and found[:, 2].tolist() == [0.5, 1]
+
+
+def test_an_image_without_boxes_has_only_padding():
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+    found, names = crop_boxes(*none, (8, 8), Window(0, 0, 8, 8), 2)
+    assert not found.any() and names.tolist() == [NO_BOX, NO_BOX]
+
+
+def test_mirroring_twice_is_nothing():
+    boxes = np.float32([[0.25, 0, 0.5, 1], [0.75, 0.5, 0.25, 0.5], [0, 0, 0, 0]])
+    once = mirror_field("boxes", boxes)
+    assert once[:, 0].tolist() == [0.25, 0, 0]
+    assert np.array_equal(mirror_field("boxes", once), boxes)
+
+
+def test_every_field_follows_the_image():
+    """Oracle: one bright pixel is found in the image, the map and the box alike."""
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        y, x = rng.integers(4, 12, 2)
+        image = np.zeros((16, 16, 3), np.uint8)
+        image[y, x] = 255
+        record = {
+            "image": image,
+            "label_map": (image[:, :, 0] > 0).astype(np.uint8),
+            "boxes": np.float32([[x / 16, y / 16, 1 / 16, 1 / 16]]),
+            "box_labels": np.int32([3]),
+        }
+        transform = ImageTransform(8, "random", 0.5, "nearest", True, max_boxes=1)
+        found = transform(record, np.random.default_rng(seed))
+        bright = found["image"][:, :, 0] > 0
+        assert np.array_equal(bright, found["label_map"] == 1)
+        if bright.any():
+            left, top, width, height = found["boxes"][0] * 8
+            (row, column), *_ = np.argwhere(bright)
+            assert left - 1 <= column <= left + width
+            assert top - 1 <= row <= top + height
+
+
+def test_a_mirrored_example_mirrors_what_has_positions():
+    example = {
+        "image": to_unit_range(np.arange(24, dtype=np.uint8).reshape(2, 4, 3)),
+        "label": np.int32(3),
+        "label_map": np.arange(8).reshape(2, 4),
+        "caption": "to the left",
+    }
+    found = mirrored(example)
+    assert np.array_equal(found["image"], mirror_image(example["image"]))
+    assert np.array_equal(found["label_map"], example["label_map"][:, ::-1])
+    assert found["label"] == 3 and found["caption"] == "to the left"

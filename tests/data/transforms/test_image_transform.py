@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Crops, resizing and ranges are those of the paper's protocol."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.data.transforms.pixels import FILTERS, mirror_image, resize, to_unit_range
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def picture(height, width, seed=0):
+    return rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("interpolation", sorted(FILTERS))
+@pytest.mark.parametrize("size", [(9, 13), (40, 30)])
+def test_resizing_is_pillows(interpolation, size):
+    image = picture(24, 31)
+    expected = Image.fromarray(image).resize(size[::-1], FILTERS[interpolation])
+    assert np.array_equal(resize(image, size, interpolation), np.asarray(expected))
+
+
+def test_reducing_is_antialiased():
+    """Oracle: a checkerboard of black and white averages to grey."""
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    image = np.repeat(board[:, :, None], 3, axis=2)
+    assert (
+        abs(resize(image, (8, 8), "bicubic")[2:-2, 2:-2].astype(int) - 127).max() <= 2
+    )
+
+
+def test_the_range_is_minus_one_to_one():
+    found = to_unit_range(np.uint8([0, 255]))
+    assert found.tolist() == [-1, 1] and found.dtype == np.float32
+
+
+def test_a_center_crop_is_the_protocol_of_lsun():
+    """Golden: ldm/data/lsun.py, written out: crop the square, bicubic, / 127.5 - 1."""
+    image = picture(50, 37)
+    side = min(image.shape[:2])
+    h, w = image.shape[:2]
+    square = image[(h - side) // 2 : (h + side) // 2, (w - side) // 2 : (w + side) // 2]
+    expected = Image.fromarray(square).resize((16, 16), Image.Resampling.BICUBIC)
+    expected = (np.array(expected) / 127.5 - 1.0).astype(np.float32)
+    found = ImageTransform(16)({"image": image, "label": 3}, rng())
+    np.testing.assert_allclose(found["image"], expected, atol=1e-6)  # float32 rounding
+    assert found["label"].dtype == np.int32 and found["label"] == 3
+
+
+def test_a_random_crop_is_a_window_of_the_image():
+    """Identity: where nothing is resized, the crop is found again in the image."""
+    image = picture(8, 12)
+    tops = set()
+    for seed in range(40):
+        found = ImageTransform(8, crop="random")({"image": image}, rng(seed))["image"]
+        windows = [to_unit_range(image[:, x : x + 8]) for x in range(5)]
+        match = [x for x in range(5) if np.array_equal(windows[x], found)]
+        assert len(match) == 1
+        tops |= set(match)
+    assert tops == set(range(5))
+
+
+def test_min_scale_draws_smaller_windows():
+    """Oracle: in an image whose red runs 0..199 by column, the window's width shows."""
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[:, :, 0] = np.arange(200)
+    transform = ImageTransform(100, crop="random", min_scale=0.5)
+    widths = []
+    for seed in range(40):
+        red = (transform({"image": image}, rng(seed))["image"][50, :, 0] + 1) * 127.5
+        widths.append((red[-1] - red[0]) * 100 / 99)
+    assert min(widths) < 125 and max(widths) > 175 and min(widths) > 97
+
+
+def test_flip_mirrors_every_second_image():
+    image = picture(8, 8)
+    plain = to_unit_range(image)
+    transform = ImageTransform(8, flip=True)
+    found = [transform({"image": image}, rng(seed))["image"] for seed in range(40)]
+    mirrored = [np.array_equal(f, mirror_image(plain)) for f in found]
+    assert all(
+        m or np.array_equal(f, plain) for m, f in zip(mirrored, found, strict=True)
+    )
+    assert 10 < sum(mirrored) < 30
+
+
+def test_an_aspect_ratio_is_cropped_not_squeezed():
+    image = picture(20, 20)
+    found = ImageTransform((10, 20))({"image": image}, rng())["image"]
+    assert np.array_equal(found, to_unit_range(image[5:15]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"crop": "left"}, "one of: center, random"),
+        ({"interpolation": "cubic"}, "one of: nearest"),
+        ({"min_scale": 0.0}, r"in \(0, 1\]"),
+        ({"min_scale": 0.5}, 'needs crop="random"'),
+        ({"image_size": 0}, "positive"),
+    ],
+)
+def test_a_wrong_option_is_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        ImageTransform(**{"image_size": 8, **fields})
+
+
+def test_the_description_tells_transforms_apart():
+    assert ImageTransform(8).description == ImageTransform(8).description
+    assert ImageTransform(8).description != ImageTransform(8, flip=True).description

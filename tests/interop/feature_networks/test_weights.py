@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks that judge: the same features as the published ones, from safe files."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from ldm_jax import cli
+from ldm_jax.interop.feature_networks import weights
+from ldm_jax.models.features.inception import InceptionV3, resize_bilinear
+from ldm_jax.models.features.mobilenet import MobileNetV2
+from tests.metrics.features import published_tensors, write_judge
+
+
+def features(kind, image):
+    """Looks at an image through random weights under the published names."""
+    flat = weights.import_judge(kind, published_tensors(kind))
+    module = weights.make_network(kind, weights.PUBLISHED[kind].origin)
+    params = traverse_util.unflatten_dict(flat, sep="/")
+    return jax.device_get(
+        jax.jit(lambda p, x: module.apply({"params": p}, x))(params, image)
+    )
+
+
+def an_image(height, width):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (2, height, width, 3)).astype(np.uint8)
+
+
+# torch-fidelity 0.4.0 with the tensors of `published_tensors`: the first three and the
+# mean of pool, spatial features and unbiased logits of `an_image(40, 56)[0]`.
+GOLDEN = {
+    "pool": ([0.281787, 0.0199201, 3.05412], 1.3116319),
+    "spatial": ([0.0, 0.0, 0.0], 0.13353942),
+    "logits": ([-0.270007, -0.193069, -0.271221], 0.056450083),
+}
+
+
+def test_inception_is_the_graph_of_2015():
+    """Golden: pools, resize and logits as torch-fidelity's port of the graph."""
+    found = features("inception", an_image(40, 56)[:1])
+    for name, (first, mean) in GOLDEN.items():
+        values = found[name][0]
+        np.testing.assert_allclose(values[:3], first, rtol=1e-4, atol=1e-5)
+        assert values.mean(dtype=float) == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.torch
+def test_inception_agrees_with_torch_fidelity_and_pytorch_fid(
+    monkeypatch, tmp_path, capsys
+):
+    """By way of a .pth like the published one, in the form that PyTorch had then."""
+    torch = pytest.importorskip("torch")
+    extractor = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    pytorch_fid = pytest.importorskip("pytorch_fid.inception")
+    tensors = {n: torch.tensor(x) for n, x in published_tensors("inception").items()}
+    tensors["fc.bias"] = torch.zeros(1008)
+    state = {**tensors}
+    for name in tensors:
+        if name.endswith("running_mean"):
+            counter = name.replace("running_mean", "num_batches_tracked")
+            state[counter] = torch.tensor(0)
+    loader = "load_state_dict_from_url"
+    monkeypatch.setattr(extractor, loader, lambda *_, **__: state)
+    monkeypatch.setattr(pytorch_fid, loader, lambda *_, **__: state)
+    net = extractor.FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"])
+    seen = []
+    net.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: seen.append(o))
+    source, out = tmp_path / "published.pth", tmp_path / "inception.safetensors"
+    # What the network holds is what its published file must hold, name by name.
+    torch.save(net.state_dict(), source, _use_new_zipfile_serialization=False)
+    argv = ["weights", "inception", str(source), f"--out={out}"]
+    assert cli.main(argv) == 2 and not out.exists()
+    assert "must begin with 6726825d0af5f729" in capsys.readouterr().err
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    published = weights.PUBLISHED["inception"]._replace(sha256=digest)
+    monkeypatch.setitem(weights.PUBLISHED, "inception", published)
+    assert cli.main(argv) == 0
+    assert "inception with the published weights" in capsys.readouterr().out
+    module, params, header = weights.load_judge(out, "inception")
+    assert header["official"] == "True" and header["sha256"] == digest
+    image = an_image(40, 56)
+    ours = jax.jit(lambda x: module.apply({"params": params}, x))(image)
+    with torch.inference_mode():
+        pool, logits = net(torch.tensor(image).permute(0, 3, 1, 2))
+    spatial = seen[0][:, :7].permute(0, 2, 3, 1).flatten(1)
+    for name, theirs in dict(pool=pool, logits=logits, spatial=spatial).items():
+        scale = np.abs(theirs.numpy()).max()
+        np.testing.assert_allclose(ours[name] / scale, theirs / scale, atol=2e-5)
+    # pytorch-fid resizes and scales otherwise; from there on it is the same network.
+    net = pytorch_fid.InceptionV3([3], resize_input=False, normalize_input=False).eval()
+    resized = (resize_bilinear(jnp.asarray(image, jnp.float32), 299) - 128) / 128
+    with torch.inference_mode():
+        (pool,) = net(torch.tensor(np.asarray(resized)).permute(0, 3, 1, 2))
+    theirs = pool[:, :, 0, 0].numpy()
+    np.testing.assert_allclose(ours["pool"], theirs, atol=2e-5 * theirs.max())
+
+
+@pytest.mark.torch
+def test_mobilenet_agrees_with_torchvision():
+    torch = pytest.importorskip("torch")
+    models = pytest.importorskip("torchvision.models")
+    net = models.mobilenet_v2(weights=None).eval()
+    tensors = {n: torch.tensor(x) for n, x in published_tensors("mobilenet").items()}
+    missing, unexpected = net.load_state_dict(tensors, strict=False)
+    assert not unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    image = an_image(224, 224)
+    mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    x = (image / 255 - np.array(mean)) / np.array(std)
+    with torch.inference_mode():
+        theirs = net(torch.tensor(x, dtype=torch.float32).permute(0, 3, 1, 2)).numpy()
+    ours = features("mobilenet", image)["logits"]
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_networks_have_the_published_sizes():
+    """Paper: 21.8M and 2.2M parameters before the last layer, its logits besides."""
+    counts = {}
+    for kind, module in (("inception", InceptionV3()), ("mobilenet", MobileNetV2())):
+        image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
+        shapes = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
+        counts[kind] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    # Convolutions and one bias per channel, and logits (inception's have no bias).
+    assert counts["inception"] == 21_768_352 + 2_048 * 1_008
+    assert counts["mobilenet"] == 2_206_816 + 1_280 * 1_000 + 1_000
+
+
+def test_resize_takes_pixels_where_tensorflow_1_did():
+    """Oracle: 4 -> 8 puts output pixel i at i / 2, and repeats the last pixel."""
+    row = jnp.arange(4.0)[None, None, :, None] * jnp.ones((1, 4, 1, 1))
+    found = resize_bilinear(row, 8)[0, 0, :, 0]
+    np.testing.assert_allclose(found, [0, 0.5, 1, 1.5, 2, 2.5, 3, 3])
+    np.testing.assert_allclose(resize_bilinear(row, 2)[0, 0, :, 0], [0, 2])
+
+
+def test_a_file_is_made_of_the_published_one_alone(tmp_path, monkeypatch):
+    """A checksum decides; other weights are taken when asked for, and say so."""
+    from ldm_jax.interop.weight_files import write_safetensors
+
+    source = tmp_path / "mobilenet.safetensors"
+    write_safetensors(source, published_tensors("mobilenet"))
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(ValueError, match=r"must begin with b0353104: got .*unchecked"):
+        weights.build_judge("mobilenet", out, source)
+    assert not out.exists()
+    assert not weights.build_judge("mobilenet", out, source, unchecked=True)
+    _, params, header = weights.load_judge(out, "mobilenet")
+    assert header["official"] == "False" and "block_3" in params
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    url = source.as_uri()
+    published = weights.PUBLISHED["mobilenet"]._replace(sha256=digest[:8], url=url)
+    monkeypatch.setitem(weights.PUBLISHED, "mobilenet", published)
+    downloaded = tmp_path / "there" / "out.safetensors"
+    assert weights.build_judge("mobilenet", downloaded)
+    assert weights.load_judge(downloaded, "mobilenet")[2]["official"] == "True"
+    gone = published._replace(url=(tmp_path / "gone").as_uri())
+    monkeypatch.setitem(weights.PUBLISHED, "mobilenet", gone)
+    with pytest.raises(OSError, match="download it elsewhere and give"):
+        weights.build_judge("mobilenet", tmp_path / "b.safetensors")
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path):
+    missing = tmp_path / "inception.safetensors"
+    with pytest.raises(ValueError, match=r"there is none at .*ldm-jax weights incep"):
+        weights.load_judge(missing, "inception")
+    other = write_judge(tmp_path / "mobilenet.safetensors")
+    with pytest.raises(ValueError, match="must hold inception weights: got mobilenet"):
+        weights.load_judge(other, "inception")
+    # torchvision's InceptionV3 has the same names, and 1,000 classes.
+    tensors = published_tensors("inception")
+    tensors["fc.weight"] = tensors["fc.weight"][:1000]
+    with pytest.raises(ValueError, match=r"not those of inception: fc\.weight makes"):
+        weights.import_judge("inception", tensors)
+    tensors = published_tensors("mobilenet")
+    del tensors["features.4.conv.0.1.running_var"]
+    with pytest.raises(ValueError, match=r"features\.4\.conv\.0\.1\.running_var is mi"):
+        weights.import_judge("mobilenet", tensors)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans: on 8 CPU devices in the place of a slice; with libtpu for a real one."""
+
+import dataclasses
+import importlib.util
+import math
+import re
+
+import jax
+import pytest
+
+from configs import celebahq, quickstart
+from ldm_jax.cli import main
+from ldm_jax.parallel import sharding
+from ldm_jax.planning import hlo, plan, topologies
+from ldm_jax.planning.blueprint import draw_up
+from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.state import make_state
+
+CPU = topologies.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10)
+
+
+@pytest.fixture
+def cpu_slice(monkeypatch):
+    """Puts this machine's 8 devices in the place of a TPU slice's."""
+    monkeypatch.setitem(topologies.CHIPS, "cpu", CPU)
+    monkeypatch.setattr(
+        topologies, "describe_topology", lambda name, slices: jax.devices()
+    )
+
+
+def small(stage="diffusion", **mesh):
+    config = quickstart.get_config(f"stage={stage}")
+    config.mesh.update(mesh)
+    config.batch_size = 16
+    if stage == "diffusion":
+        config.unet.channel_mult = (1,)
+        config.unet.attention_levels = ()
+        config.unet.num_res_blocks = 0  # one on the way up: quick to compile
+    return config
+
+
+def test_a_plan_says_what_the_step_needs(cpu_slice):
+    """Oracle: what is held follows from the spec; so does what is told each other."""
+    found = plan.plan(small(slices=2), "cpu", slices=2, quick=False)
+    rows = dict(plan.describe(found))
+    count = sum(x.size for x in jax.tree.leaves(found.work.params))
+    assert rows["parameters"] == f"{count / 1e6:.1f}M"
+    # params, two moments, the average of the denoiser and the step.
+    assert (
+        3.9 * 4 * count < sharding.bytes_per_device(found.work.held) < 4.1 * 4 * count
+    )
+    sums = [one for one in found.collectives if one.kind == "all-reduce"]
+    gradients = sum(one.num_bytes for one in sums)
+    assert gradients == pytest.approx(4 * count, rel=0.1)
+    assert any(one.crosses_slices for one in sums)
+    assert found.work.least_traffic == pytest.approx(2 * 7 / 8 * 4 * count)
+    assert rows["HBM"].startswith("fits") and "all-reduce (DCN)" in rows
+    uncompiled = dict(plan.describe(dataclasses.replace(found, memory=None)))
+    assert uncompiled["HBM"] == "1.00 GiB; what the step needs is not compiled"
+    same = ("parameters", "held", "FLOPs", "compute")
+    assert [uncompiled[name] for name in same] == [rows[name] for name in same]
+    assert "schedule" not in rows  # CPUs expect nothing
+    refused = dataclasses.replace(found, memory=None, needed=3 * 2**30)
+    text = dict(plan.describe(refused))
+    assert text["HBM"] == "DOES NOT FIT: 3.00 GiB of 1.00 GiB"
+
+
+def test_a_plan_says_what_the_compiler_expects():
+    """Oracle: 2e6 cycles at 1 GHz are 2 ms, in which 1e9 FLOPs are half of 1e12/s."""
+    work = plan.Work("", None, {}, {}, 0, False, 0.0)
+    schedule = hlo.Schedule(cycles=2_000_000, num_kernels=3)
+    chip = CPU._replace(clock=1e9)
+    found = plan.Plan(work, chip, {"data": 1}, executed=1e9, schedule=schedule)
+    (_, text), (_, more) = plan._schedule(found)
+    assert text == "2 ms at 1e+09 Hz, as the compiler expects: 50% of the peak"
+    assert more == "without messages and 3 kernels"
+    without = dataclasses.replace(found, schedule=hlo.Schedule(2_000_000, 0))
+    assert plan._schedule(without)[1] == ("", "without messages")
+    assert not plan._schedule(dataclasses.replace(found, schedule=None))
+
+
+def test_the_denoiser_of_the_paper_is_split_over_devices():
+    """Identity: on 8 devices each holds an eighth of all but small arrays."""
+    config = celebahq.get_config()
+    drawn = draw_up(config)
+    optimizer = make_optimizer(**config.optimizer)
+    shapes, _ = make_state(drawn.task, optimizer, drawn.batch, ("unet",))
+
+    def held(floor=0.25, **sizes):
+        mesh = sharding.make_mesh(**sizes)
+        return sharding.bytes_per_device(sharding.with_shardings(shapes, mesh, floor))
+
+    whole = held()  # float32: parameters, two moments, average; and a few counters
+    assert 0 <= whole - 4 * 4 * 274_056_163 < 64
+    assert 1 / 8 < held(fsdp=8, data=1) / whole < 1.05 / 8
+    assert 1 / 8 < held(fsdp=4, tensor=2, data=1) / whole < 1.25 / 8
+    assert 1 / 2 < held(tensor=2, data=4) / whole < 0.75
+    assert held(4.0, fsdp=8, data=1) > held(1.0, fsdp=8, data=1)
+
+
+def test_meshes_and_batches_that_do_not_fit_are_named(cpu_slice):
+    config = small()
+    config.batch_size = 12
+    with pytest.raises(ValueError, match="batch_size must be a multiple of data"):
+        plan.plan(config, "cpu")
+    with pytest.raises(ValueError, match='"data" alone reaches across slices'):
+        plan.plan(small(fsdp=8, data=1, slices=2), "cpu", slices=2)
+
+
+def test_topologies_that_are_not_known_are_answered_with_those_that_are(capsys):
+    for wrong in ("v5e", "v5litepod-16", "v9:2x2"):
+        with pytest.raises(ValueError, match=r"Known are v4: .*v5p: .*v6e: "):
+            topologies.describe_topology(wrong)
+    config = "--config=configs/quickstart.py:stage=diffusion"
+    assert main(["plan", config, "--topology=v5e"]) == 2
+    assert "a topology is GENERATION:SHAPE" in capsys.readouterr().err
+
+
+def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'ldm_jax\[tpu\]'"):
+        topologies.describe_topology("v5e:2x2")
+
+
+def test_shapes_alone_tell_what_is_held(cpu_slice, capsys):
+    """A whole command, without compiling."""
+    config = "--config=configs/quickstart.py:stage=first_stage"
+    command = ["plan", config, "--topology=cpu", "--no-compile", "--config.mesh.fsdp=2"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "mesh                  data 4 x fsdp 2 x tensor 1" in out
+    assert "not compiled" in out and "least sent" in out
+
+
+def test_the_shapes_of_slices_that_are_told_are_those_that_the_compiler_knows():
+    """Needs libtpu (extra: tpu)."""
+    pytest.importorskip("libtpu")
+    for generation, shapes in topologies.GENERATIONS.items():
+        for shape in shapes.replace(" ...", ",").split(", "):
+            devices = topologies.describe_topology(f"{generation}:{shape}")
+            assert len(devices) == math.prod(map(int, shape.split("x")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["train", "sample"])
+def test_a_plan_for_a_real_slice(what):
+    """Needs libtpu (extra: tpu): a v5e slice's memory, and a program for it."""
+    pytest.importorskip("libtpu")
+    config = small(fsdp=4, data=1)
+    config.sampling.num_steps = 2
+    found = plan.plan(config, "v5e:2x2", what=what, quick=True)
+    assert found.chip is topologies.CHIPS["TPU v5 lite"] and found.num_devices == 4
+    assert 0 < found.memory.peak_memory_in_bytes < found.chip.hbm_bytes
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_into_a_real_slice_is_told_with_both_figures():
+    """F24, needs libtpu (extra: tpu): the compiler refuses before it does its work."""
+    pytest.importorskip("libtpu")
+    config = small(fsdp=4, data=1)
+    config.batch_size = 2**20
+    found = plan.plan(config, "v5e:2x2", quick=True)
+    assert found.memory is None and found.needed > found.chip.hbm_bytes
+    assert re.fullmatch(
+        r"DOES NOT FIT: [\d.]+ GiB of 15\.75 GiB", dict(plan.describe(found))["HBM"]
+    )

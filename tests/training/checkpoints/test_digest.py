@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Digests see every flipped bit and no sharding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ldm_jax.parallel.sharding import make_mesh
+from ldm_jax.training.checkpoints.digest import digest, digests
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.int32, np.uint8])
+def test_any_flipped_bit_changes_the_digest(dtype):
+    """Identity: 64 bits of an array, each flipped alone, are all seen."""
+    x = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    reference = int(digest(x))
+    bits = 8 * x.dtype.itemsize
+    for n in range(0, x.size * bits, max(1, x.size * bits // 64)):
+        raw = bytearray(x.tobytes())
+        raw[n // 8] ^= 1 << n % 8
+        flipped = np.frombuffer(raw, x.dtype).reshape(x.shape)
+        assert int(digest(flipped)) != reference, n
+
+
+def test_a_digest_is_the_weighted_sum_of_bits():
+    """Oracle: sum bits_i (2 i + 1) mod 2^32, in Python integers."""
+    x = np.random.default_rng(0).standard_normal((3, 5, 2)).astype(np.float32)
+    bits = x.reshape(-1).view(np.uint32)
+    want = sum(int(b) * (2 * i + 1) for i, b in enumerate(bits)) % 2**32
+    assert int(digest(x)) == want
+
+
+def test_a_digest_does_not_depend_on_the_sharding():
+    mesh = make_mesh(data=2, fsdp=4)
+    x = jax.random.normal(jax.random.key(0), (8, 12))
+    split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("fsdp", "data")))
+    assert digests({"a": {"x": x}}) == digests({"a": {"x": split}})
