@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 
 CHILD = """
 import json, os, signal, sys, time
-from ldm_jax.training.hosts import initialize_hosts
+from ldm_jax.parallel.hosts import initialize_hosts
 initialize_hosts(heartbeat_seconds=10)
-from ldm_jax.training import sharding
+from ldm_jax.parallel import sharding
 from tests.training.test_loop import run
 spec = json.loads(sys.argv[1])
 delay = spec.pop("delay", 0)

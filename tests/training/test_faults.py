@@ -128,7 +128,7 @@ def kill_at_line(process, part):
 
 SAVES = """
 import sys
-from ldm_jax.training.checkpoint import Checkpointer
+from ldm_jax.training.checkpoints.checkpointer import Checkpointer
 from tests.training.test_faults import shapes_of, state
 with Checkpointer(sys.argv[1], keep=2) as checkpointer:
     found = checkpointer.restore(shapes_of(state(0, 16)))
@@ -249,10 +249,10 @@ def test_a_step_that_hangs_ends_the_run_which_then_goes_on(tmp_path):
 
 PROCESS = """
 import json, os, signal, sys, time
-from ldm_jax.training.hosts import initialize_hosts
+from ldm_jax.parallel.hosts import initialize_hosts
 initialize_hosts()
 import jax
-from ldm_jax.training import sharding
+from ldm_jax.parallel import sharding
 from tests.training.test_loop import run
 spec = json.loads(sys.argv[2])
 who, fault, at, slow = (spec.pop(name) for name in ("who", "fault", "at", "slow"))

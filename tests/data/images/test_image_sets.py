@@ -159,11 +159,11 @@ def test_the_whole_data_path_runs_without_tensorflow(tmp_path):
     program = f"""
 import sys
 import numpy as np
-from ldm_jax.data.images import open_images
-from ldm_jax.data.latent_source import LatentTransform, open_latents
-from ldm_jax.data.latents import LatentJob, write_latents
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.latents.source import LatentTransform, open_latents
+from ldm_jax.data.latents.write import LatentJob, write_latents
 from ldm_jax.data.loader import make_batches
-from ldm_jax.data.transforms import ImageTransform
+from ldm_jax.data.transforms.image_transform import ImageTransform
 
 images = open_images("digits", "test", {os.fspath(tmp_path / "sets")!r})
 encode, job = lambda image: image[:, ::2, ::2], LatentJob(3, "x")

@@ -253,7 +253,7 @@ def shards_of(directory):
 PROGRAM = """
 import sys, os, signal
 from tests.data.latents.test_write import Squares, Keep, encode, job
-from ldm_jax.data.latents import write_latents
+from ldm_jax.data.latents.write import write_latents
 calls = 0
 def dying(image):
     global calls

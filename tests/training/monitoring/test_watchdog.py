@@ -9,7 +9,7 @@ from ldm_jax.training.monitoring.watchdog import EXIT_HANGS, Watchdog
 
 HANGS = """
 import time
-from ldm_jax.training.watchdog import Watchdog
+from ldm_jax.training.monitoring.watchdog import Watchdog
 def waits_for_a_batch():
     time.sleep(60)
 with Watchdog(0.5) as dog:
@@ -26,7 +26,7 @@ with Watchdog(0.5) as dog:
 # interpreter's lock: no thread of Python's can run.
 HOLDS_THE_LOCK = """
 import re
-from ldm_jax.training import watchdog
+from ldm_jax.training.monitoring import watchdog
 watchdog.GRACE_SECONDS = 0.5
 with watchdog.Watchdog(0.5) as dog:
     dog.enter("step")
