@@ -7,6 +7,7 @@ Source: Rombach et al. 2022, Tab. 12-15; Dhariwal & Nichol 2021, App. A.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -147,37 +148,19 @@ class UNet(nn.Module):
           ValueError: shapes do not fit, or `cond` lacks or exceeds what is asked for.
         """
         check_inputs(self, z_t, t, cond)
-        names = [field.name for field in dataclasses.fields(Blocks)]
-        options = {name: getattr(self, name) for name in names if name != "is_training"}
-        blocks = Blocks(**options, is_training=is_training)
-        last = len(self.channel_mult) - 1
-
-        def level_fields(level):
-            features = self.channels * self.channel_mult[level]
-            return dict(features=features, has_attention=level in self.attention_levels)
-
+        blocks = make_blocks(self, is_training)
         time = self.embed(t, cond.class_label)
         context = None if cond.context is None else cond.context.astype(self.dtype)
         x = z_t if cond.concat is None else jnp.concatenate([z_t, cond.concat], -1)
 
-        x = Conv(self.channels, dtype=self.dtype, name="conv_in")(x)
-        skips = [x]
-        for level in range(len(self.channel_mult)):
-            x, new = Down(
-                blocks,
-                num_blocks=self.num_res_blocks,
-                is_last=level == last,
-                **level_fields(level),
-                name=f"down_{level}",
-            )(x, time, context)
-            skips += new
+        x, skips = downward_path(self, blocks, x, time, context)
         x = Middle(blocks, name="mid")(x, time, context)
         for level in reversed(range(len(self.channel_mult))):
             x = Up(
                 blocks,
                 num_blocks=self.num_res_blocks + 1,
                 is_last=level == 0,
-                **level_fields(level),
+                **level_fields(self, level),
                 name=f"up_{level}",
             )(x, time, context, skips)
         x = nn.silu(GroupNorm(eps=1e-5, name="norm_out")(x)).astype(jnp.float32)
@@ -185,18 +168,60 @@ class UNet(nn.Module):
 
     def embed(self, t: Array, class_label: Array | None) -> Array:
         """Embeds steps [B] and classes [B]: activated [B, 4 * channels]."""
-        width = 4 * self.channels
-        time = Dense(width, name="time_dense_0")(timestep_embedding(t, self.channels))
-        time = Dense(width, name="time_dense_1")(nn.silu(time))
+        time = embed_steps(t, self.channels)
         if class_label is not None:
             table = nn.Embed(
                 self.num_classes,
-                width,
+                time.shape[-1],
                 embedding_init=nn.initializers.normal(1.0),
                 name="label_embedding",
             )
             time = time + table(class_label)
         return nn.silu(time).astype(self.dtype)
+
+
+def make_blocks(network: nn.Module, is_training: bool) -> Blocks:
+    """Makes the blocks that a network's fields of the same names describe."""
+    names = [field.name for field in dataclasses.fields(Blocks)]
+    options = {name: getattr(network, name) for name in names if name != "is_training"}
+    return Blocks(**options, is_training=is_training)
+
+
+def level_fields(network: nn.Module, level: int) -> dict[str, Any]:
+    """Returns the fields of `Down` and `Up` that follow from a network's level."""
+    return dict(
+        features=network.channels * network.channel_mult[level],
+        has_attention=level in network.attention_levels,
+    )
+
+
+def embed_steps(t: Array, channels: int) -> Array:
+    """Embeds steps [B] in the scope of the caller: [B, 4 * channels], not activated."""
+    width = 4 * channels
+    time = Dense(width, name="time_dense_0")(timestep_embedding(t, channels))
+    return Dense(width, name="time_dense_1")(nn.silu(time))
+
+
+def downward_path(
+    network: nn.Module, blocks: Blocks, x: Array, time: Array, context: Array | None
+) -> tuple[Array, list[Array]]:
+    """Applies the first convolution and the levels going down, in the caller's scope.
+
+    Returns:
+      ([B, h / 2^(levels - 1), ..., features], the outputs of every block).
+    """
+    x = Conv(network.channels, dtype=network.dtype, name="conv_in")(x)
+    outputs = [x]
+    for level in range(len(network.channel_mult)):
+        x, new = Down(
+            blocks,
+            num_blocks=network.num_res_blocks,
+            is_last=level == len(network.channel_mult) - 1,
+            **level_fields(network, level),
+            name=f"down_{level}",
+        )(x, time, context)
+        outputs += new
+    return x, outputs
 
 
 def check_fields(unet: UNet) -> None:

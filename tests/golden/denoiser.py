@@ -63,12 +63,11 @@ def to_ours(value, kind):
     return value[..., 0].T if value.ndim == 3 else value.T
 
 
-def unet_weight(names, keys, unet):
+def unet_weight(names, keys, unet, prefix="model.diffusion_model."):
     """The golden weight of a UNet parameter, found by its path."""
     kind = names[-1]
     suffix = "bias" if kind == "bias" else "weight"
     blocks = unet.num_res_blocks
-    prefix = "model.diffusion_model."
     top = {
         "time_dense_0": "time_embed.0",
         "time_dense_1": "time_embed.2",
@@ -155,3 +154,21 @@ def transformer_weight(names, keys):
     else:
         stem = place[names[1]]
     return to_ours(tensor(f"{prefix}attn_layers.layers.{stem}.{suffix}", keys), kind)
+
+
+def classifier_weight(names, keys, model):
+    """The golden weight of a classifier's parameter, found by its path."""
+    kind, head = names[-1], names[0]
+    suffix = "bias" if kind == "bias" else "weight"
+    if head == "pool":
+        if kind == "position_embedding":
+            return tensor("out.2.positional_embedding", keys).T
+        if names[1] == "out":
+            return to_ours(tensor(f"out.2.c_proj.{suffix}", keys), kind)
+        rows = tensor(f"out.2.qkv_proj.{suffix}", keys)
+        rows = np.split(rows, 3)["qkv".index(names[1])]  # laid out as [3, heads, width]
+        return to_ours(rows, kind)
+    if head in ("dense_0", "dense_1"):
+        place = {"dense_0": 0, "dense_1": 2}[head]
+        return to_ours(tensor(f"out.{place}.{suffix}", keys), kind)
+    return unet_weight(names, keys, model, prefix="")
