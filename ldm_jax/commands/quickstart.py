@@ -10,7 +10,6 @@ import pathlib
 import numpy as np
 
 from ldm_jax.commands.encode import reconstruct, write_latents
-from ldm_jax.commands.sample import sample_images
 from ldm_jax.commands.train import train
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
@@ -19,6 +18,7 @@ from ldm_jax.experiment import experiment
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
 from ldm_jax.tasks import pictures
 from ldm_jax.tasks.generate import Sampling
+from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.training.monitoring.metric_rows import read_rows
 
 SECTIONS = ("first_stage", "latents", "diffusion", "judge")

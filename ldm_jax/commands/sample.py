@@ -7,22 +7,19 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from ldm_jax.conditions.user_inputs import to_image, to_mask
 from ldm_jax.data.shards import write_json
-from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.experiment import experiment
-from ldm_jax.parallel import sharding
-from ldm_jax.parallel.hosts import fetch, is_main_process
+from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.tasks import generate, pictures
-from ldm_jax.tasks.model import LatentDiffusion
+from ldm_jax.tasks.sample_images import sample_images
 
 GRID = 100
 PREVIEWED = 8
@@ -252,49 +249,3 @@ def _write_npz(folder: pathlib.Path, num: int, shape: tuple[int, ...]) -> None:
 def _read(folder: pathlib.Path, index: int) -> np.ndarray:
     with Image.open(_file(folder, index)) as image:
         return np.asarray(image)
-
-
-def sample_images(
-    model: LatentDiffusion,
-    params,
-    y: dict[str, np.ndarray],
-    seeds: np.ndarray,
-    latent_shape: tuple[int, int, int],
-    sampling: generate.Sampling,
-    batch_size: int = 64,
-    images: dict[str, np.ndarray] | None = None,
-    num_previews: int = 0,
-) -> Iterator[np.ndarray]:
-    """Samples one image per row of a condition, batch by batch.
-
-    Args:
-      model, params: from `experiment.load`.
-      y: the conditioner's fields, [N, ...] each.
-      seeds: [N] whole numbers; image i depends on its seed and condition alone.
-      latent_shape: (h, w, c).
-      sampling: sampler, steps and guidance.
-      images: images to start from or to keep, [N, ...] each, see `make_generate`.
-      batch_size: images at once; rounded up to a multiple of the devices.
-      num_previews: K, see `make_generate`.
-
-    Yields:
-      [B, H, W, 3] uint8 ([K + 1, B, H, W, 3] with previews); the last one may be
-      shorter.
-    """
-    mesh = sharding.make_mesh()
-    on_mesh = sharding.batch_sharding(mesh)
-    batch_size = -(-batch_size // mesh.size) * mesh.size
-    draw = generate.make_generate(model, latent_shape, sampling, num_previews)
-    placed = sharding.place(params, mesh)
-    for low in range(0, len(seeds), batch_size):
-        valid = min(batch_size, len(seeds) - low)
-        # The last batch is filled up with its first row: one shape, one compilation.
-        rows = low + np.where(np.arange(batch_size) < valid, np.arange(batch_size), 0)
-        part, given = (
-            {name: jax.device_put(x[rows], on_mesh) for name, x in fields.items()}
-            for fields in (y, images or {})
-        )
-        keys = jax.device_put(seed_keys(seeds[rows]), on_mesh)
-        with jax.set_mesh(mesh):  # see models.attention.attend_splash
-            drawn = draw(placed, part, keys, given)
-        yield pictures.to_uint8(fetch(drawn))[..., :valid, :, :, :]

@@ -3,38 +3,30 @@
 
 import importlib.metadata
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ldm_jax.commands.evaluation.finished_images import open_set
-from ldm_jax.commands.evaluation.measure import (
-    Network,
-    image_facts,
-    open_network,
-    place_rows,
-    with_features,
-)
 from ldm_jax.commands.first_stage import still_transform
+from ldm_jax.data.images.finished_images import open_set
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.directories import first_stage_of
-from ldm_jax.interop.feature_networks.fidelity_cache import read_fidelity_cache
 from ldm_jax.metrics.distribution import (
     Collector,
-    check_network,
-    check_reference,
-    label,
     rank_warning,
 )
-from ldm_jax.metrics.evaluation import Judging
+from ldm_jax.metrics.measure import (
+    Network,
+    image_facts,
+    open_network,
+    with_features,
+)
 from ldm_jax.metrics.reference import (
     Reference,
-    load_reference,
-    make_reference,
     save_reference,
 )
 from ldm_jax.parallel import sharding
@@ -158,67 +150,3 @@ def collect(
         with_features(judge, batches, collector, bar.update)
     warnings = rank_warning(collector.count, judge.widths["pool"], path)
     return collector.reference({**facts, "warnings": warnings}, path)
-
-
-def open_reference(
-    path: str, judge: Network, metrics, batch_size: int = 64
-) -> Reference:
-    """Reads statistics: an .npz, or a .pt of torch-fidelity's cache.
-
-    ADM's batches hold images, and means and covariances of far more images than these:
-    those are kept, and features of single images made where a metric needs them.
-    """
-    if path.endswith(".pt"):
-        reference = make_reference(read_fidelity_cache(path), path)
-    else:
-        reference = load_reference(path)
-    needs = {"kid", "precision", "recall", "density", "coverage"} & set(metrics)
-    if not needs or reference.features is not None or not reference.has_images:
-        return reference
-    found = open_set(path)
-    collector = Collector(["kid"], found.count, found.count)
-    with tqdm(desc=f"features of {path}", total=found.count, unit="image") as bar:
-        with_features(judge, found.batches(batch_size), collector, bar.update)
-    return Reference(
-        reference.pool,
-        reference.spatial,
-        collector.kept(),
-        reference.facts,
-        path,
-    )
-
-
-def make_judge(judging: Judging, image_size) -> Callable | None:
-    """Makes the judge of a run's samples; None where the config has none.
-
-    Args:
-      judging: the section of the config.
-      image_size: (height, width) of the samples, checked against the reference's.
-
-    Returns:
-      Function of batches of uint8 [B, H, W, 3], `judging.num` images in all: its
-      figures by name.
-
-    Raises:
-      ValueError: no weights, or a reference of other images or too little for the
-        metrics: before the run begins.
-    """
-    if not judging.reference:
-        return None
-    network = open_network(judging.network, judging.weights or None)
-    reference = open_reference(judging.reference, network, judging.metrics)
-    for text in reference.check(image_facts(network, image_size, None)):
-        log.warning("judging: %s", text)
-    check_network(judging.metrics, network.widths)
-    check_reference(judging.metrics, reference)
-    width = network.widths["pool"]
-    for text in rank_warning(judging.num, width, "config.judging.num"):
-        log.warning("judging: %s", text)
-
-    def judge(batches):
-        collector = Collector(judging.metrics, judging.num)
-        with_features(network, batches, collector, lambda count: None)
-        figures = collector.judge(reference, place_rows)
-        return {label(name, network.facts): f.value for name, f in figures.items()}
-
-    return judge

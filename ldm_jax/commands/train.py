@@ -1,17 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a first stage or a diffusion model from its config."""
 
-import dataclasses
 import os
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from ldm_jax.commands.first_stage import train_first_stage
-from ldm_jax.commands.sample import sample_images
-from ldm_jax.commands.stats import make_judge
-from ldm_jax.conditions.base import Conditioner
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents import sets
 from ldm_jax.data.latents.source import LatentTransform
@@ -20,14 +14,16 @@ from ldm_jax.experiment import experiment
 from ldm_jax.experiment.directories import first_stage_of
 from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.experiment.text_encoder import open_text_encoder, with_vocabulary
-from ldm_jax.metrics.evaluation import Judging
+from ldm_jax.metrics.evaluation import Judging, make_judge
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.planning.utilization import peak_share
 from ldm_jax.tasks import generate, pictures
+from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.tasks.latent_diffusion import Objective, latent_diffusion
 from ldm_jax.tasks.model import with_frozen
+from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
 from ldm_jax.training.checkpoints.digest import fingerprint
 from ldm_jax.training.loop import train as run_loop
@@ -126,35 +122,6 @@ def _open_images(config, workdir):
         return config, source, transform, {"autoencoder": {}}
     params = _copy_first_stage(config, config.latents.first_stage, workdir)
     return config, source, transform, params
-
-
-@dataclasses.dataclass(frozen=True)
-class ConditionTransform:
-    """Makes an example, and of its fields what the condition reads.
-
-    Attributes:
-      transform: (record, rng) -> example.
-      conditioner: of the model.
-      subject: the field that is learned, "moments" or "image"; only this and the
-        condition's fields are kept.
-    """
-
-    transform: Callable[..., dict[str, Any]]
-    conditioner: Conditioner
-    subject: str = "moments"
-
-    @property
-    def description(self):
-        """What is done, as JSON."""
-        return {**self.transform.description, "condition": self.conditioner.kind}
-
-    def __call__(self, record, rng):
-        """(record, rng) -> dict of arrays."""
-        # After the transform: a mirrored image's boxes are mirrored before they are
-        # told in tokens.
-        example = self.conditioner.prepare(self.transform(record, rng))
-        kept = {self.subject, *self.conditioner.fields}
-        return {name: value for name, value in example.items() if name in kept}
 
 
 def _keep_first_stage(config, stats, workdir):

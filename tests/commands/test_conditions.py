@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from ldm_jax import cli
-from ldm_jax.commands.train import ConditionTransform, train
+from ldm_jax.commands.train import train
 from ldm_jax.conditions.kinds import make_conditioner
 from ldm_jax.conditions.layout import Layout
 from ldm_jax.experiment import experiment
+from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.training.checkpoints.checkpointer import save_params
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from ldm_jax import cli
-from ldm_jax.commands.evaluation.finished_images import open_set
-from ldm_jax.commands.stats import make_judge
-from ldm_jax.metrics.evaluation import Judging
+from ldm_jax.data.images.finished_images import open_set
+from ldm_jax.metrics.evaluation import Judging, make_judge
 from tests.metrics.features import write_judge
 
 

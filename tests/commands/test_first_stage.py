@@ -8,13 +8,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ldm_jax.commands.first_stage import (
-    make_judges,
-    reconstruct_all,
     still_transform,
     with_lpips,
 )
 from ldm_jax.interop.feature_networks import lpips
 from ldm_jax.interop.weight_files import write_safetensors
+from ldm_jax.metrics.reconstruct import make_judges, reconstruct_all
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.model import FirstStage
 from ldm_jax.training.checkpoints.workdir import keep_settings

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from ldm_jax.commands.evaluation.measure import on_devices, place_rows
 from ldm_jax.interop.feature_networks import weights
 from ldm_jax.metrics.frechet import Moments, frechet_distance
 from ldm_jax.metrics.kernel import kernel_distance
 from ldm_jax.metrics.manifold import precision_recall
+from ldm_jax.metrics.measure import on_devices, place_rows
 from ldm_jax.models.features.inception import InceptionV3
 
 PROTOCOL = 50_000

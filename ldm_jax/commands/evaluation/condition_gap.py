@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.commands.evaluate import write_results
-from ldm_jax.commands.train import ConditionTransform
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.loader import iterate_once
@@ -23,6 +22,7 @@ from ldm_jax.diffusion import process
 from ldm_jax.experiment import experiment
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
+from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.training.checkpoints.digest import fingerprint
 from ldm_jax.types import Array, Batch

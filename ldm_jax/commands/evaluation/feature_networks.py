@@ -8,17 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ldm_jax.commands import stats
-from ldm_jax.commands.evaluation import finished_images
 from ldm_jax.commands.evaluation.captions import open_clip
-from ldm_jax.commands.evaluation.measure import (
-    PAIR_METRICS,
-    Mean,
-    Pairs,
-    image_facts,
-    open_network,
-    place_rows,
-)
+from ldm_jax.data.images import finished_images
 from ldm_jax.metrics.codebook import CodebookUsage
 from ldm_jax.metrics.distribution import (
     SET_METRICS,
@@ -29,6 +20,15 @@ from ldm_jax.metrics.distribution import (
     rank_warning,
 )
 from ldm_jax.metrics.distribution import label as label_of
+from ldm_jax.metrics.measure import (
+    PAIR_METRICS,
+    Mean,
+    Pairs,
+    image_facts,
+    open_network,
+    place_rows,
+)
+from ldm_jax.metrics.open_reference import open_reference
 from ldm_jax.metrics.paper import find_protocol, find_row
 
 # Inception scores below this say that the network saw one class.
@@ -109,7 +109,7 @@ class Panel:
             self._network = open_network(request.network, request.weights)
             check_network(request.metrics, self._network.widths)
             if request.reference:
-                self._reference = stats.open_reference(
+                self._reference = open_reference(
                     request.reference, self._network, request.metrics
                 )
         self._pairs = (

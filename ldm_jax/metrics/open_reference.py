@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads reference statistics and adds the features that a metric needs."""
+
+from tqdm import tqdm
+
+from ldm_jax.data.images.finished_images import open_set
+from ldm_jax.interop.feature_networks.fidelity_cache import read_fidelity_cache
+from ldm_jax.metrics.distribution import Collector
+from ldm_jax.metrics.measure import Network, with_features
+from ldm_jax.metrics.reference import Reference, load_reference, make_reference
+
+
+def open_reference(
+    path: str, judge: Network, metrics, batch_size: int = 64
+) -> Reference:
+    """Reads statistics: an .npz, or a .pt of torch-fidelity's cache.
+
+    ADM's batches hold images, and means and covariances of far more images than these:
+    those are kept, and features of single images made where a metric needs them.
+    """
+    if path.endswith(".pt"):
+        reference = make_reference(read_fidelity_cache(path), path)
+    else:
+        reference = load_reference(path)
+    needs = {"kid", "precision", "recall", "density", "coverage"} & set(metrics)
+    if not needs or reference.features is not None or not reference.has_images:
+        return reference
+    found = open_set(path)
+    collector = Collector(["kid"], found.count, found.count)
+    with tqdm(desc=f"features of {path}", total=found.count, unit="image") as bar:
+        with_features(judge, found.batches(batch_size), collector, bar.update)
+    return Reference(
+        reference.pool,
+        reference.spatial,
+        collector.kept(),
+        reference.facts,
+        path,
+    )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encodes and decodes whole image sets, and measures what comes back."""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from ldm_jax.metrics.codebook import CodebookUsage
+from ldm_jax.metrics.reconstruction import WINDOW, psnr, ssim
+from ldm_jax.models.features.lpips import LPIPS
+from ldm_jax.parallel.hosts import fetch
+from ldm_jax.tasks import pictures
+from ldm_jax.types import Array, PyTree
+
+# [B, H, W, 3] images and reconstructions in [-1, 1] -> a number for each, [B].
+Judge = Callable[[Array, Array], Array]
+
+
+def make_judges(
+    size: tuple[int, int], perceptual: str, lpips_params: PyTree
+) -> dict[str, Judge]:
+    """Lists by what held-out reconstructions of a size are judged.
+
+    Returns:
+      "psnr" in dB; "ssim", unless the images are smaller than its window; "lpips",
+      unless `perceptual` is "none".
+    """
+    judges: dict[str, Judge] = {"psnr": jax.jit(psnr)}
+    if min(size) >= WINDOW:
+        judges["ssim"] = jax.jit(ssim)
+    if perceptual != "none":
+        lpips = LPIPS(perceptual)
+        # Arguments, not constants of a program: they are many megabytes.
+        distance = jax.jit(lambda p, x, y: lpips.apply({"params": p}, x, y))
+        judges["lpips"] = functools.partial(distance, lpips_params)
+    return judges
+
+
+def reconstruct_all(model, params, rows, num_shown: int, judges: Mapping[str, Judge]):
+    """Encodes and decodes images.
+
+    Args:
+      model, params: of a first stage.
+      rows: iterator of (batch, how many of its rows are valid).
+      num_shown: pairs to show.
+      judges: name -> function of images and their reconstructions.
+
+    Returns:
+      {name: mean over all rows}, with "codebook_usage" and "perplexity" over all rows
+      for VQ, and a sheet of pairs, uint8 [H', W', 3].
+    """
+    num_codes = model.autoencoder.num_codes
+    usage = CodebookUsage(num_codes) if num_codes else None
+    run = _program(model)
+    found = {name: [] for name in judges}
+    shown = []
+    for batch, valid in rows:
+        image = batch["image"]
+        reconstruction, indices = run(params, image)
+        for name, judge in judges.items():
+            found[name].append(fetch(judge(image, reconstruction))[:valid])
+        reconstruction, indices = fetch((reconstruction, indices))
+        if usage:
+            usage.update(indices[:valid])
+        if sum(map(len, shown)) < 2 * num_shown:
+            pairs = np.stack([fetch(image)[:valid], reconstruction[:valid]], axis=1)
+            shown.append(pairs.reshape(-1, *pairs.shape[2:]))
+    figures = {name: float(np.concatenate(found[name]).mean()) for name in found}
+    figures |= usage.result() if usage else {}
+    sheet = pictures.to_uint8(np.concatenate(shown)[: 2 * num_shown])
+    return figures, pictures.grid(sheet, num_columns=8)
+
+
+@functools.cache
+def _program(model):
+    """Makes (params, image) -> (reconstruction, codes or ()), compiled once a run."""
+
+    @jax.jit
+    def run(params, image):
+        z_0 = model.encode(params, image)
+        codes = model.indices(params, z_0) if model.autoencoder.num_codes else ()
+        return model.decode(params, z_0), codes
+
+    return run
