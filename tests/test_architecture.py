@@ -70,7 +70,8 @@ def test_tensorflow_is_never_imported():
     modules = [
         ".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts)
         for p in sorted(PACKAGE.rglob("*.py"))
-        if p.name != "__init__.py"
+        # The exported file is copied into a folder of its own; nothing here imports it.
+        if p.name != "__init__.py" and p != PACKAGE / "interop/pytorch/model.py"
     ]
     program = (
         "import importlib, sys\n"

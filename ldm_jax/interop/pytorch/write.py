@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a model as weights, config and one file of plain PyTorch that runs them.
+
+The code is `model.py` beside this file, copied as it is; it reads `config.json`, which
+holds every field that the modules have, and weights under our own names.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from flax import traverse_util
+
+from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.interop.networks import make_unet, token_transformer
+from ldm_jax.interop.weight_files import write_safetensors
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.types import PyTree
+
+CODE = pathlib.Path(__file__).with_name("model.py")
+# Fields of modules that say how something is computed, not what.
+NOT_CARRIED = {"name", "parent", "dtype", "remat", "attention_backend", "dropout"}
+# What an encoder of tokens reads where its module has no such field.
+TOKEN_ENCODER = dict(
+    encoder="transformer",
+    activation="gelu",
+    mlp_width=None,
+    pooled=None,
+    head_channels=None,
+)
+
+
+def export_torch(
+    folder: pathlib.Path | str,
+    spec: Mapping[str, Any],
+    params: PyTree,
+    image_size: int | tuple[int, int] = 256,
+) -> list[pathlib.Path]:
+    """Writes model.py, config.json and model.safetensors into a folder.
+
+    Args:
+      folder: made by this function.
+      spec: sections of a config: autoencoder and latent_scale; of a diffusion model
+        also unet, condition, schedule and prediction.
+      params: {"autoencoder", "unet", "conditioner"}, as many as the model has.
+      image_size: side of the images in pixels, or (height, width).
+
+    Returns:
+      The paths written.
+
+    Raises:
+      ValueError: zero terminal SNR with a prediction of noise, which has no x0.
+    """
+    folder = pathlib.Path(folder)
+    config = torch_config(spec, image_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CODE, folder / CODE.name)
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    write_safetensors(folder / "model.safetensors", torch_weights(spec, params))
+    return sorted(folder.iterdir())
+
+
+def torch_config(
+    spec: Mapping[str, Any], image_size: int | tuple[int, int]
+) -> dict[str, Any]:
+    """Makes the config that `model.py` reads, with every field spelt out."""
+    autoencoder = Autoencoder(**spec["autoencoder"])
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    config: dict[str, Any] = {
+        "autoencoder": fields_of(autoencoder),
+        "latent_scale": spec["latent_scale"],
+        "image_size": list(size),
+    }
+    if "unet" not in spec:
+        return config
+    schedule = make_schedule(**spec["schedule"])
+    return config | {
+        "unet": fields_of(make_unet(spec)),
+        "prediction": spec["prediction"],
+        "noise_levels": [
+            np.asarray(schedule.sqrt_alphas_cumprod).tolist(),
+            np.asarray(schedule.sqrt_one_minus_alphas_cumprod).tolist(),
+        ],
+        "conditions": [
+            condition_config(part, autoencoder, spec["latent_scale"])
+            for _, part in parts_of(spec["condition"])
+        ],
+    }
+
+
+def parts_of(condition: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Lists (name, section) of a condition's parts; one without parts is named ""."""
+    if condition["kind"] == "hybrid":
+        return sorted(condition["parts"].items())
+    return [("", condition)]
+
+
+def condition_config(
+    section: Mapping[str, Any], autoencoder: Autoencoder, latent_scale: float
+) -> dict[str, Any]:
+    """Spells out the fields of one condition."""
+    kind = section["kind"]
+    conditioner = make_conditioner(**section, first_stage=(autoencoder, latent_scale))
+    if kind in ("text", "layout"):
+        network = token_transformer(section)
+        example = {"tokens": np.zeros((1, network.length), np.int32)}
+        null = np.asarray(conditioner.null(example)["tokens"])[0]
+        names = (
+            "tokenizer",
+            "vocab",
+            "merges",
+            "max_objects",
+            "num_classes",
+            "encoder",
+        )
+        extra = {name: section[name] for name in names if name in section}
+        defaults = {"tokenizer": "bytes", "max_objects": 30}
+        fields = {**TOKEN_ENCODER, **defaults, **fields_of(network), **extra}
+        return {**fields, "kind": kind, "null_tokens": null.tolist()}
+    defaults = {
+        "class": dict(width=512, has_null=True),
+        "semantic": dict(out_channels=3, use_bias=False, f=autoencoder.f),
+        "inpaint": dict(latent_scale=latent_scale),
+    }
+    known = {"class_names", "autoencoder"}
+    given = {name: value for name, value in section.items() if name not in known}
+    if kind == "inpaint" and "autoencoder" in section:
+        given.setdefault("latent_scale", 1.0)
+    return {**defaults.get(kind, {}), **given}
+
+
+def fields_of(module: nn.Module) -> dict[str, Any]:
+    """Returns the fields of a module that say what it computes, JSON-able."""
+    return {
+        field.name: getattr(module, field.name)
+        for field in dataclasses.fields(module)
+        if field.name not in NOT_CARRIED
+    }
+
+
+def torch_weights(spec: Mapping[str, Any], params: PyTree) -> dict[str, np.ndarray]:
+    """Lays parameters out as PyTorch does, under the names of `model.py`."""
+    trees = {name: params[name] for name in ("autoencoder", "unet") if params.get(name)}
+    conditioner = params.get("conditioner", {})
+    for i, (part, _) in enumerate(parts_of(spec.get("condition", {"kind": "none"}))):
+        tree = conditioner.get(part) if part else conditioner
+        if tree:
+            trees[f"condition_{i}.network"] = tree
+    return {
+        name: array
+        for prefix, tree in trees.items()
+        for name, array in named_tensors(prefix, tree)
+    }
+
+
+def named_tensors(prefix: str, tree: PyTree) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (name, tensor) of a tree of our parameters."""
+    for path, value in traverse_util.flatten_dict(tree).items():
+        *place, leaf = path
+        value = np.asarray(value)
+        if leaf == "kernel":
+            # [kh, kw, in, out] -> [out, in, kh, kw]; [in, out] -> [out, in].
+            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+        leaf = "weight" if leaf in ("kernel", "scale") else leaf
+        yield ".".join([prefix, *place, leaf]), np.ascontiguousarray(value)
