@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths as users and strangers write them."""
+
+import os
+import pathlib
+
+import pytest
+
+from ldm_jax.files.paths import inside, is_remote, local, printable, resolve
+
+
+def test_the_home_directory_is_expanded_and_urls_stay(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert os.fspath(resolve("~/a")) == str(tmp_path / "a")
+    assert local("~/a", "it") == tmp_path / "a"
+    assert os.fspath(resolve("gs://bucket/a/b")) == "gs://bucket/a/b"
+    assert is_remote("s3://bucket") and not is_remote("/a/b")
+    assert pathlib.Path(resolve("a")).is_absolute()
+
+
+def test_a_url_is_refused_where_files_are_needed():
+    with pytest.raises(ValueError, match=r"file system: got gs://b/a.npz; write to a"):
+        local("gs://b/a.npz", "the output of an export")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "link/x"])
+def test_a_name_that_leaves_its_folder_is_refused(name, tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="must be inside of it"):
+        inside(tmp_path / "root", name)
+
+
+def test_a_name_inside_its_folder_is_joined(tmp_path):
+    assert inside(tmp_path, "a/b.txt") == tmp_path / "a" / "b.txt"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nb", r"a\nb"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("caf\u00e9 \u732b", "caf\u00e9 \u732b"),
+        ("\udcff", r"\udcff"),
+        ("\u202ereversed", r"\u202ereversed"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_escaped(name, shown):
+    assert printable(name) == shown

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders that appear whole or not at all, also with two writers at once."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ldm_jax.files import writing
+from ldm_jax.files.writing import AlreadyWritten, atomic_directory, atomic_file
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_its_block_ends(tmp_path):
+    path = tmp_path / "new" / "a.bin"
+    with atomic_file(path) as file:
+        file.write(b"1")
+        assert not path.exists()
+    assert path.read_bytes() == b"1" and names(path.parent) == ["a.bin"]
+
+
+def test_a_file_whose_block_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(path, "w") as file:
+        file.write("new")
+        raise RuntimeError
+    assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
+
+
+def test_two_writers_of_one_file_never_mix(tmp_path):
+    path = tmp_path / "a"
+    with atomic_file(path) as first, atomic_file(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert path.read_bytes() == b"first"  # the last to end
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_second_writer_of_a_new_file_is_refused(has_links, tmp_path, monkeypatch):
+    if not has_links:
+
+        def refuse(*_):
+            raise OSError(errno.EPERM, "no links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "a"
+    with (
+        pytest.raises(AlreadyWritten, match=r"a was written by another process"),
+        atomic_file(path, replace=False) as slow,
+    ):
+        with atomic_file(path, replace=False) as quick:
+            quick.write(b"quick")
+        slow.write(b"slow")
+    assert path.read_bytes() == b"quick" and names(tmp_path) == ["a"]
+
+
+def test_a_folder_appears_when_its_block_ends(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()  # an empty folder is no result
+    with atomic_directory(out) as folder:
+        (folder / "a").write_text("1")
+        assert names(out) == []
+    assert names(out) == ["a"] and names(tmp_path) == ["out"]
+
+
+def test_the_second_writer_of_a_folder_is_refused_and_the_first_stays(tmp_path):
+    out = tmp_path / "out"
+    with (
+        pytest.raises(AlreadyWritten, match="its result was kept"),
+        atomic_directory(out) as slow,
+    ):
+        (slow / "slow").write_text("")
+        with atomic_directory(out) as quick:
+            (quick / "quick").write_text("")
+    assert names(out) == ["quick"] and names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("make", ["file", "folder"])
+def test_a_folder_that_exists_is_refused_before_any_work(make, tmp_path):
+    out = tmp_path / "out"
+    if make == "file":
+        out.write_text("")
+    else:
+        out.mkdir()
+        (out / "a").write_text("")
+    message = r"--out must be new: .* exists; choose"
+    with pytest.raises(ValueError, match=message), atomic_directory(out):
+        pytest.fail("the block ran")
+
+
+@pytest.mark.parametrize("operation", range(1, 6))
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(operation, tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    program = (
+        "import sys\n"
+        "from tests.kills import kill_at_operation\n"
+        "from ldm_jax.files.writing import write_text\n"
+        "kill_at_operation(int(sys.argv[2]), sys.argv[1])\n"
+        "write_text(sys.argv[1] + '/a', 'new')\n"
+    )
+    argv = [sys.executable, "-c", program, str(tmp_path), str(operation)]
+    assert subprocess.run(argv).returncode == -signal.SIGKILL
+    assert path.read_text() == ("old" if operation <= 3 else "new")
+    assert all(n == "a" or n.endswith(".partial") for n in names(tmp_path))
+
+
+def test_what_a_killed_writer_left_is_removed_a_day_later(tmp_path):
+    old, young, other = (tmp_path / f".{n}.{'0' * 32}.partial" for n in ("a", "a", "b"))
+    young = tmp_path / f".a.{'1' * 32}.partial"
+    for path in (old, young, other):
+        path.write_text("")
+    for path in (old, other):
+        day_ago = time.time() - writing.STALE_SECONDS - 1
+        os.utime(path, (day_ago, day_ago))
+    writing.write_text(tmp_path / "a", "x")
+    assert names(tmp_path) == sorted([young.name, other.name, "a"])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, None])
+def test_an_error_of_writing_has_path_and_free_space(number, tmp_path):
+    def fail():
+        # NumPy reports a full disk so, without an error number.
+        raise (
+            OSError("4608 requested and 3916 written")
+            if number is None
+            else OSError(number, os.strerror(number))
+        )
+
+    path = tmp_path / "a"
+    message = r"could not write .*/a \(\d.* GiB free\): "
+    with pytest.raises(OSError, match=message), atomic_file(path):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_an_error_of_reading_within_a_block_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing"), atomic_file(tmp_path / "a"):
+        (tmp_path / "missing").read_text()
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"--out must be a directory .*file/x"):
+        writing.check_writable(tmp_path / "file" / "x")
+    with pytest.raises(IsADirectoryError, match="must name a file"):
+        writing.check_writable_file(tmp_path)
+
+
+def test_a_folder_that_can_be_written_stays_empty(tmp_path):
+    writing.check_writable(tmp_path / "new")
+    assert names(tmp_path / "new") == []
+
+
+def test_json_and_lines_come_back(tmp_path):
+    writing.write_json(tmp_path / "a.json", {"a": [1]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1]}
+    for line in ("1", "2"):
+        writing.append_line(tmp_path / "rows", line)
+    assert (tmp_path / "rows").read_text() == "1\n2\n"
+    writing.write_bytes(tmp_path / "b", b"1")
+    writing.remove(tmp_path / "b")
+    writing.remove(tmp_path / "b")
+    assert names(tmp_path) == ["a.json", "rows"]
+
+
+def test_a_long_name_has_room_for_its_temporary_one(tmp_path):
+    path = tmp_path / ("\u732b" * 80)  # 240 bytes
+    writing.write_text(path, "x")
+    assert path.read_text() == "x" and len(names(tmp_path)) == 1
