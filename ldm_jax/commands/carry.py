@@ -3,16 +3,15 @@
 
 import contextlib
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-
-from etils import epath
 
 from ldm_jax.commands.export_stablehlo import export_stablehlo
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES, copy_files, places_of
 from ldm_jax.experiment import experiment
+from ldm_jax.files.paths import is_remote
+from ldm_jax.files.writing import atomic_directory, check_absent
 from ldm_jax.interop.compvis.state_dict import Imported
 from ldm_jax.interop.convert import export_model, import_model
 from ldm_jax.tasks.generate import Sampling
@@ -183,30 +182,13 @@ def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
 
 @contextlib.contextmanager
 def _whole(out: str) -> Iterator[str]:
-    """Yields a directory that takes the name `out` when all was written.
-
-    Raises:
-      ValueError: `out` is not empty.
-    """
-    is_remote = "://" in out
-    path = epath.Path(out) if is_remote else epath.Path(out).expanduser().resolve()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(
-            f"the directory of an imported model must be new: {out} exists; choose "
-            "another --out, or delete it."
-        )
-    if is_remote:  # cannot be renamed
+    """Yields a directory that takes the name `out` when all was written."""
+    if is_remote(out):  # cannot be renamed
+        check_absent(out)
         yield out
         return
-    partial = path.parent / f".{path.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        yield str(partial)
-        if path.exists():
-            path.rmdir()
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with atomic_directory(out) as folder:
+        yield str(folder)
 
 
 def export_weights(

@@ -15,7 +15,6 @@ from ldm_jax.commands.first_stage import still_transform
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents import sets, write
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.data.shards import write_json
 from ldm_jax.data.transforms.buckets import (
     Subset,
     assign,
@@ -26,6 +25,7 @@ from ldm_jax.data.transforms.buckets import (
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import experiment
 from ldm_jax.experiment.directories import first_stage_of
+from ldm_jax.files.writing import write_json
 from ldm_jax.metrics.reconstruct import reconstruct_all
 from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.parallel import sharding

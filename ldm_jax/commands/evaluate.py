@@ -17,6 +17,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import experiment
 from ldm_jax.experiment.directories import first_stage_of
+from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.metrics.paper import find_protocol
 from ldm_jax.metrics.tables import markdown
 from ldm_jax.parallel import sharding
@@ -228,7 +229,6 @@ def write_results(result: dict[str, Any], out: str) -> dict[str, Any]:
     """Writes results.json and results.md into a directory; returns the result."""
     if is_main_process():
         folder = pathlib.Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-        (folder / "results.md").write_text(markdown(result))
+        write_json(folder / "results.json", result)
+        write_text(folder / "results.md", markdown(result))
     return result

@@ -26,7 +26,7 @@ from flax import traverse_util
 from jax import export
 
 from ldm_jax.conditions.keywords import keyword_of, read_keywords
-from ldm_jax.interop.stored import replacing
+from ldm_jax.files.writing import atomic_file
 from ldm_jax.models.attention import attention
 from ldm_jax.tasks.generate import Sampling, make_generate
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
@@ -95,15 +95,15 @@ def export_stablehlo(
 def _write(folder, manifest, params, data) -> list[pathlib.Path]:
     weights = folder / manifest["params"]
     arrays: dict[str, Any] = {k: np.asarray(x) for k, x in _flat(params).items()}
-    with replacing(weights) as file:
+    with atomic_file(weights) as file:
         np.savez(file, **arrays)
     paths = [weights]
     for name, entry in manifest["programs"].items():
         paths.append(folder / entry["file"])
-        with replacing(paths[-1]) as file:
+        with atomic_file(paths[-1]) as file:
             file.write(data[name])
     paths.append(folder / "manifest.json")
-    with replacing(paths[-1]) as file:
+    with atomic_file(paths[-1]) as file:
         file.write((json.dumps(manifest, indent=2) + "\n").encode())
     return paths
 

@@ -4,7 +4,6 @@
 Every stage is a job that goes on where it was, so running again resumes the whole.
 """
 
-import json
 import pathlib
 
 import numpy as np
@@ -15,6 +14,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import experiment
+from ldm_jax.files.writing import write_json
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
 from ldm_jax.tasks import pictures
 from ldm_jax.tasks.generate import Sampling
@@ -68,7 +68,7 @@ def run(config, workdir: str) -> dict[str, float]:
     _write_pictures(root, images, labels)
     _say(5, "judge")
     figures = {"psnr_held_out": psnr, **_judge(config, images, labels)}
-    (root / "results.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(root / "results.json", figures)
     _print_summary(root, figures)
     _check(config.judge, figures)
     return figures

@@ -4,7 +4,6 @@
 import dataclasses
 import inspect
 import json
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Mapping
@@ -15,8 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ldm_jax.conditions.user_inputs import to_image, to_mask
-from ldm_jax.data.shards import write_json
 from ldm_jax.experiment import experiment
+from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.tasks import generate, pictures
 from ldm_jax.tasks.sample_images import sample_images
@@ -192,7 +191,6 @@ def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> 
 def _note(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """Writes the settings beside the images that are made with them."""
     if is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "settings.json", settings)
 
 
@@ -234,16 +232,15 @@ def _write_sheets(folder: pathlib.Path, num: int, write_npz: bool) -> None:
 
 def _write_npz(folder: pathlib.Path, num: int, shape: tuple[int, ...]) -> None:
     """Writes what `np.savez` would, image by image: 50,000 do not fit in memory."""
-    unfinished = folder / "samples.npz.tmp"
     header = {"shape": (num, *shape), "fortran_order": False, "descr": "|u1"}
     with (
-        zipfile.ZipFile(unfinished, "w") as archive,
+        atomic_file(folder / "samples.npz") as file,
+        zipfile.ZipFile(file, "w") as archive,
         archive.open("arr_0.npy", "w", force_zip64=True) as array,
     ):
         np.lib.format.write_array_header_1_0(array, header)
         for i in range(num):
             array.write(_read(folder, i).tobytes())
-    os.replace(unfinished, folder / "samples.npz")
 
 
 def _read(folder: pathlib.Path, index: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from ldm_jax.conditions.tokens import BERT_SIZE, CLIP_SIZE, Tokenizer
+from ldm_jax.files.writing import write_bytes
 
 # Name of a file in tokenizer/ of a model directory, by tokenizer and field.
 FILES = {
@@ -109,8 +110,7 @@ def copy_files(directory, section: Mapping[str, Any]) -> None:
             raise ValueError(f"condition.{field} must be a file: got {source}.")
         content = source.read_bytes()
         if not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(content)
+            write_bytes(copy, content)
         elif copy.read_bytes() != content:
             raise ValueError(
                 f"a model keeps the vocabulary that it began with: {source} differs "

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights in and out: one function each, whatever the format."""
 
-import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +9,12 @@ import numpy as np
 import yaml
 from flax import traverse_util
 
+from ldm_jax.files.writing import atomic_file, write_text
 from ldm_jax.interop.compvis.read_config import image_size_of, spec_from_compvis
 from ldm_jax.interop.compvis.state_dict import Imported, export_compvis, import_compvis
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.diffusers.read import import_diffusers
 from ldm_jax.interop.diffusers.write import export_diffusers
-from ldm_jax.interop.stored import replacing
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.interop.weight_files import read_weights, write_safetensors
 from ldm_jax.types import PyTree
@@ -131,7 +130,7 @@ def export_model(
         return sorted(path for path in out.rglob("*") if path.is_file())
     if form == "npz":
         flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
-        with replacing(out) as file:
+        with atomic_file(out) as file:
             np.savez(file, **{name: np.asarray(flat[name]) for name in flat})  # pyright: ignore
         return [out]
     config = compvis_from_spec(spec)
@@ -143,7 +142,5 @@ def export_model(
             fields["scale_by_std"] = True  # their name for a scale in the checkpoint
             fields["scale_factor"] = 1.0
     (write_ckpt if out.suffix == ".ckpt" else write_safetensors)(out, state)
-    text = io.StringIO()
-    yaml.safe_dump(config, text, sort_keys=False)
-    out.with_suffix(".yaml").write_text(text.getvalue(), encoding="utf-8")
+    write_text(out.with_suffix(".yaml"), yaml.safe_dump(config, sort_keys=False))
     return [out, out.with_suffix(".yaml")]

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors that lie in files: where each one is, and how a file is replaced whole."""
 
-import contextlib
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -89,17 +87,3 @@ def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]
     for axis in range(len(shape) - 2, -1, -1):
         strides[axis] = strides[axis + 1] * shape[axis + 1]
     return tuple(strides)
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Opens a binary file that takes its name only when all was written."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -16,12 +16,12 @@ from collections.abc import Mapping
 import ml_dtypes
 import numpy as np
 
+from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.stored import (
     Stored,
     Weights,
     WeightsFileError,
     contiguous_strides,
-    replacing,
 )
 from ldm_jax.interop.torch_files.legacy_format import START, read_torch_legacy
 from ldm_jax.interop.torch_files.zip_format import read_torch
@@ -243,7 +243,7 @@ def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata=None) ->
         end += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # readers map tensors: keep them aligned
-    with replacing(path) as file:
+    with atomic_file(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in tensors:
             np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).tofile(file)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.files.writing import atomic_file
 from ldm_jax.metrics.frechet import Gaussian
 
 
@@ -90,7 +91,10 @@ def save_reference(path, reference: Reference) -> None:
         arrays["sigma_s"] = reference.spatial.covariance
     if reference.features is not None:
         arrays["features"] = np.asarray(reference.features, np.float32)
-    np.savez(path, **arrays)
+    if not str(path).endswith(".npz"):
+        path = f"{path}.npz"  # as NumPy does
+    with atomic_file(path) as file:
+        np.savez(file, **arrays)
 
 
 def load_reference(path) -> Reference:

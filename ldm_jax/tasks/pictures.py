@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns image batches into uint8, grids and PNG files that say how they were made."""
 
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from ldm_jax.files.writing import atomic_file
 
 
 def to_uint8(image) -> np.ndarray:
@@ -99,14 +99,11 @@ def save_png(path, image: np.ndarray, settings: Mapping[str, object] = {}) -> No
       image: [H, W, 3] uint8.
       settings: name -> value; a reader shows them (`Image.open(path).text`).
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     info = PngImagePlugin.PngInfo()
     for name, value in settings.items():
         info.add_text(f"ldm_jax:{name}", str(value))
-    unfinished = path.with_name(path.name + ".tmp")
-    Image.fromarray(image).save(unfinished, format="PNG", pnginfo=info)
-    os.replace(unfinished, path)
+    with atomic_file(path, is_one_of_many=True) as file:
+        Image.fromarray(image).save(file, format="PNG", pnginfo=info)
 
 
 def plot_losses(path, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:

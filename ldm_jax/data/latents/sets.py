@@ -14,7 +14,7 @@ from ldm_jax.data.latents.source import open_latents, reachable
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.mixture import Buckets, Mixture
 from ldm_jax.data.records import Source, fingerprint
-from ldm_jax.data.shards import write_json
+from ldm_jax.files.writing import write_json
 
 # Names the sets of a directory of buckets; written when all of them are whole.
 BUCKETS_FILE = "buckets.json"

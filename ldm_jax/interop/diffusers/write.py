@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our parameters to diffusers folders."""
 
-import json
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.files.writing import write_json
 from ldm_jax.interop.diffusers import write_config as configs
 from ldm_jax.interop.diffusers.read import OURS, TEXT_KINDS, form_of
 from ldm_jax.interop.layouts import export_flat
@@ -75,11 +75,11 @@ def export_diffusers(
     scheduler = configs.scheduler_config(spec["schedule"], spec["prediction"], clip)
     for name, (config, its_tensors) in models.items():
         _write_model(folder / name, config, its_tensors)
-    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     _write_tokenizer(folder / "tokenizer", spec["condition"])
     index = _model_index(spec, models)
     if index is not None:
-        _write_json(folder / "model_index.json", index)
+        write_json(folder / "model_index.json", index)
 
 
 def _side(image_size, f: int = 1):
@@ -120,7 +120,7 @@ def _write_tokenizer(folder: pathlib.Path, condition) -> None:
         "tokenizer_class": class_name,
         "model_max_length": token_transformer(condition).length,
     }
-    _write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "tokenizer_config.json", config)
     for field, name in files.items():
         shutil.copyfile(condition[field], folder / name)
 
@@ -160,9 +160,4 @@ def _write_model(folder: pathlib.Path, config, tensors) -> None:
     name = "diffusion_pytorch_model" if is_theirs else "model"
     if tensors:
         write_safetensors(folder / f"{name}.safetensors", tensors)
-    _write_json(folder / "config.json", config)
-
-
-def _write_json(path: pathlib.Path, value) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config)

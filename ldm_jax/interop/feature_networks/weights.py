@@ -23,7 +23,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from ldm_jax.interop.stored import replacing
+from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.weight_files import read_weights, write_safetensors
 from ldm_jax.models.features.inception import InceptionV3
 from ldm_jax.models.features.mobilenet import STAGES, MobileNetV2
@@ -129,7 +129,10 @@ def download(url: str, path) -> None:
     """
     try:
         # The addresses are those of PUBLISHED, never a user's.
-        with urllib.request.urlopen(url, timeout=60) as stream, replacing(path) as file:
+        with (
+            urllib.request.urlopen(url, timeout=60) as stream,
+            atomic_file(path) as file,
+        ):
             while chunk := stream.read(2**20):
                 file.write(chunk)
     except (urllib.error.URLError, TimeoutError) as error:

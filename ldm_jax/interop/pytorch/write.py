@@ -6,9 +6,7 @@ holds every field that the modules have, and weights under our own names.
 """
 
 import dataclasses
-import json
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +16,7 @@ from flax import traverse_util
 
 from ldm_jax.conditions.kinds import make_conditioner
 from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.files.writing import write_bytes, write_json
 from ldm_jax.interop.networks import make_unet, token_transformer
 from ldm_jax.interop.weight_files import write_safetensors
 from ldm_jax.models.autoencoder import Autoencoder
@@ -60,8 +59,8 @@ def export_torch(
     folder = pathlib.Path(folder)
     config = torch_config(spec, image_size)
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(CODE, folder / CODE.name)
-    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    write_bytes(folder / CODE.name, CODE.read_bytes())
+    write_json(folder / "config.json", config)
     write_safetensors(folder / "model.safetensors", torch_weights(spec, params))
     return sorted(folder.iterdir())
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ldm_jax.interop.stored import contiguous_strides, replacing
+from ldm_jax.files.writing import atomic_file
+from ldm_jax.interop.stored import contiguous_strides
 from ldm_jax.interop.torch_files.zip_format import STORAGES
 
 
@@ -27,7 +28,7 @@ def write_ckpt(path, tensors: Mapping[str, np.ndarray]) -> None:
             raise TypeError(
                 f'"{name}" is {array.dtype}; a .ckpt takes {list(storages)}.'
             )
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", _pickled(tensors, storages))
         archive.writestr("archive/byteorder", "little")
         for i, name in enumerate(tensors):
