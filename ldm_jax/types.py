@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Glossary: the few types that more than one room of the house speaks of.
+"""Glossary of the axes, types and records that several folders share.
 
 Axes, everywhere in this package: **B** batch, **H, W** image, **f** downsampling,
 **h = H/f, w = W/f** latent grid, **c** latent channels, **M** context tokens, **d**
@@ -11,9 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jaxtyping import Float, Int, Key, UInt32
 
 Array = jax.Array
+AnyArray = jax.Array | np.ndarray  # where NumPy arrays are taken as well
 PyTree = Any
+
+# A random key, or one key per sample; typed, or the raw numbers of older programs.
+RandomKey = Key[Array, "..."] | UInt32[Array, "... 2"]
 
 # Axes of the mesh (parallel/sharding.py): a batch is split over the first two, channels
 # over the last.
@@ -23,18 +29,20 @@ TENSOR_AXIS = "tensor"
 # A dict of arrays whose first axis is B: "image", "moments", "label", "tokens", ...
 Batch = dict[str, Array]
 
-# (z_t [B, h, w, c], t [B] int32 in [0, T)) -> prediction [B, h, w, c].
-Denoiser = Callable[[Array, Array], Array]
+# (z_t, t in [0, T)) -> the network's prediction.
+Denoiser = Callable[
+    [Float[Array, "B h w c"], Int[Array, " B"]], Float[Array, "B h w c"]
+]
 
 
 class Conditioning(NamedTuple):
-    """What a denoiser is told besides z_t and t; an absent entry is None.
+    """Inputs of a denoiser besides z_t and t; an absent entry is None.
 
     Attributes:
-      context: [B, M, d] tokens attended to by cross-attention.
-      concat: [B, h, w, k] channels joined to z_t.
-      class_label: [B] int32, embedded by the UNet and added to the time embedding
-        (the "adm" way of Dhariwal & Nichol 2021).
+      context: [B, M, d] tokens that cross-attention attends to.
+      concat: [B, h, w, k] channels concatenated with z_t.
+      class_label: [B] int32 classes, embedded by the UNet and added to the time
+        embedding (called "adm" by Dhariwal & Nichol 2021).
     """
 
     context: Array | None = None
@@ -43,18 +51,18 @@ class Conditioning(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is learned: two pure functions and what they read but never change.
+    """Defines what is learned: two pure functions and their constant parameters.
 
     Attributes:
       init: (key, batch) -> (params, collections). `batch` may hold
         `jax.ShapeDtypeStruct`s; only shapes and dtypes are read. `params` has one entry
-        per network ({"unet": ..., "conditioner": ...}); `collections` holds what a step
-        changes without a gradient ({} or {"batch_stats": ...}).
+        per network ({"unet": ..., "conditioner": ...}); `collections` holds variables
+        that a step updates without a gradient ({} or {"batch_stats": ...}).
       loss: (params, collections, batch, key, step) -> (scalar, (metrics, collections)).
-        `collections` also holds "frozen" on the way in, and never on the way out;
-        `metrics` is a dict of float32 scalars.
-      frozen: pytree of parameters the loss reads and never changes (a first stage,
-        LPIPS); neither trained nor checkpointed.
+        The input `collections` also holds "frozen", the output never does; `metrics`
+        is a dict of float32 scalars.
+      frozen: pytree of constant parameters that the loss reads (a first stage, LPIPS);
+        they are neither trained nor checkpointed.
     """
 
     init: Callable[[Array, Mapping[str, Any]], tuple[PyTree, PyTree]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings every test runs under: CPU, 8 devices, no silent broadcasting."""
+"""Settings of every test: CPU, 8 devices, no silent broadcasting, checked shapes."""
 
 import atexit
 import os
@@ -25,5 +25,24 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
+import jaxtyping
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Packages whose signatures state shapes, `Float[Array, "B h w c"]`: every call of their
+# functions is checked. Must come before the first import of the package.
+CHECKED_PACKAGES = ("ldm_jax.diffusion",)
+jaxtyping.install_import_hook(
+    CHECKED_PACKAGES,
+    # The tower: an int is taken where a float is expected.
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """Turns the checks of signatures off, for tests of what users see without them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

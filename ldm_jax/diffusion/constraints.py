@@ -1,28 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of z_0 beforehand, imposed on a denoiser of x0.
+"""Imposes prior knowledge of z_0 on a denoiser of x0.
 
-Each takes and gives a denoiser (z_t [B, h, w, c], t [B]) -> x0_hat [B, h, w, c]; they
-stack. Samplers derive eps_hat from the x0_hat they are given, so a constraint steers
-the whole trajectory (the released samplers keep the unconstrained eps_hat beside a
-quantized x0_hat).
+Each function maps a denoiser (z_t, t) -> x0_hat to another one, so they can be
+combined. Samplers derive eps_hat from x0_hat, so a constraint steers the whole
+trajectory (the released samplers combine a quantized x0_hat with the unconstrained
+eps_hat).
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ldm_jax.diffusion.process import add_noise, per_sample
 from ldm_jax.diffusion.samplers.base import noise_like, per_sample_keys
 from ldm_jax.diffusion.schedule import NoiseSchedule
-from ldm_jax.types import Array, Denoiser
+from ldm_jax.types import Array, Denoiser, RandomKey
 
-# Folded into a sample's key for `keep_known`, apart from the legs of samplers (0, ...).
+# Folded into a sample's key for `keep_known`; the legs of samplers fold in 0, 1, ...
 _KNOWN_STREAM = 0x6B6E6F77
 
 
 def clip_x0(denoiser: Denoiser, bound: float = 1.0) -> Denoiser:
-    """Clips x0_hat to [-bound, bound]; for pixels, whose range is known."""
+    """Clips x0_hat to [-bound, bound]; for pixels, whose range is known.
+
+    Raises:
+      ValueError: a bound that is not positive.
+    """
     _check_bound(bound)
     return lambda z_t, t: jnp.clip(denoiser(z_t, t), -bound, bound)
 
@@ -30,15 +35,15 @@ def clip_x0(denoiser: Denoiser, bound: float = 1.0) -> Denoiser:
 def threshold_x0(
     denoiser: Denoiser, percentile: float = 0.995, bound: float = 1.0
 ) -> Denoiser:
-    """Clips each sample's x0_hat at its own percentile and scales that to `bound`.
+    """Clips each sample's x0_hat at a percentile of its values, scaled to `bound`.
 
         limit = max(percentile of |x0_hat|, bound)
         x0_hat' = clip(x0_hat, -limit, limit) * bound / limit
 
     Args:
-      denoiser: of x0.
+      denoiser: predicts x0.
       percentile: share of a sample's values to leave unclipped, in (0, 1].
-      bound: of the data's range [-bound, bound].
+      bound: end of the data's range [-bound, bound].
 
     Raises:
       ValueError: percentile outside (0, 1], or a bound that is not positive.
@@ -61,13 +66,16 @@ def threshold_x0(
     return denoise
 
 
-def snap_x0(denoiser: Denoiser, quantize: Callable[[Array], Array]) -> Denoiser:
+def snap_x0(
+    denoiser: Denoiser,
+    quantize: Callable[[Float[Array, "B h w c"]], Float[Array, "B h w c"]],
+) -> Denoiser:
     """Replaces x0_hat by its nearest code vectors (CompVis `quantize_denoised`).
 
     Args:
-      denoiser: of x0.
-      quantize: [B, h, w, c] -> [B, h, w, c], for scaled latents: a codebook speaks of
-        raw ones, so pass `lambda z: scale * codebook(z / scale)`.
+      denoiser: predicts x0.
+      quantize: maps scaled latents to the nearest codes; as a codebook holds unscaled
+        ones, pass `lambda z: scale * codebook(z / scale)`.
     """
     return lambda z_t, t: quantize(denoiser(z_t, t))
 
@@ -75,30 +83,31 @@ def snap_x0(denoiser: Denoiser, quantize: Callable[[Array], Array]) -> Denoiser:
 def keep_known(
     schedule: NoiseSchedule,
     denoiser: Denoiser,
-    z_known: Array,
-    mask: Array,
-    key: Array | None = None,
+    z_known: Float[Array, "B h w c"],
+    mask: Float[Array, "B h w #c"],
+    key: RandomKey | None = None,
 ) -> Denoiser:
-    """Keeps a known region, so that the rest is sampled to fit: inpainting.
+    """Keeps a known region of z_0, so that the rest is sampled to fit: inpainting.
 
         x0_hat' = mask * z_known + (1 - mask) * x0_hat
 
     Samplers work element by element, so the known region follows the forward process
-    from z_known under its own noise, and ends at z_known when the grid ends at clean
+    from z_known with the noise of z_T, and ends at z_known if the grid ends at clean
     (PLMS, which extrapolates, ends near it). The mask is 1 where z_known is KEPT, 0
-    where it is sampled (as in CompVis' samplers; its inpainting model takes the mask
-    the other way round).
+    where it is sampled (as in CompVis' samplers; its inpainting model takes the inverse
+    mask).
 
     Args:
       schedule: NoiseSchedule of T steps.
-      denoiser: of x0.
-      z_known: [B, h, w, c] clean latents; what is under mask 0 is never read.
-      mask: [B, h, w, 1] or [B, h, w, c], in [0, 1]; 1 keeps.
-      key: None shows the network the known region under the trajectory's own noise;
-        one key or [B] keys draw it afresh at each step, as the released samplers do.
+      denoiser: predicts x0.
+      z_known: clean latents; values where the mask is 0 are never read.
+      mask: in [0, 1]; 1 keeps.
+      key: with None, the network sees the known region with the trajectory's noise;
+        with one key or [B] keys, with new noise at each step, as in the released
+        samplers.
 
     Raises:
-      ValueError: a mask that does not lie over z_known.
+      ValueError: a mask whose shape does not match z_known.
 
     Source: Rombach et al. 2022, section 4.5; CompVis `DDIMSampler.ddim_sampling`.
     """

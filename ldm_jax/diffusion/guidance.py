@@ -1,54 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guidance: denoisers made of denoisers, pulled towards a condition."""
+"""Guides denoisers towards a condition; each function returns another denoiser."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Shaped
 
 from ldm_jax.diffusion.process import per_sample
 from ldm_jax.diffusion.schedule import NoiseSchedule
-from ldm_jax.types import Array, Conditioning, Denoiser
+from ldm_jax.types import AnyArray, Array, Conditioning, Denoiser
 
-# (z_t [B, h, w, c], t [B], cond) -> prediction [B, h, w, c].
-Predict = Callable[[Array, Array, Conditioning], Array]
+# (z_t, t, condition) -> the network's prediction.
+Predict = Callable[
+    [Float[Array, "B h w c"], Int[Array, " B"], Conditioning], Float[Array, "B h w c"]
+]
 
 
 def classifier_free(
     predict: Predict,
     cond: Conditioning,
     null: Conditioning | None = None,
-    scale: float | Array = 1.0,
+    scale: float | Float[Array, "#B"] = 1.0,
     *,
     rescale: float = 0.0,
     interval: tuple[int, int] | None = None,
 ) -> Denoiser:
-    """Guides with the network's own unconditional prediction.
+    """Guides a network with its own unconditional prediction.
 
         prediction = null + scale * (conditional - null)
 
-    Both come from one doubled batch. The same formula serves eps, x0 and v, each being
-    affine in the others at a given z_t.
+    Both are computed in one doubled batch. The formula is the same for eps, x0 and v,
+    as each is affine in the others at a given z_t.
 
     Args:
-      predict: (z_t [B, h, w, c], t [B], cond) -> prediction [B, h, w, c].
+      predict: the network.
       cond: the condition; its arrays have B rows.
       null: the null condition, shaped like `cond`; not needed at scale 1.
-      scale: a number, or [B], one per sample. The number 1 is off: no doubled batch.
-        Papers that write w mean scale - 1.
-      rescale: in [0, 1]; how far the guided prediction's standard deviation over each
-        sample is drawn back to the conditional one's (Lin et al. 2023, section 3.4).
+      scale: one number, or one per sample. The number 1 turns guidance off: the batch
+        is not doubled. Papers that write w mean scale - 1.
+      rescale: in [0, 1]; how far the standard deviation of each guided sample is moved
+        back to that of the conditional prediction (Lin et al. 2023, section 3.4).
       interval: (first, last) t, inclusive, outside of which the scale is 1
-        (Kynkäänniemi et al. 2024); None is always on.
+        (Kynkäänniemi et al. 2024); None is all t.
 
     Raises:
-      ValueError: null is missing or not shaped like cond, rescale outside [0, 1], an
-        interval that holds no t, or options that scale 1 would ignore.
+      ValueError: null is missing or not shaped like cond, rescale is outside [0, 1],
+        the interval holds no t, or scale is 1 and would ignore other options.
 
     Source: Ho & Salimans 2022; CompVis `DDIMSampler.p_sample_ddim`.
     """
     if not 0 <= rescale <= 1:
-        raise ValueError(f"rescale must lie in [0, 1]: got {rescale}.")
+        raise ValueError(f"rescale must be in [0, 1]: got {rescale}.")
     if interval is not None and interval[0] > interval[1]:
         raise ValueError(f"interval is (first, last) t: got {interval}; swap them.")
     if isinstance(scale, (int, float)) and scale == 1:
@@ -69,7 +72,7 @@ def classifier_free(
         if interval is not None:
             scale_t = jnp.where((interval[0] <= t) & (t <= interval[1]), scale_t, 1)
         guided = without + per_sample(scale_t, without) * (conditional - without)
-        return _draw_back(guided, conditional, rescale) if rescale else guided
+        return _rescale(guided, conditional, rescale) if rescale else guided
 
     return denoise
 
@@ -77,24 +80,26 @@ def classifier_free(
 def classifier_guidance(
     schedule: NoiseSchedule,
     denoiser: Denoiser,
-    log_probability: Callable[[Array, Array], Array],
-    scale: float | Array = 1.0,
+    log_probability: Callable[
+        [Float[Array, "B h w c"], Int[Array, " B"]], Float[Array, " B"]
+    ],
+    scale: float | Float[Array, "#B"] = 1.0,
 ) -> Denoiser:
     """Guides a denoiser of x0 with the gradient of a classifier of noisy latents.
 
         x0_hat + scale * sigma_t^2 / alpha_t * grad_z log p(y | z_t)
 
-    which is eps_hat - scale * sigma_t * grad, said of x0.
+    which is eps_hat - scale * sigma_t * grad, written for x0.
 
     Args:
-      schedule: NoiseSchedule of T steps, not of zero terminal SNR.
-      denoiser: (z_t [B, h, w, c], t [B]) -> x0_hat [B, h, w, c].
-      log_probability: (z_t, t) -> [B], ln p(y | z_t); sample i must depend on z_t[i]
+      schedule: NoiseSchedule of T steps, without zero terminal SNR.
+      denoiser: predicts x0.
+      log_probability: (z_t, t) -> ln p(y | z_t), nats; sample i must depend on z_t[i]
         only. Its parameters and y are closed over.
-      scale: a number, or [B].
+      scale: one number, or one per sample.
 
     Raises:
-      ValueError: the schedule has zero terminal SNR: alpha is 0 there.
+      ValueError: the schedule has zero terminal SNR: alpha is 0 at its last step.
 
     Source: Dhariwal & Nichol 2021, Algorithm 2.
     """
@@ -113,22 +118,25 @@ def classifier_guidance(
     return denoise
 
 
-def _interleave(null: Array, cond: Array) -> Array:
-    """[B, ...] twice -> [2B, ...], rows null_0, cond_0, null_1, ...
+def _interleave(
+    null: Shaped[AnyArray, "B ..."], cond: Shaped[AnyArray, "B ..."]
+) -> Shaped[Array, "2*B ..."]:
+    """Makes rows null_0, cond_0, null_1, cond_1, ...
 
-    Not null rows first: pairs stay on the device that holds sample i, so a batch
+    Not all null rows first: a pair stays on the device that holds sample i, so a batch
     sharded over a mesh is doubled without communication.
     """
     return jnp.stack([null, cond], axis=1).reshape(-1, *cond.shape[1:])
 
 
-def _draw_back(guided, conditional, share):
+def _rescale(guided, conditional, share):
+    """Moves the standard deviation of each sample towards that of `conditional`."""
     axes = tuple(range(1, guided.ndim))
     ratio = conditional.std(axes, keepdims=True) / guided.std(axes, keepdims=True)
     return guided * (share * ratio + 1 - share)
 
 
-def _check_null(cond, null):
+def _check_null(cond: Conditioning, null: Conditioning | None) -> None:
     if null is None:
         raise ValueError(
             "guidance with a scale other than 1 needs the null condition: got None; "

@@ -5,10 +5,11 @@ With alpha = sqrt(abar_t) and sigma = sqrt(1 - abar_t):
 
     z_t = alpha * z_0 + sigma * eps          v = alpha * eps - sigma * z_0
 
-so, z_t given, any one of z_0 ("x0"), eps and v gives the other two.
+so, given z_t, any one of z_0 ("x0"), eps and v determines the other two.
 """
 
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.types import Array, Denoiser
@@ -16,27 +17,33 @@ from ldm_jax.types import Array, Denoiser
 PREDICTIONS = ("eps", "x0", "v")
 
 
-def per_sample(values: Array, like: Array) -> Array:
-    """Reshapes [B] to [B, 1, ...], with as many axes as `like`."""
+def per_sample(values: Float[Array, " B"], like: Array) -> Float[Array, "B ..."]:
+    """Reshapes one value per sample to [B, 1, ...], with as many axes as `like`."""
     return values.reshape(values.shape[:1] + (1,) * (like.ndim - 1))
 
 
-def add_noise(schedule: NoiseSchedule, z_0: Array, t: Array, eps: Array) -> Array:
+def add_noise(
+    schedule: NoiseSchedule,
+    z_0: Float[Array, "B h w c"],
+    t: Int[Array, " B"],
+    eps: Float[Array, "B h w c"],
+) -> Float[Array, "B h w c"]:
     """Draws z_t from q(z_t | z_0) in closed form.
 
         z_t = sqrt(alphas_cumprod[t]) * z_0 + sqrt(1 - alphas_cumprod[t]) * eps
 
     Args:
       schedule: NoiseSchedule of T steps.
-      z_0: [B, h, w, c] clean latents, unit variance.
-      t: [B] int32 in [-1, T); 0 is the least noisy (the paper's t minus 1), -1 clean.
-      eps: [B, h, w, c] standard normal noise.
+      z_0: clean latents, unit variance.
+      t: steps in [-1, T); 0 is the least noisy (the paper's t minus 1), -1 is clean.
+      eps: standard normal noise.
 
     Returns:
-      [B, h, w, c] noisy latents, dtype of `z_0`.
+      Noisy latents, dtype of `z_0`.
 
     Raises:
-      ValueError: `eps` is not shaped like `z_0`, or `t` is not [B].
+      ValueError: `eps` is not shaped like `z_0`, or `t` does not hold one step per
+        sample.
 
     Source: Ho et al. 2020, Eq. 4; on latents, Rombach et al. 2022, Eq. 2.
     """
@@ -49,14 +56,17 @@ def add_noise(schedule: NoiseSchedule, z_0: Array, t: Array, eps: Array) -> Arra
 
 
 def make_target(
-    schedule: NoiseSchedule, prediction: str, z_0: Array, t: Array, eps: Array
-) -> Array:
-    """Makes what a network of this prediction should say: z_0, eps or v.
+    schedule: NoiseSchedule,
+    prediction: str,
+    z_0: Float[Array, "B h w c"],
+    t: Int[Array, " B"],
+    eps: Float[Array, "B h w c"],
+) -> Float[Array, "B h w c"]:
+    """Computes the target of a network that predicts x0, eps or v.
 
-    Args: as `add_noise`; prediction: one of `PREDICTIONS`.
-
-    Returns:
-      [B, h, w, c].
+    Args:
+      schedule, z_0, t, eps: as for `add_noise`.
+      prediction: one of `PREDICTIONS`.
 
     Source: v from Salimans & Ho 2022, appendix D.
     """
@@ -70,23 +80,24 @@ def make_target(
 
 
 def to_x0(
-    schedule: NoiseSchedule, prediction: str, z_t: Array, t: Array, value: Array
-) -> Array:
+    schedule: NoiseSchedule,
+    prediction: str,
+    z_t: Float[Array, "B h w c"],
+    t: Int[Array, " B"],
+    value: Float[Array, "B h w c"],
+) -> Float[Array, "B h w c"]:
     """Converts a prediction of any kind to x0_hat.
 
     Args:
       schedule: NoiseSchedule of T steps.
-      prediction: what `value` is, one of `PREDICTIONS`.
-      z_t: [B, h, w, c] noisy latents.
-      t: [B] int32 in [0, T).
-      value: [B, h, w, c] the network's output.
-
-    Returns:
-      [B, h, w, c] x0_hat.
+      prediction: the kind of `value`, one of `PREDICTIONS`.
+      z_t: noisy latents.
+      t: steps in [0, T).
+      value: the network's output.
 
     Raises:
       ValueError: unknown prediction, or "eps" on a schedule whose last step holds no
-        signal (z_0 cannot be told from z_t and eps there).
+        signal (there z_t and eps do not determine z_0).
     """
     check_prediction(prediction, schedule)
     if prediction == "x0":
@@ -98,9 +109,13 @@ def to_x0(
 
 
 def to_eps(
-    schedule: NoiseSchedule, prediction: str, z_t: Array, t: Array, value: Array
-) -> Array:
-    """Converts a prediction of any kind to eps_hat; arguments as `to_x0`."""
+    schedule: NoiseSchedule,
+    prediction: str,
+    z_t: Float[Array, "B h w c"],
+    t: Int[Array, " B"],
+    value: Float[Array, "B h w c"],
+) -> Float[Array, "B h w c"]:
+    """Converts a prediction of any kind to eps_hat; arguments as for `to_x0`."""
     check_prediction(prediction)
     if prediction == "eps":
         return value
@@ -111,9 +126,13 @@ def to_eps(
 
 
 def to_v(
-    schedule: NoiseSchedule, prediction: str, z_t: Array, t: Array, value: Array
-) -> Array:
-    """Converts a prediction of any kind to v_hat; arguments as `to_x0`."""
+    schedule: NoiseSchedule,
+    prediction: str,
+    z_t: Float[Array, "B h w c"],
+    t: Int[Array, " B"],
+    value: Float[Array, "B h w c"],
+) -> Float[Array, "B h w c"]:
+    """Converts a prediction of any kind to v_hat; arguments as for `to_x0`."""
     if prediction == "v":
         return value
     alpha, sigma = _levels(schedule, t, z_t)
@@ -129,11 +148,11 @@ def x0_denoiser(
 
     Args:
       schedule: NoiseSchedule the network was trained with.
-      denoiser: (z_t [B, h, w, c], t [B]) -> prediction [B, h, w, c].
+      denoiser: the network, with its condition closed over.
       prediction: what it predicts, one of `PREDICTIONS`.
 
     Raises:
-      ValueError: as `to_x0`.
+      ValueError: as for `to_x0`.
     """
     check_prediction(prediction, schedule)
 
@@ -145,18 +164,18 @@ def x0_denoiser(
 
 
 def posterior(
-    schedule: NoiseSchedule, z_0: Array, z_t: Array, t: Array
-) -> tuple[Array, Array]:
+    schedule: NoiseSchedule,
+    z_0: Float[Array, "B h w c"],
+    z_t: Float[Array, "B h w c"],
+    t: Int[Array, " B"],
+) -> tuple[Float[Array, "B h w c"], Float[Array, "B 1 1 1"]]:
     """Computes mean and log-variance of q(z_{t-1} | z_t, z_0).
 
     Args:
       schedule: NoiseSchedule of T steps; its `posterior_beta_share` chose the variance.
-      z_0: [B, h, w, c] clean latents, or x0_hat.
-      z_t: [B, h, w, c].
-      t: [B] int32 in [0, T).
-
-    Returns:
-      mean [B, h, w, c], log-variance [B, 1, 1, 1].
+      z_0: clean latents, or x0_hat.
+      z_t: noisy latents.
+      t: steps in [0, T).
 
     Source: Ho et al. 2020, Eqs. 6 and 7.
     """
@@ -166,16 +185,19 @@ def posterior(
     return weight_z_0 * z_0 + weight_z_t * z_t, log_variance
 
 
-def check_prediction(prediction: str, schedule: NoiseSchedule | None = None):
-    """Refuses an unknown prediction, and "eps" where the schedule cannot serve it."""
+def check_prediction(prediction: str, schedule: NoiseSchedule | None = None) -> None:
+    """Raises ValueError for a prediction that is unknown, or undefined on a schedule.
+
+    On a schedule with zero terminal SNR, eps does not determine z_0 at the last step.
+    """
     if prediction not in PREDICTIONS:
         raise ValueError(
             f'unknown prediction "{prediction}"; one of: {", ".join(PREDICTIONS)}.'
         )
     if prediction == "eps" and schedule is not None and schedule.zero_terminal_snr:
         raise ValueError(
-            'prediction="eps" says nothing about z_0 where zero_terminal_snr=True '
-            'leaves only noise; use prediction="v" or "x0".'
+            'prediction="eps" does not determine z_0 at the last step of a schedule '
+            'with zero_terminal_snr=True; use prediction="v" or "x0".'
         )
 
 

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Noise schedules: how much of z_0 is left at each of the T training steps.
+"""Computes noise schedules: the share of z_0 left at each of the T training steps.
 
-Tables are made in NumPy float64 and cast last, which gives the released float32 tables
-bit for bit (float32 throughout is 1.4e-6 off, relative; `jnp.float64` is silently
-float32 unless x64 is on).
+Tables are computed in NumPy float64 and cast last, which gives the released float32
+tables bit for bit (float32 throughout is 1.4e-6 off, relative; `jnp.float64` is
+silently float32 unless x64 is on).
 """
 
 import dataclasses
+import typing
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float32, Float64, Int
 
 from ldm_jax.types import Array
 
@@ -18,51 +21,56 @@ from ldm_jax.types import Array
 _LOG_SNR_BOUND = 40.0
 
 
+# Types of the fields are checked in tests only: JAX rebuilds pytrees with other objects
+# in the place of arrays.
+@typing.no_type_check
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NoiseSchedule:
-    """What is known of each step t in [0, T); a pytree, so pass it into `jax.jit`.
+    """Holds tables over the steps t in [0, T); a pytree, so pass it into `jax.jit`.
 
     With abar = alphas_cumprod, alpha = sqrt(abar) and sigma = sqrt(1 - abar):
 
     Attributes:
-      betas: [T] f32, variance added by step t.
-      alphas_cumprod: [T] f32, abar.
-      sqrt_alphas_cumprod: [T] f32, alpha: what is left of z_0.
-      sqrt_one_minus_alphas_cumprod: [T] f32, sigma: standard deviation of the noise.
-      log_snr: [T] f32, ln(abar / (1 - abar)) in nats, cut off at +-40.
-      posterior_variance: [T] f32, of q(z_{t-1} | z_t, z_0).
-      posterior_log_variance: [T] f32, its logarithm, cut off below at ln(1e-20).
-      posterior_mean_z_0: [T] f32, weight of z_0 in the mean of q(z_{t-1} | z_t, z_0).
-      posterior_mean_z_t: [T] f32, weight of z_t in that mean.
-      zero_terminal_snr: whether nothing of z_0 is left at T - 1 (static).
+      betas: variance added by step t.
+      alphas_cumprod: abar.
+      sqrt_alphas_cumprod: alpha, the factor of z_0 in z_t.
+      sqrt_one_minus_alphas_cumprod: sigma, the standard deviation of the noise in z_t.
+      log_snr: ln(abar / (1 - abar)) in nats, cut off at +-40.
+      posterior_variance: of q(z_{t-1} | z_t, z_0).
+      posterior_log_variance: its logarithm, cut off below at ln(1e-20).
+      posterior_mean_z_0: weight of z_0 in the mean of q(z_{t-1} | z_t, z_0).
+      posterior_mean_z_t: weight of z_t in that mean.
+      zero_terminal_snr: whether alpha is 0 at T - 1 (static).
     """
 
-    betas: Array
-    alphas_cumprod: Array
-    sqrt_alphas_cumprod: Array
-    sqrt_one_minus_alphas_cumprod: Array
-    log_snr: Array
-    posterior_variance: Array
-    posterior_log_variance: Array
-    posterior_mean_z_0: Array
-    posterior_mean_z_t: Array
+    betas: Float32[Array, " T"]
+    alphas_cumprod: Float32[Array, " T"]
+    sqrt_alphas_cumprod: Float32[Array, " T"]
+    sqrt_one_minus_alphas_cumprod: Float32[Array, " T"]
+    log_snr: Float32[Array, " T"]
+    posterior_variance: Float32[Array, " T"]
+    posterior_log_variance: Float32[Array, " T"]
+    posterior_mean_z_0: Float32[Array, " T"]
+    posterior_mean_z_t: Float32[Array, " T"]
     zero_terminal_snr: bool = dataclasses.field(metadata={"static": True})
 
     @property
     def num_timesteps(self) -> int:
-        """T."""
+        """The number of training steps, T."""
         return self.betas.shape[0]
 
-    def levels(self, t: Array) -> tuple[Array, Array]:
-        """Looks up (alpha, sigma) at steps t of any shape; t = -1 is clean: (1, 0)."""
+    def levels(
+        self, t: Int[Array, "*n"]
+    ) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
+        """Looks up (alpha, sigma) at steps t in [-1, T); -1 is clean: (1, 0)."""
         clean, t = t < 0, jnp.maximum(t, 0)
         alpha = jnp.where(clean, 1.0, self.sqrt_alphas_cumprod[t])
         sigma = jnp.where(clean, 0.0, self.sqrt_one_minus_alphas_cumprod[t])
         return alpha, sigma
 
-    def half_log_snr(self, t: Array) -> Array:
-        """Looks up lambda = ln(alpha / sigma) at steps t; t = -1 gives the cut-off."""
+    def half_log_snr(self, t: Int[Array, "*n"]) -> Float[Array, "*n"]:
+        """Looks up lambda = ln(alpha / sigma), nats; t = -1 gives the cut-off."""
         log_snr = jnp.where(t < 0, _LOG_SNR_BOUND, self.log_snr[jnp.maximum(t, 0)])
         return 0.5 * log_snr
 
@@ -73,11 +81,11 @@ def make_schedule(
     start: float | None = None,
     end: float | None = None,
     *,
-    betas=None,
+    betas: Sequence[float] | Float[np.ndarray, " T"] | None = None,
     zero_terminal_snr: bool = False,
     posterior_beta_share: float = 0.0,
 ) -> NoiseSchedule:
-    """Makes the tables of a noise schedule.
+    """Computes the tables of a noise schedule.
 
     Args:
       kind: "scaled_linear": sqrt(beta) runs linearly, the paper's schedule (CompVis
@@ -85,13 +93,13 @@ def make_schedule(
         "sqrt": beta**2 runs linearly; "cosine": Nichol & Dhariwal 2021, Eq. 17;
         "given": `betas`.
       num_timesteps: T.
-      start: first beta; 0.0015 if not given, as in most published models.
-      end: last beta; 0.0195 if not given.
-      betas: [T] variances for kind "given".
+      start: first beta; None is 0.0015, as in most published models.
+      end: last beta; None is 0.0195.
+      betas: variances for kind "given", in (0, 1).
       zero_terminal_snr: shift and scale sqrt(abar) so that the last step is pure noise
         (Lin et al. 2023, Algorithm 1); then predict "x0" or "v", not "eps".
-      posterior_beta_share: v in posterior variance (1 - v) * beta_tilde + v * beta; 0
-        and 1 are the choices of Ho et al. 2020, section 3.2 (CompVis `v_posterior`).
+      posterior_beta_share: v of the posterior variance (1 - v) * beta_tilde + v * beta;
+        0 and 1 are the choices of Ho et al. 2020, section 3.2 (CompVis `v_posterior`).
 
     Raises:
       ValueError: an unknown kind, an option that the kind would ignore, or betas
@@ -110,8 +118,14 @@ def make_schedule(
     return _tables(raw, posterior_beta_share, zero_terminal_snr)
 
 
-def make_betas(kind, num_timesteps, start=None, end=None, betas=None) -> np.ndarray:
-    """Makes the [T] float64 variances of `make_schedule`, which has the arguments."""
+def make_betas(
+    kind: str,
+    num_timesteps: int,
+    start: float | None = None,
+    end: float | None = None,
+    betas: Sequence[float] | Float[np.ndarray, " T"] | None = None,
+) -> Float64[np.ndarray, " {num_timesteps}"]:
+    """Computes the variances that `make_schedule` starts from; arguments as there."""
     if kind not in BETAS:
         raise ValueError(f'unknown schedule "{kind}"; one of: {", ".join(BETAS)}.')
     if num_timesteps < 1:
@@ -139,7 +153,7 @@ def make_betas(kind, num_timesteps, start=None, end=None, betas=None) -> np.ndar
         result = BETAS[kind](num_timesteps, start, end)
     if not np.all((result > 0) & (result < 1)):
         raise ValueError(
-            f"every beta must lie in (0, 1): got {result.min()} to {result.max()} from "
+            f"every beta must be in (0, 1): got {result.min()} to {result.max()} from "
             f'kind="{kind}", start={start}, end={end}.'
         )
     return result

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Larger than trained: a network applied to overlapping tiles, blended.
+"""Applies a network to overlapping tiles, for images larger than those of training.
 
 The original weighs tiles by a clipped distance to the border and needs sizes that its
-stride divides: others are left with pixels of weight 0, and 0 / 0. Here the last tile
-of a row is moved back to the border and every weight is positive.
+stride divides: in others, some pixels have weight 0, which gives 0 / 0. Here the last
+tile of a row is moved back to the border and every weight is positive.
 """
 
 from collections.abc import Callable
@@ -12,32 +12,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float, PyTree, Shaped
 
-from ldm_jax.types import Array, Conditioning
+from ldm_jax.diffusion.guidance import Predict
+from ldm_jax.types import Array
 
 
 def tile_apply(
-    function: Callable[..., Array],
-    arrays,
+    function: Callable[..., Float[Array, "B tile_h tile_w out"]],
+    arrays: PyTree[Shaped[Array, "B h w _"]],
     tile: int | tuple[int, int],
     overlap: int | tuple[int, int],
     scale: int = 1,
-) -> Array:
-    """Applies a function to overlapping tiles and blends what it returns.
+) -> Float[Array, "B {scale}*h {scale}*w out"]:
+    """Applies a function to overlapping tiles and blends its results.
 
-    One scan over tiles: the function is compiled once and memory is that of one tile
-    and the result. Tiles ramp linearly into each other over the overlap; weights are
-    divided by their sum, so a function that acts element by element is reproduced.
+    One scan runs over the tiles, so the function is compiled once and memory holds one
+    tile and the result. Weights of a tile rise linearly over the overlap and are
+    divided by their sum, so functions of single elements are reproduced.
 
     Args:
-      function: (arrays cut to a tile) -> [B, scale * tile_h, scale * tile_w, c'].
-      arrays: [B, h, w, c], or a pytree of arrays [B, h, w, *], all cut alike.
-      tile: side of a tile, or (height, width), in elements of `arrays`; cut to h, w.
+      function: maps `arrays` cut to a tile to `scale` times its height and width.
+      arrays: one array or a pytree of arrays, all cut in the same way.
+      tile: side of a tile, or (height, width), in elements of `arrays`; at most h, w.
       overlap: least overlap of neighbours, less than the tile.
-      scale: by how much the function enlarges: 1 for a denoiser, f for a decoder.
-
-    Returns:
-      [B, scale * h, scale * w, c'].
+      scale: factor by which the function enlarges: 1 for a denoiser, f for a decoder.
 
     Raises:
       ValueError: an overlap outside [0, tile).
@@ -73,26 +72,26 @@ def tile_apply(
 
 
 def tiled(
-    predict: Callable[[Array, Array, Conditioning], Array],
+    predict: Predict,
     tile: int | tuple[int, int],
     overlap: int | tuple[int, int],
-) -> Callable[[Array, Array, Conditioning], Array]:
-    """Makes a network see tiles of z_t and `cond.concat`, each with all the context.
+) -> Predict:
+    """Applies a network to tiles of z_t and `cond.concat`, with the whole context.
 
     Args:
-      predict: (z_t [B, h, w, c], t [B], cond) -> prediction [B, h, w, c].
-      tile, overlap: as for `tile_apply`; the tile is best the size trained on.
+      predict: the network.
+      tile, overlap: as for `tile_apply`; the best tile is the size of training.
 
     Returns:
-      The same for any h, w; goes inside `classifier_free`.
+      A function like `predict` for any h, w; pass it to `classifier_free`.
     """
 
     def predict_tiled(z_t, t, cond):
-        def of_tile(arrays):
+        def predict_tile(arrays):
             return predict(arrays["z_t"], t, cond._replace(concat=arrays["concat"]))
 
         arrays = {"z_t": z_t, "concat": cond.concat}
-        return tile_apply(of_tile, arrays, tile, overlap)
+        return tile_apply(predict_tile, arrays, tile, overlap)
 
     return predict_tiled
 
@@ -103,7 +102,7 @@ def _pick(tile, overlap, axis):
 
 
 def _layout(size, tile, overlap, scale):
-    """Lays tiles out over one axis of `size` elements.
+    """Computes the positions and weights of the tiles along one axis of `size`.
 
     Returns:
       starts, size of a tile, its weights [scale * tile] in (0, 1], and the sum of the
@@ -111,11 +110,11 @@ def _layout(size, tile, overlap, scale):
     """
     if not 0 <= overlap < tile:
         raise ValueError(
-            f"overlap must lie in [0, tile={tile}): got {overlap}; a quarter of the "
+            f"overlap must be in [0, tile={tile}): got {overlap}; a quarter of the "
             "tile is usual."
         )
     tile = min(tile, size)
-    # An overlap of the cut tile that is still an overlap; one tile needs none.
+    # A tile that was cut to the size overlaps itself by less than its side.
     overlap = min(overlap, tile - 1)
     count = 1 + -(-(size - tile) // (tile - overlap))
     starts = [min(i * (tile - overlap), size - tile) for i in range(count)]
@@ -129,5 +128,5 @@ def _layout(size, tile, overlap, scale):
 
 
 def _outer(column, row):
-    """Multiplies [h] and [w] into [1, h, w, 1] float32: tiles lie on a product grid."""
+    """Computes the outer product of weights [h] and [w]: [1, h, w, 1] float32."""
     return jnp.asarray((column[:, None] * row[None, :])[None, :, :, None], jnp.float32)

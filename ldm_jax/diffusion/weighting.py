@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The diffusion loss: its distance, its weights over t, and how it is reported."""
+"""Computes the diffusion loss: distance, weights over t, and reported metrics."""
 
 import itertools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int
 
 from ldm_jax.diffusion.process import check_prediction
 from ldm_jax.diffusion.schedule import NoiseSchedule
@@ -14,16 +15,18 @@ DISTANCES = {"l2": jnp.square, "l1": jnp.abs}
 WEIGHTINGS = ("uniform", "min_snr", "p2")
 
 
-def distance(kind: str, prediction: Array, target: Array) -> Array:
+def distance(
+    kind: str, prediction: Float[Array, "B h w c"], target: Float[Array, "B h w c"]
+) -> Float32[Array, " B"]:
     """Averages |target - prediction| ("l1") or its square ("l2") over each sample.
 
     Args:
       kind: "l1" or "l2".
-      prediction: [B, h, w, c], any float dtype; compared in float32.
-      target: [B, h, w, c].
+      prediction: the network's output, any float dtype; compared in float32.
+      target: from `make_target`.
 
-    Returns:
-      [B] float32.
+    Raises:
+      ValueError: unknown kind.
     """
     if kind not in DISTANCES:
         raise ValueError(f'unknown distance "{kind}"; one of: {", ".join(DISTANCES)}.')
@@ -31,18 +34,18 @@ def distance(kind: str, prediction: Array, target: Array) -> Array:
     return jnp.mean(DISTANCES[kind](error), axis=range(1, error.ndim))
 
 
-def elbo_weights(schedule: NoiseSchedule, prediction: str) -> Array:
-    """Makes the [T] weights under which the squared error is the variational bound.
+def elbo_weights(schedule: NoiseSchedule, prediction: str) -> Float32[Array, " T"]:
+    """Computes weights under which the squared error is the variational bound.
 
     For eps:  beta^2 / (2 * var * (1 - beta) * (1 - abar))
     For x0:   sqrt(abar) / 2 / (2 - abar)
 
     The second is not the bound: the original wrote `2. * 1 - abar` for
-    `2 * (1 - abar)`, and trained with it; we follow it. Entry 0, infinite for eps, is
-    that of t = 1, as in the original.
+    `2 * (1 - abar)` and trained with it; we follow it. Entry 0, infinite for eps, is
+    replaced by entry 1, as in the original.
 
     Raises:
-      ValueError: prediction "v", for which the original has none.
+      ValueError: prediction "v", for which the original has no weights.
 
     Source: CompVis `DDPM.register_schedule` (`lvlb_weights`).
     """
@@ -67,13 +70,13 @@ def snr_weights(
     prediction: str,
     gamma: float | None = None,
     k: float = 1.0,
-) -> Array:
-    """Makes [T] weights of the squared error that depend on SNR = abar / (1 - abar).
+) -> Float32[Array, " T"]:
+    """Computes weights of the squared error from SNR = abar / (1 - abar).
 
     "uniform": 1. "min_snr": min(SNR, gamma) on the x0 error (Hang et al. 2023, gamma
     5). "p2": 1 / (k + SNR)^gamma on the eps error (Choi et al. 2022, gamma 1, k 1).
-    Both are restated for the error of `prediction`: with z_t given, the squared errors
-    of x0, eps and v stand as 1 : SNR : 1 + SNR.
+    Both are converted to weights of the error of `prediction`: given z_t, the squared
+    errors of x0, eps and v are in the ratio 1 : SNR : 1 + SNR.
 
     Raises:
       ValueError: unknown kind or prediction, or a gamma that the kind does not have.
@@ -100,33 +103,33 @@ def snr_weights(
 
 
 def diffusion_loss(
-    losses: Array,
-    t: Array,
+    losses: Float32[Array, " B"],
+    t: Int[Array, " B"],
     *,
-    weights: Array | None = None,
-    log_variance: Array | None = None,
+    weights: Float32[Array, " T"] | None = None,
+    log_variance: Float32[Array, " T"] | None = None,
     simple_weight: float = 1.0,
-    elbo: Array | None = None,
+    elbo: Float32[Array, " T"] | None = None,
     elbo_weight: float = 0.0,
-) -> tuple[Array, dict[str, Array]]:
-    """Weighs the losses of a batch and averages them.
+) -> tuple[Float32[Array, ""], dict[str, Float32[Array, ""]]]:
+    """Weights the losses of a batch and averages them.
 
         L = simple_weight * mean(w[t] * l * exp(-lv[t]) + lv[t])
             + elbo_weight * mean(elbo[t] * l)
 
     Args:
-      losses: [B] f32, l, from `distance`.
-      t: [B] int32 in [0, T).
-      weights: [T] w, from `snr_weights`; None is 1.
-      log_variance: [T] lv, a parameter if it is learned; None is 0.
+      losses: l, from `distance`.
+      t: steps in [0, T).
+      weights: w, from `snr_weights`; None is 1.
+      log_variance: lv, a parameter if it is learned; None is 0.
       simple_weight: CompVis `l_simple_weight`.
-      elbo: [T] from `elbo_weights`; None leaves `loss_vlb` unreported.
+      elbo: from `elbo_weights`; with None, `loss_vlb` is not reported.
       elbo_weight: CompVis `original_elbo_weight`.
 
     Returns:
-      scalar L, and metrics: "loss_simple" (mean of l, unweighted), "loss" (L), and
-      "loss_vlb" if `elbo` is given, "loss_gamma" (the first term) and "log_variance"
-      (its mean) if `log_variance` is.
+      L, and metrics: "loss_simple" (mean of l, unweighted), "loss" (L), and, if `elbo`
+      is given, "loss_vlb"; if `log_variance` is given, "loss_gamma" (the first term)
+      and "log_variance" (its mean).
 
     Raises:
       ValueError: `elbo_weight` without `elbo`.
@@ -135,7 +138,7 @@ def diffusion_loss(
     """
     if elbo is None and elbo_weight:
         raise ValueError(
-            f"elbo_weight={elbo_weight} needs the [T] table: pass "
+            f"elbo_weight={elbo_weight} needs the table of weights: pass "
             "elbo=elbo_weights(schedule, prediction)."
         )
     metrics = {"loss_simple": losses.mean()}
@@ -153,17 +156,20 @@ def diffusion_loss(
 
 
 def loss_by_bin(
-    losses: Array, t: Array, num_timesteps: int, num_bins: int = 4
-) -> dict[str, Array]:
-    """Reports the loss of each of `num_bins` equal stretches of t.
+    losses: Float32[Array, " B"],
+    t: Int[Array, " B"],
+    num_timesteps: int,
+    num_bins: int = 4,
+) -> dict[str, Float32[Array, ""]]:
+    """Computes the loss in each of `num_bins` equal intervals of t.
 
-    An entry is `sum of l in the bin / B`, divided by the bin's share of T: for uniform
-    t its average over steps is the mean loss in the bin, and a bin that a batch missed
-    is 0 rather than NaN, so entries may be averaged over any number of steps.
+    An entry is `sum of l in the bin / B`, divided by the bin's share of T. For uniform
+    t, its average over training steps is the mean loss in the bin; an empty bin gives 0
+    rather than NaN, so entries may be averaged over any number of training steps.
 
     Args:
-      losses: [B] f32.
-      t: [B] int32, uniform over [0, T).
+      losses: from `distance`.
+      t: steps, uniform over [0, T).
       num_timesteps: T.
       num_bins: at most T.
 
@@ -175,7 +181,7 @@ def loss_by_bin(
     """
     if not 1 <= num_bins <= num_timesteps:
         raise ValueError(
-            f"num_bins must lie in [1, num_timesteps={num_timesteps}]: got {num_bins}."
+            f"num_bins must be in [1, num_timesteps={num_timesteps}]: got {num_bins}."
         )
     edges = [num_timesteps * i // num_bins for i in range(num_bins + 1)]
     bins = jnp.searchsorted(jnp.asarray(edges[1:-1], jnp.int32), t, side="right")

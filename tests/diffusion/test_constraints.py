@@ -119,7 +119,7 @@ def test_fresh_noise_is_per_sample():
     np.testing.assert_allclose(both[1:], alone, rtol=1e-6)
 
 
-def test_masks_that_do_not_lie_over_the_latents_are_refused():
+def test_masks_that_do_not_fit_the_latents_are_refused(unchecked_shapes):
     for mask in (jnp.ones((2, 4, 4, 1)), jnp.ones((2, 8, 8, 3)), jnp.ones((2, 8, 8))):
         with pytest.raises(ValueError, match="mask must be"):
             keep_known(SCHEDULE, identity, Z, mask)

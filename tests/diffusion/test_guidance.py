@@ -104,7 +104,7 @@ def test_guidance_that_cannot_be_meant_is_refused():
         classifier_free(predict, COND, NULL._replace(context=None), 2.0)
     with pytest.raises(ValueError, match="shaped like cond"):
         classifier_free(predict, COND, jax.tree.map(lambda x: x[:1], NULL), 2.0)
-    with pytest.raises(ValueError, match="rescale must lie"):
+    with pytest.raises(ValueError, match="rescale must be"):
         classifier_free(predict, COND, NULL, 2.0, rescale=1.5)
     with pytest.raises(ValueError, match="swap them"):
         classifier_free(predict, COND, NULL, 2.0, interval=(900, 10))

@@ -25,9 +25,8 @@ def draw(seed, batch=3):
 def test_add_noise_is_the_originals_q_sample():
     """Golden: the original's q_sample."""
     arrays, _ = load("tiny-celeba256")
-    z_t = process.add_noise(
-        SCHEDULE, arrays["x0"], jnp.asarray(arrays["t"]), arrays["noise"]
-    )
+    z_0, t, eps = (jnp.asarray(arrays[name]) for name in ("x0", "t", "noise"))
+    z_t = process.add_noise(SCHEDULE, z_0, t, eps)
     np.testing.assert_allclose(z_t, arrays["q_sample"], rtol=1e-6, atol=1e-6)
 
 
@@ -84,7 +83,7 @@ def test_posterior_at_the_first_step_is_z_0():
     np.testing.assert_allclose(log_variance, np.log(1e-20), rtol=1e-6)
 
 
-def test_calls_that_cannot_be_meant_are_refused():
+def test_calls_that_cannot_be_meant_are_refused(unchecked_shapes):
     z_0, eps = draw(3)
     t = jnp.zeros(3, jnp.int32)
     with pytest.raises(ValueError, match="one step per sample"):

@@ -3,10 +3,11 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
-from ldm_jax.diffusion.schedule import BETAS, make_betas, make_schedule
+from ldm_jax.diffusion.schedule import BETAS, NoiseSchedule, make_betas, make_schedule
 from tests.golden.denoiser import load
 
 GOLDEN_RANGES = {
@@ -137,7 +138,7 @@ def test_schedule_goes_into_jit_as_an_argument():
         (dict(kind="given"), "go with kind"),
         (dict(betas=[0.1] * 1000), "go with kind"),
         (dict(kind="given", betas=[0.1] * 5), "must be .num_timesteps"),
-        (dict(start=0.5, end=1.5), "must lie in"),
+        (dict(start=0.5, end=1.5), "must be in"),
         (dict(num_timesteps=0), "counts steps"),
         (dict(posterior_beta_share=2), "is a share"),
     ],
@@ -145,6 +146,24 @@ def test_schedule_goes_into_jit_as_an_argument():
 def test_bad_schedules_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_schedule(**options)
+
+
+@pytest.mark.parametrize("steps", [jnp.array(5), jnp.arange(-1, 2)])
+def test_tables_and_their_values_have_the_shapes_that_their_types_state(steps):
+    """Identity: T is one number for all tables; a value per step looked up.
+
+    JAX fills pytrees with placeholders, so the class is exempt from the checks that
+    other types get in every test.
+    """
+    schedule = make_schedule(num_timesteps=7)
+    with jaxtyping.jaxtyped("context"):
+        for name, hint in NoiseSchedule.__annotations__.items():
+            assert isinstance(getattr(schedule, name), hint), name
+    with jaxtyping.jaxtyped("context"):
+        argument, result = NoiseSchedule.half_log_snr.__annotations__.values()
+        assert isinstance(steps, argument)
+        values = (schedule.half_log_snr(steps), *schedule.levels(steps))
+        assert all(isinstance(value, result) for value in values)
 
 
 def test_every_kind_is_tested_here():

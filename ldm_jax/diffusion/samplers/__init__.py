@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers: how noise is removed, one file each."""
+"""Samplers, which turn noise into latents; one file each."""
 
+from typing import Any
+
+from ldm_jax.diffusion.samplers.base import Sampler
 from ldm_jax.diffusion.samplers.ddim import ddim
 from ldm_jax.diffusion.samplers.ddpm import ddpm
 from ldm_jax.diffusion.samplers.dpm_solver import dpm_solver, dpm_solver_sde
@@ -8,8 +11,9 @@ from ldm_jax.diffusion.samplers.euler import euler, euler_ancestral
 from ldm_jax.diffusion.samplers.heun import heun
 from ldm_jax.diffusion.samplers.plms import plms
 from ldm_jax.diffusion.samplers.unipc import unipc
+from ldm_jax.diffusion.schedule import NoiseSchedule
 
-# Each makes a Sampler of a schedule and of options of its own.
+# Each makes a Sampler from a schedule and the sampler's own options.
 SAMPLERS = {
     "ddim": ddim,
     "ddpm": ddpm,
@@ -23,13 +27,13 @@ SAMPLERS = {
 }
 
 
-def make_sampler(name: str, schedule, **options):
+def make_sampler(name: str, schedule: NoiseSchedule, **options: Any) -> Sampler:
     """Makes a sampler by name.
 
     Args:
       name: a key of `SAMPLERS`.
       schedule: NoiseSchedule of T steps.
-      **options: of that sampler (eta of "ddim", variance of "ddpm", ...).
+      **options: options of that sampler (eta of "ddim", variance of "ddpm", ...).
 
     Raises:
       ValueError: unknown name, or an option out of its range.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDIM: Song, Meng & Ermon 2021, "Denoising Diffusion Implicit Models"."""
+"""The DDIM sampler: Song, Meng & Ermon 2021, "Denoising Diffusion Implicit Models"."""
 
 import jax.numpy as jnp
 
@@ -26,13 +26,13 @@ def ddim(
     Args:
       schedule: NoiseSchedule of T steps.
       eta: in [0, 1]; 0 adds no noise, 1 adds as much as DDPM.
-      temperature: multiplies the noise added; 1 is the true process.
+      temperature: factor of the noise added; 1 is the true process.
 
     Raises:
-      ValueError: eta outside [0, 1], or a temperature where there is no noise.
+      ValueError: eta outside [0, 1], or a temperature with eta = 0 (no noise).
     """
     if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie in [0, 1]: got {eta}.")
+        raise ValueError(f"eta must be in [0, 1]: got {eta}.")
     if eta == 0 and temperature != 1:
         raise ValueError(
             f"temperature={temperature} scales the noise added, and eta=0 adds none; "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDPM: Ho, Jain & Abbeel 2020, ancestral sampling, on any grid of steps."""
+"""The DDPM sampler: Ho, Jain & Abbeel 2020, ancestral sampling on any grid."""
 
 import jax.numpy as jnp
 
@@ -16,7 +16,7 @@ from ldm_jax.diffusion.schedule import NoiseSchedule
 def ddpm(
     schedule: NoiseSchedule, variance: float = 0.0, temperature: float = 1.0
 ) -> Sampler:
-    """Makes the ancestral sampler: draws z_s from the posterior q(z_s | z_t, x0_hat).
+    """Makes the ancestral sampler, which draws z_s from q(z_s | z_t, x0_hat).
 
     With abar the `alphas_cumprod`, and beta = 1 - abar_t / abar_s the variance added
     between s and t (the paper's beta_t where s = t - 1, the grid "even" with S = T):
@@ -30,15 +30,15 @@ def ddpm(
 
     Args:
       schedule: NoiseSchedule of T steps.
-      variance: v in [0, 1]; 0 is right for data of one point, 1 for data of unit
+      variance: v in [0, 1]; 0 is optimal for data of one point, 1 for data of unit
         variance (section 3.2; CompVis `v_posterior`).
-      temperature: multiplies the noise added; 1 is the true process.
+      temperature: factor of the noise added; 1 is the true process.
 
     Raises:
       ValueError: variance outside [0, 1].
     """
     if not 0 <= variance <= 1:
-        raise ValueError(f"variance must lie in [0, 1]: got {variance}.")
+        raise ValueError(f"variance must be in [0, 1]: got {variance}.")
 
     def init(z_T, timesteps):
         timesteps = check_timesteps(timesteps, schedule.num_timesteps)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DPM-Solver++(2M) and its SDE variant: Lu et al. 2022, arXiv:2211.01095."""
+"""The samplers DPM-Solver++(2M) and SDE-DPM-Solver++(2M): arXiv:2211.01095."""
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int32
 
 from ldm_jax.diffusion.samplers.base import (
     Leg,
+    Legs,
     Sampler,
     evaluate,
     noise_like,
@@ -21,8 +23,10 @@ def dpm_solver(schedule: NoiseSchedule) -> Sampler:
 
         z_s = sigma_s / sigma_t * z_t + alpha_s * (1 - e^-h) * (x0_hat + slope * h / 2)
 
-    where `slope` is dx0_hat / dlambda by this and the last prediction (Algorithm 2).
+    where `slope` is dx0_hat / dlambda from this and the last prediction (Algorithm 2).
     Order 2; the first step, and a step to clean, where h is infinite, are of order 1.
+
+    Source: Lu et al. 2022.
     """
     return _solver(schedule, is_sde=False)
 
@@ -36,7 +40,7 @@ def dpm_solver_sde(schedule: NoiseSchedule, temperature: float = 1.0) -> Sampler
 
     Args:
       schedule: NoiseSchedule of T steps.
-      temperature: multiplies the noise added; 1 is the true process.
+      temperature: factor of the noise added; 1 is the true process.
     """
     return _solver(schedule, is_sde=True, temperature=temperature)
 
@@ -65,12 +69,11 @@ def _solver(schedule, is_sde, temperature=1.0) -> Sampler:
     return Sampler(init, step)
 
 
-def legs_with_past(timesteps: np.ndarray) -> Leg:
-    """Lays out S legs from t to s that know where the last two began, "q" and "p".
+def legs_with_past(timesteps: Int32[np.ndarray, " grid"]) -> Legs:
+    """Makes S legs from t to s with the starts "q" and "p" of the last two.
 
-    Where there was none, the entry repeats the first step; "order" is then lower.
-    "order" counts the predictions a step may use: it is 1 for the first, and for one
-    to clean.
+    Before them, "q" and "p" repeat the first step. "order" is the number of predictions
+    that a step may use: 1 for the first step and for a step to clean, otherwise 2.
     """
     legs = one_leg_per_step(timesteps)
     t, s, step = legs["t"], legs["s"], legs["step"]
@@ -82,8 +85,11 @@ def legs_with_past(timesteps: np.ndarray) -> Leg:
 
 
 def extrapolate(
-    schedule: NoiseSchedule, leg: Leg, x0_hat: Array, x0_hat_q: Array
-) -> Array:
+    schedule: NoiseSchedule,
+    leg: Leg,
+    x0_hat: Float[Array, "B h w c"],
+    x0_hat_q: Float[Array, "B h w c"],
+) -> Float[Array, "B h w c"]:
     """Estimates x0_hat halfway from t to s: x0_hat + slope * h / 2, or x0_hat alone."""
     lambda_t = schedule.half_log_snr(leg["t"])
     h = schedule.half_log_snr(leg["s"]) - lambda_t

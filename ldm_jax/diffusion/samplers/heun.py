@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heun's method: Karras et al. 2022, "Elucidating the Design Space", Algorithm 1."""
+"""The sampler heun: Karras et al. 2022, "Elucidating the Design Space", Alg. 1."""
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Int32
 
-from ldm_jax.diffusion.samplers.base import Leg, Sampler, evaluate
+from ldm_jax.diffusion.samplers.base import Legs, Sampler, evaluate
 from ldm_jax.diffusion.samplers.grid import check_timesteps
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.types import Array
 
 
 def heun(schedule: NoiseSchedule) -> Sampler:
-    """Makes Heun's method: an Euler step, then the same with the mean of both slopes.
+    """Makes Heun's method: an Euler step, repeated with the mean of both slopes.
 
-    With x = z / alpha, r = sigma / alpha, whose slope dx / dr is eps:
+    With x = z / alpha and r = sigma / alpha, the slope dx / dr is eps:
 
         x'  = x_t + (r_s - r_t) * eps_hat(x_t, t)
         x_s = x_t + (r_s - r_t) * (eps_hat(x_t, t) + eps_hat(x', s)) / 2
 
-    Order 2; two evaluations a step, and one for a step to clean, where r is 0.
+    Order 2; two evaluations per step, and one for a step to clean, where r is 0.
 
     Raises:
-      ValueError: the schedule has zero terminal SNR: r is infinite there.
+      ValueError: the schedule has zero terminal SNR: r is infinite at its last step.
     """
     refuse_zero_alpha(schedule, "heun")
 
@@ -44,15 +45,21 @@ def heun(schedule: NoiseSchedule) -> Sampler:
     return Sampler(init, step)
 
 
-def move(schedule: NoiseSchedule, z_t: Array, t: Array, s: Array, eps: Array) -> Array:
-    """Goes straight from t to s along eps: x_s = x_t + (r_s - r_t) * eps."""
+def move(
+    schedule: NoiseSchedule,
+    z_t: Float[Array, "B h w c"],
+    t: Int[Array, ""],
+    s: Int[Array, ""],
+    eps: Float[Array, "B h w c"],
+) -> Float[Array, "B h w c"]:
+    """Computes z_s along a constant slope: x_s = x_t + (r_s - r_t) * eps."""
     alpha_t, sigma_t = schedule.levels(t)
     alpha_s, sigma_s = schedule.levels(s)
     return alpha_s / alpha_t * (z_t - sigma_t * eps) + sigma_s * eps
 
 
 def refuse_zero_alpha(schedule: NoiseSchedule, name: str) -> None:
-    """Refuses a schedule on which sigma / alpha is infinite."""
+    """Raises ValueError for a schedule on which sigma / alpha is infinite."""
     if schedule.zero_terminal_snr:
         raise ValueError(
             f"{name} integrates over sigma / alpha, infinite at the last step of a "
@@ -60,8 +67,8 @@ def refuse_zero_alpha(schedule: NoiseSchedule, name: str) -> None:
         )
 
 
-def _two_legs_per_step(timesteps: np.ndarray) -> Leg:
-    """Lays out 2 S legs, evaluated at t and at s; without the last if s is clean."""
+def _two_legs_per_step(timesteps: Int32[np.ndarray, " grid"]) -> Legs:
+    """Makes 2 S legs, evaluated at t and at s; without the last if s is clean."""
     num_steps = len(timesteps) - 1
     legs = {
         "step": np.repeat(np.arange(num_steps, dtype=np.int32), 2),

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PLMS: Liu et al. 2022, pseudo numerical methods, arXiv:2202.09778."""
+"""The PLMS sampler: Liu et al. 2022, pseudo numerical methods, arXiv:2202.09778."""
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int32
 
-from ldm_jax.diffusion.samplers.base import Leg, Sampler, evaluate
+from ldm_jax.diffusion.samplers.base import Legs, Sampler, evaluate
 from ldm_jax.diffusion.samplers.grid import check_timesteps
 from ldm_jax.diffusion.samplers.heun import move, refuse_zero_alpha
 from ldm_jax.diffusion.schedule import NoiseSchedule
 
-# Weights of eps_hat now and of the last three, by steps taken (Adams-Bashforth).
+# Weights of this eps_hat and the last three, by number of step (Adams-Bashforth).
 _WEIGHTS = np.array(
     [
         [1, 0, 0, 0],
@@ -24,9 +25,10 @@ _WEIGHTS = np.array(
 def plms(schedule: NoiseSchedule) -> Sampler:
     """Makes the pseudo linear multistep sampler.
 
-    Each step is DDIM's at eta 0 with eps_hat extrapolated from the last four (Eq. 12);
-    the first, with nothing to extrapolate from, is one of Heun's instead, so S steps
-    cost S + 1 evaluations. Built for a grid of equal steps ("original").
+    Each step is that of DDIM at eta 0 with eps_hat extrapolated from the last four
+    (Eq. 12). The first step has nothing to extrapolate from and is one of Heun's
+    method, so S steps cost S + 1 evaluations. Made for a grid of equal steps
+    ("original").
 
     Raises:
       ValueError: the schedule has zero terminal SNR.
@@ -50,7 +52,7 @@ def plms(schedule: NoiseSchedule) -> Sampler:
         slope = weights[0] * eps_hat + jnp.tensordot(weights[1:], past, 1)
         z_t = jnp.where(second, state["z_t"], state["z"])
         z_s = move(schedule, z_t, leg["t"], leg["s"], slope)
-        # The second evaluation of the first step is not one of the series.
+        # The second evaluation of the first step is not used for extrapolation.
         pushed = jnp.concatenate([eps_hat[None], past[:-1]])
         past = jnp.where(second, past, pushed)
         return {"z": z_s, "z_t": z_t, "past": past}, x0_hat
@@ -58,8 +60,8 @@ def plms(schedule: NoiseSchedule) -> Sampler:
     return Sampler(init, step)
 
 
-def _legs(timesteps: np.ndarray) -> Leg:
-    """Lays out S + 1 legs, two of them for step 0 (S = 1: one, a DDIM step)."""
+def _legs(timesteps: Int32[np.ndarray, " grid"]) -> Legs:
+    """Makes S + 1 legs, two of them for step 0 (S = 1: one, a DDIM step)."""
     num_steps = len(timesteps) - 1
     step = np.arange(num_steps, dtype=np.int32)
     weights = _WEIGHTS[np.minimum(step, 3)]

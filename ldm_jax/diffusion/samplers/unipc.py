@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UniPC of order 2: Zhao et al. 2023, arXiv:2302.04867; x0, with B(h) = e^h - 1."""
+"""The UniPC sampler of order 2: Zhao et al. 2023, arXiv:2302.04867.
+
+It predicts x0 and uses B(h) = e^h - 1.
+"""
 
 import jax.numpy as jnp
 
@@ -10,11 +13,11 @@ from ldm_jax.diffusion.schedule import NoiseSchedule
 
 
 def unipc(schedule: NoiseSchedule) -> Sampler:
-    """Makes UniPC-2: DPM-Solver++(2M) predicts, and each evaluation also corrects.
+    """Makes UniPC-2: steps of DPM-Solver++(2M), each corrected by the next evaluation.
 
-    The network is evaluated at the predicted z_t; the step that led there, from q, is
-    then taken again knowing x0_hat at its end, and the next one starts from the result.
-    No evaluation more than 2M (UniC, Algorithm 1; UniP, Algorithm 2).
+    The network is evaluated at the predicted z_t. The step from q to t is then repeated
+    with x0_hat at its end known, and the next step starts from the result. This costs
+    no more evaluations than 2M (UniC, Algorithm 1; UniP, Algorithm 2).
     """
 
     def init(z_T, timesteps):
@@ -47,7 +50,7 @@ def unipc(schedule: NoiseSchedule) -> Sampler:
 
 
 def _correct(schedule, state, leg, x0_hat):
-    """Takes the step from q to t again, knowing x0_hat at t (Eq. 9 with p = 1 or 2).
+    """Repeats the step from q to t with x0_hat at t known (Eq. 9 with p = 1 or 2).
 
         z_t = sigma_t / sigma_q * z_q + alpha_t * (1 - e^-h) * (x0_hat_q
               + rho_1 * (x0_hat_p - x0_hat_q) / r + rho_2 * (x0_hat - x0_hat_q))
@@ -56,7 +59,7 @@ def _correct(schedule, state, leg, x0_hat):
 
         rho_1 + rho_2 = b_1        r * rho_1 + rho_2 = b_2
 
-    Of step 0 there is no p: rho_1 = 0, rho_2 = 1/2. Meaningless at step 0 itself.
+    The step from 0 to 1 has no p: rho_1 = 0, rho_2 = 1/2. Unused at step 0 itself.
     """
     has_p, has_q = leg["step"] > 1, leg["step"] > 0
     lambda_p, lambda_q, lambda_t = (

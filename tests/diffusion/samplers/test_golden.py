@@ -115,9 +115,10 @@ def test_the_loss_is_the_originals(model):
     """Golden: loss, loss_simple and loss_vlb of p_losses at the golden t and noise."""
     name, arrays, predict, cond, _ = model
     end, distance, _ = MODELS[name]
-    schedule, t = make_schedule(end=end), jnp.asarray(arrays["t"])
-    z_t = process.add_noise(schedule, arrays["x0"], t, arrays["noise"])
-    losses = weighting.distance(distance, predict(z_t, t, cond), arrays["noise"])
+    schedule = make_schedule(end=end)
+    z_0, t, eps = (jnp.asarray(arrays[name]) for name in ("x0", "t", "noise"))
+    z_t = process.add_noise(schedule, z_0, t, eps)
+    losses = weighting.distance(distance, predict(z_t, t, cond), eps)
     elbo = weighting.elbo_weights(schedule, "eps")
     loss, metrics = weighting.diffusion_loss(losses, t, elbo=elbo)
     np.testing.assert_allclose(loss, arrays["loss"], rtol=1e-4)

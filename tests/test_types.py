@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shapes in signatures are checked while tests run; see `CHECKED_PACKAGES`."""
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import pytest
+
+from ldm_jax.diffusion import process, weighting
+from ldm_jax.diffusion.samplers import base
+from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.types import RandomKey
+
+Z = jnp.ones((3, 4, 4, 2))
+T = jnp.zeros(3, jnp.int32)
+SCHEDULE = make_schedule()
+
+# (function, arguments that fit, the same with one shape or dtype that does not).
+CALLS = {
+    "diffusion: another batch": (
+        process.add_noise,
+        (SCHEDULE, Z, T, Z),
+        (SCHEDULE, Z, T, Z[:1]),
+    ),
+    "diffusion: a step that is no integer": (
+        process.to_v,
+        (SCHEDULE, "x0", Z, T, Z),
+        (SCHEDULE, "x0", Z, T.astype(jnp.float32), Z),
+    ),
+    "diffusion: a table of losses": (
+        weighting.loss_by_bin,
+        (T.astype(jnp.float32), T, 1000),
+        (jnp.ones((3, 1)), T, 1000),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_with_a_wrong_shape_is_refused(name):
+    """Identity: the same call passes with the shapes that its signature states."""
+    function, fitting, wrong = CALLS[name]
+    function(*fitting)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        function(*wrong)
+
+
+def test_a_result_of_a_wrong_shape_is_refused():
+    """Identity: a denoiser that drops an axis is noticed where it is called."""
+    with pytest.raises(jaxtyping.TypeCheckError, match="return value"):
+        base.evaluate(lambda z_t, t: z_t[..., 0], Z, jnp.int32(0))
+
+
+def test_shapes_are_checked_while_a_function_is_traced():
+    """Identity: the wrong shape that eager code refuses, inside `jax.jit`."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        jax.jit(lambda z: process.add_noise(SCHEDULE, z, T, z[:1]))(Z)
+
+
+def test_random_keys_are_typed_or_raw_one_or_many():
+    """Identity: every form of key that JAX has; an array of other numbers is none."""
+    key = jax.random.key(0)
+    for keys in (key, jax.random.split(key), jax.random.PRNGKey(0)):
+        assert isinstance(keys, RandomKey)
+    assert not isinstance(jnp.zeros(2), RandomKey)
