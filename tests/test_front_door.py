@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ldm_jax
-from ldm_jax.commands.carry import import_weights
+from ldm_jax.commands.import_ import import_weights
 from ldm_jax.interop.compvis.state_dict import export_compvis
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from tests.interop import small

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `ldm-jax COMMAND ...`, one file per group of commands.
+"""The command line: `ldm-jax COMMAND ...`, one file per command.
 
 Commands parse and print; the work is done below. Each file has `add(commands)`; what
 needs JAX is imported when a command runs, so that `--help` answers at once. Anything
@@ -8,23 +8,33 @@ and leaves as one message and exit code 2; LDM_JAX_TRACEBACK=1 shows where it ar
 """
 
 import argparse
+import difflib
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
 
 from ldm_jax.cli import (
     bench,
     evaluate,
-    first_stage,
-    frozen,
+    export,
+    import_,
+    latents,
     plan,
+    quickstart,
+    reconstruct,
     sample,
+    stats,
     train,
     weights,
 )
 
-GROUPS = (train, first_stage, sample, evaluate, frozen, weights, plan, bench)
+COMMANDS = (
+    *(quickstart, train, latents, reconstruct, sample, stats, evaluate),
+    *(weights, import_, export, plan, bench),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,13 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     75 it hung (start it again); 130 interrupted by Ctrl-C.
     """
     parser = make_parser()
-    args, overrides = parser.parse_known_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _check_command(parser, arguments)
+    args, overrides = parser.parse_known_args(arguments)
     unknown = [flag for flag in overrides if not flag.startswith("--config.")]
     if unknown or (overrides and "config" not in args):
-        parser.error(
-            f"unrecognized arguments: {' '.join(unknown or overrides)} "
-            f"(see ldm-jax {args.command} --help)"
-        )
+        _refuse_flags(parser, args.command, unknown or overrides)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ldm_jax").setLevel(logging.INFO)
     from ldm_jax.parallel.hosts import initialize_hosts
@@ -68,6 +77,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check_command(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
+    """Answers a misspelt command with the nearest one."""
+    name = next(iter(arguments), "")
+    known = _commands_of(parser)
+    if name and not name.startswith("-") and name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f'; did you mean "{near[0]}"?' if near else "."
+        parser.error(f'no command "{name}"{hint} The commands: {", ".join(known)}.')
+
+
+def _refuse_flags(parser, command: str, flags: Sequence[str]) -> None:
+    """Answers unknown flags with the nearest that the command has."""
+    known = [
+        flag
+        for action in _commands_of(parser)[command]._actions
+        for flag in action.option_strings
+    ]
+    near = difflib.get_close_matches(flags[0].partition("=")[0], known, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    parser.error(
+        f"unrecognized arguments: {' '.join(flags)}{hint} "
+        f"(see ldm-jax {command} --help)"
+    )
+
+
+def _commands_of(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Returns the parser of every command, by name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    raise AssertionError("the parser has no commands")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Makes the parser of every command."""
     parser = argparse.ArgumentParser(
@@ -77,9 +119,12 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=18),
         epilog="Set LDM_JAX_TRACEBACK=1 to see where in the code an error was raised.",
     )
+    parser.add_argument(
+        "--version", action="version", version=f"ldm_jax {version('ldm_jax')}"
+    )
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"
     )
-    for group in GROUPS:
-        group.add(commands)
+    for command in COMMANDS:
+        command.add(commands)
     return parser

@@ -1,67 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax quickstart` and `ldm-jax train`."""
+"""`ldm-jax train`."""
 
-import argparse
+from ldm_jax.cli import values
 
 CONFIG_HELP = """
---config=FILE[:ARGUMENT]        a Python file with get_config(), see configs/
+--config=FILE[:ARGUMENT]        a Python file with get_config(), see configs/; it is
+                                run, so use only files that you trust
 --config.SECTION.FIELD=VALUE    replaces one value of it; may be given often
+"""
+EXAMPLES = """  ldm-jax train --config=configs/quickstart.py:stage=first_stage \\
+      --workdir=runs/a
+  ldm-jax train --config=configs/quickstart.py:stage=first_stage \\
+      --config.images.dataset=./photos --config.images.split=all \\
+      --config.held_out= --config.transform.image_size=32 --workdir=runs/photos
 """
 
 
 def add(commands) -> None:
-    """Adds the commands that run an experiment."""
-    command = _add(
-        commands,
-        "quickstart",
-        _quickstart,
-        "Train, sample and judge a small class-conditional model on real digits.",
-        "Takes minutes on a CPU and downloads nothing. Run again after an "
-        "interruption, it\ngoes on where it was.\n",
-    )
-    command.add_argument(
-        "--config", default="configs/quickstart.py", help="default: %(default)s"
-    )
-    command.add_argument(
-        "--workdir", default="runs/quickstart", help="default: %(default)s"
-    )
-    command = _add(
+    """Adds the command."""
+    command = values.add_command(
         commands,
         "train",
-        _train,
-        "Train a first stage or a latent diffusion model; resumes if begun before.",
-        "example: a first stage on your own pictures (sub-folders are classes)\n"
-        "  ldm-jax train --config=configs/quickstart.py:stage=first_stage \\\n"
-        "      --config.images.dataset=./photos --config.images.split=all \\\n"
-        "      --config.held_out= --config.transform.image_size=32 \\\n"
-        "      --workdir=runs/photos\n",
+        _run,
+        "Train a first stage or a latent diffusion model, or resume its run.",
+        details=CONFIG_HELP,
+        examples=EXAMPLES,
     )
-    command.add_argument("--config", required=True, help="the experiment, see below")
+    command.add_argument("--config", required=True, help="the experiment, see above")
     command.add_argument(
-        "--workdir", required=True, help="checkpoints, metrics and pictures go here"
+        "--workdir",
+        required=True,
+        help="directory of checkpoints, metrics and pictures",
     )
 
 
-def _add(commands, name, run, summary, details) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=details + CONFIG_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(run=run)
-    return command
-
-
-def _quickstart(args, overrides) -> None:
-    from ldm_jax.commands import quickstart
-    from ldm_jax.experiment import experiment
-
-    quickstart.run(experiment.load_config(args.config, overrides), args.workdir)
-
-
-def _train(args, overrides) -> None:
+def _run(args, overrides) -> None:
     from ldm_jax.commands.train import train
     from ldm_jax.experiment import experiment
 

@@ -1,7 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What flags hold: counts, sizes, stretches of steps; argparse names the flag."""
+"""What the commands' flags share: types that check a value, and parsers of commands."""
 
 import argparse
+from collections.abc import Callable
+
+
+def add_command(
+    commands,
+    name: str,
+    run: Callable,
+    summary: str,
+    *,
+    details: str = "",
+    examples: str = "",
+) -> argparse.ArgumentParser:
+    """Adds a command.
+
+    Args:
+      commands: of `argparse.ArgumentParser.add_subparsers`.
+      name: as it is typed.
+      run: (args, overrides) -> None.
+      summary: one sentence, in the list of commands and at the top of the help page.
+      details: paragraphs below the summary.
+      examples: lines at the end of the page.
+    """
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary}\n{details}" if details else summary,
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def add_batch_size(command: argparse.ArgumentParser) -> None:
+    """Adds `--batch-size`, as every command that runs a network over images has it."""
+    command.add_argument(
+        "--batch-size", type=count, default=64, help="images at once; default: 64"
+    )
 
 
 def count(text: str) -> int:
@@ -12,7 +50,7 @@ def count(text: str) -> int:
 
 
 def size(text: str) -> tuple[int, int]:
-    """Reads HEIGHTxWIDTH, or a side."""
+    """Reads HEIGHTxWIDTH, or the side of a square."""
     height, _, width = text.partition("x")
     try:
         return count(height), count(width or height)

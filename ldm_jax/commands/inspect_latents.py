@@ -9,7 +9,7 @@ import pathlib
 import jax
 import numpy as np
 
-from ldm_jax.commands.encode import IMAGES_FILE, by_bucket
+from ldm_jax.commands.latents import IMAGES_FILE, by_bucket
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents.sets import bucket_names
 from ldm_jax.data.latents.source import LatentSource, open_latents

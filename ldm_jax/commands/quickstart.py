@@ -8,7 +8,8 @@ import pathlib
 
 import numpy as np
 
-from ldm_jax.commands.encode import reconstruct, write_latents
+from ldm_jax.commands.latents import write_latents
+from ldm_jax.commands.reconstruct import reconstruct
 from ldm_jax.commands.train import train
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once

@@ -2,6 +2,9 @@
 """The command line: help pages, exit codes, one-line errors."""
 
 import pathlib
+import subprocess
+import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -44,10 +47,12 @@ def test_bad_input_is_one_message_and_exit_code_two(tmp_path, capsys):
 
 
 def test_a_directory_in_use_is_one_message_too(tmp_path, monkeypatch, capsys):
-    from ldm_jax.commands import encode
+    from ldm_jax.commands import reconstruct
     from ldm_jax.training.checkpoints.lock import RunLock
 
-    monkeypatch.setattr(encode, "reconstruct", lambda *args, **how: RunLock(tmp_path))
+    monkeypatch.setattr(
+        reconstruct, "reconstruct", lambda *args, **how: RunLock(tmp_path)
+    )
     lock = RunLock(tmp_path)
     assert cli.main(["reconstruct", "--model=a", "--out=b.png"]) == 2
     lock.release()
@@ -80,3 +85,46 @@ def test_values_of_flags_are_checked_by_name(flag, message, capsys):
     with pytest.raises(SystemExit):
         cli.main(["sample", "--model=a", "--out=b", flag])
     assert message in capsys.readouterr().err
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["trian", "--config=a"])
+    assert stop.value.code == 2
+    assert 'no command "trian"; did you mean "train"?' in capsys.readouterr().err
+
+
+def test_a_misspelt_flag_is_answered_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sample", "--model=a", "--out=b", "--batchsize=3"])
+    assert stop.value.code == 2
+    assert "--batchsize=3; did you mean --batch-size?" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_installed_package(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == f"ldm_jax {version('ldm_jax')}"
+
+
+@pytest.mark.parametrize(
+    "command", cli.COMMANDS, ids=lambda c: c.__name__.rpartition(".")[2]
+)
+def test_every_command_has_a_help_page_with_examples(command, capsys):
+    name = command.__name__.rpartition(".")[2].rstrip("_")
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    assert stop.value.code == 0
+    page = capsys.readouterr().out
+    assert f"usage: ldm-jax {name}" in page
+    assert f"ldm-jax {name}" in page.partition("examples:")[2] or name == "weights"
+
+
+def test_help_is_answered_without_loading_jax():
+    program = (
+        "import sys\nfrom ldm_jax import cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

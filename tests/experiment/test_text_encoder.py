@@ -13,7 +13,8 @@ from PIL import Image
 
 import ldm_jax
 from ldm_jax import cli
-from ldm_jax.commands.carry import export_weights, import_weights
+from ldm_jax.commands.export import export_weights
+from ldm_jax.commands.import_ import import_weights
 from ldm_jax.commands.train import train
 from ldm_jax.experiment import experiment
 from ldm_jax.interop.convert import import_model

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import ldm_jax
-from ldm_jax.commands.carry import export_weights, import_weights
+from ldm_jax.commands.export import export_weights
+from ldm_jax.commands.import_ import import_weights
 from tests.interop import small
 from tests.interop.states import channels_last
 

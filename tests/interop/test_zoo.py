@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import ldm_jax
-from ldm_jax.commands.carry import import_weights
+from ldm_jax.commands.import_ import import_weights
 from ldm_jax.interop.compvis.read_config import spec_from_compvis
 from ldm_jax.interop.compvis.state_dict import export_compvis
 from ldm_jax.interop.torch_files.writer import write_ckpt

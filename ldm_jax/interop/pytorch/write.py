@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
+from etils import epath
 from flax import traverse_util
 
 from ldm_jax.conditions.kinds import make_conditioner
@@ -62,6 +63,9 @@ def export_torch(
     write_bytes(folder / CODE.name, CODE.read_bytes())
     write_json(folder / "config.json", config)
     write_safetensors(folder / "model.safetensors", torch_weights(spec, params))
+    for _, part in parts_of(spec.get("condition", {"kind": "none"})):
+        for path in vocabulary_of(part).values():
+            write_bytes(folder / path.name, path.read_bytes())
     return sorted(folder.iterdir())
 
 
@@ -132,6 +136,12 @@ def condition_config(
     if kind == "inpaint" and "autoencoder" in section:
         given.setdefault("latent_scale", 1.0)
     return {**defaults.get(kind, {}), **given}
+
+
+def vocabulary_of(section: Mapping[str, Any]) -> dict[str, epath.Path]:
+    """Returns the tokenizer files of a text condition, by field."""
+    fields = ("vocab", "merges") if section["kind"] == "text" else ()
+    return {name: epath.Path(section[name]) for name in fields if section.get(name)}
 
 
 def fields_of(module: nn.Module) -> dict[str, Any]:

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries models between other people's files and our model directories."""
+"""Imports models of other frameworks as model directories."""
 
 import contextlib
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ldm_jax.commands.export_stablehlo import export_stablehlo
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES, copy_files, places_of
 from ldm_jax.experiment import experiment
 from ldm_jax.files.paths import is_remote
 from ldm_jax.files.writing import atomic_directory, check_absent
 from ldm_jax.interop.compvis.state_dict import Imported
-from ldm_jax.interop.convert import export_model, import_model
-from ldm_jax.tasks.generate import Sampling
+from ldm_jax.interop.convert import import_model
 from ldm_jax.training.checkpoints.checkpointer import save_params
 
 # What a model directory says of a run that never was: nothing, so constructors' own
@@ -189,38 +186,3 @@ def _whole(out: str) -> Iterator[str]:
         return
     with atomic_directory(out) as folder:
         yield str(folder)
-
-
-def export_weights(
-    model_dir: str, out: str, form: str, which: str = "ema"
-) -> list[pathlib.Path]:
-    """Exports a model directory.
-
-    Args:
-      model_dir: trained here, or imported.
-      out: file or folder, see `interop.convert.export_model`.
-      form: "compvis", "diffusers", "npz" or "stablehlo".
-      which: "ema" or "raw" parameters.
-
-    Returns:
-      The paths written.
-
-    Raises:
-      ValueError: the target cannot express the model (the reason is given), or `out`
-        does not go with the form; nothing is written.
-    """
-    config = experiment.read_config(model_dir)
-    model, params = experiment.load(model_dir, which)
-    if config.task == "text_encoder":
-        if form == "stablehlo":
-            raise ValueError(
-                "the programs are of a first stage or a diffusion model: "
-                f"{model_dir} is a text encoder alone; export the model that reads it."
-            )
-        return export_model(out, form, config.to_dict(), params)
-    size = (config.latents if "latents" in config else config.transform).image_size
-    if form == "stablehlo":
-        sampling = Sampling(**config.sampling) if "sampling" in config else None
-        return export_stablehlo(model, params, out, size, sampling)
-    spec = {**config.to_dict(), "latent_scale": model.latent_scale}
-    return export_model(out, form, spec, params, image_size=size)

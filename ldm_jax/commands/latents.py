@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs images through a trained first stage: into latents, or there and back."""
+"""Encodes an image set into a data set of latents."""
 
 import contextlib
 import dataclasses
@@ -11,10 +11,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ldm_jax.commands.first_stage import still_transform
+from ldm_jax.commands.reconstruct import images_of
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents import sets, write
-from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.buckets import (
     Subset,
     assign,
@@ -26,11 +25,8 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import experiment
 from ldm_jax.experiment.directories import first_stage_of
 from ldm_jax.files.writing import write_json
-from ldm_jax.metrics.reconstruct import reconstruct_all
-from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import agreed, is_main_process
-from ldm_jax.tasks import pictures
 from ldm_jax.training.checkpoints.checkpointer import save_params
 from ldm_jax.training.checkpoints.digest import fingerprint
 
@@ -83,7 +79,7 @@ def write_latents(
     model, params = experiment.load(model_dir)
     keep_image = False
     if config is None:
-        spec, transform = _images_of(stage_config, images, split)
+        spec, transform = images_of(stage_config, images, split)
     else:
         spec, transform = _images_for(config, images, split)
         keep_image = (
@@ -172,63 +168,10 @@ def _progress_bar(label: str, total: int):
         yield show
 
 
-def reconstruct(
-    model_dir: str,
-    out: str,
-    images: str | None = None,
-    split: str | None = None,
-    num: int = 16,
-    batch_size: int = 64,
-    image_size: tuple[int, int] | None = None,
-) -> float:
-    """Encodes and decodes an image set; writes some of it as pairs.
-
-    Args:
-      model_dir: directory of a first stage, or of a diffusion model that has one.
-      out: PNG file; pairs of image and reconstruction, side by side.
-      images, split: as for `write_latents`.
-      num: pairs to show; the whole set is measured.
-      batch_size: images at once.
-      image_size: (height, width), multiples of f; None is that of training.
-
-    Returns:
-      The mean PSNR in dB.
-
-    Raises:
-      ValueError: no first stage, no such images, or f does not divide the size.
-    """
-    model_dir, config = first_stage_of(model_dir)
-    model, params = experiment.load(model_dir)
-    spec, transform = _images_of(config, images, split, image_size)
-    model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
-    source = open_images(**spec)
-    on_mesh = sharding.batch_sharding(sharding.make_mesh())
-    rows = iterate_once(source, transform, batch_size, on_mesh)
-    figures, sheet = reconstruct_all(model, params, rows, num, {"psnr": psnr})
-    quality = figures["psnr"]
-    if is_main_process():
-        pictures.save_png(out, sheet, dict(model=model_dir, psnr=f"{quality:.2f}"))
-    return quality
-
-
 def with_size(transform: ImageTransform, bucket: str) -> ImageTransform:
     """Returns the transform to the size that a bucket's name says."""
     (size,) = parse_buckets(bucket)
     return dataclasses.replace(transform, image_size=size)
-
-
-def _images_of(config, images, split, size=None):
-    """Returns how to open a first stage's images, or others, and its transform."""
-    spec = dict(config.images)
-    if images is not None:
-        spec.update(dataset=images)
-    if split:
-        spec.update(split=split)
-    if not spec.get("dataset"):
-        raise ValueError(
-            "an imported first stage knows no images: name some with --images."
-        )
-    return spec, still_transform(config.transform, size)
 
 
 def _images_for(config, images, split):

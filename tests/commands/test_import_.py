@@ -11,7 +11,8 @@ import pytest
 
 import ldm_jax
 from ldm_jax import cli
-from ldm_jax.commands.carry import export_weights, import_weights
+from ldm_jax.commands.export import export_weights
+from ldm_jax.commands.import_ import import_weights
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.experiment import experiment
 from ldm_jax.experiment.directories import first_stage_of

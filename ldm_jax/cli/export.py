@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax export`."""
+
+from ldm_jax.cli import values
+
+FORMS = ("compvis", "diffusers", "npz", "stablehlo", "torch")
+DETAILS = """
+A model that the target cannot compute is refused with the reason, and nothing is
+written.
+
+targets:
+  compvis    .safetensors or .ckpt with the original's names, and its .yaml beside it
+  diffusers  a folder for from_pretrained; with a model_index.json where diffusers has
+             a pipeline for the model. A class embedding, for which it has no class, is
+             stored in conditioner/
+  npz        one .npz file with our own names
+  stablehlo  a folder of programs (encoder, decoder, denoiser, sampler) for CPU, CUDA
+             and TPU that need JAX alone; see README.md
+  torch      a folder with one file of plain PyTorch (model.py) that samples, its
+             weights and config; needs torch, numpy and safetensors
+"""
+EXAMPLES = """  ldm-jax export models/celeba --to compvis --out celeba.safetensors
+  ldm-jax export models/celeba --to diffusers --out celeba_diffusers
+  ldm-jax export models/celeba --to npz --out celeba.npz
+  ldm-jax export models/celeba --to stablehlo --out celeba_programs
+  ldm-jax export models/celeba --to torch --out celeba_torch
+"""
+
+
+def add(commands) -> None:
+    """Adds the command."""
+    command = values.add_command(
+        commands,
+        "export",
+        _run,
+        "Export a model directory to another framework.",
+        details=DETAILS,
+        examples=EXAMPLES,
+    )
+    command.add_argument("model", help="model directory, trained here or imported")
+    command.add_argument(
+        "--to", required=True, choices=FORMS, dest="form", metavar="|".join(FORMS)
+    )
+    command.add_argument("--out", required=True, help="file or folder to write, new")
+    command.add_argument(
+        "--raw",
+        action="store_true",
+        help="export the trained weights; default: their moving average (EMA), if any",
+    )
+
+
+def _run(args, overrides) -> None:
+    from ldm_jax.commands.export import export_weights
+
+    which = "raw" if args.raw else "ema"
+    for path in export_weights(args.model, args.out, args.form, which):
+        print(path)

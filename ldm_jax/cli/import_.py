@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax import`."""
+
+from ldm_jax.cli import values
+
+DETAILS = """
+The result is used like a model that was trained here: by sample, latents, reconstruct,
+train (--config.train.init_from) and export.
+
+SOURCE is a CompVis checkpoint (first stages, latent diffusion, Stable Diffusion 1.x)
+or a folder of diffusers: a pipeline, or one AutoencoderKL, VQModel, UNet2DModel,
+UNet2DConditionModel, LDMBertModel, CLIPTextModel or CLIPModel (its text tower). The
+checkpoint provides the weights, the config describes the model. A text encoder alone
+serves text models that do not train one (--config.text_encoder.directory). Missing and
+additional tensors and wrong shapes are listed by name, and nothing is written. No code
+in a checkpoint is run, and PyTorch is not needed.
+"""
+EXAMPLES = """  ldm-jax import models/ldm/celeba256/model.ckpt --out models/celeba
+      (reads config.yaml beside the checkpoint)
+  ldm-jax import model.ckpt --config cin256-v2.yaml --out models/cin256
+  ldm-jax import model.ckpt --config txt2img-1p4B-eval.yaml \\
+      --vocab bert-base-uncased/vocab.txt --out models/txt2img
+  ldm-jax import model.safetensors --config v1-inference.yaml \\
+      --vocab vocab.json --merges merges.txt --out models/sd1
+  ldm-jax import kl-f8.ckpt --config configs/first_stage_kl.py:f=8 --out models/kl-f8
+  ldm-jax import ldm-celebahq-256/ --out models/celeba       (a diffusers folder)
+  ldm-jax import clip-vit-large-patch14/ --out models/clip   (a text encoder)
+"""
+
+
+def add(commands) -> None:
+    """Adds the command."""
+    command = values.add_command(
+        commands,
+        "import",
+        _run,
+        "Import a CompVis checkpoint or a diffusers folder as a model directory.",
+        details=DETAILS,
+        examples=EXAMPLES,
+    )
+    command.add_argument("source", help=".ckpt, .safetensors, or diffusers folder")
+    command.add_argument("--out", required=True, help="model directory to write, new")
+    command.add_argument(
+        "--config",
+        help="the original's YAML, or one of our configs, FILE.py or FILE.py:ARGUMENT; "
+        "default: the .yaml beside the checkpoint",
+    )
+    command.add_argument(
+        "--raw",
+        action="store_true",
+        help="import the trained weights; default: their moving average (EMA), where "
+        "the checkpoint has one",
+    )
+    command.add_argument(
+        "--vocab",
+        help="vocabulary of a text model, which no checkpoint contains: vocab.txt of "
+        "bert-base-uncased, or vocab.json of CLIP; copied into the directory",
+    )
+    command.add_argument("--merges", help="merges.txt of CLIP, likewise")
+    command.add_argument(
+        "--image-size",
+        type=values.count,
+        help="side of the images that sample makes; default: that of the source",
+    )
+
+
+def _run(args, overrides) -> None:
+    from ldm_jax.commands.import_ import import_weights
+
+    report = import_weights(
+        args.source,
+        args.out,
+        config=args.config,
+        which="raw" if args.raw else "ema",
+        vocab=args.vocab,
+        merges=args.merges,
+        image_size=args.image_size,
+        overrides=overrides,
+    )
+    kinds = dict(
+        first_stage="first stage",
+        latent_diffusion="diffusion model",
+        text_encoder="text encoder",
+    )
+    weights = {"ema": "averaged (EMA) weights", "raw": "raw weights"}[report.used]
+    if report.used == "raw" and not args.raw:
+        weights = "raw weights, there being no averages"
+    print(f"{kinds[report.task]} with the {weights} in {args.out}")
+    for note in report.notes:
+        print(note)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax latents`."""
+
+from ldm_jax.cli import reconstruct, values
+
+DETAILS = """
+Resumes where it was interrupted. The result is a TFDS data set:
+  tfds.builder_from_directory(OUT).as_data_source("train")
+"""
+EXAMPLES = """  ldm-jax latents --model runs/a --out runs/latents
+  ldm-jax latents --model runs/a --images ./photos --split all --out runs/latents
+  ldm-jax latents --inspect runs/latents
+"""
+
+
+def add(commands) -> None:
+    """Adds the command."""
+    command = values.add_command(
+        commands,
+        "latents",
+        _run,
+        "Encode an image set into a data set of latents, with their statistics.",
+        details=DETAILS,
+        examples=EXAMPLES,
+    )
+    reconstruct.add_images(command, is_required=False)
+    command.add_argument("--out", help="directory of the latents")
+    command.add_argument(
+        "--inspect",
+        metavar="DIR",
+        help="write no latents: print the statistics of those in DIR, and decode some "
+        "beside their images into DIR/inspect.png",
+    )
+    command.add_argument(
+        "--num", type=values.count, default=16, help="latents to inspect; default: 16"
+    )
+    command.add_argument(
+        "--buckets",
+        default="",
+        help="image sizes, HEIGHTxWIDTH: 256x256,192x320,320x192; each image goes to "
+        "the one with its aspect ratio",
+    )
+    values.add_batch_size(command)
+    command.add_argument(
+        "--dtype",
+        default="float16",
+        choices=("float16", "bfloat16", "float32"),
+        help="of the stored latents; default: float16",
+    )
+    command.add_argument(
+        "--records-per-shard",
+        type=values.count,
+        default=4096,
+        help="default: %(default)s",
+    )
+    command.add_argument(
+        "--mirror",
+        action="store_true",
+        help="also store the latent of each mirrored image",
+    )
+    command.add_argument(
+        "--num-crops",
+        type=values.count,
+        default=1,
+        help="latents of each image, where the transform is random; default: 1",
+    )
+    command.add_argument(
+        "--config",
+        help="diffusion experiment whose images, transform and condition are stored",
+    )
+    command.add_argument(
+        "--manual-dir",
+        help="folder with the files of a set that is not prepared yet (ffhq, ...)",
+    )
+
+
+def _run(args, overrides) -> None:
+    from ldm_jax.commands.inspect_latents import inspect_latents
+    from ldm_jax.commands.latents import write_latents
+    from ldm_jax.experiment.experiment import load_config
+
+    if args.inspect:
+        print(inspect_latents(args.inspect, args.num))
+        return
+    if not args.model or not args.out:
+        raise ValueError(
+            "ldm-jax latents needs --model and --out to write latents, or --inspect "
+            "DIR to look at some."
+        )
+    if overrides and not args.config:
+        raise ValueError(
+            f"{overrides[0]} replaces a value of a config: got no --config; give it, "
+            "or leave this out."
+        )
+    write_latents(
+        args.model,
+        args.out,
+        images=args.images,
+        split=args.split,
+        batch_size=args.batch_size,
+        records_per_shard=args.records_per_shard,
+        mirror=args.mirror,
+        num_crops=args.num_crops,
+        buckets=args.buckets,
+        dtype=args.dtype,
+        manual_dir=args.manual_dir,
+        config=load_config(args.config, overrides) if args.config else None,
+    )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exports model directories to other frameworks."""
+
+import pathlib
+
+from ldm_jax.commands.export_stablehlo import export_stablehlo
+from ldm_jax.experiment import experiment
+from ldm_jax.files.paths import local
+from ldm_jax.files.writing import atomic_directory, check_absent, check_writable
+from ldm_jax.interop.convert import export_model
+from ldm_jax.interop.pytorch.write import export_torch
+from ldm_jax.tasks.generate import Sampling
+
+FOLDERS = ("diffusers", "stablehlo", "torch")
+
+
+def export_weights(
+    model_dir: str, out: str, form: str, which: str = "ema"
+) -> list[pathlib.Path]:
+    """Exports a model directory.
+
+    Args:
+      model_dir: trained here, or imported.
+      out: new file or folder, see `interop.convert.export_model`.
+      form: "compvis", "diffusers", "npz", "stablehlo" or "torch".
+      which: "ema" or "raw" parameters.
+
+    Returns:
+      The paths written.
+
+    Raises:
+      ValueError: the target cannot express the model (the reason is given), or `out`
+        exists, or does not go with the form; nothing is written.
+      OSError: `out` cannot be written.
+    """
+    path = local(out, "the output of an export")
+    for result in (path, path.with_suffix(".yaml") if form == "compvis" else path):
+        check_absent(result)
+    check_writable(path.parent)
+    config = experiment.read_config(model_dir)
+    model, params = experiment.load(model_dir, which)
+    if form not in FOLDERS:
+        return _write(path, form, config, model, params)
+    with atomic_directory(path) as folder:
+        paths = _write(folder, form, config, model, params)
+    return sorted(path / file.relative_to(folder) for file in paths)
+
+
+def _write(path: pathlib.Path, form: str, config, model, params) -> list[pathlib.Path]:
+    """Writes the files of one form; returns their paths."""
+    if config.task == "text_encoder":
+        if form in ("stablehlo", "torch"):
+            raise ValueError(
+                f"--to={form} exports a first stage or a diffusion model: this is a "
+                "text encoder alone; export the model that uses it."
+            )
+        return export_model(path, form, config.to_dict(), params)
+    size = (config.latents if "latents" in config else config.transform).image_size
+    if form == "stablehlo":
+        sampling = Sampling(**config.sampling) if "sampling" in config else None
+        return export_stablehlo(model, params, path, size, sampling)
+    spec = {**config.to_dict(), "latent_scale": model.latent_scale}
+    if form == "torch":
+        return export_torch(path, spec, params, size)
+    return export_model(path, form, spec, params, image_size=size)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encodes and decodes images, and measures how well they are reconstructed."""
+
+from ldm_jax.commands.first_stage import still_transform
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.loader import iterate_once
+from ldm_jax.experiment import experiment
+from ldm_jax.experiment.directories import first_stage_of
+from ldm_jax.metrics.reconstruct import reconstruct_all
+from ldm_jax.metrics.reconstruction import psnr
+from ldm_jax.parallel import sharding
+from ldm_jax.parallel.hosts import is_main_process
+from ldm_jax.tasks import pictures
+
+
+def reconstruct(
+    model_dir: str,
+    out: str,
+    images: str | None = None,
+    split: str | None = None,
+    num: int = 16,
+    batch_size: int = 64,
+    image_size: tuple[int, int] | None = None,
+) -> float:
+    """Encodes and decodes an image set; writes some of it as pairs.
+
+    Args:
+      model_dir: directory of a first stage, or of a diffusion model that has one.
+      out: PNG file; pairs of image and reconstruction, side by side.
+      images, split: as for `write_latents`.
+      num: pairs to show; the whole set is measured.
+      batch_size: images at once.
+      image_size: (height, width), multiples of f; None is that of training.
+
+    Returns:
+      The mean PSNR in dB.
+
+    Raises:
+      ValueError: no first stage, no such images, or f does not divide the size.
+    """
+    model_dir, config = first_stage_of(model_dir)
+    model, params = experiment.load(model_dir)
+    spec, transform = images_of(config, images, split, image_size)
+    model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
+    source = open_images(**spec)
+    on_mesh = sharding.batch_sharding(sharding.make_mesh())
+    rows = iterate_once(source, transform, batch_size, on_mesh)
+    figures, sheet = reconstruct_all(model, params, rows, num, {"psnr": psnr})
+    quality = figures["psnr"]
+    if is_main_process():
+        pictures.save_png(out, sheet, dict(model=model_dir, psnr=f"{quality:.2f}"))
+    return quality
+
+
+def images_of(config, images, split, size=None):
+    """Returns how to open a first stage's images, or others, and its transform."""
+    spec = dict(config.images)
+    if images is not None:
+        spec.update(dataset=images)
+    if split:
+        spec.update(split=split)
+    if not spec.get("dataset"):
+        raise ValueError(
+            "an imported first stage knows no images: name some with --images."
+        )
+    return spec, still_transform(config.transform, size)
