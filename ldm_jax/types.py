@@ -8,7 +8,7 @@ steps. Channels come last.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsInt
 
 import jax
 import numpy as np
@@ -17,6 +17,9 @@ from jaxtyping import Float, Int, Key, UInt32
 Array = jax.Array
 AnyArray = jax.Array | np.ndarray  # where NumPy arrays are taken as well
 PyTree = Any
+
+# A length; not an int where a program is exported for batches of any size.
+Size = SupportsInt
 
 # A random key, or one key per sample; typed, or the raw numbers of older programs.
 RandomKey = Key[Array, "..."] | UInt32[Array, "... 2"]

@@ -21,7 +21,7 @@ from jaxtyping import Float, Float32, Int, Int32, Integer, Key, Shaped
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.diffusion.samplers.grid import keep_strength
 from ldm_jax.diffusion.schedule import NoiseSchedule
-from ldm_jax.types import Array, Denoiser, RandomKey
+from ldm_jax.types import Array, Denoiser, RandomKey, Size
 
 # Arrays carried from leg to leg; "z" holds the latents that the network sees next.
 State = dict[str, Shaped[Array, "..."]]
@@ -120,7 +120,7 @@ def sample_with_previews(
     return state["z"], previews
 
 
-def initial_noise(key: RandomKey, shape: tuple[int, ...]) -> Float32[Array, "B h w c"]:
+def initial_noise(key: RandomKey, shape: tuple[Size, ...]) -> Float32[Array, "B h w c"]:
     """Draws z_T, standard normal, each sample from its own key.
 
     Args:
@@ -158,7 +158,7 @@ def start_from_image(
     return add_noise(schedule, z_0, t, initial_noise(key, z_0.shape)), timesteps
 
 
-def per_sample_keys(key: RandomKey, batch_size: int) -> Key[Array, " {batch_size}"]:
+def per_sample_keys(key: RandomKey, batch_size: Size) -> Key[Array, " B"]:
     """Makes [B] typed keys from one key (folding in 0 .. B - 1) or from [B] keys.
 
     Raises:
