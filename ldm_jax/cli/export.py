@@ -3,7 +3,9 @@
 
 from ldm_jax.cli import values
 
-FORMS = ("compvis", "diffusers", "npz", "stablehlo", "torch")
+FORMS = (
+    *("compvis", "diffusers", "npz", "orbax", "safetensors", "stablehlo", "torch"),
+)
 DETAILS = """
 A model that the target cannot compute is refused with the reason, and nothing is
 written.
@@ -13,7 +15,11 @@ targets:
   diffusers  a folder for from_pretrained; with a model_index.json where diffusers has
              a pipeline for the model. A class embedding, for which it has no class, is
              stored in conditioner/
-  npz        one .npz file with our own names
+  npz        one .npz file with our own names, and the settings; import reads it
+  orbax      a folder with the parameters as a plain orbax checkpoint, and the settings
+  safetensors
+             a folder with model.safetensors (several files above 5 GB) under our own
+             names, and the settings; import reads it
   stablehlo  a folder of programs (encoder, decoder, denoiser, sampler) for CPU, CUDA
              and TPU that need JAX alone; see README.md
   torch      a folder with one file of plain PyTorch (model.py) that samples, its

@@ -3,15 +3,24 @@
 
 import pathlib
 
+from etils import epath
+
 from ldm_jax.commands.export_stablehlo import export_stablehlo
+from ldm_jax.conditions.vocabulary import places_of, text_section
 from ldm_jax.experiment import experiment
 from ldm_jax.files.paths import local
 from ldm_jax.files.writing import atomic_directory, check_absent, check_writable
 from ldm_jax.interop.convert import export_model
+from ldm_jax.interop.own_files import write_own_folder, write_own_npz, write_own_orbax
 from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.tasks.generate import Sampling
 
-FOLDERS = ("diffusers", "stablehlo", "torch")
+OWN = {
+    "npz": write_own_npz,
+    "orbax": write_own_orbax,
+    "safetensors": write_own_folder,
+}
+FOLDERS = ("diffusers", "orbax", "safetensors", "stablehlo", "torch")
 
 
 def export_weights(
@@ -22,7 +31,8 @@ def export_weights(
     Args:
       model_dir: trained here, or imported.
       out: new file or folder, see `interop.convert.export_model`.
-      form: "compvis", "diffusers", "npz", "stablehlo" or "torch".
+      form: "compvis", "diffusers", "npz", "orbax", "safetensors", "stablehlo" or
+        "torch".
       which: "ema" or "raw" parameters.
 
     Returns:
@@ -46,8 +56,22 @@ def export_weights(
     return sorted(path / file.relative_to(folder) for file in paths)
 
 
+def _write_own(path: pathlib.Path, form: str, config, params) -> list[pathlib.Path]:
+    """Writes our own names: with the settings, and the vocabulary of a text model."""
+    settings, files = config.to_dict(), {}
+    settings.pop("text_encoder", None)  # its parameters are among the model's
+    section = text_section(settings.get("condition", {}))
+    if section is not None:
+        places = places_of(section)
+        files = {p: epath.Path(section[f]).read_bytes() for f, p in places.items()}
+        section.update(places)
+    return OWN[form](path, settings, params, files)
+
+
 def _write(path: pathlib.Path, form: str, config, model, params) -> list[pathlib.Path]:
     """Writes the files of one form; returns their paths."""
+    if form in OWN:
+        return _write_own(path, form, config, params)
     if config.task == "text_encoder":
         if form in ("stablehlo", "torch"):
             raise ValueError(

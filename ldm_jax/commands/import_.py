@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES, copy_files, places_of
 from ldm_jax.experiment import experiment
-from ldm_jax.files.paths import is_remote
-from ldm_jax.files.writing import atomic_directory, check_absent
+from ldm_jax.files.paths import inside, is_remote
+from ldm_jax.files.writing import atomic_directory, check_absent, write_bytes
 from ldm_jax.interop.compvis.state_dict import Imported
 from ldm_jax.interop.convert import import_model
+from ldm_jax.interop.own_files import holds_own, read_own
 from ldm_jax.training.checkpoints.checkpointer import save_params
 
 # What a model directory says of a run that never was: nothing, so constructors' own
@@ -61,6 +62,8 @@ def import_weights(
       ValueError: names, shapes, schedule or config do not fit, the file is unsafe, the
         scale of the latents is nowhere, or `out` is taken; nothing is written.
     """
+    if holds_own(source):
+        return _import_own(source, out, config)
     described: Any = config
     if config is not None and config.partition(":")[0].endswith(".py"):
         described = _sections_of(experiment.load_config(config, overrides))
@@ -90,6 +93,24 @@ def import_weights(
         experiment.check_config(settings)
         _save(folder, imported, settings, size)
     return Report(settings["task"], imported.used, tuple(notes))
+
+
+def _import_own(source: str, out: str, config: str | None) -> Report:
+    """Imports a model that `ldm-jax export` wrote under our own names."""
+    if config is not None:
+        raise ValueError(
+            f"{source} contains its settings: got --config={config}; leave it out."
+        )
+    settings, params, files = read_own(source)
+    experiment.check_config(settings)
+    with _whole(out) as folder:
+        for name, data in files.items():
+            write_bytes(inside(folder, name), data)
+        place = settings.get("latents") or settings.get("transform", {})
+        size = place.get("image_size")
+        imported = Imported(settings, params, "ema", {}, size)
+        _save(folder, imported, settings, size)
+    return Report(settings["task"], "ema", ())
 
 
 def _sections_of(config) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from flax import traverse_util
 
-from ldm_jax.files.writing import atomic_file, write_text
+from ldm_jax.files.writing import write_text
 from ldm_jax.interop.compvis.read_config import image_size_of, spec_from_compvis
 from ldm_jax.interop.compvis.state_dict import Imported, export_compvis, import_compvis
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
@@ -94,8 +93,8 @@ def export_model(
 
     Args:
       out: "compvis": a .safetensors or .ckpt file; its YAML goes beside it, under the
-        same name. "diffusers": a folder. "npz": a .npz file of our own names.
-      form: "compvis", "diffusers" or "npz".
+        same name. "diffusers": a folder.
+      form: "compvis" or "diffusers".
       spec: sections of a config: autoencoder and latent_scale; of a diffusion model
         also unet, condition, schedule, prediction.
       params: {"autoencoder", "unet", "conditioner"}, as many as the model has; numpy or
@@ -115,7 +114,6 @@ def export_model(
     writers = {
         "compvis": (".safetensors", ".ckpt"),
         "diffusers": ("",),
-        "npz": (".npz",),
     }
     if form not in writers:
         raise ValueError(f'unknown form "{form}"; one of: {", ".join(writers)}.')
@@ -128,11 +126,6 @@ def export_model(
     if form == "diffusers":
         export_diffusers(out, spec, params, image_size)
         return sorted(path for path in out.rglob("*") if path.is_file())
-    if form == "npz":
-        flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
-        with atomic_file(out) as file:
-            np.savez(file, **{name: np.asarray(flat[name]) for name in flat})  # pyright: ignore
-        return [out]
     config = compvis_from_spec(spec)
     state = export_compvis(spec, params, ema, extras)
     if "unet" in spec:

@@ -105,22 +105,11 @@ def test_yaml_that_is_no_object_is_refused_and_runs_nothing(tmp_path, text):
         read_yaml(tmp_path / "x.yaml")
 
 
-def test_npz_holds_our_own_names(tmp_path):
-    state, spec, _ = load_golden(FIRST_STAGE)
-    imported = import_compvis(state, spec)
-    export_model(tmp_path / "a.npz", "npz", imported.spec, imported.params)
-    loaded = np.load(tmp_path / "a.npz")
-    kernel = imported.params["autoencoder"]["encoder"]["conv_in"]["kernel"]
-    np.testing.assert_array_equal(loaded["autoencoder/encoder/conv_in/kernel"], kernel)
-    assert len(loaded.files) == len(jax.tree.leaves(imported.params))
-
-
 @pytest.mark.parametrize(
     ("out", "form", "message"),
     [
         ("a.bin", "compvis", r"writes \.safetensors or \.ckpt"),
-        ("a.ckpt", "npz", r"writes \.npz"),
-        ("a", "onnx", 'unknown form "onnx"; one of: compvis, diffusers, npz'),
+        ("a", "onnx", 'unknown form "onnx"; one of: compvis, diffusers'),
     ],
 )
 def test_a_form_and_a_name_that_do_not_go_together_are_refused(

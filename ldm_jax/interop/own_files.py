@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our own parameters and settings in safetensors, npz or orbax.
+
+A folder holds config.json (the settings of a model directory) and model.safetensors,
+or shards with an index, under our own names: "unet/conv_in/kernel". An .npz file holds
+the same arrays and the settings as JSON under the name "config.json". A text model's
+vocabulary goes along: files below tokenizer/, or arrays of bytes of these names.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from ldm_jax.files.writing import atomic_file, write_bytes, write_json
+from ldm_jax.interop.layouts import NamesDiffer, listed
+from ldm_jax.interop.networks import network_rows
+from ldm_jax.interop.weight_files import read_json, read_weights, write_safetensors
+from ldm_jax.types import PyTree
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer"
+WEIGHTS = "model.safetensors"
+# As huggingface_hub splits: readers map a shard whole.
+SHARD_BYTES = 5 * 10**9
+
+
+def write_own_folder(
+    folder: pathlib.Path,
+    settings: Mapping[str, Any],
+    params: PyTree,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    shard_bytes: int = SHARD_BYTES,
+) -> list[pathlib.Path]:
+    """Writes settings and parameters into a folder, one tensor in memory at a time.
+
+    Args:
+      folder: made if missing.
+      settings: of a model directory, JSON-able.
+      params: pytree of arrays, an entry per network.
+      files: {relative path: content} of the vocabulary.
+      shard_bytes: size from which weights are split into several files.
+
+    Returns:
+      The paths written.
+    """
+    folder = pathlib.Path(folder)
+    _write_beside(folder, settings, files)
+    flat = flatten(params)
+    shards = list(_shards(flat, shard_bytes))
+    if len(shards) == 1:
+        write_safetensors(folder / WEIGHTS, flat)
+        return _files_in(folder)
+    shard_files = [
+        f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        for i in range(1, len(shards) + 1)
+    ]
+    for file, names in zip(shard_files, shards, strict=True):
+        write_safetensors(folder / file, {name: flat[name] for name in names})
+    places = {
+        name: file
+        for file, names in zip(shard_files, shards, strict=True)
+        for name in names
+    }
+    size = sum(x.nbytes for x in flat.values())
+    index = {"metadata": {"total_size": size}, "weight_map": places}
+    write_json(folder / f"{WEIGHTS}.index.json", index)
+    return _files_in(folder)
+
+
+def write_own_npz(
+    path: pathlib.Path,
+    settings: Mapping[str, Any],
+    params: PyTree,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+) -> list[pathlib.Path]:
+    """Writes what `write_own_folder` does into one .npz file."""
+    arrays = {**flatten(params), CONFIG: np.array(json.dumps(dict(settings)))}
+    arrays |= {name: np.frombuffer(data, np.uint8) for name, data in files.items()}
+    with atomic_file(path) as file:
+        np.savez(file, **arrays)
+    return [pathlib.Path(path)]
+
+
+def write_own_orbax(
+    folder: pathlib.Path,
+    settings: Mapping[str, Any],
+    params: PyTree,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+) -> list[pathlib.Path]:
+    """Writes parameters alone as an orbax checkpoint, `params`, beside the settings.
+
+    `orbax.checkpoint.StandardCheckpointer().restore(folder / "params")` reads it.
+    """
+    folder = pathlib.Path(folder)
+    _write_beside(folder, settings, files)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute() / "params", params)
+    return _files_in(folder)
+
+
+def holds_own(path: pathlib.Path | str) -> bool:
+    """Tells whether a path is a folder or file written by this module."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        config = path / CONFIG
+        return config.is_file() and "task" in read_json(config)
+    return path.suffix == ".npz"
+
+
+def read_own(
+    path: pathlib.Path | str,
+) -> tuple[dict[str, Any], PyTree, dict[str, bytes]]:
+    """Reads settings and parameters of a folder or .npz file.
+
+    Returns:
+      (settings, nested dict of arrays, {relative path: content} of the vocabulary).
+
+    Raises:
+      ValueError: no settings, or arrays that are not those of the model they describe;
+        lists them by name.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        settings, flat = read_json(path / CONFIG), dict(read_weights(path))
+        files = {
+            f"{TOKENIZER}/{file.name}": file.read_bytes()
+            for file in (path / TOKENIZER).glob("*")
+            if file.is_file()
+        }
+    else:
+        with np.load(path, allow_pickle=False) as archive:
+            flat = {name: archive[name] for name in archive.files}
+        if CONFIG not in flat:
+            raise ValueError(
+                f"an .npz model must hold its settings ({CONFIG}): {path} does not; "
+                "export it again with ldm-jax export --to=npz."
+            )
+        settings = json.loads(str(flat.pop(CONFIG)))
+        names = [name for name in flat if name.startswith(f"{TOKENIZER}/")]
+        files = {name: flat.pop(name).tobytes() for name in names}
+    check_shapes(settings, flat, path)
+    return settings, traverse_util.unflatten_dict(flat, sep="/"), files
+
+
+def check_shapes(
+    settings: Mapping[str, Any], flat: Mapping[str, np.ndarray], path: pathlib.Path
+) -> None:
+    """Raises NamesDiffer unless the arrays are those of the model in the settings."""
+    sections = {k: v for k, v in settings.items() if k != "condition"}
+    condition = settings.get("condition", {})
+    has_names = condition.get("kind") not in ("hybrid", None)
+    rows = network_rows(dict(settings) if has_names else sections)
+    expected = {
+        f"{network}/{row.ours}": row.shape
+        for network, entries in rows.items()
+        for row in entries
+    }
+    networks = tuple(f"{network}/" for network in rows)
+    given = {n: x.shape for n, x in flat.items() if n.startswith(networks)}
+    pairs = {n: (given.get(n), expected.get(n)) for n in sorted({*expected, *given})}
+    odd = [
+        f"{name}: {found or 'missing'}, expected {shape or 'nothing'}"
+        for name, (found, shape) in pairs.items()
+        if found != shape
+    ]
+    if odd:
+        what = f"the arrays in {path} must be those of the model in its {CONFIG}"
+        raise NamesDiffer(listed(what, odd))
+
+
+def flatten(params: PyTree) -> dict[str, np.ndarray]:
+    """{"unet/conv_in/kernel": array} of a tree of parameters."""
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
+    return {name: np.asarray(x) for name, x in flat.items() if np.size(x)}
+
+
+def _write_beside(folder, settings, files) -> None:
+    write_json(folder / CONFIG, dict(settings))
+    for name, data in files.items():
+        write_bytes(folder / name, data)
+
+
+def _files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _shards(flat: Mapping[str, np.ndarray], limit: int) -> Iterator[list[str]]:
+    """Yields names whose arrays have `limit` bytes at most together, or one name."""
+    names, size = [], 0
+    for name, array in flat.items():
+        if names and size + array.nbytes > limit:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += array.nbytes
+    yield names
