@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns whatever a library raises about the bytes of a file into one kind of error.
+
+Parsers raise what they like (zlib.error, struct.error, RecursionError, a bare Exception
+of Pillow); `reading` turns all of it into `UnreadableFile`, which names the file.
+"""
+
+import contextlib
+import errno
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from ldm_jax.files.paths import PathLike, is_remote, printable
+
+# What `shown` prints of a value: characters in all, entries and depth of containers.
+MAX_SHOWN, MAX_ENTRIES, MAX_DEPTH = 200, 6, 3
+
+
+class UnreadableFile(ValueError):
+    """A file that cannot be read as what it should be; the message names it."""
+
+
+class MissingFile(UnreadableFile, FileNotFoundError):
+    """A file that is not there."""
+
+
+@contextlib.contextmanager
+def reading(path: PathLike, place: str = "", advice: str = "") -> Iterator[None]:
+    """Turns what is raised about the contents of a file into `UnreadableFile`.
+
+    Keep the block small: an error of ours within it would count as damage.
+
+    Args:
+      path: of the file.
+      place: where in the file: "line 3", "member a/b.jpg".
+      advice: what to do about it; a sentence.
+
+    Raises:
+      UnreadableFile: names the file, and says so if it is no such file at all: a Git
+        LFS pointer, an HTML page, empty.
+      OSError: the machine failed (no permission, an input/output error).
+      MemoryError: likewise; bounds are checked before memory is taken.
+    """
+    try:
+        yield
+    except (UnreadableFile, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FAILURES:
+            raise
+        where = f"{printable(path)}, {place}" if place else printable(path)
+        reason = impostor(path) or f"it cannot be read ({described(error)})"
+        advice = advice or "It is damaged, cut off or of another kind: get it again."
+        raise UnreadableFile(f"{where}: {reason}. {advice}") from error
+
+
+def impostor(path: PathLike) -> str:
+    """Says what a file is that downloads often leave in the place of another; or "".
+
+    Returns:
+      "it is a Git LFS pointer ...", "it is an HTML page ...", "it is empty ..." or "".
+    """
+    if is_remote(path):
+        return ""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError:
+        return ""
+    return impostor_bytes(start)
+
+
+def impostor_bytes(start: bytes) -> str:
+    """Says what a file is, as `impostor` does, of its first bytes."""
+    if not start:
+        return "it is empty (0 bytes); it was not downloaded"
+    if start.startswith(LFS_POINTER):
+        return "it is a Git LFS pointer, not the file itself; run `git lfs pull`"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "it is an HTML page: a web site answered instead of sending the file"
+    if text.startswith((b"<?xml", b"<error")) and b"<error" in text:
+        return "it is an error message of an object store, not the file"
+    return ""
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+# Errors that are the machine's, whatever the file holds.
+_FAILURES = {
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOENT,
+    errno.ENOMEM,
+    errno.EPERM,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+
+
+def described(error: BaseException) -> str:
+    """Describes an error in a line of bounded length: its kind and its message."""
+    message = printable(cut(" ".join(str(error).split())))
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def shown(value: Any) -> str:
+    """Prints a value that a stranger's file holds, in at most MAX_SHOWN characters.
+
+    `repr` of a nested value may take exponentially long (a tuple that holds one tuple
+    twice, 40 times over), and that of a large integer is refused by Python.
+    """
+    return cut(_shown(value, MAX_DEPTH))
+
+
+def cut(text: str, length: int = MAX_SHOWN) -> str:
+    """Shortens a text to `length` characters."""
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _shown(value: Any, depth: int) -> str:
+    if isinstance(value, int):  # also bool
+        return "a huge integer" if value.bit_length() > 256 else repr(value)
+    if value is None or isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str | bytes | bytearray):
+        return repr(value[: MAX_SHOWN + 1])
+    if isinstance(value, Mapping):
+        entries = [
+            f"{_shown(key, depth - 1)}: {_shown(entry, depth - 1)}"
+            for key, entry in _first(value.items(), depth)
+        ]
+        return "{" + _listed(entries, len(value)) + "}"
+    if isinstance(value, Sequence | AbstractSet):
+        entries = [_shown(entry, depth - 1) for entry in _first(value, depth)]
+        left, right = "()" if isinstance(value, tuple) else "[]"
+        return left + _listed(entries, len(value)) + right
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"an array of {value.dtype} {value.shape}"
+    return f"<{type(value).__name__}>"
+
+
+def _first(entries, depth: int) -> list:
+    return list(itertools.islice(entries, MAX_ENTRIES if depth > 0 else 0))
+
+
+def _listed(entries: list[str], count: int) -> str:
+    return ", ".join(entries + ["..."] * (count > len(entries)))

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads JSON, JSON lines, YAML and CSV of strangers, bounded in size and depth."""
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import yaml
+
+from ldm_jax.files.errors import UnreadableFile, reading, shown
+from ldm_jax.files.paths import PathLike, printable
+from ldm_jax.files.reading import (
+    MAX_TEXT_BYTES,
+    decoded,
+    opened,
+    read_bytes,
+    read_text,
+    text_stream,
+)
+
+# Of containers within containers; no honest file of this package's kinds has ten.
+MAX_DEPTH = 64
+# Published configs have 10 kB and some hundred values.
+MAX_YAML_BYTES, MAX_YAML_VALUES = 2**20, 100_000
+
+
+def read_json(path: PathLike, max_bytes: int = MAX_TEXT_BYTES, kind: type = dict):
+    """Reads a JSON file; arguments, result and errors as `parse_json`."""
+    return parse_json(read_bytes(path, max_bytes), path, kind)
+
+
+def parse_json(
+    data: bytes, path: PathLike, kind: type = dict, *, unique: bool = False
+) -> Any:
+    """Parses JSON.
+
+    Args:
+      data: of the file, UTF-8.
+      path: its name, for the error.
+      kind: of the whole: dict, list, or object for any.
+      unique: whether a name that an object has twice is refused.
+
+    Returns:
+      The value, of type `kind`.
+
+    Raises:
+      UnreadableFile: no JSON, nested deeper than MAX_DEPTH, or of another kind.
+    """
+    text = decoded(data, path)
+    hook = _unique if unique else None
+    with reading(path, "as JSON"):
+        value = json.loads(text, object_pairs_hook=hook)
+        check_depth(value, path)
+        if (
+            "\\ud" in text.lower()
+        ):  # half a surrogate pair can be neither written nor shown
+            json.dumps(value, ensure_ascii=False).encode()
+    if not isinstance(value, kind):
+        raise UnreadableFile(
+            f"{printable(path)} must hold a JSON {_NAMES.get(kind, kind.__name__)}: "
+            f"got {shown(value)}."
+        )
+    return value
+
+
+_NAMES = {dict: "object", list: "list"}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON, refusing a name given twice."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
+
+
+def check_depth(value: Any, path: PathLike, max_depth: int = MAX_DEPTH) -> None:
+    """Raises UnreadableFile for containers nested deeper than `max_depth`."""
+    level = [value]
+    for _ in range(max_depth + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise UnreadableFile(
+        f"{printable(path)} is nested more than {max_depth} deep: it is no file of the "
+        "kind expected."
+    )
+
+
+# A line of a table, or why it cannot be read; the message names file and line.
+Line = tuple[int, dict[str, Any] | UnreadableFile]
+
+
+def read_json_lines(path: PathLike) -> Iterator[Line]:
+    """Yields (number, object) of the lines of a JSONL file that are not empty.
+
+    In the place of a line that holds no object comes the error.
+    """
+    with opened(path) as file:
+        for number, line in enumerate(text_stream(file, path), start=1):
+            if line.strip():
+                yield number, _row(line, f"{path}, line {number}")
+
+
+def _row(line: str, place: str) -> dict[str, Any] | UnreadableFile:
+    try:
+        return parse_json(line.encode(), place)
+    except UnreadableFile as error:
+        return error
+
+
+def read_csv(path: PathLike) -> Iterator[Line]:
+    """Yields (line, row) of a CSV file, as `parse_csv`."""
+    with opened(path) as file:
+        yield from parse_csv(text_stream(file, path, newline=""), path)
+
+
+def parse_csv(text: TextIO, path: PathLike) -> Iterator[Line]:
+    """Yields (line, row) of a CSV with a header; {column: text}.
+
+    In the place of a row that cannot be read, or has more values than the header, comes
+    the error. Of a row that is short, the missing values are "".
+
+    Args:
+      text: opened with newline="".
+      path: its name, for the error.
+
+    Raises:
+      UnreadableFile: no header, or no UTF-8.
+    """
+    reader = csv.DictReader(text, restval="")
+    with reading(path, advice="It must be CSV in UTF-8."):
+        header = reader.fieldnames
+    if not header:
+        raise UnreadableFile(
+            f"{printable(path)} must begin with the names of its columns: it is empty."
+        )
+    row: Any = {}
+    while row is not None:
+        row = _next_row(reader, len(header), path)
+        if row is not None:
+            yield reader.reader.line_num, row
+
+
+def _next_row(reader: csv.DictReader, columns: int, path: PathLike):
+    """Reads a row, or makes the error in its place; None at the end."""
+    with reading(path, advice="Save it as UTF-8."):
+        try:
+            row = next(reader, None)
+            reason = "there are more values than columns" if None in (row or ()) else ""
+        except csv.Error as error:
+            row, reason = None, str(error)
+    if not reason:
+        return row
+    return UnreadableFile(
+        f"{printable(path)}, line {reader.reader.line_num}: {reason}. Every line must "
+        f"have {columns} columns; put texts with commas in quotes."
+    )
+
+
+def read_yaml(path: PathLike, kind: type = dict) -> Any:
+    """Reads YAML of plain values: no objects are made, aliases are bounded.
+
+    Returns:
+      The value, of type `kind`.
+
+    Raises:
+      UnreadableFile: no YAML, of another kind, nested deeper than MAX_DEPTH, or of more
+        than MAX_YAML_VALUES values with all aliases written out.
+    """
+    text = read_text(path, MAX_YAML_BYTES)
+    with reading(path, "as YAML"):
+        _check_events(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None and _count(node, {}) > MAX_YAML_VALUES:
+            raise ValueError(f"it has more than {MAX_YAML_VALUES:,} values")
+        value = None if node is None else loader.construct_document(node)
+        check_depth(value, path)
+    if not isinstance(value, kind):
+        raise UnreadableFile(
+            f"{printable(path)} must hold YAML of "
+            f"{'a mapping' if kind is dict else kind.__name__}: got {shown(value)}."
+        )
+    return value
+
+
+def _check_events(text: str) -> None:
+    """Bounds size and depth by YAML's events, before anything recurses."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH or number > MAX_YAML_VALUES:
+            raise ValueError(
+                f"it is nested more than {MAX_DEPTH} deep, or has more than "
+                f"{MAX_YAML_VALUES:,} values"
+            )
+
+
+def _count(node: yaml.Node, counts: dict[int, int | None]) -> int:
+    """Counts the values below a node with its aliases written out, in linear time."""
+    known = counts.get(id(node), 0)
+    if known is None:
+        raise ValueError("a value holds itself")
+    if not known:
+        counts[id(node)] = None  # being counted
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            children = [entry for pair in children for entry in pair]
+        known = 1 + sum(_count(child, counts) for child in children)
+        counts[id(node)] = known
+    return known

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever a parser raises becomes one kind of error, whose message is bounded."""
+
+import collections
+import csv
+import errno
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+
+from ldm_jax.files.errors import MissingFile, UnreadableFile, reading, shown
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        zlib.error("bad"),
+        zipfile.BadZipFile("bad"),
+        struct.error("bad"),
+        csv.Error("bad"),
+        RecursionError("bad"),
+        OverflowError("bad"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+        RuntimeError("bad"),
+        Exception("bad"),
+        KeyError("bad"),
+        OSError("bad"),  # as Pillow and Arrow raise it, without a number
+        OSError(errno.EINVAL, "bad"),  # a seek to before the start
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_parsers_raise_becomes_an_unreadable_file_that_is_named(error):
+    match = r"a/b\.bin, line 3.*bad"
+    with (
+        pytest.raises(UnreadableFile, match=match) as caught,
+        reading("a/b.bin", "line 3"),
+    ):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_failure_of_the_machine_is_not_damage(number):
+    with pytest.raises(OSError) as caught, reading("a"):
+        raise OSError(number, "failed")
+    assert not isinstance(caught.value, UnreadableFile)
+
+
+def test_lack_of_memory_is_not_damage():
+    with pytest.raises(MemoryError), reading("a"):
+        raise MemoryError
+
+
+def test_a_missing_file_is_both_kinds_of_error():
+    assert issubclass(MissingFile, ValueError) and issubclass(MissingFile, OSError)
+    assert str(MissingFile("no file at a")) == "no file at a"
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html>", "HTML page"),
+        (b"\xef\xbb\xbf \n<HTML lang=en>", "HTML page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "object store"),
+        (b"", "empty"),
+    ],
+)
+def test_what_a_failed_download_leaves_is_named(tmp_path, start, words):
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(start)
+    with pytest.raises(UnreadableFile, match=words), reading(path):
+        raise ValueError("bad")
+
+
+def test_messages_are_bounded_and_on_one_line():
+    with pytest.raises(UnreadableFile) as caught, reading("a\nb"):
+        raise ValueError("x\x1b[31m\n" * 10_000)
+    assert len(str(caught.value)) < 400
+    assert str(caught.value).isprintable()
+
+
+def _doubled(make, inner=(), times=60):
+    for _ in range(times):
+        inner = make(inner)
+    return inner
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        _doubled(lambda t: (t, t)),
+        _doubled(lambda t: [t, t]),
+        _doubled(lambda t: {"a": t, "b": t}),
+        _doubled(lambda t: collections.OrderedDict(a=[t, t])),
+        collections.deque([_doubled(lambda t: (t, t))] * 3),
+        10**100_000,
+        "x" * 10**6,
+        [list(range(100))] * 100,
+        np.zeros((1000, 1000)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_value_is_shown_in_bounded_time_and_length(value):
+    assert len(shown(value)) <= 200
+
+
+def test_small_values_are_shown_as_they_are():
+    value = {"a": [1, 2.5, None], "b": ("x", b"y", True)}
+    assert shown(value) == "{'a': [1, 2.5, None], 'b': ('x', b'y', True)}"
