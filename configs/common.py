@@ -101,6 +101,7 @@ def experiment(task: str) -> ConfigDict:
         skip_norm_above=placeholder(float),
         step_timeout=1800.0,
         allow_data_change=False,
+        allow_optimizer_change=False,
         histograms_every=placeholder(int),
         profile_steps=(),
         wandb="",
@@ -128,9 +129,8 @@ def train_for(
 ) -> None:
     """Trains for so many steps, at a rate that rises, then falls along a cosine."""
     config.optimizer.learning_rate = learning_rate
-    config.optimizer.schedule = dict(
-        name="warmup_cosine", warmup_steps=warmup_steps, num_steps=num_steps
-    )
+    # Its length follows train.num_steps.
+    config.optimizer.schedule = dict(name="warmup_cosine", warmup_steps=warmup_steps)
     config.train.num_steps = num_steps
 
 

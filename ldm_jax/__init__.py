@@ -14,7 +14,7 @@ __all__ = ["load", "sample"]
 def __getattr__(name):
     # Imported on first use: `ldm-jax --help` should not wait for JAX.
     if name == "load":
-        from ldm_jax.experiment.experiment import load
+        from ldm_jax.experiment.model_directory import load
 
         return load
     if name == "sample":

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import models, schema
 from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.networks import network_rows
@@ -67,7 +67,7 @@ SIZES = {
 
 def load(name):
     file, _, argument = name.partition(":")
-    return experiment.load_config(f"{CONFIGS / file}.py:{argument}")
+    return schema.load_config(f"{CONFIGS / file}.py:{argument}")
 
 
 def count(shapes):
@@ -135,23 +135,23 @@ def test_every_config_is_tried_here():
 def test_models_have_the_papers_sizes(name):
     """Paper: Tab. 13-15; exact where the model was released."""
     config = load(name)
-    experiment.check_config(config)
-    model = experiment.make_latent_diffusion(config, latent_scale=1.0)
+    schema.check_config(config)
+    model = models.make_latent_diffusion(config, latent_scale=1.0)
     denoiser, condition = SIZES[name]
     found = unet_size(model.unet)
     # Figures with a point are printed to 0.01M.
     assert abs(found - denoiser) <= (5_000 if isinstance(denoiser, float) else 0)
     assert condition_size(model.conditioner) == condition
     LatentSet(**config.latents).latent_shape(model.autoencoder)
-    experiment.make_transform(config)
+    models.make_transform(config)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_small_experiments_fit_together(name):
     """Identity: the denoiser has room for what the condition says."""
     config = load(name)
-    experiment.check_config(config)
-    model = experiment.make_latent_diffusion(config, latent_scale=1.0)
+    schema.check_config(config)
+    model = models.make_latent_diffusion(config, latent_scale=1.0)
     _, h, w, c = model.autoencoder.latent_shape((1, 32, 32, 3))
     unet, said = model.unet, model.conditioner.fields
     y = {
@@ -172,7 +172,7 @@ def test_small_experiments_fit_together(name):
         return unet.init_with_output(key, z, jnp.zeros(1, int), cond)[0]
 
     assert jax.eval_shape(run, jax.random.key(0)).shape == (1, h, w, c)
-    experiment.make_transform(config)
+    models.make_transform(config)
 
 
 def test_what_a_condition_takes_from_the_first_stage_is_exported_too():

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import schema
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.adversarial import Adversary
 
@@ -28,7 +28,7 @@ RELEASED = {
 
 
 def load(kind, arg):
-    return experiment.load_config(f"{CONFIGS / f'first_stage_{kind}'}.py:{arg}")
+    return schema.load_config(f"{CONFIGS / f'first_stage_{kind}'}.py:{arg}")
 
 
 def rows(kind):
@@ -47,7 +47,7 @@ def test_models_have_the_sizes_of_the_note_and_of_the_released(kind):
     found = {}
     for arg, (latent, *fields) in rows(kind):
         config = load(kind, arg)
-        experiment.check_config(config)
+        schema.check_config(config)
         model = Autoencoder(**config.autoencoder)
         image = jnp.zeros((1, model.f, model.f, 3))
         shapes = jax.eval_shape(model.init, jax.random.key(0), image)
@@ -97,7 +97,7 @@ def test_the_rate_follows_the_devices():
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_f_1_is_the_pixels(kind):
     config = load(kind, "f=1")
-    experiment.check_config(config)
+    schema.check_config(config)
     assert config.autoencoder.bottleneck == "pixels"
 
 
@@ -114,8 +114,8 @@ def test_a_wrong_f_or_variant_is_answered_with_the_known_ones():
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_the_small_experiments_fit_together(kind, f):
     path = CONFIGS / "flowers_first_stage.py"
-    config = experiment.load_config(f"{path}:kind={kind},f={f}")
-    experiment.check_config(config)
+    config = schema.load_config(f"{path}:kind={kind},f={f}")
+    schema.check_config(config)
     model = Autoencoder(**config.autoencoder)
     assert model.f == f and model.bottleneck == kind
     assert config.objective.adversary.disc_start == config.train.num_steps // 2

@@ -88,7 +88,7 @@ def _run(args, overrides) -> None:
     from ldm_jax.commands import evaluate
     from ldm_jax.commands.evaluation.condition_gap import evaluate_condition
     from ldm_jax.commands.evaluation.feature_networks import Request
-    from ldm_jax.experiment import experiment
+    from ldm_jax.experiment import model_directory
     from ldm_jax.metrics.tables import markdown
 
     flags = vars(args)
@@ -101,7 +101,7 @@ def _run(args, overrides) -> None:
         latents = _given(args, ["latents"])
         _refuse({**said, **options, **latents}, "finished images")
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
-    elif experiment.read_config(args.model).task == "first_stage":
+    elif model_directory.read_config(args.model).task == "first_stage":
         _refuse(
             {**said, **options, **_given(args, ["pairs", "latents"])}, "a first stage"
         )

@@ -77,7 +77,7 @@ def add(commands) -> None:
 def _run(args, overrides) -> None:
     from ldm_jax.commands.inspect_latents import inspect_latents
     from ldm_jax.commands.latents import write_latents
-    from ldm_jax.experiment.experiment import load_config
+    from ldm_jax.experiment.schema import load_config
 
     if args.inspect:
         print(inspect_latents(args.inspect, args.num))

@@ -59,10 +59,10 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.experiment import experiment
+    from ldm_jax.experiment import schema
     from ldm_jax.planning import plan
 
-    config = experiment.load_config(args.config, overrides)
+    config = schema.load_config(args.config, overrides)
     if args.sweep:
         _sweep(config, args)
         return

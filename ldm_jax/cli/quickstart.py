@@ -29,6 +29,6 @@ def add(commands) -> None:
 
 def _run(args, overrides) -> None:
     from ldm_jax.commands import quickstart
-    from ldm_jax.experiment import experiment
+    from ldm_jax.experiment import schema
 
-    quickstart.run(experiment.load_config(args.config, overrides), args.workdir)
+    quickstart.run(schema.load_config(args.config, overrides), args.workdir)

@@ -36,6 +36,6 @@ def add(commands) -> None:
 
 def _run(args, overrides) -> None:
     from ldm_jax.commands.train import train
-    from ldm_jax.experiment import experiment
+    from ldm_jax.experiment import schema
 
-    train(experiment.load_config(args.config, overrides), args.workdir)
+    train(schema.load_config(args.config, overrides), args.workdir)

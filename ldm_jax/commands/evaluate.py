@@ -12,11 +12,11 @@ from etils import epath
 
 from ldm_jax.commands import sample, stats
 from ldm_jax.commands.evaluation.feature_networks import Panel, Request
-from ldm_jax.commands.first_stage import still_transform
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.experiment import experiment
-from ldm_jax.experiment.directories import first_stage_of
+from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment.models import still_transform
 from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.metrics.paper import find_protocol
 from ldm_jax.metrics.tables import markdown
@@ -59,7 +59,7 @@ def evaluate_samples(
     Raises:
       ValueError: something does not fit, before anything is sampled where it can be.
     """
-    config = experiment.read_config(model_dir, "latent_diffusion")
+    config = model_directory.read_config(model_dir, "latent_diffusion")
     panel = Panel(request, _transform_of(model_dir))
     said = dict(said)
     if config.get("condition", {}).get("kind") == "class" and not said:
@@ -122,8 +122,8 @@ def evaluate_reconstructions(
     Raises:
       ValueError: no such images, or f does not divide the size.
     """
-    config = experiment.read_config(model_dir)
-    model, params = experiment.load(model_dir)
+    config = model_directory.read_config(model_dir)
+    model, params = model_directory.load(model_dir)
     spec = dict(config.images)
     spec |= {"dataset": images} if images else {}
     spec["split"] = split or config.get("held_out") or spec.get("split", "train")

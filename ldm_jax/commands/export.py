@@ -7,7 +7,6 @@ from etils import epath
 
 from ldm_jax.commands.export_stablehlo import export_stablehlo
 from ldm_jax.conditions.vocabulary import places_of, text_section
-from ldm_jax.experiment import experiment
 from ldm_jax.files.paths import local
 from ldm_jax.files.writing import atomic_directory, check_absent, check_writable
 from ldm_jax.interop.convert import export_model
@@ -47,8 +46,8 @@ def export_weights(
     for result in (path, path.with_suffix(".yaml") if form == "compvis" else path):
         check_absent(result)
     check_writable(path.parent)
-    config = experiment.read_config(model_dir)
-    model, params = experiment.load(model_dir, which)
+    config = model_directory.read_config(model_dir)
+    model, params = model_directory.load(model_dir, which)
     if form not in FOLDERS:
         return _write(path, form, config, model, params)
     with atomic_directory(path) as folder:

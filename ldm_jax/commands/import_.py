@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES, copy_files, places_of
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import schema
 from ldm_jax.files.paths import inside, is_remote
 from ldm_jax.files.writing import atomic_directory, check_absent, write_bytes
 from ldm_jax.interop.compvis.state_dict import Imported
@@ -66,7 +66,7 @@ def import_weights(
         return _import_own(source, out, config)
     described: Any = config
     if config is not None and config.partition(":")[0].endswith(".py"):
-        described = _sections_of(experiment.load_config(config, overrides))
+        described = _sections_of(schema.load_config(config, overrides))
     elif overrides:
         raise ValueError(
             f"{overrides[0]} replaces a value of one of our configs (FILE.py): got "
@@ -90,7 +90,7 @@ def import_weights(
         settings = _settings(imported.spec, size)
         files = {"vocab": vocab, "merges": merges}
         notes = _carry_vocabulary(folder, settings.get("condition", {}), files)
-        experiment.check_config(settings)
+        schema.check_config(settings)
         _save(folder, imported, settings, size)
     return Report(settings["task"], imported.used, tuple(notes))
 
@@ -102,7 +102,7 @@ def _import_own(source: str, out: str, config: str | None) -> Report:
             f"{source} contains its settings: got --config={config}; leave it out."
         )
     settings, params, files = read_own(source)
-    experiment.check_config(settings)
+    schema.check_config(settings)
     with _whole(out) as folder:
         for name, data in files.items():
             write_bytes(inside(folder, name), data)
@@ -115,7 +115,7 @@ def _import_own(source: str, out: str, config: str | None) -> Report:
 
 def _sections_of(config) -> dict[str, Any]:
     """Takes the description of a model out of one of our configs."""
-    experiment.check_config(config)
+    schema.check_config(config)
     spec = config.to_dict()
     return {**spec, "latent_scale": spec.get("latents", {"scale": 1.0})["scale"]}
 
@@ -139,7 +139,7 @@ def _settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str, Any]
         },
     }
     task = spec["task"]
-    known = {k: v for k, v in spec.items() if k in experiment.SECTIONS[task]}
+    known = {k: v for k, v in spec.items() if k in schema.SECTIONS[task]}
     settings = {**NO_RUN, **defaults[task], **known}
     place = "transform" if task == "first_stage" else "latents"
     settings[place] = {**settings[place], **(size if image_size else {})}

@@ -18,7 +18,7 @@ from ldm_jax.data.order import RecordRng, Row
 from ldm_jax.data.records import Source
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.data.transforms.pixels import to_unit_range
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import model_directory
 from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.tasks import pictures
 
@@ -42,7 +42,7 @@ def inspect_latents(directory: str, num: int = 16) -> str:
     Raises:
       ValueError: no latents, or no first stage beside them.
     """
-    model, params = experiment.load(f"{directory}/autoencoder")
+    model, params = model_directory.load(f"{directory}/autoencoder")
     decode = jax.jit(lambda params, mean: model.decode(params, mean))
     names = bucket_names(directory)
     said = []

@@ -22,8 +22,8 @@ from ldm_jax.data.transforms.buckets import (
     parse_buckets,
 )
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.experiment import experiment
-from ldm_jax.experiment.directories import first_stage_of
+from ldm_jax.experiment import model_directory, models, schema
+from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import agreed, is_main_process
@@ -76,15 +76,13 @@ def write_latents(
       ValueError: no first stage, no such images, or another set in `out`.
     """
     model_dir, stage_config = first_stage_of(model_dir)
-    model, params = experiment.load(model_dir)
+    model, params = model_directory.load(model_dir)
     keep_image = False
     if config is None:
         spec, transform = images_of(stage_config, images, split)
     else:
         spec, transform = _images_for(config, images, split)
-        keep_image = (
-            "image" in experiment.make_latent_diffusion(config).conditioner.fields
-        )
+        keep_image = "image" in models.make_latent_diffusion(config).conditioner.fields
         mirror = mirror or config.latents.flip
     if manual_dir:
         spec.update(manual_dir=manual_dir)
@@ -176,7 +174,7 @@ def with_size(transform: ImageTransform, bucket: str) -> ImageTransform:
 
 def _images_for(config, images, split):
     """Returns how to open the images that a diffusion config names, and how to cut."""
-    experiment.check_config(config)
+    schema.check_config(config)
     spec = dict(config.get("images", {}))
     if images is not None:
         spec.update(dataset=images)
@@ -188,4 +186,4 @@ def _images_for(config, images, split):
             "--images FOLDER."
         )
     # Mirrored both ways, and a new hole in every step: neither is decided here.
-    return spec, experiment.make_transform(config, flip=False, mask=None)
+    return spec, models.make_transform(config, flip=False, mask=None)

@@ -14,7 +14,7 @@ from ldm_jax.commands.train import train
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import model_directory
 from ldm_jax.files.writing import write_json
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
 from ldm_jax.tasks import pictures
@@ -83,13 +83,13 @@ def _sample(config, diffusion_dir):
     """Samples every class: images [N, H, W, 3] uint8, labels [N], class by class."""
     num_classes = config.diffusion.condition.num_classes
     labels = np.repeat(np.arange(num_classes), config.judge.samples_per_class)
-    model, params = experiment.load(diffusion_dir)
+    model, params = model_directory.load(diffusion_dir)
     images = sample_images(
         model,
         params,
         {"label": labels.astype(np.int32)},
         seeds=np.arange(len(labels)),
-        latent_shape=experiment.latent_shape(diffusion_dir),
+        latent_shape=model_directory.latent_shape(diffusion_dir),
         sampling=Sampling(**config.diffusion.sampling),
         batch_size=100,
     )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encodes and decodes images, and measures how well they are reconstructed."""
 
-from ldm_jax.commands.first_stage import still_transform
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.experiment import experiment
-from ldm_jax.experiment.directories import first_stage_of
+from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment.models import still_transform
 from ldm_jax.metrics.reconstruct import reconstruct_all
 from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.parallel import sharding
@@ -39,7 +39,7 @@ def reconstruct(
       ValueError: no first stage, no such images, or f does not divide the size.
     """
     model_dir, config = first_stage_of(model_dir)
-    model, params = experiment.load(model_dir)
+    model, params = model_directory.load(model_dir)
     spec, transform = images_of(config, images, split, image_size)
     model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
     source = open_images(**spec)

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ldm_jax.conditions.user_inputs import to_image, to_mask
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import model_directory
 from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.tasks import generate, pictures
@@ -67,9 +67,9 @@ def sample(
       ValueError: the options or the condition do not fit the model, or `out` holds
         samples made in another way.
     """
-    config = experiment.read_config(model_dir, "latent_diffusion")
+    config = model_directory.read_config(model_dir, "latent_diffusion")
     sampling = _sampling(config.sampling, options)
-    model, params = experiment.load(model_dir, which)
+    model, params = model_directory.load(model_dir, which)
     _check_makes_images(model)
     y = _condition(model.conditioner, said)
     size = _image_size(config, model.conditioner.image_size(y), image_size)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ldm_jax.commands.first_stage import still_transform
 from ldm_jax.data.images.finished_images import open_set
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.experiment.directories import first_stage_of
+from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment.models import still_transform
 from ldm_jax.metrics.distribution import (
     Collector,
     rank_warning,

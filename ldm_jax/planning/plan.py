@@ -2,7 +2,6 @@
 """Compiles what a config runs for TPUs that are not there, and says what it costs."""
 
 import dataclasses
-import inspect
 import math
 import re
 import time
@@ -11,23 +10,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.experiment.abstract import zero_params
+from ldm_jax.experiment.prepare import prepare
 from ldm_jax.models.attention import attention
 from ldm_jax.parallel import sharding
-from ldm_jax.parallel.compile import compiler_options, lower_step, on_mesh
+from ldm_jax.parallel.compile import compiler_options, on_mesh
 from ldm_jax.planning import hlo, topologies
-from ldm_jax.planning.blueprint import (
-    Blueprint,
-    condition_shapes,
-    draw_up,
-    frozen_zeros,
-)
 from ldm_jax.planning.flops import count_flops
 from ldm_jax.planning.utilization import training_flops
-from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.tasks.generate import make_generate
 from ldm_jax.tasks.model import with_frozen
-from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.loop import lower
+from ldm_jax.training.run import Run
 from ldm_jax.training.state import make_state
-from ldm_jax.training.step import make_train_step
 from ldm_jax.types import PyTree
 
 WHAT = ("train", "sample")
@@ -66,6 +61,7 @@ class Plan:
       work: what was compiled.
       chip: the device's limits.
       mesh: name -> size of its axes.
+      batch_size: of the program, over all devices.
       memory: jax's CompiledMemoryStats; None where nothing was compiled.
       needed: bytes that the compiler says it needs, where that did not fit.
       executed: operations as the compiler counts them; None in a loop.
@@ -79,6 +75,7 @@ class Plan:
     work: Work
     chip: topologies.Chip
     mesh: dict[str, int]
+    batch_size: int = 0
     memory: Any = None
     needed: float | None = None
     executed: float | None = None
@@ -119,21 +116,22 @@ def plan(
     # Whatever is installed: this process must not look for a TPU of its own.
     jax.config.update("jax_platforms", "cpu")
     devices = topologies.describe_topology(topology, slices)
-    mesh = sharding.make_mesh(**config.mesh, devices=devices)
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.batch_size % rows:
+    run = prepare(config, abstract=True, devices=devices)
+    rows = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
+    if run.batch_size % rows:
         raise ValueError(
             f"batch_size must be a multiple of data * fsdp = {rows} on "
-            f"{len(devices)} devices: got {config.batch_size}; change "
+            f"{len(devices)} devices: got {run.batch_size}; change "
             "config.batch_size, or give devices to mesh.tensor."
         )
     with attention.planned_for("tpu"):
-        work = dict(train=_training, sample=_sampling)[what](config, mesh)
+        work = dict(train=_training, sample=_sampling)[what](run)
     started = time.monotonic()
-    found = Plan(work, topologies.chip_of(devices[0]), dict(mesh.shape))
+    chip = topologies.chip_of(devices[0])
+    found = Plan(work, chip, dict(run.mesh.shape), run.batch_size)
     if not compiles:
         return found
-    options = {**compiler_options(mesh), **(QUICK if quick else {})}
+    options = {**compiler_options(run.mesh), **(QUICK if quick else {})}
     try:
         compiled = work.lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
@@ -154,47 +152,37 @@ def plan(
     )
 
 
-def _training(config, mesh) -> Work:
-    """Lowers the step that `jobs.train` runs."""
-    drawn: Blueprint = draw_up(config)
-    settings = dict(config.train)
-    state_fields = _arguments(make_state, settings)
-    batch = on_mesh(drawn.batch, mesh)
-    optimizer = make_optimizer(**config.optimizer)
-    shapes, _ = make_state(drawn.task, optimizer, batch, mesh=mesh, **state_fields)
-    floor = settings.get("min_shard_mib", sharding.MIN_SHARD_MIB)
-    frozen = sharding.with_shardings(drawn.task.frozen, mesh, floor)
-    step = make_train_step(
-        drawn.task.loss, optimizer, **_arguments(make_train_step, settings)
-    )
-    key = _key(mesh)
-    precision = settings.get("matmul_precision", "")
-    lowered = lower_step(step, shapes, frozen, batch, key, precision)
+def _training(run: Run) -> Work:
+    """Lowers the step that `ldm-jax train` runs."""
+    mesh, options = run.mesh, run.options
+    batch = on_mesh(run.batch_shapes, mesh)
+    shapes, _ = make_state(run.task, run.optimizer, batch, mesh, options)
+    frozen = sharding.with_shardings(run.task.frozen, mesh, options.min_shard_mib)
+    lowered = lower(run, shapes, frozen, batch, _key(mesh))
 
-    flops = training_flops(drawn.task, drawn.batch)
+    flops = training_flops(run.task, run.batch_shapes)
     least = hlo.least_traffic(shapes.params, mesh)
-    held, has_loop = (shapes, frozen), settings.get("accumulate", 1) > 1
-    return Work(drawn.label, lowered, shapes.params, held, flops, has_loop, least)
+    held, has_loop = (shapes, frozen), options.accumulate > 1
+    label = f"training step of a {run.label}"
+    return Work(label, lowered, shapes.params, held, flops, has_loop, least)
 
 
-def _sampling(config, mesh) -> Work:
-    """Lowers the sampler that `jobs.sample` runs: condition, all steps, decoder."""
-    if config.task != "latent_diffusion":
-        raise ValueError(f"only diffusion models are sampled: got {config.task!r}.")
-    drawn = draw_up(config)
-    model, batch = drawn.model, on_mesh(drawn.batch, mesh)
-    grid = batch["moments"].shape[1:3]
-    params = jax.eval_shape(lambda key: drawn.task.init(key, batch), _key(mesh))[0]
+def _sampling(run: Run) -> Work:
+    """Lowers the sampler that `ldm-jax sample` runs: condition, all steps, decoder."""
+    if run.sampling is None:
+        raise ValueError(f"only diffusion models are sampled: got a {run.label}.")
+    mesh, model = run.mesh, run.model
+    batch = on_mesh(run.batch_shapes, mesh)
+    params = jax.eval_shape(lambda key: run.task.init(key, batch), _key(mesh))[0]
     names = {"autoencoder", *model.conditioner.reads_frozen}
-    params = with_frozen(params, frozen_zeros(model, names))
+    params = with_frozen(params, zero_params(model, names))
     params = sharding.with_shardings(params, mesh, float("inf"))
-    y = on_mesh(condition_shapes(model, config.batch_size, grid), mesh)
+    y = {name: batch[name] for name in model.conditioner.fields}
     keys = jax.eval_shape(
-        lambda: jax.vmap(jax.random.key)(jnp.zeros(config.batch_size, jnp.uint32))
+        lambda: jax.vmap(jax.random.key)(jnp.zeros(run.batch_size, jnp.uint32))
     )
     keys = on_mesh({"key": keys}, mesh)["key"]
-    sampling = Sampling(**config.sampling)
-    shape = (*grid, model.autoencoder.embed_channels)
+    sampling, shape = run.sampling, run.latent_shape
     generate = make_generate(model, shape, sampling)
     with jax.set_mesh(mesh):
         lowered = generate.lower(params, y, keys, {})
@@ -204,12 +192,6 @@ def _sampling(config, mesh) -> Work:
         )
     label = f"{sampling.num_steps} steps of {sampling.sampler}, and the decoder"
     return Work(label, lowered, params, params, flops, True, 0.0)
-
-
-def _arguments(function, settings) -> dict[str, Any]:
-    """Picks those settings of `config.train` that a function takes."""
-    known = inspect.signature(function).parameters
-    return {name: value for name, value in settings.items() if name in known}
 
 
 def _key(mesh) -> jax.ShapeDtypeStruct:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looks for the largest batch and the best mesh of a TPU slice, plan by plan."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from ldm_jax.experiment.prepare import prepare
+from ldm_jax.experiment.schema import changed
 from ldm_jax.planning import plan, topologies
 
 
@@ -61,15 +63,22 @@ def sweep(config, topology: str, slices: int = 1, quick: bool = False):
     Raises:
       ValueError: the config has a mesh of its own.
     """
-    if (config.mesh.data, config.mesh.fsdp) != (-1, 1):
+    devices = topologies.describe_topology(topology, slices)
+    run = prepare(config, abstract=True, devices=devices)
+    if run.mesh.shape["fsdp"] != 1:
         raise ValueError(
-            "a sweep tries mesh.data and mesh.fsdp itself: got "
-            f"{config.mesh.data} and {config.mesh.fsdp}; leave them at -1 and 1, or "
-            "plan this mesh alone, without --sweep."
+            "a sweep tries mesh.data and mesh.fsdp itself: got mesh.fsdp="
+            f"{run.mesh.shape['fsdp']}; leave them at -1 and 1, or plan this mesh "
+            "alone, without --sweep."
         )
-    devices = len(topologies.describe_topology(topology, slices)) // config.mesh.tensor
-    for fsdp in splits(devices // slices):
-        yield from _batches(config, topology, slices, quick, fsdp, devices)
+    rows = run.mesh.shape["data"]
+    for fsdp in splits(rows // slices):
+
+        def planned(batch_size, fsdp=fsdp):
+            values = {"mesh.data": -1, "mesh.fsdp": fsdp, "batch_size": batch_size}
+            return plan.plan(changed(config, values), topology, slices, quick=quick)
+
+        yield from _batches(planned, fsdp, run.batch_size, rows)
 
 
 def splits(devices: int) -> list[int]:
@@ -78,21 +87,20 @@ def splits(devices: int) -> list[int]:
     return [*(fsdp for fsdp in powers if fsdp < devices), devices]
 
 
-def _batches(config, topology, slices, quick, fsdp, rows) -> Iterator[Trial]:
-    config = config.copy_and_resolve_references()
-    config.mesh.update(data=-1, fsdp=fsdp)
-    config.batch_size = max(1, config.batch_size // rows) * rows
+def _batches(
+    planned: Callable[[int], plan.Plan], fsdp: int, batch_size: int, rows: int
+) -> Iterator[Trial]:
+    """Doubles or halves the batch, in multiples of `rows`, up to what fits."""
+    batch_size = max(1, batch_size // rows) * rows
     grows = None
-    while config.batch_size:
-        found = plan.plan(config, topology, slices, quick=quick)
-        trial = Trial(fsdp, config.batch_size, found)
+    while batch_size:
+        trial = Trial(fsdp, batch_size, planned(batch_size))
         yield trial
         if grows is None:
             grows = trial.fits
         elif grows != trial.fits:
             return
-        more = 2 * config.batch_size
-        config.batch_size = more if grows else config.batch_size // 2 // rows * rows
+        batch_size = 2 * batch_size if grows else batch_size // 2 // rows * rows
 
 
 def best(trials: Iterable[Trial]) -> Trial | None:

@@ -1,119 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimizers, learning-rate schedules and the decay of the parameter average.
+"""Optimizers, and the decay of the parameter average.
 
 Defaults are PyTorch's, in which the published models were trained: AdamW decays every
 parameter by 1e-2, norms and biases included (optax's own default is 1e-4).
 """
 
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ldm_jax.training.learning_rate import check_rate_schedule, make_rate_schedule
 from ldm_jax.types import Array, PyTree
-
-
-def warmup_linear(
-    warmup_steps: int,
-    num_steps: int | None = None,
-    start: float = 1e-6,
-    peak: float = 1.0,
-    end: float = 1.0,
-) -> optax.Schedule:
-    """Rises linearly from `start` to `peak`, then runs linearly towards `end`.
-
-        f(n) = start + (peak - start) n / warmup_steps           for n < warmup_steps
-        f(n) = end + (peak - end) (num_steps - n) / num_steps    after
-
-    As in the source, the second line counts from step 0, so that at the end of the
-    warm-up f drops from `peak` to a point already on the way to `end`.
-
-    Args:
-      warmup_steps: steps of warm-up; 0 for none.
-      num_steps: where `end` is reached; needed only when `end` differs from `peak`.
-      start, peak, end: factors of the learning rate.
-
-    Source: CompVis `LambdaLinearScheduler` with one cycle.
-    """
-    if num_steps is None and end != peak:
-        raise ValueError(
-            f"warmup_linear needs num_steps to go from peak={peak} to end={end}; "
-            "set schedule.num_steps, or end equal to peak."
-        )
-
-    def factor(count):
-        n = jnp.asarray(count, jnp.float32)
-        rise = start + (peak - start) * n / max(warmup_steps, 1)
-        if num_steps is None:
-            return jnp.where(n < warmup_steps, rise, peak)
-        left = jnp.maximum(num_steps - n, 0.0) / num_steps
-        return jnp.where(n < warmup_steps, rise, end + (peak - end) * left)
-
-    return factor
-
-
-def warmup_cosine(
-    warmup_steps: int,
-    num_steps: int,
-    start: float = 0.0,
-    peak: float = 1.0,
-    end: float = 0.0,
-) -> optax.Schedule:
-    """Rises linearly from `start` to `peak`, then falls to `end` on half a cosine.
-
-        f(n) = end + (peak - end) (1 + cos(pi u)) / 2,
-        u = (n - warmup_steps) / (num_steps - warmup_steps) in [0, 1]
-
-    Args:
-      warmup_steps: steps of warm-up; 0 for none.
-      num_steps: where `end` is reached, warm-up included.
-      start, peak, end: factors of the learning rate.
-
-    Source: CompVis `LambdaWarmUpCosineScheduler`.
-    """
-    if num_steps <= warmup_steps:
-        raise ValueError(
-            f"warmup_cosine needs num_steps > warmup_steps: got {num_steps} and "
-            f"{warmup_steps}; lengthen the run or shorten the warm-up."
-        )
-
-    def factor(count):
-        n = jnp.asarray(count, jnp.float32)
-        rise = start + (peak - start) * n / max(warmup_steps, 1)
-        u = jnp.clip((n - warmup_steps) / (num_steps - warmup_steps), 0.0, 1.0)
-        fall = end + 0.5 * (peak - end) * (1 + jnp.cos(jnp.pi * u))
-        return jnp.where(n < warmup_steps, rise, fall)
-
-    return factor
-
-
-# Each returns a factor of the learning rate as a function of the updates done.
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    "constant": lambda: optax.constant_schedule(1.0),
-    "warmup_linear": warmup_linear,
-    "warmup_cosine": warmup_cosine,
-}
-
-
-def make_schedule(name: str, **fields: Any) -> optax.Schedule:
-    """Makes a factor of the learning rate, as a function of the updates done.
-
-    Args:
-      name: a key of SCHEDULES, or the name of one of optax's own schedules
-        ("cosine_decay_schedule"), whose values then are factors too.
-      **fields: the arguments of that schedule.
-
-    Raises:
-      ValueError: there is no schedule of that name.
-    """
-    known = sorted([*SCHEDULES, *(n for n in dir(optax) if n.endswith("_schedule"))])
-    if name not in known:
-        raise ValueError(f'unknown schedule "{name}"; one of: {", ".join(known)}.')
-    maker = SCHEDULES[name] if name in SCHEDULES else getattr(optax, name)
-    return maker(**fields)
 
 
 def _adamw(rate, weight_decay=1e-2, **fields):
@@ -121,6 +21,29 @@ def _adamw(rate, weight_decay=1e-2, **fields):
 
 
 OPTIMIZERS = {"adamw": _adamw, "adam": optax.adam}
+
+
+class Optimizer(NamedTuple):
+    """An optax transformation that can report its learning rates.
+
+    Attributes:
+      init, update: those of `optax.GradientTransformation`.
+      rates: name of a metric -> learning rate as a function of the updates done:
+        "learning_rate", and "learning_rate/<network>" where a network has its own.
+    """
+
+    init: Callable[[PyTree], PyTree]
+    update: Callable[..., tuple[PyTree, PyTree]]
+    rates: Mapping[str, optax.Schedule]
+
+    def learning_rates(self, opt_state: PyTree) -> dict[str, Array]:
+        """Returns the learning rates of the next update, [] float32 by name."""
+        # All networks are updated together, so any of their counts will do.
+        (_, count), *_ = optax.tree.get_all_with_path(opt_state, "count")
+        return {
+            name: jnp.asarray(rate(count), jnp.float32)
+            for name, rate in self.rates.items()
+        }
 
 
 def make_optimizer(
@@ -134,23 +57,30 @@ def make_optimizer(
     schedule: Mapping[str, Any] | None = None,
     clip_norm: float | None = None,
     networks: Mapping[str, Mapping[str, Any]] | None = None,
-) -> optax.GradientTransformation:
+    run_steps: int | None = None,
+) -> Optimizer:
     """Makes the optimizer of a run.
+
+    The state has the same structure whatever the rates, the schedule and the clipping,
+    so that these can be changed when a run is resumed.
 
     Args:
       name: "adamw" or "adam".
       learning_rate: the rate that `schedule` multiplies.
       b1, b2, eps: Adam's.
       weight_decay: AdamW's, decoupled and on every parameter; None takes 1e-2.
-      schedule: {"name": ..., its arguments}, see `make_schedule`; None is constant.
+      schedule: {"name": ..., its arguments}, see
+        `make_rate_schedule`; None is constant.
       clip_norm: largest norm of the gradient of each network by itself (the two
         players of an adversarial first stage must not scale each other); None for none.
       networks: entry of params -> the arguments above that differ for it, e.g.
         {"discriminator": {"learning_rate": 1e-5}}.
+      run_steps: updates in the whole run: the length of schedules that set none.
 
     Raises:
-      ValueError: an unknown name, a weight decay for an optimizer that has none, or
-        (when the optimizer meets the parameters) an unknown network.
+      ValueError: an unknown name, a weight decay for an optimizer that has none, a
+        learning rate that is 0 during more than 1 % of `run_steps`, or (when the
+        optimizer meets the parameters) an unknown network.
     """
     spec = dict(
         name=name,
@@ -162,17 +92,19 @@ def make_optimizer(
         schedule=schedule,
         clip_norm=clip_norm,
     )
-    known = set(inspect.signature(make_optimizer).parameters) - {"networks"}
     for network, changes in (networks or {}).items():
-        unknown = sorted(set(changes) - known)
+        unknown = sorted(set(changes) - set(spec))
         if unknown:
             raise ValueError(
                 f"optimizer.networks.{network} has unknown fields {unknown}; "
-                f"known are {sorted(known)}."
+                f"known are {sorted(spec)}."
             )
     specs = {n: {**spec, **changes} for n, changes in (networks or {}).items()}
-    rest = _one_network(**spec)
-    transforms = {n: _one_network(**s) for n, s in specs.items()}
+    rest, rate = _one_network("optimizer", run_steps, **spec)
+    transforms, rates = {}, {"learning_rate": rate}
+    for network, fields in specs.items():
+        made = _one_network(f"optimizer.networks.{network}", run_steps, **fields)
+        transforms[network], rates[f"learning_rate/{network}"] = made
 
     def chosen(params):
         missing = sorted(set(transforms) - set(params))
@@ -183,16 +115,31 @@ def make_optimizer(
             )
         return {n: transforms.get(n, rest) for n in params}
 
-    return _per_network(chosen)
+    return Optimizer(*_per_network(chosen), rates)
 
 
 def _one_network(
-    name, learning_rate, b1, b2, eps, weight_decay, schedule, clip_norm
-) -> optax.GradientTransformation:
-    """Makes the transformation of a single network's gradient."""
+    where: str,
+    run_steps: int | None,
+    *,
+    name,
+    learning_rate,
+    b1,
+    b2,
+    eps,
+    weight_decay,
+    schedule,
+    clip_norm,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Makes the transformation of a single network's gradient, and its rate."""
     if name not in OPTIMIZERS:
         raise ValueError(
             f'unknown optimizer "{name}"; one of: {", ".join(sorted(OPTIMIZERS))}.'
+        )
+    if not learning_rate > 0:
+        raise ValueError(
+            f"{where}.learning_rate must be above 0: got {learning_rate}; the default "
+            "is 1e-4."
         )
     fields = dict(b1=b1, b2=b2, eps=eps)
     if weight_decay is not None:
@@ -202,14 +149,21 @@ def _one_network(
                 'use "adamw", or leave weight_decay out.'
             )
         fields["weight_decay"] = weight_decay
-    factor = make_schedule(**(schedule or {"name": "constant"}))
-    optimizer = OPTIMIZERS[name](lambda n: learning_rate * factor(n), **fields)
-    if clip_norm is None:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    schedule = dict(schedule or {"name": "constant"})
+    factor = make_rate_schedule(**schedule, run_steps=run_steps)
+    if run_steps is not None:
+        check_rate_schedule(f"{where}.schedule", schedule, factor, run_steps)
+
+    def rate(count):
+        return learning_rate * factor(count)
+
+    clip = (
+        optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    )
+    return optax.chain(clip, OPTIMIZERS[name](rate, **fields)), rate
 
 
-def _per_network(chosen) -> optax.GradientTransformation:
+def _per_network(chosen) -> tuple[Callable, Callable]:
     """Runs one transformation per entry of params; its state has the same entries."""
 
     def init(params):
@@ -222,7 +176,7 @@ def _per_network(chosen) -> optax.GradientTransformation:
         }
         return {n: d[0] for n, d in done.items()}, {n: d[1] for n, d in done.items()}
 
-    return optax.GradientTransformation(init, update)
+    return init, update
 
 
 def ema_decay(num_updates: Array, max_decay: float) -> Array:

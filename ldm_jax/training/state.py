@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training step changes, as one pytree, and how it is made from a task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 from jax.interpreters import partial_eval
 from jax.sharding import Mesh, NamedSharding
 
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.host_memory import on_device, on_host
+from ldm_jax.training.optimizer import Optimizer
+from ldm_jax.training.options import LoopOptions
 from ldm_jax.types import Array, PyTree, Task
 
 
@@ -41,26 +42,24 @@ class TrainState:
 
 def make_state(
     task: Task,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     batch_shapes: Mapping[str, Any],
-    ema_of: Sequence[str] = (),
-    mesh: Mesh | None = None,
-    min_shard_mib: float = sharding.MIN_SHARD_MIB,
-    ema_on_host: bool = False,
+    mesh: Mesh,
+    options: LoopOptions,
     replace_params: Callable[[PyTree], PyTree] | None = None,
 ) -> tuple[TrainState, Callable[[Array], TrainState]]:
     """Returns the shapes of a state, with shardings, and the function that makes it.
 
     Args:
       task: what is learned.
-      optimizer: an optax transformation.
+      optimizer: from `make_optimizer`.
       batch_shapes: field name -> jax.ShapeDtypeStruct of a batch.
-      ema_of: entries of `params` that are averaged, e.g. ("unet",).
-      mesh: from `make_mesh`; None takes all devices as copies.
-      min_shard_mib: see `with_shardings`.
-      ema_on_host: the average lies in the host's memory and visits the device in each
-        step: slower, and 4 bytes per averaged parameter less on the devices.
-      replace_params: params as drawn -> params to begin with, see `initial`.
+      mesh: from `make_mesh`.
+      options: `ema_of`, the entries of `params` that are averaged; `min_shard_mib`, see
+        `with_shardings`; `ema_on_host`, which stores the average in the host's memory
+        and copies it to the device in each step: slower, and 4 bytes per averaged
+        parameter less on the devices.
+      replace_params: params as drawn -> params to start with, see `initial`.
 
     Returns:
       (TrainState of jax.ShapeDtypeStruct, key -> TrainState at step 0).
@@ -68,7 +67,6 @@ def make_state(
     Raises:
       ValueError: `ema_of` names no network of the task.
     """
-    mesh = sharding.make_mesh() if mesh is None else mesh
     whole = sharding.replicated(mesh)
 
     def draw(key):
@@ -76,21 +74,21 @@ def make_state(
 
     def finish(params, collections):
         # Copied: jit would return one buffer for both, and a step donates each.
-        ema = {name: jax.tree.map(_copied, params[name]) for name in ema_of}
+        ema = {name: jax.tree.map(_copied, params[name]) for name in options.ema_of}
         step = jnp.zeros((), jnp.int32)
         return TrainState(step, params, optimizer.init(params), collections, ema)
 
     drawn = jax.eval_shape(draw, jax.random.key(0))
-    unknown = sorted(set(ema_of) - set(drawn[0]))
+    unknown = sorted(set(options.ema_of) - set(drawn[0]))
     if unknown:
         raise ValueError(
             f"ema_of must name networks of this task: got {unknown}; it has "
             f"{sorted(drawn[0])}."
         )
     shapes = jax.eval_shape(finish, *drawn)
-    shapes = sharding.with_shardings(shapes, mesh, min_shard_mib)
+    shapes = sharding.with_shardings(shapes, mesh, options.min_shard_mib)
     placed = jax.tree.map(lambda x: x.sharding, shapes)
-    if ema_on_host:
+    if options.ema_on_host:
         shapes = shapes.replace(ema=on_host(shapes.ema))
 
     def make(key: Array) -> TrainState:
@@ -99,7 +97,7 @@ def make_state(
             params = replace_params(params)
         drawn = jax.tree.map(lambda x: _put(x, whole), (params, collections))
         state = jax.jit(finish, out_shardings=placed)(*drawn)
-        return state.replace(ema=on_host(state.ema)) if ema_on_host else state
+        return state.replace(ema=on_host(state.ema)) if options.ema_on_host else state
 
     return shapes, make
 

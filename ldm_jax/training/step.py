@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from ldm_jax.parallel.host_memory import DEVICE_SPACE, HOST_SPACE
-from ldm_jax.training.optimizer import ema_decay, update_ema
+from ldm_jax.training.optimizer import Optimizer, ema_decay, update_ema
+from ldm_jax.training.options import LoopOptions
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import Array, Batch, PyTree
 
@@ -19,11 +20,8 @@ TrainStep = Callable[
 
 def make_train_step(
     loss: Callable,
-    optimizer: optax.GradientTransformation,
-    max_ema_decay: float = 0.9999,
-    accumulate: int = 1,
-    skip_norm_above: float | None = None,
-    ema_on_host: bool = False,
+    optimizer: Optimizer,
+    options: LoopOptions,
 ) -> TrainStep:
     """Makes the pure function (state, frozen, batch, key) -> (state, metrics).
 
@@ -33,30 +31,32 @@ def make_train_step(
 
     Args:
       loss: `Task.loss`.
-      optimizer: an optax transformation.
-      max_ema_decay: the decay that the average reaches, see `ema_decay`.
-      accumulate: parts into which a batch is cut; their gradients are averaged. The
-        memory of activations shrinks by this factor.
-      skip_norm_above: a gradient of any network of a larger norm is a spike; None for
-        none. Unlike clipping (optimizer.clip_norm), which shortens it.
-      ema_on_host: whether the average lies in the host's memory, see `make_state`.
+      optimizer: from `make_optimizer`.
+      options: `max_ema_decay`; `accumulate`, the parts of a batch whose gradients are
+        averaged, which divides the memory of activations; `skip_norm_above`, which
+        unlike clipping (optimizer.clip_norm) leaves the whole step out; `ema_on_host`.
 
     Returns:
       The step. `frozen` is `Task.frozen`; `key` is the run's, the same for every step.
-      Metrics are float32 scalars: the task's own, "loss", "grad_norm/<network>", and
-      "skipped", 1 where the step was left out.
+      Metrics are float32 scalars: the task's own, "loss", "grad_norm/<network>",
+      "learning_rate", and "skipped", 1 where the step was left out.
     """
 
     def train_step(state, frozen, batch, key):
         grad = jax.value_and_grad(loss, has_aux=True)
         inputs = (state.params, state.collections, frozen, batch)
         value, metrics, collections, grads = _gradient(
-            grad, *inputs, jax.random.fold_in(key, state.step), state.step, accumulate
+            grad,
+            *inputs,
+            jax.random.fold_in(key, state.step),
+            state.step,
+            options.accumulate,
         )
         norms = {name: optax.tree.norm(g) for name, g in grads.items()}
         is_good = jnp.isfinite(value) & jnp.isfinite(sum(norms.values()))
-        if skip_norm_above is not None:
-            is_good &= jnp.max(jnp.stack(list(norms.values()))) <= skip_norm_above
+        if options.skip_norm_above is not None:
+            largest = jnp.max(jnp.stack(list(norms.values())))
+            is_good &= largest <= options.skip_norm_above
 
         # Chosen array by array, in the same pass as the update. A branch of a
         # conditional would read gradients that XLA has copied for it (1.5 % of a step
@@ -67,21 +67,22 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = chosen(optax.apply_updates(state.params, updates), state.params)
         average = state.ema
-        if ema_on_host:
+        if options.ema_on_host:
             average = jax.device_put(average, DEVICE_SPACE)
-        decay = ema_decay(state.step + 1, max_ema_decay)
+        decay = ema_decay(state.step + 1, options.max_ema_decay)
         average = chosen(update_ema(average, params, decay), average)
         new = TrainState(
             state.step + 1,
             params,
             chosen(opt_state, state.opt_state),
             chosen(collections, state.collections),
-            jax.device_put(average, HOST_SPACE) if ema_on_host else average,
+            jax.device_put(average, HOST_SPACE) if options.ema_on_host else average,
         )
         metrics = {
             **metrics,
             "loss": value,
             **{f"grad_norm/{name}": norm for name, norm in norms.items()},
+            **optimizer.learning_rates(state.opt_state),
             "skipped": 1.0 - is_good,
         }
         metrics = {n: jnp.asarray(m, jnp.float32) for n, m in metrics.items()}

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from ldm_jax import cli
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import schema
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def examples():
 @pytest.mark.parametrize(("config", "overrides"), list(examples()))
 def test_the_config_of_an_example_takes_its_fields(config, overrides, monkeypatch):
     monkeypatch.chdir(ROOT)
-    experiment.load_config(config, [o for o in overrides if "..." not in o])
+    schema.load_config(config, [o for o in overrides if "..." not in o])
 
 
 def test_examples_are_found():

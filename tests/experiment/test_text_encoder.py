@@ -16,11 +16,12 @@ from ldm_jax import cli
 from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.commands.train import train
-from ldm_jax.experiment import experiment
+from ldm_jax.conditions import kinds
+from ldm_jax.experiment import model_directory, schema
+from ldm_jax.experiment.prepare import prepare
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.networks import token_transformer
 from ldm_jax.interop.weight_files import read_weights
-from ldm_jax.planning.blueprint import draw_up
 from tests.interop import small
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "small_text.py"
@@ -83,7 +84,8 @@ def test_it_goes_out_again_as_it_came(clip, tmp_path):
     _, found = ldm_jax.load(str(tmp_path / "again"))
     jax.tree.map(np.testing.assert_array_equal, found["conditioner"], params)
     read = [
-        experiment.read_config(d).condition for d in (directory, tmp_path / "again")
+        model_directory.read_config(d).condition
+        for d in (directory, tmp_path / "again")
     ]
     for condition in read:
         assert condition.vocab and condition.merges
@@ -118,7 +120,7 @@ def experiment_of(root, directory, stable, **condition):
 
     The config leaves defaults out that the import spells out.
     """
-    config = experiment.load_config(f"{CONFIG}:frozen=8")
+    config = schema.load_config(f"{CONFIG}:frozen=8")
     with config.unlocked():
         config.autoencoder = small.VQ
         config.images.update(dataset=str(root / "photos"))
@@ -228,9 +230,9 @@ def test_a_tokenizer_that_knows_more_ids_than_the_encoder_is_refused(tmp_path):
     files = {"vocab": "vocab.json", "merges": "merges.txt"}
     files = {name: str(tmp_path / file) for name, file in files.items()}
     with pytest.raises(ValueError, match=r"ids in \[0, 49408\)"):
-        experiment.make_conditioner(**CLIP | files | dict(vocab_size=50))
+        kinds.make_conditioner(**CLIP | files | dict(vocab_size=50))
     # Told tokens only, it needs none of them.
-    experiment.make_conditioner(**CLIP | dict(vocab_size=50))
+    kinds.make_conditioner(**CLIP | dict(vocab_size=50))
 
 
 def test_a_part_of_a_hybrid_may_be_frozen(run, clip):
@@ -241,10 +243,10 @@ def test_a_part_of_a_hybrid_may_be_frozen(run, clip):
     parts = dict(label=dict(kind="class", num_classes=3, width=8), words=text)
     with config.unlocked():
         config.condition = dict(kind="hybrid", parts=parts)
-    drawn = draw_up(config)
-    frozen = drawn.task.frozen
+    run = prepare(config, abstract=True)
+    frozen = run.task.frozen
     assert set(frozen["conditioner"]) == {"words"}
-    made = drawn.model.conditioner
+    made = run.model.conditioner
     y = dict(label=jnp.array([1]), tokens=jnp.full((1, 77), 320))
     learned = made.init(jax.random.key(0), y)
     assert set(learned) == {"label"}

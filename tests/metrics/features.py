@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from ldm_jax.interop.feature_networks import weights
+from ldm_jax.interop.feature_networks import lpips, weights
 from ldm_jax.interop.weight_files import write_safetensors
 
 
@@ -49,3 +49,14 @@ def write_judge(path, kind="mobilenet", official=True):
     header |= {"sha256": "0" * 64, "official": str(official)}
     write_safetensors(path, flat, header)
     return path
+
+
+def write_lpips(path, seed):
+    """Writes a file of random SqueezeNet LPIPS weights."""
+    rng = np.random.default_rng(seed)
+    tensors = {
+        f"squeeze/{name}": rng.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in lpips.shapes_of("squeeze").items()
+    }
+    write_safetensors(path, tensors)
+    return str(path)

@@ -11,10 +11,9 @@ import pytest
 
 from configs import celebahq, quickstart
 from ldm_jax.cli import main
+from ldm_jax.experiment.prepare import prepare
 from ldm_jax.parallel import sharding
 from ldm_jax.planning import hlo, plan, topologies
-from ldm_jax.planning.blueprint import draw_up
-from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.state import make_state
 
 CPU = topologies.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10)
@@ -82,10 +81,9 @@ def test_a_plan_says_what_the_compiler_expects():
 
 def test_the_denoiser_of_the_paper_is_split_over_devices():
     """Identity: on 8 devices each holds an eighth of all but small arrays."""
-    config = celebahq.get_config()
-    drawn = draw_up(config)
-    optimizer = make_optimizer(**config.optimizer)
-    shapes, _ = make_state(drawn.task, optimizer, drawn.batch, ("unet",))
+    run = prepare(celebahq.get_config(), abstract=True)
+    parts = (run.task, run.optimizer, run.batch_shapes, run.mesh, run.options)
+    shapes, _ = make_state(*parts)
 
     def held(floor=0.25, **sizes):
         mesh = sharding.make_mesh(**sizes)

@@ -102,6 +102,7 @@ def test_a_model_of_which_nothing_fits_is_refused():
 def test_a_run_begins_with_another_runs_average_and_goes_on_with_its_own(
     tmp_path, capsys
 ):
+    defines_model = {"unet.f": True}.get
     first, second = tmp_path / "first", tmp_path / "second"
     run(first, num_steps=3, config={"unet": {"f": 4}})
     averaged = load_params(first)
@@ -110,7 +111,8 @@ def test_a_run_begins_with_another_runs_average_and_goes_on_with_its_own(
     save_params(str(tmp_path / "given"), averaged, {"unet": {"f": 4}})
 
     config = {"unet": {"f": 8}}
-    options = dict(init_from=str(tmp_path / "given"), max_ema_decay=1.0, config=config)
+    options = dict(init_from=str(tmp_path / "given"), max_ema_decay=1.0)
+    options |= dict(config=config, defines_model=defines_model)
     state = run(second, num_steps=1, **options)
     for name in ("in", "out"):
         kernel = averaged["unet"]["mlp"][name]["kernel"]

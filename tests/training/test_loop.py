@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop: one story on any mesh, however often it is broken off."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -24,28 +25,15 @@ from ldm_jax.training.monitoring.metric_rows import read_rows
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.state import make_state
 from ldm_jax.training.step import make_train_step
-from tests.training.toy import FIELDS, ToyBatches, make_task
+from tests.training.toy import FIELDS, make_task, options, toy_run
 
 NUM_STEPS = 24
 
 
-def run(workdir, before=lambda step: None, mesh=None, seed=0, task=None, **changes):
-    """Trains the toy; the fields are those of `train`."""
-    mesh = mesh or sharding.make_mesh()
-    fields = dict(
-        ema_of=("unet",),
-        report_every=5,
-        checkpoint_every=8,
-        min_shard_mib=0.0,
-        mesh=mesh,
-    )
-    return train(
-        task or make_task(),
-        ToyBatches(sharding.batch_sharding(mesh), seed, before),
-        make_optimizer(learning_rate=1e-2, clip_norm=1.0),
-        workdir,
-        **{"num_steps": NUM_STEPS, **fields, **changes},
-    )
+def run(workdir, before=lambda step: None, utilization=None, **changes):
+    """Trains the toy; the changes are those of `toy_run`."""
+    changes = {"num_steps": NUM_STEPS, **changes}
+    return train(toy_run(before=before, **changes), workdir, utilization)
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +93,10 @@ def test_a_finished_run_is_only_read(tmp_path, whole):
 
 
 def test_a_longer_run_continues_a_finished_one(tmp_path, whole):
+    may_change = {"train.num_steps": True}.get
     run(tmp_path, num_steps=10, config={"train": {"num_steps": 10}})
-    state = run(tmp_path, config={"train": {"num_steps": NUM_STEPS}})
+    config = {"train": {"num_steps": NUM_STEPS}}
+    state = run(tmp_path, config=config, may_change=may_change)
     same(state, whole[0])
 
 
@@ -182,8 +172,8 @@ def test_evaluation_comes_at_its_steps_and_at_the_end(tmp_path):
         seen.append(step)
         return {"score": -step}, {}
 
-    options = dict(evaluate=evaluate, evaluate_every=8, checkpoint_every=8)
-    run(tmp_path, num_steps=20, keep=1, best="score", best_is_lowest=False, **options)
+    fields = dict(evaluate=evaluate, evaluate_every=8, checkpoint_every=8)
+    run(tmp_path, num_steps=20, keep=1, best="score", best_is_lowest=False, **fields)
     assert seen == [8, 16, 20]
     assert [r["score"] for r in read_rows(tmp_path / "evaluation.jsonl")] == [
         -8,
@@ -201,7 +191,8 @@ def test_checkpoints_can_go_by_time(tmp_path):
 
 
 def test_changed_data_are_refused_unless_allowed(tmp_path):
-    settings = lambda seed: dict(seed=seed, config={"seed": seed})  # noqa: E731
+    rule = {"seed": "allow_data_change"}.get
+    settings = lambda seed: dict(seed=seed, config={"seed": seed}, may_change=rule)  # noqa: E731
     run(tmp_path, num_steps=8, **settings(0))
     with pytest.raises(ValueError, match="seed: 0 -> 1"):
         run(tmp_path, num_steps=9, **settings(1))
@@ -225,8 +216,8 @@ def test_a_run_tells_where_its_time_went_and_shows_what_was_asked_for(tmp_path, 
         time.sleep(0.01)
         return {}, {"grid": np.zeros((2, 2, 3), np.uint8)}
 
-    options = dict(histograms_every=6, profile_steps=(3, 4), utilization=lambda r: 0.25)
-    run(tmp_path, num_steps=12, evaluate=evaluate, **options)
+    fields = dict(histograms_every=6, profile_steps=(3, 4), utilization=lambda r: 0.25)
+    run(tmp_path, num_steps=12, evaluate=evaluate, **fields)
     rows = read_rows(tmp_path / "timing.jsonl")
     assert [row["step"] for row in rows[:4]] == [0, 5, 10, 12]
     assert [row.get("steps") for row in rows[1:5]] == [5, 5, 2, 0]
@@ -257,9 +248,9 @@ def test_a_trace_of_impossible_steps_is_refused(tmp_path):
 def test_the_precision_of_matrix_products_is_that_of_the_program(precision, written):
     """CPUs compute all the same: the program that a TPU would be given is read."""
     task, optimizer, mesh = make_task(), make_optimizer(), sharding.make_mesh()
-    shapes, _ = make_state(task, optimizer, FIELDS, mesh=mesh)
+    shapes, _ = make_state(task, optimizer, FIELDS, mesh, options())
     inputs = (shapes, task.frozen, on_mesh(FIELDS, mesh), global_key(0, mesh))
-    step = make_train_step(task.loss, optimizer)
+    step = make_train_step(task.loss, optimizer, options())
     text = lower_step(step, *inputs, precision).as_text()
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert len(products) > 3
@@ -272,14 +263,11 @@ def test_an_unknown_precision_is_refused(tmp_path):
 
 
 def test_batches_of_another_mesh_are_refused(tmp_path):
-    task, mesh = make_task(), sharding.make_mesh()
-    batches = ToyBatches(sharding.batch_sharding(mesh))
-    shape = jax.ShapeDtypeStruct(
-        (16, 8), np.float32, sharding=sharding.replicated(mesh)
-    )
-    batches.shapes = lambda: {"x": shape}
+    made = toy_run()
+    whole = sharding.replicated(made.mesh)
+    shape = jax.ShapeDtypeStruct((16, 8), np.float32, sharding=whole)
     with pytest.raises(ValueError, match="split over the mesh"):
-        train(task, batches, make_optimizer(), tmp_path, 2)
+        train(dataclasses.replace(made, batch_shapes={"x": shape}), tmp_path)
 
 
 def test_the_step_is_compiled_once(tmp_path):

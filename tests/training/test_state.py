@@ -8,13 +8,20 @@ import pytest
 from ldm_jax.parallel.sharding import make_mesh
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.state import make_state
-from tests.training.toy import FIELDS, make_task
+from tests.training.toy import FIELDS, make_task, options
+
+
+def made(averaged):
+    """Makes the toy's state on copies, with an average of one network."""
+    parts = (make_task(), make_optimizer(), FIELDS, make_mesh())
+    return make_state(*parts, options(ema_of=(averaged,)))
 
 
 def test_a_state_is_made_as_its_shapes_say():
     mesh = make_mesh(fsdp=4, data=2)
     shapes, make = make_state(
-        make_task(), make_optimizer(), FIELDS, ("unet",), mesh, min_shard_mib=0
+        *(make_task(), make_optimizer(), FIELDS, mesh),
+        options(ema_of=("unet",), min_shard_mib=0),
     )
     state = make(jax.random.key(0))
     same = jax.tree.map(
@@ -28,7 +35,7 @@ def test_a_state_is_made_as_its_shapes_say():
 
 def test_parameters_are_those_that_the_task_draws():
     """Identity: the task's own init, run whole."""
-    _, make = make_state(make_task(), make_optimizer(), FIELDS, ("unet",))
+    _, make = made("unet")
     state = make(jax.random.key(3))
     params, collections = make_task().init(jax.random.key(3), FIELDS)
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
@@ -37,7 +44,7 @@ def test_parameters_are_those_that_the_task_draws():
 
 
 def test_averaged_params_take_the_average_where_there_is_one():
-    _, make = make_state(make_task(), make_optimizer(), FIELDS, ("unet",))
+    _, make = made("unet")
     state = make(jax.random.key(0)).replace(ema={"unet": "average"})
     assert state.averaged_params()["unet"] == "average"
     assert state.averaged_params()["conditioner"] is state.params["conditioner"]
@@ -47,4 +54,4 @@ def test_an_average_of_an_unknown_network_is_refused():
     with pytest.raises(
         ValueError, match=r"\['unte'\]; it has \['conditioner', 'unet'\]"
     ):
-        make_state(make_task(), make_optimizer(), FIELDS, ("unte",))
+        made("unte")

@@ -11,13 +11,15 @@ from ldm_jax.parallel.sharding import batch_sharding, make_mesh
 from ldm_jax.training.optimizer import ema_decay, make_optimizer
 from ldm_jax.training.state import make_state
 from ldm_jax.training.step import make_train_step
-from tests.training.toy import FIELDS, ToyBatches, make_task
+from tests.training.toy import FIELDS, ToyBatches, make_task, options
 
 KEY = jax.random.key(0)
 
 
 def start(task, optimizer=None):
-    _, make = make_state(task, optimizer or make_optimizer(), FIELDS, ("unet",))
+    optimizer = optimizer or make_optimizer()
+    averages = options(ema_of=("unet",))
+    _, make = make_state(task, optimizer, FIELDS, make_mesh(), averages)
     return make(KEY), ToyBatches(batch_sharding(make_mesh()))
 
 
@@ -26,7 +28,7 @@ def test_a_step_is_gradient_update_average():
     task, optimizer = make_task(), make_optimizer(learning_rate=0.01)
     state, batches = start(task, optimizer)
     batch = batches(0)
-    new, metrics = make_train_step(task.loss, optimizer, 0.999)(
+    new, metrics = make_train_step(task.loss, optimizer, options(max_ema_decay=0.999))(
         state, task.frozen, batch, KEY
     )
 
@@ -52,7 +54,7 @@ def test_a_step_is_gradient_update_average():
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     task = make_task(nan_steps=(0,))
     state, batches = start(task)
-    train_step = make_train_step(task.loss, make_optimizer())
+    train_step = make_train_step(task.loss, make_optimizer(), options())
     new, metrics = train_step(state, task.frozen, batches(0), KEY)
     assert float(metrics["skipped"]) == 1 and int(new.step) == 1
     jax.tree.map(np.testing.assert_array_equal, new.replace(step=state.step), state)
@@ -66,10 +68,11 @@ def test_a_spike_is_left_out_and_a_gradient_below_the_bound_is_not():
     task = make_task()
     state, batches = start(task)
     args = (state, task.frozen, batches(0), KEY)
-    free, metrics = make_train_step(task.loss, make_optimizer())(*args)
+    free, metrics = make_train_step(task.loss, make_optimizer(), options())(*args)
     norm = max(float(metrics[f"grad_norm/{n}"]) for n in ("unet", "conditioner"))
     for bound, is_skipped in ((1.01 * norm, False), (0.99 * norm, True)):
-        step = make_train_step(task.loss, make_optimizer(), skip_norm_above=bound)
+        bounded = options(skip_norm_above=bound)
+        step = make_train_step(task.loss, make_optimizer(), bounded)
         new, metrics = step(*args)
         assert bool(metrics["skipped"]) == is_skipped
         want = state.replace(step=new.step) if is_skipped else free
@@ -87,8 +90,9 @@ def test_accumulated_gradients_are_the_mean_over_the_parts():
     state, batches = start(task)
     collections_out = state.collections
     args = (state, task.frozen, batches(0), KEY)
-    whole, metrics = make_train_step(loss, make_optimizer())(*args)
-    parts, part_metrics = make_train_step(loss, make_optimizer(), accumulate=4)(*args)
+    whole, metrics = make_train_step(loss, make_optimizer(), options())(*args)
+    in_parts = make_train_step(loss, make_optimizer(), options(accumulate=4))
+    parts, part_metrics = in_parts(*args)
     for name in ("loss", "grad_norm/unet"):
         np.testing.assert_allclose(metrics[name], part_metrics[name], rtol=1e-5)
     assert float(part_metrics["size"]) == 4
@@ -103,6 +107,6 @@ def test_accumulated_gradients_are_the_mean_over_the_parts():
 def test_accumulation_must_divide_the_batch():
     task = make_task()
     state, batches = start(task)
-    train_step = make_train_step(task.loss, make_optimizer(), accumulate=3)
+    train_step = make_train_step(task.loss, make_optimizer(), options(accumulate=3))
     with pytest.raises(ValueError, match="got 3 for a batch of 16"):
         train_step(state, task.frozen, batches(0), KEY)

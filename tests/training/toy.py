@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A two-network task and batches that need no data: what training/ is tried on."""
+"""A two-network task, batches that need no data, and runs of them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.parallel import sharding
+from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.options import LoopOptions
+from ldm_jax.training.run import Run
 from ldm_jax.types import Task
 
 WIDTH = 16
@@ -74,3 +78,42 @@ class ToyBatches:
     def check(self, state):
         if state["seed"] != self._seed:
             raise ValueError(f"seed was {state['seed']} and is {self._seed}.")
+
+
+def options(num_steps=1, **changes) -> LoopOptions:
+    """Returns the options of a loop."""
+    return LoopOptions(num_steps=num_steps, **changes)
+
+
+def toy_run(
+    num_steps=24,
+    *,
+    before=lambda step: None,
+    mesh=None,
+    seed=0,
+    task=None,
+    optimizer=None,
+    config=None,
+    may_change=lambda name: False,
+    defines_model=lambda name: False,
+    evaluate=None,
+    **changes,
+) -> Run:
+    """Makes a run of the toy; the changes are fields of `LoopOptions`."""
+    mesh = mesh or sharding.make_mesh()
+    fields = dict(
+        ema_of=("unet",), report_every=5, checkpoint_every=8, min_shard_mib=0.0
+    )
+    return Run(
+        task=task or make_task(),
+        batch_shapes=FIELDS,
+        batches=ToyBatches(sharding.batch_sharding(mesh), seed, before),
+        mesh=mesh,
+        optimizer=optimizer or make_optimizer(learning_rate=1e-2, clip_norm=1.0),
+        options=options(num_steps, **{**fields, **changes}),
+        evaluate=evaluate,
+        seed=seed,
+        config=config,
+        may_change=may_change,
+        defines_model=defines_model,
+    )

@@ -7,30 +7,32 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.interop.diffusers.write_config import unet_config
-from ldm_jax.planning.blueprint import Blueprint
+from ldm_jax.training.run import Run
+
+# Of no consequence for the time a step takes.
+LEARNING_RATE = 1e-4
 
 
-def torch_training(drawn: Blueprint, lr: float) -> dict[str, Callable[[], None]]:
+def torch_training(run: Run) -> dict[str, Callable[[], None]]:
     """Makes training steps of PyTorch, eager and compiled, each of its own UNet.
 
     Channels last; where our arithmetic is bfloat16 theirs is autocast to it. A step
     draws noise and times, and does AdamW and an average, as ours.
 
     Args:
-      drawn: of a diffusion model.
-      lr: learning rate.
+      run: of a diffusion model.
 
     Raises:
       CannotExpress: diffusers has no such network.
     """
-    config = unet_config(drawn.model.unet, drawn.batch["moments"].shape[1])
+    config = unet_config(run.model.unet, run.latent_shape[0])
     return {
-        "torch": _step(drawn, config, lr, is_compiled=False),
-        "compiled": _step(drawn, config, lr, is_compiled=True),
+        "torch": _step(run, config, is_compiled=False),
+        "compiled": _step(run, config, is_compiled=True),
     }
 
 
-def _step(drawn: Blueprint, config, lr: float, is_compiled: bool):
+def _step(run: Run, config, is_compiled: bool):
     import diffusers
     import torch
 
@@ -38,15 +40,15 @@ def _step(drawn: Blueprint, config, lr: float, is_compiled: bool):
     network = getattr(diffusers, config["_class_name"]).from_config(config)
     network = network.to(device, memory_format=torch.channels_last).train()
     average = [p.detach().clone() for p in network.parameters()]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     forward = torch.compile(network) if is_compiled else network
-    unet = drawn.model.unet
-    batch, h, w, _ = drawn.batch["moments"].shape
+    unet = run.model.unet
+    batch, (h, w, _) = run.batch_size, run.latent_shape
     z_0 = torch.randn(batch, unet.in_channels or unet.out_channels, h, w, device=device)
     z_0 = z_0.to(memory_format=torch.channels_last)
     told = {}
     if unet.context_dim is not None:
-        tokens = _context_tokens(drawn)
+        tokens = _context_tokens(run)
         context = torch.randn(batch, tokens, unet.context_dim, device=device)
         told["encoder_hidden_states"] = context
     if unet.num_classes is not None:
@@ -72,13 +74,14 @@ def _step(drawn: Blueprint, config, lr: float, is_compiled: bool):
     return step
 
 
-def _context_tokens(drawn: Blueprint) -> int:
+def _context_tokens(run: Run) -> int:
     """Counts the tokens of the context that the config's condition makes."""
-    y = {n: x for n, x in drawn.batch.items() if n in drawn.model.conditioner.fields}
+    conditioner = run.model.conditioner
+    y = {name: run.batch_shapes[name] for name in conditioner.fields}
     key = jax.random.key(0)
-    params = jax.eval_shape(lambda key: drawn.task.init(key, drawn.batch)[0], key)
+    params = jax.eval_shape(lambda key: run.task.init(key, run.batch_shapes)[0], key)
     cond = jax.eval_shape(
-        lambda p, y: drawn.model.conditioner.encode(p.get("conditioner", {}), y),
+        lambda p, y: conditioner.encode(p.get("conditioner", {}), y, run.task.frozen),
         params,
         y,
     )

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 
 from ldm_jax.commands.bench.peers import torch_training
 from ldm_jax.commands.bench.timing import best_of, compile_twice
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import schema
+from ldm_jax.experiment.prepare import prepare
 from ldm_jax.interop.compvis.write_config import CannotExpress
 from ldm_jax.parallel import sharding
-from ldm_jax.parallel.compile import compiler_options, global_key, lower_step, on_mesh
-from ldm_jax.planning.blueprint import Blueprint, draw_up
+from ldm_jax.parallel.compile import compiler_options, global_key, on_mesh
 from ldm_jax.planning.utilization import peak_share, training_flops
-from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.loop import lower
+from ldm_jax.training.run import Run
 from ldm_jax.training.state import make_state
-from ldm_jax.training.step import make_train_step
 
 EPILOG = """
 The step is the one that `ldm-jax train` runs: noise, loss, gradient, AdamW, average, of
@@ -39,20 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--no-torch", action="store_true", help="measure ours alone, even with torch"
     )
     args, overrides = parser.parse_known_args(argv)
-    config = experiment.load_config(args.config, overrides)
-    mesh = sharding.make_mesh(**config.mesh)
-    drawn = draw_up(config)
-    runs = {"ldm_jax": _ours(config, drawn, mesh)}
+    run = prepare(schema.load_config(args.config, overrides), abstract=True)
+    runs = {"ldm_jax": _step(run)}
     if not args.no_torch:
-        runs |= _theirs(config, drawn)
+        runs |= _torch_steps(run)
     seconds = best_of(runs, args.repeats)
-    flops = training_flops(drawn.task, drawn.batch)
-    share = peak_share(drawn.task, drawn.batch, mesh)
+    flops = training_flops(run.task, run.batch_shapes)
+    share = peak_share(run.task, run.batch_shapes, run.mesh)
     print(f"work        {flops:.4g} FLOPs a step in matrix products and convolutions")
     for name, best in seconds.items():
         used = "" if share is None else f", {share(1 / best):.1%} of peak"
         print(
-            f"{name:11s} {best:8.4g} s a step, {config.batch_size / best:.4g} images/s"
+            f"{name:11s} {best:8.4g} s a step, {run.batch_size / best:.4g} images/s"
             f", {flops / best:.4g} FLOP/s{used}"
         )
         if name != "ldm_jax":
@@ -61,24 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _ours(config, drawn: Blueprint, mesh) -> Callable[[], None]:
-    """Compiles the step of a run; returns the next step of one."""
-    optimizer = make_optimizer(**config.optimizer)
-    batch_shapes = on_mesh(drawn.batch, mesh)
-    fields = {
-        name: config.train[name]
-        for name in ("ema_of", "max_ema_decay", "accumulate")
-        if name in config.train
-    }
-    ema_of = fields.pop("ema_of", ())
-    shapes, _ = make_state(drawn.task, optimizer, batch_shapes, ema_of, mesh)
+def _step(run: Run) -> Callable[[], None]:
+    """Compiles the step of a run; returns a function that does the next one."""
+    mesh, options = run.mesh, run.options
+    batch_shapes = on_mesh(run.batch_shapes, mesh)
+    shapes, _ = make_state(run.task, run.optimizer, batch_shapes, mesh, options)
     places = jax.tree.map(lambda x: x.sharding, shapes)
-    frozen = sharding.place(drawn.task.frozen, mesh)
-    key = global_key(config.seed, mesh)
-    step_of = make_train_step(drawn.task.loss, optimizer, **fields)
+    frozen = sharding.place(run.task.frozen, mesh, options.min_shard_mib)
+    key = global_key(run.seed, mesh)
     step = compile_twice(
-        lambda: lower_step(step_of, shapes, frozen, batch_shapes, key),
-        compiler_options(mesh),
+        lambda: lower(run, shapes, frozen, batch_shapes, key), compiler_options(mesh)
     )
     count = sum(x.size for x in jax.tree.leaves(shapes.params))
     device = jax.devices()[0]
@@ -91,12 +81,12 @@ def _ours(config, drawn: Blueprint, mesh) -> Callable[[], None]:
         out_shardings=jax.tree.map(lambda x: x.sharding, batch_shapes),
     )()
 
-    def run():
+    def do_step():
         nonlocal state
         state, metrics = step(state, frozen, batch, key)
         jax.block_until_ready((state, metrics))
 
-    return run
+    return do_step
 
 
 def _like(shapes, value: float):
@@ -115,21 +105,16 @@ def _memory(compiled) -> int:
     return held - stats.alias_size_in_bytes + stats.temp_size_in_bytes
 
 
-def _theirs(config, drawn: Blueprint) -> dict[str, Callable[[], None]]:
+def _torch_steps(run: Run) -> dict[str, Callable[[], None]]:
     """Builds the peers that are installed and can express the network."""
-    if config.task != "latent_diffusion":
+    if run.sampling is None:
         print("diffusers   compared for diffusion models only")
         return {}
     if not all(importlib.util.find_spec(name) for name in ("torch", "diffusers")):
         print("diffusers   not installed (extra: torch); nothing to compare with")
         return {}
     try:
-        return torch_training(drawn, **_adam(config.optimizer))
+        return torch_training(run)
     except CannotExpress as error:
         print(f"diffusers   cannot build this network: {error}")
         return {}
-
-
-def _adam(optimizer) -> dict[str, float]:
-    """Picks what PyTorch's AdamW is told of the optimizer's settings."""
-    return {"lr": optimizer.get("learning_rate", 1e-4)}

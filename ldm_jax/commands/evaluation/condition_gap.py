@@ -19,7 +19,7 @@ from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.buckets import Subset
 from ldm_jax.diffusion import process
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import model_directory
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks.condition_transform import ConditionTransform
@@ -61,8 +61,8 @@ def evaluate_condition(
     Raises:
       ValueError: a model without a condition, or latents that are not its own.
     """
-    config = experiment.read_config(model_dir, "latent_diffusion")
-    model, params = experiment.load(model_dir, which)
+    config = model_directory.read_config(model_dir, "latent_diffusion")
+    model, params = model_directory.load(model_dir, which)
     if not model.conditioner.fields:
         raise ValueError(
             f"{model_dir} must have a condition, to be told another: got "

@@ -9,7 +9,7 @@ the arrays) and `config`. It is a model directory too: `load_params` reads it.
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -32,11 +32,11 @@ from ldm_jax.training.checkpoints.orbax_options import (
     sealed,
     shapes_in,
 )
+from ldm_jax.training.checkpoints.settings import Settings
 from ldm_jax.training.checkpoints.workdir import (
     absolute,
     first_line,
     is_remote,
-    keep_settings,
     make_writable,
     writing,
 )
@@ -50,10 +50,8 @@ class Checkpointer:
     def __init__(
         self,
         workdir: str,
-        config: Mapping[str, Any] | None = None,
+        settings: Settings | None = None,
         *,
-        may_differ: Sequence[str] = (),
-        defaults: Mapping[str, Any] | None = None,
         keep: int = 2,
         best: str | None = None,
         best_is_lowest: bool = True,
@@ -62,10 +60,7 @@ class Checkpointer:
 
         Args:
           workdir: path; may be remote (gs://...), then without the run lock.
-          config: the run's settings, JSON-able; None writes and compares nothing.
-          may_differ: dotted names (or beginnings of names) of settings that may change
-            when a run is continued, e.g. ("train.num_steps",).
-          defaults: see `keep_settings`.
+          settings: of the run; None writes and compares none.
           keep: how many of the latest checkpoints stay.
           best: name of an evaluation scalar; the best checkpoint by it stays as well.
           best_is_lowest: whether low values of `best` are good.
@@ -80,10 +75,10 @@ class Checkpointer:
         self._lock = None
         if is_main_process() and not is_remote(workdir):
             self._lock = RunLock(self._workdir)
-        self._config = None if config is None else dict(config)
+        self._config = {} if settings is None else dict(settings.config)
         try:
-            if config is not None:
-                keep_settings(self._workdir, config, may_differ, defaults)
+            if settings is not None:
+                settings.write(self._workdir)
             self._set_aside_without_metrics()
             policy = preservation(keep, best, best_is_lowest)
             self._manager = open_steps(
@@ -131,7 +126,7 @@ class Checkpointer:
         items = dict(
             state=ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=FILE_BYTES),
             data=ocp.args.JsonSave(sealed(data, digests(tree))),
-            config=ocp.args.JsonSave(self._config or {}),
+            config=ocp.args.JsonSave(self._config),
         )
         with writing("a checkpoint", self._workdir):
             self._manager.save(
@@ -236,7 +231,7 @@ def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> No
         placed = jax.device_put(state, host, may_alias=True)
     else:  # global arrays, which every process of a run holds whole
         placed = sharding.place(state, sharding.make_mesh(), min_shard_mib=math.inf)
-    with Checkpointer(directory, config) as checkpointer:
+    with Checkpointer(directory, Settings(config)) as checkpointer:
         checkpointer.save(placed, {})
         checkpointer.wait()
 

@@ -15,7 +15,7 @@ from PIL import Image
 from ldm_jax.conditions.layout import Box, Layout
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.diffusion.samplers.base import initial_noise
-from ldm_jax.experiment import experiment
+from ldm_jax.experiment import models
 from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.generate import Sampling, make_generate
@@ -48,7 +48,7 @@ CLIP |= dict(num_heads=2, vocab_size=49408, length=77)
 def model_of(spec):
     """The model that a spec describes."""
     latents = dict(directory="", image_size=8, scale=spec["latent_scale"])
-    return experiment.make_latent_diffusion(ConfigDict({**spec, "latents": latents}))
+    return models.make_latent_diffusion(ConfigDict({**spec, "latents": latents}))
 
 
 KINDS = {

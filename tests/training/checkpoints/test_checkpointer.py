@@ -11,9 +11,10 @@ import pytest
 
 from ldm_jax.parallel.sharding import make_mesh
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
+from ldm_jax.training.checkpoints.settings import Settings
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.state import make_state
-from tests.training.toy import FIELDS, WIDTH, make_task
+from tests.training.toy import FIELDS, WIDTH, make_task, options
 
 
 def states(mesh=None, optimizer=None):
@@ -21,9 +22,8 @@ def states(mesh=None, optimizer=None):
         make_task(),
         optimizer or make_optimizer(),
         FIELDS,
-        ("unet",),
         mesh or make_mesh(),
-        min_shard_mib=0,
+        options(ema_of=("unet",), min_shard_mib=0),
     )
 
 
@@ -240,7 +240,11 @@ def test_another_model_is_refused_in_a_few_lines_before_anything_is_read(
 
 def test_another_optimizer_is_refused_in_a_few_lines(tmp_path, made):
     save(tmp_path, made[1], [1])
-    shapes, _ = states(optimizer=make_optimizer(clip_norm=1.0))
+    adamw = make_optimizer()
+    nested = adamw._replace(
+        init=lambda p: {n: {"adam": s} for n, s in adamw.init(p).items()}
+    )
+    shapes, _ = states(optimizer=nested)
     with Checkpointer(tmp_path) as checkpointer, pytest.raises(ValueError) as error:
         checkpointer.restore(shapes)
     assert "of another model" in str(error.value)
@@ -285,15 +289,15 @@ def test_high_values_can_be_the_best_and_checkpoints_without_one_are_not(
 
 def test_another_runs_settings_are_refused_with_the_differences(tmp_path):
     config = {"unet": {"channels": 64, "heads": 2}, "train": {"num_steps": 5}}
-    with Checkpointer(tmp_path, config):
+    with Checkpointer(tmp_path, Settings(config)):
         pass
     other = {"unet": {"channels": 128, "heads": 2}, "train": {"num_steps": 9}}
     with pytest.raises(ValueError) as error:
-        Checkpointer(tmp_path, other, may_differ=("train.num_steps",))
+        Checkpointer(tmp_path, Settings(other, {"train.num_steps": True}.get))
     assert "unet.channels: 64 -> 128" in str(error.value)
     assert "num_steps" not in str(error.value)
     config["train"]["num_steps"] = 9
-    with Checkpointer(tmp_path, config, may_differ=("train",)):
+    with Checkpointer(tmp_path, Settings(config, {"train.num_steps": True}.get)):
         pass
 
 

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run looks at while it trains: held-out reconstructions, preview samples."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ldm_jax.data.loader import iterate_once
+from ldm_jax.data.records import Source
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.metrics.evaluation import Judging, make_judge
+from ldm_jax.metrics.reconstruct import Judge, reconstruct_all
+from ldm_jax.parallel.hosts import fetch
+from ldm_jax.tasks import pictures
+from ldm_jax.tasks.condition_transform import ConditionTransform
+from ldm_jax.tasks.generate import Sampling
+from ldm_jax.tasks.model import FirstStage, LatentDiffusion, with_frozen
+from ldm_jax.tasks.sample_images import sample_images
+from ldm_jax.training.state import TrainState
+from ldm_jax.types import PyTree
+
+NUM_SHOWN = 16
+# Samples at once where they are measured.
+MEASURED_AT_ONCE = 64
+
+Result = tuple[dict[str, float], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Reconstructs images that a first stage does not learn from.
+
+    Attributes:
+      model: the first stage.
+      source: the images.
+      transform: cuts each the same way every time.
+      batch_size: images at once.
+      sharding: of a batch.
+      metrics: name -> function of images and reconstructions.
+    """
+
+    model: FirstStage
+    source: Source
+    transform: ImageTransform
+    batch_size: int
+    sharding: jax.sharding.Sharding
+    metrics: Mapping[str, Judge]
+
+    def __call__(self, state: TrainState, step: int) -> Result:
+        """Returns (the metrics' means, a sheet of image and reconstruction pairs)."""
+        rows = iterate_once(self.source, self.transform, self.batch_size, self.sharding)
+        params = state.averaged_params()
+        figures, sheet = reconstruct_all(
+            self.model, params, rows, NUM_SHOWN, self.metrics
+        )
+        return figures, {"reconstructions": sheet}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SamplePreview:
+    """Draws samples from a diffusion model, and measures them if that is asked for.
+
+    They have the conditions of the set's first records and the same noise every time,
+    so that sheets of different steps can be compared.
+
+    Attributes:
+      model: the diffusion model.
+      frozen: the parameters that it reads and never trains.
+      y: the condition's fields, [N, ...] each.
+      shape: (h, w, c) of a latent.
+      sampling: sampler, steps and guidance.
+      num_measured: samples that are measured, at most N.
+      measure: batches of uint8 images -> figures by name; None for none.
+    """
+
+    model: LatentDiffusion
+    frozen: Mapping[str, PyTree]
+    y: dict[str, np.ndarray]
+    shape: tuple[int, int, int]
+    sampling: Sampling
+    num_measured: int = 0
+    measure: Callable[[Iterator[np.ndarray]], dict[str, float]] | None = None
+
+    @classmethod
+    def make(
+        cls,
+        model: LatentDiffusion,
+        frozen: Mapping[str, PyTree],
+        source: Source,
+        transform: ConditionTransform,
+        shape: tuple[int, int, int],
+        sampling: Sampling,
+        judging: Judging,
+    ) -> "SamplePreview":
+        """Reads the conditions of a set's first records, and opens the metrics."""
+        size = [model.autoencoder.f * side for side in shape[:2]]
+        measure = make_judge(judging, size)
+        rows = [
+            transform(source[i % len(source)], np.random.default_rng(i))
+            for i in range(max(NUM_SHOWN, judging.num if measure else 0))
+        ]
+        fields = model.conditioner.fields
+        y = {name: np.stack([row[name] for row in rows]) for name in fields}
+        return cls(model, frozen, y, shape, sampling, judging.num, measure)
+
+    def __call__(self, state: TrainState, step: int) -> Result:
+        """Returns (figures of the samples, a sheet of some)."""
+        params = with_frozen(fetch(state.averaged_params()), self.frozen)
+
+        def draw(count: int, batch_size: int) -> Iterator[np.ndarray]:
+            y = {name: values[:count] for name, values in self.y.items()}
+            seeds = np.arange(count)
+            return sample_images(
+                self.model, params, y, seeds, self.shape, self.sampling, batch_size
+            )
+
+        shown = np.concatenate(list(draw(NUM_SHOWN, NUM_SHOWN)))
+        sheet = pictures.grid(shown, num_columns=4)
+        figures: dict[str, Any] = {}
+        if self.measure is not None:
+            figures = self.measure(draw(self.num_measured, MEASURED_AT_ONCE))
+        return figures, {"samples": sheet}

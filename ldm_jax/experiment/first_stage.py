@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the run of a first stage: images -> autoencoder."""
+
+import os
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.loader import make_batches
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.experiment.abstract import floats, zero_lpips
+from ldm_jax.experiment.evaluation import HeldOut
+from ldm_jax.experiment.models import make_first_stage, still_transform
+from ldm_jax.experiment.resolve import Inputs
+from ldm_jax.metrics.reconstruct import make_judges
+from ldm_jax.parallel import sharding
+from ldm_jax.tasks.first_stage import first_stage
+
+
+def build_first_stage(
+    config: ConfigDict, inputs: Inputs, mesh: Mesh, abstract: bool
+) -> dict[str, Any]:
+    """Makes the model, the data, the task and the evaluation of a first stage.
+
+    Args:
+      config: resolved.
+      inputs: the LPIPS weights.
+      mesh: of the run.
+      abstract: shapes in the place of data and weights.
+
+    Returns:
+      Fields of `Run`.
+
+    Raises:
+      ValueError: the sections do not fit together, or there are no such images.
+    """
+    model, transform = make_first_stage(config), ImageTransform(**config.transform)
+    shape = (*transform.size, model.autoencoder.in_channels)
+    model.autoencoder.latent_shape(shape)
+    trunk = config.objective.get("perceptual")
+    lpips = inputs.frozen.get("lpips")
+    if abstract and trunk not in (None, "none"):
+        lpips = zero_lpips(trunk)
+    task = first_stage(model.autoencoder, perceptual_params=lpips, **config.objective)
+    parts = dict(model=model, task=task, label="first stage")
+    if abstract:
+        return parts | dict(batch_shapes={"image": floats(config.batch_size, *shape)})
+    batches = make_batches(
+        open_images(**config.images),
+        transform,
+        config.batch_size,
+        sharding.batch_sharding(mesh),
+        seed=config.seed,
+        num_threads=os.cpu_count() or 1,  # photographs keep every core busy
+    )
+    evaluate = None
+    if config.held_out:
+        evaluate = HeldOut(
+            model,
+            open_images(**{**config.images, "split": config.held_out}),
+            still_transform(config.transform),
+            config.batch_size,
+            sharding.batch_sharding(mesh),
+            make_judges(transform.size, trunk, lpips),
+        )
+    return parts | dict(
+        batches=batches, batch_shapes=batches.shapes(), evaluate=evaluate
+    )

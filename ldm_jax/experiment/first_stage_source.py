@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trained first stage that a diffusion model reads, and the latents it wrote."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ldm_jax.data.latents import sets
+from ldm_jax.data.records import Source
+from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment.sections import LatentSet
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
+from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.types import PyTree
+
+
+class TrainedStage(NamedTuple):
+    """A first stage that was trained before.
+
+    Attributes:
+      params: its parameters; {} for pixels, which need none.
+      config: its settings; None for pixels.
+      latents: what it encoded; None where images are encoded in every step.
+      scale: that gives the latents unit variance.
+    """
+
+    params: PyTree
+    config: Mapping[str, Any] | None
+    latents: Source | None
+    scale: float
+
+    def copy_to(self, workdir: str) -> None:
+        """Makes autoencoder/ of a run's directory, unless it is there."""
+        if self.config is not None:
+            params = {"autoencoder": self.params}
+            save_params(f"{workdir}/autoencoder", params, self.config)
+
+
+def open_stage(wanted: LatentSet, autoencoder: Autoencoder) -> TrainedStage:
+    """Opens the latents that a config names, or the first stage that encodes images.
+
+    Args:
+      wanted: the section `latents`.
+      autoencoder: of the section `autoencoder`.
+
+    Raises:
+      ValueError: neither latents nor a first stage is named, they do not fit the
+        config, or the latents were written by another first stage.
+    """
+    if wanted.directory:
+        return _open_latents(wanted, autoencoder)
+    if wanted.scale is None:
+        raise ValueError(
+            "config.latents.scale must be given where images are encoded in every "
+            "step: 1.0 for pixels and for the published VQ models; else ldm-jax "
+            "latents measures it."
+        )
+    if autoencoder.bottleneck == "pixels":
+        return TrainedStage({}, None, None, wanted.scale)
+    if not wanted.first_stage:
+        raise ValueError(
+            "config.latents.first_stage must be the directory of the first stage that "
+            "encodes the images: got none; or set config.latents.directory to latents."
+        )
+    params, config = _read_stage(wanted.first_stage, autoencoder)
+    return TrainedStage(params, config, None, wanted.scale)
+
+
+def _open_latents(wanted: LatentSet, autoencoder: Autoencoder) -> TrainedStage:
+    source, stats, shapes = sets.open_latent_sets(wanted.directory, wanted.weights)
+    scale = latent_scale(wanted, autoencoder, stats.scale, shapes)
+    directory = sets.directories(wanted.directory)[0]
+    params, config = _read_stage(f"{directory}/autoencoder", autoencoder)
+    stats.check(fingerprint({"autoencoder": params}), directory)
+    return TrainedStage(params, config, source, scale)
+
+
+def latent_scale(
+    wanted: LatentSet,
+    autoencoder: Autoencoder,
+    measured: float,
+    shapes: Sequence[tuple[int, int, int]],
+) -> float:
+    """Returns the scale of latents: the config's, or the one that was measured.
+
+    Args:
+      wanted, autoencoder: of the config.
+      measured: 1 / standard deviation of the raw latents.
+      shapes: (h, w, c) of the latents, of each bucket.
+
+    Raises:
+      ValueError: the latents are not of the size that the config describes.
+    """
+    expected = wanted.latent_shape(autoencoder)
+    if expected not in shapes:
+        raise ValueError(
+            f"config.latents.image_size={wanted.image_size} and "
+            f"config.autoencoder make latents of {expected}: those in "
+            f"{wanted.directory} are {', '.join(map(str, shapes))}; "
+            "change the config, or write latents of that size (ldm-jax latents)."
+        )
+    return measured if wanted.scale is None else wanted.scale
+
+
+def _read_stage(directory: str, autoencoder: Autoencoder):
+    """Returns (parameters, settings) of a first stage that must be the config's."""
+    directory, settings = first_stage_of(directory)
+    given, stored = _fields(autoencoder), _fields(Autoencoder(**settings.autoencoder))
+    differing = [name for name in given if given[name] != stored[name]]
+    if differing:
+        raise ValueError(
+            f"config.autoencoder must be the first stage in {directory}: got "
+            f"{', '.join(f'{n}={given[n]!r}' for n in differing)}, that one has "
+            f"{', '.join(f'{n}={stored[n]!r}' for n in differing)}; copy its section, "
+            "or write latents with yours (ldm-jax latents)."
+        )
+    return load_params(directory)["autoencoder"], settings.to_dict()
+
+
+def _fields(autoencoder: Autoencoder) -> dict[str, Any]:
+    """Lists the fields that decide what an autoencoder computes."""
+    # How it was initialised, or saves memory, is left out.
+    unimportant = ("name", "parent", "remat", "code_range")
+    fields = {
+        field.name: getattr(autoencoder, field.name)
+        for field in dataclasses.fields(autoencoder)
+        if field.name not in unimportant
+    }
+    return {**fields, "embed_dim": autoencoder.embed_channels}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads model directories: their settings, and models with their parameters."""
+
+import json
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.vocabulary import by_part, files_of, text_section
+from ldm_jax.experiment.models import make_first_stage, make_latent_diffusion
+from ldm_jax.experiment.schema import check_config
+from ldm_jax.experiment.sections import LatentSet
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.tasks.model import ConditionEncoder, with_frozen
+from ldm_jax.training.checkpoints.checkpointer import load_params
+
+
+def read_config(directory: str, task: str | None = None) -> ConfigDict:
+    """Reads the settings of a model directory.
+
+    Args:
+      directory: written by training, or imported.
+      task: what the model must be; None takes both.
+
+    Raises:
+      ValueError: it is no model directory, its settings are not ours, or it holds a
+        model of the other task.
+    """
+    path = epath.Path(directory) / "config.json"
+    if not path.exists():
+        raise ValueError(
+            f"{directory} is no model directory: it has no config.json; give the "
+            "--workdir of `ldm-jax train`, or the --out of `ldm-jax import`."
+        )
+    config = ConfigDict(_tuples(json.loads(path.read_text())))
+    check_config(config)
+    if task not in (None, config.task):
+        raise ValueError(
+            f"this needs a model of the task {task}: {directory} holds one of the task "
+            f"{config.task}; give another directory."
+        )
+    section = text_section(config.get("condition", {}))
+    if section is not None:
+        section.update(files_of(directory, section))
+    return config
+
+
+def _tuples(value):
+    """Undoes JSON's lists: configs hold tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(entry) for name, entry in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def first_stage_of(directory: str) -> tuple[str, ConfigDict]:
+    """Finds a first stage: the model itself, or that inside a diffusion model.
+
+    Returns:
+      (its directory, its settings).
+
+    Raises:
+      ValueError: there is none.
+    """
+    if read_config(directory).task == "latent_diffusion":
+        inside = f"{directory}/autoencoder"
+        if not epath.Path(inside).exists():
+            raise ValueError(
+                f"{directory} has no first stage: it makes its images without one, or "
+                "was imported without; name another --model."
+            )
+        directory = inside
+    return directory, read_config(directory, "first_stage")
+
+
+def latent_shape(directory: str) -> tuple[int, int, int]:
+    """Returns (h, w, c) of the latents that a diffusion model was trained on."""
+    config = read_config(directory)
+    return LatentSet(**config.latents).latent_shape(Autoencoder(**config.autoencoder))
+
+
+def load(directory: str, which: str = "ema"):
+    """Loads a model, trained here or imported.
+
+    Args:
+      directory: config.json, checkpoints/, and of a diffusion model autoencoder/ and,
+        if it reads a frozen text encoder, text_encoder/.
+      which: "ema" takes averaged parameters where there are some, "raw" never.
+
+    Returns:
+      (FirstStage, LatentDiffusion or ConditionEncoder, params): frozen spec, pytree of
+      NumPy arrays.
+
+    Raises:
+      ValueError: not a model directory.
+      FileNotFoundError: it holds no whole checkpoint.
+    """
+    config = read_config(directory)
+    params = load_params(directory, which)
+    if config.task == "first_stage":
+        return make_first_stage(config), {"autoencoder": params["autoencoder"]}
+    if config.task == "text_encoder":
+        return ConditionEncoder(
+            conditioner=make_conditioner(**config.condition)
+        ), params
+    frozen = {"autoencoder": {}}
+    stage, encoder = (
+        epath.Path(directory) / n for n in ("autoencoder", "text_encoder")
+    )
+    if stage.exists():
+        frozen["autoencoder"] = load_params(stage)["autoencoder"]
+    if encoder.exists():
+        frozen["conditioner"] = by_part(
+            config.condition, load_params(encoder)["conditioner"]
+        )
+    return make_latent_diffusion(config), with_frozen(params, frozen)

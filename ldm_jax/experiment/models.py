@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the models and the transforms that a config describes, without parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.unet import UNet
+from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+
+
+def make_first_stage(config) -> FirstStage:
+    """Makes the first stage that `config.autoencoder` describes."""
+    return FirstStage(Autoencoder(**config.autoencoder))
+
+
+def make_latent_diffusion(config, latent_scale: float | None = None) -> LatentDiffusion:
+    """Makes the diffusion model that a latent-diffusion config describes.
+
+    Args:
+      config: of the task "latent_diffusion".
+      latent_scale: None takes `config.latents.scale`.
+    """
+    autoencoder = Autoencoder(**config.autoencoder)
+    scale = config.latents.scale if latent_scale is None else latent_scale
+    return LatentDiffusion(
+        autoencoder,
+        scale,
+        unet=UNet(**{"out_channels": autoencoder.embed_channels, **config.unet}),
+        conditioner=make_conditioner(
+            **config.condition, first_stage=(autoencoder, scale)
+        ),
+        schedule=make_schedule(**config.schedule),
+        prediction=config.prediction,
+    )
+
+
+def make_transform(config, **changes) -> ImageTransform:
+    """Makes a diffusion config's `transform`; `latents` says its size and flip."""
+    fields = dict(image_size=config.latents.image_size, flip=config.latents.flip)
+    return ImageTransform(**{**fields, **config.get("transform", {}), **changes})
+
+
+def still_transform(
+    fields: Mapping[str, Any], size: tuple[int, int] | None = None
+) -> ImageTransform:
+    """Makes the transform with the same result every time: centered, not mirrored.
+
+    Args:
+      fields: of the `ImageTransform` in training.
+      size: (height, width) of the images; None is that of training.
+    """
+    fixed = dict(crop="center", min_scale=1.0, flip=False)
+    if size is not None:
+        fixed["image_size"] = size
+    return ImageTransform(**{**fields, **fixed})

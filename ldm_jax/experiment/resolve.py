@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resolves what a config leaves open, and reads the weights and latents it names.
+
+The only place where a config gets other values than its author wrote.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from ldm_jax.conditions.vocabulary import by_part, text_section
+from ldm_jax.data.records import Source
+from ldm_jax.experiment.first_stage_source import TrainedStage, open_stage
+from ldm_jax.experiment.lpips import read_lpips
+from ldm_jax.experiment.sections import LatentSet, TextEncoderSource
+from ldm_jax.experiment.text_encoder import encoder_fields, read_encoder
+from ldm_jax.interop.feature_networks.lpips import LpipsFile
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.training.options import LoopOptions
+from ldm_jax.types import PyTree
+
+
+class Inputs(NamedTuple):
+    """What a config names outside of itself; empty for an abstract run.
+
+    Attributes:
+      frozen: parameters that are read and never trained, by network: "lpips",
+        "autoencoder", "conditioner".
+      first_stage: that of a diffusion model, and its latents.
+      text_encoder: the parameters of the text encoder by itself.
+    """
+
+    frozen: dict[str, PyTree]
+    first_stage: TrainedStage | None = None
+    text_encoder: PyTree = None
+
+    @property
+    def latents(self) -> Source | None:
+        """The latents to learn from; None where images are encoded in every step."""
+        return self.first_stage.latents if self.first_stage else None
+
+
+def resolve(config: ConfigDict, *, abstract: bool) -> tuple[ConfigDict, Inputs]:
+    """Fills in what a config leaves open.
+
+    Args:
+      config: checked; stays as it is.
+      abstract: read no weights and no data; the latents' scale becomes 1 if open.
+
+    Returns:
+      (a copy of the config with nothing left open, what it names).
+
+    Raises:
+      ValueError: what the config names is missing, or does not fit it.
+    """
+    # A plain copy of one with placeholders would share them with the original.
+    config = config.copy_and_resolve_references().unlock()
+    config.train = dataclasses.asdict(LoopOptions(**config.train))
+    fill = dict(first_stage=_first_stage, latent_diffusion=_latent_diffusion)
+    inputs = fill[config.task](config, abstract)
+    return config.lock(), inputs
+
+
+def _first_stage(config: ConfigDict, abstract: bool) -> Inputs:
+    """Notes which LPIPS weights the run has."""
+    trunk = config.objective.get("perceptual")
+    if abstract or trunk in (None, "none"):
+        return Inputs({})
+    source = LpipsFile(**config.get("lpips", {}))
+    params, fingerprint = read_lpips(source, trunk)
+    config.lpips = dict(file=source.file, fingerprint=fingerprint)
+    return Inputs({"lpips": params})
+
+
+def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
+    """Fills in the text condition's fields, which encoder that is, and the scale."""
+    frozen, params = {}, None
+    encoder = TextEncoderSource(**config.get("text_encoder", {}))
+    if encoder.directory:
+        fields = encoder_fields(encoder.directory, config.condition)
+        text_section(config.condition).update(fields)
+    if abstract:
+        if config.latents.scale is None:
+            config.latents.scale = 1.0
+        return Inputs(frozen)
+    if encoder.directory:
+        params, fingerprint = read_encoder(encoder.directory, encoder.fingerprint)
+        config.text_encoder = dict(directory=encoder.directory, fingerprint=fingerprint)
+        frozen["conditioner"] = by_part(config.condition, params)
+    wanted = LatentSet(**config.latents)
+    if not wanted.directory and not config.get("images", {}).get("dataset"):
+        raise ValueError(
+            "a diffusion model learns from latents or from images: got neither "
+            "config.latents.directory nor config.images.dataset; write latents with "
+            "ldm-jax latents and give their directory."
+        )
+    stage = open_stage(wanted, Autoencoder(**config.autoencoder))
+    config.latents.scale = stage.scale
+    frozen["autoencoder"] = stage.params
+    return Inputs(frozen, stage, params)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which settings of a run may change when it is resumed, and which define its model."""
+
+import dataclasses
+
+from ldm_jax.training.options import LoopOptions
+
+# Beside the options of the loop that say so themselves.
+MAY_CHANGE = (
+    "autoencoder.remat",
+    "condition.merges",  # the contents of these files may not
+    "condition.vocab",
+    "judging",
+    "lpips.file",  # its fingerprint may not
+    "mesh",
+    "sampling",
+    "text_encoder.directory",  # its fingerprint may not
+    "unet.attention_backend",
+    "unet.remat",
+)
+# The same where an option of the loop allows it.
+ALLOWED_BY = {
+    "allow_data_change": (
+        *("batch_size", "held_out", "images", "latents", "seed", "transform"),
+    ),
+    "allow_optimizer_change": ("optimizer",),
+}
+# What the networks compute: where it differs, the parameters of another model may mean
+# something else (another schedule, another scale of the latents).
+DEFINE_MODEL = (
+    *("autoencoder", "condition", "latents.scale", "prediction", "schedule", "unet"),
+)
+
+
+def may_change(name: str) -> bool | str:
+    """Tells whether a setting may differ when a run is resumed.
+
+    Args:
+      name: of a setting, dotted ("train.num_steps"), or of a section.
+
+    Returns:
+      True, False, or the option of `LoopOptions` without which it must not change.
+    """
+    section, _, field = name.partition(".")
+    if section == "train":
+        fields = {f.name: f for f in dataclasses.fields(LoopOptions)}
+        return field in fields and fields[field].metadata["may_change"]
+    if _is_within(name, MAY_CHANGE):
+        return True
+    for option, names in ALLOWED_BY.items():
+        if _is_within(name, names):
+            return option
+    return False
+
+
+def defines_model(name: str) -> bool:
+    """Tells whether a setting decides what the networks compute."""
+    return _is_within(name, DEFINE_MODEL)
+
+
+def _is_within(name: str, names: tuple[str, ...]) -> bool:
+    """Whether a dotted name is one of `names`, or within a section of them."""
+    return any(f"{name}.".startswith(f"{known}.") for known in names)

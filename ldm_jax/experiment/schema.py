@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections of a config and their fields: loading, checking, copies with changes.
+
+A section mirrors a constructor (the table SECTIONS), so a misspelt field is refused by
+name before anything runs.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ldm_jax.conditions.kinds import CONDITIONS, make_conditioner
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.experiment.overrides import check_names, read_file
+from ldm_jax.experiment.sections import LatentSet, TextEncoderSource
+from ldm_jax.interop.feature_networks.lpips import LpipsFile
+from ldm_jax.metrics.evaluation import Judging
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.unet import UNet
+from ldm_jax.parallel import sharding
+from ldm_jax.tasks.first_stage import first_stage
+from ldm_jax.tasks.generate import Sampling
+from ldm_jax.tasks.latent_diffusion import Objective
+from ldm_jax.training.optimizer import make_optimizer
+from ldm_jax.training.options import LoopOptions
+
+# task -> section -> what its fields are the arguments of; None: a plain value.
+SHARED = {
+    "task": None,
+    "seed": None,
+    "batch_size": None,
+    "autoencoder": Autoencoder,
+    "mesh": sharding.make_mesh,
+    "optimizer": make_optimizer,
+    "train": LoopOptions,
+}
+SECTIONS: dict[str, dict[str, Callable | None]] = {
+    "first_stage": {
+        **SHARED,
+        "images": open_images,
+        "transform": ImageTransform,
+        "objective": first_stage,
+        "lpips": LpipsFile,
+        "held_out": None,
+    },
+    "latent_diffusion": {
+        **SHARED,
+        "latents": LatentSet,
+        "condition": make_conditioner,
+        "text_encoder": TextEncoderSource,
+        "unet": UNet,
+        "schedule": make_schedule,
+        "prediction": None,
+        "objective": Objective,
+        "sampling": Sampling,
+        "judging": Judging,
+        "images": open_images,
+        "transform": ImageTransform,
+    },
+    # Imported, to be read by a diffusion model.
+    "text_encoder": {"task": None, "condition": make_conditioner},
+}
+# Arguments of those that code gives, no config.
+GIVEN_BY_CODE = {
+    "autoencoder": {"name", "parent"},
+    "condition": {"first_stage"},
+    "unet": {"name", "parent"},
+    "mesh": {"devices"},
+    "optimizer": {"run_steps"},
+}
+DTYPES = ("float32", "bfloat16", "float16")
+# Sections that may be absent. What a diffusion model learns from is in the latents,
+# unless images are to be encoded for it; a first stage may be trained without LPIPS.
+OPTIONAL = {
+    "latent_diffusion": {"images", "transform", "judging", "text_encoder"},
+    "first_stage": {"lpips"},
+}
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Loads a config file and applies overrides, see `overrides.read_file`."""
+    return read_file(path, overrides, _fields)
+
+
+def _fields(config: Mapping[str, Any], section: str) -> Mapping[str, inspect.Parameter]:
+    """Returns the fields that a section may have; none where that is not known."""
+    makers = [SECTIONS.get(config.get("task", ""), {}).get(section)]
+    if section == "condition":
+        makers.append(CONDITIONS.get(config[section].get("kind")))
+    given = GIVEN_BY_CODE.get(section, ())
+    return {
+        name: field
+        for maker in filter(None, makers)
+        for name, field in inspect.signature(maker).parameters.items()
+        if name not in given
+    }
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuses a config whose task, sections or fields are unknown.
+
+    Raises:
+      ValueError: names the section or field, and the nearest known one.
+    """
+    known = SECTIONS.get(config.get("task"))
+    if known is None:
+        raise ValueError(
+            f"config.task must be one of {', '.join(sorted(SECTIONS))}: got "
+            f"{config.get('task')!r}; a file of several experiments takes the name of "
+            "one after a colon, as its first lines tell: --config=FILE:ARGUMENT."
+        )
+    check_names("config", config, known)
+    missing = sorted(set(known) - set(config) - OPTIONAL.get(config["task"], set()))
+    if missing:
+        raise ValueError(f"config lacks the sections {', '.join(missing)}.")
+    for name, maker in known.items():
+        if maker is None or name not in config:
+            continue
+        if config[name].get("dtype") not in (None, *DTYPES):
+            raise ValueError(
+                f"config.{name}.dtype must be one of {', '.join(DTYPES)}: got "
+                f"{config[name]['dtype']!r}."
+            )
+        fields = _fields(config, name)
+        if not any(field.kind == field.VAR_KEYWORD for field in fields.values()):
+            check_names(f"config.{name}", config[name], fields)
+
+
+def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Returns a copy of a config with other values.
+
+    Args:
+      config: stays as it is.
+      values: dotted name ("mesh.fsdp") -> new value.
+    """
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(values)
+    return config

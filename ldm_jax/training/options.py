@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the training loop; the section `train` of a config."""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from ldm_jax.parallel.compile import MATMUL_PRECISIONS
+from ldm_jax.parallel.sharding import MIN_SHARD_MIB
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    may_change: bool = False,
+) -> Any:
+    """Declares an option: its default, its range, whether a resumed run may differ."""
+    metadata = dict(
+        at_least=at_least, above=above, at_most=at_most, may_change=may_change
+    )
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """What a run's loop does and when.
+
+    Attributes:
+      num_steps: the last step.
+      init_from: model directory whose parameters a new run starts with wherever they
+        fit, see `initial`; initial.json lists which did. "" draws them all.
+      ema_of: networks that are averaged, e.g. ("unet",).
+      max_ema_decay: the decay that the average reaches.
+      ema_on_host: whether the average is stored in the host's memory.
+      accumulate: parts into which a batch is cut to save memory.
+      max_skipped: this many skipped steps in a row end the run; 1 ends it at the first.
+        A step is skipped where its loss or gradient is not finite, or is a spike.
+      skip_norm_above: a gradient of a larger norm is a spike; None for none.
+      min_shard_mib: smaller arrays are not split over devices.
+      matmul_precision: of float32 products, see `parallel.compile.lower_step`.
+      report_every: steps per row of metrics.jsonl.
+      histograms_every: steps between histograms of the parameters; None for none.
+      profile_steps: (first, last) step of a profiler trace in WORKDIR/profile.
+      wandb: project of Weights & Biases; "" for none.
+      evaluate_every: steps between evaluations; None only evaluates at the end.
+      checkpoint_every: steps between checkpoints; None for none but by time.
+      checkpoint_seconds: seconds between checkpoints, in addition; None for none.
+      keep: how many of the latest checkpoints are kept.
+      best: evaluation scalar by which one more checkpoint is kept.
+      best_is_lowest: whether low values of `best` are good.
+      step_timeout: seconds after which a step, a batch or a checkpoint counts as
+        hanging and the process ends with EXIT_HANGS; None waits forever.
+      allow_data_change: resume although the data differ from before.
+      allow_optimizer_change: resume although the settings of the optimizer differ; its
+        moments and the number of steps done are kept.
+
+    Raises:
+      TypeError: a value is of another type.
+      ValueError: a value is out of range.
+    """
+
+    num_steps: int = option(at_least=1, may_change=True)
+    init_from: str = option("")
+    ema_of: tuple[str, ...] = option(())
+    max_ema_decay: float = option(0.9999, at_least=0, at_most=1)
+    ema_on_host: bool = option(False, may_change=True)
+    accumulate: int = option(1, at_least=1)
+    max_skipped: int = option(10, at_least=1, may_change=True)
+    skip_norm_above: float | None = option(None, above=0, may_change=True)
+    min_shard_mib: float = option(MIN_SHARD_MIB, at_least=0, may_change=True)
+    matmul_precision: str = option("", may_change=True)
+    report_every: int = option(50, at_least=1, may_change=True)
+    histograms_every: int | None = option(None, at_least=1, may_change=True)
+    profile_steps: tuple[int, ...] = option((), may_change=True)
+    wandb: str = option("", may_change=True)
+    evaluate_every: int | None = option(None, at_least=1, may_change=True)
+    checkpoint_every: int | None = option(1000, at_least=1, may_change=True)
+    checkpoint_seconds: float | None = option(None, at_least=0, may_change=True)
+    keep: int = option(2, at_least=1, may_change=True)
+    best: str | None = option(None)
+    best_is_lowest: bool = option(True)
+    step_timeout: float | None = option(1800.0, above=0, may_change=True)
+    allow_data_change: bool = option(False, may_change=True)
+    allow_optimizer_change: bool = option(False, may_change=True)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        first_and_last = self.profile_steps
+        if first_and_last and not (
+            len(first_and_last) == 2 and 1 <= first_and_last[0] <= first_and_last[1]
+        ):
+            raise ValueError(
+                "train.profile_steps must be (first, last), counted from 1: got "
+                f"{tuple(first_and_last)}; (20, 24) traces five steps, () none."
+            )
+        if self.matmul_precision not in MATMUL_PRECISIONS:
+            raise ValueError(
+                "train.matmul_precision must be one of "
+                f'{", ".join(MATMUL_PRECISIONS[1:])} or "": got '
+                f'{self.matmul_precision!r}; the default is "", which leaves it to '
+                "the devices."
+            )
+
+    @property
+    def allowed_changes(self) -> frozenset[str]:
+        """Names of the options `allow_*_change` that are set."""
+        names = ("allow_data_change", "allow_optimizer_change")
+        return frozenset(name for name in names if getattr(self, name))
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    """Raises unless a value is of its field's type and in its range."""
+    if value is None and type(None) in typing.get_args(field.type):
+        return
+    kind, name = _kind(field.type), f"train.{field.name}"
+    way_out = (
+        f"the default is {field.default!r}"
+        if field.default is not dataclasses.MISSING
+        else "set it to the number of steps to train for"
+    )
+    if not isinstance(value, _ACCEPTED[kind]) or (
+        isinstance(value, (bool, str)) and not issubclass(kind, (bool, str))
+    ):
+        raise TypeError(f"{name} must be {_NOUNS[kind]}: got {value!r}; {way_out}.")
+    if kind not in (int, float):
+        return
+    low, above, high = (field.metadata[n] for n in ("at_least", "above", "at_most"))
+    rules = [
+        (low is None or value >= low, f"at least {low}"),
+        (above is None or value > above, f"above {above}"),
+        (high is None or value <= high, f"at most {high}"),
+        (math.isfinite(value), "finite"),
+    ]
+    for holds, rule in rules:
+        if not holds:
+            raise ValueError(f"{name} must be {rule}: got {value!r}; {way_out}.")
+
+
+_ACCEPTED = {
+    bool: bool,
+    int: int,
+    float: (int, float),
+    str: str,
+    tuple: Sequence,
+}
+_NOUNS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a tuple",
+}
+
+
+def _kind(annotation: Any) -> type:
+    """Returns the plain type of an annotation: int of `int | None`."""
+    if typing.get_origin(annotation) is tuple:
+        return tuple
+    kinds = [k for k in typing.get_args(annotation) if k is not type(None)]
+    return kinds[0] if kinds else annotation

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first stage of a diffusion model: its latents must fit the config."""
+
+import pytest
+
+from configs import quickstart
+from ldm_jax.experiment.first_stage_source import latent_scale
+from ldm_jax.experiment.sections import LatentSet
+from ldm_jax.models.autoencoder import Autoencoder
+
+
+def scale_of(shapes, **changes):
+    config = quickstart.get_config("stage=diffusion")
+    config.latents.update(changes)
+    autoencoder = Autoencoder(**config.autoencoder)
+    return latent_scale(LatentSet(**config.latents), autoencoder, 0.25, shapes)
+
+
+def test_latents_of_another_size_are_refused():
+    assert scale_of([(4, 16, 2), (8, 8, 2)]) == 0.25
+    with pytest.raises(
+        ValueError, match=r"of \(8, 8, 2\): those in  are \(16, 16, 2\)"
+    ):
+        scale_of([(16, 16, 2)])
+
+
+def test_a_given_scale_is_not_replaced_by_the_measured_one():
+    assert scale_of([(8, 8, 2)], scale=1.0) == 1.0

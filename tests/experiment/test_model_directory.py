@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model directories: settings and models come back as they were written."""
+
+import json
+import pathlib
+
+import pytest
+
+from ldm_jax import cli
+from ldm_jax.experiment import model_directory, models, schema
+
+ROOT = pathlib.Path(__file__).parents[2]
+DIFFUSION = f"{ROOT / 'configs' / 'quickstart.py'}:stage=diffusion"
+
+
+def test_settings_come_back_from_json_with_their_tuples(tmp_path):
+    config = schema.load_config(DIFFUSION, ["--config.latents.scale=2.0"])
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    read = model_directory.read_config(str(tmp_path))
+    assert read.to_dict() == config.to_dict()
+    assert read.unet.channel_mult == config.unet.channel_mult == (1, 2)
+    model = models.make_latent_diffusion(model_directory.read_config(str(tmp_path)))
+    assert model.latent_scale == 2.0
+    assert model_directory.latent_shape(str(tmp_path)) == (8, 8, 2)
+
+
+def test_a_model_of_the_other_task_is_refused(tmp_path, capsys):
+    config = schema.load_config(DIFFUSION, ["--config.latents.scale=2.0"])
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    argv = [f"--model={tmp_path}", f"--out={tmp_path / 'out'}"]
+    for command in ("latents", "reconstruct"):
+        assert cli.main([command, *argv]) == 2
+        assert "has no first stage" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_without_settings_is_no_model(tmp_path):
+    with pytest.raises(ValueError, match="is no model directory"):
+        model_directory.load(str(tmp_path))
