@@ -7,6 +7,7 @@ from etils import epath
 
 from ldm_jax.commands.export_stablehlo import export_stablehlo
 from ldm_jax.conditions.vocabulary import places_of, text_section
+from ldm_jax.experiment import model_directory
 from ldm_jax.files.paths import local
 from ldm_jax.files.writing import atomic_directory, check_absent, check_writable
 from ldm_jax.interop.convert import export_model
