@@ -8,8 +8,9 @@ from etils import epath
 from ldm_jax.commands.export_stablehlo import export_stablehlo
 from ldm_jax.conditions.vocabulary import places_of, text_section
 from ldm_jax.experiment import model_directory
+from ldm_jax.files.outputs import check_absent, check_writable
 from ldm_jax.files.paths import local
-from ldm_jax.files.writing import atomic_directory, check_absent, check_writable
+from ldm_jax.files.writing import atomic_directory, new_files
 from ldm_jax.interop.convert import export_model
 from ldm_jax.interop.own_files import write_own_folder, write_own_npz, write_own_orbax
 from ldm_jax.interop.pytorch.write import export_torch
@@ -44,13 +45,18 @@ def export_weights(
       OSError: `out` cannot be written.
     """
     path = local(out, "the output of an export")
-    for result in (path, path.with_suffix(".yaml") if form == "compvis" else path):
+    results = [path]
+    if form == "compvis":
+        results.append(path.with_suffix(".yaml"))
+    for result in results:
         check_absent(result)
     check_writable(path.parent)
     config = model_directory.read_config(model_dir)
     model, params = model_directory.load(model_dir, which)
     if form not in FOLDERS:
-        return _write(path, form, config, model, params)
+        with new_files(*results) as folder:
+            _write(folder / path.name, form, config, model, params)
+        return results
     with atomic_directory(path) as folder:
         paths = _write(folder, form, config, model, params)
     return sorted(path / file.relative_to(folder) for file in paths)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES, copy_files, places_of
 from ldm_jax.experiment import schema
+from ldm_jax.files.outputs import check_absent
 from ldm_jax.files.paths import inside, is_remote
-from ldm_jax.files.writing import atomic_directory, check_absent, write_bytes
+from ldm_jax.files.writing import atomic_directory, write_bytes
 from ldm_jax.interop.compvis.state_dict import Imported
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.own_files import holds_own, read_own

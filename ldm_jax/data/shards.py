@@ -14,14 +14,15 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from ldm_jax.files.writing import temporary_name, write_error, write_json
+from ldm_jax.files.paths import local
+from ldm_jax.files.write_errors import reported
+from ldm_jax.files.writing import atomic_path, files_into, remove_partials, write_json
 
 # One record per chunk, for random access. Noise-like data shrink by 7% only, and
 # reading them uncompressed is up to twice as fast.
@@ -39,12 +40,7 @@ def local_directory(directory: str | os.PathLike) -> pathlib.Path:
     Raises:
       ValueError: a URL; ArrayRecord writes files only.
     """
-    if "://" in os.fspath(directory):
-        raise ValueError(
-            f"shards are written to a file system: got {directory}. Write to a disk or "
-            f"a mounted bucket, then copy."
-        )
-    path = pathlib.Path(directory).expanduser()
+    path = local(directory, "a set of latents")
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -61,26 +57,25 @@ def write_shard(path: pathlib.Path, facts: dict[str, Any]) -> Iterator[Callable]
     Yields:
       A function that appends one record, given as bytes.
     """
-    partial = temporary_name(path)
     count = 0
-    writer = ArrayRecordWriter(os.fspath(partial), WRITER_OPTIONS)
 
     def append(record: bytes) -> None:
         nonlocal count
-        with _reported(path):
+        with reported(path, "a shard", every=True):
             writer.write(record)
         count += 1
 
-    try:
-        yield append
-        with _reported(path):
+    with atomic_path(path) as partial:
+        with reported(path, "a shard", every=True):
+            writer = ArrayRecordWriter(os.fspath(partial), WRITER_OPTIONS)
+        try:
+            yield append
+        except BaseException:
+            with contextlib.suppress(Exception):
+                writer.close()
+            raise
+        with reported(path, "a shard", every=True):
             writer.close()
-    except BaseException:
-        with contextlib.suppress(Exception):
-            writer.close()
-        partial.unlink(missing_ok=True)
-        raise
-    os.replace(partial, path)
     write_json(
         _side_file(path), {**facts, "count": count, "bytes": path.stat().st_size}
     )
@@ -102,7 +97,6 @@ def write_info(
     splits: dict[str, list[dict[str, Any]]],
     metadata: dict[str, Any],
     description: str,
-    process: int,
 ) -> None:
     """Writes the metadata that make shards a TFDS set; each file appears whole.
 
@@ -115,7 +109,6 @@ def write_info(
       splits: the facts of every shard in order, by split.
       metadata: JSON; comes back as `builder.info.metadata`.
       description: one sentence.
-      process: the number of this one among those that write the set.
     """
     template = tfds.core.ShardedFileTemplate(
         data_dir=directory,
@@ -146,25 +139,10 @@ def write_info(
         for split, shards in splits.items()
     ]
     info.set_splits(tfds.core.splits.SplitDict(split_infos))
-    aside = directory / f".info-{process}"
-    shutil.rmtree(aside, ignore_errors=True)  # of the same process, killed before
-    aside.mkdir()
-    info.write_to_directory(aside)
-    files = sorted(aside.iterdir(), key=lambda file: file.name == "dataset_info.json")
-    for file in files:
-        os.replace(file, directory / file.name)
-    shutil.rmtree(aside, ignore_errors=True)
-    for partial in directory.glob(".*.partial"):  # of writers that were killed
-        partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _reported(path: pathlib.Path) -> Iterator[None]:
-    """Makes any error of ArrayRecord's one of writing: it has none of its own."""
-    try:
-        yield
-    except Exception as error:
-        raise write_error(path, error, "a shard") from error
+    with files_into(directory, last="dataset_info.json") as folder:
+        info.write_to_directory(folder)
+    # All shards are there, so these are of writers that were killed.
+    remove_partials(directory, lambda file: file.startswith(f"{name}-"), seconds=0)
 
 
 def _side_file(path: pathlib.Path) -> pathlib.Path:

@@ -3,25 +3,59 @@
 
 import os
 import pathlib
+import re
 
 from etils import epath
 
 PathLike = str | os.PathLike[str]
 
+# Object stores that `epath` reaches, with the extra `gcs` for gs://.
+STORES = ("gs://", "s3://", "az://")
+# Also "gs:/bucket", which is what pathlib makes of a URL.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
 
 def is_remote(path: PathLike) -> bool:
-    """Tells whether a path is a URL of an object store (gs://...)."""
-    return "://" in os.fspath(path)
+    """Tells whether a path is a URL (gs://...)."""
+    return _URL.match(os.fspath(path)) is not None
+
+
+def expand(path: PathLike) -> str:
+    """Expands `~` and `~user` at the start of a path; a URL stays as it is.
+
+    Raises:
+      ValueError: there is no such user.
+    """
+    text = os.fspath(path)
+    if is_remote(text):
+        return text
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise ValueError(
+            f"{printable(text)} begins with a user who has no home directory here; "
+            f"write the path out, or ./{printable(text)} for a file of this name."
+        )
+    return expanded
 
 
 def resolve(path: PathLike) -> epath.Path:
-    """Makes a path absolute, with `~` expanded; a URL stays as it is."""
-    if is_remote(path):
-        return epath.Path(path)
-    return epath.Path(pathlib.Path(path).expanduser().absolute())
+    """Makes a path absolute, with `~` expanded; a URL stays as it is.
+
+    Raises:
+      ValueError: a URL of another kind than STORES.
+    """
+    text = expand(path)
+    if is_remote(text):
+        if not text.startswith(STORES):
+            raise ValueError(
+                f"a URL must begin with {', '.join(STORES)}: got {printable(text)}; "
+                "give one of these (as text: pathlib drops a slash), or a local path."
+            )
+        return epath.Path(text)
+    return epath.Path(pathlib.Path(text).absolute())
 
 
-def local(path: PathLike, what: str) -> pathlib.Path:
+def local(path: PathLike, what: str = "this") -> pathlib.Path:
     """Expands `~` in a path that must be on a file system.
 
     Args:
@@ -36,7 +70,7 @@ def local(path: PathLike, what: str) -> pathlib.Path:
             f"{what} must be on a file system: got {printable(path)}; write to a local "
             "disk or a mounted bucket, then copy."
         )
-    return pathlib.Path(path).expanduser()
+    return pathlib.Path(expand(path))
 
 
 def inside(root: PathLike, name: str) -> pathlib.Path:

@@ -12,17 +12,21 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from etils import epath
 
-from ldm_jax.files.paths import PathLike, is_remote, printable, resolve
+from ldm_jax.files.outputs import check_absent, regular_target
+from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
+from ldm_jax.files.write_errors import reported
 
 STALE_SECONDS = 24 * 3600.0
+_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial", re.DOTALL)
 
 
 class AlreadyWritten(OSError):
@@ -30,45 +34,57 @@ class AlreadyWritten(OSError):
 
 
 @contextlib.contextmanager
-def atomic_file(
-    path: PathLike,
-    mode: str = "wb",
-    *,
-    replace: bool = True,
-    is_one_of_many: bool = False,
-) -> Iterator[IO[Any]]:
-    """Opens a file that takes its name when the block ends without an error.
+def atomic_path(
+    path: PathLike, *, is_one_of_many: bool = False
+) -> Iterator[pathlib.Path]:
+    """Yields a temporary name of a file; it becomes `path` when the block ends well.
+
+    For libraries that open the file themselves; else see `atomic_file`.
 
     Args:
-      path: of the result; its folder is made.
-      mode: "wb", or "w" for UTF-8 text.
-      replace: whether a file of this name is replaced.
+      path: local file; its folder is made, and a file of this name is replaced.
       is_one_of_many: whether it is one of thousands that can be made again, such as
         sampled images: then the disk is not waited for (3 ms a file), nor are stale
         files looked for.
 
     Raises:
-      AlreadyWritten: `replace` is False, and the file exists.
       OSError: it could not be written; with path and free space.
+      ValueError: a URL.
     """
-    path = pathlib.Path(resolve(path))
+    path = regular_target(local(path, "a file that is written in pieces"))
     with reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not is_one_of_many:
-            remove_stale(path)
+            remove_partials(path.parent, _stem(path).__eq__)
         partial = temporary_name(path)
-        encoding = None if "b" in mode else "utf-8"
         try:
-            with open(partial, mode, encoding=encoding) as file:
-                yield file
-                file.flush()
-                if not is_one_of_many:
-                    os.fsync(file.fileno())
-            _take_name(partial, path, replace)
+            yield partial
+            if not is_one_of_many:
+                _sync(partial)
+            os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         if not is_one_of_many:
-            _sync_folder(path.parent)
+            _sync(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_file(
+    path: PathLike, mode: str = "wb", *, is_one_of_many: bool = False
+) -> Iterator[IO[Any]]:
+    """Opens a file that takes its name when the block ends without an error.
+
+    Args:
+      path: of the result; a file of this name is replaced.
+      mode: "wb", or "w" for UTF-8 text.
+      is_one_of_many: see `atomic_path`; errors too.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    with (
+        atomic_path(path, is_one_of_many=is_one_of_many) as partial,
+        open(partial, mode, encoding=encoding) as file,
+    ):
+        yield file
 
 
 @contextlib.contextmanager
@@ -82,39 +98,71 @@ def atomic_directory(path: PathLike) -> Iterator[pathlib.Path]:
       The folder to write into.
 
     Raises:
-      ValueError: there is something of this name.
+      ValueError: there is something of this name, or it is a URL.
       AlreadyWritten: another process made it meanwhile; its result stays.
       OSError: it could not be written; with path and free space.
     """
-    path = pathlib.Path(resolve(path))
+    path = pathlib.Path(os.path.realpath(local(path, "a new folder")))
     check_absent(path)
-    with reported(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(path)
-        partial = temporary_name(path)
-        partial.mkdir()
+    with _temporary_folder(path) as partial:
+        yield partial
+        _sync_tree(partial)
         try:
-            yield partial
-            try:
-                # Replaces an empty folder, and nothing else.
-                os.rename(partial, path)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                    raise
-                raise AlreadyWritten(_taken(path)) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        _sync_folder(path.parent)
+            os.rename(partial, path)  # replaces an empty folder, and nothing else
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise AlreadyWritten(_taken(path)) from error
+
+
+@contextlib.contextmanager
+def new_files(*paths: PathLike) -> Iterator[pathlib.Path]:
+    """Yields a folder to write new files into; they take their places together.
+
+    Args:
+      paths: of the results, in one folder; none may exist.
+
+    Raises:
+      ValueError: one of them exists, or is a URL.
+      AlreadyWritten: another process wrote one meanwhile; none of ours is left.
+      OSError: they could not be written; with path and free space.
+    """
+    results = [local(path, "a new file") for path in paths]
+    for path in results:
+        check_absent(path)
+    with _temporary_folder(results[0]) as partial:
+        yield partial
+        _sync_tree(partial)
+        placed = []
+        try:
+            for path in results:
+                _link(partial / path.name, path)
+                placed.append(path)
+        except BaseException:
+            for path in placed:
+                path.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def files_into(directory: PathLike, last: str) -> Iterator[pathlib.Path]:
+    """Yields a folder whose files then replace those of the same names in another.
+
+    Args:
+      directory: local; it exists.
+      last: the file that is moved after all others, so that what has it is complete.
+    """
+    directory = local(directory)
+    with _temporary_folder(directory / last) as partial:
+        yield partial
+        _sync_tree(partial)
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
+            os.replace(file, directory / file.name)
 
 
 def write_text(path: PathLike, text: str) -> None:
     """Writes a text file (UTF-8) that appears whole; one of this name is replaced."""
-    if is_remote(path):  # objects appear whole
-        with reported(path):
-            epath.Path(path).write_text(text)
-        return
-    with atomic_file(path, "w") as file:
-        file.write(text)
+    write_bytes(path, text.encode())
 
 
 def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
@@ -124,12 +172,14 @@ def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
 
 def write_bytes(path: PathLike, data: bytes) -> None:
     """Writes a file of bytes that appears whole; one of this name is replaced."""
-    if is_remote(path):
-        with reported(path):
-            epath.Path(path).write_bytes(data)
+    if not is_remote(path):
+        with atomic_file(path) as file:
+            file.write(data)
         return
-    with atomic_file(path) as file:
-        file.write(data)
+    target: epath.Path = resolve(path)
+    with reported(path):  # an object appears whole
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
 
 
 def append_line(path: PathLike, line: str) -> None:
@@ -138,121 +188,8 @@ def append_line(path: PathLike, line: str) -> None:
     Raises:
       OSError: it could not be written; with path and free space.
     """
-    with reported(path), open(path, "a", encoding="utf-8") as file:
+    with reported(path), open(local(path), "a", encoding="utf-8") as file:
         file.write(line + "\n")
-
-
-def check_writable(directory: PathLike, flag: str = "--out") -> None:
-    """Makes a folder and tries a file in it, before hours of work are put there.
-
-    Args:
-      directory: local or remote.
-      flag: names the argument in the error.
-
-    Raises:
-      OSError: nothing can be written there; says why in a line.
-      ValueError: it is remote, and the package that reaches it is missing.
-    """
-    folder = resolve(directory)
-    probe = folder / f".writable.{uuid.uuid4().hex}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except ImportError as error:
-        raise ValueError(
-            f"{printable(directory)} needs a package that reaches its store: pip "
-            "install 'ldm_jax[gcs]' for gs://, or mount it and give the path."
-        ) from error
-    except Exception as error:
-        raise OSError(
-            f"{flag} must be a directory that this process may write: got "
-            f"{printable(directory)} ({first_line(error)}). Choose another {flag}, or "
-            "change who may write there."
-        ) from error
-
-
-def check_writable_file(path: PathLike, flag: str = "--out") -> None:
-    """Checks the folder of a file that will be written, as `check_writable` does.
-
-    Raises:
-      OSError: nothing can be written there, or `path` is a folder.
-    """
-    path = resolve(path)
-    if path.is_dir():
-        raise IsADirectoryError(
-            f"{flag} must name a file: got the folder {printable(path)}; add a name."
-        )
-    check_writable(path.parent, flag)
-
-
-def check_absent(path: PathLike, flag: str = "--out") -> None:
-    """Refuses a result that exists, before any work; an empty folder is none.
-
-    Raises:
-      ValueError: there is something of this name.
-    """
-    path = resolve(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(
-            f"{flag} must be new: {printable(path)} exists; choose another {flag}, or "
-            "delete it."
-        )
-
-
-@contextlib.contextmanager
-def reported(path: PathLike, what: str = "") -> Iterator[None]:
-    """Adds path and free space to an error of writing.
-
-    Errors that carry no error number count as such too: NumPy reports a full disk by
-    the number of bytes that were written.
-
-    Args:
-      path: what is being written.
-      what: is written there: "a checkpoint".
-
-    Raises:
-      OSError: an error of writing was raised within.
-    """
-    try:
-        yield
-    except AlreadyWritten:
-        raise
-    except OSError as error:
-        if error.errno not in _WRITE_ERRORS or getattr(error, "is_reported", False):
-            raise
-        raise write_error(path, error, what) from error
-
-
-def write_error(path: PathLike, error: Exception, what: str = "") -> OSError:
-    """Makes the error of a file that could not be written: a line with free space."""
-    result = OSError(
-        f"could not write {what + ' to ' if what else ''}{printable(path)} "
-        f"({free_space(path)}): {first_line(error)}"
-    )
-    result.errno = getattr(error, "errno", None)
-    result.is_reported = True
-    return result
-
-
-def free_space(path: PathLike) -> str:
-    """Says how much is free where a path is, or would be."""
-    if is_remote(path):
-        return "free space unknown"
-    folder = pathlib.Path(resolve(path))
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        return f"{shutil.disk_usage(folder).free / 2**30:.2f} GiB free"
-    except OSError:
-        return "free space unknown"
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message: libraries append explanations."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def temporary_name(path: pathlib.Path) -> pathlib.Path:
@@ -260,19 +197,25 @@ def temporary_name(path: pathlib.Path) -> pathlib.Path:
 
     Not of the process id: in containers on several hosts it is often the same.
     """
-    # A name may have 255 bytes; what is cut is not needed to tell writers apart.
-    stem = path.name.encode()[:200].decode(errors="ignore")
-    return path.with_name(f".{stem}.{uuid.uuid4().hex}.partial")
+    return path.with_name(f".{_stem(path)}.{uuid.uuid4().hex}.partial")
 
 
-def remove_stale(path: pathlib.Path) -> None:
-    """Removes what killed writers of this name left, when it is a day old."""
-    stem = temporary_name(path).name.rpartition(".partial")[0][:-32]
-    for partial in path.parent.iterdir():
-        name = partial.name
-        if name.startswith(stem) and name.endswith(".partial"):
+def remove_partials(
+    folder: PathLike, is_of: Callable[[str], bool], seconds: float = STALE_SECONDS
+) -> None:
+    """Removes what killed writers left in a folder.
+
+    Args:
+      folder: local.
+      is_of: name of a result (its first 200 bytes) -> whether to remove what is left of
+        it.
+      seconds: how old it must be, as its writer may be alive; 0 where it cannot be.
+    """
+    for partial in local(folder).iterdir():
+        found = _PARTIAL.fullmatch(partial.name)
+        if found and is_of(found[1]):
             with contextlib.suppress(OSError):
-                if time.time() - partial.stat().st_mtime > STALE_SECONDS:
+                if time.time() - partial.stat().st_mtime >= seconds:
                     remove(partial)
 
 
@@ -285,24 +228,23 @@ def remove(path: PathLike) -> None:
         path.unlink(missing_ok=True)
 
 
-_WRITE_ERRORS = {
-    None,
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
+@contextlib.contextmanager
+def _temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Makes a temporary folder beside `path`; removes what is left of it."""
+    with reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_partials(path.parent, _stem(path).__eq__)
+        partial = temporary_name(path)
+        partial.mkdir()
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        _sync(path.parent)
 
 
-def _take_name(partial: pathlib.Path, path: pathlib.Path, replace: bool) -> None:
-    if replace:
-        os.replace(partial, path)
-        return
+def _link(partial: pathlib.Path, path: pathlib.Path) -> None:
+    """Gives a file its name where there is none of this name."""
     try:
         os.link(partial, path)  # atomic, and fails where there is a file
     except FileExistsError as error:
@@ -322,11 +264,25 @@ def _taken(path: pathlib.Path) -> str:
     )
 
 
-def _sync_folder(folder: pathlib.Path) -> None:
-    """Writes the names in a folder to the disk; some file systems cannot."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _stem(path: pathlib.Path) -> str:
+    # A name may have 255 bytes; what is cut is not needed to tell writers apart.
+    return path.name.encode()[:200].decode(errors="ignore")
+
+
+def _sync_tree(folder: pathlib.Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            _sync(pathlib.Path(root, name))
+        _sync(pathlib.Path(root))
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Writes a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # of folders, some file systems cannot
+            raise
+    finally:
+        os.close(descriptor)

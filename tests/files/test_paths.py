@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from ldm_jax.files.paths import inside, is_remote, local, printable, resolve
+from ldm_jax.files.paths import expand, inside, is_remote, local, printable, resolve
 
 
 def test_the_home_directory_is_expanded_and_urls_stay(monkeypatch, tmp_path):
@@ -21,6 +21,18 @@ def test_the_home_directory_is_expanded_and_urls_stay(monkeypatch, tmp_path):
 def test_a_url_is_refused_where_files_are_needed():
     with pytest.raises(ValueError, match=r"file system: got gs://b/a.npz; write to a"):
         local("gs://b/a.npz", "the output of an export")
+
+
+def test_a_user_without_a_home_is_refused():
+    assert expand("./~nobody-of-this-name/a") == "./~nobody-of-this-name/a"
+    with pytest.raises(ValueError, match=r"no home directory here; write the path"):
+        expand("~nobody-of-this-name/a")
+
+
+@pytest.mark.parametrize("url", ["ftp://host/a", "gs:/bucket/a", "file:///a"])
+def test_a_url_that_is_of_no_store_is_refused(url):
+    with pytest.raises(ValueError, match=r"must begin with gs://, s3://, az://: got"):
+        resolve(url)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "link/x"])

@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -11,8 +12,14 @@ import time
 
 import pytest
 
-from ldm_jax.files import writing
-from ldm_jax.files.writing import AlreadyWritten, atomic_directory, atomic_file
+from ldm_jax.files import outputs, writing
+from ldm_jax.files.write_errors import reported
+from ldm_jax.files.writing import (
+    AlreadyWritten,
+    atomic_directory,
+    atomic_file,
+    new_files,
+)
 
 
 def names(folder):
@@ -56,11 +63,12 @@ def test_the_second_writer_of_a_new_file_is_refused(has_links, tmp_path, monkeyp
     path = tmp_path / "a"
     with (
         pytest.raises(AlreadyWritten, match=r"a was written by another process"),
-        atomic_file(path, replace=False) as slow,
+        new_files(tmp_path / "b", path) as slow,
     ):
-        with atomic_file(path, replace=False) as quick:
-            quick.write(b"quick")
-        slow.write(b"slow")
+        with new_files(path) as quick:
+            (quick / "a").write_bytes(b"quick")
+        for name in "ab":
+            (slow / name).write_bytes(b"slow")
     assert path.read_bytes() == b"quick" and names(tmp_path) == ["a"]
 
 
@@ -98,7 +106,7 @@ def test_a_folder_that_exists_is_refused_before_any_work(make, tmp_path):
         pytest.fail("the block ran")
 
 
-@pytest.mark.parametrize("operation", range(1, 6))
+@pytest.mark.parametrize("operation", range(1, 7))
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(operation, tmp_path):
     path = tmp_path / "a"
     path.write_text("old")
@@ -111,7 +119,7 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(operation, tmp_path)
     )
     argv = [sys.executable, "-c", program, str(tmp_path), str(operation)]
     assert subprocess.run(argv).returncode == -signal.SIGKILL
-    assert path.read_text() == ("old" if operation <= 3 else "new")
+    assert path.read_text() == ("old" if operation <= 4 else "new")
     assert all(n == "a" or n.endswith(".partial") for n in names(tmp_path))
 
 
@@ -149,17 +157,76 @@ def test_an_error_of_reading_within_a_block_stays_what_it_is(tmp_path):
         (tmp_path / "missing").read_text()
 
 
+def test_an_error_of_reading_elsewhere_is_no_error_of_writing(tmp_path):
+    out = tmp_path / "out" / "a"
+    error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "source"))
+    with pytest.raises(PermissionError, match="source"), atomic_file(out):
+        raise error
+    error = PermissionError(errno.EACCES, "Permission denied", str(out))
+    with pytest.raises(OSError, match=r"could not write .*/a \("), atomic_file(out):
+        raise error
+
+
+def test_errors_of_libraries_count_where_nothing_else_can_fail(tmp_path):
+    message = r"could not write a shard to .*/a \(.* GiB free\): disk full$"
+    with (
+        pytest.raises(OSError, match=message),
+        reported(tmp_path / "outer"),  # adds nothing to what is reported already
+        reported(tmp_path / "a", "a shard", every=True),
+    ):
+        raise RuntimeError("disk full\nstack:\n...")
+
+
 def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"--out must be a directory .*file/x"):
-        writing.check_writable(tmp_path / "file" / "x")
+        outputs.check_writable(tmp_path / "file" / "x")
     with pytest.raises(IsADirectoryError, match="must name a file"):
-        writing.check_writable_file(tmp_path)
+        outputs.check_writable_file(tmp_path)
 
 
-def test_a_folder_that_can_be_written_stays_empty(tmp_path):
-    writing.check_writable(tmp_path / "new")
-    assert names(tmp_path / "new") == []
+def test_a_check_leaves_nothing_behind(tmp_path):
+    outputs.check_writable(tmp_path / "new" / "sub")
+    outputs.check_writable_file(tmp_path / "new" / "a.npz")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_what_cannot_be_written_is_found_by_the_check(number, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    message = {
+        errno.ENOSPC: r"could not write .*/new \(.* GiB free\): No space left",
+        errno.EROFS: r"--out must be .* got .*/new \(Read-only file system\). Choose",
+    }[number]
+    with pytest.raises(OSError, match=message):
+        outputs.check_writable(tmp_path / "new")
+
+
+@pytest.mark.parametrize("write", [atomic_file, atomic_directory, new_files])
+def test_a_url_never_becomes_a_folder(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = r"must be on a file system: got gs:/+bucket/a.npz; write to"
+    for path in ("gs://bucket/a.npz", pathlib.Path("gs://bucket/a.npz")):
+        with pytest.raises(ValueError, match=message), write(path):
+            pytest.fail("the block ran")
+    assert names(tmp_path) == []
+
+
+def test_links_are_followed_and_devices_are_left_alone(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "a")
+    writing.write_text(tmp_path / "link", "x")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "folder" / "a").read_text() == "x"
+    os.mkfifo(tmp_path / "fifo")
+    for path in ("/dev/null", tmp_path / "fifo"):
+        with pytest.raises(OSError, match="must name a regular file"):
+            writing.write_text(path, "x")
+        with pytest.raises(OSError, match="--out must name a regular file"):
+            outputs.check_writable_file(path)
 
 
 def test_json_and_lines_come_back(tmp_path):

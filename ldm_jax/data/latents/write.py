@@ -84,7 +84,7 @@ def write_latents(
         facts: dict[str, Any] = {"plan": plan}
         with shards.write_shard(paths[i], facts) as append:
             encoder.write(batches, append, facts)
-    return _finish(folder, paths, source, transform, job, index)
+    return _finish(folder, paths, source, transform, job)
 
 
 def _plan(source: Source, transform: Any, job: LatentJob) -> str:
@@ -139,7 +139,6 @@ def _finish(
     source: Source,
     transform: Any,
     job: LatentJob,
-    process: int,
 ) -> LatentStats:
     """Waits for the shards of all processes and makes the set readable."""
     while not all(facts := [shards.done(path) for path in paths]):
@@ -166,9 +165,7 @@ def _finish(
         ],
     }
     description = "Latents of an image set."
-    shards.write_info(
-        folder, NAME, features, {"train": facts}, metadata, description, process
-    )
+    shards.write_info(folder, NAME, features, {"train": facts}, metadata, description)
     return stats
 
 

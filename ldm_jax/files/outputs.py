@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks where results will be written, before hours of work are put into them.
+
+Nothing is made: a mistake elsewhere in a command leaves no empty folder behind.
+"""
+
+import errno
+import os
+import pathlib
+import uuid
+
+from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
+from ldm_jax.files.write_errors import first_line, nearest_folder, write_error
+
+# More than a file system keeps back on a full disk.
+_PROBE = b"\0" * 65536
+
+
+def check_writable(directory: PathLike, flag: str = "--out") -> None:
+    """Tries a file in a folder, or in the nearest one above that exists.
+
+    Args:
+      directory: local or remote; it need not exist.
+      flag: names the argument in the error.
+
+    Raises:
+      OSError: nothing can be written there; says why in a line.
+      ValueError: it is remote, and the package that reaches it is missing.
+    """
+    folder = resolve(directory)
+    try:
+        if is_remote(folder):
+            probe = folder / f".writable.{uuid.uuid4().hex}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        else:
+            _try(nearest_folder(folder))
+    except ImportError as error:
+        raise ValueError(
+            f"{printable(directory)} needs a package that reaches its store: pip "
+            "install 'ldm_jax[gcs]' for gs://, or mount it and give the path."
+        ) from error
+    except Exception as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise write_error(directory, error) from error
+        raise OSError(
+            f"{flag} must be a directory that this process may write: got "
+            f"{printable(directory)} ({first_line(error)}). Choose another {flag}, or "
+            "change who may write there."
+        ) from error
+
+
+def check_writable_file(path: PathLike, flag: str = "--out") -> None:
+    """Checks that a local file can be written, or replaced.
+
+    Raises:
+      ValueError: a URL.
+      OSError: nothing can be written there, or `path` is no regular file.
+    """
+    path = regular_target(local(path, flag), flag)
+    check_writable(path.parent, flag)
+
+
+def check_absent(path: PathLike, flag: str = "--out") -> None:
+    """Refuses a result that exists, before any work; an empty folder is none.
+
+    Raises:
+      ValueError: there is something of this name.
+    """
+    path = resolve(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(
+            f"{flag} must be new: {printable(path)} exists; choose another {flag}, or "
+            "delete it."
+        )
+    if not is_remote(path) and os.path.ismount(path):  # cannot be renamed to
+        raise ValueError(
+            f"{flag} must be new: {printable(path)} is where a disk is mounted; name a "
+            "folder in it."
+        )
+
+
+def regular_target(path: PathLike, flag: str = "the output") -> pathlib.Path:
+    """Follows the links of a file to write, as `open` would.
+
+    Raises:
+      OSError: there is something else of this name: a folder, a device, a FIFO.
+    """
+    path = pathlib.Path(os.path.realpath(resolve(path)))
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{flag} must name a file: got the folder {printable(path)}; add a name."
+        )
+    if path.exists() and not path.is_file():
+        raise OSError(
+            f"{flag} must name a regular file: got {printable(path)}, a device or "
+            "FIFO; name a new file."
+        )
+    return path
+
+
+def _try(existing: pathlib.Path) -> None:
+    """Writes a file in an existing folder and removes it."""
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    probe = existing / f".writable.{uuid.uuid4().hex}"
+    try:
+        probe.write_bytes(_PROBE)
+    finally:
+        probe.unlink(missing_ok=True)
