@@ -195,9 +195,13 @@ def latent_diffusion(
     config.optimizer = dict(name="adamw", learning_rate=1e-4)
     config.train.update(ema_of=("unet",), max_ema_decay=0.9999)
     config.sampling = dict(sampler="ddim", num_steps=50, eta=0.0, guidance_scale=1.0)
-    # With a reference (ldm-jax stats), samples are judged at every evaluation.
-    config.judging = dict(
-        reference="", network="inception", weights="", num=2_000, metrics=("fid",)
+    # With a reference (ldm-jax stats), samples are measured at every evaluation.
+    config.evaluation = dict(
+        reference="",
+        feature_network="inception",
+        feature_weights="",
+        num=2_000,
+        metrics=("fid",),
     )
     return config
 

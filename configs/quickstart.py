@@ -67,7 +67,7 @@ def diffusion() -> ConfigDict:
         scale_shift_norm=True,
     )
     # With v the estimate of x0 does not divide by the signal's share, 0.012 at the last
-    # step: with eps the judge misnamed 6 of 200 samples, with v none.
+    # step: with eps the classifier misnamed 6 of 200 samples, with v none.
     config.prediction = "v"
     config.objective.drop_probability = 0.1
     num_steps = 900
@@ -88,7 +88,7 @@ def get_config(arg: str = ""):
         raise ValueError(f"unknown stage {stage!r}; one of: all, {', '.join(stages)}.")
     config = ConfigDict(dict(first_stage=first_stage(), diffusion=diffusion()))
     config.latents = dict(batch_size=256, records_per_shard=512)
-    config.judge = dict(
+    config.classifier = dict(
         samples_per_class=20,
         num_neighbors=1,
         min_held_out_accuracy=0.97,

@@ -8,21 +8,30 @@ from typing import Any
 from ldm_jax.cli import stats, values
 from ldm_jax.cli.sample import add_sampling, what_was_said
 
-# Flags of `evaluate` without a meaning for a denoiser that is judged on latents.
+# Flags of `evaluate` without a meaning for a denoiser that is evaluated on latents.
 OF_IMAGES = (
-    *("images", "split", "size", "pairs", "protocol", "row", "metrics", "reference"),
-    *("weights", "lpips", "clip_model", "captions", "spread"),
+    *(
+        "images",
+        "split",
+        "size",
+        "pairs",
+        "protocol",
+        "paper_row",
+        "metrics",
+        "reference",
+    ),
+    *("feature_weights", "lpips_weights", "clip_model", "captions", "standard_error"),
 )
 EVALUATE_EPILOG = """
 examples:
-  ldm-jax evaluate --model runs/churches --row churches --reference churches.npz \\
-      --num-steps 200 --out runs/churches/fid50k
+  ldm-jax evaluate --model runs/churches --paper-row churches \\\\
+      --reference churches.npz --num-steps 200 --out runs/churches/fid50k
   ldm-jax evaluate --model runs/digits --metrics fid,kid,precision,recall --num 1000 \\
-      --reference digits.npz --out judged
-  ldm-jax evaluate --model runs/kl-f8 --row kl-f8 --images ./imagenet_val \\
-      --lpips weights/lpips.safetensors --out judged             (a first stage)
-  ldm-jax evaluate --images samples/ --reference ref.npz --out judged
-  ldm-jax evaluate --model runs/text --latents LATENTS --out judged     (is it obeyed?)
+      --reference digits.npz --out results
+  ldm-jax evaluate --model runs/kl-f8 --paper-row kl-f8 --images ./imagenet_val \\
+      --lpips-weights weights/lpips.safetensors --out results           (a first stage)
+  ldm-jax evaluate --images samples/ --reference ref.npz --out results
+  ldm-jax evaluate --model runs/text --latents LATENTS --out results     (is it obeyed?)
 
 What is called FID comes from the published InceptionV3 alone (ldm-jax weights
 inception); with another network it is FD(mobilenet).
@@ -35,13 +44,14 @@ def add(commands) -> None:
         commands,
         "evaluate",
         _run,
-        "Judge a model, or finished images, by a protocol of the paper or by metrics.",
+        "Evaluate a model, or finished images, by a protocol of the paper or metrics.",
         EVALUATE_EPILOG,
     )
     command.add_argument("--out", required=True, help="directory of the results")
     command.add_argument("--model", help="a diffusion model, or a first stage")
     command.add_argument(
-        "--images", help="a folder or .npz to judge; what a first stage is tried on"
+        "--images",
+        help="a folder or .npz to evaluate; of a first stage: to reconstruct",
     )
     command.add_argument("--split", help="of --images, for a first stage")
     command.add_argument(
@@ -51,13 +61,13 @@ def add(commands) -> None:
     )
     command.add_argument(
         "--latents",
-        help="judge no samples but the denoiser, on these latents: how much more it "
+        help="evaluate no samples but the denoiser, on these latents: how much more it "
         "errs with another's condition, or none",
     )
     command.add_argument("--pairs", help="folder or .npz to compare with, one by one")
     command.add_argument("--protocol", help="paper-uncond, paper-class, paper-coco ...")
     command.add_argument(
-        "--row", help="the paper's row to print beside: ffhq, kl-f8 ..."
+        "--paper-row", help="the paper's row to print beside: ffhq, kl-f8 ..."
     )
     command.add_argument(
         "--metrics",
@@ -69,12 +79,14 @@ def add(commands) -> None:
         "--num", type=values.count, help="images; default: the protocol's"
     )
     command.add_argument("--reference", help=".npz of ldm-jax stats, ADM, pytorch-fid")
-    command.add_argument("--lpips", help="file of ldm-jax weights lpips")
-    command.add_argument("--trunk", default="vgg", help="of LPIPS; default: vgg")
+    command.add_argument("--lpips-weights", help="file of ldm-jax weights lpips")
+    command.add_argument("--lpips-trunk", default="vgg", help="of LPIPS; default: vgg")
     command.add_argument("--clip-model", help="folder of a CLIPModel, for clip_score")
     command.add_argument("--captions", help="its .txt file, one caption per line")
     command.add_argument(
-        "--spread", action="store_true", help="standard error of Frechet distances"
+        "--standard-error",
+        action="store_true",
+        help="standard error of Frechet distances",
     )
     command.add_argument(
         "--classes", default="balanced", help="balanced (default) or random"
@@ -97,7 +109,9 @@ def _run(args, overrides) -> None:
     said, options = what_was_said(args)
     if args.model is None:
         if args.images is None:
-            raise ValueError("there must be --model or --images to judge: got neither.")
+            raise ValueError(
+                "there must be --model or --images to evaluate: got neither."
+            )
         latents = _given(args, ["latents"])
         _refuse({**said, **options, **latents}, "finished images")
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
@@ -122,7 +136,7 @@ def _run(args, overrides) -> None:
         )
     else:
         given = _given(args, ["images", "split", "size"])
-        _refuse(given, "a diffusion model, whose samples are judged,")
+        _refuse(given, "a diffusion model, whose samples are evaluated,")
         result = evaluate.evaluate_samples(
             args.model,
             args.out,
@@ -146,6 +160,6 @@ def _refuse(given, what: str) -> None:
     """Raises ValueError for flags that would be ignored."""
     if given:
         raise ValueError(
-            f"{what} cannot be told {', '.join(sorted(given))}: leave it out, or judge "
-            "something else (ldm-jax evaluate --help)."
+            f"{what} cannot be told {', '.join(sorted(given))}: leave it out, or "
+            "evaluate something else (ldm-jax evaluate --help)."
         )

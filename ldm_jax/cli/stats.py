@@ -53,10 +53,13 @@ def add_command(commands, name: str, run, summary: str, epilog: str):
     )
     command.set_defaults(run=run)
     command.add_argument(
-        "--network", default="inception", help="inception (default) or mobilenet"
+        "--feature-network",
+        default="inception",
+        help="inception (default) or mobilenet",
     )
     command.add_argument(
-        "--weights", help="of the network; default: weights/NETWORK.safetensors"
+        "--feature-weights",
+        help="its file of weights; default: weights/FEATURE_NETWORK.safetensors",
     )
     command.add_argument(
         "--batch-size", type=values.count, default=64, help="default: 64"
@@ -74,8 +77,8 @@ def _run(args, overrides) -> None:
         image_size=args.size,
         split=args.split,
         data_dir=args.data_dir,
-        network=args.network,
-        weights=args.weights,
+        network=args.feature_network,
+        weights=args.feature_weights,
         keep=args.keep,
         batch_size=args.batch_size,
     )

@@ -16,11 +16,11 @@ examples:
       --config.lpips.file=weights/lpips.safetensors --workdir=runs/kl-f8
 """
 
-JUDGES = {
+FEATURE_NETWORKS = {
     "inception": "InceptionV3 of 2015: FID, sFID, KID, IS, precision and recall",
     "mobilenet": "MobileNetV2 of torchvision, for FD(mobilenet): much faster",
 }
-JUDGE_EPILOG = """
+FEATURE_NETWORK_EPILOG = """
 SOURCE is the published .pth on disk; without it the file is downloaded beside OUT. Its
 checksum is known and checked.
 
@@ -39,8 +39,8 @@ def add(commands) -> None:
     )
     kinds = command.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_lpips(kinds)
-    for kind, text in JUDGES.items():
-        _add_judge(kinds, kind, text)
+    for kind, text in FEATURE_NETWORKS.items():
+        _add_feature_network(kinds, kind, text)
 
 
 def _add_lpips(kinds) -> None:
@@ -70,12 +70,12 @@ def _lpips(args, overrides) -> None:
     print(f"LPIPS with {', '.join(trunks)} in {args.out}")
 
 
-def _add_judge(kinds, kind: str, text: str) -> None:
+def _add_feature_network(kinds, kind: str, text: str) -> None:
     command = kinds.add_parser(
         kind,
         help=text,
         description=f"Make a file of weights: {text}.",
-        epilog=JUDGE_EPILOG,
+        epilog=FEATURE_NETWORK_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("source", nargs="?", help="the published .pth")
@@ -83,16 +83,18 @@ def _add_judge(kinds, kind: str, text: str) -> None:
         "--out", default=f"weights/{kind}.safetensors", help="default: %(default)s"
     )
     command.add_argument(
-        "--unchecked",
+        "--skip-checksum",
         action="store_true",
-        help="take a file of another checksum; what it measures is not called FID",
+        help="accept a file with another checksum; its metrics are not called FID",
     )
-    command.set_defaults(run=_judge)
+    command.set_defaults(run=_feature_network)
 
 
-def _judge(args, overrides) -> None:
-    from ldm_jax.interop.feature_networks.weights import build_judge
+def _feature_network(args, overrides) -> None:
+    from ldm_jax.interop.feature_networks.weights import build_feature_network
 
-    official = build_judge(args.kind, args.out, args.source, args.unchecked)
+    official = build_feature_network(
+        args.kind, args.out, args.source, args.skip_checksum
+    )
     what = "the published" if official else "other"
     print(f"{args.kind} with {what} weights in {args.out}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges a model, or finished images, by a named protocol or chosen metrics."""
+"""Evaluates a model, or finished images, by a named protocol or chosen metrics."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from ldm_jax.commands import sample, stats
-from ldm_jax.commands.evaluation.feature_networks import Panel, Request
+from ldm_jax.commands.evaluation.feature_networks import Evaluator, Request
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
@@ -39,9 +39,10 @@ def evaluate_samples(
     which: str = "ema",
     pairs: str | None = None,
 ) -> dict[str, Any]:
-    """Samples from a diffusion model into OUT/images, then judges the images.
+    """Samples from a diffusion model into OUT/images, then evaluates the images.
 
-    Interrupted and run again it makes the images that are missing; judging starts anew.
+    Interrupted and run again it makes the images that are missing; the evaluation
+    starts from scratch.
 
     Args:
       model_dir: a diffusion model.
@@ -60,7 +61,7 @@ def evaluate_samples(
       ValueError: something does not fit, before anything is sampled where it can be.
     """
     config = model_directory.read_config(model_dir, "latent_diffusion")
-    panel = Panel(request, _transform_of(model_dir))
+    evaluator = Evaluator(request, _transform_of(model_dir))
     said = dict(said)
     if config.get("condition", {}).get("kind") == "class" and not said:
         said["class_label"] = _classes(config, classes, request.num, seed)
@@ -74,7 +75,7 @@ def evaluate_samples(
         seed=seed,
         batch_size=request.batch_size,
         which=which,
-        admit=lambda count, size: panel.check(count, size, pairs),
+        admit=lambda count, size: evaluator.check(count, size, pairs),
     )
     agreed(True)  # the main process has written its last picture
     settings = {
@@ -85,16 +86,16 @@ def evaluate_samples(
         "sampling": _sampling_of(images),
         "bytes": QUANTIZATION,
     }
-    return _finish(panel.images(images, pairs), out, request, settings)
+    return _finish(evaluator.images(images, pairs), out, request, settings)
 
 
 def evaluate_images(
     images: str, out: str, request: Request, pairs: str | None = None
 ) -> dict[str, Any]:
-    """Judges finished images; arguments as of `evaluate_samples`."""
-    panel = Panel(request, None)
+    """Evaluates finished images; arguments as of `evaluate_samples`."""
+    evaluator = Evaluator(request, None)
     settings = {"images": images, "bytes": "as they are"}
-    return _finish(panel.images(images, pairs), out, request, settings)
+    return _finish(evaluator.images(images, pairs), out, request, settings)
 
 
 def evaluate_reconstructions(
@@ -105,7 +106,7 @@ def evaluate_reconstructions(
     split: str | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Judges a first stage by what it makes of images.
+    """Evaluates a first stage by its reconstructions of images.
 
     Args:
       model_dir: a first stage.
@@ -129,7 +130,7 @@ def evaluate_reconstructions(
     spec["split"] = split or config.get("held_out") or spec.get("split", "train")
     transform = still_transform(config.transform, image_size)
     model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
-    panel = Panel(request, transform.description)
+    evaluator = Evaluator(request, transform.description)
     source = open_images(**spec)
     rows = _reconstructed(model, params, source, transform, request)
     settings = {
@@ -140,7 +141,7 @@ def evaluate_reconstructions(
     }
     count = min(len(source), request.num or len(source))
     return _finish(
-        panel.reconstructions(rows, count, transform.size, model),
+        evaluator.reconstructions(rows, count, transform.size, model),
         out,
         request,
         settings,
@@ -205,7 +206,7 @@ def _classes(config, how: str, num: int | None, seed: int) -> list[int]:
     return drawn.tolist()
 
 
-def _finish(judged, out: str, request: Request, settings) -> dict[str, Any]:
+def _finish(measured, out: str, request: Request, settings) -> dict[str, Any]:
     """Adds how it was done, warns, and writes the results."""
     settings = {
         **settings,
@@ -213,15 +214,20 @@ def _finish(judged, out: str, request: Request, settings) -> dict[str, Any]:
         "reference": request.reference or "",
     }
     protocol = find_protocol(request.protocol) if request.protocol else None
-    warnings = list(judged["warnings"])
+    warnings = list(measured["warnings"])
     if protocol and protocol.num_images and request.num != protocol.num_images:
         warnings.append(
             f"{request.protocol} takes {protocol.num_images} images: these figures are "
-            f"of {judged['num_images']}, so the paper's are not their measure."
+            f"of {measured['num_images']}, so the paper's are not their measure."
         )
     if protocol:
         settings["the protocol's reference"] = protocol.reference
-    result = {**judged, "row": request.row, "settings": settings, "warnings": warnings}
+    result = {
+        **measured,
+        "row": request.paper_row,
+        "settings": settings,
+        "warnings": warnings,
+    }
     return write_results(result, out)
 
 

@@ -22,7 +22,7 @@ from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.training.monitoring.metric_rows import read_rows
 
-SECTIONS = ("first_stage", "latents", "diffusion", "judge")
+SECTIONS = ("first_stage", "latents", "diffusion", "classifier")
 COLUMNS = 10
 
 
@@ -31,17 +31,17 @@ class PoorResultError(ValueError):
 
 
 def run(config, workdir: str) -> dict[str, float]:
-    """Trains a first stage, encodes, trains a denoiser, samples and judges.
+    """Trains a first stage, encodes, trains a denoiser, samples and classifies.
 
     Args:
       config: ConfigDict with the SECTIONS, see configs/quickstart.py.
       workdir: everything is written here.
 
     Returns:
-      The figures of the judgement, as in `results.json`.
+      The metrics, as in `results.json`.
 
     Raises:
-      ValueError: the config does not fit, or the results fall below `config.judge`.
+      ValueError: the config does not fit, or accuracies are below `config.classifier`.
     """
     if sorted(config) != sorted(SECTIONS):
         raise ValueError(
@@ -67,11 +67,11 @@ def run(config, workdir: str) -> dict[str, float]:
     _say(4, "sample every class and look")
     images, labels = _sample(config, diffusion_dir)
     _write_pictures(root, images, labels)
-    _say(5, "judge")
-    figures = {"psnr_held_out": psnr, **_judge(config, images, labels)}
+    _say(5, "classify the samples with nearest neighbours")
+    figures = {"psnr_held_out": psnr, **_classify(config, images, labels)}
     write_json(root / "results.json", figures)
     _print_summary(root, figures)
-    _check(config.judge, figures)
+    _check(config.classifier, figures)
     return figures
 
 
@@ -82,7 +82,7 @@ def _say(number: int, what: str) -> None:
 def _sample(config, diffusion_dir):
     """Samples every class: images [N, H, W, 3] uint8, labels [N], class by class."""
     num_classes = config.diffusion.condition.num_classes
-    labels = np.repeat(np.arange(num_classes), config.judge.samples_per_class)
+    labels = np.repeat(np.arange(num_classes), config.classifier.samples_per_class)
     model, params = model_directory.load(diffusion_dir)
     images = sample_images(
         model,
@@ -110,12 +110,12 @@ def _write_pictures(root, images, labels) -> None:
     pictures.plot_losses(root / "loss.png", runs)
 
 
-def _judge(config, images, labels) -> dict[str, float]:
+def _classify(config, images, labels) -> dict[str, float]:
     """Names the samples with a classifier of real digits; looks for copies."""
     train, train_label = _real(config.first_stage, config.first_stage.images.split)
     held_out, held_out_label = _real(config.first_stage, config.first_stage.held_out)
     samples = images / 127.5 - 1
-    k = config.judge.num_neighbors
+    k = config.classifier.num_neighbors
     named = dict(num_neighbors=k)
     return {
         "classifier_accuracy_held_out": classification_accuracy(
@@ -145,15 +145,16 @@ def _real(config, split):
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _check(judge, figures) -> None:
+def _check(thresholds, figures) -> None:
     for name, least in (
-        ("classifier_accuracy_held_out", judge.min_held_out_accuracy),
-        ("classifier_accuracy_samples", judge.min_sample_accuracy),
+        ("classifier_accuracy_held_out", thresholds.min_held_out_accuracy),
+        ("classifier_accuracy_samples", thresholds.min_sample_accuracy),
     ):
         if figures[name] < least:
             raise PoorResultError(
                 f"{name} must be at least {least}: got {figures[name]:.3f}; train "
-                "longer (--config.diffusion.train.num_steps) or lower config.judge."
+                "longer (--config.diffusion.train.num_steps) or lower "
+                "config.classifier."
             )
 
 

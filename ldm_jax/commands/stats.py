@@ -20,9 +20,9 @@ from ldm_jax.metrics.distribution import (
     rank_warning,
 )
 from ldm_jax.metrics.measure import (
-    Network,
+    FeatureNetwork,
     image_facts,
-    open_network,
+    open_feature_network,
     with_features,
 )
 from ldm_jax.metrics.reference import (
@@ -62,7 +62,7 @@ def write_stats(
       image_size: (height, width), where `like` does not say.
       split: of the data set; None is that of `like`, or "train".
       data_dir: where TFDS sets lie.
-      network, weights: of `open_network`.
+      network, weights: of `open_feature_network`.
       keep: features of single images kept, a uniform sample; KID, precision and
         recall need them.
       batch_size: images at once.
@@ -73,20 +73,20 @@ def write_stats(
     Raises:
       ValueError: no data, no size, or no weights.
     """
-    judge = open_network(network, weights)
+    opened = open_feature_network(network, weights)
     if dataset is not None and dataset.endswith(".npz"):
         found = open_set(dataset)
-        facts = image_facts(judge, found.size, None) | {"dataset": dataset}
+        facts = image_facts(opened, found.size, None) | {"dataset": dataset}
         count, batches = found.count, found.batches(batch_size)
     else:
         source, transform, facts = _open(dataset, like, image_size, split, data_dir)
-        facts = image_facts(judge, transform.size, transform.description) | facts
+        facts = image_facts(opened, transform.size, transform.description) | facts
         count, batches = len(source), read_bytes(source, transform, batch_size)
     facts |= {
         "quantization": QUANTIZATION,
         "ldm_jax": importlib.metadata.version("ldm_jax"),
     }
-    reference = collect(judge, batches, count, facts, keep, out)
+    reference = collect(opened, batches, count, facts, keep, out)
     if is_main_process():
         save_reference(out, reference)
     return reference
@@ -135,7 +135,7 @@ def _sharding():
 
 
 def collect(
-    judge: Network,
+    network: FeatureNetwork,
     batches: Iterator[np.ndarray],
     count: int,
     facts: Mapping[str, Any],
@@ -143,10 +143,10 @@ def collect(
     path: str,
 ) -> Reference:
     """Passes images through the network once and sums up."""
-    has_spatial = judge.facts["kind"] == "inception"
+    has_spatial = network.facts["kind"] == "inception"
     metrics = ["fid", *(["sfid"] if has_spatial else []), *(["kid"] if keep else [])]
     collector = Collector(metrics, count, keep)
     with tqdm(desc="statistics", total=count, unit="image") as bar:
-        with_features(judge, batches, collector, bar.update)
-    warnings = rank_warning(collector.count, judge.widths["pool"], path)
+        with_features(network, batches, collector, bar.update)
+    warnings = rank_warning(collector.count, network.widths["pool"], path)
     return collector.reference({**facts, "warnings": warnings}, path)

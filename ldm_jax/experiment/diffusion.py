@@ -16,7 +16,7 @@ from ldm_jax.experiment.evaluation import SamplePreview
 from ldm_jax.experiment.models import make_latent_diffusion, make_transform
 from ldm_jax.experiment.resolve import Inputs
 from ldm_jax.experiment.sections import LatentSet
-from ldm_jax.metrics.evaluation import Judging
+from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.parallel import sharding
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.tasks.generate import Sampling
@@ -75,9 +75,9 @@ def build_diffusion(
         # Latents are read faster than any step; photographs keep every core busy.
         num_threads=(os.cpu_count() or 1) if encodes_images else 1,
     )
-    judging = Judging(**config.get("judging", {}))
+    evaluation = Evaluation(**config.get("evaluation", {}))
     evaluate = SamplePreview.make(
-        model, frozen, source, transform, shape, sampling, judging
+        model, frozen, source, transform, shape, sampling, evaluation
     )
     return parts | dict(
         batches=batches, batch_shapes=batches.shapes(), evaluate=evaluate

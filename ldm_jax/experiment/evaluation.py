@@ -11,8 +11,8 @@ import numpy as np
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.records import Source
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.metrics.evaluation import Judging, make_judge
-from ldm_jax.metrics.reconstruct import Judge, reconstruct_all
+from ldm_jax.metrics.evaluation import Evaluation, make_sample_metrics
+from ldm_jax.metrics.reconstruct import PairMetric, reconstruct_all
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks import pictures
 from ldm_jax.tasks.condition_transform import ConditionTransform
@@ -47,7 +47,7 @@ class HeldOut:
     transform: ImageTransform
     batch_size: int
     sharding: jax.sharding.Sharding
-    metrics: Mapping[str, Judge]
+    metrics: Mapping[str, PairMetric]
 
     def __call__(self, state: TrainState, step: int) -> Result:
         """Returns (the metrics' means, a sheet of image and reconstruction pairs)."""
@@ -93,18 +93,18 @@ class SamplePreview:
         transform: ConditionTransform,
         shape: tuple[int, int, int],
         sampling: Sampling,
-        judging: Judging,
+        evaluation: Evaluation,
     ) -> "SamplePreview":
         """Reads the conditions of a set's first records, and opens the metrics."""
         size = [model.autoencoder.f * side for side in shape[:2]]
-        measure = make_judge(judging, size)
+        measure = make_sample_metrics(evaluation, size)
         rows = [
             transform(source[i % len(source)], np.random.default_rng(i))
-            for i in range(max(NUM_SHOWN, judging.num if measure else 0))
+            for i in range(max(NUM_SHOWN, evaluation.num if measure else 0))
         ]
         fields = model.conditioner.fields
         y = {name: np.stack([row[name] for row in rows]) for name in fields}
-        return cls(model, frozen, y, shape, sampling, judging.num, measure)
+        return cls(model, frozen, y, shape, sampling, evaluation.num, measure)
 
     def __call__(self, state: TrainState, step: int) -> Result:
         """Returns (figures of the samples, a sheet of some)."""

@@ -14,7 +14,7 @@ from ldm_jax.experiment.abstract import floats, zero_lpips
 from ldm_jax.experiment.evaluation import HeldOut
 from ldm_jax.experiment.models import make_first_stage, still_transform
 from ldm_jax.experiment.resolve import Inputs
-from ldm_jax.metrics.reconstruct import make_judges
+from ldm_jax.metrics.reconstruct import make_pair_metrics
 from ldm_jax.parallel import sharding
 from ldm_jax.tasks.first_stage import first_stage
 
@@ -63,7 +63,7 @@ def build_first_stage(
             still_transform(config.transform),
             config.batch_size,
             sharding.batch_sharding(mesh),
-            make_judges(transform.size, trunk, lpips),
+            make_pair_metrics(transform.size, trunk, lpips),
         )
     return parts | dict(
         batches=batches, batch_shapes=batches.shapes(), evaluate=evaluate

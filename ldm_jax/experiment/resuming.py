@@ -10,7 +10,7 @@ MAY_CHANGE = (
     "autoencoder.remat",
     "condition.merges",  # the contents of these files may not
     "condition.vocab",
-    "judging",
+    "evaluation",
     "lpips.file",  # its fingerprint may not
     "mesh",
     "sampling",

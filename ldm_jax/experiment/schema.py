@@ -18,7 +18,7 @@ from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment.overrides import check_names, read_file
 from ldm_jax.experiment.sections import LatentSet, TextEncoderSource
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
-from ldm_jax.metrics.evaluation import Judging
+from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 from ldm_jax.parallel import sharding
@@ -57,7 +57,7 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         "prediction": None,
         "objective": Objective,
         "sampling": Sampling,
-        "judging": Judging,
+        "evaluation": Evaluation,
         "images": open_images,
         "transform": ImageTransform,
     },
@@ -76,7 +76,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 # Sections that may be absent. What a diffusion model learns from is in the latents,
 # unless images are to be encoded for it; a first stage may be trained without LPIPS.
 OPTIONAL = {
-    "latent_diffusion": {"images", "transform", "judging", "text_encoder"},
+    "latent_diffusion": {"images", "transform", "evaluation", "text_encoder"},
     "first_stage": {"lpips"},
 }
 

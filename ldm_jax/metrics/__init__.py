@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges images and models."""
+"""Measures the quality of images and of sets of images."""

@@ -180,7 +180,7 @@ class Collector:
         """Returns the features kept, [K, D]."""
         return self._reservoir.rows()
 
-    def judge(
+    def compute(
         self, reference: Reference | None, place: Callable = jnp.asarray
     ) -> dict[str, Figure]:
         """Computes the metrics.

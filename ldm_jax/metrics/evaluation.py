@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether and how samples are judged while a model is trained."""
+"""Evaluates samples while a model is trained."""
 
 import dataclasses
 import logging
@@ -15,7 +15,7 @@ from ldm_jax.metrics.distribution import (
 )
 from ldm_jax.metrics.measure import (
     image_facts,
-    open_network,
+    open_feature_network,
     place_rows,
     with_features,
 )
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Judging:
-    """What is measured at every evaluation of a run; the section `judging`.
+class Evaluation:
+    """Settings of the metrics computed at every evaluation; section `evaluation`.
 
     Attributes:
-      reference: .npz of `ldm-jax stats`; "" judges nothing.
-      network: "inception" or "mobilenet", whose weights `weights` holds ("" is
-        weights/NETWORK.safetensors).
+      reference: .npz of `ldm-jax stats`; "" computes no metrics.
+      feature_network: "inception" or "mobilenet".
+      feature_weights: its file of weights; "" is weights/FEATURE_NETWORK.safetensors.
       num: samples, of the averaged parameters, with the conditions of the set's first
         records and the same noise every time; a few thousand show a trend.
       metrics: of SET_METRICS.
@@ -41,8 +41,8 @@ class Judging:
     """
 
     reference: str = ""
-    network: str = "inception"
-    weights: str = ""
+    feature_network: str = "inception"
+    feature_weights: str = ""
     num: int = 2_000
     metrics: tuple[str, ...] = ("fid",)
 
@@ -50,46 +50,48 @@ class Judging:
         unknown = sorted(set(self.metrics) - set(SET_METRICS))
         if unknown:
             raise ValueError(
-                f"config.judging.metrics has {', '.join(unknown)}; some of: "
+                f"config.evaluation.metrics has {', '.join(unknown)}; some of: "
                 f"{', '.join(SET_METRICS)}."
             )
         if self.num < 10:
             raise ValueError(
-                f"config.judging.num must be at least 10 samples: got {self.num}."
+                f"config.evaluation.num must be at least 10 samples: got {self.num}."
             )
 
 
-def make_judge(judging: Judging, image_size) -> Callable | None:
-    """Makes the judge of a run's samples; None where the config has none.
+def make_sample_metrics(evaluation: Evaluation, image_size) -> Callable | None:
+    """Makes the function that evaluates samples; None without a reference.
 
     Args:
-      judging: the section of the config.
+      evaluation: the section of the config.
       image_size: (height, width) of the samples, checked against the reference's.
 
     Returns:
-      Function of batches of uint8 [B, H, W, 3], `judging.num` images in all: its
-      figures by name.
+      Function of batches of uint8 [B, H, W, 3], `evaluation.num` images in all, that
+      returns {label of a metric: value}.
 
     Raises:
       ValueError: no weights, or a reference of other images or too little for the
         metrics: before the run begins.
     """
-    if not judging.reference:
+    if not evaluation.reference:
         return None
-    network = open_network(judging.network, judging.weights or None)
-    reference = open_reference(judging.reference, network, judging.metrics)
+    network = open_feature_network(
+        evaluation.feature_network, evaluation.feature_weights or None
+    )
+    reference = open_reference(evaluation.reference, network, evaluation.metrics)
     for text in reference.check(image_facts(network, image_size, None)):
-        log.warning("judging: %s", text)
-    check_network(judging.metrics, network.widths)
-    check_reference(judging.metrics, reference)
+        log.warning("evaluation: %s", text)
+    check_network(evaluation.metrics, network.widths)
+    check_reference(evaluation.metrics, reference)
     width = network.widths["pool"]
-    for text in rank_warning(judging.num, width, "config.judging.num"):
-        log.warning("judging: %s", text)
+    for text in rank_warning(evaluation.num, width, "config.evaluation.num"):
+        log.warning("evaluation: %s", text)
 
-    def judge(batches):
-        collector = Collector(judging.metrics, judging.num)
+    def compute(batches):
+        collector = Collector(evaluation.metrics, evaluation.num)
         with_features(network, batches, collector, lambda count: None)
-        figures = collector.judge(reference, place_rows)
+        figures = collector.compute(reference, place_rows)
         return {label(name, network.facts): f.value for name, f in figures.items()}
 
-    return judge
+    return compute

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs images through the networks that judge them, spread over all devices."""
+"""Runs images through feature networks, spread over all devices."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
-from ldm_jax.interop.feature_networks.weights import PUBLISHED, load_judge
+from ldm_jax.interop.feature_networks.weights import PUBLISHED, load_feature_network
 from ldm_jax.metrics import reconstruction
 from ldm_jax.metrics.distribution import Figure
 from ldm_jax.models.features.lpips import LPIPS
@@ -20,7 +20,7 @@ from ldm_jax.parallel.hosts import fetch
 PAIR_METRICS = ("psnr", "ssim", "ms_ssim", "lpips")
 
 
-class Network(NamedTuple):
+class FeatureNetwork(NamedTuple):
     """A feature network, ready to run.
 
     Attributes:
@@ -34,7 +34,9 @@ class Network(NamedTuple):
     widths: dict[str, int]
 
 
-def open_network(kind: str = "inception", weights: str | None = None) -> Network:
+def open_feature_network(
+    kind: str = "inception", weights: str | None = None
+) -> FeatureNetwork:
     """Opens a feature network on all devices.
 
     Args:
@@ -48,7 +50,9 @@ def open_network(kind: str = "inception", weights: str | None = None) -> Network
         raise ValueError(
             f'unknown feature network "{kind}"; one of: {", ".join(PUBLISHED)}.'
         )
-    module, params, header = load_judge(weights or f"weights/{kind}.safetensors", kind)
+    module, params, header = load_feature_network(
+        weights or f"weights/{kind}.safetensors", kind
+    )
     facts = {name: header[name] for name in ("origin", "sha256")}
     mesh = sharding.make_mesh()
     placed = jax.device_put(params, sharding.replicated(mesh))
@@ -58,7 +62,7 @@ def open_network(kind: str = "inception", weights: str | None = None) -> Network
     def run(image):
         return on_devices(lambda x: apply(placed, x), image)
 
-    return Network(
+    return FeatureNetwork(
         {"kind": kind, **facts, "official": header["official"] == "True"},
         run,
         {name: output.shape[-1] for name, output in shapes.items()},
@@ -115,8 +119,8 @@ class Pairs:
         }
         if "lpips" in metrics and not lpips:
             raise ValueError(
-                "lpips needs a file of weights: got none; give --lpips FILE, made with "
-                f"`ldm-jax weights lpips --download {trunk} --out FILE`."
+                "lpips needs a file of weights: got none; give --lpips-weights FILE, "
+                f"made with `ldm-jax weights lpips --download {trunk} --out FILE`."
             )
         params = LpipsFile(lpips).load(trunk) if "lpips" in metrics else {}
 
@@ -174,7 +178,7 @@ class Mean:
 
 
 def with_features(
-    network: Network, batches: Iterator[np.ndarray], collector, show: Callable
+    network: FeatureNetwork, batches: Iterator[np.ndarray], collector, show: Callable
 ) -> None:
     """Collects the features of uint8 batches; `show` is called with each one's size."""
     for batch in batches:
@@ -182,7 +186,9 @@ def with_features(
         show(len(batch))
 
 
-def image_facts(network: Network, size, transform: Mapping[str, Any] | None) -> dict:
+def image_facts(
+    network: FeatureNetwork, size, transform: Mapping[str, Any] | None
+) -> dict:
     """Says how features of images came about, for `Reference.check`."""
     facts = {"network": network.facts, "image_size": list(size)}
     return facts if transform is None else {**facts, "transform": dict(transform)}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges small images by their nearest neighbours: is it the class, is it a copy?
+"""Classifies small images by their nearest neighbours, and looks for copies.
 
 For image sets small enough to be compared pixel by pixel (the quickstart's digits);
-larger sets are judged in a feature space.
+larger sets are compared in a feature space.
 """
 
 import numpy as np

@@ -6,12 +6,12 @@ from tqdm import tqdm
 from ldm_jax.data.images.finished_images import open_set
 from ldm_jax.interop.feature_networks.fidelity_cache import read_fidelity_cache
 from ldm_jax.metrics.distribution import Collector
-from ldm_jax.metrics.measure import Network, with_features
+from ldm_jax.metrics.measure import FeatureNetwork, with_features
 from ldm_jax.metrics.reference import Reference, load_reference, make_reference
 
 
 def open_reference(
-    path: str, judge: Network, metrics, batch_size: int = 64
+    path: str, network: FeatureNetwork, metrics, batch_size: int = 64
 ) -> Reference:
     """Reads statistics: an .npz, or a .pt of torch-fidelity's cache.
 
@@ -28,7 +28,7 @@ def open_reference(
     found = open_set(path)
     collector = Collector(["kid"], found.count, found.count)
     with tqdm(desc=f"features of {path}", total=found.count, unit="image") as bar:
-        with_features(judge, found.batches(batch_size), collector, bar.update)
+        with_features(network, found.batches(batch_size), collector, bar.update)
     return Reference(
         reference.pool,
         reference.spatial,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Protocol(NamedTuple):
-    """How a kind of model is judged.
+    """How the paper evaluates a kind of model.
 
     Attributes:
       num_images: how many are made; None takes the whole set.

@@ -15,37 +15,39 @@ from ldm_jax.tasks import pictures
 from ldm_jax.types import Array, PyTree
 
 # [B, H, W, 3] images and reconstructions in [-1, 1] -> a number for each, [B].
-Judge = Callable[[Array, Array], Array]
+PairMetric = Callable[[Array, Array], Array]
 
 
-def make_judges(
+def make_pair_metrics(
     size: tuple[int, int], perceptual: str, lpips_params: PyTree
-) -> dict[str, Judge]:
-    """Lists by what held-out reconstructions of a size are judged.
+) -> dict[str, PairMetric]:
+    """Lists the metrics of held-out reconstructions of a size.
 
     Returns:
       "psnr" in dB; "ssim", unless the images are smaller than its window; "lpips",
       unless `perceptual` is "none".
     """
-    judges: dict[str, Judge] = {"psnr": jax.jit(psnr)}
+    metrics: dict[str, PairMetric] = {"psnr": jax.jit(psnr)}
     if min(size) >= WINDOW:
-        judges["ssim"] = jax.jit(ssim)
+        metrics["ssim"] = jax.jit(ssim)
     if perceptual != "none":
         lpips = LPIPS(perceptual)
         # Arguments, not constants of a program: they are many megabytes.
         distance = jax.jit(lambda p, x, y: lpips.apply({"params": p}, x, y))
-        judges["lpips"] = functools.partial(distance, lpips_params)
-    return judges
+        metrics["lpips"] = functools.partial(distance, lpips_params)
+    return metrics
 
 
-def reconstruct_all(model, params, rows, num_shown: int, judges: Mapping[str, Judge]):
+def reconstruct_all(
+    model, params, rows, num_shown: int, metrics: Mapping[str, PairMetric]
+):
     """Encodes and decodes images.
 
     Args:
       model, params: of a first stage.
       rows: iterator of (batch, how many of its rows are valid).
       num_shown: pairs to show.
-      judges: name -> function of images and their reconstructions.
+      metrics: name -> function of images and their reconstructions.
 
     Returns:
       {name: mean over all rows}, with "codebook_usage" and "perplexity" over all rows
@@ -54,13 +56,13 @@ def reconstruct_all(model, params, rows, num_shown: int, judges: Mapping[str, Ju
     num_codes = model.autoencoder.num_codes
     usage = CodebookUsage(num_codes) if num_codes else None
     run = _program(model)
-    found = {name: [] for name in judges}
+    found = {name: [] for name in metrics}
     shown = []
     for batch, valid in rows:
         image = batch["image"]
         reconstruction, indices = run(params, image)
-        for name, judge in judges.items():
-            found[name].append(fetch(judge(image, reconstruction))[:valid])
+        for name, metric in metrics.items():
+            found[name].append(fetch(metric(image, reconstruction))[:valid])
         reconstruction, indices = fetch((reconstruction, indices))
         if usage:
             usage.update(indices[:valid])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PatchGAN: judges overlapping patches of an image as real or reconstructed."""
+"""PatchGAN: classifies overlapping patches of an image as real or reconstructed."""
 
 import flax.linen as nn
 import jax
@@ -37,7 +37,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, is_training: bool = False) -> Array:
-        """Judges patches.
+        """Classifies patches.
 
         In training BatchNorm uses the batch's own statistics and moves the running ones
         ("batch_stats", which must be mutable); otherwise it uses the running ones.
@@ -65,7 +65,7 @@ class Discriminator(nn.Module):
         return PatchConv(1, stride=1, name="conv_out")(x)
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raises ValueError for images [B, H, W, C] it cannot judge."""
+        """Raises ValueError for images [B, H, W, C] it cannot classify."""
         smallest = 3 * 2**self.num_layers
         if min(shape[1:3]) < smallest:
             raise ValueError(

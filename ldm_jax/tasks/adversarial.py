@@ -54,7 +54,7 @@ class Adversary:
 
     @property
     def discriminator(self) -> Discriminator:
-        """The network that judges."""
+        """The discriminator module, without parameters."""
         return Discriminator(self.num_layers, self.channels, self.batch_groups)
 
     def init(self, key: Array, image_shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
@@ -68,8 +68,8 @@ class Adversary:
         variables = self.discriminator.init(key, image, is_training=True)
         return variables["params"], variables["batch_stats"]
 
-    def judge(self, params: PyTree, stats: PyTree, image: Array):
-        """Returns logits [B, h', w', 1] and the moved running statistics."""
+    def apply_discriminator(self, params: PyTree, stats: PyTree, image: Array):
+        """Returns logits [B, h', w', 1] and the updated running statistics."""
         variables = {"params": params, "batch_stats": stats}
         logits, moved = self.discriminator.apply(
             variables, image, is_training=True, mutable=["batch_stats"]
@@ -146,7 +146,7 @@ def play(
     x_hat = lax.stop_gradient(reconstruction.image)
 
     def deception(x):
-        logits, moved = adversary.judge(opponent, stats, x)
+        logits, moved = adversary.apply_discriminator(opponent, stats, x)
         return -jnp.mean(logits), moved
 
     nll, pull_nll, metrics = jax.vjp(fidelity, x_hat, has_aux=True)
@@ -165,8 +165,8 @@ def play(
     generator = nll + weight * active * g + carrier
 
     # The original's passes: fake (above), real, fake; each moves the statistics.
-    real, stats = adversary.judge(params["discriminator"], stats, image)
-    fake, stats = adversary.judge(params["discriminator"], stats, x_hat)
+    real, stats = adversary.apply_discriminator(params["discriminator"], stats, image)
+    fake, stats = adversary.apply_discriminator(params["discriminator"], stats, x_hat)
     loss = active * DISCRIMINATOR_LOSSES[adversary.loss](real, fake)
 
     correct = jnp.mean(real > 0, dtype=float) + jnp.mean(fake < 0, dtype=float)

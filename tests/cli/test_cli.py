@@ -59,7 +59,7 @@ def test_a_directory_in_use_is_one_message_too(tmp_path, monkeypatch, capsys):
     assert "in use by process" in capsys.readouterr().err
 
 
-def test_flags_that_a_judge_would_ignore_are_refused(tmp_path, capsys):
+def test_flags_that_an_evaluation_would_ignore_are_refused(tmp_path, capsys):
     argv = ["evaluate", f"--images={tmp_path}", f"--out={tmp_path / 'out'}"]
     assert cli.main([*argv, "--num-steps=5", "--metrics=psnr"]) == 2
     error = capsys.readouterr().err

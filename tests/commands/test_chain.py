@@ -23,7 +23,7 @@ from ldm_jax import cli
 from ldm_jax.commands import quickstart
 from ldm_jax.experiment import schema
 from ldm_jax.metrics.reference import load_reference, save_reference
-from tests.metrics.features import write_judge
+from tests.metrics.features import write_feature_network
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
 TINY = [
@@ -41,9 +41,9 @@ TINY = [
     "--config.diffusion.unet.channel_mult=(1,)",
     "--config.diffusion.unet.attention_levels=(0,)",
     "--config.diffusion.sampling.num_steps=5",
-    "--config.judge.samples_per_class=2",
-    "--config.judge.min_held_out_accuracy=0.0",
-    "--config.judge.min_sample_accuracy=0.0",
+    "--config.classifier.samples_per_class=2",
+    "--config.classifier.min_held_out_accuracy=0.0",
+    "--config.classifier.min_sample_accuracy=0.0",
 ]
 
 
@@ -132,27 +132,33 @@ def test_latents_of_another_first_stage_are_refused(finished, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def judged(finished, tmp_path_factory):
-    """Statistics of ten digits, and the flags of a small network that judges."""
-    root = tmp_path_factory.mktemp("judged")
-    weights = write_judge(root / "mobilenet.safetensors")
-    network = ["--network=mobilenet", f"--weights={weights}", "--batch-size=16"]
+def statistics(finished, tmp_path_factory):
+    """Statistics of ten digits, and the flags of a small feature network."""
+    root = tmp_path_factory.mktemp("statistics")
+    weights = write_feature_network(root / "mobilenet.safetensors")
+    network = [
+        "--feature-network=mobilenet",
+        f"--feature-weights={weights}",
+        "--batch-size=16",
+    ]
     reference = root / "reference.npz"
     argv = ["stats", f"--like={finished / 'diffusion'}", "--split=test[:10]"]
     assert cli.main([*argv, *network, f"--out={reference}"]) == 0
     return reference, network
 
 
-def test_a_trained_model_is_judged_beside_the_papers_row(
-    finished, judged, tmp_path, capsys
+def test_a_trained_model_is_evaluated_next_to_the_papers_row(
+    finished, statistics, tmp_path, capsys
 ):
     """What made the figures stands beside them; a folder and an .npz give the same."""
-    reference, network = judged
+    reference, network = statistics
     flags = [f"--reference={reference}", "--metrics=fid,is,precision"]
-    flags += [*network, "--row=imagenet-1.5", "--num=10"]
+    flags += [*network, "--paper-row=imagenet-1.5", "--num=10"]
     model = ["--num-steps=2", f"--model={finished / 'diffusion'}"]
-    out = tmp_path / "judged"
-    assert cli.main(["evaluate", *model, *flags, "--spread", f"--out={out}"]) == 0
+    out = tmp_path / "results"
+    assert (
+        cli.main(["evaluate", *model, *flags, "--standard-error", f"--out={out}"]) == 0
+    )
     page = (out / "results.md").read_text()
     assert page in capsys.readouterr().out
     for line in (
@@ -182,10 +188,10 @@ def test_a_trained_model_is_judged_beside_the_papers_row(
         assert values == pytest.approx(wanted, rel=1e-6)
 
 
-def test_what_cannot_be_judged_is_refused_before_anything_is_sampled(
-    finished, judged, tmp_path, capsys
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_sampled(
+    finished, statistics, tmp_path, capsys
 ):
-    reference, network = judged
+    reference, network = statistics
     made = load_reference(reference)
     facts = {**made.facts, "image_size": [32, 32]}
     other = dataclasses.replace(made, facts=facts, features=None)
@@ -197,7 +203,7 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_sampled(
         (["--reference=other.npz", "--metrics=kid"], "features of single images"),
         (["--metrics=sfid"], "sfid needs spatial features"),
         (["--metrics=psnr"], "got nothing to compare with; give --pairs"),
-        (["--row=imagenet-1.6"], 'no row "imagenet-1.6"; one of'),
+        (["--paper-row=imagenet-1.6"], 'no row "imagenet-1.6"; one of'),
     ):
         flags = [
             flag.replace("other.npz", f"{tmp_path / 'other.npz'}") for flag in flags
@@ -207,7 +213,7 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_sampled(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_denoiser_is_judged_by_what_it_makes_of_its_condition(
+def test_a_denoiser_is_evaluated_by_its_use_of_its_condition(
     finished, tmp_path, capsys
 ):
     """Twelve steps teach nothing: the gaps are noise, but small beside the error."""
@@ -236,13 +242,13 @@ def test_a_denoiser_is_judged_by_what_it_makes_of_its_condition(
     assert "a first stage cannot be told latents" in capsys.readouterr().err
 
 
-def test_a_first_stage_is_judged_by_its_reconstructions(
-    finished, judged, tmp_path, capsys
+def test_a_first_stage_is_evaluated_by_its_reconstructions(
+    finished, statistics, tmp_path, capsys
 ):
     """Without a reference the images themselves are it; PSNR is `reconstruct`'s."""
     model = [f"--model={finished / 'first_stage'}", "--split=test[:10]"]
-    flags = ["--row=kl-f8", "--metrics=fid,psnr,ssim", f"--out={tmp_path}"]
-    assert cli.main(["evaluate", *model, *judged[1], *flags]) == 0
+    flags = ["--paper-row=kl-f8", "--metrics=fid,psnr,ssim", f"--out={tmp_path}"]
+    assert cli.main(["evaluate", *model, *statistics[1], *flags]) == 0
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["num_images"] == 10
     assert list(found["figures"]) == ["fid", "psnr", "ssim"]
@@ -269,7 +275,7 @@ def kill_when(root, process, pattern):
 
 @pytest.mark.slow
 def test_killed_in_every_stage_it_ends_with_the_same_numbers(tmp_path):
-    """Identity: four SIGKILLs change no bit of the losses or of the judgement."""
+    """Identity: four SIGKILLs change no bit of the losses or of the results."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(whole).wait() == 0
     for pattern in (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax stats` and `evaluate` from end to end, with a small network that judges."""
+"""`ldm-jax stats` and `evaluate` from end to end, with a small feature network."""
 
 import dataclasses
 import json
@@ -10,14 +10,14 @@ from PIL import Image
 
 from ldm_jax import cli
 from ldm_jax.data.images.finished_images import open_set
-from ldm_jax.metrics.evaluation import Judging, make_judge
-from tests.metrics.features import write_judge
+from ldm_jax.metrics.evaluation import Evaluation, make_sample_metrics
+from tests.metrics.features import write_feature_network
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder of 24 pictures of two classes, their noisy twins, and a network."""
-    root = tmp_path_factory.mktemp("judged")
+    root = tmp_path_factory.mktemp("evaluated")
     rng = np.random.default_rng(0)
     for i in range(24):
         image = np.full((16, 16, 3), 10 * i, np.uint8)
@@ -27,13 +27,14 @@ def place(tmp_path_factory):
             file = root / name / f"class{i % 2}" / f"{i:03d}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(file)
-    write_judge(root / "mobilenet.safetensors")
+    write_feature_network(root / "mobilenet.safetensors")
     return root
 
 
 def run(place, command, *flags):
-    judge = ["--network=mobilenet", f"--weights={place / 'mobilenet.safetensors'}"]
-    return cli.main([command, *judge, "--batch-size=24", *map(str, flags)])
+    file = place / "mobilenet.safetensors"
+    network = ["--feature-network=mobilenet", f"--feature-weights={file}"]
+    return cli.main([command, *network, "--batch-size=24", *map(str, flags)])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def reference(place):
     return out
 
 
-def test_finished_images_are_judged_against_statistics(place, reference, capsys):
+def test_finished_images_are_evaluated_against_statistics(place, reference, capsys):
     out = place / "out"
     # Every k-th file of the two sub-folders is another's twin: the order is the same.
     flags = ["--metrics=fid,kid,precision,recall,psnr,ssim", f"--out={out}"]
@@ -80,7 +81,9 @@ def test_an_npz_holds_the_same_images_as_a_folder(place):
         np.testing.assert_array_equal(np.concatenate(rows), whole[:10])
 
 
-def test_images_that_cannot_be_judged_are_refused(place, reference, tmp_path, capsys):
+def test_images_that_cannot_be_evaluated_are_refused(
+    place, reference, tmp_path, capsys
+):
     with pytest.raises(ValueError, match="holds 24; make more"):
         open_set(place / "real", num=25)
     np.savez(tmp_path / "float.npz", np.zeros((2, 8, 8, 3), np.float32))
@@ -110,7 +113,7 @@ def test_images_that_cannot_be_judged_are_refused(place, reference, tmp_path, ca
     assert "must have one size: got 16x16, but" in capsys.readouterr().err
     assert run(place, "evaluate", images, *flags, "--metrics=fidd") == 2
     assert "unknown metrics fidd" in capsys.readouterr().err
-    assert cli.main(["evaluate", images, *flags, "--weights=gone"]) == 2
+    assert cli.main(["evaluate", images, *flags, "--feature-weights=gone"]) == 2
     assert "make one with `ldm-jax weights inception`" in capsys.readouterr().err
     assert cli.main(["evaluate", *flags]) == 2
     assert "--model or --images" in capsys.readouterr().err
@@ -118,19 +121,24 @@ def test_images_that_cannot_be_judged_are_refused(place, reference, tmp_path, ca
     assert "need a size of image" in capsys.readouterr().err
 
 
-def test_a_run_judges_its_samples(place, reference):
-    """The section `judging`: its figures by name, and what does not fit at once."""
-    fields = dict(network="mobilenet", weights=str(place / "mobilenet.safetensors"))
-    judging = Judging(reference=str(reference), num=24, **fields)
-    judge = make_judge(judging, (16, 16))
-    figures = judge(open_set(place / "fake").batches(24))
+def test_a_run_evaluates_its_samples(place, reference):
+    """The section `evaluation`: its figures by name, and what does not fit at once."""
+    fields = dict(
+        feature_network="mobilenet",
+        feature_weights=str(place / "mobilenet.safetensors"),
+    )
+    evaluation = Evaluation(reference=str(reference), num=24, **fields)
+    compute = make_sample_metrics(evaluation, (16, 16))
+    figures = compute(open_set(place / "fake").batches(24))
     assert list(figures) == ["FD(mobilenet)"] and figures["FD(mobilenet)"] > 0
-    assert make_judge(Judging(), (16, 16)) is None
+    assert make_sample_metrics(Evaluation(), (16, 16)) is None
     with pytest.raises(ValueError, match="same image_size"):
-        make_judge(judging, (32, 32))
+        make_sample_metrics(evaluation, (32, 32))
     with pytest.raises(ValueError, match="sfid needs spatial features"):
-        make_judge(dataclasses.replace(judging, metrics=("sfid",)), (16, 16))
+        make_sample_metrics(
+            dataclasses.replace(evaluation, metrics=("sfid",)), (16, 16)
+        )
     with pytest.raises(ValueError, match="must be at least 10 samples: got 9"):
-        Judging(num=9)
+        Evaluation(num=9)
     with pytest.raises(ValueError, match="metrics has psnr"):
-        Judging(metrics=("psnr",))
+        Evaluation(metrics=("psnr",))

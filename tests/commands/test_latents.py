@@ -100,20 +100,20 @@ def test_inspection_without_the_images_shows_the_decoded_ones(root, capsys):
 
 
 def test_a_first_stage_is_tried_at_other_sizes(root, capsys):
-    """Oracle: the two commands, one of which judges bytes, agree; f divides."""
+    """Oracle: the two commands, one of which compares bytes, agree; f divides."""
     flags = [f"--model={root / 'model'}", f"--images={root / 'photos'}", "--split=all"]
     flags += ["--size=12x24", "--batch-size=8"]
     pairs = root / "pairs.png"
     assert cli.main(["reconstruct", *flags, f"--out={pairs}", "--num=4"]) == 0
     psnr = float(capsys.readouterr().out.split()[1])
     assert Image.open(pairs).size == (8 * 26 + 2, 14 + 2)
-    judged = ["evaluate", *flags, f"--out={root / 'judged'}", "--metrics=psnr,ssim"]
-    assert cli.main(judged) == 0
-    result = json.loads((root / "judged/results.json").read_text())
+    evaluate = ["evaluate", *flags, f"--out={root / 'results'}", "--metrics=psnr,ssim"]
+    assert cli.main(evaluate) == 0
+    result = json.loads((root / "results/results.json").read_text())
     assert result["num_images"] == 12 and result["settings"]["size"] == "12x24"
     assert result["figures"]["psnr"]["value"] == pytest.approx(psnr, abs=0.1)
     flags[-2] = "--size=9x8"
-    for command in (["reconstruct", f"--out={pairs}"], [*judged[:1], *judged[-2:]]):
+    for command in (["reconstruct", f"--out={pairs}"], [*evaluate[:1], *evaluate[-2:]]):
         assert cli.main([*command, *flags]) == 2
         assert "multiples of f=2: got images of 9x8" in capsys.readouterr().err
 

@@ -42,9 +42,9 @@ def published_tensors(kind):
     return tensors
 
 
-def write_judge(path, kind="mobilenet", official=True):
+def write_feature_network(path, kind="mobilenet", official=True):
     """Writes a file of random weights that calls itself the published one."""
-    flat = weights.import_judge(kind, published_tensors(kind))
+    flat = weights.convert_feature_network(kind, published_tensors(kind))
     header = {"ldm_jax": kind, "origin": weights.PUBLISHED[kind].origin}
     header |= {"sha256": "0" * 64, "official": str(official)}
     write_safetensors(path, flat, header)

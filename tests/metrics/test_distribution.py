@@ -37,7 +37,7 @@ def test_an_equal_set_is_perfect_and_noise_makes_it_worse():
     real = real_and_fake(16, (300, 10))[0]
     reference = collected(real).reference(FACTS)
     noise = np.random.default_rng(1).normal(size=real.shape).astype(np.float32)
-    figures = [collected(real + s * noise).judge(reference) for s in (0, 0.3, 1, 3)]
+    figures = [collected(real + s * noise).compute(reference) for s in (0, 0.3, 1, 3)]
     assert list(figures[0]) == list(SOME)
     fid, precision = ([f[name].value for f in figures] for name in ("fid", "precision"))
     assert abs(fid[0]) < 1e-10 and fid[1:] == sorted(fid[1:])
@@ -47,7 +47,7 @@ def test_an_equal_set_is_perfect_and_noise_makes_it_worse():
     assert figures[0]["recall"].value == 1 and kid[0] < 0 < kid[2] < kid[3]
     # There is one subset of 300 of 300 images, and it has no scatter.
     assert figures[0]["kid"].spread is None
-    assert collected(real[:200], ("kid",)).judge(reference)["kid"].spread > 0
+    assert collected(real[:200], ("kid",)).compute(reference)["kid"].spread > 0
 
 
 def test_distance_of_two_halves_falls_with_their_size():
@@ -56,7 +56,7 @@ def test_distance_of_two_halves_falls_with_their_size():
     found = []
     for n in (100, 500, 2000):
         first, second = (collected(x[:n], ("fid",)) for x in halves)
-        found.append(second.judge(first.reference(FACTS))["fid"].value)
+        found.append(second.compute(first.reference(FACTS))["fid"].value)
     assert found[0] > 2 * found[1] > 4 * found[2] > 0
 
 
@@ -66,7 +66,7 @@ def test_the_jackknife_is_of_the_size_of_the_scatter():
     draws = [rng.normal(0.5, 1, (400, 4)).astype(np.float32) for _ in range(30)]
     reference = Reference(Gaussian(np.zeros(4), np.eye(4)), None, None, FACTS)
     found = [
-        collected(x, ("fid",), has_spread=True).judge(reference)["fid"] for x in draws
+        collected(x, ("fid",), has_spread=True).compute(reference)["fid"] for x in draws
     ]
     scatter = np.std([figure.value for figure in found])
     assert scatter / 2 < np.median([figure.spread for figure in found]) < 2 * scatter
@@ -114,10 +114,10 @@ def test_other_programs_statistics_are_read_with_a_warning(tmp_path):
     assert "does not say how it was made" in found.check(FACTS)[0]
     adm = load_reference(tmp_path / "adm.npz")
     assert adm.has_images and adm.spatial is not None
-    figures = collected(rows.astype(np.float32), ("fid",)).judge(found)
+    figures = collected(rows.astype(np.float32), ("fid",)).compute(found)
     assert abs(figures["fid"].value) < 1e-5  # float32 features
     with pytest.raises(ValueError, match="compare features of single images"):
-        collected(rows.astype(np.float32)).judge(found)
+        collected(rows.astype(np.float32)).compute(found)
     np.savez(tmp_path / "images.npz", arr_0=images)
     with pytest.raises(ValueError, match="holds only images; make them"):
         load_reference(tmp_path / "images.npz")
@@ -127,13 +127,13 @@ def test_other_programs_statistics_are_read_with_a_warning(tmp_path):
 
 
 def test_too_few_images_are_warned_of_and_unknown_metrics_refused():
-    (warning,) = rank_warning(1000, 2048, "the images judged")
+    (warning,) = rank_warning(1000, 2048, "the images evaluated")
     assert "(rank 999)" in warning and "comes out too large" in warning
     assert rank_warning(5000, 2048, "x") == [] == rank_warning(0, 2048, "x")
     with pytest.raises(ValueError, match="unknown metrics fidd; some of: fid"):
         Collector(("fidd",), 10)
     with pytest.raises(ValueError, match="compare with a reference: got none"):
-        collected(real_and_fake(16)[0]).judge(None)
+        collected(real_and_fake(16)[0]).compute(None)
     with pytest.raises(ValueError, match="sfid needs spatial features"):
         check_network(("fid", "sfid"), ("pool", "logits"))
     check_network(("fid", "is"), ("pool", "logits"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nearest-neighbour judges on sets whose answer is known."""
+"""The nearest-neighbour classifier on sets whose answer is known."""
 
 import numpy as np
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
-from ldm_jax.metrics.reconstruct import make_judges, reconstruct_all
+from ldm_jax.metrics.reconstruct import make_pair_metrics, reconstruct_all
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.model import FirstStage
 from tests.metrics.features import write_lpips
@@ -17,17 +17,17 @@ def file(tmp_path_factory):
     return write_lpips(tmp_path_factory.mktemp("lpips") / "a.safetensors", 0)
 
 
-def test_held_out_images_are_judged_and_shown(file):
+def test_held_out_images_are_measured_and_shown(file):
     """Oracle: pixels are reconstructed exactly; padding rows do not count."""
     params = LpipsFile(file).load("squeeze")
-    judges = make_judges((24, 24), "squeeze", params)
-    assert list(make_judges((24, 24), "none", None)) == ["psnr", "ssim"]
-    assert list(make_judges((8, 24), "none", None)) == ["psnr"]
-    judges["mean"] = lambda image, reconstruction: reconstruction.mean((1, 2, 3))
+    metrics = make_pair_metrics((24, 24), "squeeze", params)
+    assert list(make_pair_metrics((24, 24), "none", None)) == ["psnr", "ssim"]
+    assert list(make_pair_metrics((8, 24), "none", None)) == ["psnr"]
+    metrics["mean"] = lambda image, reconstruction: reconstruction.mean((1, 2, 3))
     image = np.zeros((4, 24, 24, 3), np.float32) + np.arange(4)[:, None, None, None] / 4
     rows = [({"image": image}, 4), ({"image": image}, 2)]
     model = FirstStage(Autoencoder(bottleneck="pixels"))
-    figures, sheet = reconstruct_all(model, {"autoencoder": {}}, rows, 3, judges)
+    figures, sheet = reconstruct_all(model, {"autoencoder": {}}, rows, 3, metrics)
     assert figures["lpips"] == 0 and figures["psnr"] > 100
     assert figures["mean"] == pytest.approx(np.mean([0, 0.25, 0.5, 0.75, 0, 0.25]))
     assert sheet.shape == (28, 8 * 26 + 2, 3) and sheet.dtype == np.uint8

@@ -74,7 +74,7 @@ def test_adaptive_weight_equals_two_passes_through_the_whole_model(game, played)
         decoder = decoder | {"conv_out": decoder["conv_out"] | {"kernel": kernel}}
         tree = params["autoencoder"] | {"decoder": decoder}
         x_hat = MODEL.apply({"params": tree}, image).image
-        logits, _ = RULES.judge(params["discriminator"], stats, x_hat)
+        logits, _ = RULES.apply_discriminator(params["discriminator"], stats, x_hat)
         return nll(image)(x_hat)[0], -jnp.mean(logits)
 
     kernel = params["autoencoder"]["decoder"]["conv_out"]["kernel"]
@@ -94,12 +94,14 @@ def test_one_scalar_has_the_gradients_of_both_players(game, played):
 
     def generator(tree):
         x_hat = MODEL.apply({"params": tree}, image).image
-        logits, _ = RULES.judge(params["discriminator"], stats, x_hat)
+        logits, _ = RULES.apply_discriminator(params["discriminator"], stats, x_hat)
         return nll(image)(x_hat)[0] - weight * jnp.mean(logits)
 
     def discriminator(tree):
         x_hat = MODEL.apply({"params": params["autoencoder"]}, image).image
-        real, fake = (RULES.judge(tree, stats, x)[0] for x in (image, x_hat))
+        real, fake = (
+            RULES.apply_discriminator(tree, stats, x)[0] for x in (image, x_hat)
+        )
         return hinge_loss(real, fake)
 
     for name, loss in (("autoencoder", generator), ("discriminator", discriminator)):
@@ -144,7 +146,8 @@ def test_vanilla_adversary_plays_by_its_loss(game):
     _, (metrics, _) = total(params, game, 0, rules)
     x_hat = MODEL.apply({"params": params["autoencoder"]}, image).image
     real, fake = (
-        rules.judge(params["discriminator"], stats, x)[0] for x in (image, x_hat)
+        rules.apply_discriminator(params["discriminator"], stats, x)[0]
+        for x in (image, x_hat)
     )
     expected = vanilla_loss(real, fake)
     np.testing.assert_allclose(metrics["gan/discriminator"], expected, rtol=1e-4)
@@ -158,7 +161,7 @@ def test_running_statistics_move_three_times_a_step(game, played):
     x_hat = MODEL.apply({"params": params["autoencoder"]}, image).image
     expected = stats
     for x in (x_hat, image, x_hat):
-        _, expected = RULES.judge(params["discriminator"], expected, x)
+        _, expected = RULES.apply_discriminator(params["discriminator"], expected, x)
     (_, (_, moved)), _ = played[1]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures what judging costs: InceptionV3's features, then distances of features."""
+"""Times evaluation: InceptionV3's features, then distances of features."""
 
 import argparse
 import importlib.util

@@ -66,7 +66,7 @@ def evaluate_condition(
     if not model.conditioner.fields:
         raise ValueError(
             f"{model_dir} must have a condition, to be told another: got "
-            f'condition.kind "{model.conditioner.kind}"; judge its samples instead '
+            f'condition.kind "{model.conditioner.kind}"; evaluate its samples instead '
             "(leave --latents out)."
         )
     source, stats, shapes = open_latent_sets(latents)
@@ -113,7 +113,7 @@ def evaluate_condition(
         "seed": seed,
         "levels of noise": LEVELS,
     }
-    judged = {
+    result = {
         "num_images": len(order),
         "warnings": [],
         "figures": {
@@ -122,7 +122,7 @@ def evaluate_condition(
             "null_gap": _figure("more with none", null - right),
         },
     }
-    return write_results({**judged, "row": None, "settings": settings}, out)
+    return write_results({**result, "row": None, "settings": settings}, out)
 
 
 def condition_errors(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who judges, by what: a request, and the panel of networks that answers it."""
+"""Computes the requested metrics with the feature networks they need."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,7 @@ from ldm_jax.metrics.measure import (
     Mean,
     Pairs,
     image_facts,
-    open_network,
+    open_feature_network,
     place_rows,
 )
 from ldm_jax.metrics.open_reference import open_reference
@@ -45,13 +45,15 @@ class Request:
       metrics: of SET_METRICS and PAIR_METRICS; () takes the protocol's, or "fid".
       num: images; None takes the protocol's, or all there are.
       reference: .npz of `ldm-jax stats`, ADM, pytorch-fid or torch-fidelity.
-      network, weights: of `open_network`.
-      lpips, trunk: file of `ldm-jax weights lpips`, and which of its networks.
-      spread: whether Frechet distances come with a standard error (five more of them).
+      feature_network, feature_weights: of `open_feature_network`.
+      lpips_weights: file of `ldm-jax weights lpips`.
+      lpips_trunk: which of its networks.
+      standard_error: whether Frechet distances come with a standard error, which
+        takes five more of them.
       clip_model: folder of a CLIPModel, for "clip_score"; see `captions.open_clip`.
       captions: .txt file with the caption of every image, one per line; image i has
         caption i modulo their number.
-      row: the paper's row to print beside, a key of `ROWS`.
+      paper_row: the paper's row to print beside, a key of `ROWS`.
       batch_size: images at once.
     """
 
@@ -59,18 +61,18 @@ class Request:
     metrics: Sequence[str] = ()
     num: int | None = None
     reference: str | None = None
-    network: str = "inception"
-    weights: str | None = None
-    lpips: str | None = None
-    trunk: str = "vgg"
-    spread: bool = False
+    feature_network: str = "inception"
+    feature_weights: str | None = None
+    lpips_weights: str | None = None
+    lpips_trunk: str = "vgg"
+    standard_error: bool = False
     clip_model: str | None = None
     captions: str | None = None
-    row: str | None = None
+    paper_row: str | None = None
     batch_size: int = 64
 
     def __post_init__(self):
-        row = find_row(self.row) if self.row else None
+        row = find_row(self.paper_row) if self.paper_row else None
         if self.protocol is None and row is not None:
             object.__setattr__(self, "protocol", row.protocol)
         wanted = find_protocol(self.protocol) if self.protocol else None
@@ -99,21 +101,23 @@ class Request:
         return bool(set(PAIR_METRICS) & set(self.metrics))
 
 
-class Panel:
-    """The judges of a request, opened at once: what is missing shows soon."""
+class Evaluator:
+    """Computes the metrics of a request; opens all networks and files at once."""
 
     def __init__(self, request: Request, transform: Mapping[str, Any] | None):
         self._request, self._transform = request, transform
         self._network = self._reference = None
         if request.compares_sets:
-            self._network = open_network(request.network, request.weights)
+            self._network = open_feature_network(
+                request.feature_network, request.feature_weights
+            )
             check_network(request.metrics, self._network.widths)
             if request.reference:
                 self._reference = open_reference(
                     request.reference, self._network, request.metrics
                 )
         self._pairs = (
-            Pairs(request.metrics, request.lpips, request.trunk)
+            Pairs(request.metrics, request.lpips_weights, request.lpips_trunk)
             if request.needs_pairs()
             else None
         )
@@ -125,7 +129,7 @@ class Panel:
             self._captions = read_captions(request.captions)
 
     def check(self, count: int, size, pairs: str | None) -> None:
-        """Refuses images that could not be judged, before they are made.
+        """Refuses images that could not be evaluated, before they are made.
 
         Args:
           count: how many.
@@ -164,7 +168,7 @@ class Panel:
         return self._reference.check(facts)
 
     def images(self, path: str, pairs: str | None) -> dict[str, Any]:
-        """Judges images on disk; what `check` refuses is refused first."""
+        """Evaluates images on disk; what `check` refuses is refused first."""
         found = finished_images.open_set(path, self._request.num)
         self.check(found.count, found.size, pairs)
         others: Iterator[Any] = iter([])
@@ -176,10 +180,10 @@ class Panel:
             (next(others) if self._pairs is not None else None, image, None)
             for image in found.batches(self._request.batch_size)
         )
-        return self._judge(rows, found.count, found.size, None, None)
+        return self._compute(rows, found.count, found.size, None, None)
 
     def reconstructions(self, rows, count, size, model) -> dict[str, Any]:
-        """Judges reconstructions beside their images."""
+        """Evaluates reconstructions against their images."""
         codes = None
         if "codebook" in self._request.metrics:
             if model.autoencoder.bottleneck != "vq":
@@ -192,16 +196,18 @@ class Panel:
         if self._network is not None and self._reference is None:
             wanted = {*SET_METRICS} & {*self._request.metrics} - {"is"}
             own = Collector([*wanted, "fid"], count)
-        return self._judge(rows, count, size, codes, own)
+        return self._compute(rows, count, size, codes, own)
 
-    def _judge(self, rows, count, size, codes, own) -> dict[str, Any]:
+    def _compute(self, rows, count, size, codes, own) -> dict[str, Any]:
         """Passes (other, image, codes) once; `own` collects the others' statistics."""
         network, warnings = self._network, self._differences(size)
         looks: list[Callable] = []
         collector, agreement = None, Mean()
         if network is not None:
             wanted = [name for name in self._request.metrics if name in SET_METRICS]
-            collector = Collector(wanted, count, has_spread=self._request.spread)
+            collector = Collector(
+                wanted, count, has_spread=self._request.standard_error
+            )
             looks.append(lambda o, image, i: collector.update(network.run(image)))
         if own is not None:
             looks.append(lambda other, image, i: own.update(network.run(other)))
@@ -211,7 +217,7 @@ class Panel:
             looks.append(lambda other, image, indices: codes.update(indices))
         if self._clip is not None:
             looks.append(lambda other, image, i: self._read(image, agreement))
-        with tqdm(desc="judged", total=count, unit="image") as bar:
+        with tqdm(desc="evaluated", total=count, unit="image") as bar:
             for row in rows:
                 for look in looks:
                     look(*row)
@@ -221,7 +227,7 @@ class Panel:
             reference = self._reference
             if own is not None:
                 reference = own.reference({}, "the images themselves")
-            figures |= collector.judge(reference, place_rows)
+            figures |= collector.compute(reference, place_rows)
             warnings = warnings + self._doubts(figures, count, reference)
         if self._pairs is not None:
             figures |= self._pairs.figures()
@@ -247,7 +253,7 @@ class Panel:
             )
         if {"fid", "sfid"} & set(figures):
             width = self._network.widths["pool"]
-            warnings += rank_warning(count, width, "the images judged")
+            warnings += rank_warning(count, width, "the images evaluated")
             warnings += rank_warning(reference.pool.count, width, reference.path)
         return warnings
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads finished images to be judged: a folder of pictures, or an .npz of bytes.
+"""Reads finished images to be evaluated: a folder of pictures, or an .npz of bytes.
 
 Unlike a training set they are taken as they are: no crop, no resize.
 """
@@ -52,8 +52,8 @@ def open_set(path, num: int | None = None) -> ImageSet:
         return found
     if num > found.count:
         raise ValueError(
-            f"{num} images are to be judged: {path} holds {found.count}; make more, or "
-            "ask for fewer (--num)."
+            f"{num} images are to be evaluated: {path} holds {found.count}; make more, "
+            "or ask for fewer (--num)."
         )
 
     def first(batch_size):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of the networks that judge images, from published files into one of ours.
+"""Reads published weights of feature networks and writes them as one file of ours.
 
 A file of ours is a .safetensors of our parameters by path, whose header says which
 network it is ("ldm_jax"), where the weights came from ("origin") and the SHA-256 of the
@@ -82,7 +82,7 @@ def shapes_of(kind: str, origin: str) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
-def build_judge(kind: str, out, source=None, unchecked: bool = False) -> bool:
+def build_feature_network(kind: str, out, source=None, unchecked: bool = False) -> bool:
     """Makes a file of ours from a published one.
 
     Args:
@@ -111,11 +111,11 @@ def build_judge(kind: str, out, source=None, unchecked: bool = False) -> bool:
         raise ValueError(
             f"the SHA-256 of {source} must begin with {published.sha256}: got "
             f"{sha256}, so it is not {published.url}; get that file, or take this "
-            "one with --unchecked: figures made with it can be compared only with "
+            "one with --skip-checksum: figures made with it can be compared only with "
             "each other."
         )
     tensors = read_weights(source)
-    flat = import_judge(kind, tensors)
+    flat = convert_feature_network(kind, tensors)
     header = {KIND: kind, "origin": published.origin, "sha256": sha256}
     write_safetensors(out, flat, {**header, "official": str(official)})
     return official
@@ -142,7 +142,9 @@ def download(url: str, path) -> None:
         ) from error
 
 
-def import_judge(kind: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def convert_feature_network(
+    kind: str, tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
     """Converts published tensors to ours.
 
     Args:
@@ -219,7 +221,7 @@ def _mobilenet_layer(layer: str) -> tuple[str, str]:
     return f"{name}.{position}.0", f"{name}.{position}.1"
 
 
-def load_judge(path, kind: str) -> tuple[nn.Module, PyTree, dict[str, str]]:
+def load_feature_network(path, kind: str) -> tuple[nn.Module, PyTree, dict[str, str]]:
     """Reads a network from a file of ours.
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MobileNetV2: small enough to judge images where InceptionV3 is too slow or not there.
+"""MobileNetV2: a small feature network for use where InceptionV3 is too slow.
 
 A Frechet distance of its features is no FID and is never called so. Weights are not
 part of this package; `ldm-jax weights mobilenet` makes a file of them, with the batch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks that judge: the same features as the published ones, from safe files."""
+"""Feature networks: the same features as the published ones, from safe files."""
 
 import hashlib
 
@@ -13,12 +13,12 @@ from ldm_jax import cli
 from ldm_jax.interop.feature_networks import weights
 from ldm_jax.models.features.inception import InceptionV3, resize_bilinear
 from ldm_jax.models.features.mobilenet import MobileNetV2
-from tests.metrics.features import published_tensors, write_judge
+from tests.metrics.features import published_tensors, write_feature_network
 
 
 def features(kind, image):
     """Looks at an image through random weights under the published names."""
-    flat = weights.import_judge(kind, published_tensors(kind))
+    flat = weights.convert_feature_network(kind, published_tensors(kind))
     module = weights.make_network(kind, weights.PUBLISHED[kind].origin)
     params = traverse_util.unflatten_dict(flat, sep="/")
     return jax.device_get(
@@ -81,7 +81,7 @@ def test_inception_agrees_with_torch_fidelity_and_pytorch_fid(
     monkeypatch.setitem(weights.PUBLISHED, "inception", published)
     assert cli.main(argv) == 0
     assert "inception with the published weights" in capsys.readouterr().out
-    module, params, header = weights.load_judge(out, "inception")
+    module, params, header = weights.load_feature_network(out, "inception")
     assert header["official"] == "True" and header["sha256"] == digest
     image = an_image(40, 56)
     ours = jax.jit(lambda x: module.apply({"params": params}, x))(image)
@@ -146,37 +146,39 @@ def test_a_file_is_made_of_the_published_one_alone(tmp_path, monkeypatch):
     write_safetensors(source, published_tensors("mobilenet"))
     out = tmp_path / "out.safetensors"
     with pytest.raises(ValueError, match=r"must begin with b0353104: got .*unchecked"):
-        weights.build_judge("mobilenet", out, source)
+        weights.build_feature_network("mobilenet", out, source)
     assert not out.exists()
-    assert not weights.build_judge("mobilenet", out, source, unchecked=True)
-    _, params, header = weights.load_judge(out, "mobilenet")
+    assert not weights.build_feature_network("mobilenet", out, source, unchecked=True)
+    _, params, header = weights.load_feature_network(out, "mobilenet")
     assert header["official"] == "False" and "block_3" in params
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     url = source.as_uri()
     published = weights.PUBLISHED["mobilenet"]._replace(sha256=digest[:8], url=url)
     monkeypatch.setitem(weights.PUBLISHED, "mobilenet", published)
     downloaded = tmp_path / "there" / "out.safetensors"
-    assert weights.build_judge("mobilenet", downloaded)
-    assert weights.load_judge(downloaded, "mobilenet")[2]["official"] == "True"
+    assert weights.build_feature_network("mobilenet", downloaded)
+    assert (
+        weights.load_feature_network(downloaded, "mobilenet")[2]["official"] == "True"
+    )
     gone = published._replace(url=(tmp_path / "gone").as_uri())
     monkeypatch.setitem(weights.PUBLISHED, "mobilenet", gone)
     with pytest.raises(OSError, match="download it elsewhere and give"):
-        weights.build_judge("mobilenet", tmp_path / "b.safetensors")
+        weights.build_feature_network("mobilenet", tmp_path / "b.safetensors")
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
     missing = tmp_path / "inception.safetensors"
     with pytest.raises(ValueError, match=r"there is none at .*ldm-jax weights incep"):
-        weights.load_judge(missing, "inception")
-    other = write_judge(tmp_path / "mobilenet.safetensors")
+        weights.load_feature_network(missing, "inception")
+    other = write_feature_network(tmp_path / "mobilenet.safetensors")
     with pytest.raises(ValueError, match="must hold inception weights: got mobilenet"):
-        weights.load_judge(other, "inception")
+        weights.load_feature_network(other, "inception")
     # torchvision's InceptionV3 has the same names, and 1,000 classes.
     tensors = published_tensors("inception")
     tensors["fc.weight"] = tensors["fc.weight"][:1000]
     with pytest.raises(ValueError, match=r"not those of inception: fc\.weight makes"):
-        weights.import_judge("inception", tensors)
+        weights.convert_feature_network("inception", tensors)
     tensors = published_tensors("mobilenet")
     del tensors["features.4.conv.0.1.running_var"]
     with pytest.raises(ValueError, match=r"features\.4\.conv\.0\.1\.running_var is mi"):
-        weights.import_judge("mobilenet", tensors)
+        weights.convert_feature_network("mobilenet", tensors)
