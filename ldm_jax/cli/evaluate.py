@@ -24,7 +24,7 @@ OF_IMAGES = (
 )
 EVALUATE_EPILOG = """
 examples:
-  ldm-jax evaluate --model runs/churches --paper-row churches \\\\
+  ldm-jax evaluate --model runs/churches --paper-row churches \\
       --reference churches.npz --num-steps 200 --out runs/churches/fid50k
   ldm-jax evaluate --model runs/digits --metrics fid,kid,precision,recall --num 1000 \\
       --reference digits.npz --out results

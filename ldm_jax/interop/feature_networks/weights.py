@@ -82,14 +82,16 @@ def shapes_of(kind: str, origin: str) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
-def build_feature_network(kind: str, out, source=None, unchecked: bool = False) -> bool:
+def build_feature_network(
+    kind: str, out, source=None, skip_checksum: bool = False
+) -> bool:
     """Makes a file of ours from a published one.
 
     Args:
       kind: a key of PUBLISHED.
       out: .safetensors file to write.
       source: the published .pth on disk; None downloads it.
-      unchecked: take a file of another checksum; ours then says so, and no distance
+      skip_checksum: take a file of another checksum; ours then says so, and no distance
         made with it is called FID.
 
     Returns:
@@ -107,7 +109,7 @@ def build_feature_network(kind: str, out, source=None, unchecked: bool = False) 
     with open(source, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     official = sha256.startswith(published.sha256)
-    if not official and not unchecked:
+    if not official and not skip_checksum:
         raise ValueError(
             f"the SHA-256 of {source} must begin with {published.sha256}: got "
             f"{sha256}, so it is not {published.url}; get that file, or take this "

@@ -145,10 +145,14 @@ def test_a_file_is_made_of_the_published_one_alone(tmp_path, monkeypatch):
     source = tmp_path / "mobilenet.safetensors"
     write_safetensors(source, published_tensors("mobilenet"))
     out = tmp_path / "out.safetensors"
-    with pytest.raises(ValueError, match=r"must begin with b0353104: got .*unchecked"):
+    with pytest.raises(
+        ValueError, match=r"must begin with b0353104: got .*skip-checksum"
+    ):
         weights.build_feature_network("mobilenet", out, source)
     assert not out.exists()
-    assert not weights.build_feature_network("mobilenet", out, source, unchecked=True)
+    assert not weights.build_feature_network(
+        "mobilenet", out, source, skip_checksum=True
+    )
     _, params, header = weights.load_feature_network(out, "mobilenet")
     assert header["official"] == "False" and "block_3" in params
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
