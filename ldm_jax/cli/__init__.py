@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_flags(parser, args.command, unknown or overrides)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ldm_jax").setLevel(logging.INFO)
+    from ldm_jax.files.lock import Unusable
     from ldm_jax.parallel.hosts import initialize_hosts
-    from ldm_jax.training.checkpoints.lock import Unusable
     from ldm_jax.training.monitoring.divergence import Diverged
 
     try:

@@ -48,12 +48,12 @@ def test_bad_input_is_one_message_and_exit_code_two(tmp_path, capsys):
 
 def test_a_directory_in_use_is_one_message_too(tmp_path, monkeypatch, capsys):
     from ldm_jax.commands import reconstruct
-    from ldm_jax.training.checkpoints.lock import RunLock
+    from ldm_jax.files.lock import lock_directory
 
     monkeypatch.setattr(
-        reconstruct, "reconstruct", lambda *args, **how: RunLock(tmp_path)
+        reconstruct, "reconstruct", lambda *args, **how: lock_directory(tmp_path)
     )
-    lock = RunLock(tmp_path)
+    lock = lock_directory(tmp_path)
     assert cli.main(["reconstruct", "--model=a", "--out=b.png"]) == 2
     lock.release()
     assert "in use by process" in capsys.readouterr().err

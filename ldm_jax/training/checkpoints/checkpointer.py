@@ -19,11 +19,11 @@ from absl import logging
 from flax import serialization
 from jax.experimental import multihost_utils
 
+from ldm_jax.files.lock import Lock, Unusable, lock_directory
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.differences import check_structure
 from ldm_jax.training.checkpoints.digest import digests
-from ldm_jax.training.checkpoints.lock import RunLock, Unusable
 from ldm_jax.training.checkpoints.orbax_options import (
     FILE_BYTES,
     open_steps,
@@ -72,9 +72,9 @@ class Checkpointer:
         """
         self._workdir = absolute(workdir)
         make_writable(self._workdir)
-        self._lock = None
+        self._lock: Lock | None = None
         if is_main_process() and not is_remote(workdir):
-            self._lock = RunLock(self._workdir)
+            self._lock = lock_directory(self._workdir)
         self._config = {} if settings is None else dict(settings.config)
         try:
             if settings is not None:
