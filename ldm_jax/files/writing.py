@@ -219,6 +219,15 @@ def remove_partials(
                     remove(partial)
 
 
+def move(source: PathLike, target: PathLike) -> None:
+    """Moves a file or folder to a name on the same file system, and replaces it."""
+    target = resolve(target)
+    with reported(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove(target)
+        resolve(source).rename(target)
+
+
 def remove(path: PathLike) -> None:
     """Removes a file, or a folder with everything in it, if it is there."""
     path = resolve(path)

@@ -8,11 +8,12 @@ from typing import Any
 
 from absl import logging
 
+from ldm_jax.files.paths import resolve
+from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
 from ldm_jax.training.checkpoints.differences import differences, shorten
 from ldm_jax.training.checkpoints.settings import Settings
-from ldm_jax.training.checkpoints.workdir import absolute
 from ldm_jax.training.initial import take_params
 from ldm_jax.training.monitoring.report import Report
 from ldm_jax.training.run import Run
@@ -94,8 +95,7 @@ def replacement(run: Run, workdir: str) -> Callable[[PyTree], PyTree] | None:
                 lines = shorten(settings)
                 print(f"{run.label}: its settings differ:\n{lines}", flush=True)
             content = {"source": str(source), "settings": settings, **vars(taken)}
-            text = json.dumps(content, indent=1) + "\n"
-            (absolute(workdir) / "initial.json").write_text(text)
+            write_json(resolve(workdir) / "initial.json", content, indent=1)
         return params
 
     return replace
@@ -107,7 +107,7 @@ def _model_differences(run: Run, source: str) -> list[str]:
     Where they differ, the parameters may mean something else: of another schedule, say,
     or another scale of the latents.
     """
-    path = absolute(source) / "config.json"
+    path = resolve(source) / "config.json"
     if not path.exists() or not run.config:
         return []
     before: dict[str, Any] = json.loads(path.read_text())

@@ -13,6 +13,8 @@ def test_the_home_directory_is_expanded_and_urls_stay(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert os.fspath(resolve("~/a")) == str(tmp_path / "a")
     assert local("~/a", "it") == tmp_path / "a"
+    monkeypatch.chdir(tmp_path)
+    assert os.fspath(resolve("runs/a")) == str(tmp_path / "runs" / "a")
     assert os.fspath(resolve("gs://bucket/a/b")) == "gs://bucket/a/b"
     assert is_remote("s3://bucket") and not is_remote("/a/b")
     assert pathlib.Path(resolve("a")).is_absolute()

@@ -205,6 +205,24 @@ def test_what_cannot_be_written_is_found_by_the_check(number, tmp_path, monkeypa
         outputs.check_writable(tmp_path / "new")
 
 
+def test_a_store_that_no_package_reaches_says_what_to_install(monkeypatch):
+    def fail(*_):
+        raise ImportError("gcsfs")
+
+    monkeypatch.setattr("etils.epath.gpath.PosixGPath.write_bytes", fail)
+    with pytest.raises(ValueError, match=r"pip install 'ldm_jax\[gcs\]'"):
+        outputs.check_writable("gs://bucket/run")
+
+
+def test_what_is_moved_replaces_what_was_there(tmp_path):
+    for name in ("a", "new/b"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x").write_text(name)
+    writing.move(tmp_path / "a", tmp_path / "new" / "b")
+    assert (tmp_path / "new" / "b" / "x").read_text() == "a"
+    assert names(tmp_path) == ["new"]
+
+
 @pytest.mark.parametrize("write", [atomic_file, atomic_directory, new_files])
 def test_a_url_never_becomes_a_folder(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -94,7 +94,7 @@ def test_what_ends_a_run_has_its_own_exit_code(monkeypatch, capsys):
         def fail(args, overrides, error=error):
             raise error
 
-        monkeypatch.setattr("ldm_jax.cli.train._train", fail)
+        monkeypatch.setattr("ldm_jax.cli.train._run", fail)
         assert cli.main(["train", "--config=c", "--workdir=w"]) == code
         assert capsys.readouterr().err.strip() == f"ldm-jax train: {error}"
 

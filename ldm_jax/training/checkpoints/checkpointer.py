@@ -20,6 +20,10 @@ from flax import serialization
 from jax.experimental import multihost_utils
 
 from ldm_jax.files.lock import Lock, Unusable, lock_directory
+from ldm_jax.files.outputs import check_writable
+from ldm_jax.files.paths import is_remote, resolve
+from ldm_jax.files.write_errors import first_line, reported
+from ldm_jax.files.writing import move
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.differences import check_structure
@@ -33,13 +37,6 @@ from ldm_jax.training.checkpoints.orbax_options import (
     shapes_in,
 )
 from ldm_jax.training.checkpoints.settings import Settings
-from ldm_jax.training.checkpoints.workdir import (
-    absolute,
-    first_line,
-    is_remote,
-    make_writable,
-    writing,
-)
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import PyTree
 
@@ -70,8 +67,10 @@ class Checkpointer:
           ValueError: the directory belongs to a run with other settings.
           OSError: the directory cannot be written.
         """
-        self._workdir = absolute(workdir)
-        make_writable(self._workdir)
+        self._workdir = resolve(workdir)
+        if is_main_process():
+            check_writable(self._workdir, "--workdir")
+        self._workdir.mkdir(parents=True, exist_ok=True)
         self._lock: Lock | None = None
         if is_main_process() and not is_remote(workdir):
             self._lock = lock_directory(self._workdir)
@@ -128,7 +127,7 @@ class Checkpointer:
             data=ocp.args.JsonSave(sealed(data, digests(tree))),
             config=ocp.args.JsonSave(self._config),
         )
-        with writing("a checkpoint", self._workdir):
+        with reported(self._workdir, "a checkpoint", every=True):
             self._manager.save(
                 step, args=ocp.args.Composite(**items), metrics=dict(metrics or {})
             )
@@ -141,7 +140,7 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Waits until the last checkpoint is whole on disk; errors as in `save`."""
-        with writing("a checkpoint", self._workdir):
+        with reported(self._workdir, "a checkpoint", every=True):
             self._manager.wait_until_finished()
 
     def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
@@ -202,11 +201,7 @@ class Checkpointer:
             first_line(error),
         )
         if is_main_process():
-            target = self._workdir / "damaged" / step
-            target.parent.mkdir(exist_ok=True)
-            if target.exists():
-                target.rmtree()
-            (self._workdir / "checkpoints" / step).rename(target)
+            move(self._workdir / "checkpoints" / step, self._workdir / "damaged" / step)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoint moved")
 
@@ -254,7 +249,7 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
     """
     if which not in ("ema", "raw"):
         raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
-    path = absolute(directory) / "checkpoints"
+    path = resolve(directory) / "checkpoints"
     if not path.exists():
         raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")
     with open_steps(path, create=False) as manager:

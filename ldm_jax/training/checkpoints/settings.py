@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 
+from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.differences import differences, shorten
 
@@ -42,7 +43,7 @@ class Settings:
         if path.exists():
             self._compare(json.loads(path.read_text()), config, workdir)
         if is_main_process():
-            _replace(path, json.dumps(config, indent=2) + "\n")
+            write_json(path, config)
 
     def _compare(self, before, now, workdir) -> None:
         refused = [
@@ -74,10 +75,3 @@ def _filled(config, other, defaults: Mapping[str, Any]):
         if both and key in other_fields:
             fields.setdefault(key, value)
     return config
-
-
-def _replace(path: epath.Path, text: str) -> None:
-    """Replaces a file in one step, so that a killed run leaves the old or the new."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)

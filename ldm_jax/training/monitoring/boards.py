@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorboardX
 
+from ldm_jax.files.writing import write_json
 from ldm_jax.training.monitoring.histograms import Histogram
 
 
@@ -77,7 +78,7 @@ class WeightsAndBiases:
             ) from error
         name = workdir / "wandb.json"
         if not name.exists():
-            name.write_text(json.dumps({"id": uuid.uuid4().hex[:12]}))
+            write_json(name, {"id": uuid.uuid4().hex[:12]})
         self._run = self._wandb.init(
             project=project,
             id=json.loads(name.read_text())["id"],

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ends a run whose steps are no longer finite, and writes down what they were fed."""
 
-import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ldm_jax.files.paths import resolve
+from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
-from ldm_jax.training.checkpoints.workdir import absolute
 
 RECORDS_SHOWN = 8
 
@@ -37,7 +37,7 @@ class DivergenceGuard:
           records: step (from 0) -> what names the records of its batch, JSON-able.
           last_checkpoint: the step of the newest checkpoint, or None.
         """
-        self._workdir, self._max_skipped = absolute(workdir), max_skipped
+        self._workdir, self._max_skipped = resolve(workdir), max_skipped
         self._records, self._last_checkpoint = records, last_checkpoint
         self._window: deque[dict] = deque(maxlen=max_skipped)
         self.in_a_row = 0
@@ -64,7 +64,7 @@ class DivergenceGuard:
         path = self._workdir / "diverged.json"
         if is_main_process():
             report = {"last_checkpoint": saved, "steps": list(self._window)}
-            path.write_text(json.dumps(report, indent=1) + "\n")
+            write_json(path, report, indent=1)
         first = step - self.in_a_row + 1
         records = self._window[-1]["records"]
         shown = ", ".join(map(str, records[:RECORDS_SHOWN]))

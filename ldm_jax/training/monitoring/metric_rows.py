@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldm_jax.training.checkpoints.workdir import writing
+from ldm_jax.files.writing import append_line, write_text
 
 
 def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
@@ -16,9 +16,7 @@ def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
         name: None if isinstance(v, float) and not math.isfinite(v) else v
         for name, v in row.items()
     }
-    line = json.dumps(safe) + "\n"
-    with writing("a row", path), open(path, "a") as lines:
-        lines.write(line)
+    append_line(path, json.dumps(safe))
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
@@ -39,6 +37,4 @@ def drop_rows(path: str | Path, last_step: int) -> None:
     if not path.exists():
         return
     kept = [row for row in read_rows(path) if row["step"] <= last_step]
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    part.replace(path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

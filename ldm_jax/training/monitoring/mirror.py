@@ -10,7 +10,8 @@ from pathlib import Path
 
 from etils import epath
 
-from ldm_jax.training.checkpoints.workdir import absolute, is_remote
+from ldm_jax.files.paths import is_remote, resolve
+from ldm_jax.files.writing import write_bytes
 
 # What a run that resumes reads of its earlier attempts.
 READ_BACK = ("metrics.jsonl", "evaluation.jsonl", "timing.jsonl", "wandb.json")
@@ -27,7 +28,7 @@ class Mirror:
         """Makes the folder; nothing is copied yet."""
         self._remote = epath.Path(workdir) if is_remote(workdir) else None
         self._temporary = None
-        self.folder = Path(absolute(workdir))
+        self.folder = Path(resolve(workdir))
         if self._remote is not None:
             self._temporary = tempfile.TemporaryDirectory(prefix="ldm_jax_")
             self.folder = Path(self._temporary.name)
@@ -37,7 +38,7 @@ class Mirror:
         """Copies here what earlier attempts wrote."""
         for name in READ_BACK if self._remote is not None else ():
             if (self._remote / name).exists():
-                (self.folder / name).write_bytes((self._remote / name).read_bytes())
+                write_bytes(self.folder / name, (self._remote / name).read_bytes())
 
     def push(self) -> None:
         """Copies there every file that changed since the last time."""
@@ -45,8 +46,7 @@ class Mirror:
             seen = (path.stat().st_mtime_ns, path.stat().st_size)
             if path.is_file() and self._copied.get(path) != seen:
                 target = self._remote / str(path.relative_to(self.folder))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(path.read_bytes())
+                write_bytes(target, path.read_bytes())
                 self._copied[path] = seen
 
     def close(self) -> None:

@@ -17,8 +17,9 @@ import jax
 import numpy as np
 from PIL import Image
 
+from ldm_jax.files.write_errors import reported
+from ldm_jax.files.writing import atomic_file
 from ldm_jax.parallel.hosts import gathered, is_main_process
-from ldm_jax.training.checkpoints.workdir import writing
 from ldm_jax.training.monitoring.boards import Board, TensorBoard, WeightsAndBiases
 from ldm_jax.training.monitoring.divergence import DivergenceGuard
 from ldm_jax.training.monitoring.goodput import PRODUCTIVE, Ledger, goodput, say_goodput
@@ -217,9 +218,8 @@ class Report:
             image = np.asarray(image, np.uint8)
             picture = Image.fromarray(image)
             path = self._workdir / "images" / f"{name}_{step:08d}.png"
-            with writing("a picture", path):
-                path.parent.mkdir(exist_ok=True)
-                picture.save(path)
+            with atomic_file(path, is_one_of_many=True) as file:
+                picture.save(file, "PNG")
             for board in self._boards:
                 board.image(step, name, image)
 
@@ -264,7 +264,7 @@ class Report:
 
     def __exit__(self, *_):
         """Writes out what is held back, and where the time went."""
-        with writing("what the boards show", self._workdir):
+        with reported(self._workdir, "what the boards show", every=True):
             for board in self._boards:
                 board.close()
         if self._writes and self._last_timed is not None:
