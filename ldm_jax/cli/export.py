@@ -4,7 +4,8 @@
 from ldm_jax.cli import values
 
 FORMS = (
-    *("compvis", "diffusers", "npz", "orbax", "safetensors", "stablehlo", "torch"),
+    *("compvis", "diffusers", "npz", "onnx", "orbax", "safetensors", "stablehlo"),
+    "torch",
 )
 DETAILS = """
 A model that the target cannot compute is refused with the reason, and nothing is
@@ -16,6 +17,8 @@ targets:
              a pipeline for the model. A class embedding, for which it has no class, is
              stored in conditioner/
   npz        one .npz file with our own names, and the settings; import reads it
+  onnx       a folder of ONNX files (encoder, decoder, denoiser, condition) for any
+             batch size, with the noise schedule in manifest.json (extra: onnx)
   orbax      a folder with the parameters as a plain orbax checkpoint, and the settings
   safetensors
              a folder with model.safetensors (several files above 5 GB) under our own

@@ -5,6 +5,7 @@ import pathlib
 
 from etils import epath
 
+from ldm_jax.commands.export_onnx import export_onnx
 from ldm_jax.commands.export_stablehlo import export_stablehlo
 from ldm_jax.conditions.vocabulary import places_of, text_section
 from ldm_jax.experiment import model_directory
@@ -21,7 +22,7 @@ OWN = {
     "orbax": write_own_orbax,
     "safetensors": write_own_folder,
 }
-FOLDERS = ("diffusers", "orbax", "safetensors", "stablehlo", "torch")
+FOLDERS = ("diffusers", "onnx", "orbax", "safetensors", "stablehlo", "torch")
 
 
 def export_weights(
@@ -32,8 +33,8 @@ def export_weights(
     Args:
       model_dir: trained here, or imported.
       out: new file or folder, see `interop.convert.export_model`.
-      form: "compvis", "diffusers", "npz", "orbax", "safetensors", "stablehlo" or
-        "torch".
+      form: "compvis", "diffusers", "npz", "onnx", "orbax", "safetensors", "stablehlo"
+        or "torch".
       which: "ema" or "raw" parameters.
 
     Returns:
@@ -79,16 +80,17 @@ def _write(path: pathlib.Path, form: str, config, model, params) -> list[pathlib
     if form in OWN:
         return _write_own(path, form, config, params)
     if config.task == "text_encoder":
-        if form in ("stablehlo", "torch"):
+        if form in ("onnx", "stablehlo", "torch"):
             raise ValueError(
                 f"--to={form} exports a first stage or a diffusion model: this is a "
                 "text encoder alone; export the model that uses it."
             )
         return export_model(path, form, config.to_dict(), params)
     size = (config.latents if "latents" in config else config.transform).image_size
-    if form == "stablehlo":
+    if form in ("onnx", "stablehlo"):
         sampling = Sampling(**config.sampling) if "sampling" in config else None
-        return export_stablehlo(model, params, path, size, sampling)
+        write = {"onnx": export_onnx, "stablehlo": export_stablehlo}[form]
+        return write(model, params, path, size, sampling)
     spec = {**config.to_dict(), "latent_scale": model.latent_scale}
     if form == "torch":
         return export_torch(path, spec, params, size)

@@ -35,8 +35,8 @@ def semantic_condition(
 
     def null(batch):
         # int32: in the map's own uint8 the number 256 would wrap around to class 0.
-        shape = batch["label_map"].shape
-        return {"label_map": jnp.full(shape, num_classes, jnp.int32)}
+        zeros = jnp.zeros_like(batch["label_map"], jnp.int32)
+        return {"label_map": zeros + num_classes}
 
     return Conditioner(
         kind="semantic",

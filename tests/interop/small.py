@@ -2,8 +2,11 @@
 """Models small enough to be carried about in a second, with random parameters."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
+from ldm_jax.experiment.models import make_latent_diffusion
 from ldm_jax.interop.convert import export_model
 from tests.interop.compvis.test_state_dict import zeros_like_rows
 from tests.interop.states import golden_weights
@@ -73,3 +76,40 @@ def pipeline(folder, spec, image_size=8):
     params = drawn(spec)
     export_model(folder, "diffusers", spec, params, image_size=image_size)
     return params
+
+
+def model_of(spec):
+    """The model that a spec describes."""
+    latents = dict(directory="", image_size=8, scale=spec["latent_scale"])
+    return make_latent_diffusion(ConfigDict({**spec, "latents": latents}))
+
+
+def draw(model, inputs):
+    """Random parameters of a model, each a function of its name and shape."""
+    height, width, c = model.autoencoder.latent_shape((8, 8, 3))
+    image = jnp.zeros((2, 8, 8, 3))
+    key = jax.random.key(0)
+    trees = {"conditioner": model.conditioner.init(key, inputs)}
+    if not trees["conditioner"] and model.conditioner.is_frozen:
+        tokens = inputs["tokens"]
+        trees["conditioner"] = model.conditioner.module.init(key, tokens)["params"]
+    if model.autoencoder.bottleneck != "pixels":
+        trees["autoencoder"] = model.autoencoder.init(key, image)["params"]
+    first = {"autoencoder": trees.get("autoencoder", {})}
+    encode = model.encode_condition
+    cond = jax.eval_shape(lambda p: encode(p, inputs), {**trees, **first})
+    z_t = jnp.zeros((2, height, width, c))
+    shapes = jax.eval_shape(model.unet.init, key, z_t, jnp.zeros(2, int), cond)
+    trees["unet"] = shapes["params"]
+
+    return {**first, **random_tree(trees)}
+
+
+def random_tree(shapes):
+    """Random arrays of the shapes of a tree, each a function of its name."""
+
+    def leaf(path, x):
+        name = jax.tree_util.keystr(path)
+        return golden_weights.tensor(name, x.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)

@@ -6,22 +6,20 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from ldm_jax.conditions.layout import Box, Layout
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.diffusion.samplers.base import initial_noise
-from ldm_jax.experiment import models
 from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.generate import Sampling, make_generate
 from ldm_jax.tasks.model import FirstStage
 from tests.interop import small
-from tests.interop.states import channels_last, golden_weights, relative_error
+from tests.interop.small import draw, model_of, random_tree
+from tests.interop.states import channels_last, relative_error
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -43,12 +41,6 @@ SEMANTIC = dict(kind="semantic", num_classes=5, f=2)
 CLASS = dict(kind="class", num_classes=10, width=8)
 CLIP = dict(kind="text", encoder="clip", tokenizer="clip", width=16, depth=2)
 CLIP |= dict(num_heads=2, vocab_size=49408, length=77)
-
-
-def model_of(spec):
-    """The model that a spec describes."""
-    latents = dict(directory="", image_size=8, scale=spec["latent_scale"])
-    return models.make_latent_diffusion(ConfigDict({**spec, "latents": latents}))
 
 
 KINDS = {
@@ -118,37 +110,6 @@ def load(folder):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.load(folder)
-
-
-def draw(model, inputs):
-    """Random parameters of a model, each a function of its name and shape."""
-    height, width, c = model.autoencoder.latent_shape((8, 8, 3))
-    image = jnp.zeros((2, 8, 8, 3))
-    key = jax.random.key(0)
-    trees = {"conditioner": model.conditioner.init(key, inputs)}
-    if not trees["conditioner"] and model.conditioner.is_frozen:
-        tokens = inputs["tokens"]
-        trees["conditioner"] = model.conditioner.module.init(key, tokens)["params"]
-    if model.autoencoder.bottleneck != "pixels":
-        trees["autoencoder"] = model.autoencoder.init(key, image)["params"]
-    first = {"autoencoder": trees.get("autoencoder", {})}
-    encode = model.encode_condition
-    cond = jax.eval_shape(lambda p: encode(p, inputs), {**trees, **first})
-    z_t = jnp.zeros((2, height, width, c))
-    shapes = jax.eval_shape(model.unet.init, key, z_t, jnp.zeros(2, int), cond)
-    trees["unet"] = shapes["params"]
-
-    return {**first, **random_tree(trees)}
-
-
-def random_tree(shapes):
-    """Random arrays of the shapes of a tree, each a function of its name."""
-
-    def leaf(path, x):
-        name = jax.tree_util.keystr(path)
-        return golden_weights.tensor(name, x.shape).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 def to_torch(x):
