@@ -17,12 +17,12 @@ from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.models import still_transform
+from ldm_jax.files import png
 from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.metrics.paper import find_protocol
 from ldm_jax.metrics.tables import markdown
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import agreed, fetch, is_main_process
-from ldm_jax.tasks import pictures
 
 QUANTIZATION = "truncation to bytes, as the original"
 
@@ -170,7 +170,7 @@ def _reconstructed(model, params, source, transform, request):
         image = stats.as_bytes(fetch(batch["image"])[:valid])
         yield (
             image,
-            pictures.to_uint8(made[:valid]),
+            png.to_uint8(made[:valid]),
             codes if codes is None else codes[:valid],
         )
         left -= valid

@@ -19,8 +19,8 @@ from ldm_jax.data.records import Source
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.data.transforms.pixels import to_unit_range
 from ldm_jax.experiment import model_directory
+from ldm_jax.files import png
 from ldm_jax.metrics.reconstruction import psnr
-from ldm_jax.tasks import pictures
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def inspect_latents(directory: str, num: int = 16) -> str:
             log.warning("the images cannot be shown beside: %s", error)
             originals = None
         path = f"{folder}/{PICTURE}"
-        pictures.save_png(path, _sheet(decoded, originals))
+        png.save_png(path, _sheet(decoded, originals))
         lines = [*_facts(latents, stats), f"pictures     {path}"]
         if originals is not None:
             lines.append(
@@ -97,9 +97,9 @@ def _originals(
 
 def _sheet(decoded: np.ndarray, originals: np.ndarray | None) -> np.ndarray:
     if originals is None:
-        return pictures.grid(pictures.to_uint8(decoded), num_columns=8)
+        return png.grid(png.to_uint8(decoded), num_columns=8)
     pairs = np.stack([originals, decoded], axis=1).reshape(-1, *decoded.shape[1:])
-    return pictures.grid(pictures.to_uint8(pairs), num_columns=8)
+    return png.grid(png.to_uint8(pairs), num_columns=8)
 
 
 def _facts(latents: LatentSource, stats: LatentStats) -> list[str]:

@@ -15,9 +15,9 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import model_directory
+from ldm_jax.files import png
 from ldm_jax.files.writing import write_json
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
-from ldm_jax.tasks import pictures
 from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.training.monitoring.metric_rows import read_rows
@@ -99,15 +99,15 @@ def _sample(config, diffusion_dir):
 def _write_pictures(root, images, labels) -> None:
     classes = np.unique(labels)
     shown = [images[labels == c][:COLUMNS] for c in classes]
-    sheet = pictures.grid(
+    sheet = png.grid(
         np.concatenate(shown), len(shown[0]), [str(c) for c in classes], enlarge=2
     )
-    pictures.save_png(root / "samples.png", sheet)
+    png.save_png(root / "samples.png", sheet)
     runs = {
         name: read_rows(root / name / "metrics.jsonl")
         for name in ("first_stage", "diffusion")
     }
-    pictures.plot_losses(root / "loss.png", runs)
+    png.plot_losses(root / "loss.png", runs)
 
 
 def _classify(config, images, labels) -> dict[str, float]:

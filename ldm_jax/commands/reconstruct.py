@@ -6,11 +6,11 @@ from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.models import still_transform
+from ldm_jax.files import png
 from ldm_jax.metrics.reconstruct import reconstruct_all
 from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import is_main_process
-from ldm_jax.tasks import pictures
 
 
 def reconstruct(
@@ -48,7 +48,7 @@ def reconstruct(
     figures, sheet = reconstruct_all(model, params, rows, num, {"psnr": psnr})
     quality = figures["psnr"]
     if is_main_process():
-        pictures.save_png(out, sheet, dict(model=model_dir, psnr=f"{quality:.2f}"))
+        png.save_png(out, sheet, dict(model=model_dir, psnr=f"{quality:.2f}"))
     return quality
 
 

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from ldm_jax.conditions.user_inputs import to_image, to_mask
 from ldm_jax.experiment import model_directory
+from ldm_jax.files import png
 from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.parallel.hosts import is_main_process
-from ldm_jax.tasks import generate, pictures
+from ldm_jax.tasks import generate
 from ldm_jax.tasks.sample_images import sample_images
 
 GRID = 100
@@ -113,7 +114,7 @@ def sample(
             for i, image in zip(missing[done:], batch, strict=False):
                 if is_main_process():
                     about = {**settings, "index": i, "seed": seed + i}
-                    pictures.save_png(_file(folder, i), image, about)
+                    png.save_png(_file(folder, i), image, about)
             done += len(batch)
             bar.update(len(batch))
     if is_main_process():
@@ -123,8 +124,8 @@ def sample(
         (shown,) = draw(rows, PREVIEWED, num_previews)  # [K + 1, B, H, W, 3]
         if is_main_process():
             in_rows = np.concatenate(np.moveaxis(shown, 0, 1))
-            sheet = pictures.grid(in_rows, num_previews + 1)
-            pictures.save_png(folder / "previews.png", sheet, settings)
+            sheet = png.grid(in_rows, num_previews + 1)
+            png.save_png(folder / "previews.png", sheet, settings)
 
 
 def _check_makes_images(model) -> None:
@@ -223,9 +224,7 @@ def _read_images(
 def _write_sheets(folder: pathlib.Path, num: int, write_npz: bool) -> None:
     """Writes grid.png of the first images, and samples.npz of all."""
     shown = np.stack([_read(folder, i) for i in range(min(num, GRID))])
-    pictures.save_png(
-        folder / "grid.png", pictures.grid(shown, int(np.ceil(len(shown) ** 0.5)))
-    )
+    png.save_png(folder / "grid.png", png.grid(shown, int(np.ceil(len(shown) ** 0.5))))
     if write_npz:
         _write_npz(folder, num, shown[0].shape)
 

@@ -17,10 +17,13 @@ A source is anything with a length, `source[i]`, `source.__getitems__(indices)` 
 `fingerprint`: random access, so that the order of the data is a matter of indices.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
+
+from ldm_jax.files.errors import UnreadableFile
 
 Record = dict[str, Any]
 
@@ -30,8 +33,26 @@ MIRRORED = ("image", "boxes", "label_map", "low_res", "mask")
 PICTURES = {"image", "low_res"}
 
 
-class DamagedRecord(ValueError):
+class DamagedRecord(UnreadableFile):
     """A record that is there but cannot be read; the message names it and says why."""
+
+
+@contextlib.contextmanager
+def reading_record(name: str = "") -> Iterator[None]:
+    """Turns a file that cannot be read, within the block, into a damaged record.
+
+    Args:
+      name: of the record, where the file's error does not say it.
+
+    Raises:
+      DamagedRecord: whatever the kind of damage.
+    """
+    try:
+        yield
+    except DamagedRecord:
+        raise
+    except (UnreadableFile, OSError) as error:
+        raise DamagedRecord(f"{name}: {error}" if name else str(error)) from error
 
 
 class Source(Protocol):

@@ -11,10 +11,10 @@ import numpy as np
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.records import Source
 from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.files import png
 from ldm_jax.metrics.evaluation import Evaluation, make_sample_metrics
 from ldm_jax.metrics.reconstruct import PairMetric, reconstruct_all
 from ldm_jax.parallel.hosts import fetch
-from ldm_jax.tasks import pictures
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion, with_frozen
@@ -118,7 +118,7 @@ class SamplePreview:
             )
 
         shown = np.concatenate(list(draw(NUM_SHOWN, NUM_SHOWN)))
-        sheet = pictures.grid(shown, num_columns=4)
+        sheet = png.grid(shown, num_columns=4)
         figures: dict[str, Any] = {}
         if self.measure is not None:
             figures = self.measure(draw(self.num_measured, MEASURED_AT_ONCE))

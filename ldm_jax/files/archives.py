@@ -38,7 +38,7 @@ class ZipMembers:
         """
         self.path = regular_file(path, "an archive")
         size = self.path.stat().st_size
-        with reading(path):
+        with reading(path, rule="is damaged"):
             self._zip = zipfile.ZipFile(self.path)
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
         self._infos = {info.filename: info for info in infos}
@@ -132,8 +132,8 @@ def check_member_size(path: PathLike, name: str, size: int, max_bytes: int) -> N
     """Raises UnreadableFile if a member is larger than what is read as a whole."""
     if size > max_bytes:
         raise UnreadableFile(
-            f"{printable(path)}, member {printable(name)} has {size:,} bytes: at most "
-            f"{max_bytes:,} are read of such a file."
+            f"{printable(path)}, member {printable(name)} has {size} bytes: at most "
+            f"{max_bytes} are read of such a file."
         )
 
 
@@ -194,7 +194,10 @@ def _members(
 def _regular(path: PathLike, part: _Part, place: str) -> list[tarfile.TarInfo]:
     """Lists the regular members of a tar, each within it, in the order of the file."""
     found, end = [], -1
-    with reading(path, place), tarfile.open(fileobj=part, mode="r:") as tar:
+    with (
+        reading(path, place, rule="is damaged"),
+        tarfile.open(fileobj=part, mode="r:") as tar,
+    ):
         while (info := tar.next()) is not None:
             tar.members = []  # else it keeps all of them a second time
             if info.size < 0 or info.offset <= end:

@@ -115,7 +115,7 @@ def parse_npy(data: bytes, path: PathLike) -> np.ndarray:
     Raises:
       UnreadableFile: as `Npz.read`.
     """
-    with reading(path):
+    with reading(path, data=data, rule="is not a NumPy array"):
         return read_array(io.BytesIO(data), len(data))
 
 

@@ -27,7 +27,13 @@ class MissingFile(UnreadableFile, FileNotFoundError):
 
 
 @contextlib.contextmanager
-def reading(path: PathLike, place: str = "", advice: str = "") -> Iterator[None]:
+def reading(
+    path: PathLike,
+    place: str = "",
+    advice: str = "",
+    data: bytes | None = None,
+    rule: str = "must be readable",
+) -> Iterator[None]:
     """Turns what is raised about the contents of a file into `UnreadableFile`.
 
     Keep the block small: an error of ours within it would count as damage.
@@ -36,6 +42,8 @@ def reading(path: PathLike, place: str = "", advice: str = "") -> Iterator[None]
       path: of the file.
       place: where in the file: "line 3", "member a/b.jpg".
       advice: what to do about it; a sentence.
+      data: the contents, or the beginning of them, where they are in memory.
+      rule: what holds for such files, or what went wrong.
 
     Raises:
       UnreadableFile: names the file, and says so if it is no such file at all: a Git
@@ -51,9 +59,10 @@ def reading(path: PathLike, place: str = "", advice: str = "") -> Iterator[None]
         if isinstance(error, OSError) and error.errno in _FAILURES:
             raise
         where = f"{printable(path)}, {place}" if place else printable(path)
-        reason = impostor(path) or f"it cannot be read ({described(error)})"
+        other = impostor(path) if data is None else impostor_bytes(data[:512])
+        reason = other or f"got {described(error)}"
         advice = advice or "It is damaged, cut off or of another kind: get it again."
-        raise UnreadableFile(f"{where}: {reason}. {advice}") from error
+        raise UnreadableFile(f"{where} {rule}: {reason}. {advice}") from error
 
 
 def impostor(path: PathLike) -> str:

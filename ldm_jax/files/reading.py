@@ -150,7 +150,7 @@ def decoded(data: bytes, path: PathLike) -> str:
     check_utf8(data, path)
     if (reason := impostor_bytes(data[:512])) and data:
         raise UnreadableFile(f"{printable(path)}: {reason}. Get it again.")
-    with reading(path, advice="Save it as UTF-8."):
+    with reading(path, advice="Save it as UTF-8.", data=data):
         return data.decode("utf-8-sig")
 
 

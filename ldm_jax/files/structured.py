@@ -31,7 +31,12 @@ def read_json(path: PathLike, max_bytes: int = MAX_TEXT_BYTES, kind: type = dict
 
 
 def parse_json(
-    data: bytes, path: PathLike, kind: type = dict, *, unique: bool = False
+    data: bytes,
+    path: PathLike,
+    kind: type = dict,
+    *,
+    unique: bool = False,
+    rule: str = "must be readable",
 ) -> Any:
     """Parses JSON.
 
@@ -40,6 +45,7 @@ def parse_json(
       path: its name, for the error.
       kind: of the whole: dict, list, or object for any.
       unique: whether a name that an object has twice is refused.
+      rule: what holds for such files, for the error.
 
     Returns:
       The value, of type `kind`.
@@ -49,7 +55,7 @@ def parse_json(
     """
     text = decoded(data, path)
     hook = _unique if unique else None
-    with reading(path, "as JSON"):
+    with reading(path, "as JSON", data=data, rule=rule):
         value = json.loads(text, object_pairs_hook=hook)
         check_depth(value, path)
         if (
@@ -58,13 +64,12 @@ def parse_json(
             json.dumps(value, ensure_ascii=False).encode()
     if not isinstance(value, kind):
         raise UnreadableFile(
-            f"{printable(path)} must hold a JSON {_NAMES.get(kind, kind.__name__)}: "
-            f"got {shown(value)}."
+            f"{printable(path)}: not {_NAMES[kind]} of JSON: got {shown(value)}."
         )
     return value
 
 
-_NAMES = {dict: "object", list: "list"}
+_NAMES = {dict: "an object", list: "a list"}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -93,46 +98,36 @@ def check_depth(value: Any, path: PathLike, max_depth: int = MAX_DEPTH) -> None:
     )
 
 
-# A line of a table, or why it cannot be read; the message names file and line.
-Line = tuple[int, dict[str, Any] | UnreadableFile]
-
-
-def read_json_lines(path: PathLike) -> Iterator[Line]:
+def read_json_lines(path: PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (number, object) of the lines of a JSONL file that are not empty.
 
-    In the place of a line that holds no object comes the error.
+    Raises:
+      UnreadableFile: a line holds no object; names file and line.
     """
     with opened(path) as file:
         for number, line in enumerate(text_stream(file, path), start=1):
             if line.strip():
-                yield number, _row(line, f"{path}, line {number}")
+                yield number, parse_json(line.encode(), f"{path}, line {number}")
 
 
-def _row(line: str, place: str) -> dict[str, Any] | UnreadableFile:
-    try:
-        return parse_json(line.encode(), place)
-    except UnreadableFile as error:
-        return error
-
-
-def read_csv(path: PathLike) -> Iterator[Line]:
+def read_csv(path: PathLike) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (line, row) of a CSV file, as `parse_csv`."""
     with opened(path) as file:
         yield from parse_csv(text_stream(file, path, newline=""), path)
 
 
-def parse_csv(text: TextIO, path: PathLike) -> Iterator[Line]:
-    """Yields (line, row) of a CSV with a header; {column: text}.
+def parse_csv(text: TextIO, path: PathLike) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (line, row) of a CSV with a header; a row is {column: text}.
 
-    In the place of a row that cannot be read, or has more values than the header, comes
-    the error. Of a row that is short, the missing values are "".
+    Of a row that is short, the missing values are "".
 
     Args:
       text: opened with newline="".
       path: its name, for the error.
 
     Raises:
-      UnreadableFile: no header, or no UTF-8.
+      UnreadableFile: no header, no UTF-8, or a row that has more values than the
+        header; names file and line.
     """
     reader = csv.DictReader(text, restval="")
     with reading(path, advice="It must be CSV in UTF-8."):
@@ -141,27 +136,14 @@ def parse_csv(text: TextIO, path: PathLike) -> Iterator[Line]:
         raise UnreadableFile(
             f"{printable(path)} must begin with the names of its columns: it is empty."
         )
-    row: Any = {}
-    while row is not None:
-        row = _next_row(reader, len(header), path)
-        if row is not None:
-            yield reader.reader.line_num, row
-
-
-def _next_row(reader: csv.DictReader, columns: int, path: PathLike):
-    """Reads a row, or makes the error in its place; None at the end."""
-    with reading(path, advice="Save it as UTF-8."):
+    with reading(path, advice="It must be CSV in UTF-8."):
         try:
-            row = next(reader, None)
-            reason = "there are more values than columns" if None in (row or ()) else ""
+            for row in reader:
+                if None in row:
+                    raise csv.Error("more values than columns: quote texts with commas")
+                yield reader.reader.line_num, row
         except csv.Error as error:
-            row, reason = None, str(error)
-    if not reason:
-        return row
-    return UnreadableFile(
-        f"{printable(path)}, line {reader.reader.line_num}: {reason}. Every line must "
-        f"have {columns} columns; put texts with commas in quotes."
-    )
+            raise ValueError(f"line {reader.reader.line_num}: {error}") from error
 
 
 def read_yaml(path: PathLike, kind: type = dict) -> Any:

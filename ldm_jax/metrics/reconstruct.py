@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from ldm_jax.files import png
 from ldm_jax.metrics.codebook import CodebookUsage
 from ldm_jax.metrics.reconstruction import WINDOW, psnr, ssim
 from ldm_jax.models.features.lpips import LPIPS
 from ldm_jax.parallel.hosts import fetch
-from ldm_jax.tasks import pictures
 from ldm_jax.types import Array, PyTree
 
 # [B, H, W, 3] images and reconstructions in [-1, 1] -> a number for each, [B].
@@ -71,8 +71,8 @@ def reconstruct_all(
             shown.append(pairs.reshape(-1, *pairs.shape[2:]))
     figures = {name: float(np.concatenate(found[name]).mean()) for name in found}
     figures |= usage.result() if usage else {}
-    sheet = pictures.to_uint8(np.concatenate(shown)[: 2 * num_shown])
-    return figures, pictures.grid(sheet, num_columns=8)
+    sheet = png.to_uint8(np.concatenate(shown)[: 2 * num_shown])
+    return figures, png.grid(sheet, num_columns=8)
 
 
 @functools.cache

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from ldm_jax.diffusion.samplers.base import seed_keys
+from ldm_jax.files import png
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
-from ldm_jax.tasks import generate, pictures
+from ldm_jax.tasks import generate
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.types import PyTree
 
@@ -57,4 +58,4 @@ def sample_images(
         keys = jax.device_put(seed_keys(seeds[rows]), on_mesh)
         with jax.set_mesh(mesh):  # see models.attention.attend_splash
             drawn = draw(placed, part, keys, given)
-        yield pictures.to_uint8(fetch(drawn))[..., :valid, :, :, :]
+        yield png.to_uint8(fetch(drawn))[..., :valid, :, :, :]

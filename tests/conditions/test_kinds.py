@@ -8,8 +8,8 @@ import pytest
 
 from ldm_jax.conditions.kinds import CONDITIONS, make_conditioner
 from ldm_jax.data.transforms.pixels import to_unit_range
+from ldm_jax.files.png import to_uint8
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.tasks.pictures import to_uint8
 
 FIRST_STAGE = dict(
     channels=32,

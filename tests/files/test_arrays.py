@@ -70,12 +70,12 @@ HOSTILE = {
         npy(_header("'<U900000000'", ()), bytes(4)),
         "takes 3,600|not a valid dtype",
     ),
-    "parentheses": (npy("(" * 9000), "cannot be read"),
+    "parentheses": (npy("(" * 9000), "must be readable|not a NumPy"),
     "a long header": (npy(" " * 20_000), "too long"),
-    "a call": (npy("{'descr': exit(), 'shape': ()}"), "cannot be read"),
-    "another version": (npy("{}", version=(9, 9)), "cannot be read"),
+    "a call": (npy("{'descr': exit(), 'shape': ()}"), "must be readable|not a NumPy"),
+    "another version": (npy("{}", version=(9, 9)), "must be readable|not a NumPy"),
     "cut": (npy(_header("'<f4'", (4,)), bytes(15)), "takes 16 bytes, the file has 15"),
-    "nothing": (b"", "cannot be read"),
+    "nothing": (b"", "must be readable|not a NumPy"),
 }
 
 
@@ -100,7 +100,7 @@ def test_a_compressed_array_is_bounded(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros(1000))
     np.savez(tmp_path / "b.npz", x=np.zeros(1000))
     assert read_npz(tmp_path / "b.npz")["x"].shape == (1000,)
-    with pytest.raises(UnreadableFile, match=r"member x\.npy has 8,128 bytes"):
+    with pytest.raises(UnreadableFile, match=r"member x\.npy has 8128 bytes"):
         read_npz(tmp_path / "a.npz")
 
 

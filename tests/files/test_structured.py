@@ -20,7 +20,7 @@ from ldm_jax.files.structured import (
         ("[" * 100_000, "RecursionError"),
         ("[" * 100 + "]" * 100, "nested"),
         ('{"a":' * 100 + "1" + "}" * 100, "nested"),
-        ("[1]", "JSON object: got"),
+        ("[1]", "not an object of JSON: got"),
         ('{"a": ' + "1" * 5000 + "}", "as JSON"),
         (r'{"a": "\ud800"}', "surrogates"),
         ("", "empty"),
@@ -45,12 +45,14 @@ def test_a_name_given_twice_is_refused_where_names_must_be_unique():
         parse_json(b'{"a": 1, "a": 2}', "x", unique=True)
 
 
-def test_a_line_of_json_that_cannot_be_read_is_an_error_in_its_place(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"a": "x\u2028y"}\n\n[1]\n{\n{"a": 2}\n')
-    rows = dict(read_json_lines(tmp_path / "a.jsonl"))
-    assert rows[1] == {"a": "x\u2028y"} and rows[5] == {"a": 2}
-    assert sorted(rows) == [1, 3, 4, 5]
-    assert "a.jsonl, line 3" in str(rows[3]) and "a.jsonl, line 4" in str(rows[4])
+@pytest.mark.parametrize("line", ["[1]", "{", "3", '{"a": "\\ud800"}'])
+def test_a_line_of_json_that_holds_no_object_is_refused_with_its_number(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": "x\u2028y"}\n\n{"a": 2}\n')
+    assert list(read_json_lines(path)) == [(1, {"a": "x\u2028y"}), (3, {"a": 2})]
+    path.write_text('{"a": 1}\n\n' + line)
+    with pytest.raises(UnreadableFile, match=r"a\.jsonl, line 3"):
+        list(read_json_lines(path))
 
 
 def test_csv_as_spreadsheets_save_it_is_read(tmp_path):
@@ -63,13 +65,22 @@ def test_csv_as_spreadsheets_save_it_is_read(tmp_path):
     ]
 
 
-def test_a_row_of_csv_that_cannot_be_read_is_an_error_in_its_place(tmp_path):
-    rows = ["a,b", "1,2", "1,2,3", "x" * 200_000 + ",2", "5"]
-    (tmp_path / "a.csv").write_text("\n".join(rows))
-    read = dict(read_csv(tmp_path / "a.csv"))
-    assert read.pop(2) == {"a": "1", "b": "2"} and read.pop(5) == {"a": "5", "b": ""}
-    assert "line 3: there are more values than columns" in str(read[3])
-    assert "field larger" in str(read[4])
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [("1,2,3", "more values than columns"), ("x" * 200_000, "field larger")],
+)
+def test_a_row_of_csv_that_cannot_be_read_is_refused_with_its_line(
+    tmp_path, row, words
+):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n5\n")
+    assert list(read_csv(path)) == [
+        (2, {"a": "1", "b": "2"}),
+        (3, {"a": "5", "b": ""}),
+    ]
+    path.write_text(f"a,b\n1,2\n5\n{row}\n")
+    with pytest.raises(UnreadableFile, match=rf"a\.csv.*line 4.*{words}"):
+        list(read_csv(path))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 from ldm_jax.data.builders.files import IMAGES, Files
 from ldm_jax.data.builders.manual import ManualBuilder, Split, divide
 from ldm_jax.data.records import DamagedRecord
+from ldm_jax.files.arrays import parse_npy
 
 
 class FFHQ(ManualBuilder):
@@ -84,15 +85,13 @@ def _number(name: str) -> tuple[int, str]:
 
 def _png(data: bytes, name: str) -> bytes:
     """Turns an array uint8 [1, 3, H, W] into a PNG."""
-    try:
-        image = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DamagedRecord(f"{name} is not a NumPy array: {error}") from error
-    image = image.reshape(image.shape[-3:])
-    if image.dtype != np.uint8 or image.shape[0] != 3:
+    image = parse_npy(data, name)
+    shape = image.shape[-3:]
+    if image.dtype != np.uint8 or len(shape) != 3 or shape[0] != 3 or not image.size:
         raise DamagedRecord(
             f"{name} must be uint8 [1, 3, H, W]: got {image.dtype} {image.shape}"
         )
     png = io.BytesIO()
+    image = image.reshape(shape)  # one image: more do not fit
     Image.fromarray(image.transpose(1, 2, 0)).save(png, "PNG")
     return png.getvalue()

@@ -4,7 +4,7 @@
 import array
 import csv
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,8 @@ from ldm_jax.data.builders.manual import ManualBuilder, Split, by_digest, divide
 from ldm_jax.data.images.annotations import parse_captions
 from ldm_jax.data.images.boxes import parse_boxes
 from ldm_jax.data.records import DamagedRecord
+from ldm_jax.files.errors import UnreadableFile, cut, reading
+from ldm_jax.files.structured import parse_csv
 
 
 class COCO(ManualBuilder):
@@ -56,17 +58,21 @@ and annotations/ (captions_*.json and instances_*.json)."""
         captions: dict[str, list[str]] = {}
         for _, row in parse_captions(files.read(paths[0]), paths[0]):
             captions.setdefault(row["file"], []).append(row["text"])
-        boxes, classes = parse_boxes(files.read(paths[1]), paths[1])
-        _name_classes(self, classes)
+        boxes = parse_boxes(files.read(paths[1]), paths[1])
+        refused = {file: line for line, file in boxes.refused.items()}
+        _name_classes(self, boxes.names)
 
         def example(name: str) -> dict[str, Any]:
             file = name.rpartition("/")[2]
             if file not in captions:
                 raise DamagedRecord(f"{name} has no caption")
+            if file in refused:
+                raise DamagedRecord(refused[file])
+            objects = boxes.by_file.get(file)
             return {
                 "image": files.read(name),
                 "captions": captions[file],
-                "objects": _as_objects(*boxes[file]) if file in boxes else [],
+                "objects": _as_objects(*objects) if objects else [],
             }
 
         return Split(files.names(folder), example)
@@ -172,9 +178,11 @@ that is not there is not made."""
         )
         if not classes:
             return {}
-        rows = [row for row in csv.reader(files.lines(classes)) if row[0][:1] == "/"]
-        rank = {row[0]: i for i, row in enumerate(rows)}
-        _name_classes(self, [row[1] for row in rows])
+        with reading(classes, "as CSV of keys and names"):
+            rows = csv.reader(files.lines(classes))
+            names = {row[0]: row[1] for row in rows if row[0].startswith("/")}
+        rank = {key: i for i, key in enumerate(names)}
+        _name_classes(self, list(names.values()))
         splits = {}
         for split in ("train", "validation", "test"):
             names = [
@@ -210,16 +218,16 @@ class _BoxTable:
     def __init__(self, files: Files, path: str, rank: dict[str, int]):
         ids, labels, sides = array.array("Q"), array.array("h"), array.array("f")
         with files.open_text(path) as file:
+            line = 1
             try:
-                for row in csv.DictReader(file):
+                for line, row in parse_csv(file, path):  # noqa: B007 (for the error)
                     ids.append(int(row["ImageID"], 16))
                     labels.append(rank[row["LabelName"]])
-                    sides.extend(float(row[s]) for s in ("XMin", "YMin"))
-                    sides.extend(float(row[s]) for s in ("XMax", "YMax"))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{path}, box {len(ids)}: {type(error).__name__} {error}. Fetch it "
-                    f"again."
+                    sides.extend(_sides(row))
+            except (KeyError, ValueError, OverflowError) as error:
+                raise UnreadableFile(
+                    f"{path}, line {line}: {type(error).__name__} {cut(str(error))}. "
+                    "Fetch it again."
                 ) from error
         ids = np.frombuffer(ids, np.uint64)
         order = np.argsort(ids, kind="stable")
@@ -237,6 +245,16 @@ class _BoxTable:
         sides = self._sides[low:high]
         boxes = np.concatenate([sides[:, :2], sides[:, 2:] - sides[:, :2]], axis=1)
         return boxes, self._labels[low:high]
+
+
+def _sides(row: Mapping[str, str]) -> list[float]:
+    """Returns XMin, YMin, XMax, YMax of a box, as fractions of the image."""
+    sides = [float(row[name]) for name in ("XMin", "YMin", "XMax", "YMax")]
+    left, top, right, bottom = sides
+    # They are rounded: a box of one pixel may have no width, and reach out by 1e-3.
+    if not (-1e-3 <= left <= right <= 1 + 1e-3 and -1e-3 <= top <= bottom <= 1 + 1e-3):
+        raise ValueError(f"the box {sides} is not within [0, 1]")
+    return sides
 
 
 def _objects() -> dict[str, Any]:

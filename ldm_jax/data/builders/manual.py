@@ -2,7 +2,6 @@
 """What builders of sets share whose files a user has fetched: check, keep, shard."""
 
 import hashlib
-import io
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -13,8 +12,8 @@ from etils import epath
 from tqdm import tqdm
 
 from ldm_jax.data.builders.files import Files
-from ldm_jax.data.images.decode import MAX_PIXELS, open_image
-from ldm_jax.data.records import DamagedRecord
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.pictures import MAX_PIXELS, opened_image
 
 # TFDS holds a shard in memory while it writes it.
 SHARD_MIB = 128
@@ -24,7 +23,7 @@ class Split(NamedTuple):
     """What a split holds: names of images, and what is stored of one.
 
     `example(name)` gives "image", the bytes of a file, and the builder's own fields; it
-    raises DamagedRecord or OSError for an image that is to be left out. `size(name)`
+    raises UnreadableFile or OSError for an image that is to be left out. `size(name)`
     says about how many bytes that is; None reads some examples to find out.
     """
 
@@ -118,7 +117,7 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
                 bar.update()
                 try:
                     example = self._example(split, file)
-                except (DamagedRecord, OSError) as error:
+                except (UnreadableFile, OSError) as error:
                     self._refuse(str(error))
                 else:
                     stored.update(f"{file}:{len(example['image'])}\n".encode())
@@ -133,13 +132,13 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
 
     def _example(self, split: Split, file: str) -> dict[str, Any]:
         example = split.example(file)
-        open_image(io.BytesIO(example["image"]), file, self.max_pixels)
-        return {"file_name": file, **example}
+        with opened_image(example["image"], file, self.max_pixels):
+            return {"file_name": file, **example}
 
     def _size(self, split: Split, file: str) -> int:
         try:
             return split.size(file) if split.size else _bytes_of(split.example(file))
-        except (DamagedRecord, OSError):
+        except (UnreadableFile, OSError):
             return 0
 
     def _refuse(self, message: str) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images with captions in tars or parquet files, as such sets are passed around."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ from ldm_jax.data.builders.files import IMAGES, Files
 from ldm_jax.data.builders.manual import ManualBuilder, Split
 from ldm_jax.data.builders.tables import Tables
 from ldm_jax.data.records import DamagedRecord
+from ldm_jax.files.reading import decoded
+from ldm_jax.files.structured import parse_json
 
 
 class ImageText(ManualBuilder):
@@ -81,12 +82,9 @@ def _pairs(files: Files, names: Sequence[str]) -> Split:
 
 
 def _caption(files: Files, key: str) -> str:
-    try:
-        if f"{key}.txt" in files:
-            return files.read(f"{key}.txt").decode("utf-8").strip()
-        if f"{key}.json" in files:
-            facts = json.loads(files.read(f"{key}.json"))
-            return str(facts.get("caption") or "").strip()
-    except (ValueError, AttributeError) as error:
-        raise DamagedRecord(f"the caption of {key} cannot be read: {error}") from error
+    if f"{key}.txt" in files:
+        return decoded(files.read(f"{key}.txt"), f"{key}.txt").strip()
+    if f"{key}.json" in files:
+        metadata = parse_json(files.read(f"{key}.json"), f"{key}.json")
+        return str(metadata.get("caption") or "").strip()
     return ""

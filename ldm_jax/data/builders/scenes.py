@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """ImageNet and Places: photographs of objects with their classes, and of places."""
 
-import pathlib
 import re
 from typing import Any, ClassVar
 
@@ -9,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from ldm_jax.data.builders.files import Files
 from ldm_jax.data.builders.manual import ManualBuilder, Split, images_only
+from ldm_jax.files.reading import read_lines
 
 SYNSET = re.compile(r"n\d{8}")
 VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})")
@@ -96,4 +96,4 @@ test_256/) fit as well."""
 def _lines(name: str) -> list[str]:
     """Reads a list that TFDS carries for ImageNet."""
     path = tfds.core.tfds_path("datasets/imagenet2012") / f"{name}.txt"
-    return pathlib.Path(path).read_text().split()
+    return read_lines(path)

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What users keep beside their images: captions, boxes, label maps."""
 
-import csv
 import dataclasses
-import json
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from ldm_jax.data.images.boxes import Boxes, parse_boxes
-from ldm_jax.data.images.decode import decode_label_map
-from ldm_jax.data.records import DamagedRecord, Record, fingerprint
+from ldm_jax.data.images.boxes import Boxes, normal, parse_boxes
+from ldm_jax.data.records import DamagedRecord, Record, fingerprint, reading_record
+from ldm_jax.files import paths
+from ldm_jax.files.errors import UnreadableFile, reading, shown
+from ldm_jax.files.paths import printable
+from ldm_jax.files.pictures import read_label_map
+from ldm_jax.files.reading import MISSING, not_regular, read_bytes, read_lines
+from ldm_jax.files.structured import parse_json, read_csv, read_json_lines
 
-Captions = dict[str, tuple[str, ...]]
+# COCO's annotations, the largest file that is read as a whole, have 450 MiB.
+MAX_BYTES = 2**30
 
 FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
 TEXT_COLUMNS = ("caption", "text", "captions")
@@ -35,6 +39,18 @@ class Annotations:
     label_maps: str | None = None
 
 
+class Captions(NamedTuple):
+    """The captions of images.
+
+    Attributes:
+      by_file: captions of each image, by its relative path.
+      refused: {what is wrong with a caption, with file and place: its image, or ""}.
+    """
+
+    by_file: dict[str, tuple[str, ...]]
+    refused: dict[str, str]
+
+
 class Annotated:
     """The annotations of the images of a folder.
 
@@ -45,24 +61,27 @@ class Annotated:
 
     def __init__(self, root: pathlib.Path, where: Annotations, files: Sequence[str]):
         self._root, self._where = root, where
-        self._captions: Captions = {}
-        self._boxes: Boxes = {}
-        self.box_names: tuple[str, ...] = ()
+        captions, boxes = Captions({}, {}), Boxes({}, (), {})
         if where.captions:
-            self._captions = read_captions(root, where.captions, files)
+            captions = read_captions(root, where.captions, files)
         if where.boxes:
-            self._boxes, self.box_names = read_boxes(root, where.boxes)
-        boxes = {f: [b.tolist(), i.tolist()] for f, (b, i) in self._boxes.items()}
-        self.fingerprint = fingerprint([self._captions, boxes])
+            boxes = read_boxes(root, where.boxes)
+        self._captions, self._boxes = captions.by_file, boxes.by_file
+        self._refused = {**captions.refused, **boxes.refused}
+        self.box_names = boxes.names
+        lists = {f: [b.tolist(), i.tolist()] for f, (b, i) in self._boxes.items()}
+        self.fingerprint = fingerprint([self._captions, lists])
 
     def known(self, files: Sequence[str], refused: list[str]) -> list[str]:
         """Returns the files that have all annotations; notes the others, and orphans.
 
         Args:
           files: relative paths of the images.
-          refused: gets a line for every image that lacks an annotation, and for every
-            annotation without an image.
+          refused: gets a line for every image that lacks an annotation, for every
+            annotation without an image, and for every one that cannot be read.
         """
+        refused += self._refused
+        listed = set(self._refused.values())
         wanted = {}
         if self._where.captions:
             wanted["caption"] = set(self._captions)
@@ -72,7 +91,11 @@ class Annotated:
             wanted["label map"] = {f for f in files if self._map(f).is_file()}
         there = set(files)
         for name, having in wanted.items():
-            refused += [f"{file} has no {name}" for file in files if file not in having]
+            refused += [
+                f"{file} has no {name}"
+                for file in files
+                if file not in having and file not in listed
+            ]
             refused += [
                 f"{file} has a {name} but is not there"
                 for file in sorted(having - there)
@@ -98,11 +121,10 @@ class Annotated:
         if self._where.boxes:
             record["boxes"], record["box_labels"] = self._boxes[file]
         if self._where.label_maps:
-            try:
-                data = inside(self._root, self._map(file)).read_bytes()
-            except (OSError, ValueError) as error:
-                raise DamagedRecord(f"label map of {file}: {error}") from error
-            record["label_map"] = decode_label_map(data, f"label map of {file}")
+            with reading_record():
+                path = inside(self._root, self._map(file))
+                name = f"label map of {file}"
+                record["label_map"] = read_label_map(path, name=name)
             if record["label_map"].shape != shape:
                 raise DamagedRecord(
                     f"label map of {file} is {record['label_map'].shape}, the image is "
@@ -126,110 +148,118 @@ def read_captions(root: pathlib.Path, where: str, files: Iterable[str]) -> Capti
       files: relative paths of the images.
 
     Returns:
-      Captions by file. Captions of files that are not there are in it too.
+      The captions. Captions of files that are not there are in it too.
 
     Raises:
-      ValueError: no such file, or a line that cannot be read, with its number.
+      UnreadableFile: no such file, or a line without the columns, with its number.
     """
-    if where == "txt":
-        beside = {file: (root / file).with_suffix(".txt") for file in files}
-        return {
-            file: lines
-            for file, path in beside.items()
-            if path.is_file() and (lines := _lines(inside(root, path)))
-        }
-    path = inside(root, root / where)
     found: dict[str, list[str]] = {}
-    is_coco = path.suffix.lower() == ".json"
-    rows = parse_captions(path.read_bytes(), path) if is_coco else _rows(path)
-    for number, row in rows:
-        file = _column(row, FILE_COLUMNS, path, number)
-        text = _column(row, TEXT_COLUMNS, path, number)
-        found.setdefault(str(file), []).extend(
-            [text] if isinstance(text, str) else text
-        )
-    return {file: tuple(texts) for file, texts in found.items()}
+    refused: dict[str, str] = {}
+    if where == "txt":
+        for file in files:
+            path = (root / file).with_suffix(".txt")
+            try:
+                if not_regular(path) != MISSING:
+                    found[file] = read_lines(inside(root, path))
+            except (UnreadableFile, OSError) as error:
+                refused[str(error)] = file
+    else:
+        path = inside(root, root / where)
+        for place, row in _rows(path):
+            file = _column(row, FILE_COLUMNS, path, place)
+            text = _column(row, TEXT_COLUMNS, path, place)
+            texts = [text] if isinstance(text, str) else text
+            if problem := _problem(file, texts):
+                image = normal(file) if isinstance(file, str) else ""
+                refused[f"{printable(path)}, {place}: {problem}"] = image
+            else:
+                found.setdefault(normal(file), []).extend(texts)
+    return Captions({f: tuple(texts) for f, texts in found.items() if texts}, refused)
 
 
-def read_boxes(root: pathlib.Path, where: str) -> tuple[Boxes, tuple[str, ...]]:
+def _problem(file: Any, texts: Any) -> str:
+    """Says what is wrong with the values of a row; "" if nothing is."""
+    if not isinstance(file, str) or not file.strip():
+        return f"the name of the file must be a text: got {shown(file)}"
+    is_list = isinstance(texts, list) and all(isinstance(t, str) for t in texts)
+    if not is_list:
+        return f"the caption must be a text or a list of texts: got {shown(texts)}"
+    if not texts or not all(text.strip() for text in texts):
+        return f"the caption of {printable(file)} is empty"
+    return ""
+
+
+def read_boxes(root: pathlib.Path, where: str) -> Boxes:
     """Reads the boxes of images.
 
     Args:
       root: folder of the images.
       where: path, from `root`, of a JSON file; see `parse_boxes`.
 
-    Returns:
-      (boxes by file, names of the classes).
-
     Raises:
-      ValueError: no such file, or another format.
+      UnreadableFile: no such file, or another format.
     """
     path = inside(root, root / where)
-    return parse_boxes(path.read_bytes(), path)
+    return parse_boxes(read_bytes(path, MAX_BYTES), path)
 
 
 def inside(root: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-    """Returns a path that must be a file within `root`, links resolved.
+    """Returns a path that must be a regular file within `root`, links resolved.
 
     Raises:
-      ValueError: it is not there, or leads out of `root`.
+      UnreadableFile: it is not there, or leads out of `root`.
     """
     if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{path} leads out of {root}: move it into the folder.")
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file (paths are relative to {root}).")
+        raise UnreadableFile(
+            f"{printable(path)} leads out of {printable(root)}: move it into the "
+            "folder."
+        )
+    if reason := not_regular(path):
+        raise UnreadableFile(
+            f"{printable(path)} is not a file that can be read: it {reason} (paths "
+            f"are relative to {printable(root)})."
+        )
     return path
 
 
-def _lines(path: pathlib.Path) -> tuple[str, ...]:
-    text = path.read_text(encoding="utf-8")
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+def _rows(path: pathlib.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields (place, row) of a file of captions."""
+    kind = path.suffix.lower()
+    if kind == ".json":
+        yield from parse_captions(read_bytes(path, MAX_BYTES), path)
+        return
+    for number, row in (read_csv if kind == ".csv" else read_json_lines)(path):
+        yield f"line {number}", row
 
 
-def _rows(path: pathlib.Path):
-    """Yields (line number, row as a dict) of a CSV or JSONL file."""
-    with open(path, encoding="utf-8", newline="") as file:
-        if path.suffix.lower() == ".csv":
-            yield from enumerate(csv.DictReader(file), start=2)
-            return
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError("not an object")
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}.") from error
-            yield number, row
-
-
-def parse_captions(data: bytes, path: str | pathlib.Path):
+def parse_captions(data: bytes, path: paths.PathLike) -> Iterator[tuple[str, dict]]:
     """Yields (place, {"file", "text"}) of the annotations of a COCO captions file.
 
     Args:
       data: bytes of the file.
       path: its name, for the error.
+
+    Raises:
+      UnreadableFile: another format.
     """
-    try:
-        facts = json.loads(data)
-        names = {entry["id"]: entry["file_name"] for entry in facts["images"]}
-        for number, entry in enumerate(facts["annotations"]):
-            yield number, {"file": names[entry["image_id"]], "text": entry["caption"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} must be JSON in COCO's format (images, annotations with "
-            f"captions): {type(error).__name__} {error}."
-        ) from error
+    rule = "must be JSON in COCO's format (images, annotations with captions)"
+    content = parse_json(data, path, rule=rule)
+    with reading(path, rule=rule, data=data):
+        names = {entry["id"]: entry["file_name"] for entry in content["images"]}
+        rows = [
+            {"file": names[entry["image_id"]], "text": entry["caption"]}
+            for entry in content["annotations"]
+        ]
+    for number, row in enumerate(rows):
+        yield f"annotation {number}", row
 
 
-def _column(
-    row: dict[str, Any], names: tuple[str, ...], path: pathlib.Path, number: int
-) -> Any:
-    for name in names:
-        if row.get(name):
-            return row[name]
-    raise ValueError(
-        f"{path}, line {number}: needs one of the columns {', '.join(names)}; it has "
-        f"{', '.join(map(str, row))}."
-    )
+def _column(row: Mapping[str, Any], names: tuple[str, ...], path, place: str) -> Any:
+    """Returns the value of the first of some columns that the row has."""
+    here = [name for name in names if name in row]
+    if not here:
+        raise UnreadableFile(
+            f"{printable(path)}, {place}: needs one of the columns {', '.join(names)}; "
+            f"it has {shown(list(row))}."
+        )
+    return next((row[name] for name in here if row[name]), row[here[0]])

@@ -4,21 +4,27 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from absl import logging
 
 from ldm_jax.data.images.annotations import Annotated, Annotations
-from ldm_jax.data.images.decode import (
+from ldm_jax.data.records import Record, fingerprint, reading_record
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.folders import list_folder
+from ldm_jax.files.paths import printable
+from ldm_jax.files.pictures import (
     MAX_PIXELS,
-    decode_image,
-    open_image,
+    SUFFIXES,
+    is_picture,
+    opened_image,
+    read_image,
     upright_size,
 )
-from ldm_jax.data.records import DamagedRecord, Record, fingerprint
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+# Beside images these are notes and annotations; other files are listed as left out.
+NOTES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".yaml", ".xml", ".html")
 
 # Splits of a folder that is not divided by its owner: held out is 1 file in 10.
 HELD_OUT_TENTHS = 1
@@ -32,7 +38,8 @@ class FolderSource:
     the split, that is the set. Otherwise the split is "all", or "train" or "test": a
     file is held out for "test" if the digest of its path says so, about one in ten.
 
-    Links are followed only if they stay within `root`; hidden files are passed over.
+    Links are followed to files within `root` only; hidden files are passed over. Other
+    links, files that are not regular, and formats that are not read are refused.
     With `annotations`, files that lack one are refused like unreadable ones, and so are
     annotations whose image is not there.
 
@@ -65,18 +72,21 @@ class FolderSource:
                 f"test, or a sub-folder's name."
             )
         self._root, self._max_pixels = root, max_pixels
-        files, self.refused = _list_images(root, annotations.label_maps), []
+        files, left_out = _list_images(root, annotations.label_maps)
+        self._num_files = len(files) + len(left_out)
+        self.refused = [f"{printable(f)} {why}" for f, why in left_out.items()]
         if not files:
+            shown = "".join(f"\n  {line}" for line in self.refused[:10])
             raise ValueError(
                 f"{root} holds no image file ({', '.join(SUFFIXES)}). Give the folder "
-                f"that holds the images, or the sub-folders of its classes."
+                f"that holds the images, or the sub-folders of its classes.{shown}"
             )
         self._annotated = Annotated(root, annotations, files)
         self.box_names = self._annotated.box_names
-        files = self._annotated.known(files, self.refused)
-        self.class_names = _class_names(files)
+        known = self._annotated.known(files, self.refused)
+        self.class_names = _class_names(files, left_out)
         self.num_classes = len(self.class_names) or None
-        self._files = self._readable(files, split, max_refused)
+        self._files = self._readable(known, split, max_refused)
         self._label_of = {name: i for i, name in enumerate(self.class_names)}
         sizes = [os.path.getsize(root / file) for file in self._files]
         self.fingerprint = fingerprint(
@@ -90,14 +100,14 @@ class FolderSource:
             if split != "all" and _is_held_out(file) != (split == "test"):
                 continue
             try:
-                with open(self._root / file, "rb") as opened:
-                    open_image(opened, file, self._max_pixels)
-                kept.append(file)
-            except (DamagedRecord, OSError) as error:
+                with opened_image(self._root / file, file, self._max_pixels):
+                    kept.append(file)
+            except (UnreadableFile, OSError) as error:
                 self.refused.append(str(error))
         if self.refused:
             shown = "\n  ".join(self.refused[:10])
-            message = f"{len(self.refused)} of {len(files)} files refused:\n  {shown}"
+            total = self._num_files
+            message = f"{len(self.refused)} of {total} files refused:\n  {shown}"
             if len(self.refused) > max_refused:
                 raise ValueError(
                     f"{message}\nMore than max_refused = {max_refused}: mend or remove "
@@ -117,11 +127,9 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         file = self._files[index]
-        try:
-            data = (self._root / file).read_bytes()
-        except OSError as error:
-            raise DamagedRecord(f"{file} cannot be read: {error}") from error
-        record: Record = {"image": decode_image(data, file, self._max_pixels)}
+        with reading_record():
+            image = read_image(self._root / file, self._max_pixels, name=file)
+        record: Record = {"image": image}
         if self.class_names:
             label = self._label_of[file.split("/", 1)[0]]
             record["label"] = np.asarray(label, np.int32)
@@ -133,49 +141,56 @@ class FolderSource:
 
     def sizes(self) -> np.ndarray:
         """Returns heights and widths [N, 2], from the headers."""
-        found = [upright_size(self._root / file, file) for file in self._files]
+        found = [
+            upright_size(self._root / file, file, self._max_pixels)
+            for file in self._files
+        ]
         return np.array(found).reshape(-1, 2)
 
 
-def _list_images(root: pathlib.Path, other_than: str | None) -> list[str]:
-    """Lists image files below `root`, sorted, as relative paths with "/".
+def _list_images(
+    root: pathlib.Path, other_than: str | None
+) -> tuple[list[str], dict[str, str]]:
+    """Lists image files below `root` as sorted relative paths.
 
     The folder `other_than`, which holds label maps, is left out.
 
-    A link that leads out of `root` is passed over with a warning: a set given by
-    somebody else must not pull in files it does not hold.
+    Returns:
+      (images, {file that could be one: why it is left out}).
     """
-    home, found = root.resolve(), []
-    for folder, subfolders, files in os.walk(root):  # does not follow linked folders
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith(".")
-            and (other_than is None or pathlib.Path(folder, name) != root / other_than)
-        )
-        for name in files:
-            path = pathlib.Path(folder, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                continue
-            if path.is_symlink() and not path.resolve().is_relative_to(home):
-                logging.warning("%s leads out of %s: passed over.", path, root)
-                continue
-            found.append(path.relative_to(root).as_posix())
-    return sorted(found)
+    skipped = None if other_than is None else root / other_than
+    found = list_folder(root, lambda folder: folder != skipped)
+    unknown = {
+        file: "is of an unknown format"
+        for file in found.files
+        if not is_picture(file) and not file.lower().endswith(NOTES)
+    }
+    left_out = dict(sorted({**found.left_out, **unknown}.items()))
+    return [file for file in found.files if is_picture(file)], left_out
 
 
-def _class_names(files: list[str]) -> tuple[str, ...]:
-    """Returns the first-level sub-folders; () if no file lies in one."""
+def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
+    """Returns the first-level sub-folders; () if no file is in one."""
     inside = [file for file in files if "/" in file]
     if not inside:
         return ()
     if len(inside) < len(files):
         loose = next(file for file in files if "/" not in file)
         raise ValueError(
-            f"either all images lie in class folders or none: {loose} lies beside "
+            f"either all images are in class folders or none: {loose} lies beside "
             f"{inside[0].split('/')[0]}/. Move it into a class folder."
         )
-    return tuple(sorted({file.split("/", 1)[0] for file in inside}))
+    names = {file.split("/", 1)[0] for file in inside}
+    for file in left_out:
+        folder = file.split("/", 1)[0]
+        if "/" in file and folder not in names:
+            raise ValueError(
+                f"every class folder must hold an image that can be read: {folder}/ "
+                f"has none, only files like {printable(file)}; without it the later "
+                f"classes would be numbered anew. Convert its files to PNG or JPEG, or "
+                f"remove the folder."
+            )
+    return tuple(sorted(names))
 
 
 def _is_held_out(file: str) -> bool:

@@ -20,13 +20,13 @@ from ldm_jax.data.builders.manual import ManualBuilder
 from ldm_jax.data.builders.pairs import ImageText
 from ldm_jax.data.builders.scenes import ImageNet, Places
 from ldm_jax.data.images.annotations import Annotations
-from ldm_jax.data.images.decode import MAX_PIXELS
 from ldm_jax.data.images.folder import FolderSource
 from ldm_jax.data.images.in_memory import InMemory
 from ldm_jax.data.images.tfds_source import TfdsSource
 from ldm_jax.data.mixture import Mixture
 from ldm_jax.data.records import Source
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
+from ldm_jax.files.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
 
 # Builders of this package, prepared on first use; none of them downloads.
 BUILDERS: dict[str, type] = {
@@ -95,6 +95,11 @@ def open_images(
     Raises:
       ValueError: unknown name or split, no such folder, or a folder that is empty.
     """
+    if not 1 <= max_pixels <= LARGEST_MAX_PIXELS:
+        raise ValueError(
+            f"images.max_pixels must be in 1..{LARGEST_MAX_PIXELS}, the largest that "
+            f"Pillow opens: got {max_pixels}."
+        )
     names = [name.strip() for name in dataset.split(",")]
     annotations = Annotations(captions, boxes, label_maps)
     open_one = functools.partial(

@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ldm_jax.data.examples import read_example
-from ldm_jax.data.images.decode import (
+from ldm_jax.data.records import DamagedRecord, Record, fingerprint, reading_record
+from ldm_jax.files.pictures import (
     MAX_PIXELS,
     decode_image,
     decode_label_map,
     upright_size,
 )
-from ldm_jax.data.records import DamagedRecord, Record, fingerprint
 
 # What TFDS' sets call their maps of classes.
 LABEL_MAPS = ("label_map", "segmentation_label", "segmentation_mask")
@@ -93,7 +93,8 @@ class TfdsSource:
             indices = range(start, min(start + 256, len(self)))
             for index, data in zip(indices, self._read(indices), strict=True):
                 image = read_example(data)["image"][0]
-                found.append(upright_size(image, f"{self._name}[{index}]"))
+                name = f"{self._name}[{index}]"
+                found.append(upright_size(image, name, self._max_pixels))
         return np.array(found).reshape(-1, 2)
 
     def _read(self, indices: Sequence[int]) -> list[bytes]:
@@ -111,10 +112,11 @@ class TfdsSource:
             raise DamagedRecord(f"{name}: {error}") from error
         if "file_name" in found:
             name += f" ({found['file_name'][0].decode(errors='replace')})"
-        image = decode_image(found["image"][0], name, self._max_pixels)
-        record: Record = {"image": image}
-        for read in self._readers:
-            record.update(read(found, name))
+        with reading_record():
+            image = decode_image(found["image"][0], name, self._max_pixels)
+            record: Record = {"image": image}
+            for read in self._readers:
+                record.update(read(found, name))
         label_map = record.get("label_map")
         if label_map is not None and label_map.shape != image.shape[:2]:
             raise DamagedRecord(

@@ -390,6 +390,31 @@ def test_damaged_archives_are_refused(tmp_path):
         Files(tmp_path)
 
 
+@pytest.mark.parametrize("how", ["flipped", "encrypted"])
+def test_one_damaged_member_of_a_zip_is_one_image_less(opened, caplog, how):
+    """Whatever zipfile raises about it: zlib.error, BadZipFile, RuntimeError."""
+    import zipfile
+
+    path = opened.root / "images1024x1024.zip"
+    opened.root.mkdir()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(14):
+            archive.writestr(f"{i:05}.png", layouts.picture(i))
+        info = archive.getinfo("00003.png")
+    data = bytearray(path.read_bytes())
+    start = info.header_offset + 30 + len(info.filename)
+    for i in range(start, start + info.compress_size, 3):
+        data[i] ^= 0xFF
+    if how == "encrypted":
+        entry = data.rindex(b"00003.png") - 46  # in the table of contents
+        data[info.header_offset + 6] |= 1
+        data[entry + 8] |= 1
+    path.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        assert reds(opened("ffhq")[1]) == [0, 1, 2, *range(4, 12)]
+    assert "images1024x1024.zip, member 00003.png" in caplog.text
+
+
 def test_a_file_that_is_there_twice_is_refused(tmp_path):
     layouts.tar(tmp_path / "x.tar", {"a/1.jpg": b"x"})
     layouts.write(tmp_path / "a/1.jpg", b"x")

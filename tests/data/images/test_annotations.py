@@ -2,6 +2,7 @@
 """Captions, boxes and label maps that users keep beside their images."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -99,6 +100,73 @@ def test_unreadable_captions_are_refused_with_the_line(folder, name, text, words
         captions_of(folder, name)
 
 
+@pytest.mark.parametrize("name", ["c.csv", "c.jsonl", "c.json"])
+def test_captions_with_a_byte_order_mark_are_read(folder, name):
+    texts = {
+        "c.csv": "file_name,caption\r\n./a.png,ein Käfer\r\n",
+        "c.jsonl": '{"file": "./a.png", "text": "ein Käfer"}\n',
+        "c.json": json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "./a.png"}],
+                "annotations": [{"image_id": 1, "caption": "ein Käfer"}],
+            }
+        ),
+    }
+    (folder / name).write_text("\ufeff" + texts[name], encoding="utf-8")
+    assert captions_of(folder, name)[0] == [("ein Käfer",)]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("", "the caption of b.png is empty"),
+        ("  ", "the caption of b.png is empty"),
+        ([], "the caption of b.png is empty"),
+        (None, "must be a text"),
+        (7, "must be a text or a list of texts: got 7"),
+        (["x", None], "must be a text or a list of texts"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_one_caption_that_is_none_is_one_image_less(folder, value, words, kind):
+    rows = [("a.png", "x"), ("b.png", value), ("c.png", "y")]
+    lines = [json.dumps({"file": f, "caption": t}) for f, t in rows]
+    coco_captions = {
+        "images": [{"id": f, "file_name": f} for f, _ in rows],
+        "annotations": [{"image_id": f, "caption": t} for f, t in rows],
+    }
+    text = "\n".join(lines) if kind == "jsonl" else json.dumps(coco_captions)
+    (folder / f"m.{kind}").write_text(text)
+    captions, refused = captions_of(folder, f"m.{kind}")
+    assert captions == [("x",), ("y",)]
+    place = "line 2" if kind == "jsonl" else "annotation 1"
+    assert len(refused) == 1 and f"m.{kind}, {place}: " in refused[0]
+    assert words in refused[0]
+
+
+def test_an_empty_caption_in_a_csv_is_one_image_less(folder):
+    (folder / "c.csv").write_text("file,caption\na.png,x\nb.png,\nc.png\n")
+    captions, refused = captions_of(folder, "c.csv")
+    assert captions == [("x",)] and len(refused) == 2
+    assert "c.csv, line 3: the caption of b.png is empty" in refused[0]
+
+
+@pytest.mark.parametrize("damage", ["latin1", "fifo", "pointer"])
+def test_one_text_file_that_cannot_be_read_is_one_image_less(folder, damage):
+    (folder / "a.txt").write_text("a cat")
+    path = folder / "b.txt"
+    if damage == "fifo":
+        os.mkfifo(path)
+    else:
+        pointer = b"version https://git-lfs.github.com/spec/v1\n"
+        path.write_bytes(
+            pointer if damage == "pointer" else "ein Käfer".encode("latin1")
+        )
+    captions, refused = captions_of(folder, "txt")
+    assert captions == [("a cat",)]
+    assert any("b.txt" in line for line in refused)
+
+
 def coco(**changed):
     facts = {
         "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
@@ -122,6 +190,53 @@ def test_boxes_are_read_from_cocos_json(folder):
     assert source[0]["box_labels"].tolist() == [1, 0]
     assert source[1]["boxes"].shape == (0, 4)
     assert source.refused == ["c.png has no boxes"]
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0, 0, float("nan"), 2],
+        [float("inf"), 0, 1, 1],
+        [0, 0, 0, 2],
+        [0, 0, 2, -1],
+        [9, 0, 2, 2],
+        [-5, 0, 2, 2],
+        [0, 0, 8, 400],
+        [1e300, 1, 1, 1],
+        [1, 2, 3],
+        ["1", 1, 2, 2],
+        None,
+        {},
+    ],
+    ids=str,
+)
+def test_one_box_of_coco_that_cannot_be_is_one_image_less(folder, box):
+    """Neither dropped without a word nor made into the whole picture."""
+    facts = json.loads(coco())
+    facts["annotations"].append({"image_id": 2, "bbox": box, "category_id": 7})
+    (folder / "boxes.json").write_text(json.dumps(facts))
+    source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
+    assert len(source) == 1 and len(source[0]["boxes"]) == 2
+    assert "boxes.json, annotation 2: the box of b.png" in source.refused[0]
+
+
+@pytest.mark.parametrize("size", [0, -8, float("nan"), None, "8"])
+def test_boxes_of_an_image_without_a_size_are_refused(folder, size):
+    facts = json.loads(coco())
+    facts["images"][0]["width"] = size
+    (folder / "boxes.json").write_text(json.dumps(facts))
+    source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
+    assert len(source) == 1 and "of a.png must be" in source.refused[0]
+
+
+def test_a_box_that_is_rounded_out_of_its_image_is_cut_to_it(folder):
+    facts = json.loads(coco())
+    facts["annotations"] = [
+        {"image_id": 1, "bbox": [-0.5, 0, 9, 4.25], "category_id": 7}
+    ]
+    (folder / "boxes.json").write_text(json.dumps(facts))
+    source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
+    assert source[0]["boxes"].tolist() == [[0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("labels", [("dog", "cat"), (1, 0)])

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from ldm_jax.data.images.folder import FolderSource
 from ldm_jax.data.records import DamagedRecord
@@ -157,3 +157,72 @@ def test_the_fingerprint_follows_the_files(tmp_path):
     assert FolderSource(tmp_path).fingerprint == before
     write(tmp_path / "2.png")
     assert FolderSource(tmp_path).fingerprint != before
+
+
+def test_files_of_unknown_formats_are_listed_but_notes_are_not(tmp_path):
+    write(tmp_path / "1.png")
+    for name in ("a.psd", "b.eps", "c.cr2", "IMG_0001"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("readme.txt", "captions.CSV", ".DS_Store", "._1.png", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"x")
+    lines = FolderSource(tmp_path).refused
+    assert [line.split()[0] for line in lines] == [
+        "IMG_0001",
+        "a.psd",
+        "b.eps",
+        "c.cr2",
+    ]
+    assert all("unknown format" in line for line in lines)
+    with pytest.raises(ValueError, match="4 of 5 files refused"):
+        FolderSource(tmp_path, max_refused=3)
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "pgm", "pbm", "pnm", "tif", "avif"])
+def test_formats_by_less_usual_endings_are_read(tmp_path, suffix):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    kind = {"jfif": "JPEG", "jpe": "JPEG", "tif": "TIFF", "avif": "AVIF"}
+    image = Image.new("L", (5, 4), 255)
+    image = image.convert("1") if suffix == "pbm" else image
+    image.save(tmp_path / f"1.{suffix}", kind.get(suffix.lower(), "PPM"))
+    assert FolderSource(tmp_path)[0]["image"].min() >= 254
+
+
+def test_special_files_are_listed_and_wait_for_nobody(tmp_path):
+    write(tmp_path / "1.png")
+    os.mkfifo(tmp_path / "z.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    source = FolderSource(tmp_path)
+    assert len(source) == 1
+    assert [line.split()[0] for line in source.refused] == [
+        "gone.png",
+        "loop.png",
+        "z.png",
+    ]
+
+
+@pytest.mark.parametrize("name", ["cat/1.psd", "cat/deep/IMG_1"])
+def test_a_class_folder_of_only_unknown_formats_is_refused(tmp_path, name):
+    """Left out, it would shift the numbers of the classes behind it."""
+    write(tmp_path / "dog" / "1.png")
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match="cat/ has none, only files like cat/"):
+        FolderSource(tmp_path)
+
+
+def test_links_to_class_folders_are_named_where_no_image_is_left(tmp_path):
+    write(tmp_path / "photos" / "cat" / "1.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "cat").symlink_to(tmp_path / "photos" / "cat")
+    with pytest.raises(ValueError, match="cat is a link to a folder"):
+        FolderSource(tmp_path / "set")
+
+
+def test_the_bound_on_pixels_counts_for_the_sizes_too(tmp_path):
+    write(tmp_path / "1.png", size=(100, 70))
+    source = FolderSource(tmp_path, max_pixels=7000)
+    assert source.sizes().tolist() == [[70, 100]]
+    with pytest.raises(ValueError, match="is empty"):
+        FolderSource(tmp_path, max_pixels=6999)

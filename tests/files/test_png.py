@@ -5,24 +5,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.tasks import pictures
+from ldm_jax.files import png
 
 
 def test_uint8_truncates_and_clamps():
     image = np.array([-2.0, -1.0, -1 + 1.99 / 127.5, 0.0, 1.0, 2.0], np.float32)
-    assert pictures.to_uint8(image).tolist() == [0, 0, 1, 127, 255, 255]
+    assert png.to_uint8(image).tolist() == [0, 0, 1, 127, 255, 255]
 
 
 def test_uint8_refuses_nan():
     with pytest.raises(ValueError, match="must be finite"):
-        pictures.to_uint8(np.array([np.nan]))
+        png.to_uint8(np.array([np.nan]))
 
 
 def test_grid_puts_every_image_in_its_place():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones(
         (1, 4, 6, 3), np.uint8
     )
-    sheet = pictures.grid(images, num_columns=3, pad=1)
+    sheet = png.grid(images, num_columns=3, pad=1)
     assert sheet.shape == (2 * 5 + 1, 3 * 7 + 1, 3)
     assert (sheet[6:10, 8:14] == 4).all()  # second row, second column
     assert (sheet[6:10, 15:21] == 255).all()  # the missing sixth stays white
@@ -30,20 +30,20 @@ def test_grid_puts_every_image_in_its_place():
 
 def test_grid_enlarges_and_labels_rows():
     images = np.zeros((4, 2, 2, 3), np.uint8)
-    plain = pictures.grid(images, 2, enlarge=10)
-    labelled = pictures.grid(images, 2, ["zero", "one"], enlarge=10)
+    plain = png.grid(images, 2, enlarge=10)
+    labelled = png.grid(images, 2, ["zero", "one"], enlarge=10)
     assert labelled.shape[0] == plain.shape[0]
     margin = labelled.shape[1] - plain.shape[1]
     assert (labelled[:, margin:] == plain).all()
     assert (labelled[:, :margin] < 128).any()  # ink
     with pytest.raises(ValueError, match="2 rows"):
-        pictures.grid(images, 2, ["only one"])
+        png.grid(images, 2, ["only one"])
 
 
 def test_png_carries_its_settings(tmp_path):
     path = tmp_path / "new" / "a.png"
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    pictures.save_png(path, image, {"seed": 7, "sampler": "ddim"})
+    png.save_png(path, image, {"seed": 7, "sampler": "ddim"})
     opened = Image.open(path)
     assert (np.asarray(opened) == image).all()
     assert opened.text["ldm_jax:seed"] == "7"

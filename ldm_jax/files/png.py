@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns image batches into uint8, grids and PNG files that say how they were made."""
+"""The one writer of pictures: batches to uint8, sheets, PNG files with settings."""
 
 from collections.abc import Mapping, Sequence
 

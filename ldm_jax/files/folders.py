@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists the regular files of a folder, and says what is left out and why."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ldm_jax.files.paths import PathLike, printable
+from ldm_jax.files.reading import not_regular
+
+# What operating systems put beside a user's files.
+SIDE_FILES = ("thumbs.db", "desktop.ini")
+
+
+class Listing(NamedTuple):
+    """The files of a folder.
+
+    Attributes:
+      files: sorted relative paths with "/", regular files that can be read.
+      left_out: {relative path: why it is none of `files`}: "is a FIFO", "is a link to a
+        folder".
+    """
+
+    files: list[str]
+    left_out: dict[str, str]
+
+
+def is_side_file(name: PathLike) -> bool:
+    """Tells hidden files, and those that operating systems put beside a user's."""
+    base = os.path.basename(os.fspath(name))
+    return base.startswith(".") or base.lower() in SIDE_FILES
+
+
+def list_folder(
+    root: PathLike, is_within: Callable[[pathlib.Path], bool] = lambda folder: True
+) -> Listing:
+    """Lists all files below a folder, without side files and hidden folders.
+
+    Links are followed to files within `root`, not to folders, nor out of it: a set that
+    comes from somebody else must not pull in files it does not hold.
+
+    Args:
+      root: local folder.
+      is_within: whether a folder below it counts.
+
+    Raises:
+      OSError: `root` itself cannot be listed.
+    """
+    root = pathlib.Path(root)
+    home, found = root.resolve(), Listing([], {})
+
+    def note(error: OSError) -> None:
+        if error.filename == os.fspath(root):
+            raise error
+        name = pathlib.Path(error.filename).relative_to(root).as_posix()
+        found.left_out[name] = f"cannot be listed ({error.strerror})"
+
+    for folder, subfolders, files in os.walk(root, onerror=note):
+        inside = [pathlib.Path(folder, n) for n in sorted(subfolders)]
+        inside = [p for p in inside if not p.name.startswith(".") and is_within(p)]
+        subfolders[:] = [p.name for p in inside if not p.is_symlink()]
+        links = [path for path in inside if path.is_symlink()]
+        names = (pathlib.Path(folder, n) for n in files if not is_side_file(n))
+        for path in [*links, *names]:
+            name = path.relative_to(root).as_posix()
+            if reason := _reason(path, home):
+                found.left_out[name] = reason
+            else:
+                found.files.append(name)
+    return Listing(sorted(found.files), dict(sorted(found.left_out.items())))
+
+
+def _reason(path: pathlib.Path, home: pathlib.Path) -> str:
+    """Says why a file is not listed; "" if it is."""
+    if reason := not_regular(path):
+        if reason == "is a folder":
+            return (
+                f"is a link to a folder, {printable(path.resolve())}, which is not "
+                "followed: put the folder itself there"
+            )
+        return reason
+    if path.is_symlink() and not path.resolve().is_relative_to(home):
+        return f"leads out of {printable(home)}: put the file itself there"
+    return ""
