@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Unconditional LDM-4 on LSUN bedrooms 256x256 (Rombach et al. 2022, Tab. 1 and 12).
 
-    ldm-jax latents --config=configs/bedrooms.py --model models/vq-f4 --out LATENTS
-    ldm-jax train --config=configs/bedrooms.py --workdir=runs/bedrooms \
+    ldm-jax latents --config=bedrooms --model models/vq-f4 --out LATENTS
+    ldm-jax train --config=bedrooms --workdir=runs/bedrooms \
         --config.latents.directory=LATENTS
 
 UNet 274M on 64x64x3. The paper: 1.9M steps of 48, 60 V100 days; FID 2.95, precision
 0.66, recall 0.48 with 200 steps of DDIM, eta 1.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 
 def get_config(arg: str = ""):

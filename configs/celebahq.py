@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Unconditional LDM-4 on CelebA-HQ 256x256 (Rombach et al. 2022, Tab. 1 and 12).
 
-    ldm-jax latents --config=configs/celebahq.py --model models/vq-f4 --out LATENTS
-    ldm-jax train --config=configs/celebahq.py --workdir=runs/celebahq \
+    ldm-jax latents --config=celebahq --model models/vq-f4 --out LATENTS
+    ldm-jax train --config=celebahq --workdir=runs/celebahq \
         --config.latents.directory=LATENTS
 
 UNet 274M on 64x64x3. The paper: 410k steps of 48, 14.4 V100 days; FID 5.11, precision
 0.72, recall 0.49 (Tab. 1 with 500 steps of DDIM, the released model with 200, eta 0).
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 
 def get_config(arg: str = ""):

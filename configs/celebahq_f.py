@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""The ablation on f, unconditional CelebA-HQ (Rombach et al. 2022, Tab. 14, Fig. 7).
 
-    ldm-jax latents --config=configs/celebahq_f.py:f=8 --model models/vq-f8 \
+    ldm-jax latents --config=celebahq_f:f=8 --model models/vq-f8 \
         --out LATENTS
-    ldm-jax train --config=configs/celebahq_f.py:f=8 --workdir=runs/celebahq_f8 \
+    ldm-jax train --config=celebahq_f:f=8 --workdir=runs/celebahq_f8 \
         --config.latents.directory=LATENTS
 
 f=1, pixels, needs no first stage and no latents. UNets of 258M to 274M, 500k steps
@@ -11,7 +11,7 @@ each; FID over throughput for 10 to 200 steps is read off Fig. 7: LDM-4 and LDM-
 Tab. 14 prints 260M at f=16, where its own numbers give 258M.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 # f -> autoencoder, batch, learning rate.
 MODELS = {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Unconditional LDM-8 on LSUN churches 256x256 (Rombach et al. 2022, Tab. 1 and 12).
 
-    ldm-jax latents --config=configs/churches.py --model models/kl-f8 --out LATENTS
-    ldm-jax train --config=configs/churches.py --workdir=runs/churches \
+    ldm-jax latents --config=churches --model models/kl-f8 --out LATENTS
+    ldm-jax train --config=churches --workdir=runs/churches \
         --config.latents.directory=LATENTS
 
 UNet 295M on 32x32x4; KL latents, rescaled by their deviation. The paper: 500k steps of
@@ -11,7 +11,7 @@ of DDIM, eta 0. The released config scales the rate by the batch; the paper's 5e
 not, and we follow it.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 
 def get_config(arg: str = ""):

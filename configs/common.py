@@ -10,7 +10,7 @@ before anything runs.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import autoencoders
+from ldm_jax.configs import ArgumentError, autoencoders
 
 # The denoiser of CelebA-HQ, FFHQ and LSUN bedrooms at f = 4.
 UNET_274M = dict(
@@ -41,13 +41,13 @@ def parse(arg: str, **defaults):
       **defaults: every name the config knows, with the value it has when absent.
 
     Raises:
-      ValueError: an unknown name, or a value that is not of the default's type.
+      ArgumentError: an unknown name, or a value that is not of the default's type.
     """
     values = dict(defaults)
     for item in filter(None, arg.split(",")):
         name, _, text = item.partition("=")
         if name not in defaults:
-            raise ValueError(
+            raise ArgumentError(
                 f"unknown config argument {name!r} in {arg!r}; this config takes "
                 f"{', '.join(f'{k}={v}' for k, v in defaults.items())}."
             )
@@ -55,7 +55,7 @@ def parse(arg: str, **defaults):
         try:
             values[name] = kind(text)
         except ValueError as error:
-            raise ValueError(
+            raise ArgumentError(
                 f"config argument {name} is of type {kind.__name__}: got {text!r}; "
                 f"{name}={defaults[name]}, say."
             ) from error
@@ -66,11 +66,11 @@ def choose(what: str, name, table):
     """Returns table[name].
 
     Raises:
-      ValueError: there is none; lists what there is.
+      ArgumentError: there is none; lists what there is.
     """
     if name not in table:
         known = ", ".join(f"{what}={key}" for key in table)
-        raise ValueError(f"unknown {what}={name} of this config; one of: {known}.")
+        raise ArgumentError(f"unknown {what}={name} of this config; one of: {known}.")
     return table[name]
 
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Unconditional LDM-4 on FFHQ 256x256 (Rombach et al. 2022, Tab. 1 and 12).
 
-    ldm-jax latents --config=configs/ffhq.py --model models/vq-f4 --out LATENTS
-    ldm-jax train --config=configs/ffhq.py --workdir=runs/ffhq \
+    ldm-jax latents --config=ffhq --model models/vq-f4 --out LATENTS
+    ldm-jax train --config=ffhq --workdir=runs/ffhq \
         --config.latents.directory=LATENTS
 
 UNet 274M on 64x64x3. The paper: 635k steps of 42, 26 V100 days; FID 4.98, precision
 0.73, recall 0.50 with 200 steps of DDIM, eta 1.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 
 def get_config(arg: str = ""):

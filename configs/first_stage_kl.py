@@ -2,7 +2,7 @@
 r"""KL first stages, f = 1 to 32 (Rombach et al. 2022, Sec. 3.1, Tab. 8, App. G).
 
     ldm-jax weights lpips --download vgg --out weights/lpips.safetensors
-    ldm-jax train --config=configs/first_stage_kl.py:f=8 --workdir=runs/kl-f8 \
+    ldm-jax train --config=first_stage_kl:f=8 --workdir=runs/kl-f8 \
         --config.images.manual_dir=OPENIMAGES
 
     f, variant  at 256         parameters   batch a device  steps    paper: PSNR, R-FID
@@ -25,7 +25,7 @@ Original: parts of 256x256 of images whose shorter side is 384; here the part is
 between that and the whole. f=1 has nothing to learn: see imagenet_f.py:f=1.
 """
 
-from configs import autoencoders, common
+from ldm_jax.configs import autoencoders, common
 
 # model -> images a device, steps.
 RECIPES = {

@@ -2,7 +2,7 @@
 r"""VQ first stages, f = 1 to 32 (Rombach et al. 2022, Sec. 3.1, Tab. 8, App. G).
 
     ldm-jax weights lpips --download vgg --out weights/lpips.safetensors
-    ldm-jax train --config=configs/first_stage_vq.py:f=8 --workdir=runs/vq-f8 \
+    ldm-jax train --config=first_stage_vq:f=8 --workdir=runs/vq-f8 \
         --config.images.manual_dir=OPENIMAGES
 
     f, variant  at 256     codes   parameters   batch  steps      PSNR   R-FID
@@ -27,7 +27,7 @@ Batch is that of a device; PSNR and R-FID are the paper's, as is the cost of 29
 V100-days at f = 4 and 66 at f = 8 (Tab. 18).
 """
 
-from configs import first_stage_kl
+from ldm_jax.configs import first_stage_kl
 
 # model -> images a device, steps.
 RECIPES = {

@@ -2,7 +2,7 @@
 r"""Small first stages on photographs, with LPIPS and an adversary, on a CPU.
 
     ldm-jax weights lpips --download alex --out weights/lpips.safetensors
-    ldm-jax train --config=configs/flowers_first_stage.py:kind=kl,f=4 \
+    ldm-jax train --config=flowers_first_stage:kind=kl,f=4 \
         --config.images.dataset=./photos --workdir=runs/flowers-kl-f4
 
 kind=kl or vq, f = 2, 4, 8 or 16; parts of 32x32 of any photographs. The objective is
@@ -10,7 +10,7 @@ the paper's; the adversary enters halfway. f = 8 wants num_steps=4000. What came
 a few minutes on one core: `ldm_jax/models/README.md`.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 # f -> width of each level, times 16.
 MULT = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2, 4), 16: (1, 2, 2, 4, 4)}

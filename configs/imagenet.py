@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Class-conditional ImageNet 256x256 (Rombach et al. 2022, Tab. 3, 10 and 15).
 
-    ldm-jax latents --config=configs/imagenet.py --model models/vq-f4 --out LATENTS
-    ldm-jax train --config=configs/imagenet.py --workdir=runs/imagenet \
+    ldm-jax latents --config=imagenet --model models/vq-f4 --out LATENTS
+    ldm-jax train --config=imagenet --workdir=runs/imagenet \
         --config.latents.directory=LATENTS
 
     f=4   LDM-4: UNet 401M; 178k steps of 1200, 271 V100 days; FID 10.56, guided by 1.5
@@ -14,7 +14,7 @@ Guidance needs dropped labels, which the paper's text and code leave out; 0.1 is
 Ho & Salimans 2022.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 MODELS = {
     4: dict(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""The ablation on f, class-conditional ImageNet (Rombach et al. 2022, Tab. 13).
 
-    ldm-jax latents --config=configs/imagenet_f.py:f=8 --model models/vq-f8 \
+    ldm-jax latents --config=imagenet_f:f=8 --model models/vq-f8 \
         --out LATENTS
-    ldm-jax train --config=configs/imagenet_f.py:f=8 --workdir=runs/imagenet_f8 \
+    ldm-jax train --config=imagenet_f:f=8 --workdir=runs/imagenet_f8 \
         --config.latents.directory=LATENTS
 
 f=1, pixels, needs no first stage and no latents. UNets of 391M to 401M, 2M steps each;
@@ -12,7 +12,7 @@ LDM-16 lead. Tab. 13 prints 32 latent channels at f=32 where Tab. 8 has 16; its 
 size agrees with 32.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 # f -> autoencoder, batch, learning rate.
 MODELS = {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Inpainting of Places (Rombach et al. 2022, Tab. 6, 7 and 15).
 
-    ldm-jax train --config=configs/inpaint.py:model=big --workdir=runs/inpaint \
+    ldm-jax train --config=inpaint:model=big --workdir=runs/inpaint \
         --config.latents.first_stage=models/vq-f4-noattn
     ldm-jax sample --model runs/inpaint --out painted --image a.png --mask a_mask.png
 
@@ -14,7 +14,7 @@ Trained on 256, at 512 sampled. Latents for it (ldm-jax latents --config) hold t
 images as well, since every step draws new holes; here images are encoded in the step.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 MODELS = {
     "small": ("vq-f4", common.UNET_215M),

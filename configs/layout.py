@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Layout to image 256x256 (Rombach et al. 2022, Tab. 9 and 15).
 
-    ldm-jax latents --config=configs/layout.py:data=coco --model models/kl-f8 \
+    ldm-jax latents --config=layout:data=coco --model models/kl-f8 \
         --out LATENTS
-    ldm-jax train --config=configs/layout.py:data=coco --workdir=runs/layout_coco \
+    ldm-jax train --config=layout:data=coco --workdir=runs/layout_coco \
         --config.latents.directory=LATENTS
 
     data=openimages   LDM-4: UNet 246M, boxes 59M; 4.4M steps of 24. FID 32.02, 200
@@ -13,7 +13,7 @@ r"""Layout to image 256x256 (Rombach et al. 2022, Tab. 9 and 15).
                       has the same batch; the paper's is not in our notes.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 MODELS = {
     "openimages": dict(

@@ -2,7 +2,7 @@
 r"""The whole chain on scikit-learn's 1,797 handwritten digits, in minutes on a CPU.
 
     ldm-jax quickstart                                               # everything
-    ldm-jax train --config=configs/quickstart.py:stage=first_stage   # one stage
+    ldm-jax train --config=quickstart:stage=first_stage   # one stage
 
 Digits of 8x8 grey values, enlarged to 16x16; KL autoencoder with f = 2 (latents of
 8x8x2), then a class-conditional denoiser with classifier-free guidance. Expected on two
@@ -11,7 +11,7 @@ cores: see README.md, which this config's last run wrote the numbers of.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from ldm_jax.configs import ArgumentError, common
 
 IMAGE_SIZE = 16
 NUM_CLASSES = 10
@@ -85,7 +85,9 @@ def get_config(arg: str = ""):
     if stage in stages:
         return stages[stage]()
     if stage != "all":
-        raise ValueError(f"unknown stage {stage!r}; one of: all, {', '.join(stages)}.")
+        raise ArgumentError(
+            f"unknown stage {stage!r}; one of: all, {', '.join(stages)}."
+        )
     config = ConfigDict(dict(first_stage=first_stage(), diffusion=diffusion()))
     config.latents = dict(batch_size=256, records_per_shard=512)
     config.classifier = dict(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Semantic synthesis of landscapes (Rombach et al. 2022, Sec. 4.3.2, Tab. 15).
 
-    ldm-jax latents --config=configs/semantic.py --model models/vq-f4 --out LATENTS \
+    ldm-jax latents --config=semantic --model models/vq-f4 --out LATENTS \
         --manual-dir ./landscapes
-    ldm-jax train --config=configs/semantic.py --workdir=runs/semantic \
+    ldm-jax train --config=semantic --workdir=runs/semantic \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/semantic --out wide --segmentation map_512x1024.png
 
@@ -13,7 +13,7 @@ f = 8, the released models have f = 4; we follow them. Maps have COCO-Stuff's 18
 classes.
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 
 def get_config(arg: str = ""):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""A small first stage for pictures of your own, and what the small experiments share.
 
-    ldm-jax train --config=configs/small.py --workdir=runs/first_stage \
+    ldm-jax train --config=small --workdir=runs/first_stage \
         --config.images.dataset=./photos
     ldm-jax latents --config=CONFIG --model runs/first_stage --out LATENTS \
         --images ./photos
@@ -17,7 +17,7 @@ cores, to see whether a condition is obeyed, not how good pictures can be.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from ldm_jax.configs import common
 
 AUTOENCODER = dict(
     bottleneck="kl",

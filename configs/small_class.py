@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Classes from a folder whose sub-folders are classes, e.g. Fashion-MNIST; or none.
 
-    ldm-jax latents --config=configs/small_class.py --model runs/first_stage \
+    ldm-jax latents --config=small_class --model runs/first_stage \
         --out LATENTS --images ./fashion_mnist
-    ldm-jax train --config=configs/small_class.py --workdir=runs/class \
+    ldm-jax train --config=small_class --workdir=runs/class \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/class --out samples --label 0,1,2 --num 12
 
 kind=none learns the same pictures without a condition. The first stage: small.py.
 """
 
-from configs import common, small
+from ldm_jax.configs import common, small
 
 
 def get_config(arg: str = ""):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Inpainting of any folder of pictures, 32x32.
 
-    ldm-jax latents --config=configs/small_inpaint.py --model runs/first_stage \
+    ldm-jax latents --config=small_inpaint --model runs/first_stage \
         --out LATENTS --images ./photos
-    ldm-jax train --config=configs/small_inpaint.py --workdir=runs/inpaint \
+    ldm-jax train --config=small_inpaint --workdir=runs/inpaint \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/inpaint --out painted --image a.png --mask a_mask.png
 
@@ -11,7 +11,7 @@ The latents hold the images too, as every step draws new holes. The first stage:
 small.py.
 """
 
-from configs import common, small
+from ldm_jax.configs import common, small
 
 
 def get_config(arg: str = ""):

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Boxes with classes, e.g. a part of COCO with its instances.
 
-    ldm-jax latents --config=configs/small_layout.py --model runs/first_stage \
+    ldm-jax latents --config=small_layout --model runs/first_stage \
         --out LATENTS --images ./coco --num-crops 8
-    ldm-jax train --config=configs/small_layout.py --workdir=runs/layout \
+    ldm-jax train --config=small_layout --workdir=runs/layout \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/layout --out samples --boxes boxes.json
 
 The folder holds boxes.json in COCO's format, 80 classes. The first stage: small.py.
 """
 
-from configs import common, small
+from ldm_jax.configs import common, small
 
 
 def get_config(arg: str = ""):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Label maps, e.g. CamVid's streets in 12 classes.
 
-    ldm-jax latents --config=configs/small_semantic.py --model runs/first_stage \
+    ldm-jax latents --config=small_semantic --model runs/first_stage \
         --out LATENTS --images ./camvid --num-crops 4
-    ldm-jax train --config=configs/small_semantic.py --workdir=runs/semantic \
+    ldm-jax train --config=small_semantic --workdir=runs/semantic \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/semantic --out samples --segmentation map_64x64.png
 
@@ -11,7 +11,7 @@ The folder's sub-folder maps holds a PNG of class numbers for every image. The d
 takes maps larger than it was trained on. The first stage: small.py.
 """
 
-from configs import common, small
+from ldm_jax.configs import common, small
 
 
 def get_config(arg: str = ""):

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Super-resolution by four, 8x8 to 32x32, of any folder of pictures.
 
-    ldm-jax latents --config=configs/small_superres.py --model runs/first_stage \
+    ldm-jax latents --config=small_superres --model runs/first_stage \
         --out LATENTS --images ./photos
-    ldm-jax train --config=configs/small_superres.py --workdir=runs/superres \
+    ldm-jax train --config=small_superres --workdir=runs/superres \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/superres --out large --low-res small.png
 
 The first stage: small.py.
 """
 
-from configs import common, small
+from ldm_jax.configs import common, small
 
 
 def get_config(arg: str = ""):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Pictures with captions, e.g. emoji with their names.
 
-    ldm-jax latents --config=configs/small_text.py --model runs/first_stage \
+    ldm-jax latents --config=small_text --model runs/first_stage \
         --out LATENTS --images ./emoji
-    ldm-jax train --config=configs/small_text.py --workdir=runs/text \
+    ldm-jax train --config=small_text --workdir=runs/text \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/text --out samples --prompt "red heart" --num 4
 
@@ -11,18 +11,18 @@ The folder holds captions.csv with the columns file and caption. The first stage
 small.py. Texts are read as bytes, which needs no file. Words are learned far faster,
 with a vocabulary such as vocab.txt of bert-base-uncased:
 
-    ldm-jax train --config=configs/small_text.py --workdir=runs/text \
+    ldm-jax train --config=small_text --workdir=runs/text \
         --config.latents.directory=LATENTS --config.condition.tokenizer=bert \
         --config.condition.vocab=vocab.txt --config.condition.length=16
 
 With a frozen text encoder, of width 768, instead of one trained here:
 
     ldm-jax import clip-vit-large-patch14/ --out models/clip
-    ldm-jax train --config=configs/small_text.py:frozen=768 --workdir=runs/text \
+    ldm-jax train --config=small_text:frozen=768 --workdir=runs/text \
         --config.latents.directory=LATENTS --config.text_encoder.directory=models/clip
 """
 
-from configs import common, small
+from ldm_jax.configs import common, small
 
 
 def get_config(arg: str = ""):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Super-resolution of ImageNet, 64x64 to 256x256 (Rombach et al. 2022, Tab. 5).
 
-    ldm-jax latents --config=configs/superres.py --model models/vq-f4 --out LATENTS
-    ldm-jax train --config=configs/superres.py --workdir=runs/superres \
+    ldm-jax latents --config=superres --model models/vq-f4 --out LATENTS
+    ldm-jax train --config=superres --workdir=runs/superres \
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/superres --out large --low-res small.png
 
@@ -12,7 +12,7 @@ low_res=pil_bicubic is the protocol of SR3 and of the table; low_res=bsrgan_ligh
 used for the released model of real photographs (bsr_sr).
 """
 
-from configs import common
+from ldm_jax.configs import common
 
 
 def get_config(arg: str = ""):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Text to image 256x256 (Rombach et al. 2022, Tab. 2 and 15; the released models).
 
-    ldm-jax latents --config=configs/text.py --model models/kl-f8 --out LATENTS \
+    ldm-jax latents --config=text --model models/kl-f8 --out LATENTS \
         --manual-dir ./laion
-    ldm-jax train --config=configs/text.py --workdir=runs/text \
+    ldm-jax train --config=text --workdir=runs/text \
         --config.latents.directory=LATENTS --config.condition.vocab=vocab.txt
 
     model=laion        LDM-KL-8, 1.45B: UNet 872M, text 543M; 390k steps of 680 on
@@ -24,7 +24,7 @@ paper's text and code leave out; 0.1 is from Ho & Salimans 2022.
 
 from ml_collections.config_dict import placeholder
 
-from configs import common
+from ldm_jax.configs import common
 
 LAION = dict(
     autoencoder="kl-f8",

@@ -4,7 +4,7 @@
 #
 #     export TPU=ldm ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite
 #     export CODE=gs://BUCKET/ldm_jax.tar.gz SPOT=1
-#     launch/tpu_queued.sh submit ldm-jax train --config=configs/celebahq.py \
+#     launch/tpu_queued.sh submit ldm-jax train --config=celebahq \
 #         --workdir=gs://BUCKET/runs/celebahq --config.latents.directory=gs://BUCKET/...
 #     launch/tpu_queued.sh keep ldm-jax train ...   # submits again whenever it is lost
 #     launch/tpu_queued.sh status | startup | delete

@@ -5,7 +5,7 @@
 #     export TPU=ldm ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite
 #     launch/tpu_vm.sh create            # as spot capacity: SPOT=1
 #     launch/tpu_vm.sh install           # this checkout and its packages, on every host
-#     launch/tpu_vm.sh run ldm-jax train --config=configs/celebahq.py \
+#     launch/tpu_vm.sh run ldm-jax train --config=celebahq \
 #         --workdir=gs://BUCKET/runs/celebahq --config.latents.directory=gs://BUCKET/...
 #     launch/tpu_vm.sh logs              # the last lines of every host
 #     launch/tpu_vm.sh stop              # SIGTERM: it saves and ends

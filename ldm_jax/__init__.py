@@ -9,6 +9,7 @@ imported by name when needed; CONTRIBUTING.md has the map.
 """
 
 __all__ = ["load", "sample"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name):

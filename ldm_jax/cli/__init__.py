@@ -13,9 +13,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
+import ldm_jax
 from ldm_jax.cli import (
     bench,
     evaluate,
@@ -120,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Set LDM_JAX_TRACEBACK=1 to see where in the code an error was raised.",
     )
     parser.add_argument(
-        "--version", action="version", version=f"ldm_jax {version('ldm_jax')}"
+        "--version", action="version", version=f"ldm_jax {ldm_jax.__version__}"
     )
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"

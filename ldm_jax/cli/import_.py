@@ -22,7 +22,7 @@ EXAMPLES = """  ldm-jax import models/ldm/celeba256/model.ckpt --out models/cele
       --vocab bert-base-uncased/vocab.txt --out models/txt2img
   ldm-jax import model.safetensors --config v1-inference.yaml \\
       --vocab vocab.json --merges merges.txt --out models/sd1
-  ldm-jax import kl-f8.ckpt --config configs/first_stage_kl.py:f=8 --out models/kl-f8
+  ldm-jax import kl-f8.ckpt --config first_stage_kl:f=8 --out models/kl-f8
   ldm-jax import ldm-celebahq-256/ --out models/celeba       (a diffusers folder)
   ldm-jax import clip-vit-large-patch14/ --out models/clip   (a text encoder)
 """
@@ -42,8 +42,8 @@ def add(commands) -> None:
     command.add_argument("--out", required=True, help="model directory to write, new")
     command.add_argument(
         "--config",
-        help="the original's YAML, or one of our configs, FILE.py or FILE.py:ARGUMENT; "
-        "default: the .yaml beside the checkpoint",
+        help="the original's YAML, or one of our configs, NAME or FILE.py with "
+        ":ARGUMENT; default: the .yaml beside the checkpoint",
     )
     command.add_argument(
         "--raw",

@@ -11,10 +11,10 @@ Nothing is trained and no TPU is needed: libtpu, the compiler (extra: tpu), runs
 Linux machine. Compiling takes minutes to most of an hour.
 
 examples:
-  ldm-jax plan --config=configs/celebahq.py --topology v5e:4x4
-  ldm-jax plan --config=configs/text.py --topology v5p:4x4x4 --slices 2 \\
+  ldm-jax plan --config=celebahq --topology v5e:4x4
+  ldm-jax plan --config=text --topology v5p:4x4x4 --slices 2 \\
       --config.mesh.fsdp=8 --config.batch_size=2048
-  ldm-jax plan --config=configs/imagenet.py:f=8 --topology v6e:2x4 --what sample
+  ldm-jax plan --config=imagenet:f=8 --topology v6e:2x4 --what sample
 """
 
 NOTHING_FITS = "nothing fits; take remat, mesh.tensor, or more or larger chips"

@@ -19,9 +19,7 @@ def add(commands) -> None:
         "interruption\nand it resumes.\n" + train.CONFIG_HELP,
         examples=EXAMPLES,
     )
-    command.add_argument(
-        "--config", default="configs/quickstart.py", help="default: %(default)s"
-    )
+    command.add_argument("--config", default="quickstart", help="default: %(default)s")
     command.add_argument(
         "--workdir", default="runs/quickstart", help="default: %(default)s"
     )

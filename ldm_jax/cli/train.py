@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax train`."""
 
+import textwrap
+
+from ldm_jax import configs
 from ldm_jax.cli import values
 
-CONFIG_HELP = """
---config=FILE[:ARGUMENT]        a Python file with get_config(), see configs/; it is
-                                run, so use only files that you trust
---config.SECTION.FIELD=VALUE    replaces one value of it; may be given often
+NAMES = textwrap.fill(f"NAME is one of {', '.join(configs.names())}.", 80)
+CONFIG_HELP = f"""
+--config=NAME[:ARGUMENT]        an experiment of this package
+--config=FILE.py[:ARGUMENT]     a file of your own with a function get_config; it may
+                                import from ldm_jax.configs
+--config.SECTION.FIELD=VALUE    replaces one value (1e3 or 1_000, None, true, 1,2,4);
+                                may be given often
+
+A config file is code, which is run: use only files that you trust.
+
+{NAMES}
 """
-EXAMPLES = """  ldm-jax train --config=configs/quickstart.py:stage=first_stage \\
+EXAMPLES = """  ldm-jax train --config=quickstart:stage=first_stage \\
       --workdir=runs/a
-  ldm-jax train --config=configs/quickstart.py:stage=first_stage \\
+  ldm-jax train --config=quickstart:stage=first_stage \\
       --config.images.dataset=./photos --config.images.split=all \\
       --config.held_out= --config.transform.image_size=32 --workdir=runs/photos
 """

@@ -12,7 +12,7 @@ examples:
   ldm-jax weights lpips vgg16-397923af.pth lpips/weights/v0.1/vgg.pth \\
       --out weights/lpips.safetensors
   ldm-jax weights lpips --download vgg --out weights/lpips.safetensors    (528 MB)
-  ldm-jax train --config=configs/first_stage_kl.py:f=8 \\
+  ldm-jax train --config=first_stage_kl:f=8 \\
       --config.lpips.file=weights/lpips.safetensors --workdir=runs/kl-f8
 """
 

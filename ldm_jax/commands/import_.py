@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES, copy_files, places_of
-from ldm_jax.experiment import schema
+from ldm_jax.experiment import config_files, schema
 from ldm_jax.files.outputs import check_absent
 from ldm_jax.files.paths import inside, is_remote
 from ldm_jax.files.writing import atomic_directory, write_bytes
@@ -50,8 +50,8 @@ def import_weights(
     Args:
       source: a CompVis checkpoint (.ckpt, .safetensors) or a diffusers folder.
       out: model directory to write, new or empty.
-      config: the original's YAML, or one of our configs (.py); None looks beside the
-        checkpoint. A folder describes itself.
+      config: the original's YAML, or one of our configs (NAME or FILE.py); None looks
+        beside the checkpoint. A folder describes itself.
       which: "ema" takes moving averages where there are any, "raw" never.
       vocab, merges: files of a text model's tokenizer, which a checkpoint does not
         hold; they are copied into the directory.
@@ -66,11 +66,11 @@ def import_weights(
     if holds_own(source):
         return _import_own(source, out, config)
     described: Any = config
-    if config is not None and config.partition(":")[0].endswith(".py"):
+    if config is not None and config_files.is_config(config):
         described = _sections_of(schema.load_config(config, overrides))
     elif overrides:
         raise ValueError(
-            f"{overrides[0]} replaces a value of one of our configs (FILE.py): got "
+            f"{overrides[0]} replaces a value of one of our configs: got "
             f"{config or 'none'}; leave it out."
         )
     with _whole(out) as folder:

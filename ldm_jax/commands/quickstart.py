@@ -183,6 +183,6 @@ Samples about as far as held-out digits are no copies.
 
 Next:
   ldm-jax sample --model {root}/diffusion --out threes --label 3 --num 16
-  ldm-jax train --config=configs/quickstart.py:stage=first_stage --workdir=runs/mine \\
+  ldm-jax train --config=quickstart:stage=first_stage --workdir=runs/mine \\
       --config.images.dataset=./my_photos --config.transform.image_size=32
   ldm-jax train --help          and configs/ for the experiments of the paper"""

@@ -15,7 +15,8 @@ from ldm_jax.conditions.kinds import CONDITIONS, make_conditioner
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.schedule import make_schedule
-from ldm_jax.experiment.overrides import check_names, read_file
+from ldm_jax.experiment import config_files
+from ldm_jax.experiment.overrides import apply_overrides, check_names
 from ldm_jax.experiment.sections import LatentSet, TextEncoderSource
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.metrics.evaluation import Evaluation
@@ -81,9 +82,9 @@ OPTIONAL = {
 }
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Loads a config file and applies overrides, see `overrides.read_file`."""
-    return read_file(path, overrides, _fields)
+def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Runs NAME or FILE.py (`config_files`), then sets fields of it (`overrides`)."""
+    return apply_overrides(config_files.read(config), overrides, _fields)
 
 
 def _fields(config: Mapping[str, Any], section: str) -> Mapping[str, inspect.Parameter]:

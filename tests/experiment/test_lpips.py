@@ -4,7 +4,7 @@
 import pytest
 from etils import epath
 
-from configs import quickstart
+from ldm_jax.configs import quickstart
 from ldm_jax.experiment.resolve import resolve
 from ldm_jax.experiment.resuming import may_change
 from ldm_jax.training.checkpoints.settings import Settings

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ldm_jax import configs
 from ldm_jax.cli import make_parser
 from ldm_jax.parallel.hosts import EXIT_WHEN_STOPPED
 
@@ -242,5 +243,5 @@ def test_the_jobset_is_whole_and_runs_a_command_that_we_have():
     program, *command = container["command"]
     assert program == "ldm-jax"
     args, overrides = make_parser().parse_known_args([*command, *container["args"]])
-    assert args.workdir.startswith("gs://") and (LAUNCH.parent / args.config).is_file()
+    assert args.workdir.startswith("gs://") and args.config in configs.names()
     assert overrides == ["--config.latents.directory=gs://BUCKET/latents/celebahq"]

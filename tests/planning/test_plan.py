@@ -9,8 +9,8 @@ import re
 import jax
 import pytest
 
-from configs import celebahq, quickstart
 from ldm_jax.cli import main
+from ldm_jax.configs import celebahq, quickstart
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.parallel import sharding
 from ldm_jax.planning import hlo, plan, topologies

@@ -5,8 +5,8 @@ import types
 
 import pytest
 
-from configs import quickstart
 from ldm_jax.cli import main
+from ldm_jax.configs import quickstart
 from ldm_jax.planning import plan, sweep, topologies
 
 CHIP = topologies.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10)

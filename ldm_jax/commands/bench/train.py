@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="ldm-jax bench train", description=__doc__, epilog=EPILOG
     )
-    parser.add_argument("--config", default="configs/quickstart.py:stage=diffusion")
+    parser.add_argument("--config", default="quickstart:stage=diffusion")
     parser.add_argument("--repeats", type=int, default=5, help="default: 5")
     parser.add_argument(
         "--no-torch", action="store_true", help="measure ours alone, even with torch"

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiments: the files of the folder `configs/`, importable from anywhere.
+
+    from ldm_jax.configs import common
+
+A wheel contains those files in this folder. In a clone they stay in `configs/` beside
+the package, and `__path__` points there, whether the clone is installed or only on
+PYTHONPATH.
+"""
+
+import pathlib
+import pkgutil
+
+if not pathlib.Path(__file__).with_name("common.py").exists():
+    __path__ = [str(pathlib.Path(__file__).parents[2] / "configs")]
+
+# What experiments are made of, and no experiments themselves.
+PARTS = {"autoencoders", "common"}
+
+
+class ArgumentError(ValueError):
+    """The text after the colon of --config=NAME:ARGUMENT does not fit the config."""
+
+
+def names() -> list[str]:
+    """Lists the experiments."""
+    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - PARTS)
