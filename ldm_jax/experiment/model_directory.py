@@ -8,7 +8,11 @@ from ml_collections import ConfigDict
 
 from ldm_jax.conditions.kinds import make_conditioner
 from ldm_jax.conditions.vocabulary import by_part, files_of, text_section
-from ldm_jax.experiment.models import make_first_stage, make_latent_diffusion
+from ldm_jax.experiment.models import (
+    make_classifier,
+    make_first_stage,
+    make_latent_diffusion,
+)
 from ldm_jax.experiment.schema import check_config
 from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.models.autoencoder import Autoencoder
@@ -88,8 +92,8 @@ def load(directory: str, which: str = "ema"):
       which: "ema" takes averaged parameters where there are some, "raw" never.
 
     Returns:
-      (FirstStage, LatentDiffusion or ConditionEncoder, params): frozen spec, pytree of
-      NumPy arrays.
+      (FirstStage, LatentDiffusion, NoisyLatentClassifier or ConditionEncoder, params):
+      frozen spec, pytree of NumPy arrays.
 
     Raises:
       ValueError: not a model directory.
@@ -99,6 +103,8 @@ def load(directory: str, which: str = "ema"):
     params = load_params(directory, which)
     if config.task == "first_stage":
         return make_first_stage(config), {"autoencoder": params["autoencoder"]}
+    if config.task == "classifier":
+        return make_classifier(config), params
     if config.task == "text_encoder":
         return ConditionEncoder(
             conditioner=make_conditioner(**config.condition)

@@ -7,8 +7,11 @@ from typing import Any
 from ldm_jax.conditions.kinds import make_conditioner
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.classifier import LatentClassifier
 from ldm_jax.models.unet import UNet
+from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
 
 
@@ -35,6 +38,28 @@ def make_latent_diffusion(config, latent_scale: float | None = None) -> LatentDi
         ),
         schedule=make_schedule(**config.schedule),
         prediction=config.prediction,
+    )
+
+
+def make_classifier(config) -> NoisyLatentClassifier:
+    """Makes the classifier that a resolved config of the task "classifier" describes.
+
+    Raises:
+      ValueError: the latents are not square.
+    """
+    autoencoder = Autoencoder(**config.autoencoder)
+    height, width, c = LatentSet(**config.latents).latent_shape(autoencoder)
+    if height != width:
+        raise ValueError(
+            "a classifier reads square latents: got config.latents.image_size="
+            f"{config.latents.image_size}."
+        )
+    sizes = dict(latent_size=height, latent_channels=c)
+    return NoisyLatentClassifier(
+        autoencoder,
+        config.latents.scale,
+        classifier=LatentClassifier(**{**config.classifier, **sizes}),
+        schedule=make_schedule(**config.schedule),
     )
 
 

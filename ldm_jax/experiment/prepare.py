@@ -12,6 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ldm_jax.conditions.vocabulary import copy_files, places_of, text_section
+from ldm_jax.experiment.classifier import build_classifier
 from ldm_jax.experiment.diffusion import build_diffusion
 from ldm_jax.experiment.first_stage import build_first_stage
 from ldm_jax.experiment.resolve import Inputs, resolve
@@ -24,7 +25,11 @@ from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.options import LoopOptions
 from ldm_jax.training.run import Run
 
-BUILDERS = dict(first_stage=build_first_stage, latent_diffusion=build_diffusion)
+BUILDERS = dict(
+    first_stage=build_first_stage,
+    latent_diffusion=build_diffusion,
+    classifier=build_classifier,
+)
 
 
 def prepare(

@@ -13,6 +13,7 @@ from ldm_jax.conditions.vocabulary import by_part, text_section
 from ldm_jax.data.records import Source
 from ldm_jax.experiment.first_stage_source import TrainedStage, open_stage
 from ldm_jax.experiment.lpips import read_lpips
+from ldm_jax.experiment.model_directory import read_config
 from ldm_jax.experiment.sections import LatentSet, TextEncoderSource
 from ldm_jax.experiment.text_encoder import encoder_fields, read_encoder
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
@@ -57,7 +58,11 @@ def resolve(config: ConfigDict, *, abstract: bool) -> tuple[ConfigDict, Inputs]:
     # A plain copy of one with placeholders would share them with the original.
     config = config.copy_and_resolve_references().unlock()
     config.train = dataclasses.asdict(LoopOptions(**config.train))
-    fill = dict(first_stage=_first_stage, latent_diffusion=_latent_diffusion)
+    fill = dict(
+        first_stage=_first_stage,
+        latent_diffusion=_latent_diffusion,
+        classifier=_classifier,
+    )
     inputs = fill[config.task](config, abstract)
     return config.lock(), inputs
 
@@ -99,3 +104,29 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
     config.latents.scale = stage.scale
     frozen["autoencoder"] = stage.params
     return Inputs(frozen, stage, params)
+
+
+def _classifier(config: ConfigDict, abstract: bool) -> Inputs:
+    """Takes autoencoder, schedule and latent scale from the model that is guided."""
+    directory = config.diffusion.directory
+    guided = read_config(directory, "latent_diffusion")
+    for name in ("autoencoder", "schedule"):
+        if name in config and dict(config[name]) != dict(guided[name]):
+            raise ValueError(
+                f"config.{name} must be that of the diffusion model in {directory}: "
+                f"got {dict(config[name])}, that one has {dict(guided[name])}; leave "
+                "it out."
+            )
+        config[name] = guided[name]
+    if config.latents.scale not in (None, guided.latents.scale):
+        raise ValueError(
+            f"config.latents.scale must be that of the diffusion model in {directory}, "
+            f"{guided.latents.scale}: got {config.latents.scale}; leave it out."
+        )
+    config.latents.scale = guided.latents.scale
+    if not config.get("class_names"):
+        config.class_names = tuple(guided.condition.get("class_names", ()))
+    if abstract:
+        return Inputs({})
+    stage = open_stage(LatentSet(**config.latents), Autoencoder(**config.autoencoder))
+    return Inputs({}, stage)

@@ -8,8 +8,11 @@ from ldm_jax.training.options import LoopOptions
 # Beside the options of the loop that say so themselves.
 MAY_CHANGE = (
     "autoencoder.remat",
+    "classifier.attention_backend",
+    "classifier.remat",
     "condition.merges",  # the contents of these files may not
     "condition.vocab",
+    "diffusion.directory",  # its autoencoder, schedule and scale may not
     "evaluation",
     "lpips.file",  # its fingerprint may not
     "mesh",
@@ -29,6 +32,7 @@ ALLOWED_BY = {
 # something else (another schedule, another scale of the latents).
 DEFINE_MODEL = (
     *("autoencoder", "condition", "latents.scale", "prediction", "schedule", "unet"),
+    "classifier",
 )
 
 

@@ -17,10 +17,11 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment import config_files
 from ldm_jax.experiment.overrides import apply_overrides, check_names
-from ldm_jax.experiment.sections import LatentSet, TextEncoderSource
+from ldm_jax.experiment.sections import GuidedModel, LatentSet, TextEncoderSource
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.classifier import LatentClassifier
 from ldm_jax.models.unet import UNet
 from ldm_jax.parallel import sharding
 from ldm_jax.tasks.first_stage import first_stage
@@ -62,6 +63,14 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         "images": open_images,
         "transform": ImageTransform,
     },
+    "classifier": {
+        **SHARED,
+        "diffusion": GuidedModel,
+        "latents": LatentSet,
+        "schedule": make_schedule,
+        "classifier": LatentClassifier,
+        "class_names": None,
+    },
     # Imported, to be read by a diffusion model.
     "text_encoder": {"task": None, "condition": make_conditioner},
 }
@@ -70,6 +79,7 @@ GIVEN_BY_CODE = {
     "autoencoder": {"name", "parent"},
     "condition": {"first_stage"},
     "unet": {"name", "parent"},
+    "classifier": {"name", "parent", "latent_channels", "latent_size"},
     "mesh": {"devices"},
     "optimizer": {"run_steps"},
 }
@@ -79,6 +89,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 OPTIONAL = {
     "latent_diffusion": {"images", "transform", "evaluation", "text_encoder"},
     "first_stage": {"lpips"},
+    # Those of the diffusion model that is guided.
+    "classifier": {"autoencoder", "schedule", "class_names"},
 }
 
 

@@ -50,3 +50,15 @@ class TextEncoderSource:
 
     directory: str = ""
     fingerprint: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedModel:
+    """Which diffusion model a classifier guides: the section `diffusion`.
+
+    Attributes:
+      directory: of the model; its autoencoder, noise schedule and latent scale become
+        the classifier's.
+    """
+
+    directory: str

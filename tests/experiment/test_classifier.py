@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A classifier's run, from the diffusion model that it guides."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ldm_jax.commands.latents import write_latents
+from ldm_jax.commands.train import train
+from ldm_jax.experiment import model_directory, schema
+from ldm_jax.experiment.models import make_latent_diffusion
+from ldm_jax.experiment.prepare import prepare
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.training.checkpoints.checkpointer import save_params
+
+QUICKSTART = "quickstart"
+
+
+def zeros(init, *args):
+    shapes = jax.eval_shape(init, jax.random.key(0), *args)["params"]
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory):
+    """Digits' latents and a diffusion model of them, both of untrained networks."""
+    root = tmp_path_factory.mktemp("guided")
+    stage = schema.load_config(f"{QUICKSTART}:stage=first_stage")
+    image = jnp.zeros((1, 16, 16, 3))
+    autoencoder = Autoencoder(**stage.autoencoder)
+    params = {"autoencoder": autoencoder.init(jax.random.key(0), image)["params"]}
+    save_params(str(root / "a"), params, stage.to_dict())
+    write_latents(str(root / "a"), str(root / "latents"), split="test")
+    config = schema.load_config(f"{QUICKSTART}:stage=diffusion")
+    config.latents.update(directory=str(root / "latents"), scale=3.5)
+    model = make_latent_diffusion(config)
+    z_t, t = jnp.zeros((1, 8, 8, 2)), jnp.zeros(1, jnp.int32)
+    label = {"label": jnp.zeros(1, jnp.int32)}
+    cond = model.conditioner.init(jax.random.key(0), label)
+    context = model.conditioner.encode(cond, label)
+    params = {"unet": zeros(model.unet.init, z_t, t, context), "conditioner": cond}
+    save_params(str(root / "b"), params, config.to_dict())
+    return root
+
+
+def settings(root, **changes):
+    config = ConfigDict(
+        dict(
+            task="classifier",
+            seed=0,
+            batch_size=8,
+            mesh={},
+            optimizer=dict(name="adamw", learning_rate=1e-3),
+            train=dict(num_steps=2, report_every=1),
+            diffusion=dict(directory=str(root / "b")),
+            latents=dict(
+                directory=str(root / "latents"), image_size=16, flip=False, scale=None
+            ),
+            classifier=dict(
+                num_classes=10,
+                channels=32,
+                channel_mult=(1,),
+                num_res_blocks=1,
+                head_channels=16,
+            ),
+        )
+    )
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_a_classifier_takes_scale_and_schedule_from_the_model_it_guides(
+    guided, tmp_path
+):
+    train(settings(guided), str(tmp_path / "c"))
+    model, params = model_directory.load(str(tmp_path / "c"))
+    other, _ = model_directory.load(str(guided / "b"))
+    assert model.latent_scale == 3.5
+    np.testing.assert_array_equal(model.schedule.betas, other.schedule.betas)
+    z_t, t = jnp.zeros((3, 8, 8, 2)), jnp.array([0, 5, 999])
+    assert model.logits(params, z_t, t).shape == (3, 10)
+    stored = model_directory.read_config(str(tmp_path / "c"))
+    assert stored.latents.scale == 3.5
+    assert stored.schedule == model_directory.read_config(str(guided / "b")).schedule
+    # Run again it is finished, not another run.
+    assert int(train(settings(guided), str(tmp_path / "c")).step) == 2
+
+
+def test_an_abstract_run_has_the_shapes_of_latents_and_labels(guided):
+    run = prepare(settings(guided), abstract=True)
+    assert run.batch_shapes["moments"].shape == (8, 8, 8, 4)
+    assert run.batch_shapes["label"].shape == (8,)
+    params, _ = jax.eval_shape(run.task.init, jax.random.key(0), run.batch_shapes)
+    assert sorted(params) == ["classifier"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latents.scale": 1.0}, r"latents\.scale must be that of .*3\.5: got 1\.0"),
+        ({"schedule": dict(kind="cosine")}, r"config\.schedule must be that of"),
+        ({"autoencoder": dict(channels=64)}, r"config\.autoencoder must be that of"),
+        ({"latents.image_size": 32}, "make latents of"),
+        ({"classifier.num_classes": 5}, r"labels of the data must lie in \[0, 5\)"),
+        ({"classifier.latent_size": 8}, 'classifier has no "latent_size"'),
+    ],
+)
+def test_what_contradicts_the_guided_model_is_refused(
+    guided, tmp_path, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        run = prepare(settings(guided, **changes), str(tmp_path))
+        next(run.batches.stream(0))
+
+
+def test_only_a_diffusion_model_is_guided(guided, tmp_path):
+    changes = {"diffusion.directory": str(guided / "a")}
+    with pytest.raises(ValueError, match="needs a model of the task latent_diffusion"):
+        prepare(settings(guided, **changes), str(tmp_path))
