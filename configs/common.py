@@ -206,6 +206,26 @@ def latent_diffusion(
     return config
 
 
+def classifier(directory: str = "") -> ConfigDict:
+    """Makes an experiment of a classifier of noisy latents, which guides a denoiser.
+
+    Autoencoder, schedule, latent scale, image size and classes are those of the
+    diffusion model; a model without classes needs `classifier.num_classes`.
+
+    Args:
+      directory: of the diffusion model; usually given on the command line.
+    """
+    config = experiment("classifier")
+    del config.autoencoder
+    config.diffusion = dict(directory=directory)
+    config.latents = dict(
+        directory="", image_size=placeholder(int), flip=True, scale=placeholder(float)
+    )
+    config.classifier = dict(num_classes=placeholder(int), pool="attention")
+    config.optimizer = dict(name="adamw", learning_rate=3e-4, weight_decay=0.05)
+    return config
+
+
 def add_classes(config: ConfigDict, num_classes: int, has_null: bool) -> None:
     """Gives an experiment classes, told by one token of 512 (Tab. 13 and 15)."""
     width = 512

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import pytest
 
 from ldm_jax.experiment import models, schema
+from ldm_jax.experiment.prepare import prepare
 from ldm_jax.experiment.sections import LatentSet
+from ldm_jax.files.writing import write_json
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.networks import network_rows
 from ldm_jax.types import Conditioning
@@ -27,6 +29,12 @@ SMALL = (
     "small_superres",
     "small_inpaint",
 )
+
+# Classifier -> (parameters, the diffusion config that it guides).
+CLASSIFIERS = {
+    "imagenet_classifier": (111_604_200, "imagenet:f=8"),
+    "small_classifier": (None, "small_class:kind=class"),
+}
 
 # config -> (parameters of the denoiser, of the condition). Counted by instantiating the
 # released classes; those of unpublished models agree with the paper's rounded figures.
@@ -128,7 +136,7 @@ def condition_size(conditioner):
 def test_every_config_is_tried_here():
     names = {path.stem for path in CONFIGS.glob("*.py")} - OTHERS
     names = {name for name in names if "first_stage" not in name}
-    assert {name.partition(":")[0] for name in (*SIZES, *SMALL)} == names
+    assert {name.partition(":")[0] for name in (*SIZES, *SMALL, *CLASSIFIERS)} == names
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -144,6 +152,22 @@ def test_models_have_the_papers_sizes(name):
     assert condition_size(model.conditioner) == condition
     LatentSet(**config.latents).latent_shape(model.autoencoder)
     models.make_transform(config)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_take_what_is_open_from_the_model_they_guide(name, tmp_path):
+    """Paper: 506M of LDM-8-G (Tab. 10), less the 395.0M of LDM-8."""
+    size, guided = CLASSIFIERS[name]
+    guided = load(guided)
+    guided.latents.scale = 1.0
+    write_json(tmp_path / "config.json", guided.to_dict())
+    config = load(name)
+    config.diffusion.directory = str(tmp_path)
+    run = prepare(config, abstract=True)
+    shapes, _ = jax.eval_shape(run.task.init, jax.random.key(0), run.batch_shapes)
+    assert size in (None, count(shapes))
+    assert run.model.classifier.num_classes == guided.condition.num_classes
+    assert run.options.num_steps == config.train.num_steps
 
 
 @pytest.mark.parametrize("name", SMALL)

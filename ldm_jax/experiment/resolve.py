@@ -124,6 +124,15 @@ def _classifier(config: ConfigDict, abstract: bool) -> Inputs:
             f"{guided.latents.scale}: got {config.latents.scale}; leave it out."
         )
     config.latents.scale = guided.latents.scale
+    if config.latents.image_size is None:
+        config.latents.image_size = guided.latents.image_size
+    if config.classifier.get("num_classes") is None:
+        if "num_classes" not in guided.condition:
+            raise ValueError(
+                f"config.classifier.num_classes must be given: the diffusion model in "
+                f"{directory} has no classes."
+            )
+        config.classifier.num_classes = guided.condition.num_classes
     if not config.get("class_names"):
         config.class_names = tuple(guided.condition.get("class_names", ()))
     if abstract:
