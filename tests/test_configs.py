@@ -115,12 +115,8 @@ def traced_size(unet):
 def condition_size(conditioner):
     if conditioner.module is None:
         return 0
-    length = getattr(conditioner.module, "length", 1)
-    y = {
-        "label": jnp.zeros(1, int),
-        "tokens": jnp.zeros((1, length), int),
-        "label_map": jnp.zeros((1, 8, 8), int),
-    }[conditioner.module_input]
+    (shape,) = conditioner.shapes(1, (8, 8), 8).values()
+    y = jnp.zeros(shape.shape, shape.dtype)
 
     def size(module):
         return count(jax.eval_shape(module.init, jax.random.key(0), y))

@@ -25,7 +25,7 @@ import numpy as np
 from flax import traverse_util
 from jax import export
 
-from ldm_jax.conditions.keywords import keyword_of, read_keywords
+from ldm_jax.conditions.keywords import read_keywords
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.models.attention import attention
 from ldm_jax.tasks.generate import Sampling, make_generate
@@ -123,7 +123,7 @@ def make_programs(
     image = (b, *image)
     programs = _first_stage_programs(model, image, latent)
     if sampling is not None:  # and so a diffusion model
-        y = _condition_inputs(model, params, image, latent)
+        y = _condition_inputs(model, image)
         programs |= _condition_programs(model, y)
         programs["denoiser"] = _denoiser_program(model, params, y, latent)
         programs["sampler"] = _sampler_program(model, y, latent, sampling)
@@ -161,38 +161,25 @@ def _first_stage_programs(model, image, latent) -> dict[str, Program]:
     }
 
 
-def _condition_inputs(model, params, image, latent) -> Shapes:
-    """Lists the raw condition's keywords with their shapes."""
-    b, *size, _ = image
-    # A text is as long as the positions that its encoder knows.
-    lengths = [
-        x.shape[0]
-        for name, x in _flat(params, ("conditioner",)).items()
-        if name.endswith("position_embedding")
-    ]
-    shapes = {
-        "label": jax.ShapeDtypeStruct((b,), jnp.int32),
-        "tokens": jax.ShapeDtypeStruct((b, *lengths[:1]), jnp.int32),
-        "label_map": jax.ShapeDtypeStruct((b, *size), jnp.int32),
-        "low_res": _floats((*latent[:3], 3)),
-        "image": _floats(image),
-        "mask": _floats((b, *size, 1)),
-    }
-    return {keyword_of(name): shapes[name] for name in model.conditioner.fields}
+def _condition_inputs(model: LatentDiffusion, image: tuple) -> Shapes:
+    """Returns the shapes of the raw condition by keyword, for images [b, H, W, 3]."""
+    condition = model.conditioner
+    shapes = condition.shapes(image[0], image[1:3], model.autoencoder.f)
+    return {condition.fields[name].keyword: x for name, x in shapes.items()}
 
 
 def _condition_programs(model, y: Shapes) -> dict[str, Program]:
     """Encoders of the raw condition and of its null, where there are any."""
 
-    def said(encode):
+    def encoder(encode):
         return lambda params, inputs: _present(encode(params, **inputs))
 
     networks = tuple(sorted({"conditioner", *model.conditioner.reads_frozen}))
     programs = {}
     if y:
-        programs["condition"] = Program(said(model.condition), networks, y)
-        if model.conditioner.null_fields is not None:
-            programs["null"] = Program(said(model.null), networks, y)
+        programs["condition"] = Program(encoder(model.condition), networks, y)
+        if model.conditioner.has_null:
+            programs["null"] = Program(encoder(model.null), networks, y)
     return programs
 
 

@@ -2,7 +2,6 @@
 """Samples images from a diffusion model: PNG files, a grid, an array for metrics."""
 
 import dataclasses
-import inspect
 import json
 import pathlib
 import zipfile
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ldm_jax.conditions.registry import condition_flags
 from ldm_jax.conditions.user_inputs import to_image, to_mask
 from ldm_jax.experiment import model_directory
 from ldm_jax.files import png
@@ -160,13 +160,17 @@ def _image_size(config, of_condition, asked) -> tuple[int, int]:
 
 
 def _condition(conditioner, said: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Reads what the user says of the condition; refuses what its kind lacks."""
-    wanted = list(inspect.signature(conditioner.from_user).parameters)
-    if sorted(said) != sorted(wanted):
+    """Reads a user's inputs for a condition; refuses those that it does not take."""
+    flags = {flag.argument: f"--{name}" for name, flag in condition_flags().items()}
+    expected = [field.argument for field in conditioner.fields.values()]
+    if sorted(said) != sorted(expected):
+        takes, given = (
+            [flags.get(name, name) for name in names] for names in (expected, said)
+        )
         raise ValueError(
-            f'a model with the "{conditioner.kind}" condition is told '
-            f"{' and '.join(wanted) or 'nothing'}: got {', '.join(said) or 'nothing'}; "
-            "see the flags of ldm-jax sample --help."
+            f'a model with the "{conditioner.kind}" condition takes '
+            f"{' and '.join(takes) or 'no flag for it'}: got "
+            f"{' and '.join(given) or 'none'}; see ldm-jax sample --help."
         )
     return conditioner.from_user(**said)
 

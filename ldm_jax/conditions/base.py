@@ -1,87 +1,179 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every kind of condition does: encode, say nothing, be dropped.
+"""The base class of all conditions: fields as data, encoding, null and dropping.
 
-A condition is dropped, for classifier-free guidance, by replacing its fields of the
-batch with values that say nothing (`null`) before anything is encoded: the same few
-lines serve training, where a share of the samples is replaced, and sampling, where all
-are.
+A kind of condition is one subclass and one row in `registry.CONDITIONS`. It declares
+its arrays as `fields`, from which derive the flags of `ldm-jax sample`, the keywords of
+`model.condition`, what latents store, the shapes of plans and the inputs of programs.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.conditions.fields import Field, FirstStageFields
 from ldm_jax.types import Array, Batch, Conditioning, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class Conditioner:
-    """A kind of condition with everything that is decided about it.
+class Condition:
+    """A kind of condition; its dataclass fields are those of the config's section.
+
+    A subclass declares `kind`, `fields` and `record_fields`, and overrides what it
+    needs of `module`, `encode_fields`, `null_fields`, `prepare`, `from_user`, `finish`
+    and `image_size`.
 
     Attributes:
-      kind: its name, a key of CONDITIONS.
-      fields: what it reads of a batch.
-      module: the network that encodes it, trained with the denoiser unless
-        `is_frozen`; None if there is none.
-      module_input: the field that the module encodes.
-      reads_frozen: networks whose parameters it reads and never trains; with
-        "conditioner" the module itself is one.
-      encode_fields: (apply, batch, frozen) -> Conditioning, where `apply` runs the
-        module on its input.
-      null_fields: (batch) -> the fields, saying nothing; None where the model has no
-        way to say nothing, so that it cannot be guided.
-      prepare: (record) -> the record with what this kind reads made of its raw fields
-        (NumPy, one record, before batching): caption to tokens, boxes to tokens.
-      from_user: (what a user passes) -> the fields [B, ...], NumPy; see user_inputs.py.
-        Its arguments are named as keywords.py names them.
-      finish: (batch, images [B, H, W, 3]) -> images, after decoding.
-      image_size: (batch) -> (height, width) of the images that a condition is about;
-        None where it says nothing of them.
-      num_ids: the whole numbers it reads are in [0, num_ids); None where any may be.
+      kind: its name in `registry.CONDITIONS`.
+      fields: the arrays that it reads, by their name in a batch.
+      record_fields: the fields of a record that it is made of, each with the way to get
+        them, for errors.
+      drawn_anew: those of `record_fields` that latents do not store, since they are
+        drawn in every step.
     """
 
-    kind: str
-    fields: tuple[str, ...] = ()
-    module: nn.Module | None = None
-    module_input: str | None = None
-    reads_frozen: tuple[str, ...] = ()
-    encode_fields: Callable[..., Conditioning] = lambda apply, batch, frozen: (
-        Conditioning()
-    )
-    null_fields: Callable[[Batch], Batch] | None = lambda batch: {}
-    prepare: Callable[[dict], dict] = lambda record: record
-    from_user: Callable[..., dict[str, np.ndarray]] = lambda: {}
-    finish: Callable[[Batch, Array], Array] = lambda batch, image: image
-    image_size: Callable[[Mapping[str, Any]], tuple[int, int] | None] = lambda batch: (
-        None
-    )
-    num_ids: int | None = None
+    kind: ClassVar[str]
+    fields: ClassVar[Mapping[str, Field]] = {}
+    record_fields: ClassVar[Mapping[str, str]] = {}
+    drawn_anew: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_section(
+        cls,
+        section: Mapping[str, Any],
+        first_stage: FirstStageFields | None,
+        make: Callable[..., "Condition"],
+    ) -> Self:
+        """Makes the condition of a config's section without its `kind`.
+
+        Args:
+          section: dataclass fields by name.
+          first_stage: of the model; gives "autoencoder", "latent_scale" and "f" to a
+            kind that has these fields where `section` leaves them out.
+          make: makes a condition of a section with its `kind`, for kinds with parts.
+        """
+        del make
+        if first_stage is None:
+            return cls(**section)
+        names = {"autoencoder", "latent_scale", "f"}
+        if "autoencoder" in section:
+            # A condition with a first stage of its own, as imported models have: the
+            # original does not scale what it encodes for a condition.
+            names.remove("latent_scale")
+        known = names & {field.name for field in dataclasses.fields(cls)}
+        defaults = {name: getattr(first_stage, name) for name in known}
+        return cls(**{**defaults, **section})
 
     @property
-    def is_frozen(self) -> bool:
-        """Whether the module's parameters come from elsewhere, and stay as they are."""
-        return "conditioner" in self.reads_frozen
+    def module(self) -> nn.Module | None:
+        """The network that encodes the first of `fields`; None without one."""
+        return None
+
+    @property
+    def reads_frozen(self) -> tuple[str, ...]:
+        """Networks whose parameters it reads and never trains.
+
+        "conditioner" is its own `module`, "autoencoder" the model's first stage.
+        """
+        return ()
+
+    @property
+    def has_null(self) -> bool:
+        """Whether a sample can go without its condition."""
+        return True
+
+    @property
+    def parts(self) -> Mapping[str, "Condition"]:
+        """The conditions that it consists of, by name: itself, unless it is hybrid."""
+        return {"": self}
+
+    def encode_fields(
+        self, apply: Callable[[Array], Array], batch: Batch, frozen: Mapping[str, Any]
+    ) -> Conditioning:
+        """Makes the fields of a batch into what the denoiser reads.
+
+        Args:
+          apply: runs `module` with its parameters.
+          batch: arrays with first axis B.
+          frozen: parameters that are never trained, by network.
+        """
+        del apply, batch, frozen
+        return Conditioning()
+
+    def null_fields(self, batch: Batch) -> Batch:
+        """Returns the fields of the null condition, shaped like those of the batch."""
+        del batch
+        return {}
+
+    def prepare(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Makes the fields of one record: a caption into tokens, boxes into tokens.
+
+        Args:
+          record: NumPy arrays and text, after the transform of images.
+
+        Returns:
+          The record with `fields`.
+
+        Raises:
+          ValueError: the record lacks one of `record_fields`, or holds a wrong value.
+        """
+        for name, way_out in self.record_fields.items():
+            if name not in record:
+                raise ValueError(
+                    f'the "{self.kind}" condition is made of {name}: got records with '
+                    f"{', '.join(sorted(record)) or 'nothing'}; {way_out}, and write "
+                    "latents for this experiment (ldm-jax latents --config)."
+                )
+        return record
+
+    def from_user(self, **inputs: Any) -> dict[str, np.ndarray]:
+        """Reads what a user gives, by `Field.argument`: numbers, text, files.
+
+        Returns:
+          The fields, [N, ...] each.
+
+        Raises:
+          ValueError: a value does not fit; names it, or its file.
+        """
+        assert not inputs, f"{type(self).__name__} must define from_user"
+        return {}
+
+    def finish(self, batch: Batch, image: Array) -> Array:
+        """Finishes decoded images [B, H, W, 3] in about [-1, 1]."""
+        del batch
+        return image
+
+    def image_size(self, batch: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Returns (H, W) of the images that the fields are about; None if any."""
+        del batch
+        return None
 
     def init(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
         """Draws the parameters that are trained with the denoiser; {} if none.
 
         `batch` may hold `jax.ShapeDtypeStruct`s.
         """
+        return {} if "conditioner" in self.reads_frozen else self._draw(key, batch)
+
+    def init_frozen(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
+        """Draws parameters like those of frozen["conditioner"]; {} if none."""
+        return self._draw(key, batch) if "conditioner" in self.reads_frozen else {}
+
+    def _draw(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
         self.check(batch)
-        if self.module is None or self.is_frozen:
+        if self.module is None:
             return {}
-        y = batch[self.module_input]
+        y = batch[next(iter(self.fields))]
         return self.module.init(key, jnp.zeros(y.shape, y.dtype)).get("params", {})
 
     def encode(
         self, params: PyTree, batch: Batch, frozen: Mapping[str, PyTree] | None = None
     ) -> Conditioning:
-        """Turns the fields of a batch into what the denoiser reads.
+        """Encodes the fields of a batch.
 
         Args:
           params: from `init`.
@@ -96,12 +188,14 @@ class Conditioner:
         """
         self.check(batch)
         frozen = frozen or {}
-        if self.is_frozen:
-            if not frozen.get("conditioner"):
+        for name in self.reads_frozen:
+            # A model of pixels has an autoencoder without parameters.
+            if name not in frozen or (name == "conditioner" and not frozen[name]):
                 raise ValueError(
-                    f'this "{self.kind}" condition needs frozen["conditioner"], the '
-                    f"parameters of its encoder: got {sorted(frozen)}."
+                    f'this "{self.kind}" condition needs frozen["{name}"], the '
+                    f"parameters of that network: got {sorted(frozen)}."
                 )
+        if "conditioner" in self.reads_frozen:
             params = frozen["conditioner"]
 
         def apply(y):
@@ -110,12 +204,12 @@ class Conditioner:
         return self.encode_fields(apply, batch, frozen)
 
     def null(self, batch: Batch) -> Batch:
-        """Replaces the fields of this condition by values that say nothing.
+        """Replaces the fields of this condition by those of the null condition.
 
         Raises:
           ValueError: the model was made without a null condition.
         """
-        if self.null_fields is None:
+        if not self.has_null:
             raise ValueError(
                 f'the "{self.kind}" condition was made without a null, so it can '
                 "neither be dropped in training nor guided: make it with "
@@ -130,15 +224,12 @@ class Conditioner:
         Args:
           batch: arrays with first axis B.
           key: random key.
-          probability: of a sample's losing its condition; 0 leaves the batch alone.
-
-        Returns:
-          The batch with the same shapes.
+          probability: of losing the condition; 0 returns the batch itself.
         """
         if probability == 0 or not self.fields:
             return batch
         null = self.null(batch)
-        size = batch[self.fields[0]].shape[0]
+        size = batch[next(iter(self.fields))].shape[0]
         lost = jax.random.bernoulli(key, probability, (size,))
 
         def choose(name):
@@ -157,133 +248,51 @@ class Conditioner:
                 "a dataset (or write latents) with these fields."
             )
 
+    def shapes(
+        self, batch_size: Any, image_size: tuple[int, int], f: int
+    ) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes of the fields for a batch of images.
 
-def raw_field(record: Mapping[str, Any], name: str, setting: str):
-    """Returns a field that a condition is made of.
-
-    Raises:
-      ValueError: the record lacks it; names the setting that brings it.
-    """
-    if name not in record:
-        raise ValueError(
-            f"the condition is made of {name}: got records with "
-            f"{', '.join(sorted(record)) or 'nothing'}; open images that have it (of a "
-            f"folder, {setting} says where), and write latents for this experiment "
-            "(ldm-jax latents --config)."
-        )
-    return record[name]
-
-
-def join(parts: Mapping[str, Conditioner]) -> Conditioner:
-    """Makes one conditioner of several, which are encoded and dropped together.
-
-    Contexts are joined along tokens, concats along channels; parameters are those of
-    the parts by name.
-
-    Raises:
-      ValueError: two parts read one field.
-    """
-    fields = [name for part in parts.values() for name in part.fields]
-    if len(fields) != len(set(fields)):
-        raise ValueError(
-            f"parts of a hybrid condition must read different fields: got {fields}."
-        )
-    return Hybrid(
-        kind="hybrid",
-        fields=tuple(fields),
-        reads_frozen=tuple(
-            sorted({name for part in parts.values() for name in part.reads_frozen})
-        ),
-        null_fields=_join_nulls(parts),
-        prepare=lambda record: _fold(parts, record),
-        from_user=lambda **said: _fold_user(parts, said),
-        finish=lambda batch, image: _fold_finish(parts, batch, image),
-        image_size=lambda batch: _first_size(parts, batch),
-        parts=tuple(parts.items()),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Hybrid(Conditioner):
-    """Several conditions in one model."""
-
-    parts: tuple[tuple[str, Conditioner], ...] = ()
-
-    def init(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
-        """Draws the parameters of the parts that have any, by name of the part."""
-        keys = jax.random.split(key, len(self.parts))
-        drawn = {
-            name: part.init(k, batch)
-            for (name, part), k in zip(self.parts, keys, strict=True)
-        }
-        return {name: params for name, params in drawn.items() if params}
-
-    def encode(self, params, batch, frozen=None) -> Conditioning:
-        """Encodes every part and joins what they say.
-
-        The frozen parameters of a part lie under its name, as trained ones do.
+        Args:
+          batch_size: B, a number or a symbolic dimension.
+          image_size: (H, W).
+          f: downsampling of the first stage.
         """
-        frozen = frozen or {}
-        encoders = frozen.get("conditioner", {})
-        said = [
-            part.encode(
-                params.get(name, {}),
-                batch,
-                {**frozen, "conditioner": encoders.get(name, {})},
-            )
-            for name, part in self.parts
-        ]
+        H, W = image_size
+        sizes = dict(B=batch_size, H=H, W=W, h=H // f, w=W // f)
+        return {
+            name: jax.ShapeDtypeStruct(self.resolve(field.axes, sizes), field.dtype)
+            for name, field in self.fields.items()
+        }
 
-        def together(values, axis):
-            values = [value for value in values if value is not None]
-            return jnp.concatenate(values, axis=axis) if values else None
-
-        labels = [c.class_label for c in said if c.class_label is not None]
-        return Conditioning(
-            context=together([c.context for c in said], 1),
-            concat=together([c.concat for c in said], -1),
-            class_label=labels[0] if labels else None,
+    def resolve(
+        self, axes: tuple[str | int, ...], sizes: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
+        """Returns the sizes of axes; a name that is not known stays a name."""
+        return tuple(
+            axis
+            if isinstance(axis, int)
+            else sizes.get(axis, getattr(self, axis, axis))
+            for axis in axes
         )
 
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The fields of a record that latents store for this condition."""
+        return tuple(n for n in self.record_fields if n not in self.drawn_anew)
 
-def _join_nulls(parts):
-    if any(part.null_fields is None for part in parts.values()):
-        return None
+    @property
+    def mirrored(self) -> tuple[str, ...]:
+        """The stored fields that differ in the mirror image, by their axes."""
+        names = [name for name, field in self.fields.items() if field.is_mirrored]
+        return tuple(name for name in names if name in self.stored)
 
-    def null(batch):
-        fields = {}
-        for part in parts.values():
-            fields |= part.null_fields(batch)
-        return fields
+    def to_store(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Returns the fields that latents store of a record, made where it lacks them.
 
-    return null
-
-
-def _fold(parts, record):
-    for part in parts.values():
-        record = part.prepare(record)
-    return record
-
-
-def _fold_finish(parts, batch, image):
-    for part in parts.values():
-        image = part.finish(batch, image)
-    return image
-
-
-def _first_size(parts, batch):
-    sizes = [part.image_size(batch) for part in parts.values()]
-    return next((size for size in sizes if size is not None), None)
-
-
-def _fold_user(parts, said):
-    if set(said) != set(parts):
-        raise ValueError(
-            f"a hybrid condition takes {', '.join(sorted(parts))}: got "
-            f"{', '.join(sorted(said)) or 'nothing'}."
-        )
-    fields = {}
-    for name, part in parts.items():
-        value = said[name]
-        fields |= part.from_user(*value if isinstance(value, tuple) else (value,))
-    return fields
+        Raises:
+          ValueError: as `prepare`.
+        """
+        if not set(self.stored) <= set(record):
+            record = self.prepare(record)
+        return {name: record[name] for name in self.stored}

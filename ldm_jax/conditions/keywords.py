@@ -1,130 +1,86 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a condition is said in Python: `model.condition(params, KEYWORD=...)`.
+"""Reads the keywords of `model.condition(params, KEYWORD=...)` and checks their arrays.
 
-    keyword       array                               field of a batch
-    class_label   [B] int in [0, classes)             label
-    tokens        [B, M] int                          tokens
-    segmentation  [B, H, W] int                       label_map
-    low_res       [B, h, w, 3] float in [-1, 1]       low_res
-    image         [B, H, W, 3] float in [-1, 1]       image
-    mask          [B, H, W, 1] float, 1 in the hole   mask
-
-Instead of tokens, a text model takes text= (one or a list of them) and a layout model
-boxes= (as `user_inputs.layouts` reads them).
+The keywords are those of the condition's fields (`fields.Field`).
 """
 
-import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.conditions.base import Conditioner, Hybrid
+from ldm_jax.conditions.base import Condition
+from ldm_jax.conditions.fields import Field
 from ldm_jax.types import Array, Batch
 
 
-class Keyword(NamedTuple):
-    """What an array under a keyword is.
-
-    Attributes:
-      field: of a batch.
-      axes: names of its axes.
-      is_int: whether it holds whole numbers.
-    """
-
-    field: str
-    axes: str
-    is_int: bool
-
-
-KEYWORDS = {
-    "class_label": Keyword("label", "[B]", True),
-    "tokens": Keyword("tokens", "[B, M]", True),
-    "segmentation": Keyword("label_map", "[B, H, W]", True),
-    "low_res": Keyword("low_res", "[B, h, w, 3]", False),
-    "image": Keyword("image", "[B, H, W, 3]", False),
-    "mask": Keyword("mask", "[B, H, W, 1]", False),
-}
-_OF_FIELD = {keyword.field: name for name, keyword in KEYWORDS.items()}
-
-
-def read_keywords(conditioner: Conditioner, said: Mapping[str, Any]) -> Batch:
-    """Turns what a caller says into the fields that a conditioner reads.
+def read_keywords(condition: Condition, inputs: Mapping[str, Any]) -> Batch:
+    """Reads the fields of a condition from a caller's keywords.
 
     Args:
-      conditioner: of the model.
-      said: by keyword; NumPy or JAX arrays, which may be traced, or text or boxes.
+      condition: of the model.
+      inputs: by keyword; NumPy or JAX arrays, which may be traced, or what the field's
+        `user_keyword` takes.
 
     Returns:
-      `conditioner.fields` by name.
+      `condition.fields` by name, B rows each.
 
     Raises:
       ValueError: a keyword is missing or unknown, or its array has other axes, another
         kind of number or unknown ids.
     """
-    fields, left = {}, dict(said)
-    for part in _parts(conditioner):
-        for field in part.fields:
-            choices = keywords_of(part, field)
-            given = [name for name in choices if name in left]
+    sizes: dict[str, tuple[int, str]] = {}
+    batch, used = {}, set()
+    for part in condition.parts.values():
+        for name, field in part.fields.items():
+            given = [keyword for keyword in field.keywords if keyword in inputs]
             if len(given) != 1:
-                raise ValueError(_expected(conditioner, said))
-            value = left.pop(given[0])
-            fields[field] = _read(part, field, given[0], value)
-    if left:
-        raise ValueError(_expected(conditioner, said))
-    return fields
+                raise ValueError(_takes(condition, inputs))
+            used.update(given)
+            value = inputs[given[0]]
+            if given[0] == field.keyword:
+                batch[name] = read_array(part, field, value)
+            else:
+                # A text is never a path here, as it may be on the command line.
+                value = [value] if isinstance(value, str) else value
+                array = part.from_user(**{field.user_keyword: value})[name]
+                batch[name] = jnp.asarray(array)
+            _check_sizes(given[0], field.axes, batch[name].shape, sizes)
+    if set(inputs) - used:
+        raise ValueError(_takes(condition, inputs))
+    return batch
 
 
-def _parts(conditioner: Conditioner) -> list[Conditioner]:
-    if isinstance(conditioner, Hybrid):
-        return [part for _, part in conditioner.parts]
-    return [conditioner]
-
-
-def keyword_of(field: str) -> str:
-    """Returns the keyword under which a field's array is said."""
-    return _OF_FIELD[field]
-
-
-def keywords_of(part: Conditioner, field: str) -> list[str]:
-    """Lists the keywords by which a field can be said; one of them is needed."""
-    if field != "tokens":
-        return [keyword_of(field)]
-    return ["tokens", *inspect.signature(part.from_user).parameters]
-
-
-def _expected(conditioner, said) -> str:
-    wanted = [
-        " or ".join(keywords_of(part, field))
-        for part in _parts(conditioner)
-        for field in part.fields
-    ]
+def _takes(condition: Condition, inputs: Mapping[str, Any]) -> str:
+    fields = condition.fields.values()
+    choices = [" or ".join(field.keywords) for field in fields]
     return (
-        f'a model with the "{conditioner.kind}" condition takes '
-        f"{' and '.join(wanted) or 'no keyword'}: got {', '.join(said) or 'none'}. "
+        f'a model with the "{condition.kind}" condition takes '
+        f"{' and '.join(choices) or 'no keyword'}: got {', '.join(inputs) or 'none'}. "
         "Any model takes context= and concat=, ready-made."
     )
 
 
-def _read(part: Conditioner, field: str, name: str, value) -> Array:
-    """Reads the value of one keyword."""
-    if name not in KEYWORDS:  # text or boxes
-        # A text is never a path here, as it may be on the command line.
-        value = [value] if name == "text" and isinstance(value, str) else value
-        return jnp.asarray(part.from_user(value)[field])
-    return read_array(name, value, part.num_ids)
+def _check_sizes(keyword, axes, shape, sizes) -> None:
+    """Raises ValueError where an axis has another size than in a keyword before."""
+    for axis, size in zip(axes, shape, strict=True):
+        known, where = sizes.setdefault(axis, (size, keyword))
+        if known != size:
+            raise ValueError(
+                f"{where} and {keyword} must have one size along {axis}: got {known} "
+                f"and {size}."
+            )
 
 
-def read_array(name: str, value, num_ids: int | None = None) -> Array:
-    """Checks an array under one of KEYWORDS.
+def read_array(condition: Condition, field: Field, value: Any) -> Array:
+    """Checks an array against its field.
 
     Args:
-      name: the keyword.
+      condition: that has the field.
+      field: names the array's axes, dtype and bound.
       value: the array, or what NumPy makes one of.
-      num_ids: whole numbers must be below it; None asks nothing.
 
     Returns:
       A JAX array, int32 or float32.
@@ -132,29 +88,32 @@ def read_array(name: str, value, num_ids: int | None = None) -> Array:
     Raises:
       ValueError: see `read_keywords`.
     """
-    _, axes, is_int = KEYWORDS[name]
+    name = field.keyword
     array = value if isinstance(value, jax.Array) else np.asarray(value)
-    rank = axes.count(",") + 1
-    if array.ndim != rank:
-        raise ValueError(f"{name} must be {axes}: got shape {tuple(array.shape)}.")
-    if is_int:
-        if array.dtype.kind not in "iu":
-            raise ValueError(f"{name} must be whole numbers: got {array.dtype}.")
-        if num_ids is not None and not isinstance(array, jax.core.Tracer):
-            low, high = int(np.min(array)), int(np.max(array))
-            if low < 0 or high >= num_ids:
-                raise ValueError(
-                    f"{name} must be in [0, {num_ids}): got {low} to {high}."
-                )
-        return jnp.asarray(array, jnp.int32)
-    return read_floats(name, array)
+    axes = condition.resolve(field.axes, {})
+    fixed = [(i, size) for i, size in enumerate(axes) if isinstance(size, int)]
+    if array.ndim != len(axes) or any(array.shape[i] != size for i, size in fixed):
+        raise ValueError(
+            f"{name} must be [{', '.join(map(str, axes))}]: got shape "
+            f"{tuple(array.shape)}."
+        )
+    if jnp.dtype(field.dtype).kind not in "iu":
+        return read_floats(name, array)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be whole numbers: got {array.dtype}.")
+    if field.limit and not isinstance(array, jax.core.Tracer):
+        num_ids = getattr(condition, field.limit)
+        low, high = int(np.min(array)), int(np.max(array))
+        if low < 0 or high >= num_ids:
+            raise ValueError(f"{name} must be in [0, {num_ids}): got {low} to {high}.")
+    return jnp.asarray(array, field.dtype)
 
 
-def read_floats(name: str, value) -> Array:
-    """Checks that an image is no bytes; returns a JAX array in float32.
+def read_floats(name: str, value: Any) -> Array:
+    """Converts an array to float32, unless it holds whole numbers.
 
     Raises:
-      ValueError: it holds whole numbers.
+      ValueError: it does; images are floating point in [-1, 1].
     """
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     if array.dtype.kind in "iu":

@@ -1,177 +1,175 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes to token ids, and back again."""
+"""Layouts: boxes of known classes, as tokens that a transformer encodes."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import json
+import pathlib
+from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.conditions.base import raw_field
-
-# Of a box, as Open Images annotates them: bits of its class token, lowest first.
-ATTRIBUTES = ("is_group", "is_occluded", "is_depiction", "is_inside")
-
-
-@dataclasses.dataclass(frozen=True)
-class Box:
-    """An object of a layout.
-
-    Attributes:
-      label: class in [0, num_classes).
-      x, y, width, height: as shares of the image, from its top left corner.
-      is_group, is_occluded, is_depiction, is_inside: attributes of Open Images.
-    """
-
-    label: int
-    x: float
-    y: float
-    width: float
-    height: float
-    is_group: bool = False
-    is_occluded: bool = False
-    is_depiction: bool = False
-    is_inside: bool = False
+from ldm_jax.conditions.boxes import ATTRIBUTES, Box, BoxTokens
+from ldm_jax.conditions.class_label import class_number
+from ldm_jax.conditions.fields import (
+    MAX_CLASSES,
+    MAX_DEPTH,
+    MAX_IDS,
+    MAX_OBJECTS,
+    MAX_WIDTH,
+    check_counts,
+)
+from ldm_jax.conditions.token_ids import TokenCondition, token_field
+from ldm_jax.conditions.user_inputs import existing
+from ldm_jax.models.conditioners import TokenTransformer
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """Boxes to tokens and back: (class, top left, bottom right) each, then the crop.
-
-        token of a point = round(y * (n - 1)) * n + round(x * (n - 1)),
-        n = floor(sqrt(vocab_size))
+class Layout(TokenCondition):
+    """Boxes as tokens [B, 3 * max_objects + 2] and these as a context; null has no box.
 
     Attributes:
-      num_classes: classes of boxes.
-      vocab_size: ids are in [0, vocab_size); the last one means "no object".
-      max_objects: boxes told; length M is 3 * max_objects + 2.
-      has_attributes: whether the four attributes are told in the class token. Only for
-        models trained elsewhere: no image set of this package has attributes.
-
-    Source: conditional_builder of the released code of Esser et al. 2021.
+      num_classes, vocab_size, max_objects, has_attributes: see `BoxTokens`.
+      width, depth: of the transformer; the defaults are the published ones.
+      class_names: names that a user may give instead of numbers.
+      dtype: dtype of the transformer's arithmetic.
     """
 
     num_classes: int
+    width: int = 512
+    depth: int = 16
     vocab_size: int = 8192
     max_objects: int = 30
     has_attributes: bool = False
+    class_names: tuple[str, ...] = ()
+    dtype: jnp.dtype = jnp.float32
+
+    kind: ClassVar = "layout"
+    fields: ClassVar = {
+        "tokens": token_field("boxes", "JSON file of boxes", user_keyword="boxes")
+    }
+    record_fields: ClassVar = {
+        "box_labels": "config.images.boxes names the boxes of a folder",
+        "boxes": "config.images.boxes names the boxes of a folder",
+    }
 
     def __post_init__(self):
-        needed = self.num_classes * (16 if self.has_attributes else 1)
-        if needed >= self.vocab_size:
-            raise ValueError(
-                f"a layout's classes (with attributes) must fit below the last id: got "
-                f"{needed} for vocab_size={self.vocab_size}; raise vocab_size."
-            )
+        check_counts(
+            self,
+            num_classes=MAX_CLASSES,
+            width=MAX_WIDTH,
+            depth=MAX_DEPTH,
+            vocab_size=MAX_IDS,
+            max_objects=MAX_OBJECTS,
+        )
+        assert self.box_tokens  # checks that the classes fit into the vocabulary
+
+    @functools.cached_property
+    def box_tokens(self) -> BoxTokens:
+        """What turns boxes into tokens."""
+        return BoxTokens(
+            self.num_classes, self.vocab_size, self.max_objects, self.has_attributes
+        )
 
     @property
     def length(self) -> int:
         """M, tokens per layout."""
-        return 3 * self.max_objects + 2
+        return self.box_tokens.length
 
     @property
-    def side(self) -> int:
-        """n, points per side of the grid: 90 for 8192 ids."""
-        return int(self.vocab_size**0.5)
+    def num_ids(self) -> int:
+        """Ids that the transformer knows."""
+        return self.vocab_size
 
-    def point_token(self, x: float, y: float) -> int:
-        """Names the grid point next to x, y in [0, 1]; halves round to even."""
-        last = self.side - 1
-        return round(y * last) * self.side + round(x * last)
+    @property
+    def module(self) -> TokenTransformer:
+        return TokenTransformer(
+            self.vocab_size, self.width, self.depth, self.length, dtype=self.dtype
+        )
 
-    def token_point(self, token: int) -> tuple[float, float]:
-        """Inverse of `point_token`, to within half a cell."""
-        y, x = divmod(token, self.side)
-        return x / (self.side - 1), y / (self.side - 1)
+    @property
+    def null_tokens(self) -> np.ndarray:
+        return self.box_tokens.encode([])
 
-    def encode(
-        self,
-        boxes: Sequence[Box],
-        crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
-    ) -> np.ndarray:
-        """Writes boxes down as tokens.
+    def prepare(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Adds "tokens" [M] int32, made of boxes [N, 4] and box_labels [N].
 
-        Args:
-          boxes: in the order in which they are told; those past `max_objects` are
-            dropped.
-          crop: x, y, width, height of the part of the image that is shown.
-
-        Returns:
-          [length] int32.
+        A box with a negative label is padding.
 
         Raises:
-          ValueError: a class is unknown, or a box leaves the image.
+          ValueError: the record has no boxes, or the model reads attributes, which no
+            image set has.
         """
-        tokens = []
-        for box in boxes[: self.max_objects]:
-            self.check(box)
-            tokens += [self.class_token(box), *self.corners(box)]
-        empty = 3 * self.max_objects - len(tokens)
-        tokens += [self.vocab_size - 1] * empty + list(self.corners(Box(0, *crop)))
-        return np.asarray(tokens, np.int32)
-
-    def decode(self, tokens: Sequence[int]) -> tuple[list[Box], tuple]:
-        """Inverse of `encode`: boxes and crop, corners to within half a cell."""
-        *triples, first, last = (int(token) for token in tokens)
-        boxes = []
-        for label, a, b in zip(triples[::3], triples[1::3], triples[2::3], strict=True):
-            if label == self.vocab_size - 1:
-                continue
-            attributes, label = divmod(label, self.num_classes)
-            bits = [bool(attributes & 1 << i) for i in range(4)]
-            boxes.append(Box(label, *self.rectangle(a, b), *bits))
-        return boxes, self.rectangle(first, last)
-
-    def class_token(self, box: Box) -> int:
-        """Names a class and, if told, its attributes."""
-        if not self.has_attributes:
-            return box.label
-        bits = [getattr(box, name) for name in ATTRIBUTES]
-        return box.label + self.num_classes * sum(b << i for i, b in enumerate(bits))
-
-    def corners(self, box: Box) -> tuple[int, int]:
-        """Names the top left and the bottom right corner."""
-        return (
-            self.point_token(box.x, box.y),
-            self.point_token(box.x + box.width, box.y + box.height),
-        )
-
-    def rectangle(self, first: int, last: int) -> tuple[float, float, float, float]:
-        """x, y, width, height between two corners."""
-        (x0, y0), (x1, y1) = self.token_point(first), self.token_point(last)
-        return x0, y0, x1 - x0, y1 - y0
-
-    def check(self, box: Box) -> None:
-        """Raises ValueError unless a box has a known class and lies in the image."""
-        if not 0 <= box.label < self.num_classes:
+        if self.has_attributes:
             raise ValueError(
-                f"a box's class must be in [0, {self.num_classes}): got {box.label}."
+                "has_attributes=True cannot be trained: boxes of an image set have no "
+                "attributes; set condition.has_attributes=False."
             )
-        # Boxes in pixels, rounded by whoever annotated them, may end a hair outside.
-        low, high = -1e-3, 1 + 1e-3
-        ends = (box.x, box.y, box.x + box.width, box.y + box.height)
-        if min(ends) < low or max(ends) > high or min(box.width, box.height) < 0:
+        record = super().prepare(record)
+        pairs = zip(record["box_labels"], record["boxes"], strict=True)
+        boxes = [Box(int(label), *map(float, b)) for label, b in pairs if label >= 0]
+        return {**record, "tokens": self.box_tokens.encode(boxes)}
+
+    def from_user(self, boxes: Any) -> dict[str, np.ndarray]:
+        """Reads boxes: a JSON file, or the objects that it would hold.
+
+        One layout is a list of {"label": number or name, "box": [x, y, width, height]},
+        shares of the image from its top left corner; a file holds one layout or a list
+        of them. Where the model reads attributes, a box may have them too, "is_group":
+        true and the like.
+
+        Returns:
+          {"tokens": int32 [B, M]}.
+
+        Raises:
+          ValueError: not JSON, a class is unknown, a box leaves the image, or there are
+            more boxes than the model takes.
+        """
+        where: Any = "the arguments"
+        if isinstance(boxes, (str, pathlib.Path)):
+            where = existing(boxes)
+            boxes = _read_json(where)
+        if not isinstance(boxes, list):
             raise ValueError(
-                "a box must lie in the image, x, y, width, height as shares of it: got "
-                f"{box.x, box.y, box.width, box.height} for class {box.label}; divide "
-                "pixels by the image's size, and clip."
+                f"a layout is a list of boxes: got {type(boxes).__name__} in {where}."
             )
+        layouts = [boxes] if not boxes or isinstance(boxes[0], dict) else boxes
+        rows = [self.box_tokens.encode(self._boxes(one, where)) for one in layouts]
+        return {"tokens": np.stack(rows)}
+
+    def _boxes(self, layout: Any, where: Any) -> list[Box]:
+        """Reads the boxes of one layout."""
+        if not isinstance(layout, list):
+            raise ValueError(
+                f"a layout is a list of boxes: got {layout!r:.80} in {where}."
+            )
+        if len(layout) > self.max_objects:
+            raise ValueError(
+                f"a layout holds {self.max_objects} boxes at most: got {len(layout)} "
+                f"in {where}; leave the smallest out."
+            )
+        return [self._box(entry, where) for entry in layout]
+
+    def _box(self, entry: Any, where: Any) -> Box:
+        is_box = isinstance(entry, dict) and {"label", "box"} <= set(entry)
+        if not is_box or len(entry["box"]) != 4:
+            raise ValueError(
+                'a box is {"label": class, "box": [x, y, width, height]}: got '
+                f"{entry!r} in {where}."
+            )
+        number = class_number(entry["label"], self.num_classes, self.class_names)
+        attributes = {name: bool(entry[name]) for name in ATTRIBUTES if name in entry}
+        if attributes and not self.has_attributes:
+            raise ValueError(
+                f"this model reads no attributes of a box: got {', '.join(attributes)} "
+                f"in {where}; leave them out."
+            )
+        return Box(number, *map(float, entry["box"]), **attributes)
 
 
-def add_layout(record: dict, layout: Layout) -> dict:
-    """Adds tokens int32 [M] to a record with boxes [N, 4] and box_labels [N].
-
-    A negative label holds the place of a box that is not there.
-
-    Raises:
-      ValueError: the record has no boxes, or `layout` tells attributes, which no image
-        set has.
-    """
-    if layout.has_attributes:
-        raise ValueError(
-            "has_attributes=True cannot be trained: boxes of an image set have no "
-            "attributes; set condition.has_attributes=False."
-        )
-    labels = raw_field(record, "box_labels", "images.boxes")
-    pairs = zip(labels, record["boxes"], strict=True)
-    boxes = [Box(int(label), *map(float, box)) for label, box in pairs if label >= 0]
-    return {**record, "tokens": layout.encode(boxes)}
+def _read_json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"a layout must be JSON: {path} is not ({error}).") from error

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ldm_jax.conditions.base import raw_field
-
 # Ids of the BERT vocabulary that the published text models were trained with.
 BERT_SIZE = 30522
 CLIP_SIZE = 49408
@@ -34,12 +32,14 @@ class Tokenizer:
       vocab_size: ids are in [0, vocab_size).
       length: M, ids per text; longer texts are cut, shorter ones padded.
       encode: (texts) -> int32 [B, length].
+      num_tokens: (texts) -> tokens of each text before it is cut or padded.
     """
 
     name: str
     vocab_size: int
     length: int
     encode: Callable[[Sequence[str]], np.ndarray]
+    num_tokens: Callable[[Sequence[str]], list[int]]
 
 
 def make_tokenizer(
@@ -84,7 +84,10 @@ def make_tokenizer(
         )
         return np.asarray(ids["input_ids"], np.int32)
 
-    return Tokenizer(name, size, length, encode)
+    def num_tokens(texts):
+        return [len(ids) for ids in source(list(texts))["input_ids"]]
+
+    return Tokenizer(name, size, length, encode, num_tokens)
 
 
 def make_bytes():
@@ -126,9 +129,3 @@ def check_tokenizer(name: str, source, size: int, vocab: str | None) -> None:
             f'tokenizer "{name}" must know "{PROBE}": got ids {ids} (from {vocab}); '
             "give it the published vocabulary."
         )
-
-
-def add_caption(record: dict, words: Tokenizer) -> dict:
-    """Adds tokens int32 [M] to a record with a caption."""
-    caption = raw_field(record, "caption", "images.captions")
-    return {**record, "tokens": words.encode([caption])[0]}

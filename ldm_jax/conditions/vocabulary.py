@@ -49,7 +49,10 @@ def without_vocabulary(name: str, length: int) -> Tokenizer:
             )
         return np.tile(np.asarray(empty, np.int32), (len(texts), 1))
 
-    return Tokenizer(name, SIZES[name], length, encode)
+    def num_tokens(texts):
+        return [2 for _ in texts]  # what begins and ends the empty text
+
+    return Tokenizer(name, SIZES[name], length, encode, num_tokens)
 
 
 def files_of(directory, condition: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.class_label import ClassLabel
 from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.loader import make_batches
 from ldm_jax.experiment.abstract import floats
@@ -46,9 +46,8 @@ def build_classifier(
         label = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
         return parts | dict(batch_shapes={"moments": moments, "label": label})
     # The label as a class-conditional denoiser reads it, checked against the classes.
-    label = make_conditioner(
-        "class", num_classes=model.classifier.num_classes, width=None, has_null=False
-    )
+    num_classes = model.classifier.num_classes
+    label = ClassLabel(num_classes, width=None, has_null=False)
     batches = make_batches(
         inputs.latents,
         ConditionTransform(LatentTransform(config.latents.flip), label),

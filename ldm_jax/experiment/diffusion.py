@@ -11,7 +11,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.loader import make_batches
 from ldm_jax.data.records import Source
-from ldm_jax.experiment.abstract import Shapes, condition_shapes, floats, zero_params
+from ldm_jax.experiment.abstract import Shapes, floats, zero_params
 from ldm_jax.experiment.evaluation import SamplePreview
 from ldm_jax.experiment.models import make_latent_diffusion, make_transform
 from ldm_jax.experiment.resolve import Inputs
@@ -103,4 +103,4 @@ def _batch_shapes(
         "image": (f * h, f * w, autoencoder.in_channels),
     }
     learned = {subject: floats(batch_size, *subjects[subject])}
-    return {**learned, **condition_shapes(model, batch_size, (h, w))}
+    return {**learned, **model.conditioner.shapes(batch_size, (f * h, f * w), f)}

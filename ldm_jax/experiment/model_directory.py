@@ -6,7 +6,7 @@ import json
 from etils import epath
 from ml_collections import ConfigDict
 
-from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.registry import make_condition
 from ldm_jax.conditions.vocabulary import by_part, files_of, text_section
 from ldm_jax.experiment.models import (
     make_classifier,
@@ -106,9 +106,7 @@ def load(directory: str, which: str = "ema"):
     if config.task == "classifier":
         return make_classifier(config), params
     if config.task == "text_encoder":
-        return ConditionEncoder(
-            conditioner=make_conditioner(**config.condition)
-        ), params
+        return ConditionEncoder(conditioner=make_condition(**config.condition)), params
     frozen = {"autoencoder": {}}
     stage, encoder = (
         epath.Path(directory) / n for n in ("autoencoder", "text_encoder")

@@ -4,7 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.fields import FirstStageFields
+from ldm_jax.conditions.registry import make_condition
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment.sections import LatentSet
@@ -33,8 +34,8 @@ def make_latent_diffusion(config, latent_scale: float | None = None) -> LatentDi
         autoencoder,
         scale,
         unet=UNet(**{"out_channels": autoencoder.embed_channels, **config.unet}),
-        conditioner=make_conditioner(
-            **config.condition, first_stage=(autoencoder, scale)
+        conditioner=make_condition(
+            **config.condition, first_stage=FirstStageFields(autoencoder, scale)
         ),
         schedule=make_schedule(**config.schedule),
         prediction=config.prediction,

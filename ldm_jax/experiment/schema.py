@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ldm_jax.conditions.kinds import CONDITIONS, make_conditioner
+from ldm_jax.conditions.registry import CONDITIONS, make_condition
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.schedule import make_schedule
@@ -52,7 +52,7 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
     "latent_diffusion": {
         **SHARED,
         "latents": LatentSet,
-        "condition": make_conditioner,
+        "condition": make_condition,
         "text_encoder": TextEncoderSource,
         "unet": UNet,
         "schedule": make_schedule,
@@ -72,7 +72,7 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         "class_names": None,
     },
     # Imported, to be read by a diffusion model.
-    "text_encoder": {"task": None, "condition": make_conditioner},
+    "text_encoder": {"task": None, "condition": make_condition},
 }
 # Arguments of those that code gives, no config.
 GIVEN_BY_CODE = {

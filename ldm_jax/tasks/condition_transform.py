@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ldm_jax.conditions.base import Conditioner
+from ldm_jax.conditions.base import Condition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ConditionTransform:
     """
 
     transform: Callable[..., dict[str, Any]]
-    conditioner: Conditioner
+    conditioner: Condition
     subject: str = "moments"
 
     @property

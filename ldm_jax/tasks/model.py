@@ -10,7 +10,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ldm_jax.conditions.base import Conditioner
+from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.keywords import read_floats, read_keywords
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
@@ -104,7 +104,7 @@ class ConditionEncoder:
       conditioner: what is decided about the condition.
     """
 
-    conditioner: Conditioner = dataclasses.field(kw_only=True)
+    conditioner: Condition = dataclasses.field(kw_only=True)
 
     def condition(self, params, **said) -> Conditioning:
         """Encodes a raw condition y, said by keyword as keywords.py lists.

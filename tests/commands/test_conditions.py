@@ -10,8 +10,8 @@ from PIL import Image
 
 from ldm_jax import cli
 from ldm_jax.commands.train import train
-from ldm_jax.conditions.kinds import make_conditioner
-from ldm_jax.conditions.layout import Layout
+from ldm_jax.conditions.boxes import BoxTokens
+from ldm_jax.conditions.registry import make_condition
 from ldm_jax.experiment import schema
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.training.checkpoints.checkpointer import save_params
@@ -112,10 +112,10 @@ def test_training_from_images_says_what_it_lacks(painter, tmp_path, changes, mes
         train(config, str(tmp_path))
 
 
-def test_mirrored_images_are_told_mirrored_boxes():
-    """Identity: what is told is where the box lies after the transform."""
-    layout = Layout(num_classes=2, max_objects=3)
-    conditioner = make_conditioner(
+def test_mirrored_images_have_mirrored_boxes():
+    """Identity: the tokens are of the box after the transform."""
+    tokens = BoxTokens(num_classes=2, max_objects=3)
+    conditioner = make_condition(
         "layout", num_classes=2, width=8, depth=1, max_objects=3
     )
 
@@ -131,7 +131,7 @@ def test_mirrored_images_are_told_mirrored_boxes():
     transform = ConditionTransform(mirror, conditioner)
     example = transform(record, np.random.default_rng(0))
     assert set(example) == {"moments", "tokens"}
-    ((box,), _) = layout.decode(example["tokens"])
+    ((box,), _) = tokens.decode(example["tokens"])
     assert box.label == 1 and abs(box.x - 0.5) < 0.01 and abs(box.width - 0.5) < 0.01
 
 
@@ -167,19 +167,23 @@ def files(root):
 WRONG = [
     ("class", "--label=10", "a class is in 0..9: got '10'"),
     ("class", "--label=shoe", "a class is in 0..9: got 'shoe'"),
-    ("class", "--prompt=shoe", 'with the "class" condition is told class_label'),
+    (
+        "class",
+        "--prompt=shoe",
+        'with the "class" condition takes --label: got --prompt',
+    ),
     ("text", "--prompt=empty.txt", "there must be a prompt: got none in"),
     ("text", "--prompt=lost.txt", "there must be a file to read: no"),
-    ("layout", "--boxes=outside.json", "a box must lie in the image"),
+    ("layout", "--boxes=outside.json", "a box must be inside the image"),
     ("layout", "--boxes=unknown.json", "a class is in 0..79: got 80"),
     ("layout", "--boxes=torn.json", "a layout must be JSON"),
-    ("semantic", "--segmentation=map.png", "in 0..11 (12 says nothing): got [77]"),
+    ("semantic", "--segmentation=map.png", "in 0..11 (or 12, unknown): got [77]"),
     ("semantic", "--segmentation=colours.png", "PNG of class numbers"),
     ("semantic", "--segmentation=odd_map.png", "must be multiples of 4: got 30x32"),
     ("semantic", "--segmentation=nothing", "a folder of pictures must hold some"),
     ("superres", "--low-res=text.png", "an image file must be readable"),
     ("inpaint", "--image=image.png --mask=mask.png", "got 16x16 for an image of 32x32"),
-    ("inpaint", "--image=image.png", "is told image and mask: got image"),
+    ("inpaint", "--image=image.png", "takes --image and --mask: got --image;"),
 ]
 
 

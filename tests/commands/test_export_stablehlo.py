@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from ldm_jax.commands.export_stablehlo import export_stablehlo, make_programs
-from ldm_jax.conditions.keywords import keyword_of
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.generate import Sampling, make_generate
@@ -175,7 +174,8 @@ def test_every_condition_is_traced_for_any_batch_size(kind):
     assert ("condition" in programs) == ("null" in programs) == (kind != "none")
     inputs = programs["sampler"].inputs
     found = {k: x.shape[1:] for k, x in inputs.items() if k != "key"}
-    assert found == {keyword_of(k): shape for k, shape in shapes.items()}
+    keywords = {k: model.conditioner.fields[k].keyword for k in shapes}
+    assert found == {keywords[k]: shape for k, shape in shapes.items()}
     for name, program in programs.items():
         read = {network: params[network] for network in program.networks}
         outputs = jax.eval_shape(program.function, read, program.inputs)

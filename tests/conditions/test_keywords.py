@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions said by keyword: arrays as they are, text and boxes as tokens."""
+"""Conditions by keyword: arrays as they are, text and boxes as tokens."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.conditions.keywords import KEYWORDS, read_keywords
-from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.keywords import read_keywords
+from ldm_jax.conditions.registry import make_condition
 
-TEXT = make_conditioner("text", width=8, depth=1, length=5)
-LAYOUT = make_conditioner("layout", num_classes=3, width=8, depth=1, max_objects=2)
-CLASS = make_conditioner("class", num_classes=3, width=8)
-INPAINT = make_conditioner("inpaint", autoencoder={"bottleneck": "pixels"})
+TEXT = make_condition("text", width=8, depth=1, length=5)
+LAYOUT = make_condition("layout", num_classes=3, width=8, depth=1, max_objects=2)
+CLASS = make_condition("class", num_classes=3, width=8)
+INPAINT = make_condition("inpaint", autoencoder={"bottleneck": "pixels"})
 PARTS = {
     "words": dict(kind="text", width=8, depth=1, length=5),
     "map": dict(kind="semantic", num_classes=3, f=2),
@@ -21,31 +21,30 @@ IMAGE, MASK = np.zeros((2, 4, 4, 3)), np.ones((2, 4, 4, 1), bool)
 
 
 @pytest.mark.parametrize(
-    ("conditioner", "said", "shapes"),
+    ("condition", "inputs", "shapes"),
     [
-        (make_conditioner("none"), {}, {}),
+        (make_condition("none"), {}, {}),
         (CLASS, {"class_label": [0, 3]}, {"label": (2,)}),
         (TEXT, {"tokens": np.zeros((2, 5), np.int64)}, {"tokens": (2, 5)}),
-        (make_conditioner("superres"), {"low_res": IMAGE}, {"low_res": (2, 4, 4, 3)}),
+        (make_condition("superres"), {"low_res": IMAGE}, {"low_res": (2, 4, 4, 3)}),
         (
             INPAINT,
             {"image": IMAGE, "mask": MASK},
             {"image": (2, 4, 4, 3), "mask": (2, 4, 4, 1)},
         ),
         (
-            make_conditioner("hybrid", parts=PARTS),
+            make_condition("hybrid", parts=PARTS),
             {"text": ["a", "b"], "segmentation": jnp.zeros((2, 4, 4), jnp.int32)},
             {"tokens": (2, 5), "label_map": (2, 4, 4)},
         ),
     ],
 )
-def test_every_kind_is_said_by_its_keywords(conditioner, said, shapes):
+def test_every_kind_takes_its_keywords(condition, inputs, shapes):
     """NumPy or JAX arrays of any width come out as int32 or float32 of a batch."""
-    fields = read_keywords(conditioner, said)
+    fields = read_keywords(condition, inputs)
     assert {name: x.shape for name, x in fields.items()} == shapes
-    wanted = {keyword.field: keyword.is_int for keyword in KEYWORDS.values()}
     for name, x in fields.items():
-        assert x.dtype == (jnp.int32 if wanted[name] else jnp.float32)
+        assert x.dtype == condition.fields[name].dtype
 
 
 def test_texts_and_boxes_become_tokens():
@@ -63,7 +62,7 @@ def test_arrays_may_be_traced():
 
 
 @pytest.mark.parametrize(
-    ("conditioner", "said", "message"),
+    ("condition", "inputs", "message"),
     [
         (CLASS, {"caption": ["x"]}, "takes class_label: got caption"),
         (CLASS, {}, "takes class_label: got none"),
@@ -74,9 +73,12 @@ def test_arrays_may_be_traced():
         (INPAINT, {"image": IMAGE}, "takes image and mask: got image"),
         (INPAINT, {"image": IMAGE.astype(np.uint8), "mask": MASK}, "divide bytes"),
         (INPAINT, {"image": IMAGE, "mask": MASK[..., 0]}, r"mask must be \[B, H, W"),
-        (make_conditioner("none"), {"text": "a"}, "takes no keyword: got text"),
+        (make_condition("none"), {"text": "a"}, "takes no keyword: got text"),
+        (TEXT, {"tokens": [[1, 2]]}, r"tokens must be \[B, 5\]: got shape \(1, 2\)"),
+        (INPAINT, {"image": IMAGE, "mask": MASK[:1]}, "one size along B: got 2 and 1"),
+        (INPAINT, {"image": IMAGE, "mask": MASK[:, :2]}, "along H: got 4 and 2"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_keyword(conditioner, said, message):
+def test_what_does_not_fit_is_refused_by_keyword(condition, inputs, message):
     with pytest.raises(ValueError, match=message):
-        read_keywords(conditioner, said)
+        read_keywords(condition, inputs)

@@ -1,86 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes as tokens: the published numbers, round trips, boxes that are not as said."""
+"""Layouts: boxes of records and of users, right and wrong."""
+
+import json
 
 import pytest
 
-from ldm_jax.conditions.layout import Box, Layout, add_layout
+from ldm_jax.conditions.registry import make_condition
 
-LAYOUT = Layout(num_classes=601, has_attributes=False)
-
-
-def test_layout_of_the_published_model_has_92_tokens_on_a_grid_of_90():
-    """Paper: 30 objects x 3 tokens + 2 of the crop; floor(sqrt(8192)) = 90."""
-    tokens = LAYOUT.encode([Box(17, 0.0, 0.0, 1.0, 1.0)])
-    assert tokens.shape == (92,) and LAYOUT.side == 90
-    assert tokens[:3].tolist() == [17, 0, 89 * 90 + 89]
-    assert set(tokens[3:90].tolist()) == {8191}
-    assert tokens[90:].tolist() == [0, 89 * 90 + 89]
-
-
-def test_points_between_two_cells_round_to_the_even_one():
-    """Golden: Python's round, as in the original; 0.5 * 89 = 44.5 goes to 44."""
-    assert LAYOUT.point_token(0.5, 0.5) == 44 * 90 + 44
-    assert LAYOUT.point_token(1.5 / 89, 0) == 2
-
-
-def test_boxes_come_back_to_within_half_a_cell():
-    """Identity: decode inverts encode."""
-    boxes = [Box(3, 0.1, 0.2, 0.3, 0.4), Box(600, 0.5, 0.0, 0.25, 1.0)]
-    back, crop = LAYOUT.decode(LAYOUT.encode(boxes, crop=(0.1, 0.0, 0.8, 1.0)))
-    assert [box.label for box in back] == [3, 600]
-    for box, again in zip(boxes, back, strict=True):
-        assert again.x == pytest.approx(box.x, abs=0.5 / 89 + 1e-9)
-        assert again.y == pytest.approx(box.y, abs=0.5 / 89 + 1e-9)
-        assert again.width == pytest.approx(box.width, abs=1 / 89 + 1e-9)
-        assert again.height == pytest.approx(box.height, abs=1 / 89 + 1e-9)
-    assert crop == pytest.approx((0.1, 0.0, 0.8, 1.0), abs=1 / 89 + 1e-9)
-
-
-def test_attributes_are_bits_above_the_classes():
-    """Golden: group 1, occluded 2, depiction 4, inside 8, times the classes."""
-    layout = Layout(num_classes=100, has_attributes=True)
-    box = Box(7, 0, 0, 1, 1, is_occluded=True, is_inside=True)
-    tokens = layout.encode([box])
-    assert tokens[0] == 7 + 100 * (2 + 8)
-    assert layout.decode(tokens)[0] == [box]
-
-
-def test_no_boxes_is_a_layout_too():
-    assert LAYOUT.decode(LAYOUT.encode([]))[0] == []
+LAYOUT = make_condition(
+    "layout", num_classes=3, max_objects=2, class_names=("cat", "dog", "bird")
+)
 
 
 def test_records_become_layouts():
     record = {"boxes": [[0.0, 0.0, 0.5, 0.5]], "box_labels": [4], "image": None}
-    tokens = add_layout(record, LAYOUT)["tokens"]
+    published = make_condition("layout", num_classes=601)
+    tokens = published.prepare(record)["tokens"]
     assert tokens[:3].tolist() == [4, 0, 44 * 90 + 44]
-
-
-@pytest.mark.parametrize(
-    ("box", "message"),
-    [
-        (Box(601, 0, 0, 1, 1), r"in \[0, 601\): got 601"),
-        (Box(0, 0.5, 0, 0.6, 1), "must lie in the image"),
-        (Box(0, 0.5, 0.5, -0.1, 0.1), "must lie in the image"),
-        (Box(0, 20, 30, 40, 50), "divide pixels by the image's size"),
-    ],
-)
-def test_bad_boxes_are_refused(box, message):
-    with pytest.raises(ValueError, match=message):
-        LAYOUT.encode([box])
-
-
-def test_more_classes_than_ids_are_refused():
-    with pytest.raises(ValueError, match="raise vocab_size"):
-        Layout(num_classes=601, has_attributes=True)
 
 
 def test_records_without_boxes_name_the_setting_that_brings_them():
     with pytest.raises(ValueError, match=r"made of box_labels.*images\.boxes"):
-        add_layout({"image": None}, LAYOUT)
+        LAYOUT.prepare({"image": None})
 
 
 def test_attributes_that_no_record_has_are_refused_in_training():
     record = {"boxes": [[0.0, 0.0, 0.5, 0.5]], "box_labels": [4]}
-    layout = Layout(num_classes=100, has_attributes=True)
+    layout = make_condition("layout", num_classes=100, has_attributes=True)
     with pytest.raises(ValueError, match="boxes of an image set have no attributes"):
-        add_layout(record, layout)
+        layout.prepare(record)
+
+
+def test_layout_is_read_from_json(tmp_path):
+    file = tmp_path / "boxes.json"
+    one = [{"label": "dog", "box": [0, 0, 1, 1]}, {"label": 2, "box": [0, 0, 0.5, 0.5]}]
+    file.write_text(json.dumps(one))
+    tokens = LAYOUT.from_user(boxes=file)["tokens"]
+    assert tokens.shape == (1, 8) and tokens[0, :4].tolist() == [1, 0, 8099, 2]
+    assert LAYOUT.from_user(boxes=[one, one[:1]])["tokens"].shape == (2, 8)
+
+
+def test_attributes_of_a_box_are_read_where_the_model_is_told_them():
+    """Golden: class + classes x bits, occluded is 2."""
+    box = {"label": 1, "box": [0, 0, 1, 1], "is_occluded": True}
+    layout = make_condition("layout", num_classes=3, max_objects=2, has_attributes=True)
+    assert layout.from_user(boxes=[box])["tokens"][0, 0] == 1 + 3 * 2
+    with pytest.raises(ValueError, match=r"reads no attributes.*is_occluded"):
+        LAYOUT.from_user(boxes=[box])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[{", "must be JSON"),
+        ('{"label": 0}', "is a list of boxes"),
+        ('[{"label": 0}]', "a box is"),
+        ('[{"label": 9, "box": [0, 0, 1, 1]}]', r"in 0\.\.2"),
+        ('[{"label": 0, "box": [0.5, 0, 1, 1]}]', "must be inside the image"),
+        (json.dumps([{"label": 0, "box": [0, 0, 1, 1]}] * 3), "2 boxes at most"),
+    ],
+)
+def test_bad_layouts_are_refused(tmp_path, text, message):
+    file = tmp_path / "boxes.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        LAYOUT.from_user(boxes=file)

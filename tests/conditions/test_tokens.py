@@ -3,7 +3,7 @@
 
 import pytest
 
-from ldm_jax.conditions.tokens import add_caption, make_tokenizer
+from ldm_jax.conditions.tokens import make_tokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat"]
 
@@ -68,8 +68,3 @@ def test_clip_tokenizer_is_refused_when_it_is_not_the_published_one(tmp_path):
             vocab=str(tmp_path / "vocab.json"),
             merges=str(tmp_path / "merges.txt"),
         )
-
-
-def test_records_without_a_caption_name_the_setting_that_brings_it():
-    with pytest.raises(ValueError, match=r"made of caption: got records with label"):
-        add_caption({"label": 3}, make_tokenizer("bytes", length=4))

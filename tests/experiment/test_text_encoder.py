@@ -16,7 +16,7 @@ from ldm_jax import cli
 from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.commands.train import train
-from ldm_jax.conditions import kinds
+from ldm_jax.conditions.registry import make_condition
 from ldm_jax.experiment import model_directory, schema
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.interop.convert import import_model
@@ -230,9 +230,9 @@ def test_a_tokenizer_that_knows_more_ids_than_the_encoder_is_refused(tmp_path):
     files = {"vocab": "vocab.json", "merges": "merges.txt"}
     files = {name: str(tmp_path / file) for name, file in files.items()}
     with pytest.raises(ValueError, match=r"ids in \[0, 49408\)"):
-        kinds.make_conditioner(**CLIP | files | dict(vocab_size=50))
-    # Told tokens only, it needs none of them.
-    kinds.make_conditioner(**CLIP | dict(vocab_size=50))
+        make_condition(**CLIP | files | dict(vocab_size=50))
+    # A model that takes tokens only needs none of them.
+    make_condition(**CLIP | dict(vocab_size=50))
 
 
 def test_a_part_of_a_hybrid_may_be_frozen(run, clip):

@@ -89,10 +89,8 @@ def draw(model, inputs):
     height, width, c = model.autoencoder.latent_shape((8, 8, 3))
     image = jnp.zeros((2, 8, 8, 3))
     key = jax.random.key(0)
-    trees = {"conditioner": model.conditioner.init(key, inputs)}
-    if not trees["conditioner"] and model.conditioner.is_frozen:
-        tokens = inputs["tokens"]
-        trees["conditioner"] = model.conditioner.module.init(key, tokens)["params"]
+    trained, frozen = model.conditioner.init, model.conditioner.init_frozen
+    trees = {"conditioner": trained(key, inputs) or frozen(key, inputs)}
     if model.autoencoder.bottleneck != "pixels":
         trees["autoencoder"] = model.autoencoder.init(key, image)["params"]
     first = {"autoencoder": trees.get("autoencoder", {})}

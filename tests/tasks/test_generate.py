@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
@@ -25,7 +25,7 @@ def model_and_params():
     model = LatentDiffusion(
         Autoencoder(bottleneck="pixels"),
         unet=unet,
-        conditioner=make_conditioner("none"),
+        conditioner=make_condition("none"),
         schedule=make_schedule(),
     )
     z, t = jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1, jnp.int32)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
@@ -31,7 +31,7 @@ def tiny_model(prediction="eps", scale=2.0, **condition):
         autoencoder,
         scale,
         unet=unet,
-        conditioner=make_conditioner(**condition),
+        conditioner=make_condition(**condition),
         schedule=make_schedule("scaled_linear", 1000, 0.0015, 0.0195),
         prediction=prediction,
     )

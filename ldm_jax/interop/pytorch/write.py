@@ -15,7 +15,8 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.fields import FirstStageFields
+from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.files.writing import write_bytes, write_json
 from ldm_jax.interop.networks import make_unet, token_transformer
@@ -109,7 +110,8 @@ def condition_config(
 ) -> dict[str, Any]:
     """Spells out the fields of one condition."""
     kind = section["kind"]
-    conditioner = make_conditioner(**section, first_stage=(autoencoder, latent_scale))
+    first_stage = FirstStageFields(autoencoder, latent_scale)
+    conditioner = make_condition(**section, first_stage=first_stage)
     if kind in ("text", "layout"):
         network = token_transformer(section)
         example = {"tokens": np.zeros((1, network.length), np.int32)}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.commands.evaluation.condition_gap import LEVELS, condition_errors
-from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.model import LatentDiffusion
@@ -30,7 +30,7 @@ def test_errors_are_those_of_what_is_said(level):
     """Closed form: latents equal to their class, predicted from the class alone."""
     model = LatentDiffusion(
         Autoencoder(channels=32, channel_mult=(1,), latent_channels=1),
-        conditioner=make_conditioner("class", num_classes=NUM_CLASSES, width=1),
+        conditioner=make_condition("class", num_classes=NUM_CLASSES, width=1),
         unet=Repeats(),
         schedule=make_schedule(),
         prediction="x0",

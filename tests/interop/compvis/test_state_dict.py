@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.conditions.kinds import make_conditioner
+from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.interop.compvis.buffers import schedule_buffers
 from ldm_jax.interop.compvis.read_config import spec_from_compvis
@@ -212,7 +212,7 @@ def test_an_imported_denoiser_computes_what_the_original_does(name):
     fields = {"class_label": "label", "tokens": "tokens"}
     for theirs, ours in fields.items():
         if theirs in golden:
-            conditioner = make_conditioner(**spec["condition"])
+            conditioner = make_condition(**spec["condition"])
             batch = {ours: jnp.asarray(golden[theirs], jnp.int32)}
             cond = conditioner.encode(params["conditioner"], batch)
             assert relative_error(cond.context, golden["context"]) < 1e-4
@@ -354,7 +354,7 @@ def test_sections_of_an_imported_spec_are_arguments_of_our_makers(name):
     condition = dict(spec["condition"])
     if condition.get("tokenizer") == "bert":  # needs its vocabulary's file
         condition["tokenizer"] = "bytes"
-    make_conditioner(**condition)
+    make_condition(**condition)
 
 
 def test_special_conditions_of_configs_are_understood():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.conditions.layout import Box, Layout
+from ldm_jax.conditions.boxes import Box, BoxTokens
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.diffusion.samplers.base import initial_noise
 from ldm_jax.interop.pytorch.write import export_torch
@@ -176,7 +176,7 @@ def test_texts_and_boxes_become_the_tokens_of_our_conditions(tmp_path):
     export_torch(tmp_path / "layout", layout, draw(model_of(layout), tokens))
     boxes = [(3, 0.1, 0.2, 0.5, 0.25), (0, 0.0, 0.0, 1.0, 1.0)]
     rows = [
-        Layout(5, max_objects=2).encode([Box(*box) for box in boxes[:n]])
+        BoxTokens(5, max_objects=2).encode([Box(*box) for box in boxes[:n]])
         for n in (2, 1)
     ]
     ours = load(tmp_path / "layout").boxes_to_tokens([boxes, boxes[:1]])

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of all kinds of condition, and what makes one of a config's section.
+
+kind       fields          enters by          null
+none       -               -                  -
+class      label           cross-attention    one more class
+text       tokens          cross-attention    the empty text
+layout     tokens          cross-attention    no objects
+semantic   label_map       concatenation      no label anywhere
+superres   low_res         concatenation      mid-grey
+inpaint    image, mask     concatenation      everything is hole
+hybrid     of its parts    both               that of each part
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.conditions.base import Condition
+from ldm_jax.conditions.class_label import ClassLabel
+from ldm_jax.conditions.fields import FirstStageFields
+from ldm_jax.conditions.hybrid import Hybrid
+from ldm_jax.conditions.inpainting import Inpainting
+from ldm_jax.conditions.layout import Layout
+from ldm_jax.conditions.semantic_map import SemanticMap
+from ldm_jax.conditions.super_resolution import SuperResolution
+from ldm_jax.conditions.text import Text
+from ldm_jax.conditions.unconditional import Unconditional
+
+# `condition.kind` of a config -> the class whose fields the section has.
+CONDITIONS: dict[str, type[Condition]] = {
+    "none": Unconditional,
+    "class": ClassLabel,
+    "text": Text,
+    "layout": Layout,
+    "semantic": SemanticMap,
+    "superres": SuperResolution,
+    "inpaint": Inpainting,
+    "hybrid": Hybrid,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag of `ldm-jax sample` that gives a condition.
+
+    Attributes:
+      argument: of `from_user`.
+      doc: what it takes.
+      kinds: that take it.
+    """
+
+    argument: str
+    doc: str
+    kinds: tuple[str, ...]
+
+
+def condition_flags() -> dict[str, Flag]:
+    """Lists the flags of all kinds, by name without the dashes."""
+    flags: dict[str, Flag] = {}
+    for kind, condition in CONDITIONS.items():
+        if not isinstance(condition.fields, Mapping):
+            continue  # a hybrid has those of its parts
+        for field in condition.fields.values():
+            known = flags.get(field.flag, Flag(field.argument, field.doc, ()))
+            flags[field.flag] = dataclasses.replace(known, kinds=(*known.kinds, kind))
+    return flags
+
+
+def make_condition(
+    kind: str, first_stage: FirstStageFields | None = None, **section: Any
+) -> Condition:
+    """Makes a condition of a config's section.
+
+    Args:
+      kind: a key of CONDITIONS.
+      first_stage: of the model; see `Condition.from_section`.
+      **section: fields of that kind.
+
+    Raises:
+      ValueError: the kind or a field is unknown, or a value is out of its range.
+      TypeError: a field is missing.
+    """
+    if kind not in CONDITIONS:
+        raise ValueError(
+            f'unknown condition "{kind}"; one of: {", ".join(sorted(CONDITIONS))}.'
+        )
+    condition = CONDITIONS[kind]
+    known = {field.name for field in dataclasses.fields(condition)}
+    for name in section.keys() - known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f'; did you mean "{near[0]}"?' if near else "."
+        takes = ", ".join(sorted(known)) or "no field"
+        raise ValueError(
+            f'the condition "{kind}" has no {name}{hint} It takes: {takes}.'
+        )
+    return condition.from_section(section, first_stage, make_condition)
