@@ -23,10 +23,12 @@ from ldm_jax.metrics.paper import find_protocol
 from ldm_jax.metrics.tables import markdown
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import agreed, fetch, is_main_process
+from ldm_jax.parallel.outputs import output_directory, reserves
 
 QUANTIZATION = "truncation to bytes, as the original"
 
 
+@reserves(output_directory)
 def evaluate_samples(
     model_dir: str,
     out: str,
@@ -89,6 +91,7 @@ def evaluate_samples(
     return _finish(evaluator.images(images, pairs), out, request, settings)
 
 
+@reserves(output_directory)
 def evaluate_images(
     images: str, out: str, request: Request, pairs: str | None = None
 ) -> dict[str, Any]:
@@ -98,6 +101,7 @@ def evaluate_images(
     return _finish(evaluator.images(images, pairs), out, request, settings)
 
 
+@reserves(output_directory)
 def evaluate_reconstructions(
     model_dir: str,
     out: str,

@@ -9,12 +9,12 @@ from ldm_jax.commands.export_onnx import export_onnx
 from ldm_jax.commands.export_stablehlo import export_stablehlo
 from ldm_jax.conditions.vocabulary import places_of, text_section
 from ldm_jax.experiment import model_directory
-from ldm_jax.files.outputs import check_absent, check_writable
 from ldm_jax.files.paths import local
 from ldm_jax.files.writing import atomic_directory, new_files
 from ldm_jax.interop.convert import export_model
 from ldm_jax.interop.own_files import write_own_folder, write_own_npz, write_own_orbax
 from ldm_jax.interop.pytorch.write import export_torch
+from ldm_jax.parallel.outputs import new_output
 from ldm_jax.tasks.generate import Sampling
 
 OWN = {
@@ -49,9 +49,14 @@ def export_weights(
     results = [path]
     if form == "compvis":
         results.append(path.with_suffix(".yaml"))
-    for result in results:
-        check_absent(result)
-    check_writable(path.parent)
+    with new_output(*results):
+        return _export(model_dir, results, form, which)
+
+
+def _export(
+    model_dir: str, results: list[pathlib.Path], form: str, which: str
+) -> list[pathlib.Path]:
+    path = results[0]
     config = model_directory.read_config(model_dir)
     model, params = model_directory.load(model_dir, which)
     if form not in FOLDERS:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES, copy_files, places_of
 from ldm_jax.experiment import config_files, schema
-from ldm_jax.files.outputs import check_absent
 from ldm_jax.files.paths import inside, is_remote
 from ldm_jax.files.writing import atomic_directory, write_bytes
 from ldm_jax.interop.compvis.state_dict import Imported
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.own_files import holds_own, read_own
+from ldm_jax.parallel.outputs import new_output
 from ldm_jax.training.checkpoints.checkpointer import save_params
 
 # What a model directory says of a run that never was: nothing, so constructors' own
@@ -102,9 +102,9 @@ def _import_own(source: str, out: str, config: str | None) -> Report:
         raise ValueError(
             f"{source} contains its settings: got --config={config}; leave it out."
         )
-    settings, params, files = read_own(source)
-    schema.check_config(settings)
     with _whole(out) as folder:
+        settings, params, files = read_own(source)
+        schema.check_config(settings)
         for name, data in files.items():
             write_bytes(inside(folder, name), data)
         place = settings.get("latents") or settings.get("transform", {})
@@ -202,9 +202,9 @@ def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
 @contextlib.contextmanager
 def _whole(out: str) -> Iterator[str]:
     """Yields a directory that takes the name `out` when all was written."""
-    if is_remote(out):  # cannot be renamed
-        check_absent(out)
-        yield out
-        return
-    with atomic_directory(out) as folder:
-        yield str(folder)
+    with new_output(out):
+        if is_remote(out):  # cannot be renamed
+            yield out
+            return
+        with atomic_directory(out) as folder:
+            yield str(folder)

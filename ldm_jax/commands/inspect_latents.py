@@ -20,6 +20,7 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.data.transforms.pixels import to_unit_range
 from ldm_jax.experiment import model_directory
 from ldm_jax.files import png
+from ldm_jax.files.outputs import check_writable_file
 from ldm_jax.metrics.reconstruction import psnr
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,11 @@ def inspect_latents(directory: str, num: int = 16) -> str:
     model, params = model_directory.load(f"{directory}/autoencoder")
     decode = jax.jit(lambda params, mean: model.decode(params, mean))
     names = bucket_names(directory)
+    folders = {n: f"{directory}/{n}" if n else directory for n in names or [""]}
+    for folder in folders.values():
+        check_writable_file(f"{folder}/{PICTURE}", "--inspect")
     said = []
-    for name in [""] if names is None else names:
-        folder = f"{directory}/{name}" if name else directory
+    for name, folder in folders.items():
         latents, stats = open_latents(folder)
         rows = np.linspace(0, len(latents) - 1, min(num, len(latents))).astype(int)
         records = latents.__getitems__(rows.tolist())

@@ -27,6 +27,7 @@ from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import agreed, is_main_process
+from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.training.checkpoints.checkpointer import save_params
 from ldm_jax.training.checkpoints.digest import fingerprint
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 IMAGES_FILE = "images.json"
 
 
+@reserves(output_directory)
 def write_latents(
     model_dir: str,
     out: str,
@@ -117,7 +119,7 @@ def write_latents(
     save_params(f"{out}/autoencoder", params, stage_config.to_dict())
     if is_main_process():
         facts = {"images": spec, "buckets": buckets, "seed": job.seed}
-        write_json(pathlib.Path(out).expanduser() / IMAGES_FILE, facts)
+        write_json(pathlib.Path(out, IMAGES_FILE), facts)
         if buckets:
             sets.write_bucket_names(out, list(parts))
     agreed(True)  # nobody goes on before the files are there
@@ -136,7 +138,7 @@ def write_latents(
 def _refuse_other_kind(out: str, buckets: str) -> None:
     """Raises where a set of the other kind, of one size or of several, lies."""
     other = "dataset_info.json" if buckets else sets.BUCKETS_FILE
-    if (pathlib.Path(out).expanduser() / other).exists():
+    if pathlib.Path(out, other).exists():
         kind = "one size" if buckets else "buckets"
         raise ValueError(
             f"{out} holds latents of {kind}: delete them, or write elsewhere."

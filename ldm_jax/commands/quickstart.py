@@ -18,6 +18,7 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.files import png
 from ldm_jax.files.writing import write_json
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
+from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.training.monitoring.metric_rows import read_rows
@@ -30,6 +31,7 @@ class PoorResultError(ValueError):
     """The chain ran, but what it made is not good enough."""
 
 
+@reserves(output_directory, "workdir", "--workdir")
 def run(config, workdir: str) -> dict[str, float]:
     """Trains a first stage, encodes, trains a denoiser, samples and classifies.
 

@@ -11,8 +11,10 @@ from ldm_jax.metrics.reconstruct import reconstruct_all
 from ldm_jax.metrics.reconstruction import psnr
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import is_main_process
+from ldm_jax.parallel.outputs import output_file, reserves
 
 
+@reserves(output_file)
 def reconstruct(
     model_dir: str,
     out: str,

@@ -18,6 +18,7 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.files import png
 from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.parallel.hosts import is_main_process
+from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.tasks import generate
 from ldm_jax.tasks.sample_images import sample_images
 
@@ -26,6 +27,7 @@ PREVIEWED = 8
 SHOWN = (str, int, float)
 
 
+@reserves(output_directory)
 def sample(
     model_dir: str,
     out: str,

@@ -31,6 +31,7 @@ from ldm_jax.metrics.reference import (
 )
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch, is_main_process
+from ldm_jax.parallel.outputs import output_file, reserves
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 QUANTIZATION = "none: bytes as the loader makes them"
 
 
+@reserves(output_file)
 def write_stats(
     out: str,
     dataset: str | None = None,

@@ -53,6 +53,8 @@ class Lock:
         self._host = socket.gethostname()
         # Read first: a file that another process locks is left as it is.
         before = self._owner()
+        with reported(path):
+            self._made = _make_folders(file.parent)
         self._lock = filelock.FileLock(
             file, timeout=0, thread_local=False, fallback_to_soft=False
         )
@@ -66,6 +68,7 @@ class Lock:
                 file.write_text(json.dumps(owner))
             except BaseException:
                 self._lock.release()
+                self._remove_folders()
                 raise
         self._released = threading.Event()
         threading.Thread(target=self._renew, daemon=True).start()
@@ -123,6 +126,13 @@ class Lock:
         # While it is held: who waits for this file then finds that it is gone.
         self._file.unlink(missing_ok=True)
         self._lock.release()
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
+        """Removes the folders that were made for the lock and are still empty."""
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def __enter__(self):
         return self
@@ -131,8 +141,15 @@ class Lock:
         self.release()
 
 
+def _make_folders(folder: Path) -> list[Path]:
+    """Makes a folder and those above it; returns those that were missing."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
+
+
 def lock_directory(directory: PathLike, advice: str = "choose another workdir") -> Lock:
-    """Locks a directory that exists, for the one process that may add to it."""
+    """Locks a directory for the one process that may add to it; makes it."""
     folder = local(directory, "a directory that is locked")
     return Lock(folder / "run.lock", folder, advice)
 
@@ -149,5 +166,4 @@ def lock_output(path: PathLike, flag: str = "--out") -> Lock:
     """
     path = local(path, flag).absolute()
     check_writable(path.parent, flag)
-    path.parent.mkdir(parents=True, exist_ok=True)
     return Lock(path.with_name(f".{path.name}.lock"), path, f"choose another {flag}")

@@ -23,7 +23,7 @@ from etils import epath
 
 from ldm_jax.files.outputs import check_absent, regular_target
 from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
-from ldm_jax.files.write_errors import reported
+from ldm_jax.files.write_errors import WriteError, reported, write_error
 
 STALE_SECONDS = 24 * 3600.0
 _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial", re.DOTALL)
@@ -247,6 +247,8 @@ def _temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         partial.mkdir()
         try:
             yield partial
+        except WriteError as error:  # names a file that the user never sees
+            raise write_error(path, error.__cause__ or error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         _sync(path.parent)

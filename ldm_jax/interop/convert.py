@@ -119,7 +119,8 @@ def export_model(
         raise ValueError(f'unknown form "{form}"; one of: {", ".join(writers)}.')
     if out.suffix not in writers[form] and form != "diffusers":
         raise ValueError(
-            f'form "{form}" writes {" or ".join(writers[form])}: got {out}; rename it.'
+            f'form "{form}" writes {" or ".join(writers[form])}: got {out.name}; '
+            "rename it."
         )
     if form != "compvis" and ema is not None:
         raise ValueError(f'form "{form}" holds one set of weights: leave ema out.')

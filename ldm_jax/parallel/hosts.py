@@ -6,15 +6,18 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from ldm_jax.types import PyTree
+
+T = TypeVar("T")
 
 # Set by a launcher; JAX itself reads no such variables.
 COORDINATOR = "LDM_JAX_COORDINATOR"
@@ -112,6 +115,26 @@ def agreed(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
+
+
+def in_main_process(action: Callable[[], T]) -> T | None:
+    """Runs an action in process 0; where it fails there, every process ends.
+
+    Returns:
+      What it returned; None in other processes.
+
+    Raises:
+      RuntimeError: in other processes, that process 0 failed; there, its own error.
+    """
+    result, error = None, None
+    if is_main_process():
+        try:
+            result = action()
+        except Exception as caught:
+            error = caught
+    if agreed(error is None):
+        return result
+    raise error or RuntimeError("process 0 failed; its error is in its output.")
 
 
 def gathered(value: float) -> list[float]:

@@ -22,6 +22,7 @@ from ldm_jax.diffusion import process
 from ldm_jax.experiment import model_directory
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
+from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.training.checkpoints.digest import fingerprint
@@ -31,6 +32,7 @@ from ldm_jax.types import Array, Batch
 LEVELS = 4
 
 
+@reserves(output_directory)
 def evaluate_condition(
     model_dir: str,
     latents: str | os.PathLike,

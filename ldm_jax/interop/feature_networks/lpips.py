@@ -22,6 +22,7 @@ from ldm_jax.interop.feature_networks.weights import download
 from ldm_jax.interop.layouts import LAYOUTS
 from ldm_jax.interop.weight_files import read_weights, write_safetensors
 from ldm_jax.models.features.lpips import FIRES, LPIPS, TRUNKS
+from ldm_jax.parallel.outputs import output_file, reserves
 from ldm_jax.types import PyTree
 
 # torchvision's number in `features` of each convolution, or module, in turn.
@@ -181,6 +182,7 @@ def _their_shape(ours: tuple[int, ...]) -> tuple[int, ...]:
     return (ours[3], ours[2], *ours[:2]) if len(ours) == 4 else ours
 
 
+@reserves(output_file)
 def build_lpips(paths, out, trunks_to_fetch=()) -> list[str]:
     """Puts published files together into one file of ours.
 

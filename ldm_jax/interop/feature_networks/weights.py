@@ -27,6 +27,7 @@ from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.weight_files import read_weights, write_safetensors
 from ldm_jax.models.features.inception import InceptionV3
 from ldm_jax.models.features.mobilenet import STAGES, MobileNetV2
+from ldm_jax.parallel.outputs import output_file, reserves
 from ldm_jax.types import PyTree
 
 KIND = "ldm_jax"
@@ -82,6 +83,7 @@ def shapes_of(kind: str, origin: str) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
+@reserves(output_file)
 def build_feature_network(
     kind: str, out, source=None, skip_checksum: bool = False
 ) -> bool:

@@ -25,7 +25,7 @@ from ldm_jax.files.paths import is_remote, resolve
 from ldm_jax.files.write_errors import first_line, reported
 from ldm_jax.files.writing import move
 from ldm_jax.parallel import sharding
-from ldm_jax.parallel.hosts import is_main_process
+from ldm_jax.parallel.hosts import in_main_process, is_main_process
 from ldm_jax.training.checkpoints.differences import check_structure
 from ldm_jax.training.checkpoints.digest import digests
 from ldm_jax.training.checkpoints.orbax_options import (
@@ -68,12 +68,8 @@ class Checkpointer:
           OSError: the directory cannot be written.
         """
         self._workdir = resolve(workdir)
-        if is_main_process():
-            check_writable(self._workdir, "--workdir")
+        self._lock = in_main_process(self._take)
         self._workdir.mkdir(parents=True, exist_ok=True)
-        self._lock: Lock | None = None
-        if is_main_process() and not is_remote(workdir):
-            self._lock = lock_directory(self._workdir)
         self._config = {} if settings is None else dict(settings.config)
         try:
             if settings is not None:
@@ -86,6 +82,10 @@ class Checkpointer:
         except BaseException:
             self._release()
             raise
+
+    def _take(self) -> Lock | None:
+        check_writable(self._workdir, "--workdir")
+        return None if is_remote(self._workdir) else lock_directory(self._workdir)
 
     def __enter__(self):
         return self

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The place of a command's result: checked and locked before any work is done.
+
+Process 0 checks and locks; where it fails, every process ends.
+"""
+
+import contextlib
+import functools
+import inspect
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+from ldm_jax.files.lock import Lock, lock_directory, lock_output
+from ldm_jax.files.outputs import check_absent, check_writable, check_writable_file
+from ldm_jax.files.paths import is_remote, local
+from ldm_jax.parallel.hosts import in_main_process
+
+PathLike = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def output_file(out: PathLike, flag: str = "--out") -> Iterator[pathlib.Path]:
+    """Reserves the file that a command writes; one of this name will be replaced.
+
+    Args:
+      out: as the user wrote it.
+      flag: names it in errors.
+
+    Yields:
+      Its path.
+
+    Raises:
+      ValueError: a URL.
+      OSError: it cannot be written.
+      Unusable: another process is about to write it.
+    """
+    path = local(out, flag)
+
+    def take() -> Lock:
+        check_writable_file(path, flag)
+        return lock_output(path, flag)
+
+    with _held(take):
+        yield path
+
+
+@contextlib.contextmanager
+def output_directory(out: PathLike, flag: str = "--out") -> Iterator[pathlib.Path]:
+    """Reserves a directory that a command adds to; arguments and errors as above.
+
+    If it is made for this and stays empty, it is removed again.
+    """
+    path = local(out, flag)
+
+    def take() -> Lock:
+        check_writable(path, flag)
+        return lock_directory(path, f"choose another {flag}")
+
+    with _held(take):
+        yield path
+
+
+@contextlib.contextmanager
+def new_output(*outs: PathLike, flag: str = "--out") -> Iterator[None]:
+    """Reserves the places of new files, or of a new folder, which may be remote.
+
+    Raises:
+      ValueError: there is something of this name.
+      OSError, Unusable: as above.
+    """
+
+    def take() -> Lock | None:
+        for out in outs:
+            check_absent(out, flag)
+        check_writable(os.path.dirname(os.fspath(outs[0])), flag)
+        return None if is_remote(outs[0]) else lock_output(outs[0], flag)
+
+    with _held(take):
+        yield
+
+
+def reserves(place: Callable, argument: str = "out", flag: str = "--out") -> Callable:
+    """Decorates a command, which then runs while the place of its result is reserved.
+
+    Args:
+      place: `output_file` or `output_directory`.
+      argument: of the command, names the place; the command gets it with `~` expanded.
+      flag: names it in errors.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        signature = inspect.signature(command)
+
+        @functools.wraps(command)
+        def run(*args, **kwargs):
+            bound = signature.bind(*args, **kwargs)
+            with place(bound.arguments[argument], flag) as path:
+                bound.arguments[argument] = os.fspath(path)
+                return command(*bound.args, **bound.kwargs)
+
+        return run
+
+    return decorate
+
+
+@contextlib.contextmanager
+def _held(take: Callable[[], Lock | None]) -> Iterator[None]:
+    lock = in_main_process(take)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
