@@ -13,7 +13,7 @@ from ldm_jax.cli import main
 from ldm_jax.files.lock import lock_directory, lock_output
 
 WEIGHTS = "--feature-weights=nowhere.safetensors"
-CONFIG = "--config=configs/quickstart.py"
+CONFIG = "--config=quickstart"
 # Command -> its flags; {} is the output.
 FILES = {
     "stats": ["./photos", "--size=8", WEIGHTS, "--out={}.npz"],
@@ -75,8 +75,7 @@ def test_the_second_of_two_writers_is_refused_at_once(name, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", COMMANDS.keys() - REMOTE)
 def test_a_url_is_refused_where_files_are_needed(name, tmp_path, capsys, monkeypatch):
-    if "configs" not in str(COMMANDS[name]):
-        monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     error = run(name, "gs://bucket/a", capsys)
     assert "must be on a file system: got gs://bucket/a" in error
     assert "write to a local disk or a mounted bucket, then copy" in error
