@@ -84,7 +84,8 @@ def test_tensorflow_is_never_imported():
     assert out.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_the_readme_shows_the_runner_that_is_tested():
+@pytest.mark.parametrize("runner", ["stablehlo_runner.py", "onnx_runner.py"])
+def test_the_readme_shows_the_runners_that_are_tested(runner):
     root = PACKAGE.parent
-    runner = (root / "tests" / "commands" / "stablehlo_runner.py").read_text()
+    runner = (root / "tests" / "commands" / runner).read_text()
     assert runner.split("\n", 1)[1].strip() in (root / "README.md").read_text()

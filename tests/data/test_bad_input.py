@@ -212,7 +212,7 @@ def linked(folder, caplog):
 
 
 def rows_of_the_table():
-    section = README.read_text().split("| What is wrong |")[1].split("\n\n")[0]
+    section = README.read_text().split("| Problem |")[1].split("\n\n")[0]
     return re.findall(r"^\| (.+?) \|", section, re.M)
 
 
