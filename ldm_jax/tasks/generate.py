@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,8 +14,9 @@ import numpy as np
 from ldm_jax.diffusion import constraints, guidance, process, tiles
 from ldm_jax.diffusion.samplers import SAMPLERS, base
 from ldm_jax.diffusion.samplers.grid import make_timesteps
+from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.model import LatentDiffusion
-from ldm_jax.types import Array, Batch, Conditioning, Denoiser
+from ldm_jax.types import Array, Batch, Conditioning, Denoiser, PyTree
 
 # Fields of Sampling that are options of the sampler's own maker.
 SAMPLER_OPTIONS = ("eta", "variance", "temperature")
@@ -106,6 +108,31 @@ class Given(NamedTuple):
     mask: Array | None = None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassifierGuide:
+    """A classifier of noisy latents that pulls samples towards their class.
+
+    Attributes:
+      classifier: trained for the diffusion model, see `tasks.classifier`.
+      scale: factor of the gradient of ln p(y | z_t); 0 is off.
+
+    Source: Dhariwal & Nichol 2021, Algorithm 2.
+    """
+
+    classifier: NoisyLatentClassifier
+    scale: float = 1.0
+
+    def guide(self, denoiser: Denoiser, params: PyTree, class_label: Array) -> Denoiser:
+        """Guides a denoiser of x0 towards `class_label` [B] int32 in [0, K)."""
+
+        def log_probability(z_t, t):
+            return self.classifier.log_probability(params, z_t, t, class_label)
+
+        return guidance.classifier_guidance(
+            self.classifier.schedule, denoiser, log_probability, self.scale
+        )
+
+
 def sample_latents(
     model: LatentDiffusion,
     params,
@@ -116,6 +143,7 @@ def sample_latents(
     sampling: Sampling,
     given: Given = Given(),  # noqa: B008  (a constant)
     num_previews: int = 0,
+    guide: Callable[[Denoiser], Denoiser] | None = None,
 ) -> tuple[Array, Array]:
     """Carries noise to latents under a condition; pure, to be traced.
 
@@ -129,6 +157,7 @@ def sample_latents(
       sampling: sampler, steps and guidance.
       given: latents to start from or to keep.
       num_previews: K, predictions to keep, of steps spread evenly over all.
+      guide: of a denoiser of x0, after classifier-free guidance.
 
     Returns:
       z_0 [B, h, w, c], scaled, and x0_hat [K, B, h, w, c].
@@ -137,7 +166,7 @@ def sample_latents(
       ValueError: more previews than steps.
     """
     schedule = model.schedule
-    denoiser = make_denoiser(model, params, cond, null, sampling)
+    denoiser = make_denoiser(model, params, cond, null, sampling, guide)
     if given.known is not None:
         denoiser = constraints.keep_known(
             schedule, denoiser, given.known, given.mask, key
@@ -160,7 +189,9 @@ def sample_latents(
     return base.sample_with_previews(sampler, denoiser, z_T, timesteps, key, steps)
 
 
-def make_denoiser(model, params, cond, null, sampling: Sampling) -> Denoiser:
+def make_denoiser(
+    model, params, cond, null, sampling: Sampling, guide=None
+) -> Denoiser:
     """Stacks tiles, guidance and constraints on the network: a denoiser of x0."""
 
     def predict(z_t, t, cond):
@@ -177,6 +208,8 @@ def make_denoiser(model, params, cond, null, sampling: Sampling) -> Denoiser:
         interval=sampling.guidance_interval,
     )
     denoiser = process.x0_denoiser(model.schedule, guided, model.prediction)
+    if guide is not None:
+        denoiser = guide(denoiser)
     if sampling.snap_to_codebook:
         denoiser = constraints.snap_x0(denoiser, lambda z: model.quantize(params, z))
     if sampling.clip is not None:
@@ -230,6 +263,7 @@ def make_generate(
     latent_shape: tuple[int, int, int],
     sampling: Sampling,
     num_previews: int = 0,
+    guide: ClassifierGuide | None = None,
 ):
     """Makes the compiled function from raw conditions to images.
 
@@ -238,6 +272,8 @@ def make_generate(
       latent_shape: (h, w, c) of one latent.
       sampling: sampler, steps and guidance.
       num_previews: K; 0 is none.
+      guide: a classifier; its parameters come in as params["classifier"], and the
+        classes as y["guided_label"] [B] int32.
 
     Returns:
       (params, y, keys [B], given) -> images [B, H, W, 3], about [-1, 1]. `y` is a
@@ -253,8 +289,12 @@ def make_generate(
             null = model.encode_condition(params, model.conditioner.null(y))
         z_T = base.initial_noise(keys, (keys.shape[0], *latent_shape))
         given = _given_latents(model, params, images)
+        towards = None
+        if guide is not None:
+            label = y["guided_label"]
+            towards = functools.partial(guide.guide, params=params, class_label=label)
         z_0, previews = sample_latents(
-            model, params, cond, null, z_T, keys, sampling, given, num_previews
+            model, params, cond, null, z_T, keys, sampling, given, num_previews, towards
         )
 
         def finish(z):

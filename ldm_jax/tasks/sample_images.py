@@ -25,6 +25,7 @@ def sample_images(
     batch_size: int = 64,
     images: dict[str, np.ndarray] | None = None,
     num_previews: int = 0,
+    guide: generate.ClassifierGuide | None = None,
 ) -> Iterator[np.ndarray]:
     """Samples one image per row of a condition, batch by batch.
 
@@ -36,7 +37,7 @@ def sample_images(
       sampling: sampler, steps and guidance.
       images: images to start from or to keep, [N, ...] each, see `make_generate`.
       batch_size: images at once; rounded up to a multiple of the devices.
-      num_previews: K, see `make_generate`.
+      num_previews, guide: see `make_generate`.
 
     Yields:
       [B, H, W, 3] uint8 ([K + 1, B, H, W, 3] with previews); the last one may be
@@ -45,7 +46,7 @@ def sample_images(
     mesh = sharding.make_mesh()
     on_mesh = sharding.batch_sharding(mesh)
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    draw = generate.make_generate(model, latent_shape, sampling, num_previews)
+    draw = generate.make_generate(model, latent_shape, sampling, num_previews, guide)
     placed = sharding.place(params, mesh)
     for low in range(0, len(seeds), batch_size):
         valid = min(batch_size, len(seeds) - low)

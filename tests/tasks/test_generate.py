@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of sampling: refusals, and what they do to images of a model of pixels."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,10 @@ from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 from ldm_jax.tasks import generate
-from ldm_jax.tasks.generate import Sampling
+from ldm_jax.tasks.classifier import NoisyLatentClassifier
+from ldm_jax.tasks.generate import ClassifierGuide, Sampling
 from ldm_jax.tasks.model import LatentDiffusion
+from tests.diffusion.oracles import two_mode_denoiser
 
 SIDE = 8
 
@@ -109,3 +112,72 @@ def test_previews_end_in_the_image_and_the_last_step_predicts_it(model_and_param
     assert np.abs(seen[0] - seen[2]).max() > 1e-3
     with pytest.raises(ValueError, match="at most the steps sampled: got 5 for 4"):
         generate.make_generate(model, shape, sampling, 5)(params, {}, keys, {})
+
+
+MODES, WEIGHTS, STD = (-1.0, 1.5), (0.3, 0.7), 0.2
+
+
+class ExactDenoiser(nn.Module):
+    """E[z_0 | z_t] of values that are N(-1, 0.2^2) or N(1.5, 0.2^2)."""
+
+    schedule: object
+
+    @nn.compact
+    def __call__(self, z_t, t, cond, is_training=False):
+        return two_mode_denoiser(self.schedule, MODES, WEIGHTS, STD)(z_t, t)
+
+
+class ExactClassifier(nn.Module):
+    """Which of the two the first channel is: logits ln p(z_t | mode) + ln p(mode)."""
+
+    schedule: object
+
+    @nn.compact
+    def __call__(self, z_t, t, is_training=False):
+        alpha, sigma = (level[:, None] for level in self.schedule.levels(t))
+        error = z_t[:, 0, 0, :1] - alpha * jnp.array(MODES)[None]
+        variance = (alpha * STD) ** 2 + sigma**2
+        return jnp.log(jnp.array(WEIGHTS))[None] - error**2 / (2 * variance)
+
+
+def draw_modes(guide, label, num=256):
+    schedule = make_schedule()
+    model = LatentDiffusion(
+        Autoencoder(bottleneck="pixels"),
+        unet=ExactDenoiser(schedule),
+        conditioner=make_condition("none"),
+        schedule=schedule,
+        prediction="x0",
+    )
+    run = generate.make_generate(
+        model, (1, 1, 3), Sampling(num_steps=50, grid="even"), guide=guide
+    )
+    params = {"unet": {}, "autoencoder": {}, "classifier": {}}
+    y = {} if guide is None else {"guided_label": jnp.full(num, label)}
+    return np.asarray(run(params, y, seed_keys(range(num)), {}))[:, 0, 0]
+
+
+def exact_guide(scale):
+    schedule = make_schedule()
+    classifier = NoisyLatentClassifier(
+        Autoencoder(bottleneck="pixels"),
+        classifier=ExactClassifier(schedule),
+        schedule=schedule,
+    )
+    return ClassifierGuide(classifier, scale)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_an_exact_classifier_guides_an_unconditional_model_to_its_class(label):
+    """Oracle: Bayes. At scale 1 the first channel is of the class, others are free."""
+    values = draw_modes(exact_guide(1.0), label)
+    assert (abs(values[:, 0] - MODES[label]) < 5 * STD).all()
+    # 256 samples: a standard error of 0.2 / 16 = 0.0125; 50 steps are a little off.
+    assert abs(values[:, 0].mean() - MODES[label]) < 0.06
+    share = (values[:, 1:] > 0).mean()  # 512 values: a standard error of 0.02
+    assert abs(share - WEIGHTS[1]) < 0.08
+
+
+def test_a_classifier_of_scale_0_changes_no_bit():
+    unguided = draw_modes(None, 0, num=8)
+    np.testing.assert_array_equal(draw_modes(exact_guide(0.0), 0, num=8), unguided)
