@@ -3,6 +3,8 @@
 
 import ast
 import pathlib
+import pkgutil
+import re
 import subprocess
 import sys
 
@@ -89,3 +91,16 @@ def test_the_readme_shows_the_runners_that_are_tested(runner):
     root = PACKAGE.parent
     runner = (root / "tests" / "commands" / runner).read_text()
     assert runner.split("\n", 1)[1].strip() in (root / "README.md").read_text()
+
+
+def test_every_name_in_the_map_exists():
+    """CONTRIBUTING.md: files and folders, and dotted names of functions."""
+    root = PACKAGE.parent
+    text = (root / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"`((?:ldm_jax|configs|tests|launch)/[\w/.]*)`", text)
+    assert len(paths) > 15
+    assert [path for path in paths if not (root / path).exists()] == []
+    names = re.findall(r"`(ldm_jax(?:\.\w+)+)`", text)
+    assert len(names) > 10
+    for name in names:
+        pkgutil.resolve_name(name)
