@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: `ldm-jax COMMAND ...`, one file per command.
 
-Commands parse and print; the work is done below. Each file has `add(commands)`; what
-needs JAX is imported when a command runs, so that `--help` answers at once. Anything
-wrong with the user's input arrives here as ValueError, TypeError, OSError or Unusable,
-and leaves as one message and exit code 2; LDM_JAX_TRACEBACK=1 shows where it arose.
+Commands parse and print; the work is done in `ldm_jax.commands`, in files of the same
+names. Each file here has `add(commands)`. What needs JAX is imported when a command
+runs, so that `--help` is fast. Errors in the user's input arrive here as ValueError,
+TypeError, OSError or Unusable and are printed as one message, with exit code 2;
+LDM_JAX_TRACEBACK=1 shows where they were raised.
 """
 
 import argparse
-import difflib
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import ldm_jax
 from ldm_jax.cli import (
@@ -30,101 +30,114 @@ from ldm_jax.cli import (
     train,
     weights,
 )
+from ldm_jax.cli.parser import CommandParser
 
 COMMANDS = (
     *(quickstart, train, latents, reconstruct, sample, stats, evaluate),
     *(weights, import_, export, plan, bench),
 )
+INTERRUPTED = "interrupted; the same command resumes from what was written."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code.
+    """Runs a command.
 
-    0 done, or asked to stop (SIGTERM) and saved; 2 bad input; 3 the training diverged;
-    75 it hung (start it again); 130 interrupted by Ctrl-C.
+    Args:
+      argv: the arguments; None takes those of the process.
+
+    Returns:
+      The exit code: 0 done, or stopped by SIGTERM and saved; 2 wrong input; 3 the
+      training diverged; 75 it hung (start it again); 130 stopped by Ctrl-C.
     """
-    parser = make_parser()
+    _set_up_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _check_command(parser, arguments)
-    args, overrides = parser.parse_known_args(arguments)
-    unknown = [flag for flag in overrides if not flag.startswith("--config.")]
-    if unknown or (overrides and "config" not in args):
-        _refuse_flags(parser, args.command, unknown or overrides)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("ldm_jax").setLevel(logging.INFO)
-    from ldm_jax.files.lock import Unusable
-    from ldm_jax.parallel.hosts import initialize_hosts
-    from ldm_jax.training.monitoring.divergence import Diverged
-
+    name = next(iter(arguments), "")
     try:
-        initialize_hosts()  # before JAX is used
+        args, overrides = parse(arguments)
+        if args.uses_devices:
+            from ldm_jax.parallel.hosts import initialize_hosts
+
+            initialize_hosts()  # before JAX is used
         args.run(args, overrides)
-    except (ValueError, TypeError, OSError, Unusable) as error:
-        if os.environ.get("LDM_JAX_TRACEBACK"):
-            raise
-        print(f"ldm-jax {args.command}: {error}", file=sys.stderr)
-        return 2
-    except Diverged as error:
-        print(f"ldm-jax {args.command}: {error}", file=sys.stderr)
-        return 3
     except KeyboardInterrupt:
-        print(
-            f"\nldm-jax {args.command}: interrupted; the same command goes on from "
-            "what is on disk.",
-            file=sys.stderr,
-        )
+        print(f"\nldm-jax {name}: {INTERRUPTED}", file=sys.stderr)
         return 130
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None or os.environ.get("LDM_JAX_TRACEBACK"):
+            raise
+        print(f"ldm-jax {name}: {_escape(str(error))}", file=sys.stderr)
+        return code
     return 0
 
 
-def _check_command(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
-    """Answers a misspelt command with the nearest one."""
-    name = next(iter(arguments), "")
-    known = _commands_of(parser)
-    if name and not name.startswith("-") and name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f'; did you mean "{near[0]}"?' if near else "."
-        parser.error(f'no command "{name}"{hint} The commands: {", ".join(known)}.')
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parses a command line; argparse ends the program where that fails.
+
+    Returns:
+      The flags, and the overrides "--config.SECTION.FIELD=VALUE" of a config.
+    """
+    args, rest = make_parser().parse_known_args(arguments)
+    overrides = [flag for flag in rest if flag.startswith("--config.")]
+    unknown = [word for word in rest if word not in overrides]
+    if unknown or (overrides and "config" not in args):
+        args.parser.refuse(unknown or overrides)
+    return args, overrides
 
 
-def _refuse_flags(parser, command: str, flags: Sequence[str]) -> None:
-    """Answers unknown flags with the nearest that the command has."""
-    known = [
-        flag
-        for action in _commands_of(parser)[command]._actions
-        for flag in action.option_strings
-    ]
-    near = difflib.get_close_matches(flags[0].partition("=")[0], known, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    parser.error(
-        f"unrecognized arguments: {' '.join(flags)}{hint} "
-        f"(see ldm-jax {command} --help)"
-    )
-
-
-def _commands_of(parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Returns the parser of every command, by name."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    raise AssertionError("the parser has no commands")
-
-
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """Makes the parser of every command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="ldm-jax",
         description="Latent diffusion models in JAX: train a first stage, encode a "
-        "data set into latents, train a denoiser on them, sample.",
+        "data set into latents, train a denoiser on them, sample and evaluate.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=18),
-        epilog="Set LDM_JAX_TRACEBACK=1 to see where in the code an error was raised.",
+        epilog="ldm-jax COMMAND --help shows the flags of a command, with examples. "
+        "LDM_JAX_TRACEBACK=1 shows where an error was raised.",
     )
     parser.add_argument(
         "--version", action="version", version=f"ldm_jax {ldm_jax.__version__}"
     )
+    parser.set_defaults(uses_devices=True)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"
     )
     for command in COMMANDS:
         command.add(commands)
     return parser
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Returns the exit code of an error; None for one that is no fault of the user."""
+    if isinstance(error, (ValueError, TypeError, OSError)):
+        return 2
+    from ldm_jax.files.lock import Unusable
+    from ldm_jax.training.monitoring.divergence import Diverged
+
+    if isinstance(error, Unusable):
+        return 2
+    return 3 if isinstance(error, Diverged) else None
+
+
+class _EscapingFormatter(logging.Formatter):
+    """Formats log messages without the control characters of file names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _escape(super().format(record))
+
+
+def _set_up_output() -> None:
+    """Prints our log to stderr, and what the terminal cannot show as escapes."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_EscapingFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("ldm_jax").setLevel(logging.INFO)
+    with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _escape(text: str) -> str:
+    """Escapes control characters, which file names may contain; line breaks stay."""
+    from ldm_jax.files.paths import printable
+
+    return "\n".join(map(printable, text.split("\n")))

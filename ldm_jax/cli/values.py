@@ -3,17 +3,22 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Any
+
+from ldm_jax.cli.parser import CommandParser
 
 
 def add_command(
-    commands,
+    commands: Any,
     name: str,
-    run: Callable,
+    run: Callable[[argparse.Namespace, list[str]], None],
     summary: str,
     *,
     details: str = "",
+    writes: str = "",
     examples: str = "",
-) -> argparse.ArgumentParser:
+    uses_devices: bool = True,
+) -> CommandParser:
     """Adds a command.
 
     Args:
@@ -22,16 +27,21 @@ def add_command(
       run: (args, overrides) -> None.
       summary: one sentence, in the list of commands and at the top of the help page.
       details: paragraphs below the summary.
+      writes: the files that it writes; lines below the flags.
       examples: lines at the end of the page.
+      uses_devices: whether JAX runs here; else the devices are left alone.
     """
+    sections = {"what is written": writes, "examples": examples}
     command = commands.add_parser(
         name,
         help=summary,
         description=f"{summary}\n{details}" if details else summary,
-        epilog=f"examples:\n{examples}" if examples else None,
+        epilog="\n".join(
+            f"{title}:\n{text}" for title, text in sections.items() if text
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, uses_devices=uses_devices)
     return command
 
 

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of a run: how they find each other, agree, and stop together."""
+"""The processes of a run: how they join, and how they exchange small values."""
 
 import os
-import signal
-import sys
-import threading
-import traceback
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,16 +11,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ldm_jax.files.lock import Unusable
+from ldm_jax.parallel import environment
 from ldm_jax.types import PyTree
 
 T = TypeVar("T")
 
-# Set by a launcher; JAX itself reads no such variables.
-COORDINATOR = "LDM_JAX_COORDINATOR"
-NUM_PROCESSES = "LDM_JAX_NUM_PROCESSES"
-PROCESS_ID = "LDM_JAX_PROCESS_ID"
-HEARTBEAT_SECONDS = "LDM_JAX_HEARTBEAT_SECONDS"
-EXIT_WHEN_STOPPED = "LDM_JAX_EXIT_WHEN_STOPPED"
+# Variables of schedulers that contain the number of processes, or list their hosts.
+_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+_LISTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+_MULTISLICE = "MEGASCALE_COORDINATOR_ADDRESS"
 
 
 def initialize_hosts(
@@ -44,35 +40,78 @@ def initialize_hosts(
       num_processes: number of processes.
       process_id: this process, in [0, num_processes).
       heartbeat_seconds: silence after which a process counts as lost and the others
-        end with an error; None takes LDM_JAX_HEARTBEAT_SECONDS, or 100.
+        end with an error; None is LDM_JAX_HEARTBEAT_SECONDS, or 100.
 
     Raises:
-      ValueError: only some of the three are given.
+      ValueError: only some of the three are given or they do not fit, a variable of
+        the shell has a value that cannot work, or a scheduler reports several
+        processes that it has not started.
     """
-    env = os.environ
-    coordinator = coordinator or env.get(COORDINATOR)
-    if num_processes is None and NUM_PROCESSES in env:
-        num_processes = int(env[NUM_PROCESSES])
-    if process_id is None and PROCESS_ID in env:
-        process_id = int(env[PROCESS_ID])
+    environment.check_environment()
+    coordinator = coordinator or os.environ.get(environment.COORDINATOR)
+    if num_processes is None:
+        num_processes = environment.whole_number(environment.NUM_PROCESSES)
+    if process_id is None:
+        process_id = environment.whole_number(environment.PROCESS_ID)
+    _check_processes(coordinator, num_processes, process_id)
+    if coordinator is None and not in_cluster(os.environ):
+        environment.check_devices()
+        return
+    if heartbeat_seconds is None:
+        heartbeat_seconds = environment.whole_number(environment.HEARTBEAT_SECONDS)
+    # CPU devices have no network of their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=heartbeat_seconds or 100,
+        )
+    except ValueError as error:
+        if coordinator is not None:
+            raise
+        raise ValueError(_not_started(os.environ)) from error
+    environment.check_devices()
+
+
+def _check_processes(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Checks that all three are given, or none, and that this process is one of them.
+
+    Raises:
+      ValueError: otherwise.
+    """
     given = [x is not None for x in (coordinator, num_processes, process_id)]
     if any(given) != all(given):
         raise ValueError(
             "a run of many processes needs coordinator, num_processes and process_id: "
             f"got {coordinator}, {num_processes}, {process_id}; set all of "
-            f"{COORDINATOR}, {NUM_PROCESSES} and {PROCESS_ID}, or none."
+            f"{environment.COORDINATOR}, {environment.NUM_PROCESSES} and "
+            f"{environment.PROCESS_ID}, or none."
         )
-    if not all(given) and not in_cluster(env):
+    if num_processes is None or process_id is None:
         return
-    if heartbeat_seconds is None:
-        heartbeat_seconds = int(env.get(HEARTBEAT_SECONDS, 100))
-    # CPU devices have no network of their own.
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        coordinator,
-        num_processes,
-        process_id,
-        heartbeat_timeout_seconds=heartbeat_seconds,
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"process_id must be in [0, {num_processes}), the number of processes: got "
+            f"{process_id}; correct {environment.PROCESS_ID} or "
+            f"{environment.NUM_PROCESSES}."
+        )
+
+
+def _not_started(env: Mapping[str, str]) -> str:
+    """Returns the error of several processes of which JAX finds no coordinator."""
+    names = [name for name in (*_COUNTS, *_LISTS, _MULTISLICE) if name in env]
+    shown = ", ".join(f"{name}={env[name]}" for name in names) or "TPU chips"
+    start = "srun" if "SLURM_NTASKS" in env else "the cluster's launcher"
+    alone = "SLURM_NTASKS=1" if "SLURM_NTASKS" in env else f"without {shown}"
+    return (
+        f"{shown} means several processes, but this one was not started as one of "
+        f"them: start it by {start} (see launch/), set {environment.COORDINATOR}, "
+        f"{environment.NUM_PROCESSES} and {environment.PROCESS_ID}, or run one "
+        f"process alone with {alone}."
     )
 
 
@@ -82,22 +121,31 @@ def in_cluster(env: Mapping[str, str], devices: str = "/dev") -> bool:
     Args:
       env: the environment.
       devices: folder of device files.
+
+    Raises:
+      ValueError: a variable that should be a number is none.
     """
-    counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-    lists = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
     if (
-        any(int(env.get(name, 1)) > 1 for name in counts)
-        or any("," in env.get(name, "") for name in lists)
-        or "MEGASCALE_COORDINATOR_ADDRESS" in env
+        any(_count(env, name) > 1 for name in _COUNTS)
+        or any("," in env.get(name, "") for name in _LISTS)
+        or _MULTISLICE in env
     ):
         return True
-    # The hosts of a pod made of TPU VMs have no variable that tells: JAX asks the
-    # metadata server. Without that each host would train alone, in one directory.
-    if any(name in env for name in lists) or "TPU_SKIP_MDS_QUERY" in env:
+    # No variable tells the hosts of a pod made of TPU VMs: JAX asks the metadata
+    # server. Without that each host would train alone, in one directory.
+    if any(name in env for name in _LISTS) or "TPU_SKIP_MDS_QUERY" in env:
         return False
     may_use_tpu = "tpu" in env.get("JAX_PLATFORMS", "tpu")
     files = [*Path(devices).glob("accel*"), *Path(devices).glob("vfio/[0-9]*")]
     return may_use_tpu and bool(files) and find_spec("libtpu") is not None
+
+
+def _count(env: Mapping[str, str], name: str) -> int:
+    """Reads a scheduler's number of processes; 1 where it is not set."""
+    text = env.get(name, "1")
+    if not text.isdecimal():
+        raise ValueError(f"{name} must be a number of processes: got {text!r}.")
+    return int(text)
 
 
 def is_main_process() -> bool:
@@ -105,16 +153,14 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-# Messages between processes are programs of their own, with collectives. Where a step
-# is still running, the two may meet in another order on each process, which gloo ends
-# with an error: wait for what was started (jax.block_until_ready) before sending any.
+# The functions below run programs with collectives. Beside a training step that still
+# runs, their collectives may start in another order on each process, which gloo reports
+# as an error: call jax.block_until_ready on the step's result first.
 
 
 def agreed(flag: bool) -> bool:
     """Returns the flag of process 0 on every process."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
+    return bool(_of_main_process(flag))
 
 
 def in_main_process(action: Callable[[], T]) -> T | None:
@@ -124,7 +170,8 @@ def in_main_process(action: Callable[[], T]) -> T | None:
       What it returned; None in other processes.
 
     Raises:
-      RuntimeError: in other processes, that process 0 failed; there, its own error.
+      ValueError, RuntimeError: in other processes, that process 0 refused the user's
+        input, or failed otherwise. There, its own error.
     """
     result, error = None, None
     if is_main_process():
@@ -132,90 +179,33 @@ def in_main_process(action: Callable[[], T]) -> T | None:
             result = action()
         except Exception as caught:
             error = caught
-    if agreed(error is None):
+    # All processes end with the same exit code, so that none is started again alone.
+    is_input = isinstance(error, (ValueError, TypeError, OSError, Unusable))
+    failure = _of_main_process(0 if error is None else 1 if is_input else 2)
+    if failure == 0:
         return result
-    raise error or RuntimeError("process 0 failed; its error is in its output.")
+    if error is not None:
+        raise error
+    kind = ValueError if failure == 1 else RuntimeError
+    raise kind("process 0 failed; its error is in its output.")
+
+
+def _of_main_process(value: int) -> int:
+    """Returns a whole number of process 0 on every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def gathered(value: float) -> list[float]:
-    """Returns the numbers of all processes, by process, on every process."""
+    """Returns the values of all processes, in their order, on every process."""
     if jax.process_count() == 1:
         return [value]
     return multihost_utils.process_allgather(np.float32(value)).tolist()
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Returns global arrays whole, as NumPy, on every process."""
+    """Returns global arrays in full, as NumPy arrays, on every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
-
-
-def is_everywhere(error: BaseException) -> bool:
-    """Tells whether an error is one that all processes raise at the same step."""
-    return getattr(error, "is_everywhere", False)
-
-
-class Interrupted(SystemExit):
-    """Raised after a run was asked to stop and has saved; ends the program quietly.
-
-    `code` is 130 after Ctrl-C; after SIGTERM (a preemption: start the same command
-    again) it is 0, or LDM_JAX_EXIT_WHEN_STOPPED where a launcher has to tell a run that
-    was stopped from one that is done.
-    """
-
-    def __init__(self, step: int, signum: int):
-        when_stopped = int(os.environ.get(EXIT_WHEN_STOPPED, 0))
-        super().__init__(130 if signum == signal.SIGINT else when_stopped)
-        self.step = step
-
-
-class StopSignal:
-    """Notes SIGTERM and Ctrl-C, so that the loop can save before it leaves.
-
-    With many processes SIGTERM belongs to JAX's preemption service, which makes all of
-    them stop at the same step; a handler of ours would disable it.
-
-    A process that fails between two steps (a record it cannot read, say) leaves at
-    once: were it to say goodbye to the others, who wait for it in the next step, all
-    would hang for minutes.
-    """
-
-    def __init__(self):
-        self._signum = None
-        self._before = {}
-        self._steps_began = False
-
-    def __enter__(self):
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if jax.process_count() == 1 and in_main_thread:
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self._before[signum] = signal.signal(signum, self._note)
-        return self
-
-    def __exit__(self, kind, error, trace):
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-        self._before = {}
-        is_alone = jax.process_count() > 1 and self._steps_began
-        if is_alone and isinstance(error, Exception) and not is_everywhere(error):
-            traceback.print_exception(kind, error, trace)
-            print(f"process {jax.process_index()} failed and leaves", file=sys.stderr)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(1)
-
-    def _note(self, signum, _):
-        if signum == self._signum == signal.SIGINT:  # asked twice: leave at once
-            raise KeyboardInterrupt
-        self._signum = signum
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nasked to stop: saves after this step\n")
-
-    def requested(self, step: int) -> int | None:
-        """Returns the signal that asked all processes to stop after `step`, or None."""
-        self._steps_began = True
-        if jax.process_count() == 1:
-            return self._signum
-        reached = multihost_utils.reached_preemption_sync_point(step)
-        return signal.SIGTERM if reached else None

@@ -20,7 +20,7 @@ from ldm_jax.parallel.compile import (
     lower_step,
     on_mesh,
 )
-from ldm_jax.parallel.hosts import Interrupted, StopSignal
+from ldm_jax.parallel.stopping import Interrupted, StopSignal
 from ldm_jax.training import start
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer
 from ldm_jax.training.monitoring.divergence import DivergenceGuard

@@ -13,7 +13,7 @@ import yaml
 
 from ldm_jax import configs
 from ldm_jax.cli import make_parser
-from ldm_jax.parallel.hosts import EXIT_WHEN_STOPPED
+from ldm_jax.parallel.environment import EXIT_WHEN_STOPPED
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])

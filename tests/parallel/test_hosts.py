@@ -57,6 +57,11 @@ def test_half_a_description_of_the_processes_is_refused():
         initialize_hosts(coordinator="localhost:1234")
 
 
+def test_a_process_beyond_the_number_of_processes_is_refused():
+    with pytest.raises(ValueError, match=r"process_id must be in \[0, 2\)"):
+        initialize_hosts("localhost:1234", num_processes=2, process_id=2)
+
+
 @pytest.mark.parametrize(
     ("env", "is_cluster"),
     [

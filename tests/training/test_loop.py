@@ -18,7 +18,7 @@ import pytest
 from ldm_jax.files.lock import Unusable
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.compile import global_key, lower_step, on_mesh
-from ldm_jax.parallel.hosts import Interrupted
+from ldm_jax.parallel.stopping import Interrupted
 from ldm_jax.training.loop import train
 from ldm_jax.training.monitoring.divergence import Diverged
 from ldm_jax.training.monitoring.metric_rows import read_rows

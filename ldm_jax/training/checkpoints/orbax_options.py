@@ -28,7 +28,7 @@ SLICE_BYTES = 2**20
 
 
 class _Steps(ocp.CheckpointManager):
-    """Leaves to the loop what `hosts.StopSignal` asks JAX's preemption service.
+    """Leaves to the loop what `stopping.StopSignal` asks JAX's preemption service.
 
     The service takes the last step that it was asked about for the one a process has
     come to. orbax asks about the step of a checkpoint, in the background and maybe

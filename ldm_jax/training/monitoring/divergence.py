@@ -16,7 +16,7 @@ RECORDS_SHOWN = 8
 class Diverged(RuntimeError):
     """Raised when too many steps in a row were skipped."""
 
-    is_everywhere = True  # all processes see the same metrics, see `hosts`
+    is_everywhere = True  # all processes see the same metrics, see `parallel.stopping`
 
 
 class DivergenceGuard:

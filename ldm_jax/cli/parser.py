@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parser of a command: misspelt words are answered with the nearest known one."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+_NUMBER = re.compile(r"-\.?\d")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parses the flags of one command.
+
+    Unlike its base class it refuses an unknown flag before it asks for missing ones,
+    and suggests the nearest flag, command or choice.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.set_defaults(parser=self)  # of the innermost command, after parsing
+        self._later: list[Callable[[], None]] = []
+
+    def add_later(self, add: Callable[[], None]) -> None:
+        """Calls `add`, which adds flags, when this command is parsed.
+
+        For flags that need JAX: other commands and their help pages do not wait for it.
+        """
+        self._later.append(add)
+
+    def parse_known_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parses as `argparse.ArgumentParser` does, with all flags added."""
+        while self._later:
+            self._later.pop(0)()
+        for word in args or ():
+            if word == "--" or (self._subparsers and not word.startswith("-")):
+                break  # what follows is no flag, or is of another command
+            if _is_flag(word) and not self._knows(word.partition("=")[0]):
+                self.refuse([word])
+        return super().parse_known_args(args, namespace)
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Ends the program with an error that lists arguments which are unknown."""
+        hint = nearest(words[0].partition("=")[0], self._option_string_actions)
+        self.error(
+            f"unrecognized arguments: {' '.join(words)}{hint} (see {self.prog} --help)"
+        )
+
+    def _knows(self, flag: str) -> bool:
+        """Tells whether a flag, or a flag that it abbreviates, exists."""
+        names = self._option_string_actions
+        return any(name.startswith(flag) for name in names)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Checks that a value is one of an argument's choices; called by argparse."""
+        if action.choices is None or value in action.choices:
+            return
+        names = [str(choice) for choice in action.choices]
+        hint = nearest(str(value), names, quote=True)
+        if action.option_strings:
+            rule = f"must be one of {', '.join(names)}: got {value}{hint or '.'}"
+            raise argparse.ArgumentError(action, rule)
+        kind = f"{action.dest}s: {', '.join(names)}."
+        self.error(f'no {action.dest} "{value}"{hint or "."} The {kind}')
+
+
+def nearest(word: str, known: Iterable[str], quote: bool = False) -> str:
+    """Returns '; did you mean ...?' with the known word nearest to one, or ''."""
+    matches = difflib.get_close_matches(word, list(known), 1)
+    if not matches:
+        return ""
+    return (
+        f'; did you mean "{matches[0]}"?' if quote else f"; did you mean {matches[0]}?"
+    )
+
+
+def _is_flag(word: str) -> bool:
+    """Tells whether a word is a flag, and none that replaces a value of a config."""
+    return (
+        len(word) > 1
+        and word[0] == "-"
+        and not word.startswith("--config.")
+        and not _NUMBER.match(word)
+        and " " not in word
+    )
