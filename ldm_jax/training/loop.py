@@ -76,6 +76,8 @@ def train(
             run, checkpointer, report, shapes, lambda: make(key)
         )
         first = int(state.step)
+        if not report.has_evaluation(first):  # it was stopped after that step's save
+            evaluate_if_due(run, state, first, report, checkpointer)
         if first >= options.num_steps:
             return state
 
@@ -102,19 +104,11 @@ def train(
                 with ledger.phase("evaluation"):
                     report.histograms(step, histograms(state.params, mesh))
 
-            scalars = {}
-            is_last = step == options.num_steps
-            if run.evaluate and (is_last or divides(options.evaluate_every, step)):
-                report.finish_pending()
-                with report.pause(), ledger.phase("evaluation"):
-                    scalars, images = run.evaluate(state, step)
-                report.evaluation(step, scalars, images)
-
-            signum = stop.requested(step)
+            signum, is_last = stop.requested(step), step == options.num_steps
             if is_last or signum or due.now(step, metrics):
                 data = {"batches": batches.state(step), "report": report.state()}
                 with ledger.phase("checkpoint"):
-                    checkpointer.save(state, data, scalars)
+                    checkpointer.save(state, data)
             if signum:
                 with ledger.phase("checkpoint"):
                     checkpointer.wait()
@@ -122,9 +116,27 @@ def train(
                     f"stopped and saved at step {step}; the same command resumes"
                 )
                 raise Interrupted(step, signum)
+            evaluate_if_due(run, state, step, report, checkpointer)
         with ledger.phase("checkpoint"):
             checkpointer.wait()
     return state
+
+
+def evaluate_if_due(
+    run: Run, state: TrainState, step: int, report: Report, checkpointer: Checkpointer
+) -> None:
+    """Evaluates the state of a step, if it is one to be evaluated.
+
+    After it was saved: an evaluation that fails costs no step.
+    """
+    is_due = step == run.options.num_steps or divides(run.options.evaluate_every, step)
+    if run.evaluate is None or step == 0 or not is_due:
+        return
+    report.finish_pending()
+    with report.pause():
+        scalars, images = run.evaluate(state, step)
+    report.evaluation(step, scalars, images)
+    checkpointer.note(step, scalars)
 
 
 def compile_step(run: Run, shapes, frozen, batch_shapes, key) -> StepByShape:

@@ -184,6 +184,30 @@ def test_evaluation_comes_at_its_steps_and_at_the_end(tmp_path):
     assert kept == [8, 20]  # the best and the latest
 
 
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(tmp_path, whole):
+    """It fails at step 8, then at the end; a run that was whole evaluates as often."""
+    seen, failing = [], [8, NUM_STEPS]
+
+    def evaluate(state, step):
+        seen.append(step)
+        if step in failing:
+            failing.remove(step)
+            raise ValueError("sampling.num_steps must be another")
+        return {"score": step}, {}
+
+    fields = dict(evaluate=evaluate, evaluate_every=8, best="score", keep=9)
+    for step in (8, NUM_STEPS):
+        with pytest.raises(ValueError, match="must be another"):
+            run(tmp_path, **fields)
+        assert (tmp_path / "checkpoints" / str(step)).exists()
+    same(run(tmp_path, before=fail_at(NUM_STEPS), **fields), whole[0])
+    assert seen == [8, 8, 16, NUM_STEPS, NUM_STEPS]
+    rows = read_rows(tmp_path / "evaluation.jsonl")
+    assert [row["step"] for row in rows] == [8, 16, NUM_STEPS]
+    run(tmp_path, **fields)
+    assert len(seen) == 5  # a finished run is not evaluated again
+
+
 def test_checkpoints_can_go_by_time(tmp_path):
     run(tmp_path, num_steps=3, checkpoint_every=None, checkpoint_seconds=0.0, keep=9)
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())

@@ -7,7 +7,6 @@ the arrays) and `config`. It is a model directory too: `load_params` reads it.
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from flax import serialization
 from jax.experimental import multihost_utils
 
@@ -26,16 +26,17 @@ from ldm_jax.files.write_errors import first_line, reported
 from ldm_jax.files.writing import move
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import in_main_process, is_main_process
+from ldm_jax.training.checkpoints.damage import proof_of_damage
 from ldm_jax.training.checkpoints.differences import check_structure
 from ldm_jax.training.checkpoints.digest import digests
 from ldm_jax.training.checkpoints.orbax_options import (
     FILE_BYTES,
     open_steps,
-    preservation,
     read_verified,
     sealed,
     shapes_in,
 )
+from ldm_jax.training.checkpoints.retention import LatestAndBest
 from ldm_jax.training.checkpoints.settings import Settings
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import PyTree
@@ -74,10 +75,11 @@ class Checkpointer:
         try:
             if settings is not None:
                 settings.write(self._workdir)
-            self._set_aside_without_metrics()
-            policy = preservation(keep, best, best_is_lowest)
+            self._kept = LatestAndBest(self._workdir, keep, best, best_is_lowest)
             self._manager = open_steps(
-                self._workdir / "checkpoints", cleanup_tmp_directories=True, **policy
+                self._workdir / "checkpoints",
+                cleanup_tmp_directories=True,
+                preservation_policy=self._kept,
             )
         except BaseException:
             self._release()
@@ -101,18 +103,12 @@ class Checkpointer:
             self._lock.release()
             self._lock = None
 
-    def save(
-        self,
-        state: TrainState,
-        data: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
+    def save(self, state: TrainState, data: Mapping[str, Any]) -> None:
         """Starts writing a checkpoint of `state.step`; returns once it is copied.
 
         Args:
           state: the state; may be donated afterwards.
           data: JSON-able, what `restore` gives back.
-          metrics: evaluation scalars of this step, if there are any.
 
         Raises:
           OSError: this checkpoint or the one before could not be written; those
@@ -128,9 +124,15 @@ class Checkpointer:
             config=ocp.args.JsonSave(self._config),
         )
         with reported(self._workdir, "a checkpoint", every=True):
-            self._manager.save(
-                step, args=ocp.args.Composite(**items), metrics=dict(metrics or {})
-            )
+            self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def note(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Stores the evaluation scalars of a step, by which the best one is kept.
+
+        Raises:
+          ValueError: `best` is not among them.
+        """
+        self._kept.note(step, scalars, self._manager.all_steps())
 
     def newest(self) -> int | None:
         """Returns the step of the newest checkpoint that is whole on disk, or None."""
@@ -146,7 +148,8 @@ class Checkpointer:
     def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Reads the newest checkpoint that is whole.
 
-        A damaged one is moved to `damaged/` in the working directory, with a warning.
+        One that is proven to be damaged is moved to `damaged/` in the working
+        directory, with a warning.
 
         Args:
           shapes: TrainState of jax.ShapeDtypeStruct with shardings, of any mesh.
@@ -156,54 +159,61 @@ class Checkpointer:
 
         Raises:
           ValueError: the checkpoint's arrays are not those of this run.
-          Unusable: there are checkpoints, and none is whole.
+          Unusable: none of the checkpoints is whole, or one could not be read for
+            another reason.
         """
-        wanted = serialization.to_state_dict(shapes)
+        expected = serialization.to_state_dict(shapes)
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                found = shapes_in(self._manager, step)
+                stored = shapes_in(self._manager, step)
             except Exception as error:
                 self._set_aside(step, error)
                 continue
-            check_structure(found, wanted, f"{self._workdir}, step {step}")
+            check_structure(stored, expected, f"{self._workdir}, step {step}")
             try:
-                tree, data = read_verified(self._manager, step, wanted)
+                tree, data = read_verified(self._manager, step, expected)
             except Exception as error:
                 self._set_aside(step, error)
                 continue
             return serialization.from_state_dict(shapes, tree), data
-        if steps:
+        damaged = self._workdir / "damaged"
+        if damaged.exists() and any(damaged.iterdir()):
             raise Unusable(
-                f"none of the checkpoints {steps[::-1]} in {self._workdir} is whole; "
-                "they lie in damaged/. Use another workdir to start again."
+                f"none of the checkpoints of {self._workdir} is whole: they were moved "
+                f"to {damaged}. Use another workdir to start from scratch, or delete "
+                "this folder."
             )
         return None
 
-    def _set_aside_without_metrics(self) -> None:
-        """Moves checkpoints whose metrics are unreadable: orbax would not even open."""
-        for path in (self._workdir / "checkpoints").glob("*/metrics/metrics"):
-            try:
-                json.loads(path.read_text())
-            except ValueError as error:
-                self._move(path.parent.parent.name, error)
-
     def _set_aside(self, step: int, error: Exception) -> None:
-        self._move(str(step), error)
-        self._manager.reload()
+        """Moves a damaged checkpoint out of the way, so that its step can be redone.
 
-    def _move(self, step: str, error: Exception) -> None:
-        """Moves a damaged checkpoint out of the way, so that its step can be redone."""
+        Raises:
+          Unusable: nothing proves that it is damaged; it stays where it is.
+        """
+        checkpoint = self._workdir / "checkpoints" / str(step)
+        proof = proof_of_damage(error, checkpoint)
+        if proof is None:
+            raise unreadable(checkpoint, error) from error
         logging.warning(
-            "checkpoint %s of %s is damaged and skipped: %s",
-            step,
-            self._workdir,
-            first_line(error),
+            "checkpoint %d of %s is damaged and skipped: %s", step, self._workdir, proof
         )
         if is_main_process():
-            move(self._workdir / "checkpoints" / step, self._workdir / "damaged" / step)
+            move(checkpoint, self._workdir / "damaged" / str(step))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoint moved")
+        self._manager.reload()
+
+
+def unreadable(checkpoint: epath.Path, error: Exception) -> Unusable:
+    """Makes the error of a checkpoint that may well be whole."""
+    return Unusable(
+        f"the checkpoint {checkpoint} could not be read ({first_line(error)}). Nothing "
+        "proves that it is damaged, so it stays where it is: remove the cause (a lack "
+        "of memory or of rights, a network, a locale) and run this again, or move it "
+        "away to use the one before."
+    )
 
 
 def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> None:
@@ -246,6 +256,7 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
     Raises:
       ValueError: `which` is neither.
       FileNotFoundError: there is no (whole) checkpoint.
+      Unusable: one could not be read, and is not proven to be damaged.
     """
     if which not in ("ema", "raw"):
         raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
@@ -262,7 +273,10 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
                     found.pop("ema")
                 tree, _ = read_verified(manager, candidate, found)
             except Exception as error:
-                logging.warning("checkpoint %d is skipped: %s", candidate, error)
+                proof = proof_of_damage(error, path / str(candidate))
+                if proof is None:
+                    raise unreadable(path / str(candidate), error) from error
+                logging.warning("checkpoint %d is skipped: %s", candidate, proof)
                 continue
             return {**tree["params"], **tree.get("ema", {})}
     raise FileNotFoundError(f"no whole checkpoint in {path}; tried {steps}.")

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How orbax is asked: what is kept, and how a checkpoint is read and verified.
+"""Orbax options: handlers, reading and verification.
 
-Beside `checkpoint.py` the only file that knows orbax.
+Beside checkpointer.py the only file that knows orbax.
 """
 
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +13,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers as policies
 
+from ldm_jax.training.checkpoints.damage import Damaged
 from ldm_jax.training.checkpoints.digest import digests
 from ldm_jax.types import PyTree
 
@@ -28,7 +27,7 @@ SLICE_BYTES = 2**20
 
 
 class _Steps(ocp.CheckpointManager):
-    """Leaves to the loop what `stopping.StopSignal` asks JAX's preemption service.
+    """Does not ask JAX's preemption service, as `stopping.StopSignal` of the loop does.
 
     The service takes the last step that it was asked about for the one a process has
     come to. orbax asks about the step of a checkpoint, in the background and maybe
@@ -60,26 +59,6 @@ def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
     )
 
 
-def preservation(keep: int, best: str | None, best_is_lowest: bool) -> dict[str, Any]:
-    """Keeps the latest and the best; orbax's own `best_fn` would drop the latest."""
-
-    def score(metrics) -> float:
-        value = (metrics or {}).get(best)
-        if value is None or not math.isfinite(value):
-            return -math.inf  # one NaN in the ranking would keep the wrong ones
-        return -value if best_is_lowest else value
-
-    kept = [policies.LatestN(keep)]
-    if best is not None:
-        kept.append(
-            policies.BestN(
-                get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
-            )
-        )
-    # best_fn does not choose here; without it orbax stores no metrics.
-    return dict(best_fn=score, preservation_policy=policies.AnyPreservationPolicy(kept))
-
-
 def sealed(data: Mapping[str, Any], digests: Mapping[str, int]) -> dict[str, Any]:
     """Returns the `data` item of a checkpoint, with a checksum of itself."""
     text = json.dumps([data, digests], sort_keys=True)
@@ -91,8 +70,10 @@ def shapes_in(manager: ocp.CheckpointManager, step: int) -> PyTree:
     return manager.item_metadata(step)["state"].tree
 
 
-def read_verified(manager, step: int, wanted: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """Reads the wanted arrays, as NumPy where no sharding is given, and verifies."""
+def read_verified(
+    manager: ocp.CheckpointManager, step: int, expected: PyTree
+) -> tuple[PyTree, dict[str, Any]]:
+    """Reads the expected arrays, as NumPy where no sharding is given, and verifies."""
 
     def args(x):
         sharding = x.sharding if isinstance(x, jax.ShapeDtypeStruct) else None
@@ -100,22 +81,22 @@ def read_verified(manager, step: int, wanted: PyTree) -> tuple[PyTree, dict[str,
             return ocp.RestoreArgs(restore_type=np.ndarray)
         return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=x.shape)
 
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), expected)
     restored = manager.restore(
         step,
         args=ocp.args.Composite(
             state=ocp.args.PyTreeRestore(
-                shapes, restore_args=jax.tree.map(args, wanted), partial_restore=True
+                shapes, restore_args=jax.tree.map(args, expected), partial_restore=True
             ),
             data=ocp.args.JsonRestore(),
         ),
     )
     data, stored = restored["data"]["data"], restored["data"]["digests"]
     if restored["data"] != sealed(data, stored):
-        raise ValueError("the position in the data was changed")
+        raise Damaged("the position in the data was changed")
     wrong = [
         name for name, d in digests(restored["state"]).items() if stored[name] != d
     ]
     if wrong:
-        raise ValueError(f"stored and read digests differ in {len(wrong)}: {wrong[:3]}")
+        raise Damaged(f"stored and read digests differ in {len(wrong)}: {wrong[:3]}")
     return restored["state"], data

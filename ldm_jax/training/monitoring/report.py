@@ -6,11 +6,12 @@ with the means over them; `evaluation.jsonl`, a row per evaluation; `timing.json
 `ledger`; `images/`; `tensorboard/`.
 """
 
+import contextlib
 import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from PIL import Image
 
 from ldm_jax.files.write_errors import reported
 from ldm_jax.files.writing import atomic_file
-from ldm_jax.parallel.hosts import gathered, is_main_process
+from ldm_jax.parallel.hosts import agreed, gathered, is_main_process
 from ldm_jax.training.monitoring.boards import Board, TensorBoard, WeightsAndBiases
 from ldm_jax.training.monitoring.divergence import DivergenceGuard
 from ldm_jax.training.monitoring.goodput import PRODUCTIVE, Ledger, goodput, say_goodput
@@ -155,7 +156,7 @@ class Report:
             if step % self._every == 0 or step == self._num_steps:
                 self._write_row(step)
                 self._write_timing(step)
-            self._progress(step, values["loss"])
+            self._progress(step, values)
 
     def _sum(self, values: dict[str, float]) -> None:
         """Adds one step to the row; a skipped step only counts as skipped."""
@@ -207,8 +208,13 @@ class Report:
         if scalars:
             line = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
             self.say(f"step {step}: {line}")
-            self._append("evaluation.jsonl", step, scalars, prefix="evaluation/")
         self.images(step, images)
+        self._append("evaluation.jsonl", step, scalars, prefix="evaluation/")
+
+    def has_evaluation(self, step: int) -> bool:
+        """Tells whether a step was evaluated, by an earlier attempt too."""
+        rows = read_rows(self._workdir / "evaluation.jsonl") if self._writes else []
+        return agreed(any(row["step"] == step for row in rows))
 
     def images(self, step: int, images: Mapping[str, Any]) -> None:
         """Writes pictures, uint8 [H, W, 3] by name: images/<name>_<step>.png."""
@@ -236,7 +242,7 @@ class Report:
         for board in self._boards:
             board.scalars(step, {prefix + name: value for name, value in row.items()})
 
-    def _progress(self, step: int, loss: float) -> None:
+    def _progress(self, step: int, values: Mapping[str, float]) -> None:
         is_last = step == self._num_steps
         on_terminal = sys.stdout.isatty()
         rate = self._rate.at(step, on_terminal, always=is_last)
@@ -245,15 +251,20 @@ class Report:
         share = self._utilization(rate) if self._utilization and rate else None
         left = (self._num_steps - step) / rate if rate else math.inf
         text = say_progress(rate, self._batch_size, share, left)
+        loss, learning_rate = values["loss"], values.get("learning_rate")
+        if learning_rate is not None:
+            text = f"lr {learning_rate:.3g}  {text}"
         text = f"{self._label}: step {step}/{self._num_steps}  loss {loss:.4f}  {text}"
         if on_terminal:
             print(f"\r\033[K{text}", end="\n" if is_last else "", flush=True)
         else:
             print(text, flush=True)
 
-    def pause(self):
-        """Returns a context that keeps its time out of the rate (an evaluation)."""
-        return self._rate
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Is a context of an evaluation, whose time is kept out of the rate."""
+        with self._rate, self._ledger.phase("evaluation"):
+            yield
 
     def restart_clock(self, step: int) -> None:
         """Starts measuring the rate anew."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.files.lock import Unusable
 from ldm_jax.parallel.sharding import make_mesh
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
 from ldm_jax.training.checkpoints.settings import Settings
@@ -107,10 +108,6 @@ def garble_data(directory):
     path.write_text(path.read_text().replace('"at": 3', '"at": 4').replace(":3", ":4"))
 
 
-def garble_metrics(directory):
-    (directory / "metrics" / "metrics").write_text('{"ps')
-
-
 def lose_chunk(directory):
     largest_file(directory / "state").unlink()
 
@@ -134,7 +131,7 @@ def garble_description(directory):
 
 
 DAMAGES = (
-    *(flip_bit, truncate, empty, lose_data, garble_data, garble_metrics),
+    *(flip_bit, truncate, empty, lose_data, garble_data),
     *(lose_chunk, lose_manifest, garble_manifest, lose_description, garble_description),
 )
 
@@ -171,7 +168,11 @@ def test_a_bit_flipped_anywhere_is_never_restored(tmp_path, made):
         raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
         path.write_bytes(raw)
         with Checkpointer(copy) as checkpointer:
-            state, _ = checkpointer.restore(made[0])
+            try:
+                state, _ = checkpointer.restore(made[0])
+            except Unusable:  # it is unreadable, and no bytes prove the damage
+                found += 1
+                continue
         found += int(state.step) == 1
         equal(state, at(made[1], int(state.step)))
     print(f"{found} of 20 flipped bits were found, the rest changed nothing")
@@ -186,6 +187,43 @@ def test_a_directory_without_a_whole_checkpoint_is_not_begun_anew(tmp_path, made
         pytest.raises(RuntimeError, match="none"),
     ):
         checkpointer.restore(made[0])
+    with (
+        Checkpointer(tmp_path) as checkpointer,
+        pytest.raises(Unusable, match=r"they were moved to .*damaged"),
+    ):
+        checkpointer.restore(made[0])  # nor by the same command, given again
+
+
+OTHER_CAUSES = {
+    "memory": MemoryError(),
+    "device memory": jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+    "file handles": OSError(24, "Too many open files"),
+    "rights": PermissionError(13, "Permission denied"),
+    "locale": UnicodeDecodeError("ascii", b"\xc3", 0, 1, "ordinal not in range(128)"),
+    "another version": KeyError("key_metadata"),
+}
+
+
+@pytest.mark.parametrize("place", ["shapes_in", "read_verified"])
+@pytest.mark.parametrize("cause", OTHER_CAUSES)
+def test_a_whole_checkpoint_that_cannot_be_read_stays_where_it_is(
+    tmp_path, made, place, cause, monkeypatch
+):
+    save(tmp_path, made[1], [1, 2])
+
+    def fail(*_):
+        raise OTHER_CAUSES[cause]
+
+    with monkeypatch.context() as patch, Checkpointer(tmp_path) as checkpointer:
+        patch.setattr(f"ldm_jax.training.checkpoints.checkpointer.{place}", fail)
+        with pytest.raises(Unusable, match="checkpoints/2 could not be read") as error:
+            checkpointer.restore(made[0])
+        assert len(str(error.value).splitlines()) == 1
+        with pytest.raises(Unusable, match="it stays where it is"):
+            load_params(tmp_path)
+    assert not (tmp_path / "damaged").exists()
+    with Checkpointer(tmp_path) as checkpointer:
+        assert int(checkpointer.restore(made[0])[0].step) == 2
 
 
 def test_what_lies_about_is_left_alone(tmp_path, made):
@@ -270,7 +308,8 @@ def test_the_latest_and_the_best_stay_though_a_value_is_not_finite(tmp_path, mad
     for part in ([1, 2, 3, 4], [5, 6]):
         with Checkpointer(tmp_path, keep=2, best="fid") as checkpointer:
             for step in part:
-                checkpointer.save(at(made[1], step), {}, {"fid": fids[step]})
+                checkpointer.save(at(made[1], step), {})
+                checkpointer.note(step, {"fid": fids[step]})
             checkpointer.wait()
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert kept == [4, 5, 6]
@@ -280,8 +319,10 @@ def test_high_values_can_be_the_best_and_checkpoints_without_one_are_not(
     tmp_path, made
 ):
     with Checkpointer(tmp_path, keep=1, best="psnr", best_is_lowest=False) as saver:
-        for step, metrics in enumerate([{"psnr": 30.0}, {"psnr": 20.0}, {}, {}]):
-            saver.save(at(made[1], step), {}, metrics)
+        for step, psnr in enumerate([30.0, 20.0, None, None]):
+            saver.save(at(made[1], step), {})
+            if psnr is not None:
+                saver.note(step, {"psnr": psnr})
         saver.wait()
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert kept == [0, 3]

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells a damaged checkpoint from one that could not be read for another reason.
+
+A lack of memory, of rights or of a network is no damage: a checkpoint that was moved
+away for it would be lost to the run.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+
+from etils import epath
+
+from ldm_jax.files.write_errors import first_line
+
+# Without these, nothing can be read.
+FILES = ("state/_METADATA", "state/manifest.ocdbt", "data/metadata")
+# How tensorstore begins, or explains, an error about the bytes of a file. It has other
+# codes where it lacks memory, rights or file handles.
+BYTES = re.compile(
+    r"^(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND)\b|Error decoding|Truncated|Invalid JSON"
+)
+
+
+class Damaged(ValueError):
+    """Raised where the content of a checkpoint is not what was saved."""
+
+
+def proof_of_damage(error: Exception, checkpoint: epath.Path) -> str | None:
+    """Tells what proves that a checkpoint is damaged.
+
+    Args:
+      error: raised when it was read.
+      checkpoint: its directory.
+
+    Returns:
+      The proof in a line; None where the error has, or may have, another cause.
+    """
+    for cause in _causes(error):
+        text = first_line(cause).partition(" [tensorstore_spec")[0]
+        if isinstance(cause, Damaged | json.JSONDecodeError) or BYTES.search(text):
+            return text
+        # With a locale of another encoding, whole files are unreadable too.
+        if isinstance(cause, UnicodeDecodeError) and cause.encoding == "utf-8":
+            return text
+    try:
+        missing = [name for name in FILES if not (checkpoint / name).exists()]
+        is_there = checkpoint.exists()
+    except OSError:
+        return None
+    return f"it lacks {', '.join(missing)}" if missing and is_there else None
+
+
+def _causes(error: BaseException | None) -> Iterator[Exception]:
+    """Yields an error and what it was raised from."""
+    while isinstance(error, Exception):
+        yield error
+        error = error.__cause__ or error.__context__

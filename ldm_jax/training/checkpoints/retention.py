@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which checkpoints are kept: the latest, and the best by an evaluation scalar."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+from etils import epath
+
+from ldm_jax.files.writing import write_json
+from ldm_jax.parallel.hosts import is_main_process
+
+
+class LatestAndBest:
+    """A preservation policy of orbax, which never deletes the newest checkpoint.
+
+    A checkpoint is saved before the evaluation of its step, so the scalars are stored
+    beside the checkpoints, in scores.json. The one that was best so far goes with the
+    first save after a better one was evaluated.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.Path,
+        keep: int = 2,
+        best: str | None = None,
+        best_is_lowest: bool = True,
+    ):
+        """Reads the scores of an earlier attempt.
+
+        Args:
+          workdir: of the run.
+          keep: how many of the latest checkpoints are kept.
+          best: name of an evaluation scalar; None for none.
+          best_is_lowest: whether low values of `best` are good.
+
+        Raises:
+          ValueError: `keep` is less than 1.
+        """
+        if keep < 1:
+            raise ValueError(
+                f"train.keep must be at least 1: got {keep}, which would delete every "
+                "checkpoint; the default is 2."
+            )
+        self._path = workdir / "scores.json"
+        self._keep, self._best, self._is_lowest = keep, best, best_is_lowest
+        self._scores = _read(self._path)
+
+    def note(
+        self, step: int, scalars: Mapping[str, float], steps: Sequence[int]
+    ) -> None:
+        """Stores the evaluation scalars of a step.
+
+        Args:
+          step: that was evaluated.
+          scalars: by name.
+          steps: of the checkpoints that there are; scores of others are dropped.
+
+        Raises:
+          ValueError: `best` is not among the scalars.
+        """
+        if self._best is None:
+            return
+        if self._best not in scalars:
+            raise ValueError(
+                f"train.best must be a scalar of the evaluation: got {self._best!r}, "
+                f"it gives {', '.join(scalars) or 'none'}; name one of these, or leave "
+                "train.best out."
+            )
+        known = {s: row for s, row in self._scores.items() if s in steps}
+        finite = {n: float(v) for n, v in scalars.items() if math.isfinite(v)}
+        self._scores = {**known, step: finite}
+        if is_main_process():
+            write_json(self._path, self._scores)
+
+    def should_preserve(self, checkpoints, *, context=None) -> list[bool]:
+        """Tells of every checkpoint whether it is kept; called by orbax."""
+        del context
+        steps = sorted(info.step for info in checkpoints)
+        kept = set(steps[-self._keep :])
+        values = {
+            step: self._scores[step][self._best]
+            for step in steps
+            if self._best in self._scores.get(step, {})
+        }
+        if values:
+            choose = min if self._is_lowest else max
+            kept.add(choose(values, key=values.__getitem__))
+        return [info.step in kept for info in checkpoints]
+
+
+def _read(path: epath.Path) -> dict[int, dict[str, float]]:
+    """Reads scores.json; without one that can be read, no checkpoint has a score."""
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_text())
+        return {int(step): dict(row) for step, row in rows.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        logging.warning("%s is damaged and not used: %s", path, error)
+        return {}
