@@ -111,7 +111,7 @@ def test_sampling_goes_on_and_refuses_a_directory_of_other_samples(
 def test_a_condition_the_model_does_not_take_is_refused(finished, tmp_path, capsys):
     argv = ["sample", f"--model={finished / 'diffusion'}", f"--out={tmp_path}"]
     assert cli.main([*argv, "--prompt=a dog"]) == 2
-    assert 'with the "class" condition is told class_label' in capsys.readouterr().err
+    assert 'with the "class" condition takes --label' in capsys.readouterr().err
     assert cli.main([*argv, "--label=11"]) == 2
     assert "a class is in 0..9: got '11'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
