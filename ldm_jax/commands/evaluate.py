@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates a model, or finished images, by a named protocol or chosen metrics."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.models import still_transform
 from ldm_jax.files import png
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.metrics.paper import find_protocol
 from ldm_jax.metrics.tables import markdown
@@ -194,7 +194,7 @@ def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
 
 def _sampling_of(images: str) -> dict[str, Any]:
     """Reads how images were sampled; what was left out is left out."""
-    settings = json.loads(pathlib.Path(images, "settings.json").read_text())
+    settings = read_json(pathlib.Path(images, "settings.json"))
     said = settings["sampling"].items()
     return {name: value for name, value in said if value is not None}
 

@@ -21,6 +21,7 @@ from ldm_jax.data.transforms.pixels import to_unit_range
 from ldm_jax.experiment import model_directory
 from ldm_jax.files import png
 from ldm_jax.files.outputs import check_writable_file
+from ldm_jax.files.structured import read_json
 from ldm_jax.metrics.reconstruction import psnr
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def _originals(
     """Returns the images [N, H, W, 3] that were encoded, made anew."""
     if all("image" in record for record in records):
         return np.stack([to_unit_range(record["image"]) for record in records])
-    facts = json.loads((pathlib.Path(directory) / IMAGES_FILE).read_text())
+    facts = read_json(pathlib.Path(directory) / IMAGES_FILE)
     source: Source = open_images(**facts["images"])
     if name:
         source = by_bucket(source, facts["buckets"])[name]

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from ldm_jax.conditions.registry import condition_flags
 from ldm_jax.conditions.user_inputs import to_image, to_mask
 from ldm_jax.experiment import model_directory
 from ldm_jax.files import png
+from ldm_jax.files.pictures import read_image
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
@@ -186,7 +187,7 @@ def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> 
     path = folder / "settings.json"
     if not path.exists():
         return
-    found = json.loads(path.read_text())
+    found = read_json(path)
     differing = sorted(name for name in settings if found.get(name) != settings[name])
     if differing:
         raise ValueError(
@@ -249,5 +250,4 @@ def _write_npz(folder: pathlib.Path, num: int, shape: tuple[int, ...]) -> None:
 
 
 def _read(folder: pathlib.Path, index: int) -> np.ndarray:
-    with Image.open(_file(folder, index)) as image:
-        return np.asarray(image)
+    return read_image(_file(folder, index))

@@ -3,7 +3,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any, ClassVar
 
@@ -21,7 +20,8 @@ from ldm_jax.conditions.fields import (
     check_counts,
 )
 from ldm_jax.conditions.token_ids import TokenCondition, token_field
-from ldm_jax.conditions.user_inputs import existing
+from ldm_jax.files.errors import shown
+from ldm_jax.files.structured import read_json
 from ldm_jax.models.conditioners import TokenTransformer
 
 
@@ -128,8 +128,8 @@ class Layout(TokenCondition):
         """
         where: Any = "the arguments"
         if isinstance(boxes, (str, pathlib.Path)):
-            where = existing(boxes)
-            boxes = _read_json(where)
+            where = boxes
+            boxes = read_json(boxes, kind=object, rule="must be JSON of a layout")
         if not isinstance(boxes, list):
             raise ValueError(
                 f"a layout is a list of boxes: got {type(boxes).__name__} in {where}."
@@ -142,7 +142,7 @@ class Layout(TokenCondition):
         """Reads the boxes of one layout."""
         if not isinstance(layout, list):
             raise ValueError(
-                f"a layout is a list of boxes: got {layout!r:.80} in {where}."
+                f"a layout is a list of boxes: got {shown(layout)} in {where}."
             )
         if len(layout) > self.max_objects:
             raise ValueError(
@@ -156,7 +156,7 @@ class Layout(TokenCondition):
         if not is_box or len(entry["box"]) != 4:
             raise ValueError(
                 'a box is {"label": class, "box": [x, y, width, height]}: got '
-                f"{entry!r} in {where}."
+                f"{shown(entry)} in {where}."
             )
         number = class_number(entry["label"], self.num_classes, self.class_names)
         attributes = {name: bool(entry[name]) for name in ATTRIBUTES if name in entry}
@@ -166,10 +166,3 @@ class Layout(TokenCondition):
                 f"in {where}; leave them out."
             )
         return Box(number, *map(float, entry["box"]), **attributes)
-
-
-def _read_json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"a layout must be JSON: {path} is not ({error}).") from error

@@ -11,13 +11,8 @@ import numpy as np
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import MAX_CLASSES, MAX_WIDTH, Field, check_counts
-from ldm_jax.conditions.user_inputs import (
-    check_sides,
-    existing,
-    open_picture,
-    pictures,
-    stack,
-)
+from ldm_jax.conditions.user_inputs import check_sides, pictures, stack
+from ldm_jax.files.pictures import read_label_map
 from ldm_jax.models.conditioners import SpatialRescaler
 from ldm_jax.types import Array, Batch, Conditioning
 
@@ -92,14 +87,7 @@ class SemanticMap(Condition):
     def _read(self, item: Any) -> np.ndarray:
         where: Any = "the arguments"
         if isinstance(item, (str, pathlib.Path)):
-            where = existing(item)
-            picture = open_picture(where)
-            if picture.mode not in ("L", "P", "I", "I;16", "1"):
-                raise ValueError(
-                    "a label map is a PNG of class numbers (grey or palette): got mode "
-                    f"{picture.mode} in {where}; save it with one channel."
-                )
-            item = np.asarray(picture)
+            where, item = item, read_label_map(item)
         labels = np.asarray(item, np.int32)
         known = set(range(self.num_classes + 1))
         unknown = sorted(set(np.unique(labels).tolist()) - known)

@@ -21,8 +21,9 @@ from ldm_jax.conditions.fields import (
 )
 from ldm_jax.conditions.token_ids import TokenCondition, token_field
 from ldm_jax.conditions.tokens import Tokenizer, make_tokenizer
-from ldm_jax.conditions.user_inputs import as_list, existing
+from ldm_jax.conditions.user_inputs import as_list
 from ldm_jax.conditions.vocabulary import EMPTY_TEXT, without_vocabulary
+from ldm_jax.files.reading import read_lines
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import TokenTransformer
 
@@ -178,9 +179,7 @@ class Text(TokenCondition):
         if isinstance(text, pathlib.Path) or (
             isinstance(text, str) and text.endswith(".txt")
         ):
-            path = existing(text)
-            lines = path.read_text(encoding="utf-8").splitlines()
-            texts, where = [line.strip() for line in lines if line.strip()], path
+            texts, where = read_lines(text), text
         if not texts:
             raise ValueError(
                 f'there must be a prompt: got none in {where}; write one per line ("" '

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the files and arrays that users give for a condition.
 
-Files are read with PIL; every error names the file or the value and the way out.
+Every error names the file or the value and the way out.
 """
 
 import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+
+from ldm_jax.files.pictures import list_pictures, read_image, read_mask
 
 
 def to_image(item: Any) -> np.ndarray:
     """Reads an image as float32 [H, W, 3] in [-1, 1]."""
     if isinstance(item, (str, pathlib.Path)):
-        item = np.asarray(open_picture(existing(item)).convert("RGB"))
+        item = read_image(item)
     item = np.asarray(item)
     if item.ndim != 3 or item.shape[2] != 3 or item.dtype != np.uint8:
         raise ValueError(
@@ -25,9 +26,9 @@ def to_image(item: Any) -> np.ndarray:
 
 
 def to_mask(item: Any) -> np.ndarray:
-    """Reads a mask as float32 [H, W, 1], 1 in the hole."""
+    """Reads a mask as float32 [H, W, 1], 1 in the hole; see `files.pictures`."""
     if isinstance(item, (str, pathlib.Path)):
-        item = np.asarray(open_picture(existing(item)).convert("L"))
+        item = read_mask(item)
     item = np.asarray(item)
     if item.dtype == bool:
         item = item.astype(np.uint8) * 255
@@ -48,35 +49,10 @@ def as_list(value: Any) -> list:
 
 def pictures(value: Any) -> list:
     """Lists pictures: one, a list of them, or the files of a folder in sorted order."""
-    if isinstance(value, (str, pathlib.Path)) and pathlib.Path(value).is_dir():
-        files = sorted(path for path in pathlib.Path(value).iterdir() if path.is_file())
-        if not files:
-            raise ValueError(f"a folder of pictures must hold some: {value} is empty.")
-        return files
+    if isinstance(value, (str, pathlib.Path)):
+        folder = pathlib.Path(value).expanduser()
+        return list_pictures(folder) if folder.is_dir() else [value]
     return as_list(value)
-
-
-def existing(path: str | pathlib.Path) -> pathlib.Path:
-    """Returns a path; raises ValueError unless there is a file."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(
-            f"there must be a file to read: no {path} (from {pathlib.Path.cwd()}); "
-            "check its name."
-        )
-    return path
-
-
-def open_picture(path: pathlib.Path) -> Image.Image:
-    """Opens an image file; raises ValueError where it is none."""
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(
-            f"an image file must be readable: {path} ({error})."
-        ) from error
-    return picture
 
 
 def check_sides(shape: tuple[int, ...], f: int, where: Any) -> None:

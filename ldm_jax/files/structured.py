@@ -25,9 +25,15 @@ MAX_DEPTH = 64
 MAX_YAML_BYTES, MAX_YAML_VALUES = 2**20, 100_000
 
 
-def read_json(path: PathLike, max_bytes: int = MAX_TEXT_BYTES, kind: type = dict):
+def read_json(
+    path: PathLike,
+    max_bytes: int = MAX_TEXT_BYTES,
+    kind: type = dict,
+    *,
+    rule: str = "must be readable",
+) -> Any:
     """Reads a JSON file; arguments, result and errors as `parse_json`."""
-    return parse_json(read_bytes(path, max_bytes), path, kind)
+    return parse_json(read_bytes(path, max_bytes), path, kind, rule=rule)
 
 
 def parse_json(

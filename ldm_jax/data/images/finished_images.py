@@ -5,14 +5,17 @@ Unlike a training set they are taken as they are: no crop, no resize.
 """
 
 import pathlib
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from absl import logging
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+from ldm_jax.files.arrays import Npz
+from ldm_jax.files.errors import shown
+from ldm_jax.files.folders import list_folder
+from ldm_jax.files.paths import printable
+from ldm_jax.files.pictures import is_picture, read_image
 
 
 class ImageSet(NamedTuple):
@@ -70,20 +73,24 @@ def open_set(path, num: int | None = None) -> ImageSet:
 def _open_folder(path: pathlib.Path) -> ImageSet:
     # Beside its samples, 000000.png ..., `ldm-jax sample` leaves sheets of them.
     is_ours = (path / "settings.json").is_file()
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in SUFFIXES and (not is_ours or file.stem.isdigit())
-    )
+    listing = list_folder(path)
+    for name, reason in listing.left_out.items():
+        logging.warning("left out: %s %s.", printable(path / name), reason)
+    files = [
+        path / file
+        for file in listing.files
+        if is_picture(file)
+        and (not is_ours or pathlib.PurePosixPath(file).stem.isdigit())
+    ]
     if not files:
         raise ValueError(f"a folder of images must hold some: {path} holds none.")
-    shape = _read(files[0]).shape
+    shape = read_image(files[0]).shape
 
     def batches(batch_size):
         for low in range(0, len(files), batch_size):
             rows = []
             for file in files[low : low + batch_size]:
-                rows.append(_read(file))
+                rows.append(read_image(file))
                 if rows[-1].shape != shape:
                     raise ValueError(
                         f"images must have one size: {files[0]} is "
@@ -95,62 +102,27 @@ def _open_folder(path: pathlib.Path) -> ImageSet:
     return ImageSet(len(files), shape[:2], batches)
 
 
-def _read(file) -> np.ndarray:
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"an image must be readable: {file} ({error}).") from error
-
-
 def _open_npz(path: pathlib.Path) -> ImageSet:
     """Reads the array as a stream: it may be larger than the memory."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            headers = {name: _header(archive, name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise ValueError(f"{path} is no readable .npz: {error}.") from error
-    arrays = [name for name, (shape, _) in headers.items() if len(shape) == 4]
+    with Npz(path) as stored:
+        headers = {name: stored.header(name) for name in stored.names}
+    arrays = [name for name, header in headers.items() if len(header.shape) == 4]
     if len(arrays) != 1:
         raise ValueError(
             f"an .npz of images holds one array [N, H, W, 3]: {path} holds "
-            f"{ {name: shape for name, (shape, _) in headers.items()} }."
+            f"{shown({name: header.shape for name, header in headers.items()})}."
         )
-    shape, dtype = headers[arrays[0]]
-    if dtype != np.uint8 or shape[3] != 3 or not shape[0]:
+    dtype, shape, is_fortran = headers[arrays[0]]
+    if dtype != np.uint8 or shape[3] != 3 or 0 in shape or is_fortran:
+        order = " in Fortran's order" if is_fortran else ""
         raise ValueError(
-            f"images are bytes [N, H, W, 3] in [0, 255]: got {dtype} {shape} in "
+            f"images are bytes [N, H, W, 3] in [0, 255]: got {dtype} {shape}{order} in "
             f"{path}; truncate as the original does: np.clip((x + 1) * 127.5, 0, 255)"
             ".astype(np.uint8) for x in [-1, 1]."
         )
 
     def batches(batch_size):
-        item = int(np.prod(shape[1:]))
-        with zipfile.ZipFile(path) as archive, archive.open(arrays[0]) as stream:
-            _read_header(stream)
-            for low in range(0, shape[0], batch_size):
-                count = min(batch_size, shape[0] - low)
-                data = np.frombuffer(stream.read(count * item), np.uint8)
-                yield data.reshape(count, *shape[1:])
+        with Npz(path) as stored:
+            yield from stored.batches(arrays[0], batch_size)
 
     return ImageSet(shape[0], shape[1:3], batches)
-
-
-def _header(archive, name: str):
-    with archive.open(name) as stream:
-        return _read_header(stream)
-
-
-def _read_header(stream) -> tuple[tuple[int, ...], np.dtype]:
-    """Reads what an .npy says of itself: shape and dtype; the data follow."""
-    version = np.lib.format.read_magic(stream)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
-        raise ValueError(f"an array of format {version}")
-    shape, is_fortran, dtype = read(stream)
-    if is_fortran and len(shape) == 4:
-        raise ValueError("images in Fortran's order; save them in C's")
-    return shape, dtype

@@ -2,7 +2,6 @@
 """Opens what a diffusion model learns from: one set of latents, a mixture, buckets."""
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -14,6 +13,8 @@ from ldm_jax.data.latents.source import open_latents, reachable
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.mixture import Buckets, Mixture
 from ldm_jax.data.records import Source, fingerprint
+from ldm_jax.files.errors import UnreadableFile, shown
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
 
 # Names the sets of a directory of buckets; written when all of them are whole.
@@ -117,8 +118,10 @@ def bucket_names(directory: str) -> list[str] | None:
     with reachable(directory):
         if not path.exists():
             return None
-        names = json.loads(path.read_text())["buckets"]
+        names = read_json(path).get("buckets")
+    if not isinstance(names, list) or not names:
+        raise UnreadableFile(f"{path} must list the folders of buckets.")
     for name in names:
-        if "/" in name or name.startswith("."):
-            raise ValueError(f"{path} names {name}, which is no sub-folder.")
+        if not isinstance(name, str) or "/" in name or name.startswith("."):
+            raise UnreadableFile(f"{path} names {shown(name)}, which is no sub-folder.")
     return names
