@@ -218,6 +218,11 @@ def _read_images(
         )
     readers = dict(start=to_image, known=to_image, mask=to_mask)
     images = {name: readers[name](path)[None] for name, path in paths.items()}
+    if "mask" in images and images["mask"].all():
+        raise ValueError(
+            f"--known-mask is white where --known is kept: all of {paths['mask']} is "
+            "white, so nothing would be made; paint what is to be made black."
+        )
     for name, image in images.items():
         if image.shape[1:3] != size:
             raise ValueError(

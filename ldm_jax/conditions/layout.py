@@ -129,7 +129,9 @@ class Layout(TokenCondition):
         where: Any = "the arguments"
         if isinstance(boxes, (str, pathlib.Path)):
             where = boxes
-            boxes = read_json(boxes, kind=object, rule="must be JSON of a layout")
+            boxes = read_json(
+                boxes, kind=object, rule="cannot be read, a layout must be JSON"
+            )
         if not isinstance(boxes, list):
             raise ValueError(
                 f"a layout is a list of boxes: got {type(boxes).__name__} in {where}."

@@ -228,7 +228,7 @@ def decode_mask(
 
     Raises:
       UnreadableFile: not an image; transparent pixels, which do not say whether they
-        are in the mask; or all white or all black.
+        are in the mask; or all black.
     """
     with opened_image(data, name, max_pixels) as image:
         image = _upright(image)
@@ -241,11 +241,10 @@ def decode_mask(
             )
         levels = np.asarray(Image.fromarray(to_rgb(image)).convert("L"))
     mask = levels >= 128
-    if mask.all() or not mask.any():
+    if not mask.any():
         raise UnreadableFile(
-            f"a mask must have white and black pixels, 255 and 0: all of "
-            f"{printable(name)} is {'white' if mask.any() else 'black'} (levels "
-            f"{levels.min()} to {levels.max()}); draw it in full black and white."
+            f"a mask must have white pixels, 255: all of {printable(name)} are black "
+            f"(levels {levels.min()} to {levels.max()}); draw it in white on black."
         )
     return mask
 

@@ -44,7 +44,8 @@ def regular_file(path: PathLike, what: str = "a file") -> pathlib.Path:
     reason = not_regular(path)
     if reason == MISSING:
         raise MissingFile(
-            f"{what} must be there: no {printable(path)} (from {pathlib.Path.cwd()}); "
+            f"there must be {what} to read: no {printable(path)} (from "
+            f"{pathlib.Path.cwd()}); "
             "check the path."
         )
     if reason:

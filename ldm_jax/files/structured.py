@@ -30,7 +30,7 @@ def read_json(
     max_bytes: int = MAX_TEXT_BYTES,
     kind: type = dict,
     *,
-    rule: str = "must be readable",
+    rule: str = "must be readable JSON",
 ) -> Any:
     """Reads a JSON file; arguments, result and errors as `parse_json`."""
     return parse_json(read_bytes(path, max_bytes), path, kind, rule=rule)
@@ -42,7 +42,7 @@ def parse_json(
     kind: type = dict,
     *,
     unique: bool = False,
-    rule: str = "must be readable",
+    rule: str = "must be readable JSON",
 ) -> Any:
     """Parses JSON.
 
@@ -61,7 +61,7 @@ def parse_json(
     """
     text = decoded(data, path)
     hook = _unique if unique else None
-    with reading(path, "as JSON", data=data, rule=rule):
+    with reading(path, data=data, rule=rule):
         value = json.loads(text, object_pairs_hook=hook)
         check_depth(value, path)
         if (
@@ -163,7 +163,7 @@ def read_yaml(path: PathLike, kind: type = dict) -> Any:
         than MAX_YAML_VALUES values with all aliases written out.
     """
     text = read_text(path, MAX_YAML_BYTES)
-    with reading(path, "as YAML"):
+    with reading(path, rule="must be readable YAML"):
         _check_events(text)
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()

@@ -21,7 +21,7 @@ from ldm_jax.files.structured import (
         ("[" * 100 + "]" * 100, "nested"),
         ('{"a":' * 100 + "1" + "}" * 100, "nested"),
         ("[1]", "not an object of JSON: got"),
-        ('{"a": ' + "1" * 5000 + "}", "as JSON"),
+        ('{"a": ' + "1" * 5000 + "}", "readable JSON"),
         (r'{"a": "\ud800"}', "surrogates"),
         ("", "empty"),
         ("<html>", "HTML"),
