@@ -130,7 +130,7 @@ def test_experiments_inside_of_a_config_take_the_same_fields():
     assert value_of("diffusion.train.num_steps=2e3", "quickstart") == 2000
     assert value_of("diffusion.unet.remat=full", "quickstart") == "full"
     assert value_of("first_stage.train.checkpoint_every=None", "quickstart") is None
-    assert value_of("judge.num_neighbors=3", "quickstart") == 3
+    assert value_of("classifier.num_neighbors=3", "quickstart") == 3
     with pytest.raises(ValueError, match='unet has no "remt"; did you'):
         value_of("diffusion.unet.remt=full", "quickstart")
 
