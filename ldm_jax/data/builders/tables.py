@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow  # which tensorflow-datasets requires
+import pyarrow
 import pyarrow.parquet
 
 from ldm_jax.data.builders.files import Files
