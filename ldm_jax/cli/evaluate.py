@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ldm_jax.cli import stats, values
-from ldm_jax.cli.sample import add_sampling, what_was_said
+from ldm_jax.cli.sample import add_sampling, condition_inputs, sampling_changes
 
 # Flags of `evaluate` without a meaning for a denoiser that is evaluated on latents.
 OF_IMAGES = (
@@ -106,25 +106,25 @@ def _run(args, overrides) -> None:
     flags = vars(args)
     names = [field.name for field in dataclasses.fields(Request)]
     request = Request(**{name: flags[name] for name in names})
-    said, options = what_was_said(args)
+    inputs, options = condition_inputs(args), sampling_changes(args)
     if args.model is None:
         if args.images is None:
             raise ValueError(
                 "there must be --model or --images to evaluate: got neither."
             )
         latents = _given(args, ["latents"])
-        _refuse({**said, **options, **latents}, "finished images")
+        _refuse({**inputs, **options, **latents}, "finished images")
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
     elif model_directory.read_config(args.model).task == "first_stage":
         _refuse(
-            {**said, **options, **_given(args, ["pairs", "latents"])}, "a first stage"
+            {**inputs, **options, **_given(args, ["pairs", "latents"])}, "a first stage"
         )
         result = evaluate.evaluate_reconstructions(
             args.model, args.out, request, args.images, args.split, args.size
         )
     elif args.latents is not None:
         given = _given(args, OF_IMAGES)
-        _refuse({**said, **options, **given}, "a denoiser on latents")
+        _refuse({**inputs, **options, **given}, "a denoiser on latents")
         result = evaluate_condition(
             args.model,
             args.latents,
@@ -141,7 +141,7 @@ def _run(args, overrides) -> None:
             args.model,
             args.out,
             request,
-            said,
+            inputs,
             options,
             classes=args.classes,
             seed=args.seed,

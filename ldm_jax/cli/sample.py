@@ -2,19 +2,18 @@
 """`ldm-jax sample`."""
 
 import argparse
-import dataclasses
+import typing
+from typing import Any
 
 from ldm_jax.cli import values
+from ldm_jax.cli.parser import CommandParser
 
-# Flag -> what a condition's `from_user` calls it; the model's kind decides which serve.
-CONDITION_FLAGS = {
-    "label": ("class_label", "classes by number or name, comma-separated (class)"),
-    "prompt": ("text", "a text, or a .txt file with one per line (text)"),
-    "boxes": ("boxes", "JSON file of boxes (layout)"),
-    "segmentation": ("segmentation", "PNG of classes, or a folder (semantic)"),
-    "low-res": ("low_res", "small image to enlarge, or a folder (superres)"),
-    "image": ("image", "image with a hole, or a folder (inpaint)"),
-    "mask": ("mask", "PNG, white where the hole is, or a folder (inpaint)"),
+# Type of an option -> what reads it; of several types the first here.
+READERS = {
+    tuple[int, int]: values.interval,
+    int: int,
+    float: float,
+    str: str,
 }
 EPILOG = """
 examples:
@@ -64,87 +63,78 @@ def add(commands) -> None:
     given.add_argument("--known-mask", help="PNG file, white where --known is kept")
 
 
-def add_sampling(command) -> None:
-    """Adds flags for every condition, and every field of `tasks.generate.Sampling`."""
-    condition = command.add_argument_group("condition (as the model was trained)")
-    for flag, (_, text) in CONDITION_FLAGS.items():
-        condition.add_argument(f"--{flag}", help=text)
+def add_sampling(command: CommandParser) -> None:
+    """Adds the flags of every condition, of `Sampling` and of every sampler."""
+    command.add_later(lambda: _add_condition_flags(command))
+    command.add_later(lambda: _add_sampling_flags(command))
+
+
+def _add_condition_flags(command: argparse.ArgumentParser) -> None:
+    from ldm_jax.conditions.registry import condition_flags
+
+    group = command.add_argument_group("condition (as the model was trained)")
+    for name, flag in condition_flags().items():
+        text = f"{flag.doc} ({', '.join(flag.kinds)})"
+        group.add_argument(f"--{name}", help=_escape(text))
+
+
+def _add_sampling_flags(command: argparse.ArgumentParser) -> None:
+    from ldm_jax.diffusion.samplers import options_by_name
+    from ldm_jax.tasks.sampling import sampling_fields
+
     group = command.add_argument_group("sampler (default: the model's config)")
-    group.add_argument(
-        "--sampler", help="ddim, ddpm, plms, dpm_solver, unipc, heun ..."
-    )
-    group.add_argument(
-        "--num-steps", type=values.count, help="calls of the sampler's rule"
-    )
-    group.add_argument(
-        "--grid",
-        help='"original": the released code\'s steps, which exist for some numbers '
-        'only; "even": any number',
-    )
-    group.add_argument("--eta", type=float, help="DDIM's noise, 0 to 1")
-    group.add_argument("--variance", type=float, help="DDPM's, 0 to 1")
-    group.add_argument("--temperature", type=float, help="factor of the noise added")
-    group.add_argument("--guidance-scale", type=float, help="1 is off")
-    group.add_argument(
-        "--guidance-rescale",
-        type=float,
-        help="how far the guided prediction is drawn "
-        "back to its usual deviation, 0 to 1",
-    )
-    group.add_argument(
-        "--guidance-interval", type=values.interval, help="FIRST,LAST step t"
-    )
-    group.add_argument("--clip", type=float, help="bound of x0, for models of pixels")
-    group.add_argument(
-        "--threshold",
-        type=float,
-        help="bound x0 by this share of its values, e.g. 0.995 (dynamic thresholding)",
-    )
-    group.add_argument(
-        "--snap-to-codebook",
-        action="store_true",
-        default=None,
-        help="move every estimate of the image to its nearest codes (VQ)",
-    )
-    group.add_argument(
-        "--strength",
-        type=float,
-        help="share of the steps that --start is taken "
-        "through, 0 to 1; more changes more",
-    )
-    group.add_argument(
-        "--tile",
-        type=values.count,
-        help="side, in latents, of the tiles in which a "
-        "picture larger than trained is seen",
-    )
-    group.add_argument("--overlap", type=int, help="least overlap of tiles, in latents")
+    for name, field in sampling_fields().items():
+        _add_flag(group, name, field.kind, field.doc)
+    for name, (option, samplers) in options_by_name().items():
+        _add_flag(group, name, option.kind, f"{option.doc} ({', '.join(samplers)})")
 
 
-def what_was_said(args) -> tuple[dict, dict]:
-    """Returns what the user said of the condition, and of the sampler."""
-    from ldm_jax.tasks.generate import Sampling
+def _add_flag(group, name: str, kind: Any, text: str) -> None:
+    """Adds a flag that reads a value of a type; None where it is not given."""
+    flag, text = f"--{name.replace('_', '-')}", _escape(text)
+    if kind is bool:
+        group.add_argument(flag, action="store_true", default=None, help=text)
+        return
+    kinds = {kind, *typing.get_args(kind)}
+    reader = next(read for known, read in READERS.items() if known in kinds)
+    group.add_argument(flag, type=reader, help=text)
 
-    flags = vars(args)
-    names = [field.name for field in dataclasses.fields(Sampling)]
-    said = {
-        name: flags[flag.replace("-", "_")]
-        for flag, (name, _) in CONDITION_FLAGS.items()
-        if flags[flag.replace("-", "_")] is not None
+
+def _escape(text: str) -> str:
+    """Escapes a text for argparse, which formats help with %."""
+    return text.replace("%", "%%")
+
+
+def condition_inputs(args: argparse.Namespace) -> dict[str, str]:
+    """Returns the given flags of conditions, as arguments of `from_user`."""
+    from ldm_jax.conditions.registry import condition_flags
+
+    values = {
+        flag.argument: getattr(args, name.replace("-", "_"))
+        for name, flag in condition_flags().items()
     }
-    return said, {name: flags[name] for name in names if flags[name] is not None}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the given flags of sampling, by the names of `make_sampling`."""
+    from ldm_jax.diffusion.samplers import options_by_name
+    from ldm_jax.tasks.sampling import sampling_fields
+
+    names = [*sampling_fields(), *options_by_name()]
+    values = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _run(args, overrides) -> None:
     from ldm_jax.commands import sample
 
-    said, options = what_was_said(args)
     given = dict(start=args.start, known=args.known, mask=args.known_mask)
     sample.sample(
         args.model,
         args.out,
-        said,
-        options,
+        condition_inputs(args),
+        sampling_changes(args),
         num=args.num,
         seed=args.seed,
         batch_size=args.batch_size,

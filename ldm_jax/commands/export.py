@@ -15,7 +15,7 @@ from ldm_jax.interop.convert import export_model
 from ldm_jax.interop.own_files import write_own_folder, write_own_npz, write_own_orbax
 from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.parallel.outputs import new_output
-from ldm_jax.tasks.generate import Sampling
+from ldm_jax.tasks.sampling import make_sampling
 
 OWN = {
     "npz": write_own_npz,
@@ -93,7 +93,7 @@ def _write(path: pathlib.Path, form: str, config, model, params) -> list[pathlib
         return export_model(path, form, config.to_dict(), params)
     size = (config.latents if "latents" in config else config.transform).image_size
     if form in ("onnx", "stablehlo"):
-        sampling = Sampling(**config.sampling) if "sampling" in config else None
+        sampling = make_sampling(**config.sampling) if "sampling" in config else None
         write = {"onnx": export_onnx, "stablehlo": export_stablehlo}[form]
         return write(model, params, path, size, sampling)
     spec = {**config.to_dict(), "latent_scale": model.latent_scale}

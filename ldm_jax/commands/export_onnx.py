@@ -15,8 +15,8 @@ import numpy as np
 from ldm_jax.commands.export_stablehlo import Program, make_programs
 from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.models.attention import attention
-from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.types import PyTree
 
 # protobuf, in which ONNX files are written, ends at 2 GiB a file.

@@ -13,7 +13,6 @@ TPU; the weights lie beside them, once, and go in as arguments, so they can be s
     sampler            raw condition, key -> image: the whole loop, guidance included
 """
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -28,8 +27,9 @@ from jax import export
 from ldm_jax.conditions.keywords import read_keywords
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.models.attention import attention
-from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.tasks.generate import make_generate
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.types import Array, Conditioning
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -83,7 +83,7 @@ def export_stablehlo(
         "params": "params.npz",
         "image_size": image_size,
         "latent_scale": float(model.latent_scale),
-        "sampling": None if sampling is None else dataclasses.asdict(sampling),
+        "sampling": None if sampling is None else sampling.to_dict(),
         "programs": {
             name: _describe(name, programs[name], exported[name]) for name in programs
         },

@@ -19,8 +19,8 @@ from ldm_jax.files import png
 from ldm_jax.files.writing import write_json
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
 from ldm_jax.parallel.outputs import output_directory, reserves
-from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.sample_images import sample_images
+from ldm_jax.tasks.sampling import make_sampling
 from ldm_jax.training.monitoring.metric_rows import read_rows
 
 SECTIONS = ("first_stage", "latents", "diffusion", "classifier")
@@ -92,7 +92,7 @@ def _sample(config, diffusion_dir):
         {"label": labels.astype(np.int32)},
         seeds=np.arange(len(labels)),
         latent_shape=model_directory.latent_shape(diffusion_dir),
-        sampling=Sampling(**config.diffusion.sampling),
+        sampling=make_sampling(**config.diffusion.sampling),
         batch_size=100,
     )
     return np.concatenate(list(images)), labels

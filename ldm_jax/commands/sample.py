@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples images from a diffusion model: PNG files, a grid, an array for metrics."""
 
-import dataclasses
 import json
 import pathlib
 import zipfile
@@ -20,8 +19,8 @@ from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
-from ldm_jax.tasks import generate
 from ldm_jax.tasks.sample_images import sample_images
+from ldm_jax.tasks.sampling import replace_sampling
 
 GRID = 100
 PREVIEWED = 8
@@ -72,7 +71,7 @@ def sample(
         samples made in another way.
     """
     config = model_directory.read_config(model_dir, "latent_diffusion")
-    sampling = _sampling(config.sampling, options)
+    sampling = replace_sampling(config.sampling, options)
     model, params = model_directory.load(model_dir, which)
     _check_makes_images(model)
     y = _condition(model.conditioner, said)
@@ -88,7 +87,7 @@ def sample(
         image_size=list(size),
         condition={n: x if isinstance(x, SHOWN) else str(x) for n, x in said.items()},
         images=dict(images or {}),
-        sampling=json.loads(json.dumps(dataclasses.asdict(sampling))),
+        sampling=json.loads(json.dumps(sampling.to_dict())),
     )
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)
@@ -140,14 +139,6 @@ def _check_makes_images(model) -> None:
             "without a first stage; import the whole pipeline's folder, or draw them "
             "with ldm_jax.sample."
         )
-
-
-def _sampling(defaults, options: Mapping[str, Any]) -> generate.Sampling:
-    """Replaces defaults by options; eta and the like go with their sampler."""
-    kept = dict(defaults)
-    if options.get("sampler", kept.get("sampler")) != kept.get("sampler"):
-        kept = {k: v for k, v in kept.items() if k not in generate.SAMPLER_OPTIONS}
-    return generate.Sampling(**{**kept, **options})
 
 
 def _image_size(config, of_condition, asked) -> tuple[int, int]:

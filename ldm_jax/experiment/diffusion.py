@@ -19,9 +19,9 @@ from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.parallel import sharding
 from ldm_jax.tasks.condition_transform import ConditionTransform
-from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.latent_diffusion import Objective, latent_diffusion
 from ldm_jax.tasks.model import LatentDiffusion
+from ldm_jax.tasks.sampling import make_sampling
 
 
 def build_diffusion(
@@ -44,7 +44,9 @@ def build_diffusion(
     """
     model, latents = make_latent_diffusion(config), LatentSet(**config.latents)
     shape = latents.latent_shape(model.autoencoder)
-    sampling, objective = Sampling(**config.sampling), Objective(**config.objective)
+    sampling = make_sampling(**config.sampling)
+    sampling.make_timesteps(model.schedule.num_timesteps)  # refused now, not after
+    objective = Objective(**config.objective)
     subject, frozen = "moments", inputs.frozen
     if not latents.directory and (latents.first_stage or not abstract):
         subject = "image"

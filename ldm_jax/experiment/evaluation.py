@@ -16,9 +16,9 @@ from ldm_jax.metrics.evaluation import Evaluation, make_sample_metrics
 from ldm_jax.metrics.reconstruct import PairMetric, reconstruct_all
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks.condition_transform import ConditionTransform
-from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion, with_frozen
 from ldm_jax.tasks.sample_images import sample_images
+from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import PyTree
 

@@ -119,6 +119,8 @@ def _flatten(annotation: Any) -> tuple[Any, ...]:
     if annotation in EXPECTED:
         return (annotation,)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _flatten(arguments[0])
     if origin in (tuple, collections.abc.Sequence):
         return (annotation,)
     if origin in (typing.Union, types.UnionType):

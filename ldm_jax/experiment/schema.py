@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ldm_jax.conditions.registry import CONDITIONS, make_condition
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment import config_files
 from ldm_jax.experiment.overrides import apply_overrides, check_names
@@ -25,8 +26,8 @@ from ldm_jax.models.classifier import LatentClassifier
 from ldm_jax.models.unet import UNet
 from ldm_jax.parallel import sharding
 from ldm_jax.tasks.first_stage import first_stage
-from ldm_jax.tasks.generate import Sampling
 from ldm_jax.tasks.latent_diffusion import Objective
+from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.options import LoopOptions
 
@@ -82,6 +83,12 @@ GIVEN_BY_CODE = {
     "classifier": {"name", "parent", "latent_channels", "latent_size"},
     "mesh": {"devices"},
     "optimizer": {"run_steps"},
+    "sampling": {"options", "schedule"},
+}
+# Sections of which one field chooses what further fields there are.
+CHOICES: dict[str, tuple[str, Mapping[str, Callable]]] = {
+    "condition": ("kind", CONDITIONS),
+    "sampling": ("sampler", SAMPLERS),
 }
 DTYPES = ("float32", "bfloat16", "float16")
 # Sections that may be absent. What a diffusion model learns from is in the latents,
@@ -102,9 +109,14 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
 def _fields(config: Mapping[str, Any], section: str) -> Mapping[str, inspect.Parameter]:
     """Returns the fields that a section may have; none where that is not known."""
     makers = [SECTIONS.get(config.get("task", ""), {}).get(section)]
-    if section == "condition":
-        makers.append(CONDITIONS.get(config[section].get("kind")))
-    given = GIVEN_BY_CODE.get(section, ())
+    given = set(GIVEN_BY_CODE.get(section, ()))
+    if makers[0] is not None and section in CHOICES:
+        choice, table = CHOICES[section]
+        default = inspect.signature(makers[0]).parameters[choice].default
+        maker = table.get(config[section].get(choice, default))
+        if maker is not None:
+            makers.append(maker)
+            given.add("section")  # now known by their names
     return {
         name: field
         for maker in filter(None, makers)

@@ -3,7 +3,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,86 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.diffusion import constraints, guidance, process, tiles
-from ldm_jax.diffusion.samplers import SAMPLERS, base
-from ldm_jax.diffusion.samplers.grid import make_timesteps
+from ldm_jax.diffusion.samplers import base
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.model import LatentDiffusion
+from ldm_jax.tasks.sampling import Sampling, make_sampling
 from ldm_jax.types import Array, Batch, Conditioning, Denoiser, PyTree
-
-# Fields of Sampling that are options of the sampler's own maker.
-SAMPLER_OPTIONS = ("eta", "variance", "temperature")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How latents are sampled; the section `sampling` of a config.
-
-    Attributes:
-      sampler: a name of `SAMPLERS`.
-      num_steps: S, calls of the sampler's rule.
-      grid: "original" or "even", see `make_timesteps`.
-      eta: for DDIM, in [0, 1]: 0 adds no noise, 1 as much as DDPM; None where the
-        sampler has no such choice.
-      variance: for DDPM, between its two choices of variance; None leaves it.
-      temperature: factor of the noise a sampler adds; None leaves it.
-      guidance_scale: 1 is off; papers that write w mean scale - 1.
-      guidance_rescale: in [0, 1], see `classifier_free`.
-      guidance_interval: (first, last) t that is guided; None guides all.
-      clip: bound of x0_hat, for models of pixels; None does not clip.
-      threshold: percentile of dynamic thresholding, see `threshold_x0`; None is off.
-      snap_to_codebook: whether x0_hat is replaced by its nearest codes (VQ).
-      strength: share of the steps to run where there is an image to start from.
-      tile, overlap: side and least overlap of the tiles, in latents, in which the
-        denoiser and the decoder see a latent larger than trained; None sees it whole.
-
-    Raises:
-      ValueError: an unknown sampler, or an option that the sampler does not have.
-    """
-
-    sampler: str = "ddim"
-    num_steps: int = 50
-    grid: str = "original"
-    eta: float | None = None
-    variance: float | None = None
-    temperature: float | None = None
-    guidance_scale: float = 1.0
-    guidance_rescale: float = 0.0
-    guidance_interval: tuple[int, int] | None = None
-    clip: float | None = None
-    threshold: float | None = None
-    snap_to_codebook: bool = False
-    strength: float = 1.0
-    tile: int | None = None
-    overlap: int = 0
-
-    def __post_init__(self):
-        if self.sampler not in SAMPLERS:
-            raise ValueError(
-                f'unknown sampler "{self.sampler}"; one of: '
-                f"{', '.join(sorted(SAMPLERS))}."
-            )
-        known = inspect.signature(SAMPLERS[self.sampler]).parameters
-        refused = [name for name in self.sampler_options() if name not in known]
-        if refused:
-            raise ValueError(
-                f'the sampler "{self.sampler}" has no {", ".join(refused)}; leave it '
-                "out, or choose another sampler."
-            )
-        if self.clip is not None and self.threshold is not None:
-            raise ValueError(
-                f"clip={self.clip} and threshold={self.threshold} both bound x0_hat; "
-                "choose one."
-            )
-        if self.overlap and not self.tile:
-            raise ValueError(
-                f"overlap={self.overlap} is of tiles: got none; set tile, or leave "
-                "overlap out."
-            )
-
-    def sampler_options(self) -> dict[str, float]:
-        """Returns the options that were given to the sampler's maker."""
-        options = {name: getattr(self, name) for name in SAMPLER_OPTIONS}
-        return {name: value for name, value in options.items() if value is not None}
 
 
 class Given(NamedTuple):
@@ -171,14 +95,12 @@ def sample_latents(
         denoiser = constraints.keep_known(
             schedule, denoiser, given.known, given.mask, key
         )
-    timesteps = make_timesteps(
-        sampling.num_steps, schedule.num_timesteps, sampling.grid
-    )
+    timesteps = sampling.make_timesteps(schedule.num_timesteps)
     if given.start is not None:
         z_T, timesteps = base.start_from_image(
             schedule, given.start, timesteps, sampling.strength, key
         )
-    sampler = SAMPLERS[sampling.sampler](schedule, **sampling.sampler_options())
+    sampler = sampling.make_sampler(schedule)
     num_steps = len(timesteps) - 1
     if num_previews > num_steps:
         raise ValueError(
@@ -237,13 +159,13 @@ def sample(
       z_T: [B, h, w, c] standard normal noise.
       null: from `model.null`, for guidance.
       key: one key or [B] keys, for samplers that add noise; None is key 0.
-      **options: fields of `Sampling`: sampler="ddim", num_steps=50, eta=0.0,
+      **options: of `make_sampling`: sampler="ddim", num_steps=50, eta=0.0,
         guidance_scale=3.0 ...
 
     Returns:
       z_0 [B, h, w, c] for `model.decode`.
     """
-    sampling = Sampling(**options)
+    sampling = make_sampling(**options)
     key = jax.random.key(0) if key is None else key
     return _compiled_sample(model, sampling)(params, cond, null, z_T, key)
 

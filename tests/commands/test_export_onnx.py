@@ -12,7 +12,8 @@ import pytest
 
 from ldm_jax.commands.export_onnx import export_onnx
 from ldm_jax.diffusion.samplers.base import initial_noise
-from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.tasks.generate import make_generate
+from ldm_jax.tasks.sampling import Sampling
 from tests.interop import small
 from tests.interop.small import draw, model_of
 

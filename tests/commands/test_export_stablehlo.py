@@ -16,12 +16,13 @@ import pytest
 from ldm_jax.commands.export_stablehlo import export_stablehlo, make_programs
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.tasks.generate import make_generate
 from ldm_jax.tasks.model import FirstStage
+from ldm_jax.tasks.sampling import make_sampling
 from tests.tasks.test_model import tiny_model
 
 RUNNER = pathlib.Path(__file__).with_name("stablehlo_runner.py").read_text()
-SAMPLING = Sampling(num_steps=4, eta=0.5, guidance_scale=2.0)
+SAMPLING = make_sampling(num_steps=4, eta=0.5, guidance_scale=2.0)
 SIZE = 16  # pixels; f = 2 makes latents of 8x8x2
 
 # Runs every program on inputs from a file, for each batch size; nothing but JAX and
@@ -187,7 +188,7 @@ def test_tiles_thresholds_and_codebooks_are_traced_for_any_batch_size():
     stage = model.autoencoder.clone(bottleneck="vq", num_codes=8)
     model = dataclasses.replace(model, autoencoder=stage)
     params = param_shapes(model, label=jnp.zeros(1, jnp.int32))
-    sampling = Sampling(
+    sampling = make_sampling(
         num_steps=4,
         guidance_scale=2.0,
         guidance_rescale=0.5,

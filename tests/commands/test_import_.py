@@ -19,7 +19,8 @@ from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.interop.compvis.read_config import image_size_of
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.interop.weight_files import read_weights
-from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.tasks.generate import make_generate
+from ldm_jax.tasks.sampling import make_sampling
 from tests.conditions.test_tokens import write_vocab
 from tests.interop import published, small
 
@@ -66,7 +67,7 @@ def test_its_programs_run_without_this_package(pixels, tmp_path):
     command = [sys.executable, "-c", barred + RUNNER + use]
     subprocess.run(command, cwd=tmp_path, check=True)
     model, params = ldm_jax.load(directory)
-    sampling = Sampling(**model_directory.read_config(directory).sampling)
+    sampling = make_sampling(**model_directory.read_config(directory).sampling)
     generate = make_generate(model, (8, 8, 3), sampling)
     expected = generate(params, {}, seed_keys([3, 4]), {})
     np.testing.assert_allclose(np.load(tmp_path / "image.npy"), expected, atol=1e-4)

@@ -104,7 +104,7 @@ def test_an_abstract_run_has_the_shapes_of_latents_and_labels(guided):
         ({"schedule": dict(kind="cosine")}, r"config\.schedule must be that of"),
         ({"autoencoder": dict(channels=64)}, r"config\.autoencoder must be that of"),
         ({"latents.image_size": 32}, "make latents of"),
-        ({"classifier.num_classes": 5}, r"labels of the data must lie in \[0, 5\)"),
+        ({"classifier.num_classes": 5}, r"labels of the data must be in \[0, 5\)"),
         ({"classifier.latent_size": 8}, 'classifier has no "latent_size"'),
     ],
 )

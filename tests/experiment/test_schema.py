@@ -114,7 +114,7 @@ def test_an_unknown_task_and_a_missing_section_are_refused():
     with pytest.raises(ValueError, match="lacks the sections unet"):
         schema.check_config(config)
     config.task = "second_stage"
-    with pytest.raises(ValueError, match="must be one of first_stage, latent_diff"):
+    with pytest.raises(ValueError, match="must be one of classifier, first_stage"):
         schema.check_config(config)
 
 

@@ -9,11 +9,12 @@ from ldm_jax.diffusion.samplers.ddpm import ddpm
 from ldm_jax.diffusion.samplers.dpm_solver import dpm_solver, dpm_solver_sde
 from ldm_jax.diffusion.samplers.euler import euler, euler_ancestral
 from ldm_jax.diffusion.samplers.heun import heun
+from ldm_jax.diffusion.samplers.options import Option, options_of
 from ldm_jax.diffusion.samplers.plms import plms
 from ldm_jax.diffusion.samplers.unipc import unipc
 from ldm_jax.diffusion.schedule import NoiseSchedule
 
-# Each makes a Sampler from a schedule and the sampler's own options.
+# Each makes a Sampler from a schedule and the sampler's own options (options.py).
 SAMPLERS = {
     "ddim": ddim,
     "ddpm": ddpm,
@@ -42,3 +43,13 @@ def make_sampler(name: str, schedule: NoiseSchedule, **options: Any) -> Sampler:
     if name not in SAMPLERS:
         raise ValueError(f'unknown sampler "{name}"; one of: {", ".join(SAMPLERS)}.')
     return SAMPLERS[name](schedule, **options)
+
+
+def options_by_name() -> dict[str, tuple[Option, tuple[str, ...]]]:
+    """Lists the options of all samplers: name -> (option, samplers that have it)."""
+    found: dict[str, tuple[Option, tuple[str, ...]]] = {}
+    for sampler, maker in SAMPLERS.items():
+        for name, option in options_of(maker).items():
+            first, samplers = found.get(name, (option, ()))
+            found[name] = first, (*samplers, sampler)
+    return found

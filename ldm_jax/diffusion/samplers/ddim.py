@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The DDIM sampler: Song, Meng & Ermon 2021, "Denoising Diffusion Implicit Models"."""
 
+from typing import Annotated
+
 import jax.numpy as jnp
 
 from ldm_jax.diffusion.samplers.base import (
@@ -10,11 +12,14 @@ from ldm_jax.diffusion.samplers.base import (
     one_leg_per_step,
 )
 from ldm_jax.diffusion.samplers.grid import check_timesteps
+from ldm_jax.diffusion.samplers.options import Temperature
 from ldm_jax.diffusion.schedule import NoiseSchedule
 
 
 def ddim(
-    schedule: NoiseSchedule, eta: float = 0.0, temperature: float = 1.0
+    schedule: NoiseSchedule,
+    eta: Annotated[float, "noise added, from 0, none, to 1, as much as DDPM"] = 0.0,
+    temperature: Temperature = 1.0,
 ) -> Sampler:
     """Makes the DDIM sampler; with alpha = sqrt(abar), sigma = sqrt(1 - abar):
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The DDPM sampler: Ho, Jain & Abbeel 2020, ancestral sampling on any grid."""
 
+from typing import Annotated
+
 import jax.numpy as jnp
 
 from ldm_jax.diffusion.samplers.base import (
@@ -10,11 +12,14 @@ from ldm_jax.diffusion.samplers.base import (
     one_leg_per_step,
 )
 from ldm_jax.diffusion.samplers.grid import check_timesteps
+from ldm_jax.diffusion.samplers.options import Temperature
 from ldm_jax.diffusion.schedule import NoiseSchedule
 
 
 def ddpm(
-    schedule: NoiseSchedule, variance: float = 0.0, temperature: float = 1.0
+    schedule: NoiseSchedule,
+    variance: Annotated[float, "of the noise, between its bounds at 0 and 1"] = 0.0,
+    temperature: Temperature = 1.0,
 ) -> Sampler:
     """Makes the ancestral sampler, which draws z_s from q(z_s | z_t, x0_hat).
 

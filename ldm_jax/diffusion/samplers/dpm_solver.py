@@ -14,6 +14,7 @@ from ldm_jax.diffusion.samplers.base import (
     one_leg_per_step,
 )
 from ldm_jax.diffusion.samplers.grid import check_timesteps
+from ldm_jax.diffusion.samplers.options import Temperature
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.types import Array
 
@@ -31,7 +32,10 @@ def dpm_solver(schedule: NoiseSchedule) -> Sampler:
     return _solver(schedule, is_sde=False)
 
 
-def dpm_solver_sde(schedule: NoiseSchedule, temperature: float = 1.0) -> Sampler:
+def dpm_solver_sde(
+    schedule: NoiseSchedule,
+    temperature: Temperature = 1.0,
+) -> Sampler:
     """Makes SDE-DPM-Solver++(2M), which adds noise (arXiv:2211.01095, Eq. 18):
 
         z_s = sigma_s / sigma_t * e^-h * z_t

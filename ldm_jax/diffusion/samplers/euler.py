@@ -9,6 +9,7 @@ are listed under the names that users know.
 
 from ldm_jax.diffusion.samplers.base import Sampler
 from ldm_jax.diffusion.samplers.ddim import ddim
+from ldm_jax.diffusion.samplers.options import Temperature
 from ldm_jax.diffusion.schedule import NoiseSchedule
 
 
@@ -26,7 +27,10 @@ def euler(schedule: NoiseSchedule) -> Sampler:
     return ddim(schedule)
 
 
-def euler_ancestral(schedule: NoiseSchedule, temperature: float = 1.0) -> Sampler:
+def euler_ancestral(
+    schedule: NoiseSchedule,
+    temperature: Temperature = 1.0,
+) -> Sampler:
     """Makes the ancestral Euler method: a step below r_s, then noise up to r_s.
 
         r_up^2 = r_s^2 * (1 - r_s^2 / r_t^2)        r_down = r_s^2 / r_t

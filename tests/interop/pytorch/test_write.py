@@ -15,8 +15,9 @@ from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.diffusion.samplers.base import initial_noise
 from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.tasks.generate import Sampling, make_generate
+from ldm_jax.tasks.generate import make_generate
 from ldm_jax.tasks.model import FirstStage
+from ldm_jax.tasks.sampling import Sampling
 from tests.interop import small
 from tests.interop.small import draw, model_of, random_tree
 from tests.interop.states import channels_last, relative_error

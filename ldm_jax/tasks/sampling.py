@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How latents are sampled: the settings of a config's section `sampling`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+
+from ldm_jax.diffusion.samplers import SAMPLERS
+from ldm_jax.diffusion.samplers.base import Sampler
+from ldm_jax.diffusion.samplers.grid import GRIDS, make_timesteps
+from ldm_jax.diffusion.samplers.options import Option, options_of, read_option
+from ldm_jax.diffusion.schedule import NoiseSchedule, make_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Settings of a sampler, of guidance and of the estimates of x0.
+
+    The annotated lines are those of the help page of `ldm-jax sample`, whose flags are
+    these fields and the samplers' own options.
+
+    Attributes:
+      sampler: a name of `SAMPLERS`.
+      num_steps: S, calls of the sampler's rule.
+      grid: "original" or "even", see `make_timesteps`.
+      guidance_scale: 1 is off; papers that write w mean scale - 1.
+      guidance_rescale: in [0, 1], see `classifier_free`.
+      guidance_interval: (first, last) t that is guided; None guides all.
+      clip: bound of x0_hat, for models of pixels; None does not clip.
+      threshold: percentile of dynamic thresholding, see `threshold_x0`; None is off.
+      snap_to_codebook: whether x0_hat is replaced by its nearest codes (VQ).
+      strength: share of the steps to run where there is an image to start from.
+      tile, overlap: side and least overlap of the tiles, in latents, in which the
+        denoiser and the decoder see a latent larger than trained; None sees it whole.
+      options: (name, value) of the sampler's own options, sorted; `make_sampling` takes
+        them by name.
+
+    Raises:
+      ValueError: an unknown sampler, an option that the sampler does not have, or a
+        value out of its range.
+    """
+
+    sampler: Annotated[str, "one of: " + ", ".join(SAMPLERS)] = "ddim"
+    num_steps: Annotated[int, "calls of the sampler's rule"] = 50
+    grid: Annotated[
+        str,
+        '"original", the released code\'s steps, which exist for some numbers only; '
+        'or "even", any number',
+    ] = "original"
+    guidance_scale: Annotated[float, "1 is off"] = 1.0
+    guidance_rescale: Annotated[
+        float,
+        "how far the guided prediction is drawn back to its usual deviation, 0 to 1",
+    ] = 0.0
+    guidance_interval: Annotated[
+        tuple[int, int] | None, "FIRST,LAST step t that is guided; default: all"
+    ] = None
+    clip: Annotated[float | None, "bound of x0, for models of pixels"] = None
+    threshold: Annotated[
+        float | None,
+        "bound x0 by this share of its values, e.g. 0.995 (dynamic thresholding)",
+    ] = None
+    snap_to_codebook: Annotated[
+        bool, "move every estimate of the image to its nearest codes (VQ)"
+    ] = False
+    strength: Annotated[
+        float,
+        "share of the steps that --start is taken through, 0 to 1; more changes more",
+    ] = 1.0
+    tile: Annotated[
+        int | None,
+        "side, in latents, of the tiles in which a picture larger than trained is seen",
+    ] = None
+    overlap: Annotated[int, "least overlap of tiles, in latents"] = 0
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self):
+        if self.sampler not in SAMPLERS:
+            raise ValueError(
+                f'unknown sampler "{self.sampler}"; one of: '
+                f"{', '.join(sorted(SAMPLERS))}."
+            )
+        known = options_of(SAMPLERS[self.sampler])
+        unknown = [name for name, _ in self.options if name not in known]
+        if unknown:
+            raise ValueError(
+                f'the sampler "{self.sampler}" has no {", ".join(unknown)}; leave it '
+                "out, or choose another sampler."
+            )
+        if self.grid not in GRIDS:
+            raise ValueError(f'unknown grid "{self.grid}"; one of: {", ".join(GRIDS)}.')
+        for name, least in (("num_steps", 1), ("tile", 1), ("overlap", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more: got {value}.")
+        if self.clip is not None and self.threshold is not None:
+            raise ValueError(
+                f"clip={self.clip} and threshold={self.threshold} both bound x0_hat; "
+                "choose one."
+            )
+        if self.overlap and not self.tile:
+            raise ValueError(
+                f"overlap={self.overlap} is of tiles: got none; set tile, or leave "
+                "overlap out."
+            )
+        self.make_sampler(make_schedule())  # which checks the values of the options
+
+    def make_sampler(self, schedule: NoiseSchedule) -> Sampler:
+        """Makes the sampler for a schedule of T steps."""
+        return SAMPLERS[self.sampler](schedule, **dict(self.options))
+
+    def make_timesteps(self, num_timesteps: int) -> np.ndarray:
+        """Returns the steps [S + 1] of T that the sampler visits.
+
+        Raises:
+          ValueError: the grid does not have this number of steps.
+        """
+        return make_timesteps(self.num_steps, num_timesteps, self.grid)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all settings by name, the options of the sampler among them."""
+        settings = {name: getattr(self, name) for name in sampling_fields()}
+        return {**settings, **dict(self.options)}
+
+
+def sampling_fields() -> dict[str, Option]:
+    """Lists the fields of `Sampling` by name, without the samplers' own options."""
+    return {
+        field.name: read_option(field.type, field.default)
+        for field in dataclasses.fields(Sampling)
+        if field.name != "options"
+    }
+
+
+def make_sampling(**settings: Any) -> Sampling:
+    """Makes settings of fields of `Sampling` and options of the sampler, by name.
+
+    Raises:
+      ValueError: as `Sampling`.
+    """
+    common = sampling_fields()
+    options = {n: x for n, x in settings.items() if n not in common and x is not None}
+    fields = {name: x for name, x in settings.items() if name in common}
+    return Sampling(**fields, options=tuple(sorted(options.items())))
+
+
+def replace_sampling(
+    defaults: Mapping[str, Any], changes: Mapping[str, Any]
+) -> Sampling:
+    """Makes settings of defaults and changes; options stay with their sampler.
+
+    Args:
+      defaults: by name, of a config.
+      changes: by name; another sampler brings its own options' defaults.
+    """
+    kept = dict(defaults)
+    if changes.get("sampler", kept.get("sampler")) != kept.get("sampler"):
+        kept = {name: kept[name] for name in sampling_fields() if name in kept}
+    return make_sampling(**{**kept, **changes})

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of sampling: refusals, options of the samplers, changes of defaults."""
+
+import pytest
+
+from ldm_jax.diffusion.samplers import options_by_name
+from ldm_jax.tasks.sampling import make_sampling, replace_sampling, sampling_fields
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(sampler="dimm"), 'unknown sampler "dimm"; one of: ddim, ddpm'),
+        (dict(sampler="plms", eta=1.0), 'the sampler "plms" has no eta'),
+        (dict(variance=1.0), 'the sampler "ddim" has no variance'),
+        (dict(clip=1.0, threshold=0.9), "both bound x0_hat"),
+        (dict(overlap=4), "overlap=4 is of tiles"),
+        (dict(eta=1.5), r"eta must be in \[0, 1\]: got 1.5"),
+        (dict(num_steps=0), "num_steps must be 1 or more: got 0"),
+        (dict(tile=0), "tile must be 1 or more: got 0"),
+        (dict(grid="odd"), 'unknown grid "odd"; one of: original, even'),
+        (dict(num_stps=4), 'the sampler "ddim" has no num_stps'),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_sampling(**options)
+
+
+def test_settings_go_there_and_back_by_name():
+    """Identity: what JSON and configs hold, the sampler's options among the others."""
+    sampling = make_sampling(sampler="ddim", eta=0.5, temperature=0.9, num_steps=4)
+    settings = sampling.to_dict()
+    assert settings["eta"] == 0.5 and settings["num_steps"] == 4
+    assert make_sampling(**settings) == sampling
+    assert hash(make_sampling(**settings)) == hash(sampling)
+
+
+def test_options_stay_with_their_sampler():
+    defaults = dict(sampler="ddim", eta=1.0, num_steps=20, guidance_scale=3.0)
+    changed = replace_sampling(defaults, {"sampler": "plms", "num_steps": 10})
+    assert (
+        changed.to_dict()
+        == make_sampling(sampler="plms", num_steps=10, guidance_scale=3.0).to_dict()
+    )
+    assert dict(replace_sampling(defaults, {"num_steps": 10}).options) == {"eta": 1.0}
+
+
+def test_every_setting_has_a_line_of_help_and_a_name_of_its_own():
+    """They are flags of one command line."""
+    fields, options = sampling_fields(), options_by_name()
+    assert not set(fields) & set(options)
+    assert all(field.doc for field in fields.values())
+    assert all(option.doc for option, _ in options.values())
