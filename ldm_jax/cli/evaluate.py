@@ -64,7 +64,11 @@ def add(commands) -> None:
         help="evaluate no samples but the denoiser, on these latents: how much more it "
         "errs with another's condition, or none",
     )
-    command.add_argument("--pairs", help="folder or .npz to compare with, one by one")
+    command.add_argument(
+        "--pairs",
+        help="folder or .npz to compare with, one by one: by name, or by position "
+        "where no name is the same",
+    )
     command.add_argument("--protocol", help="paper-uncond, paper-class, paper-coco ...")
     command.add_argument(
         "--paper-row", help="the paper's row to print beside: ffhq, kl-f8 ..."

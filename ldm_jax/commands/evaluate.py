@@ -88,7 +88,9 @@ def evaluate_samples(
         "sampling": _sampling_of(images),
         "bytes": QUANTIZATION,
     }
-    return _finish(evaluator.images(images, pairs), out, request, settings)
+    return _finish(
+        evaluator.images(images, pairs, by_name=False), out, request, settings
+    )
 
 
 @reserves(output_directory)

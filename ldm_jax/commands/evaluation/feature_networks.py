@@ -167,15 +167,27 @@ class Evaluator:
         facts = image_facts(self._network, size, self._transform)
         return self._reference.check(facts)
 
-    def images(self, path: str, pairs: str | None) -> dict[str, Any]:
-        """Evaluates images on disk; what `check` refuses is refused first."""
+    def images(
+        self, path: str, pairs: str | None, by_name: bool = True
+    ) -> dict[str, Any]:
+        """Evaluates images on disk; what `check` refuses is refused first.
+
+        Args:
+          path: of `open_set`.
+          pairs: what each is compared with, of `open_set`; or None.
+          by_name: whether the files of a pair have the same name. Samples are named by
+            their number, so they are compared in the order of the names.
+        """
         found = finished_images.open_set(path, self._request.num)
         self.check(found.count, found.size, pairs)
         others: Iterator[Any] = iter([])
         if self._pairs is not None:
-            others = finished_images.open_set(pairs, found.count).batches(
-                self._request.batch_size
+            other_set = (
+                finished_images.open_pairs(found, pairs)
+                if by_name
+                else finished_images.open_set(pairs, found.count)
             )
+            others = other_set.batches(self._request.batch_size)
         rows = (
             (next(others) if self._pairs is not None else None, image, None)
             for image in found.batches(self._request.batch_size)

@@ -5,7 +5,7 @@ Unlike a training set they are taken as they are: no crop, no resize.
 """
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +25,15 @@ class ImageSet(NamedTuple):
       count: how many.
       size: (height, width).
       batches: batch size -> iterator of uint8 [B, H, W, 3], the last one shorter.
+      files: where they are read from, each of its own; empty for an .npz.
+      names: of `files`, without suffixes and relative to the folder.
     """
 
     count: int
     size: tuple[int, int]
     batches: Callable[[int], Iterator[np.ndarray]]
+    files: tuple[pathlib.Path, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def open_set(path, num: int | None = None) -> ImageSet:
@@ -67,7 +71,60 @@ def open_set(path, num: int | None = None) -> ImageSet:
             if left <= 0:
                 return
 
-    return found._replace(count=num, batches=first)
+    return found._replace(
+        count=num, batches=first, files=found.files[:num], names=found.names[:num]
+    )
+
+
+def open_pairs(images: ImageSet, path) -> ImageSet:
+    """Opens the images that others are compared with, in the order of the others.
+
+    Files of two folders belong together by name, whatever their suffixes; names that
+    are numbers are compared as numbers. Where no name is the same, or one of the sets
+    is an .npz, they belong together by position, in the order of their names.
+
+    Args:
+      images: of `open_set`.
+      path: of the others, as for `open_set`; images of other names are left out.
+
+    Raises:
+      ValueError: as `open_set`, or only some of the names have a counterpart.
+    """
+    others = open_set(path)
+    keys = [_key(name) for name in images.names]
+    of_key = {
+        _key(name): file for name, file in zip(others.names, others.files, strict=True)
+    }
+    without = [
+        n for n, key in zip(images.names, keys, strict=True) if key not in of_key
+    ]
+    if len(without) == images.count or not images.names:
+        if images.names and others.names:
+            logging.warning(
+                "no image has the name of one in %s: compared in the order of names.",
+                printable(path),
+            )
+        return open_set(path, images.count)
+    if without:
+        shown_names = ", ".join(without[:3]) + (" ..." if len(without) > 3 else "")
+        raise ValueError(
+            f"images must be paired with those of {printable(path)} by name: "
+            f"{len(without)} of {images.count} have no counterpart "
+            f"({printable(shown_names)}); "
+            "add them, or rename the files."
+        )
+    if len(of_key) < others.count or len(set(keys)) < len(keys):
+        raise ValueError(
+            "images are paired by name, without the suffix, so names must differ: got "
+            f"the same name twice; rename one of them ({printable(path)})."
+        )
+    return _of_files([of_key[key] for key in keys], images.names)
+
+
+def _key(name: str) -> str:
+    """Returns what is compared of a name: a number without leading zeros."""
+    folder, slash, stem = name.rpartition("/")
+    return f"{folder}{slash}{int(stem) if stem.isdecimal() else stem}"
 
 
 def _open_folder(path: pathlib.Path) -> ImageSet:
@@ -84,6 +141,12 @@ def _open_folder(path: pathlib.Path) -> ImageSet:
     ]
     if not files:
         raise ValueError(f"a folder of images must hold some: {path} holds none.")
+    names = [file.relative_to(path).with_suffix("").as_posix() for file in files]
+    return _of_files(files, names)
+
+
+def _of_files(files: Sequence[pathlib.Path], names: Sequence[str]) -> ImageSet:
+    """Makes a set of pictures of one size."""
     shape = read_image(files[0]).shape
 
     def batches(batch_size):
@@ -99,7 +162,7 @@ def _open_folder(path: pathlib.Path) -> ImageSet:
                     )
             yield np.stack(rows)
 
-    return ImageSet(len(files), shape[:2], batches)
+    return ImageSet(len(files), shape[:2], batches, tuple(files), tuple(names))
 
 
 def _open_npz(path: pathlib.Path) -> ImageSet:
