@@ -75,9 +75,17 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Parses a command line; argparse ends the program where that fails.
 
     Returns:
-      The flags, and the overrides "--config.SECTION.FIELD=VALUE" of a config.
+      The flags, with `~` expanded, and the overrides "--config.SECTION.FIELD=VALUE"
+      of a config.
     """
+    from ldm_jax.files.paths import expand_in
+
     args, rest = make_parser().parse_known_args(arguments)
+    for name, value in vars(args).items():
+        if isinstance(value, str):
+            setattr(args, name, expand_in(value))
+        elif isinstance(value, list):
+            setattr(args, name, [expand_in(word) for word in value])
     overrides = [flag for flag in rest if flag.startswith("--config.")]
     unknown = [word for word in rest if word not in overrides]
     if unknown or (overrides and "config" not in args):

@@ -3,7 +3,6 @@
 
 import json
 
-from etils import epath
 from ml_collections import ConfigDict
 
 from ldm_jax.conditions.registry import make_condition
@@ -15,6 +14,7 @@ from ldm_jax.experiment.models import (
 )
 from ldm_jax.experiment.schema import check_config
 from ldm_jax.experiment.sections import LatentSet
+from ldm_jax.files.paths import resolve
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.model import ConditionEncoder, with_frozen
 from ldm_jax.training.checkpoints.checkpointer import load_params
@@ -31,7 +31,7 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
       ValueError: it is no model directory, its settings are not ours, or it holds a
         model of the other task.
     """
-    path = epath.Path(directory) / "config.json"
+    path = resolve(directory) / "config.json"
     if not path.exists():
         raise ValueError(
             f"{directory} is no model directory: it has no config.json; give the "
@@ -68,7 +68,7 @@ def first_stage_of(directory: str) -> tuple[str, ConfigDict]:
     """
     if read_config(directory).task == "latent_diffusion":
         inside = f"{directory}/autoencoder"
-        if not epath.Path(inside).exists():
+        if not resolve(inside).exists():
             raise ValueError(
                 f"{directory} has no first stage: it makes its images without one, or "
                 "was imported without; name another --model."
@@ -108,9 +108,7 @@ def load(directory: str, which: str = "ema"):
     if config.task == "text_encoder":
         return ConditionEncoder(conditioner=make_condition(**config.condition)), params
     frozen = {"autoencoder": {}}
-    stage, encoder = (
-        epath.Path(directory) / n for n in ("autoencoder", "text_encoder")
-    )
+    stage, encoder = (resolve(directory) / n for n in ("autoencoder", "text_encoder"))
     if stage.exists():
         frozen["autoencoder"] = load_params(stage)["autoencoder"]
     if encoder.exists():

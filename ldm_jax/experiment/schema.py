@@ -19,6 +19,7 @@ from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment import config_files
 from ldm_jax.experiment.overrides import apply_overrides, check_names
 from ldm_jax.experiment.sections import GuidedModel, LatentSet, TextEncoderSource
+from ldm_jax.files.paths import expand_in
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.models.autoencoder import Autoencoder
@@ -102,8 +103,22 @@ OPTIONAL = {
 
 
 def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Runs NAME or FILE.py (`config_files`), then sets fields of it (`overrides`)."""
-    return apply_overrides(config_files.read(config), overrides, _fields)
+    """Runs NAME or FILE.py (`config_files`), then sets fields of it (`overrides`).
+
+    In paths, `~` is expanded: what is stored with a model means one place for everyone.
+    """
+    loaded = apply_overrides(config_files.read(config), overrides, _fields)
+    _expand_paths(loaded)
+    return loaded
+
+
+def _expand_paths(config: ConfigDict) -> None:
+    """Expands `~` in every text of a config."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _expand_paths(value)
+        elif isinstance(value, str) and "~" in value:
+            config[name] = expand_in(value)
 
 
 def _fields(config: Mapping[str, Any], section: str) -> Mapping[str, inspect.Parameter]:

@@ -11,6 +11,8 @@ PathLike = str | os.PathLike[str]
 
 # Object stores that `epath` reaches, with the extra `gcs` for gs://.
 STORES = ("gs://", "s3://", "az://")
+# "~" and "~user" at the start of each of several paths.
+_HOMES = re.compile(r"(?:(?<=,)|(?<=, )|^)~[^/,\s]*(?=/|,|$)")
 # Also "gs:/bucket", which is what pathlib makes of a URL.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -36,6 +38,15 @@ def expand(path: PathLike) -> str:
             f"write the path out, or ./{printable(text)} for a file of this name."
         )
     return expanded
+
+
+def expand_in(text: str) -> str:
+    """Expands `~` in a text that may name paths, several separated by commas.
+
+    For flags and config fields, whose meaning is known only where they are used: a text
+    that is no such path stays as it is.
+    """
+    return _HOMES.sub(lambda match: os.path.expanduser(match[0]), text)
 
 
 def resolve(path: PathLike) -> epath.Path:

@@ -128,3 +128,48 @@ def test_help_is_answered_without_loading_jax():
         "assert 'jax' not in sys.modules and 'numpy' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --config=~/a.py:x=1 --workdir=~/a",
+        "quickstart --workdir ~/a",
+        "latents --model=~/a --out=~/a --images=~/a,~/b --manual-dir=~/a",
+        "latents --inspect=~/a",
+        "reconstruct --model=~/a --out=~/a.png --images=~/a",
+        "sample --model=~/a --out=~/a --start=~/a --known=~/a --known-mask=~/a",
+        "sample --model=~/a --out=~/a --prompt=~/a.txt --image=~/a --low-res=~/a",
+        "stats ~/a --out=~/a.npz --like=~/a --data-dir=~/a --feature-weights=~/a",
+        "evaluate --model=~/a --out=~/a --images=~/a --pairs=~/a --reference=~/a.npz",
+        "evaluate --out=~/a --latents=~/a,~/b --lpips-weights=~/a --captions=~/a",
+        "weights lpips ~/a ~/b --out ~/a",
+        "weights inception ~/a --out ~/a",
+        "import ~/a --out=~/a --config=~/a.yaml --vocab=~/a --merges=~/a",
+        "export ~/a --to=npz --out=~/a.npz",
+        "plan --config=~/a.py --topology=v5e:2x2",
+    ],
+)
+def test_the_home_directory_is_expanded_in_every_flag(line, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    args, _ = cli.parse(line.split())
+    text = " ".join(map(str, vars(args).values()))
+    assert "~" not in text and text.count("/home/me/") == line.count("~/")
+
+
+def test_what_is_no_path_stays_as_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    prompt = "a dog, ~ about 5~6 years old,~small"
+    line = ["sample", "--model=a~/b", "--out=./~", f"--prompt={prompt}"]
+    args, _ = cli.parse(line)
+    assert (args.model, args.out, args.prompt) == ("a~/b", "./~", prompt)
+
+
+def test_a_model_in_the_home_directory_is_looked_for_there(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sample", "--model=~/a", "--out=~/b"]) == 2
+    assert f"{tmp_path}/home/a is no model directory" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -121,3 +121,27 @@ def test_an_unknown_task_and_a_missing_section_are_refused():
 def test_every_option_of_training_can_be_given_on_the_command_line():
     options = {field.name for field in dataclasses.fields(LoopOptions)}
     assert options == set(schema.load_config(DIFFUSION).train)
+
+
+def test_the_home_directory_is_expanded_in_every_field(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    fields = {
+        "first_stage": "images.dataset images.data_dir images.manual_dir lpips.file "
+        "train.init_from",
+        "diffusion": "latents.directory latents.first_stage evaluation.reference "
+        "train.init_from",
+    }
+    for stage, names in fields.items():
+        flags = [f"--config.{name}=~/a,~/b" for name in names.split()]
+        config = schema.load_config(f"quickstart:stage={stage}", flags)
+        for name in names.split():
+            section, field = name.split(".")
+            assert config[section][field] == "/home/me/a,/home/me/b"
+    file = tmp_path / "a.py"
+    file.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    return ConfigDict(dict(a=dict(b='~/c', d='a ~ b', e=('~/f', 1))))\n"
+    )
+    config = schema.load_config(str(file))
+    assert config.a.b == "/home/me/c" and config.a.d == "a ~ b"

@@ -26,6 +26,7 @@ from ldm_jax.data.images.tfds_source import TfdsSource
 from ldm_jax.data.mixture import Mixture
 from ldm_jax.data.records import Source
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
+from ldm_jax.files.paths import expand
 from ldm_jax.files.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
 
 # Builders of this package, prepared on first use; none of them downloads.
@@ -105,8 +106,8 @@ def open_images(
     open_one = functools.partial(
         _open_one,
         split=split,
-        data_dir=data_dir,
-        manual_dir=manual_dir,
+        data_dir=None if data_dir is None else expand(data_dir),
+        manual_dir=None if manual_dir is None else expand(manual_dir),
         download=download,
         max_pixels=max_pixels,
         max_refused=max_refused,
@@ -149,7 +150,7 @@ def _open_whole(
     annotations: Annotations,
 ) -> Source:
     """Opens one set; see `open_images`."""
-    path = pathlib.Path(dataset).expanduser()
+    path = pathlib.Path(expand(dataset) if dataset.startswith("~") else dataset)
     is_path = path.is_absolute() or dataset.startswith(("./", "../", "~"))
     if manual_dir and (is_path or "://" in dataset):
         raise ValueError(
@@ -191,7 +192,7 @@ def _own_builder(
             f"you. Set manual_dir to a folder with its files.\n"
             f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
-    folder = pathlib.Path(manual_dir).expanduser()
+    folder = pathlib.Path(manual_dir)
     if not folder.is_dir() or not any(folder.iterdir()):
         state = "is empty" if folder.is_dir() else "is not a directory"
         raise ValueError(

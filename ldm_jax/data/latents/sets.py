@@ -4,16 +4,14 @@
 import dataclasses
 import math
 import os
-import pathlib
 from collections.abc import Sequence
-
-from etils import epath
 
 from ldm_jax.data.latents.source import open_latents, reachable
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.mixture import Buckets, Mixture
 from ldm_jax.data.records import Source, fingerprint
 from ldm_jax.files.errors import UnreadableFile, shown
+from ldm_jax.files.paths import expand, local, resolve
 from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
 
@@ -74,7 +72,7 @@ def open_latent_sets(
 
 def directories(directory: str | os.PathLike) -> list[str]:
     """Returns the directories that a `directory` of `open_latent_sets` names."""
-    return [part.strip() for part in os.fspath(directory).split(",")]
+    return [expand(part.strip()) for part in os.fspath(directory).split(",")]
 
 
 def pool(stats: Sequence[LatentStats], weights: Sequence[float]) -> LatentStats:
@@ -108,13 +106,13 @@ def pool(stats: Sequence[LatentStats], weights: Sequence[float]) -> LatentStats:
 
 def write_bucket_names(directory: str, names: Sequence[str]) -> None:
     """Makes a directory of whole sets one of buckets."""
-    path = pathlib.Path(directory).expanduser() / BUCKETS_FILE
+    path = local(directory) / BUCKETS_FILE
     write_json(path, {"buckets": list(names)})
 
 
 def bucket_names(directory: str) -> list[str] | None:
     """Returns the sub-folders of a directory of buckets; None of another."""
-    path = epath.Path(directory).expanduser() / BUCKETS_FILE
+    path = resolve(directory) / BUCKETS_FILE
     with reachable(directory):
         if not path.exists():
             return None

@@ -21,6 +21,7 @@ from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.records import PICTURES, DamagedRecord, Record, fingerprint
 from ldm_jax.data.transforms.masks import draw_mask
 from ldm_jax.data.transforms.pixels import to_unit_range
+from ldm_jax.files.paths import resolve
 
 # Without these, ArrayRecord reads ahead as if the order were sequential.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -40,7 +41,7 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
     Raises:
       ValueError: no set of latents, one that is not finished, or a damaged shard.
     """
-    folder = epath.Path(directory).expanduser()
+    folder = resolve(directory)
     with reachable(directory):
         if not (folder / "dataset_info.json").exists():
             begun = len(list(folder.glob("*.done.json")))
