@@ -196,9 +196,9 @@ def decode_label_map(
         is_grey = image.mode in ("L", "P", "1") or image.mode.startswith("I")
         if not is_grey or image.format in ("JPEG", "MPO"):
             raise UnreadableFile(
-                f"{printable(name)} must be a grey or palette image of class numbers: "
-                f"got {image.mode} in {image.format}; save it with one channel, "
-                "as PNG."
+                f"{printable(name)} must be a grey or palette image, a PNG of class "
+                f"numbers: got {image.mode} in {image.format}; save it with one "
+                "channel, as PNG."
             )
         # Pillow scales grey of 2 and 4 bits to 0..255.
         raw = image.tile[0][3] if image.tile and image.format == "PNG" else ""

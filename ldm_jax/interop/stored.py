@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ldm_jax.files.errors import UnreadableFile
 
-class WeightsFileError(ValueError):
+
+class WeightsFileError(UnreadableFile):
     """A file of weights is damaged, lies about its size, or wants to run something."""
 
 

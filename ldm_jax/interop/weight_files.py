@@ -16,6 +16,16 @@ from collections.abc import Mapping
 import ml_dtypes
 import numpy as np
 
+from ldm_jax.files import structured
+from ldm_jax.files.errors import (
+    MissingFile,
+    UnreadableFile,
+    impostor_bytes,
+    shown,
+)
+from ldm_jax.files.paths import printable
+from ldm_jax.files.reading import opened
+from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.stored import (
     Stored,
@@ -60,13 +70,13 @@ def read_weights(path) -> Weights:
       FileNotFoundError: nothing lies at `path`.
       WeightsFileError: the file is damaged, of an unknown kind, or unsafe.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     if path.is_dir():
         return _read_folder(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file of weights at {path}; check the path.")
-    with open(path, "rb") as file:
-        start = file.read(9)
+    with opened(path, "a file of weights") as file:
+        start = file.read(512)
+    if what := impostor_bytes(start):
+        raise WeightsFileError(f"{printable(path)} must hold weights: {what}.")
     if start[:4] == b"PK\x03\x04":
         return read_torch(path)
     if start[:4] == START:
@@ -85,7 +95,7 @@ def read_safetensors(path) -> Weights:
     """Opens a .safetensors file; arguments, result and errors as `read_weights`."""
     path = pathlib.Path(path)
     size = path.stat().st_size
-    with open(path, "rb") as file:
+    with opened(path, "a file of weights") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
         if length is None or length > min(size - 8, MAX_HEADER_BYTES):
@@ -95,11 +105,9 @@ def read_safetensors(path) -> Weights:
             )
         header = file.read(length)
     try:
-        entries = json.loads(header, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise WeightsFileError(f"{path}: unreadable header: {error}.") from None
-    if not isinstance(entries, dict):
-        raise WeightsFileError(f"{path}: the header must be an object: got a list.")
+        entries = parse_json(header, path, unique=True)
+    except UnreadableFile as error:
+        raise WeightsFileError(f"unreadable header: {error}") from None
     start = 8 + length
     stored, ranges = {}, []
     for name, entry in entries.items():
@@ -111,14 +119,6 @@ def read_safetensors(path) -> Weights:
     return Weights(stored)
 
 
-def _no_duplicates(pairs):
-    """Builds a JSON object, refusing a name given twice."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return result
-
-
 def _stored_entry(path, name, entry, start):
     """Checks a header entry; returns its `Stored` and its (first, last) byte."""
     try:
@@ -128,12 +128,13 @@ def _stored_entry(path, name, entry, start):
     except (KeyError, TypeError, ValueError):
         raise WeightsFileError(
             f'{path}: "{name}" must have a dtype of {sorted(DTYPES)}, a shape and two '
-            f"data_offsets: got {str(entry)[:200]}."
+            f"data_offsets: got {shown(entry)}."
         ) from None
-    if any(type(n) is not int or n < 0 for n in (*shape, first, last)):
+    sizes = (*shape, first, last)
+    if len(shape) > 64 or any(type(n) is not int or not 0 <= n < 2**63 for n in sizes):
         raise WeightsFileError(
             f'{path}: "{name}" must have whole sizes and offsets of at least 0: got '
-            f"shape {shape}, data_offsets {first, last}."
+            f"shape {shown(shape)}, data_offsets {shown((first, last))}."
         )
     if last - first != math.prod(shape) * dtype.itemsize:
         raise WeightsFileError(
@@ -208,14 +209,11 @@ def _read_shards(index: pathlib.Path) -> Weights:
 def read_json(path) -> dict:
     """Reads a JSON object; raises WeightsFileError for anything else."""
     try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise WeightsFileError(f"{path} is no readable JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise WeightsFileError(
-            f"{path} must hold an object: got {type(value).__name__}."
-        )
-    return value
+        return structured.read_json(path, MAX_HEADER_BYTES)
+    except MissingFile:
+        raise
+    except UnreadableFile as error:
+        raise WeightsFileError(str(error)) from error
 
 
 def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata=None) -> None:

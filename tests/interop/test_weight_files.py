@@ -168,3 +168,24 @@ def test_json_that_is_no_object_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(WeightsFileError, match=r"config\.json"):
         weight_files.read_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors", "a.pth", "a.bin"])
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!doctype html><title>Sign in</title>", "HTML page"),
+        (b"", "is empty"),
+    ],
+)
+def test_what_a_failed_download_leaves_is_named(tmp_path, name, start, words):
+    (tmp_path / name).write_bytes(start)
+    with pytest.raises(ValueError, match=rf"{name}.*{words}"):
+        read_weights(tmp_path / name)
+
+
+def test_weights_are_a_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="is a FIFO"):
+        read_weights(tmp_path / "a.ckpt")

@@ -6,14 +6,17 @@ They are `*-stat-fid-*.pt`: a zip of `torch.save` whose pickle holds two NumPy a
 are answered, by stand-ins that make nothing else.
 """
 
-import io
-import pathlib
-import pickle
-import zipfile
+from typing import Any
 
 import numpy as np
 
+from ldm_jax.files.archives import ZipMembers
 from ldm_jax.interop.stored import WeightsFileError
+from ldm_jax.interop.torch_files.unpickler import (
+    Function,
+    SafeUnpickler,
+    run_pickle,
+)
 
 # Statistics of 2,048 features take 34 MB; nothing honest is larger than this.
 MAX_BYTES = 1 << 30
@@ -29,23 +32,22 @@ def read_fidelity_cache(path) -> dict[str, np.ndarray]:
     Raises:
       WeightsFileError: the file is damaged, of another kind, or wants to run something.
     """
-    path = pathlib.Path(path)
+    advice = "Statistics of torch-fidelity are *-stat-fid-*.pt of its cache."
     try:
-        with zipfile.ZipFile(path) as archive:
-            (name,) = [n for n in archive.namelist() if n.endswith("/data.pkl")]
-            if archive.getinfo(name).file_size > min(MAX_BYTES, path.stat().st_size):
-                raise WeightsFileError(f"{path} is made to exhaust memory.")
-            root = _Unpickler(io.BytesIO(archive.read(name))).load()
-    except WeightsFileError:
-        raise
-    except Exception as error:  # whatever a damaged file provokes
+        with ZipMembers(path) as archive:
+            (name,) = [name for name in archive.sizes if name.endswith("/data.pkl")]
+            bound = min(MAX_BYTES, archive.path.stat().st_size)
+            pickled = archive.read(name, bound)
+    except ValueError as error:
         raise WeightsFileError(
-            f"{path} holds no statistics of torch-fidelity ({type(error).__name__}: "
-            f"{error}); they are *-stat-fid-*.pt of its cache."
-        ) from None
-    arrays = {n: getattr(x, "array", None) for n, x in _items(root)}
+            f"{path} holds no statistics of torch-fidelity ({error}). {advice}"
+        ) from error
+    root = run_pickle(path, pickled, lambda: _Unpickler(pickled))
+    arrays = {n: x.array for n, x in _items(root) if type(x) is _Array}
     if not all(isinstance(arrays.get(n), np.ndarray) for n in ("mu", "sigma")):
-        raise WeightsFileError(f'{path} must hold "mu" and "sigma", NumPy arrays.')
+        raise WeightsFileError(
+            f'{path} must hold "mu" and "sigma", NumPy arrays. {advice}'
+        )
     return {name: arrays[name] for name in ("mu", "sigma")}
 
 
@@ -56,21 +58,28 @@ def _items(root):
 class _DType:
     """Stands for a dtype: remembers its name."""
 
-    def __init__(self, name="", *_):
-        self.name = name
+    __slots__ = ("name",)
 
-    def __setstate__(self, state):
-        if state[1] not in ("<", "|", "="):
+    def __init__(self, name: Any = "", *_: Any):
+        self.name = name if type(name) is str else ""
+
+    def __setstate__(self, state: Any) -> None:
+        if type(state) is not tuple or state[1] not in ("<", "|", "="):
             raise WeightsFileError("only little-endian statistics are read.")
 
 
 class _Array:
     """Stands for an array until its state comes."""
 
-    array: np.ndarray
+    __slots__ = ("array",)
 
-    def __setstate__(self, state):
+    def __init__(self, *_: Any):
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
         _, shape, dtype, is_fortran, data = state
+        if type(dtype) is not _DType or type(data) is not bytes:
+            raise WeightsFileError("an array must be numbers: it is of objects.")
         order = "F" if is_fortran else "C"
         flat = np.frombuffer(data, DTYPES[dtype.name])
         self.array = flat.reshape(shape, order=order)
@@ -79,12 +88,12 @@ class _Array:
 def _encode(text: str, encoding: str) -> bytes:
     """Python's way to write bytes in an old pickle."""
     if encoding != "latin1":
-        raise WeightsFileError(f"bytes encoded as {encoding}.")
+        raise WeightsFileError("bytes in another encoding than latin1.")
     return text.encode("latin1")
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
+class _Unpickler(SafeUnpickler):
+    def find_class(self, module: str, name: str) -> Any:
         """Answers four names, refuses any other."""
         is_numpy = module in (
             "numpy",
@@ -92,14 +101,11 @@ class _Unpickler(pickle.Unpickler):
             "numpy._core.multiarray",
         )
         if is_numpy and name == "_reconstruct":
-            return lambda *_: _Array()
+            return Function(_Array)
         if is_numpy and name == "ndarray":
             return _Array
         if is_numpy and name == "dtype":
             return _DType
         if (module, name) == ("_codecs", "encode"):
-            return _encode
-        raise WeightsFileError(
-            f"the file asks for {module}.{name}, which statistics have no use for; "
-            "nothing was run."
-        )
+            return Function(_encode)
+        return super().find_class(module, name)

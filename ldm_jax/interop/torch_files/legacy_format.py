@@ -10,12 +10,13 @@ import pathlib
 import pickletools
 import struct
 
+from ldm_jax.files.errors import described
 from ldm_jax.interop.stored import Weights, WeightsFileError
+from ldm_jax.interop.torch_files.unpickler import run_pickle
 from ldm_jax.interop.torch_files.zip_format import (
     Storage,
     Unpickler,
     state_dict,
-    unpickle,
 )
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -31,21 +32,25 @@ def read_torch_legacy(path) -> Weights:
         magic, protocol, machine, objects, keys = (
             _next_pickle(path, file) for _ in range(5)
         )
-        facts = unpickle(path, machine, {})
+        system = _run(path, machine, {})
         if (
-            unpickle(path, magic, {}) != MAGIC
-            or unpickle(path, protocol, {}) != PROTOCOL
-            or not isinstance(facts, dict)
-            or facts.get("little_endian") is not True
+            _run(path, magic, {}) != MAGIC
+            or _run(path, protocol, {}) != PROTOCOL
+            or not isinstance(system, dict)
+            or system.get("little_endian") is not True
         ):
             raise WeightsFileError(
                 f"{path} must be a little-endian file of torch.save: it is of another "
                 "kind. Save it again with torch.save (1.6 or later) or as safetensors."
             )
         found = {}
-        unpickle(path, objects, found, _Survey)
-        offsets = _walk(path, file, unpickle(path, keys, {}), found)
-    return Weights(state_dict(path, unpickle(path, objects, offsets)))
+        _run(path, objects, found, _Survey)
+        offsets = _walk(path, file, _run(path, keys, {}), found)
+    return Weights(state_dict(path, _run(path, objects, offsets)))
+
+
+def _run(path, pickled: bytes, offsets, unpickler: type[Unpickler] = Unpickler):
+    return run_pickle(path, pickled, lambda: unpickler(path, pickled, offsets))
 
 
 def _next_pickle(path, file) -> bytes:
@@ -56,7 +61,7 @@ def _next_pickle(path, file) -> bytes:
             pass
     except Exception as error:  # whatever damaged bytes provoke
         raise WeightsFileError(
-            f"{path}: damaged pickle ({type(error).__name__}: {error}). If it is "
+            f"{path}: damaged pickle ({described(error)}). If it is "
             "cut off, download it again."
         ) from None
     end = file.tell()
@@ -69,8 +74,6 @@ class _Survey(Unpickler):
 
     def persistent_load(self, pid) -> Storage:
         key, dtype, numel = self.parse(pid)
-        if type(key) is not str or type(numel) is not int or numel < 0:
-            raise WeightsFileError(f"{self._path}: unknown storage {pid!r:.200}.")
         if self.offsets.setdefault(key, (dtype, numel)) != (dtype, numel):
             raise WeightsFileError(
                 f'{self._path}: storage "{key}" is claimed to be of two kinds.'

@@ -8,12 +8,8 @@ checkpoints also hold trainer objects: names of known trainers become inert stub
 other name refuses the file.
 """
 
-import collections
-import io
 import math
 import pathlib
-import pickle
-import pickletools
 import struct
 import zipfile
 from typing import NamedTuple
@@ -21,10 +17,19 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
+from ldm_jax.files.errors import shown
+from ldm_jax.files.paths import printable
 from ldm_jax.interop.stored import (
     Stored,
     Weights,
     WeightsFileError,
+)
+from ldm_jax.interop.torch_files.unpickler import (
+    Dict,
+    Function,
+    Inert,
+    SafeUnpickler,
+    run_pickle,
 )
 
 STORAGES = {
@@ -82,6 +87,10 @@ _BAD_ZIP = (
 )
 
 
+# Of an axis, in elements, and of axes: NumPy's own bounds.
+MAX_SIZE, MAX_AXES = 2**63, 64
+
+
 class _StorageType(str):
     """Name of a storage class; no dtype, whose state a pickle could overwrite."""
 
@@ -94,21 +103,6 @@ class Storage(NamedTuple):
     offset: int
     dtype: np.dtype
     numel: int
-
-
-class _Inert:
-    """Stands for an object we do not know: takes whatever is given, does nothing."""
-
-    def __new__(cls, *args, **kwargs):
-        return super().__new__(cls)
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def _ignore(self, *args):
-        pass
-
-    __setstate__ = append = extend = add = __setitem__ = _ignore
 
 
 def read_torch(path) -> Weights:
@@ -134,7 +128,8 @@ def read_torch(path) -> Weights:
             f"{path}: not a complete zip file ({error}); it is probably cut off. "
             "Download it again."
         ) from None
-    return Weights(state_dict(path, unpickle(path, pickled, offsets)))
+    root = run_pickle(path, pickled, lambda: Unpickler(path, pickled, offsets))
+    return Weights(state_dict(path, root))
 
 
 def _checked_entries(path, archive) -> dict[str, zipfile.ZipInfo]:
@@ -186,40 +181,19 @@ def _data_offset(path, file, info) -> int:
     return start
 
 
-def unpickle(path, pickled: bytes, offsets, unpickler=None):
-    """Runs a pickle of the file `path` with nothing to call but what builds tensors.
-
-    `offsets` is {key of a storage: (offset, bytes)}; `unpickler` None is `Unpickler`.
-    """
-    try:
-        for op, argument, _ in pickletools.genops(pickled):
-            # A huge memo index makes the unpickler take memory for all below it.
-            if op.name.endswith("PUT") and int(argument or 0) > len(pickled):
-                raise WeightsFileError(f"{path}: the pickle is made to exhaust memory.")
-            if op.name in ("BYTEARRAY8", "NEXT_BUFFER", "EXT1", "EXT2", "EXT4"):
-                raise WeightsFileError(f"{path}: the pickle uses {op.name}.")
-        return (unpickler or Unpickler)(path, pickled, offsets).load()
-    except WeightsFileError:
-        raise
-    except Exception as error:  # whatever a damaged pickle provokes
-        raise WeightsFileError(
-            f"{path}: damaged pickle ({type(error).__name__}: {error})."
-        ) from None
-
-
-class Unpickler(pickle.Unpickler):
+class Unpickler(SafeUnpickler):
     """Unpickler that resolves names from a list and storages from the file."""
 
     def __init__(self, path, pickled: bytes, offsets):
-        super().__init__(io.BytesIO(pickled), encoding="utf-8")
+        super().__init__(pickled)
         self._path = path
         self.offsets = offsets  # key -> (offset, bytes)
         self._known = {
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch", "Size"): tuple,
-            ("torch._utils", "_rebuild_tensor"): self._tensor,
-            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
-            ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+            ("collections", "OrderedDict"): Dict,
+            ("torch", "Size"): Function(tuple),
+            ("torch._utils", "_rebuild_tensor"): Function(self._tensor),
+            ("torch._utils", "_rebuild_tensor_v2"): Function(self._tensor),
+            ("torch._utils", "_rebuild_parameter"): Function(lambda data, *_: data),
         }
 
     def find_class(self, module: str, name: str):
@@ -229,11 +203,11 @@ class Unpickler(pickle.Unpickler):
         if module in ("torch", "torch.storage") and name in STORAGES:
             return _StorageType(name)
         if (module, name) in STUBBED_NAMES or module.split(".")[0] in STUBBED_PACKAGES:
-            return type(name.split(".")[-1], (_Inert,), {})
+            return type(name.split(".")[-1], (Inert,), {})
         raise WeightsFileError(
-            f"{self._path} asks for {module}.{name}, which weights have no use for; "
-            "nothing was run. If you trust the file, open it with PyTorch and save its "
-            "state_dict as safetensors."
+            f"{self._path} asks for {printable(module)}.{printable(name)}, which "
+            "weights have no use for; nothing was run. If you trust the file, open it "
+            "with PyTorch and save its state_dict as safetensors."
         )
 
     def persistent_load(self, pid) -> Storage:
@@ -242,7 +216,7 @@ class Unpickler(pickle.Unpickler):
         if key not in self.offsets:
             raise WeightsFileError(f'{self._path}: storage "{key}" is missing.')
         offset, size = self.offsets[key]
-        if not 0 <= numel * dtype.itemsize <= size:
+        if numel * dtype.itemsize > size:
             raise WeightsFileError(
                 f'{self._path}: storage "{key}" must hold {numel} of {dtype}: it has '
                 f"{size} bytes."
@@ -251,26 +225,43 @@ class Unpickler(pickle.Unpickler):
 
     def parse(self, pid):
         """Returns (key, dtype, numel) of a storage's persistent id."""
+        if type(pid) is not tuple or len(pid) not in (5, 6):
+            raise WeightsFileError(f"{self._path}: unknown storage {shown(pid)}.")
         kind, storage_type, key, _, numel, *view = pid
-        if kind != "storage" or type(storage_type) is not _StorageType or any(view):
-            raise WeightsFileError(f"{self._path}: unknown storage {pid!r:.200}.")
+        if (
+            kind != "storage"
+            or type(storage_type) is not _StorageType
+            or type(key) is not str
+            or type(numel) is not int
+            or not 0 <= numel < MAX_SIZE
+            or any(entry is not None for entry in view)
+        ):
+            raise WeightsFileError(f"{self._path}: unknown storage {shown(pid)}.")
         return key, STORAGES[storage_type], numel
 
     def _tensor(self, storage: Storage, offset, shape, strides, *_) -> Stored:
         """Places a tensor in its storage; offset and strides count elements."""
-        sizes = (offset, *shape, *strides)
-        whole = all(type(n) is int and n >= 0 for n in sizes)
-        if not whole or len(shape) != len(strides):
+        if type(storage) is not Storage:  # nothing that only has its attributes
             raise WeightsFileError(
-                f"{self._path}: a tensor has offset {offset}, shape {shape}, strides "
-                f"{strides}; all must be whole and at least 0."
+                f"{self._path}: a tensor needs a storage of the file: got "
+                f"{shown(storage)}."
+            )
+        whole = all(type(sizes) in (tuple, list) for sizes in (shape, strides))
+        whole = whole and len(shape) == len(strides) <= MAX_AXES
+        sizes = (offset, *shape, *strides) if whole else (None,)
+        if not all(type(n) is int and 0 <= n < MAX_SIZE for n in sizes):
+            raise WeightsFileError(
+                f"{self._path}: a tensor has offset {shown(offset)}, shape "
+                f"{shown(shape)}, strides {shown(strides)}; all must be whole and at "
+                "least 0."
             )
         numel = math.prod(shape)
         last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         if numel and (last >= storage.numel or numel > storage.numel):
             raise WeightsFileError(
-                f"{self._path}: a tensor of shape {shape}, strides {strides} reaches "
-                f"out of its storage of {storage.numel} elements."
+                f"{self._path}: a tensor of shape {shown(shape)}, strides "
+                f"{shown(strides)} reaches out of its storage of {storage.numel} "
+                "elements."
             )
         itemsize = storage.dtype.itemsize
         return Stored(

@@ -9,6 +9,7 @@ import resource
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -300,3 +301,90 @@ def test_pickles_of_other_protocols_are_read(tmp_path):
     pickle.Pickler(pickled, 4).dump({"state_dict": {"x": 1}})
     with pytest.raises(WeightsFileError, match="no tensors"):
         read_weights(ckpt(tmp_path / "a.ckpt", pickled.getvalue()))
+
+
+def doubled(depth: int) -> bytes:
+    """Opcodes of a tuple that holds one tuple twice, `depth` times over."""
+    return b")" + b"2\x86" * depth
+
+
+def forged_storage(dtype: bytes) -> bytes:
+    """Opcodes of an object that has a storage's attributes, set by BUILD."""
+    attributes = b"}X\x06\0\0\0offsetK\0sX\x05\0\0\0dtype" + dtype
+    attributes += b"sX\x05\0\0\0numelK\x04s"
+    return b"ccollections\nOrderedDict\n)R" + attributes + b"b"
+
+
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n("
+TAIL = b"K\0K\x01\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR"
+OBJECTS = b"}X\x05\0\0\0names]X\x01\0\0\0aasX\x07\0\0\0formats]X\x01\0\0\0Oas"
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        forged_storage(OBJECTS),
+        forged_storage(b"X\x01\0\0\0O"),
+        b"cnumpy\nnull\n)R}X\x06\0\0\0offsetK\0sb",  # a stub with attributes
+        b"(K\0X\x01\0\0\0OK\x04t",  # a tuple of its fields
+        b"X\x07\0\0\0storage",
+        b"N",
+    ],
+    ids=["dict of a dtype", "dict of a name", "stub", "tuple", "text", "nothing"],
+)
+def test_nothing_but_a_storage_of_the_file_is_taken_for_one(tmp_path, storage):
+    """NumPy would read pointers from a file whose "dtype" holds objects."""
+    path = ckpt(tmp_path / "a.ckpt", only(REBUILD + storage + TAIL))
+    with pytest.raises(WeightsFileError, match="needs a storage of the file"):
+        read_weights(path)
+
+
+def test_attributes_of_a_state_dict_are_ignored(tmp_path):
+    """PyTorch sets `_metadata` by BUILD."""
+    state = b"}X\x09\0\0\0_metadata}s"
+    pickled = b"\x80\x02ccollections\nOrderedDict\n)R(" + NAME + tensor((4,), (1,))
+    pickled += b"u" + state + b"b."
+    assert list(read_weights(ckpt(tmp_path / "a.ckpt", pickled))) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        b"}" + doubled(60) + b"K\0s",
+        b"}(" + doubled(60) + b"K\0u",
+        b"(" + doubled(60) + b"K\0d",
+        b"\x8f(" + doubled(60) + b"\x90",
+        b"(" + doubled(60) + b"\x91",
+        b"ccollections\nOrderedDict\n(](" + doubled(60) + b"K\0\x86etR",
+        b"ccollections\nOrderedDict\n(](](" + doubled(60) + b"K\0eetR",
+    ],
+    ids=["SETITEM", "SETITEMS", "DICT", "ADDITEMS", "FROZENSET", "pairs", "lists"],
+)
+def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path, attack):
+    path = ckpt(tmp_path / "a.ckpt", b"\x80\x04" + attack + b".")
+    start = time.monotonic()
+    with pytest.raises(WeightsFileError, match=r"a\.ckpt") as error:
+        read_weights(path)
+    assert time.monotonic() - start < 5 and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "shape", [doubled(60), b"(" + b"K\1" * 99 + b"t", b"X\1\0\0\0x"]
+)
+def test_errors_of_odd_shapes_are_bounded(tmp_path, shape):
+    pid = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\4tQ"
+    path = ckpt(
+        tmp_path / "a.ckpt", only(REBUILD + pid + b"K\0" + shape + shape + b"tR")
+    )
+    with pytest.raises(WeightsFileError, match="all must be whole") as error:
+        read_weights(path)
+    assert len(str(error.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    "pid", [doubled(60), b"X\1\0\0\0x", b"(X\7\0\0\0storageNNNNt", b"N"]
+)
+def test_a_storage_by_another_name_is_refused(tmp_path, pid):
+    path = ckpt(tmp_path / "a.ckpt", only(pid + b"Q"))
+    with pytest.raises(WeightsFileError, match="unknown storage"):
+        read_weights(path)
