@@ -180,10 +180,27 @@ def _read_folder(folder: pathlib.Path) -> Weights:
         index = folder / f"{file}.index.json"
         if index.is_file():
             return _read_shards(index)
+    others = [
+        f"{printable(file.name)} ({what})"
+        for ending, what in _OTHER_FILES.items()
+        for file in sorted(folder.glob(f"*{ending}"))
+    ]
+    here = f", only {', '.join(others[:4])}" if others else ""
     raise WeightsFileError(
-        f"{folder} holds none of {', '.join(_FOLDER_FILES)}; name the folder of one "
-        "model (of a pipeline, its unet/ or vae/)."
+        f"{folder} holds none of {', '.join(_FOLDER_FILES)}{here}; name the folder of "
+        "one model (of a pipeline, its unet/ or vae/)."
     )
+
+
+# What other variants of a model are called, with what to do about them.
+_OTHER_FILES = {
+    ".fp16.safetensors": "half precision: rename it without .fp16",
+    ".fp16.bin": "half precision: rename it without .fp16",
+    ".non_ema.safetensors": "without averaging: rename it without .non_ema",
+    ".msgpack": "Flax: get the PyTorch weights of the same model",
+    ".onnx": "ONNX: get the PyTorch weights of the same model",
+    ".h5": "TensorFlow: get the PyTorch weights of the same model",
+}
 
 
 def _read_shards(index: pathlib.Path) -> Weights:

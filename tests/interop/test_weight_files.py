@@ -2,6 +2,7 @@
 """Files of weights are read whole or refused; writing leaves nothing half done."""
 
 import json
+import os
 import struct
 
 import ml_dtypes
@@ -189,3 +190,18 @@ def test_weights_are_a_regular_file(tmp_path):
     os.mkfifo(tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="is a FIFO"):
         read_weights(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("diffusion_pytorch_model.fp16.safetensors", "half precision"),
+        ("model.fp16.safetensors", "half precision"),
+        ("diffusion_flax_model.msgpack", "Flax"),
+        ("model.onnx", "ONNX"),
+    ],
+)
+def test_a_folder_of_only_other_variants_is_named(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"only {name} \({words}"):
+        read_weights(tmp_path)
