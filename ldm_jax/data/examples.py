@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# A feature as it is found: bytes values, or numbers float32 or int64 [N].
+# A feature as it is stored: bytes values, or numbers float32 or int64 [N].
 Feature = list[bytes] | np.ndarray
 
 BYTES, FLOATS, INTS = 1, 2, 3  # field numbers in Feature
@@ -69,7 +69,7 @@ class SameLayout:
     """Reads tf.Examples that are laid out alike, as those of one data set mostly are.
 
     Where every feature is one bytes value of fixed size, messages of one length differ
-    in the values only. The positions found in the first are used for the others, after
+    in the values only. The positions in the first are used for the others, after
     a check that all bytes between the values are the same.
     """
 
@@ -117,15 +117,15 @@ class SameLayout:
 def _features(data: bytes) -> list[tuple[str, int, list[tuple[int, int]]]]:
     """Finds (name, kind, spans of the values or packed values) of every feature."""
     try:
-        found = []
+        entries = []
         for _, low, high in _fields(data, 0, len(data)):
             for _, first, last in _fields(data, low, high):
                 (_, *name), (_, *value) = _fields(data, first, last)
                 kind, spans = BYTES, []
                 for kind, start, stop in _fields(data, *value):  # noqa: B007
                     spans = [(a, b) for _, a, b in _fields(data, start, stop)]
-                found.append((data[slice(*name)].decode(), kind, spans))
-        return found
+                entries.append((data[slice(*name)].decode(), kind, spans))
+        return entries
     except (IndexError, ValueError) as error:
         raise ValueError(f"not a tf.Example: {error}") from error
 

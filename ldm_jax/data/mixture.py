@@ -17,7 +17,7 @@ BLOCK = 1000
 
 
 class _Parts:
-    """Sets one after the other, each in an order of its own.
+    """Sets one after the other, each in its own order.
 
     Attributes:
       spans: indices of each set.
@@ -53,16 +53,16 @@ class _Parts:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Record]:
-        wanted: dict[int, list[int]] = {}
+        by_part: dict[int, list[int]] = {}
         for place, index in enumerate(indices):
-            wanted.setdefault(self._part(index), []).append(place)
+            by_part.setdefault(self._part(index), []).append(place)
         records: list[Record] = [{}] * len(indices)
-        for part, places in wanted.items():
+        for part, places in by_part.items():
             start = self.spans[part].start
-            found = self._sources[part].__getitems__(
+            drawn = self._sources[part].__getitems__(
                 [indices[place] - start for place in places]
             )
-            for place, record in zip(places, found, strict=True):
+            for place, record in zip(places, drawn, strict=True):
                 records[place] = record
         return records
 
@@ -90,7 +90,7 @@ class Mixture(_Parts):
     """Sets whose records are mixed by weight, within every batch.
 
     Of each BLOCK records, every set gives its share exactly, rounded to one in BLOCK
-    and at least one; a set that is used up begins anew, in another order.
+    and at least one; a set that is used up starts again, in another order.
     """
 
     def rows(
@@ -138,9 +138,9 @@ def quotas(weights: Sequence[float]) -> list[int]:
     if len(weights) > BLOCK:
         raise ValueError(f"at most {BLOCK} sets can be mixed: got {len(weights)}.")
     exact = [BLOCK * weight / sum(weights) for weight in weights]
-    found = [max(1, int(share)) for share in exact]
-    while sum(found) != BLOCK:
-        step = 1 if sum(found) < BLOCK else -1
-        able = [k for k in range(len(found)) if found[k] + step >= 1]
-        found[max(able, key=lambda k: step * (exact[k] - found[k]))] += step
-    return found
+    counts = [max(1, int(share)) for share in exact]
+    while sum(counts) != BLOCK:
+        step = 1 if sum(counts) < BLOCK else -1
+        able = [k for k in range(len(counts)) if counts[k] + step >= 1]
+        counts[max(able, key=lambda k: step * (exact[k] - counts[k]))] += step
+    return counts

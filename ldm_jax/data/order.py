@@ -42,13 +42,13 @@ def shuffled_rows(seed: int, num_records: int, start: int, stop: int) -> list[Ro
 def shuffled_rows_of_part(
     seed: int, part: int, num_records: int, start: int, stop: int
 ) -> list[Row]:
-    """The same for one of several sets, each in an order of its own."""
+    """The same for one of several sets, each in its own order."""
     # The last word keeps these seeds apart from those of other purposes.
     return _shuffled(num_records, start, stop, seed, part, 2)
 
 
 def turn(seed: int, quotas: Sequence[int], position: int) -> tuple[int, int]:
-    """Tells whose turn it is in a stream that several sets share by quota.
+    """Says which set the next record of a mixture comes from, by quota.
 
     Of every sum(quotas) turns, part k gets exactly quotas[k], in shuffled order.
 

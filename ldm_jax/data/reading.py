@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and transforms rows, in threads and ahead of time; bears damaged records."""
+"""Reads and transforms rows, in threads, ahead of time; tolerates damaged records."""
 
 import functools
 import itertools
@@ -24,12 +24,12 @@ READ_AHEAD = 2
 
 
 # A record's index with what became of it.
-Found = tuple[int, Example | DamagedRecord]
+Read = tuple[int, Example | DamagedRecord]
 
 
 def transformed(
     source: Source, transform: Transform, seed: int, rows: Sequence[Row]
-) -> list[Found]:
+) -> list[Read]:
     """Reads and transforms rows, each with its own randomness.
 
     Args:

@@ -67,16 +67,16 @@ class Source(Protocol):
     def __getitems__(self, indices: Sequence[int]) -> list[Record]: ...
 
 
-def fingerprint(facts: Any) -> str:
-    """Names a set by its facts: the first 16 hex digits of a SHA-256 of their JSON.
+def fingerprint(metadata: Any) -> str:
+    """Names a set by its metadata: the first 16 hex digits of a SHA-256 of their JSON.
 
     Args:
-      facts: anything JSON can write; dicts count as equal in any order.
+      metadata: anything JSON can write; dicts count as equal in any order.
 
     Returns:
       16 hex digits.
     """
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

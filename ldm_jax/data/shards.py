@@ -46,12 +46,12 @@ def local_directory(directory: str | os.PathLike) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def write_shard(path: pathlib.Path, facts: dict[str, Any]) -> Iterator[Callable]:
+def write_shard(path: pathlib.Path, metadata: dict[str, Any]) -> Iterator[Callable]:
     """Writes one shard; if the block raises, no shard is left.
 
     Args:
       path: of the shard.
-      facts: written to the side file beside count and bytes; may be filled in the
+      metadata: written to the side file beside count and bytes; may be filled in the
         block.
 
     Yields:
@@ -77,15 +77,15 @@ def write_shard(path: pathlib.Path, facts: dict[str, Any]) -> Iterator[Callable]
         with reported(path, "a shard", every=True):
             writer.close()
     write_json(
-        _side_file(path), {**facts, "count": count, "bytes": path.stat().st_size}
+        _side_file(path), {**metadata, "count": count, "bytes": path.stat().st_size}
     )
 
 
 def done(path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the facts of a shard that is whole, or None."""
+    """Returns the metadata of a shard that is whole, or None."""
     try:
-        facts = json.loads(_side_file(path).read_text())
-        return facts if path.stat().st_size == facts["bytes"] else None
+        metadata = json.loads(_side_file(path).read_text())
+        return metadata if path.stat().st_size == metadata["bytes"] else None
     except FileNotFoundError:
         return None
 
@@ -106,7 +106,7 @@ def write_info(
       directory: of the shards.
       name: of the set.
       features: TFDS feature by name.
-      splits: the facts of every shard in order, by split.
+      splits: the metadata of every shard in order, by split.
       metadata: JSON; comes back as `builder.info.metadata`.
       description: one sentence.
     """

@@ -37,7 +37,7 @@ https://github.com/CompVis/taming-transformers."""
 
     def find(self, files: Files) -> dict[str, Split]:
         """Finds the splits."""
-        folder = files.first("images1024x1024")  # thumbnails may lie beside it
+        folder = files.first("images1024x1024")  # there may be thumbnails beside it
         names = sorted(files.names(folder, (*IMAGES, ".npy")), key=_number)
 
         def last(names):
@@ -49,7 +49,7 @@ https://github.com/CompVis/taming-transformers."""
             data = files.read(name)
             return {"image": _png(data, name) if name.endswith(".npy") else data}
 
-        return {split: Split(found, example) for split, found in divided.items()}
+        return {split: Split(files, example) for split, files in divided.items()}
 
 
 class CelebAHQ(FFHQ):

@@ -119,8 +119,9 @@ stuffthingmaps/val2017/*.png)."""
 class Landscapes(ManualBuilder):
     """Photographs of landscapes with label maps, as for the paper's semantic models.
 
-    Theirs (Esser et al. 2021: 107,625 from Flickr, maps of COCO-Stuff's 182 classes by
-    a DeepLab v2) cannot be had; any photographs with maps fit. A tenth is held out.
+    The original set (Esser et al. 2021: 107,625 images from Flickr, maps of
+    COCO-Stuff's 182 classes by a DeepLab v2) is not available; any photographs with
+    maps fit. A tenth is held out.
     """
 
     name = "landscapes"
@@ -148,7 +149,7 @@ images of the splits."""
         divided = divide(
             files, names, key, self.LISTS, lambda n: by_digest(n, key, len(n))
         )
-        return {split: Split(found, example) for split, found in divided.items()}
+        return {split: Split(images, example) for split, images in divided.items()}
 
 
 class OpenImages(ManualBuilder):

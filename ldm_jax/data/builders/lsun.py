@@ -52,7 +52,7 @@ https://ommer-lab.com/files/lsun.zip."""
         divided = divide(
             files, names, _key, self.LISTS, lambda n: by_digest(n, _key, HELD_OUT)
         )
-        return {split: Split(found, example) for split, found in divided.items()}
+        return {split: Split(images, example) for split, images in divided.items()}
 
 
 class LSUNBedrooms(LSUNChurches):
@@ -97,7 +97,7 @@ def _open_lmdb(folder: pathlib.Path) -> tuple[list[str], Callable[[str], dict]]:
             ]
     except (lmdb.Error, ValueError) as error:
         raise ValueError(
-            f"{folder} is not a whole LSUN database: {error}. Fetch and unpack it anew."
+            f"{folder} is not a whole LSUN database: {error}. Download it again."
         ) from error
 
     def example(name: str) -> dict[str, Any]:

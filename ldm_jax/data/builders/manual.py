@@ -42,7 +42,7 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
     TensorFlow, and shards of SHARD_MIB keep the memory flat at any size.
 
     Subclasses have MANUAL_DOWNLOAD_INSTRUCTIONS, which say what the folder must hold
-    and whence; `find`; and, if they store more than images, `fields`.
+    and where to get them; `find`; and, if they store more than images, `fields`.
 
     Attributes:
       COUNTS: images of each split in the paper; another number is a warning.
@@ -84,25 +84,27 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager):
         files = Files(dl_manager.manual_dir, self.ARCHIVE_FOLDERS)
-        found = {name: split for name, split in self.find(files).items() if split.names}
-        if not found:
+        splits = {
+            name: split for name, split in self.find(files).items() if split.names
+        }
+        if not splits:
             raise ValueError(
                 f"{files.root} does not hold the files of {self.name}.\n"
                 f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
-        for name, split in found.items():
-            here, wanted = len(split.names), self.COUNTS.get(name)
-            if wanted is not None and here != wanted:
+        for name, split in splits.items():
+            here, expected = len(split.names), self.COUNTS.get(name)
+            if expected is not None and here != expected:
                 logging.warning(
                     "%s: %s has %d images, the paper's has %d.",
                     self.name,
                     name,
                     here,
-                    wanted,
+                    expected,
                 )
         stored = hashlib.sha256()
         return {
-            name: self._shards(name, split, stored) for name, split in found.items()
+            name: self._shards(name, split, stored) for name, split in splits.items()
         }
 
     def _shards(self, name: str, split: Split, stored) -> list[Callable[[], Iterator]]:
@@ -193,8 +195,8 @@ def divide(
                 f"{files.root} holds two images of one name: {here[key(name)]} and "
                 f"{name}. Keep one copy of the set there."
             )
-    found = {split: files.find(name) for split, name in lists.items()}
-    if not any(found.values()):
+    matches = {split: files.find(name) for split, name in lists.items()}
+    if not any(matches.values()):
         chosen = set(held_out(names))
         logging.warning(
             "%s holds no %s: validation is chosen by our own rule, not the paper's.",
@@ -205,9 +207,9 @@ def divide(
             "train": [name for name in names if name not in chosen],
             "validation": [name for name in names if name in chosen],
         }
-    if not all(found.values()):
+    if not all(matches.values()):
         raise ValueError(f"{files.root} needs both {' and '.join(lists.values())}.")
-    for split, name in found.items():
+    for split, name in matches.items():
         keys = {key(line) for line in files.lines(name)}
         if missing := keys - here.keys():
             raise ValueError(

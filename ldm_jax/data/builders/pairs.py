@@ -34,7 +34,7 @@ Folders train/ and validation/ (or val/), if there, are the splits, or else the
 beginnings of the parquet files' names (train-00000-of-00010.parquet); otherwise all
 is train, and config.images.split "train[:99%]" divides it."""
     FOLDERS = (("train", "train"), ("validation", "validation"), ("validation", "val"))
-    ARCHIVE_FOLDERS = True  # keys often begin anew in every tar
+    ARCHIVE_FOLDERS = True  # keys often restart in every tar
     max_refused = 10_000  # sets from the web lack captions here and there
 
     def fields(self) -> dict[str, Any]:
@@ -44,15 +44,15 @@ is train, and config.images.split "train[:99%]" divides it."""
     def find(self, files: Files) -> dict[str, Split]:
         """Finds the splits."""
         names = files.names(suffixes=(*IMAGES, ".parquet"))
-        told = {name: self._told(name) for name in names}
-        if not any(told.values()):
+        splits = {name: self._split(name) for name in names}
+        if not any(splits.values()):
             return {"train": _pairs(files, names)}
         return {
-            split: _pairs(files, [name for name in names if told[name] == split])
+            split: _pairs(files, [name for name in names if splits[name] == split])
             for split in ("train", "validation")
         }
 
-    def _told(self, name: str) -> str:
+    def _split(self, name: str) -> str:
         """Returns the split that a file's folder, or a parquet's name, says; or ""."""
         folder, file = name.partition("/")[0], name.rpartition("/")[2]
         for split, word in self.FOLDERS:

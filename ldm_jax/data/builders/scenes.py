@@ -73,7 +73,7 @@ class Places(ManualBuilder):
 
     name = "places"
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-The folder holds train_large_places365standard.tar and val_large.tar (and, if wanted,
+The folder holds train_large_places365standard.tar and val_large.tar (and, optionally,
 test_large.tar) from http://places2.csail.mit.edu/download.html, as they are, or what is
 in them: data_large/, val_large/ and test_large/. Those of 256x256 (data_256/, val_256/,
 test_256/) fit as well."""

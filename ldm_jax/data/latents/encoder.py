@@ -32,7 +32,7 @@ class LatentJob:
       dtype: of the stored moments, one of DTYPES.
       mirror: store the moments of the mirror image too?
       keep_image: store the image too, uint8? Inpainting makes its condition of it.
-      num_crops: transforms of each image that are stored, as records of their own.
+      num_crops: transforms of each image that are stored, as separate records.
       records_per_shard: rounded up to whole batches, so that a batch never depends on
         what a killed run had finished.
       seed: of the transforms' randomness.
@@ -73,36 +73,36 @@ class Encoder:
         self._encode, self._job, self._progress = encode, job, progress
         self._total, self.done, self._dropped = total, done, 0
 
-    def write(self, batches, append: Callable[[bytes], None], facts: dict) -> None:
-        """Writes the batches of one shard; puts its sums and fields into `facts`."""
+    def write(self, batches, append: Callable[[bytes], None], metadata: dict) -> None:
+        """Writes the batches of one shard; puts its sums and fields into `metadata`."""
         sums, dropped = Moments(), 0
         for batch in batches:
-            found = []
+            examples = []
             for index, example in batch:
                 if isinstance(example, DamagedRecord):
                     self._drop(index, example)
                     dropped += 1
                 else:
-                    found.append((index, example))
-            if found:
-                self._write_batch(found, append, facts, sums)
+                    examples.append((index, example))
+            if examples:
+                self._write_batch(examples, append, metadata, sums)
             self.done += len(batch)
             self._progress(self.done, self._total)
-        facts.update(dropped=dropped, sums=sums.sums.tolist())
+        metadata.update(dropped=dropped, sums=sums.sums.tolist())
 
-    def _write_batch(self, found, append, facts: dict, sums: Moments) -> None:
-        images = np.stack([example["image"] for _, example in found])
+    def _write_batch(self, examples, append, metadata: dict, sums: Moments) -> None:
+        images = np.stack([example["image"] for _, example in examples])
         fill = self._job.batch_size - len(images)
         images = np.concatenate([images, images[-1:].repeat(fill, axis=0)])
-        stored = {"moments": self._moments(images, len(found))}
+        stored = {"moments": self._moments(images, len(examples))}
         halves = [stored["moments"]]
         if self._job.mirror:
             mirrored = mirror_image(images)
-            stored["moments_flip"] = self._moments(mirrored, len(found))
+            stored["moments_flip"] = self._moments(mirrored, len(examples))
             halves.append(stored["moments_flip"])
         # The two mirror images of a record are one observation: joined in height.
         sums.add(np.concatenate(halves, axis=1), self._job.latent_channels)
-        for row, (index, example) in enumerate(found):
+        for row, (index, example) in enumerate(examples):
             record = {name: values[row] for name, values in stored.items()}
             record |= {**self._carried(example), "source_index": np.int64(index)}
             if self._job.mirror:
@@ -110,8 +110,8 @@ class Encoder:
                     if name in record:
                         record[f"{name}_flip"] = mirror_field(name, record[name])
             append(write_example({k: _to_bytes(v) for k, v in record.items()}))
-        facts.setdefault("image_size", list(images.shape[1:3]))
-        facts.setdefault("fields", {k: _kind(v) for k, v in record.items()})
+        metadata.setdefault("image_size", list(images.shape[1:3]))
+        metadata.setdefault("fields", {k: _kind(v) for k, v in record.items()})
 
     def _carried(self, example: dict[str, Any]) -> dict[str, Any]:
         """Returns the fields stored beside the moments; pictures as uint8, exactly."""

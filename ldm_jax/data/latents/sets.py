@@ -30,7 +30,7 @@ def open_latent_sets(
       weights: shares of a mixture; None takes the sets' sizes.
 
     Returns:
-      (source, stats, shapes): the facts of what is drawn from the source, so with the
+      (source, stats, shapes): the statistics of what is drawn from the source, with the
       weights; and the shapes (h, w, c) that its batches have.
 
     Raises:
@@ -55,7 +55,7 @@ def open_latent_sets(
             raise ValueError(
                 f"sets of latents that are used together must have one first stage: "
                 f"{path} was written by {other.autoencoder}, the first by "
-                f"{stats[0].autoencoder}. Write them anew with one."
+                f"{stats[0].autoencoder}. Write them again with one first stage."
             )
     shapes = tuple(dict.fromkeys(entry.latent_shape for entry in stats))
     if names is not None:
@@ -76,11 +76,11 @@ def directories(directory: str | os.PathLike) -> list[str]:
 
 
 def pool(stats: Sequence[LatentStats], weights: Sequence[float]) -> LatentStats:
-    """Joins the facts of sets that are drawn from with these weights.
+    """Joins the statistics of sets that are mixed with these weights.
 
-    Mean and variance are those of the mixture. Its scale's error follows from theirs,
-    sets taken as independent: Var(V) is the sum of (w_k * 2 e_k / s_k^3)^2, where V is
-    the variance, s_k a scale and e_k its error.
+    Mean and variance are those of the mixture. The error of its scale follows from the
+    errors of the sets, taken as independent: Var(V) is the sum of
+    (w_k * 2 e_k / s_k^3)^2, where V is the variance, s_k a scale and e_k its error.
     """
     shares = [weight / sum(weights) for weight in weights]
     mean = sum(w * s.mean for w, s in zip(shares, stats, strict=True))

@@ -77,7 +77,7 @@ class LatentSource:
     """Records of latents by index; safe to read from several threads.
 
     Attributes:
-      fingerprint: digest of the facts of the set and its shards.
+      fingerprint: digest of the metadata of the set and its shards.
     """
 
     def __init__(self, folder: epath.Path, metadata: dict[str, Any]):
@@ -85,12 +85,12 @@ class LatentSource:
         sizes = _sizes(folder)
         for name, count, size in metadata["shards"]:
             path = folder / name
-            found = sizes.get(name, "no file")
-            if found not in (size, UNKNOWN):
+            stored = sizes.get(name, "no file")
+            if stored not in (size, UNKNOWN):
                 raise ValueError(
-                    f"shard {path} must have {size} bytes: got {found}. Delete "
+                    f"shard {path} must have {size} bytes: got {stored}. Delete "
                     f"dataset_info.json and run ldm-jax latents again: it writes this "
-                    f"shard anew and keeps the others."
+                    f"shard again and keeps the others."
                 )
             self._paths.append(path)
             lengths.append(count)
@@ -118,9 +118,9 @@ class LatentSource:
             first = self._ends[shard - 1] if shard else 0
             by_shard.setdefault(shard, []).append((place, int(index) - first))
         records: list[Record] = [{}] * len(indices)
-        for shard, wanted in by_shard.items():
-            found = self._read(shard, [position for _, position in wanted])
-            for (place, position), data in zip(wanted, found, strict=True):
+        for shard, rows in by_shard.items():
+            data_of_rows = self._read(shard, [position for _, position in rows])
+            for (place, position), data in zip(rows, data_of_rows, strict=True):
                 records[place] = self._record(data, shard, position)
         return records
 
@@ -197,10 +197,10 @@ class LatentTransform:
           "moments" [h, w, 2c], in the dtype of storage (half the way to the device;
           the model computes in float32), and the fields carried along, but
           pictures ("image", "low_res") float32 in [-1, 1]; "mask" float32 [H, W, 1], 1
-          in the hole, if asked for.
+          in the hole, if requested.
 
         Raises:
-          ValueError: a mask is asked for, but the images were not stored.
+          ValueError: a mask is requested, but the images were not stored.
         """
         flip = self.flip and "moments_flip" in record and rng.random() < 0.5
         example = {

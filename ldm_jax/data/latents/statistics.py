@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facts of a set of latents: their scale with its error, and whence they come."""
+"""Statistics and metadata of a set of latents: scale with its error, and origin."""
 
 import dataclasses
 import math

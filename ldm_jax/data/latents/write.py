@@ -18,7 +18,7 @@ from ldm_jax.data import shards
 from ldm_jax.data.latents.encoder import DTYPES, Encode, Encoder, LatentJob
 from ldm_jax.data.latents.statistics import LatentStats, Moments
 from ldm_jax.data.order import Row
-from ldm_jax.data.reading import Found, Transform, in_threads, read_ahead, transformed
+from ldm_jax.data.reading import Read, Transform, in_threads, read_ahead, transformed
 from ldm_jax.data.records import Source, fingerprint
 
 NAME = "latents"
@@ -49,12 +49,12 @@ def write_latents(
         along; needs a `description`.
       directory: of the set, on a file system that all processes see.
       job: what to write.
-      progress: told records done and in all, of this process, once per batch.
+      progress: called once per batch with the records done and in all, of this process.
       process: (index, count); None asks JAX.
       num_threads: threads that read and transform; photographs want one per core.
 
     Returns:
-      The facts of the whole set.
+      The statistics of the whole set.
 
     Raises:
       ValueError: `directory` holds latents of another job; moments that do not fit.
@@ -74,22 +74,22 @@ def write_latents(
         for i in range(len(cuts))
     ]
     _refuse_other_jobs(folder, paths, plan)
-    mine = range(index, len(cuts), count)
-    finished = [i for i in mine if shards.done(paths[i])]
-    total = sum(len(cuts[i]) for i in mine)
+    local_shards = range(index, len(cuts), count)
+    finished = [i for i in local_shards if shards.done(paths[i])]
+    total = sum(len(cuts[i]) for i in local_shards)
     encoder = Encoder(encode, job, sum(len(cuts[i]) for i in finished), total, progress)
     progress(encoder.done, total)
-    missing = [i for i in mine if i not in finished]
+    missing = [i for i in local_shards if i not in finished]
     for i, batches in _by_shard(source, transform, job, cuts, missing, num_threads):
-        facts: dict[str, Any] = {"plan": plan}
-        with shards.write_shard(paths[i], facts) as append:
-            encoder.write(batches, append, facts)
+        metadata: dict[str, Any] = {"plan": plan}
+        with shards.write_shard(paths[i], metadata) as append:
+            encoder.write(batches, append, metadata)
     return _finish(folder, paths, source, transform, job)
 
 
 def _plan(source: Source, transform: Any, job: LatentJob) -> str:
-    facts = {**dataclasses.asdict(job), "max_damaged": None}
-    return fingerprint([source.fingerprint, transform.description, facts])
+    metadata = {**dataclasses.asdict(job), "max_damaged": None}
+    return fingerprint([source.fingerprint, transform.description, metadata])
 
 
 def _refuse_other_jobs(
@@ -99,8 +99,8 @@ def _refuse_other_jobs(
     names = {path.name for path in paths}
     for found in sorted(folder.glob(f"{NAME}-*.done.json")):
         path = found.with_name(found.name.removesuffix(".done.json"))
-        facts = shards.done(path)
-        if facts and (path.name not in names or facts["plan"] != plan):
+        metadata = shards.done(path)
+        if metadata and (path.name not in names or metadata["plan"] != plan):
             raise ValueError(
                 f"{folder} holds latents of another job ({path.name}): images, "
                 f"transform, autoencoder or settings differ. Delete it or write "
@@ -115,7 +115,7 @@ def _by_shard(
     cuts: list[range],
     missing: Sequence[int],
     num_threads: int,
-) -> Iterator[tuple[int, Iterator[list[Found]]]]:
+) -> Iterator[tuple[int, Iterator[list[Read]]]]:
     """Yields (shard, its batches of (index, example)), read ahead by a thread."""
 
     def read():
@@ -141,31 +141,33 @@ def _finish(
     job: LatentJob,
 ) -> LatentStats:
     """Waits for the shards of all processes and makes the set readable."""
-    while not all(facts := [shards.done(path) for path in paths]):
+    while not all(shard_metadata := [shards.done(path) for path in paths]):
         time.sleep(WAIT_EVERY)
-    fields = next(fact["fields"] for fact in facts if "fields" in fact)
-    size = next(fact["image_size"] for fact in facts if "fields" in fact)
+    fields = next(entry["fields"] for entry in shard_metadata if "fields" in entry)
+    size = next(entry["image_size"] for entry in shard_metadata if "fields" in entry)
     height, width, _ = fields["moments"][1]
     stats = LatentStats(
-        **Moments(np.sum([fact["sums"] for fact in facts], axis=0)).result(),
+        **Moments(np.sum([entry["sums"] for entry in shard_metadata], axis=0)).result(),
         f=size[0] // height,
         latent_shape=(height, width, job.latent_channels),
         autoencoder=job.autoencoder,
         images=source.fingerprint,
         transform=transform.description,
-        dropped=sum(fact["dropped"] for fact in facts),
+        dropped=sum(entry["dropped"] for entry in shard_metadata),
     )
     features = {name: _feature(*kind) for name, kind in fields.items()}
     metadata = {
         "stats": dataclasses.asdict(stats),
         "fields": fields,
         "shards": [
-            [path.name, fact["count"], fact["bytes"]]
-            for path, fact in zip(paths, facts, strict=True)
+            [path.name, entry["count"], entry["bytes"]]
+            for path, entry in zip(paths, shard_metadata, strict=True)
         ],
     }
     description = "Latents of an image set."
-    shards.write_info(folder, NAME, features, {"train": facts}, metadata, description)
+    shards.write_info(
+        folder, NAME, features, {"train": shard_metadata}, metadata, description
+    )
     return stats
 
 

@@ -83,7 +83,7 @@ def degrade_blindly(
 
 
 def _order(strength: Strength, rng) -> list[str]:
-    """Shuffles the steps; the resize to the wanted size comes after the other one."""
+    """Shuffles the steps; the resize to the final size comes after the other one."""
     steps = ["blur"] * strength.num_blurs + ["reduce", "fit", "noise", "jpeg"]
     order = [steps[i] for i in rng.permutation(len(steps))]
     first, last = sorted((order.index("reduce"), order.index("fit")))
@@ -118,7 +118,7 @@ def gaussian_kernel(size: int, variances: np.ndarray, angle: float) -> np.ndarra
 
 
 def _convolved(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolves every channel; the image goes on as its mirror image."""
+    """Convolves every channel; beyond its edges the image is mirrored."""
     from scipy.signal import fftconvolve  # a second of every command's start, else
 
     before, after = kernel.shape[0] // 2, (kernel.shape[0] - 1) // 2

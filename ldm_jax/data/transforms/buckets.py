@@ -47,8 +47,8 @@ def assign(sizes: np.ndarray, buckets: Sequence[tuple[int, int]]) -> np.ndarray:
       int [N] in [0, len(buckets)).
     """
     ratios = np.log(sizes[:, 0] / sizes[:, 1])
-    wanted = np.log([height / width for height, width in buckets])
-    return abs(ratios[:, None] - wanted[None, :]).argmin(axis=1)
+    expected = np.log([height / width for height, width in buckets])
+    return abs(ratios[:, None] - expected[None, :]).argmin(axis=1)
 
 
 def image_sizes(source: Source) -> np.ndarray:

@@ -2,8 +2,8 @@
 """Low-resolution images for super-resolution: by OpenCV, by Pillow, by BSRGAN.
 
 OpenCV's bicubic does not antialias and Pillow's does; they differ by up to 127 of 255
-levels, so a model must be asked for what it was trained on. The paper's protocol is
-"pil_bicubic"; its real-world model was trained on "bsrgan_light".
+levels, so a model needs the degradation that it was trained on. The paper's protocol
+is "pil_bicubic"; its real-world model was trained on "bsrgan_light".
 
 Source: Rombach et al. 2022, App. D.6; ldm/data/imagenet.py.
 """

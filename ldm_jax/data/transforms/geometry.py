@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows of an image, and what lies in them: boxes and label maps move along."""
+"""Windows of an image, and what is in them: boxes and label maps move along."""
 
 from typing import NamedTuple
 

@@ -22,7 +22,7 @@ Example = dict[str, Any]
 class ImageTransform:
     """Makes a training image of a record: (record, rng) -> dict of arrays.
 
-    The largest window of the wanted aspect ratio is cut out, resized with Pillow's
+    The largest window of the requested aspect ratio is cut out, resized with Pillow's
     antialiased filter, mirrored with probability 1/2 if asked, and scaled to [-1, 1].
     "center" then resize is the protocol of LSUN and of ImageNet's validation; "random"
     that of ImageNet's training (the order of resize and crop swapped, which is the same
@@ -94,7 +94,7 @@ class ImageTransform:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What is done, as JSON: goes into the facts of a set of latents."""
+        """What is done, as JSON: stored in the metadata of a set of latents."""
         return {
             "kind": "image",
             **dataclasses.asdict(self),
@@ -112,7 +112,7 @@ class ImageTransform:
           "image" float32 [H, W, 3] in [-1, 1]. As the record has them: "label" int32
           []; "caption", one of the record's, a str; "boxes" float32 [max_boxes, 4] and
           "box_labels" int32 [max_boxes] (see `crop_boxes`); "label_map" uint8 [H, W].
-          As asked for: "low_res" float32 [H / factor, W / factor, 3] in [-1, 1];
+          As requested: "low_res" float32 [H / factor, W / factor, 3] in [-1, 1];
           "mask" float32 [H, W, 1], 1 in the hole.
         """
         window = self._window(record["image"].shape, rng)

@@ -20,7 +20,7 @@ def resize_as_opencv(
 
     Args:
       image: [H0, W0, channels], any real dtype.
-      size: (height, width) wanted.
+      size: (height, width) of the result.
       interpolation: "nearest", "bilinear", "bicubic", "area", "lanczos"; or "halving",
         MATLAB's antialiased bicubic.
 
@@ -33,16 +33,16 @@ def resize_as_opencv(
 
 
 @functools.lru_cache(maxsize=256)
-def axis_matrix(interpolation: str, length: int, wanted: int) -> np.ndarray:
-    """Makes the matrix [wanted, length] that resizes one axis; its rows sum to 1."""
-    scale = length / wanted
-    if interpolation == "area" and wanted <= length:
-        edges = np.arange(wanted)[:, None] * scale
+def axis_matrix(interpolation: str, length: int, size: int) -> np.ndarray:
+    """Makes the matrix [size, length] that resizes one axis; its rows sum to 1."""
+    scale = length / size
+    if interpolation == "area" and size <= length:
+        edges = np.arange(size)[:, None] * scale
         pixel = np.arange(length)[None, :]
         matrix = np.minimum(edges + scale, pixel + 1) - np.maximum(edges, pixel)
         return matrix.clip(0) / scale
     if interpolation == "nearest":
-        places = np.floor(np.arange(wanted) * scale).astype(int)
+        places = np.floor(np.arange(size) * scale).astype(int)
         return np.eye(length)[places.clip(0, length - 1)]
     # OpenCV enlarges "area" by a kind of bilinear.
     kernel, radius, stretch = {
@@ -52,7 +52,7 @@ def axis_matrix(interpolation: str, length: int, wanted: int) -> np.ndarray:
         "lanczos": (_lanczos4, 4, 1.0),
         "halving": (functools.partial(_cubic, a=-0.5), 2, max(scale, 1.0)),
     }[interpolation]
-    centre = (np.arange(wanted) + 0.5) * scale - 0.5
+    centre = (np.arange(size) + 0.5) * scale - 0.5
     reach = int(np.ceil(radius * stretch))
     taps = np.floor(centre)[:, None] + np.arange(1 - reach, reach + 1)[None, :]
     weights = kernel((centre[:, None] - taps) / stretch)
@@ -60,9 +60,9 @@ def axis_matrix(interpolation: str, length: int, wanted: int) -> np.ndarray:
     if interpolation == "halving":  # MATLAB continues an image by its mirror image
         taps = np.where(taps < 0, -1 - taps, taps)
         taps = np.where(taps >= length, 2 * length - 1 - taps, taps)
-    matrix = np.zeros((wanted, length))
+    matrix = np.zeros((size, length))
     places = taps.astype(int).clip(0, length - 1)
-    np.add.at(matrix, (np.arange(wanted)[:, None], places), weights)
+    np.add.at(matrix, (np.arange(size)[:, None], places), weights)
     return matrix
 
 

@@ -22,7 +22,7 @@ def resize(
 
     Args:
       image: uint8 [H0, W0, 3] or [H0, W0]; or float32 [H0, W0].
-      size: (height, width) wanted.
+      size: (height, width) of the result.
       interpolation: one of FILTERS.
 
     Returns:
