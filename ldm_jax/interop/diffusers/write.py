@@ -2,14 +2,13 @@
 """Our parameters to diffusers folders."""
 
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from ldm_jax.files.writing import write_json
+from ldm_jax.files.writing import write_bytes, write_json
 from ldm_jax.interop.diffusers import write_config as configs
 from ldm_jax.interop.diffusers.read import OURS, TEXT_KINDS, form_of
 from ldm_jax.interop.layouts import export_flat
@@ -122,7 +121,7 @@ def _write_tokenizer(folder: pathlib.Path, condition) -> None:
     }
     write_json(folder / "tokenizer_config.json", config)
     for field, name in files.items():
-        shutil.copyfile(condition[field], folder / name)
+        write_bytes(folder / name, pathlib.Path(condition[field]).read_bytes())
 
 
 def _model_index(spec, folders) -> dict[str, Any] | None:
