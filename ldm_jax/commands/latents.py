@@ -6,14 +6,21 @@ import dataclasses
 import logging
 import os
 import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ldm_jax.commands.reconstruct import images_of
+from ldm_jax.conditions.base import Condition
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents import sets, write
+from ldm_jax.data.latents.statistics import LatentStats
+from ldm_jax.data.order import RecordRng, Row
+from ldm_jax.data.records import DamagedRecord, Source
 from ldm_jax.data.transforms.buckets import (
     Subset,
     assign,
@@ -28,13 +35,31 @@ from ldm_jax.files.writing import write_json
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import agreed, is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
+from ldm_jax.tasks.model import FirstStage
 from ldm_jax.training.checkpoints.checkpointer import save_params
 from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.types import PyTree
 
 log = logging.getLogger(__name__)
 
-# Says, in a directory of latents, how the images were opened, and the seed.
+# File of a directory of latents: how the images were opened, and the seed.
 IMAGES_FILE = "images.json"
+
+
+class _Images(NamedTuple):
+    """What is encoded, and what is stored of it beside the latents.
+
+    Attributes:
+      spec: arguments of `open_images`.
+      transform: of the images.
+      condition: of the diffusion model that will learn from the latents, or None.
+      flip: whether that model mirrors images.
+    """
+
+    spec: dict[str, Any]
+    transform: ImageTransform
+    condition: Condition | None = None
+    flip: bool = False
 
 
 @reserves(output_directory)
@@ -47,27 +72,29 @@ def write_latents(
     records_per_shard: int = 4096,
     mirror: bool = False,
     num_crops: int = 1,
-    config=None,
+    config: ConfigDict | None = None,
     buckets: str = "",
     dtype: str = "float16",
     manual_dir: str | None = None,
-):
-    """Encodes an image set into latents, and puts the first stage beside them.
+) -> LatentStats:
+    """Encodes an image set into latents, and stores the first stage beside them.
 
     Args:
       model_dir: directory of a first stage, or of a diffusion model that has one.
       out: directory of the latents.
-      images, split: of `open_images`; None takes what the first stage was trained on.
+      images, split: of `open_images`; None is the set that the first stage was
+        trained on.
       batch_size: images per call of the encoder.
-      records_per_shard: what one file holds; a killed run loses its unfinished files.
+      records_per_shard: records of one file; a killed run loses its unfinished files.
       mirror: whether the mirror image's latent is stored too.
       num_crops: latents of each image, of random windows and captions where it has
         several.
-      config: of a diffusion model that shall learn from the latents: its sections
+      config: of a diffusion model that will learn from the latents: its sections
         `images` and `transform` replace the first stage's, its condition's fields are
-        carried along, and mirror images are stored if it mirrors.
-      buckets: image sizes, "256x256,192x320"; each image goes to that of its aspect
-        ratio, and each size becomes a set in a sub-folder of `out`.
+        stored, and mirror images are stored if it mirrors.
+      buckets: image sizes, "256x256,192x320"; each image is encoded at the size that
+        is nearest to its aspect ratio, and each size becomes a set in a sub-folder of
+        `out`.
       dtype: of the stored moments, see `LatentJob`.
       manual_dir: of `open_images`; None is the config's.
 
@@ -75,40 +102,96 @@ def write_latents(
       The statistics of the set, or of all buckets together.
 
     Raises:
-      ValueError: no first stage, no such images, or another set in `out`.
+      ValueError: there is no first stage, there are no such images, they lack what the
+        config's condition is made of, or `out` contains another set.
     """
     model_dir, stage_config = first_stage_of(model_dir)
     model, params = model_directory.load(model_dir)
-    keep_image = False
-    if config is None:
-        spec, transform = images_of(stage_config, images, split)
-    else:
-        spec, transform = _images_for(config, images, split)
-        keep_image = "image" in models.make_latent_diffusion(config).conditioner.fields
-        mirror = mirror or config.latents.flip
-    if manual_dir:
-        spec.update(manual_dir=manual_dir)
-    mesh = sharding.make_mesh(devices=jax.local_devices())
-    on_mesh = sharding.batch_sharding(mesh)
-    placed = sharding.place(params, mesh)
-    encode = jax.jit(model.moments)
+    given = _images_to_encode(stage_config, config, images, split, manual_dir)
     job = write.LatentJob(
         latent_channels=model.autoencoder.embed_channels,
         autoencoder=fingerprint(params),
         batch_size=batch_size,
         records_per_shard=records_per_shard,
         dtype=dtype,
-        mirror=mirror,
-        keep_image=keep_image,
+        mirror=mirror or given.flip,
+        keep_image=given.condition is not None and "image" in given.condition.fields,
         num_crops=num_crops,
     )
     _refuse_other_kind(out, buckets)
-    source = open_images(**spec)
+    source = open_images(**given.spec)
+    _check_condition(given, source, job.seed)
     parts = by_bucket(source, buckets) if buckets else {"": source}
+    _encode(model, params, parts, given.transform, out, job)
+    save_params(f"{out}/autoencoder", params, stage_config.to_dict())
+    if is_main_process():
+        origin = {"images": given.spec, "buckets": buckets, "seed": job.seed}
+        write_json(pathlib.Path(out, IMAGES_FILE), origin)
+        if buckets:
+            sets.write_bucket_names(out, list(parts))
+    agreed(True)  # until then other processes must not open the files
+    return _open_and_report(out)
+
+
+def _images_to_encode(
+    stage_config: ConfigDict,
+    config: ConfigDict | None,
+    images: str | None,
+    split: str | None,
+    manual_dir: str | None,
+) -> _Images:
+    """Chooses the images of a first stage, or those of a diffusion config."""
+    if config is None:
+        result = _Images(*images_of(stage_config, images, split))
+    else:
+        schema.check_config(config)
+        spec = dict(config.get("images", {}))
+        spec |= {"dataset": images} if images is not None else {}
+        spec |= {"split": split} if split else {}
+        if not spec.get("dataset"):
+            raise ValueError(
+                "config.images.dataset must name the images to encode: got none; give "
+                "--images FOLDER."
+            )
+        # Mirrored both ways, and a new mask in every step: neither is decided here.
+        transform = models.make_transform(config, flip=False, mask=None)
+        condition = models.make_latent_diffusion(config).conditioner
+        result = _Images(spec, transform, condition, config.latents.flip)
+    if manual_dir:
+        result.spec.update(manual_dir=manual_dir)
+    return result
+
+
+def _check_condition(given: _Images, source: Source, seed: int) -> None:
+    """Checks, on the first image, that the images have what the condition needs.
+
+    Raises:
+      ValueError: they lack a field: labels, captions, boxes.
+    """
+    if given.condition is None:
+        return
+    with contextlib.suppress(DamagedRecord):  # counted when it is encoded
+        rng = RecordRng(seed).at(Row(0, 0))
+        given.condition.to_store(given.transform(source[0], rng))
+
+
+def _encode(
+    model: FirstStage,
+    params: PyTree,
+    parts: Mapping[str, Any],
+    transform: ImageTransform,
+    out: str,
+    job: write.LatentJob,
+) -> None:
+    """Encodes each part of the images into a set of latents, on all local devices."""
+    mesh = sharding.make_mesh(devices=jax.local_devices())
+    on_mesh = sharding.batch_sharding(mesh)
+    placed = sharding.place(params, mesh)
+    moments = jax.jit(model.moments)
     for name, part in parts.items():
         with _progress_bar(f"latents {name}".strip(), len(part)) as bar:
             write.write_latents(
-                lambda image: encode(placed, jax.device_put(image, on_mesh)),
+                lambda image: moments(placed, jax.device_put(image, on_mesh)),
                 part,
                 with_size(transform, name) if name else transform,
                 f"{out}/{name}" if name else out,
@@ -116,18 +199,16 @@ def write_latents(
                 bar,
                 num_threads=os.cpu_count() or 1,
             )
-    save_params(f"{out}/autoencoder", params, stage_config.to_dict())
-    if is_main_process():
-        facts = {"images": spec, "buckets": buckets, "seed": job.seed}
-        write_json(pathlib.Path(out, IMAGES_FILE), facts)
-        if buckets:
-            sets.write_bucket_names(out, list(parts))
-    agreed(True)  # nobody goes on before the files are there
-    _, stats, shapes = sets.open_latent_sets(out)
+
+
+def _open_and_report(out: str) -> LatentStats:
+    """Opens the finished latents, and logs their shapes, fields and scale."""
+    latents, stats, shapes = sets.open_latent_sets(out)
     log.info(
-        "%d latents of %s, scale %.4f +- %.4f, in %s",
+        "%d latents of %s with %s, scale %.4f +- %.4f, in %s",
         stats.count,
         ", ".join("x".join(map(str, shape)) for shape in shapes),
+        ", ".join(sorted(latents[0])),
         stats.scale,
         stats.scale_error,
         out,
@@ -136,32 +217,32 @@ def write_latents(
 
 
 def _refuse_other_kind(out: str, buckets: str) -> None:
-    """Raises where a set of the other kind, of one size or of several, lies."""
+    """Raises ValueError where `out` contains a set of one size, or of several."""
     other = "dataset_info.json" if buckets else sets.BUCKETS_FILE
     if pathlib.Path(out, other).exists():
         kind = "one size" if buckets else "buckets"
         raise ValueError(
-            f"{out} holds latents of {kind}: delete them, or write elsewhere."
+            f"{out} contains latents of {kind}: delete them, or choose another --out."
         )
 
 
-def by_bucket(source, buckets: str) -> dict[str, Subset]:
+def by_bucket(source: Source, buckets: str) -> dict[str, Subset]:
     """Divides images by aspect ratio: name of the size -> images; no empty ones."""
     sizes = parse_buckets(buckets)
     nearest = assign(image_sizes(source), sizes)
-    found = {
+    rows_of = {
         bucket_name(size): np.flatnonzero(nearest == number)
         for number, size in enumerate(sizes)
     }
-    return {name: Subset(source, rows) for name, rows in found.items() if len(rows)}
+    return {name: Subset(source, rows) for name, rows in rows_of.items() if len(rows)}
 
 
 @contextlib.contextmanager
-def _progress_bar(label: str, total: int):
+def _progress_bar(label: str, total: int) -> Iterator[Callable[[int, int], None]]:
     """Yields (done, total) -> None, shown as a bar with rate and time left."""
     with tqdm(desc=label, total=total, disable=not is_main_process()) as bar:
 
-        def show(done, total):
+        def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
@@ -169,23 +250,6 @@ def _progress_bar(label: str, total: int):
 
 
 def with_size(transform: ImageTransform, bucket: str) -> ImageTransform:
-    """Returns the transform to the size that a bucket's name says."""
+    """Returns the transform with the image size that a bucket is named after."""
     (size,) = parse_buckets(bucket)
     return dataclasses.replace(transform, image_size=size)
-
-
-def _images_for(config, images, split):
-    """Returns how to open the images that a diffusion config names, and how to cut."""
-    schema.check_config(config)
-    spec = dict(config.get("images", {}))
-    if images is not None:
-        spec.update(dataset=images)
-    if split:
-        spec.update(split=split)
-    if not spec.get("dataset"):
-        raise ValueError(
-            "config.images.dataset must name the images to encode: got none; give "
-            "--images FOLDER."
-        )
-    # Mirrored both ways, and a new hole in every step: neither is decided here.
-    return spec, models.make_transform(config, flip=False, mask=None)

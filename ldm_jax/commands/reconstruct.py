@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encodes and decodes images, and measures how well they are reconstructed."""
 
+from typing import Any
+
+from ml_collections import ConfigDict
+
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
+from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.models import still_transform
@@ -54,15 +59,30 @@ def reconstruct(
     return quality
 
 
-def images_of(config, images, split, size=None):
-    """Returns how to open a first stage's images, or others, and its transform."""
+def images_of(
+    config: ConfigDict,
+    images: str | None,
+    split: str | None,
+    size: tuple[int, int] | None = None,
+) -> tuple[dict[str, Any], ImageTransform]:
+    """Chooses the images that a first stage encodes.
+
+    Args:
+      config: of the first stage.
+      images, split: of `open_images`; None is the set that it was trained on.
+      size: (height, width) of the transform; None is that of training.
+
+    Returns:
+      Arguments of `open_images`, and the transform.
+
+    Raises:
+      ValueError: the model was imported and `images` is None.
+    """
     spec = dict(config.images)
-    if images is not None:
-        spec.update(dataset=images)
-    if split:
-        spec.update(split=split)
+    spec |= {"dataset": images} if images is not None else {}
+    spec |= {"split": split} if split else {}
     if not spec.get("dataset"):
         raise ValueError(
-            "an imported first stage knows no images: name some with --images."
+            "an imported first stage has no training images: give --images FOLDER."
         )
     return spec, still_transform(config.transform, size)

@@ -236,7 +236,7 @@ def test_a_diffusion_model_lends_its_first_stage(tmp_path, pixels, capsys):
     assert cli.main(["sample", f"--model={stage}", out]) == 2
     assert "holds one of the task first_stage" in capsys.readouterr().err
     assert cli.main(["latents", f"--model={tmp_path / 'a'}", out]) == 2
-    assert "knows no images: name some with --images" in capsys.readouterr().err
+    assert "has no training images: give --images" in capsys.readouterr().err
 
 
 def test_files_that_no_tokenizer_reads_are_refused(tmp_path):

@@ -118,6 +118,16 @@ def test_a_first_stage_is_tried_at_other_sizes(root, capsys):
         assert "multiples of f=2: got images of 9x8" in capsys.readouterr().err
 
 
+def test_images_without_classes_are_refused_for_a_model_of_classes(root, capsys):
+    """Before anything is encoded, not by the training that reads the latents."""
+    argv = ["latents", f"--model={root / 'model'}", f"--out={root / 'x'}"]
+    argv += [f"--images={root / 'photos'}", "--split=all"]
+    assert cli.main([*argv, f"--config={CONFIG}:stage=diffusion"]) == 2
+    error = capsys.readouterr().err
+    assert 'the "class" condition is made of label: got records with image' in error
+    assert not (root / "x").exists()
+
+
 def test_what_is_missing_is_said(root, capsys):
     assert cli.main(["latents", f"--out={root / 'x'}"]) == 2
     assert "--model and --out" in capsys.readouterr().err
