@@ -4,6 +4,7 @@
 import os
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -81,9 +82,10 @@ def build_diffusion(
     evaluate = SamplePreview.make(
         model, frozen, source, transform, shape, sampling, evaluation
     )
-    return parts | dict(
-        batches=batches, batch_shapes=batches.shapes(), evaluate=evaluate
-    )
+    shapes = batches.shapes()
+    key = jax.random.key(0)
+    evaluate.check(jax.eval_shape(lambda key: task.init(key, shapes)[0], key))
+    return parts | dict(batches=batches, batch_shapes=shapes, evaluate=evaluate)
 
 
 def _examples(config: ConfigDict, latents: Source | None):

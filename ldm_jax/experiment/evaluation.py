@@ -11,11 +11,14 @@ import numpy as np
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.records import Source
 from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.files import png
 from ldm_jax.metrics.evaluation import Evaluation, make_sample_metrics
 from ldm_jax.metrics.reconstruct import PairMetric, reconstruct_all
+from ldm_jax.models.attention import attention
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks.condition_transform import ConditionTransform
+from ldm_jax.tasks.generate import make_generate
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion, with_frozen
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling
@@ -105,6 +108,29 @@ class SamplePreview:
         fields = model.conditioner.fields
         y = {name: np.stack([row[name] for row in rows]) for name in fields}
         return cls(model, frozen, y, shape, sampling, evaluation.num, measure)
+
+    def check(self, params: PyTree) -> None:
+        """Traces the sampler, so that what it refuses is refused before training.
+
+        Args:
+          params: shapes of the parameters that are trained.
+
+        Raises:
+          ValueError: the section `sampling` does not fit the model.
+        """
+        # Not the cached program of `sample_images`: its kernels ask for a mesh.
+        draw = make_generate.__wrapped__(self.model, self.shape, self.sampling)
+        frozen = jax.eval_shape(lambda: dict(self.frozen))
+        y = {
+            name: jax.ShapeDtypeStruct((NUM_SHOWN, *x.shape[1:]), x.dtype)
+            for name, x in self.y.items()
+        }
+        keys = jax.eval_shape(lambda: seed_keys(range(NUM_SHOWN)))
+        try:
+            with attention.portable():
+                jax.eval_shape(draw, with_frozen(params, frozen), y, keys, {})
+        except ValueError as error:
+            raise ValueError(f"config.sampling does not fit: {error}") from error
 
     def __call__(self, state: TrainState, step: int) -> Result:
         """Returns (figures of the samples, a sheet of some)."""

@@ -91,6 +91,8 @@ CHOICES: dict[str, tuple[str, Mapping[str, Callable]]] = {
     "condition": ("kind", CONDITIONS),
     "sampling": ("sampler", SAMPLERS),
 }
+# Ranges of plain values; a random key is made of 32 bits, one of which is the sign.
+NUMBERS = {"seed": (0, 2**31 - 1), "batch_size": (1, 2**31 - 1)}
 DTYPES = ("float32", "bfloat16", "float16")
 # Sections that may be absent. What a diffusion model learns from is in the latents,
 # unless images are to be encoded for it; a first stage may be trained without LPIPS.
@@ -140,6 +142,18 @@ def _fields(config: Mapping[str, Any], section: str) -> Mapping[str, inspect.Par
     }
 
 
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """Refuses plain values that are out of range."""
+    for name, (low, high) in NUMBERS.items():
+        value = config.get(name, low)
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if not is_whole or not low <= value <= high:
+            raise ValueError(
+                f"config.{name} must be a whole number from {low} to {high}: got "
+                f"{value!r}; give another one."
+            )
+
+
 def check_config(config: Mapping[str, Any]) -> None:
     """Refuses a config whose task, sections or fields are unknown.
 
@@ -157,6 +171,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     missing = sorted(set(known) - set(config) - OPTIONAL.get(config["task"], set()))
     if missing:
         raise ValueError(f"config lacks the sections {', '.join(missing)}.")
+    _check_numbers(config)
     for name, maker in known.items():
         if maker is None or name not in config:
             continue

@@ -13,9 +13,6 @@ from ldm_jax.training.options import LoopOptions
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import Batch, Task
 
-# The largest seed: a random key is made of 32 bits with a sign.
-MAX_SEED = 2**31 - 1
-
 # (state, step) -> (scalars by name, pictures uint8 [H, W, 3] by name).
 Evaluate = Callable[[TrainState, int], tuple[Mapping[str, Any], Mapping[str, Any]]]
 
@@ -67,9 +64,6 @@ class Run:
       defines_model: name of a setting, dotted -> whether it decides what the networks
         compute.
       label: kind of run, in words, for the progress line.
-
-    Raises:
-      ValueError: the seed is out of range.
     """
 
     task: Task
@@ -87,13 +81,6 @@ class Run:
     may_change: Callable[[str], bool | str] = lambda name: False
     defines_model: Callable[[str], bool] = lambda name: False
     label: str = "train"
-
-    def __post_init__(self):
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(
-                f"seed must be a whole number from 0 to {MAX_SEED}: got {self.seed}; "
-                "the default is 0."
-            )
 
     @property
     def batch_size(self) -> int:

@@ -208,6 +208,46 @@ def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(tmp_path, who
     assert len(seen) == 5  # a finished run is not evaluated again
 
 
+def test_an_optimizer_may_change_if_that_is_allowed_and_keeps_its_moments(tmp_path):
+    """Identity: a rate of 1e-9 leaves the parameters; step and moments go on."""
+    rule = {"optimizer.learning_rate": "allow_optimizer_change"}
+    rule |= {"optimizer.clip_norm": "allow_optimizer_change"}
+
+    def changed(rate, clip_norm, **more):
+        optimizer = dict(learning_rate=rate, clip_norm=clip_norm)
+        fields = dict(config={"optimizer": optimizer}, may_change=rule.get)
+        return dict(optimizer=make_optimizer(**optimizer), **fields, **more)
+
+    before = run(tmp_path, num_steps=8, **changed(1e-2, None))
+    with pytest.raises(
+        ValueError, match=r"--config\.train\.allow_optimizer_change=True"
+    ):
+        run(tmp_path, num_steps=9, **changed(1e-9, 1.0))
+    allowed = changed(1e-9, 1.0, allow_optimizer_change=True)
+    after = run(tmp_path, num_steps=9, **allowed)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7),
+        after.params,
+        before.params,
+    )
+    counts = [int(s.opt_state["unet"][1][0].count) for s in (before, after)]
+    assert counts == [8, 9]
+    moments = [s.opt_state["unet"][1][0].mu["mlp"]["in"] for s in (before, after)]
+    assert 0 < np.abs(moments[1]["kernel"] - moments[0]["kernel"]).max() < 0.2
+
+
+def test_the_learning_rate_is_in_every_row(tmp_path, capsys):
+    """Oracle: a mean over rows of 5 of a rate that rises by 1e-3 a step."""
+    schedule = dict(name="warmup_constant_schedule", init_value=0.0, peak_value=1.0)
+    schedule["warmup_steps"] = 10
+    optimizer = make_optimizer(learning_rate=1e-2, schedule=schedule)
+    run(tmp_path, num_steps=10, optimizer=optimizer)
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    rates = [row["learning_rate"] for row in rows]
+    np.testing.assert_allclose(rates, [2e-3, 7e-3], rtol=1e-5)
+    assert "lr 0.009" in capsys.readouterr().out
+
+
 def test_checkpoints_can_go_by_time(tmp_path):
     run(tmp_path, num_steps=3, checkpoint_every=None, checkpoint_seconds=0.0, keep=9)
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
