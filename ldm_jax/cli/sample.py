@@ -20,6 +20,7 @@ examples:
   ldm-jax sample --model runs/quickstart/diffusion --out threes --label 3 --num 16
   ldm-jax sample --model DIR --out all --label 0,1,2,3,4,5,6,7,8,9 --num 50000 --npz
   ldm-jax sample --model DIR --out varied --start photo.png --strength 0.5
+  ldm-jax sample --model DIR --out threes --classifier runs/classifier --label 3
 
 Image i has seed SEED + i and the i-th condition, in turn; it does not depend on the
 batch size or the devices. Stopped and run again, the command makes what is missing.
@@ -57,6 +58,16 @@ def add(commands) -> None:
         help="also draw previews.png: how the first 8 images came about, in N pictures",
     )
     add_sampling(command)
+    group = command.add_argument_group("classifier guidance")
+    group.add_argument(
+        "--classifier", help="directory of a classifier trained for this model"
+    )
+    group.add_argument(
+        "--classifier-scale",
+        type=float,
+        default=1.0,
+        help="factor of its gradient; default: 1, the paper's LDM-8-G: 10",
+    )
     given = command.add_argument_group("images given")
     given.add_argument("--start", help="image to vary; see --strength")
     given.add_argument("--known", help="image of which a region is kept")
@@ -143,5 +154,7 @@ def _run(args, overrides) -> None:
         images={name: path for name, path in given.items() if path is not None},
         write_npz=args.npz,
         num_previews=args.previews,
+        classifier=args.classifier,
+        classifier_scale=args.classifier_scale,
     )
     print(f"images and grid.png in {args.out}")

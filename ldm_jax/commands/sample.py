@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ldm_jax.conditions.registry import condition_flags
 from ldm_jax.conditions.user_inputs import to_image, to_mask
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.classifier_guide import guided_labels, open_guide
 from ldm_jax.files import png
 from ldm_jax.files.pictures import read_image
 from ldm_jax.files.structured import read_json
@@ -42,6 +43,8 @@ def sample(
     images: Mapping[str, str] | None = None,
     write_npz: bool = False,
     num_previews: int = 0,
+    classifier: str | None = None,
+    classifier_scale: float = 1.0,
     admit: Callable[[int, tuple[int, int]], None] = lambda num, size: None,
 ) -> None:
     """Samples images into a directory; goes on where an earlier call was stopped.
@@ -64,6 +67,10 @@ def sample(
       write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
       num_previews: pictures a row of previews.png has beside the finished image: what
         the denoiser saw behind the noise on the way; 0 draws none.
+      classifier: directory of a classifier of noisy latents that guides the samples
+        towards their classes: those of the condition, or, for a model without classes,
+        `said["class_label"]`.
+      classifier_scale: factor of its gradient.
       admit: is told number and (height, width) before anything is drawn; may raise.
 
     Raises:
@@ -74,9 +81,20 @@ def sample(
     sampling = replace_sampling(config.sampling, options)
     model, params = model_directory.load(model_dir, which)
     _check_makes_images(model)
+    towards = None
+    if classifier and "label" not in model.conditioner.fields:
+        said, towards = dict(said), said.get("class_label")
+        said.pop("class_label", None)
     y = _condition(model.conditioner, said)
     size = _image_size(config, model.conditioner.image_size(y), image_size)
     shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
+    guide = None
+    if classifier:
+        guide, params["classifier"] = open_guide(
+            classifier, classifier_scale, config, shape
+        )
+        names = model_directory.read_config(classifier).get("class_names", ())
+        y = {**y, "guided_label": guided_labels(guide, y, towards, names)}
     num = num or max(map(len, y.values()), default=1)
     given = _read_images(images or {}, size, options)
     admit(num, size)
@@ -89,6 +107,9 @@ def sample(
         images=dict(images or {}),
         sampling=json.loads(json.dumps(sampling.to_dict())),
     )
+    if classifier:
+        settings |= dict(classifier=str(classifier), classifier_scale=classifier_scale)
+        settings["condition"] |= {} if towards is None else {"class_label": towards}
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)
     missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
@@ -104,6 +125,7 @@ def sample(
             batch_size,
             {name: np.repeat(x, len(rows), axis=0) for name, x in given.items()},
             num_previews,
+            guide,
         )
 
     with tqdm(

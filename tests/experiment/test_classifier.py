@@ -31,7 +31,8 @@ def guided(tmp_path_factory):
     image = jnp.zeros((1, 16, 16, 3))
     autoencoder = Autoencoder(**stage.autoencoder)
     params = {"autoencoder": autoencoder.init(jax.random.key(0), image)["params"]}
-    save_params(str(root / "a"), params, stage.to_dict())
+    for directory in ("a", "b/autoencoder"):
+        save_params(str(root / directory), params, stage.to_dict())
     write_latents(str(root / "a"), str(root / "latents"), split="test")
     config = schema.load_config(f"{QUICKSTART}:stage=diffusion")
     config.latents.update(directory=str(root / "latents"), scale=3.5)

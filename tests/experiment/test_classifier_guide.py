@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A classifier guides samples by command; one that does not fit is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_jax import cli
+from ldm_jax.commands.train import train
+from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.classifier_guide import open_guide
+from tests.experiment.test_classifier import guided, settings
+
+__all__ = ["guided"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def classifier(guided, tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("classifier") / "c")
+    train(settings(guided), directory)
+    return directory
+
+
+def sampled(guided, out, *flags):
+    argv = ["sample", f"--model={guided / 'b'}", f"--out={out}", "--label=3,4"]
+    argv += ["--num-steps=2", "--grid=even", "--guidance-scale=1", *flags]
+    assert cli.main(argv) == 0
+    return np.stack([np.asarray(Image.open(out / f"{i:06d}.png")) for i in range(2)])
+
+
+def test_a_classifier_changes_samples_and_is_noted(guided, classifier, tmp_path):
+    plain = sampled(guided, tmp_path / "plain")
+    off = sampled(
+        guided, tmp_path / "off", f"--classifier={classifier}", "--classifier-scale=0"
+    )
+    np.testing.assert_array_equal(plain, off)
+    flags = (f"--classifier={classifier}", "--classifier-scale=50")
+    pulled = sampled(guided, tmp_path / "pulled", *flags)
+    assert (pulled != plain).any()
+    noted = json.loads((tmp_path / "pulled" / "settings.json").read_text())
+    assert noted["classifier"] == classifier and noted["classifier_scale"] == 50.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latents.scale": 1.0}, r"latent scale .* has 3\.5, the model 1\.0"),
+        ({"schedule": dict(kind="cosine")}, "must have the schedule of the model"),
+        ({"condition.num_classes": 5}, "has 10, the model 5"),
+    ],
+)
+def test_a_classifier_of_another_model_is_refused(guided, classifier, changes, message):
+    config = model_directory.read_config(str(guided / "b"))
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        open_guide(classifier, 1.0, config, (8, 8, 2))
+
+
+def test_a_classifier_of_one_size_refuses_another(guided, classifier):
+    config = model_directory.read_config(str(guided / "b"))
+    with pytest.raises(ValueError, match="reads images of 16x16 only: got 32x16"):
+        open_guide(classifier, 1.0, config, (16, 8, 2))
+
+
+def test_only_a_classifier_guides(guided):
+    config = model_directory.read_config(str(guided / "b"))
+    with pytest.raises(ValueError, match="needs a model of the task classifier"):
+        open_guide(str(guided / "a"), 1.0, config, (8, 8, 2))
