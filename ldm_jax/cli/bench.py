@@ -2,45 +2,196 @@
 """`ldm-jax bench`."""
 
 import argparse
+import importlib
+from collections.abc import Callable
+from typing import Any
 
 from ldm_jax.cli import values
+from ldm_jax.cli.parser import CommandParser
+from ldm_jax.cli.train import CONFIG_HELP
 
-BENCHMARKS = {
-    "sampler": "guided DDIM sampling, beside a diffusers pipeline",
-    "train": "the training step of a config, beside the same network in PyTorch",
-    "data": "writing and reading latents",
-    "metrics": "features of InceptionV3, and the metrics computed from them",
-}
-EXAMPLES = """  ldm-jax bench train --help
+DETAILS = """
+The implementations are run in turns, and the fastest run of each counts. Those of other
+packages need the extra `torch`. Nothing is written but the figures on the screen.
+"""
+EXAMPLES = """  ldm-jax bench train --config=quickstart:stage=diffusion
   ldm-jax bench sampler --repeats 3
+  ldm-jax bench train --help
+"""
+DATA = """
+Writes latents of random numbers to a temporary directory and reads them in random
+order, in this process, without worker processes. The rates "per core" are of processor
+time, which other programs do not disturb.
+"""
+METRICS = """
+Passes random images through InceptionV3 with random weights and compares two sets of
+random features: ours and, if torch and torch-fidelity are installed, torch-fidelity's.
+"""
+SAMPLER = """
+Samples with DDIM and classifier-free guidance from random weights: ours, compiled, and,
+if torch and diffusers are installed, a diffusers UNet of the same shape with its
+DDIMScheduler.
+"""
+TRAIN = """
+The step is that of `ldm-jax train` on a batch in the memory of the device: noise, loss,
+gradient, AdamW, average. PyTorch does the same with the UNet of the config, eager and
+compiled; its condition is drawn, not encoded.
 """
 
 
-def add(commands) -> None:
+def add(commands: Any) -> None:
     """Adds the command."""
-    lines = [f"  {name:<9}{text}" for name, text in BENCHMARKS.items()]
     command = values.add_command(
         commands,
         "bench",
-        _run,
-        "Measure the speed of a part, beside its peer where that is installed.",
-        details="\n".join(
-            ["\nThe peers need the extra `torch`.\n", "benchmarks:", *lines]
-        ),
+        None,
+        "Measure the speed of a part of this package beside that of other packages.",
+        details=DETAILS,
         examples=EXAMPLES,
     )
-    command.add_argument(
-        "name", choices=BENCHMARKS, metavar="NAME", help="one of the benchmarks above"
+    benchmarks = command.add_subparsers(
+        dest="benchmark", required=True, metavar="BENCHMARK", title="benchmarks"
+    )
+    _add_train(benchmarks)
+    _add_sampler(benchmarks)
+    _add_data(benchmarks)
+    _add_metrics(benchmarks)
+
+
+def _add_train(benchmarks: Any) -> None:
+    command = _add(
+        benchmarks,
+        "train",
+        "Measure the training step of a config.",
+        TRAIN + CONFIG_HELP,
+        "--config.batch_size=8",
+        run=_train,
     )
     command.add_argument(
-        "rest",
-        nargs=argparse.REMAINDER,
-        metavar="...",
-        help="its options: ldm-jax bench NAME --help",
+        "--config", default="quickstart:stage=diffusion", help="default: %(default)s"
+    )
+    command.add_argument(
+        "--repeats", type=values.count, default=5, help="steps of each; default: 5"
+    )
+    _add_no_torch(command)
+
+
+def _add_sampler(benchmarks: Any) -> None:
+    command = _add(
+        benchmarks,
+        "sampler",
+        "Measure guided DDIM sampling.",
+        SAMPLER,
+        "--num-steps 20",
+    )
+    _add_counts(
+        command,
+        num_steps=(50, "steps of DDIM"),
+        batch_size=(4, "latents at once"),
+        latent_size=(32, "h = w"),
+        channels=(64, "of the finest level"),
+        context_dim=(64, "d"),
+        repeats=(3, "runs of each"),
+    )
+    command.add_argument(
+        "--channel-mult",
+        type=values.count,
+        nargs="+",
+        default=(1, 2),
+        help="factors of the channels, by level; default: 1 2",
+    )
+    _add_no_torch(command)
+
+
+def _add_data(benchmarks: Any) -> None:
+    command = _add(
+        benchmarks, "data", "Measure writing and reading latents.", DATA, "--mirror"
+    )
+    _add_counts(
+        command,
+        records=(20_000, "latents"),
+        latent_size=(32, "h = w"),
+        latent_channels=(4, "c"),
+        batch_size=(256, "latents at once"),
+    )
+    command.add_argument(
+        "--mirror", action="store_true", help="store the mirror image's moments too"
+    )
+    command.add_argument(
+        "--needed",
+        type=float,
+        default=1000.0,
+        help="records per second that a training step reads on one host; default: 1000",
     )
 
 
-def _run(args, overrides) -> None:
-    import importlib
+def _add_metrics(benchmarks: Any) -> None:
+    command = _add(
+        benchmarks,
+        "metrics",
+        "Measure the features of InceptionV3 and the metrics computed from them.",
+        METRICS,
+        "--images 200 --batch-size 8",
+    )
+    _add_counts(
+        command,
+        images=(10_000, "images for the features"),
+        size=(256, "height and width"),
+        batch_size=(64, "images at once"),
+        features=(10_000, "features in each of the sets compared"),
+    )
+    _add_no_torch(command)
 
-    importlib.import_module(f"ldm_jax.commands.bench.{args.name}").main(args.rest)
+
+def _add(
+    benchmarks: Any,
+    name: str,
+    summary: str,
+    details: str,
+    example: str,
+    run: Callable | None = None,
+) -> CommandParser:
+    """Adds a benchmark, with one example."""
+    return values.add_command(
+        benchmarks,
+        name,
+        run or _run,
+        summary,
+        details=details,
+        examples=f"  ldm-jax bench {name} {example}\n",
+    )
+
+
+def _add_counts(command: CommandParser, **flags: tuple[int, str]) -> None:
+    """Adds flags of numbers from 1 on: default and meaning by name."""
+    for name, (default, text) in flags.items():
+        command.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=values.count,
+            default=default,
+            help=f"{text}; default: {default}",
+        )
+
+
+def _add_no_torch(command: CommandParser) -> None:
+    command.add_argument(
+        "--no-torch",
+        action="store_false",
+        dest="has_torch",
+        help="measure this package alone",
+    )
+
+
+def _run(args: argparse.Namespace, overrides: list[str]) -> None:
+    import dataclasses
+
+    module = importlib.import_module(f"ldm_jax.commands.bench.{args.benchmark}")
+    names = [field.name for field in dataclasses.fields(module.Options)]
+    module.run(module.Options(**{name: getattr(args, name) for name in names}))
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> None:
+    from ldm_jax.commands.bench.train import run
+    from ldm_jax.experiment.schema import load_config
+
+    run(load_config(args.config, overrides), args.repeats, args.has_torch)

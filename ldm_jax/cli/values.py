@@ -11,7 +11,7 @@ from ldm_jax.cli.parser import CommandParser
 def add_command(
     commands: Any,
     name: str,
-    run: Callable[[argparse.Namespace, list[str]], None],
+    run: Callable[[argparse.Namespace, list[str]], None] | None,
     summary: str,
     *,
     details: str = "",
@@ -24,7 +24,7 @@ def add_command(
     Args:
       commands: of `argparse.ArgumentParser.add_subparsers`.
       name: as it is typed.
-      run: (args, overrides) -> None.
+      run: (args, overrides) -> None; None for a command with commands of its own.
       summary: one sentence, in the list of commands and at the top of the help page.
       details: paragraphs below the summary.
       writes: the files that it writes; lines below the flags.

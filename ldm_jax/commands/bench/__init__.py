@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks; each module is a command `ldm-jax bench NAME`."""
+"""Benchmarks; each module is run by `ldm-jax bench NAME`."""

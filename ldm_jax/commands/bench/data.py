@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures how fast latents are written and read: records and MiB per second."""
 
-import argparse
+import dataclasses
 import resource
 import tempfile
 import time
@@ -44,65 +44,70 @@ class AsItIs:
         return record
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark and prints its figures; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="ldm-jax bench data",
-        description="Writes latents of random numbers to a temporary directory and "
-        "reads them in random order, in this process, without worker processes. "
-        "'per core' divides by processor time, which other jobs do not disturb.",
-    )
-    parser.add_argument("--records", type=int, default=20_000)
-    parser.add_argument("--latent_size", type=int, default=32, help="h = w")
-    parser.add_argument("--latent_channels", type=int, default=4, help="c")
-    parser.add_argument(
-        "--mirror", action="store_true", help="store the mirror image's moments too"
-    )
-    parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument(
-        "--needed",
-        type=float,
-        default=1000.0,
-        help="records per second that the training step eats on one host",
-    )
-    args = parser.parse_args(argv)
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is measured; each is a flag of the command.
+
+    Attributes:
+      records: number of latents.
+      latent_size: h = w.
+      latent_channels: c.
+      mirror: whether the mirror image's moments are stored too.
+      batch_size: latents of a batch.
+      needed: records per second that a training step reads on one host.
+    """
+
+    records: int
+    latent_size: int
+    latent_channels: int
+    mirror: bool
+    batch_size: int
+    needed: float
+
+
+def run(options: Options) -> None:
+    """Writes and reads latents, and prints the rates."""
     with tempfile.TemporaryDirectory() as directory:
-        record_mib = _write(args, directory)
-        rate = _read(args, directory, record_mib)
-    print(f"the step needs {args.needed:.0f} records/s: {rate / args.needed:.1f} times")
-    return 0
+        record_mib = _write(options, directory)
+        rate = _read(options, directory, record_mib)
+    needed = options.needed
+    print(f"the step needs {needed:.0f} records/s: {rate / needed:.1f} times")
 
 
-def _write(args: argparse.Namespace, directory: str) -> float:
+def _write(options: Options, directory: str) -> float:
     """Writes the set; returns MiB per record."""
-    h, c = args.latent_size, args.latent_channels
-    noise = np.random.default_rng(0).normal(size=(args.batch_size, h, h, 2 * c))
+    h, c = options.latent_size, options.latent_channels
+    noise = np.random.default_rng(0).normal(size=(options.batch_size, h, h, 2 * c))
     moments = noise.astype(np.float32)
     job = LatentJob(
-        c, "none", args.batch_size, mirror=args.mirror, records_per_shard=8192
+        c, "none", options.batch_size, mirror=options.mirror, records_per_shard=8192
     )
-    record_mib = h * h * 2 * c * 2 * (1 + args.mirror) / 2**20
+    record_mib = h * h * 2 * c * 2 * (1 + options.mirror) / 2**20
 
     def write():
         write_latents(
-            lambda image: moments, RandomImages(args.records), AsItIs(), directory, job
+            lambda image: moments,
+            RandomImages(options.records),
+            AsItIs(),
+            directory,
+            job,
         )
 
-    _measure("write", write, args.records, record_mib)
+    _measure("write", write, options.records, record_mib)
     return record_mib
 
 
-def _read(args: argparse.Namespace, directory: str, record_mib: float) -> float:
+def _read(options: Options, directory: str, record_mib: float) -> float:
     """Reads batches in random order; returns records per second."""
     source, _ = open_latents(directory)
-    batches = make_batches(source, LatentTransform(), args.batch_size)
-    steps = max(1, args.records // args.batch_size)
+    batches = make_batches(source, LatentTransform(), options.batch_size)
+    steps = max(1, options.records // options.batch_size)
     batches(0)  # opens the shards
 
     def rows():
-        for start in range(0, steps * args.batch_size, args.batch_size):
+        for start in range(0, steps * options.batch_size, options.batch_size):
             indices = np.random.default_rng(start).integers(
-                0, args.records, args.batch_size
+                0, options.records, options.batch_size
             )
             source.__getitems__(indices.tolist())
 
@@ -116,7 +121,7 @@ def _read(args: argparse.Namespace, directory: str, record_mib: float) -> float:
                 peaks.append(_peak_mib())
         stream.close()
 
-    count = steps * args.batch_size
+    count = steps * options.batch_size
     _measure("read records", rows, count, record_mib)
     rate = _measure("read batches", stream, count, record_mib)
     print(
@@ -144,7 +149,3 @@ def _measure(
         flush=True,
     )
     return count / wall
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times evaluation: InceptionV3's features, then distances of features."""
 
-import argparse
+import dataclasses
 import importlib.util
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -34,43 +34,44 @@ class Cost(NamedTuple):
         return Cost(self.clock + other.clock, self.cpu + other.cpu)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark and prints its figures; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="ldm-jax bench metrics",
-        description="Passes random images through InceptionV3 with random weights and "
-        "compares two sets of random features: ours and (if torch and torch-fidelity "
-        "are installed) torch-fidelity's. Images go through both in turns. Where other "
-        "work shares the machine, seconds of the CPU tell more than the clock.",
-    )
-    parser.add_argument("--images", type=int, default=10_000, help="for the features")
-    parser.add_argument("--size", type=int, default=256, help="height and width")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument(
-        "--features", type=int, default=10_000, help="in each of the sets compared"
-    )
-    parser.add_argument(
-        "--no_torch", action="store_true", help="measure ours alone, even with torch"
-    )
-    args = parser.parse_args(argv)
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is measured; each is a flag of the command.
+
+    Attributes:
+      images: number of images for the features.
+      size: height and width.
+      batch_size: images of a batch.
+      features: number of features in each of the sets compared.
+      has_torch: whether torch-fidelity is measured where it is installed.
+    """
+
+    images: int
+    size: int
+    batch_size: int
+    features: int
+    has_torch: bool
+
+
+def run(options: Options) -> None:
+    """Computes features and distances, and prints the time that they take."""
     installed = all(map(importlib.util.find_spec, ("torch", "torch_fidelity")))
-    if not installed and not args.no_torch:
+    if not installed and options.has_torch:
         print("torch-fidelity is not installed; nothing to compare with")
-    has_peer = installed and not args.no_torch
-    each = _features(args, has_peer)
-    distance = _distances(args.features, has_peer)
+    has_peer = installed and options.has_torch
+    each = _features(options, has_peer)
+    distance = _distances(options.features, has_peer)
     hours = (PROTOCOL * each + distance) / 3600
     print(
         f"extrapolated: the paper's {PROTOCOL} images and their FID take {hours:.2f} h "
         "here, sampling apart"
     )
-    return 0
 
 
-def _features(args, has_peer: bool) -> float:
+def _features(options: Options, has_peer: bool) -> float:
     """Times the networks in turns; returns our seconds for an image by the clock."""
     rng = np.random.default_rng(0)
-    shape = (args.batch_size, args.size, args.size, 3)
+    shape = (options.batch_size, options.size, options.size, 3)
     flat = _weights(rng)
     runs = {"ldm_jax": _ours(flat)}
     if has_peer:
@@ -81,12 +82,12 @@ def _features(args, has_peer: bool) -> float:
         apart = np.abs(found[0] - found[1]).max() / found[1].max()
         print(f"features {apart:.1e} apart")
     costs = dict.fromkeys(runs, Cost(0, 0))
-    num_batches = -(-args.images // args.batch_size)
+    num_batches = -(-options.images // options.batch_size)
     for _ in range(num_batches):
         image = rng.integers(0, 256, shape).astype(np.uint8)
         for name, run in runs.items():
             costs[name] += _timed(run, image)[1]
-    done = num_batches * args.batch_size
+    done = num_batches * options.batch_size
     for name, cost in costs.items():
         print(
             f"{name:14s} {done} images: {done / cost.clock:6.2f} images/s, "
@@ -228,7 +229,3 @@ def _peers(sets, size: int) -> dict[str, Callable]:
         )["precision"]
 
     return {"FID": frechet, "KID": kernel, "precision": precision}
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures guided DDIM sampling against the same network in a diffusers pipeline."""
 
-import argparse
+import dataclasses
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,59 +22,66 @@ from ldm_jax.types import Conditioning
 TOKENS, SCALE, HEAD_CHANNELS = 16, 3.0, 32
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark and prints its figures; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="ldm-jax bench sampler",
-        description="Samples with DDIM and classifier-free guidance on random weights: "
-        "ours, compiled, and (if torch and diffusers are installed) a diffusers UNet "
-        "of the same shape under its DDIMScheduler, in turns; the best of each counts.",
-    )
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--latent_size", type=int, default=32, help="h = w")
-    parser.add_argument("--channels", type=int, default=64, help="of the finest level")
-    parser.add_argument("--channel_mult", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--context_dim", type=int, default=64, help="d")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--no_torch", action="store_true", help="measure ours alone, even with torch"
-    )
-    args = parser.parse_args(argv)
-    ours = _ours(args)
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is measured; each is a flag of the command.
+
+    Attributes:
+      num_steps: steps of DDIM.
+      batch_size: latents of a batch.
+      latent_size: h = w.
+      channels: of the finest level.
+      channel_mult: factors of the channels, by level.
+      context_dim: d.
+      repeats: runs, of which the fastest counts.
+      has_torch: whether diffusers is measured where it is installed.
+    """
+
+    num_steps: int
+    batch_size: int
+    latent_size: int
+    channels: int
+    channel_mult: tuple[int, ...]
+    context_dim: int
+    repeats: int
+    has_torch: bool
+
+
+def run(options: Options) -> None:
+    """Samples with both implementations in turns, and prints the times."""
+    ours = _ours(options)
     runs = {"ldm_jax": ours}
-    if not args.no_torch:
+    if options.has_torch:
         if all(importlib.util.find_spec(name) for name in ("torch", "diffusers")):
-            runs["diffusers"] = _theirs(args)
+            runs["diffusers"] = _theirs(options)
         else:
             print("diffusers   not installed (extra: torch); nothing to compare with")
-    seconds = best_of(runs, args.repeats)
+    seconds = best_of(runs, options.repeats)
     for name, best in seconds.items():
-        rate = args.batch_size / best
+        rate = options.batch_size / best
         print(f"{name:11s} {best:8.3f} s a batch, {rate:.2f} latents/s")
     if len(seconds) == 2:
         ratio = seconds["ldm_jax"] / seconds["diffusers"]
         print(f"ratio       {ratio:8.2f} (below 1: ldm_jax is faster; the goal is 0.7)")
-    return 0
 
 
-def _ours(args) -> Callable[[], None]:
+def _ours(options: Options) -> Callable[[], None]:
     """Compiles our sampler twice, the second time from disk; returns a run of it."""
     unet = UNet(
-        channels=args.channels,
-        channel_mult=tuple(args.channel_mult),
+        channels=options.channels,
+        channel_mult=tuple(options.channel_mult),
         out_channels=4,
-        attention_levels=tuple(range(1, len(args.channel_mult))),
+        attention_levels=tuple(range(1, len(options.channel_mult))),
         head_channels=HEAD_CHANNELS,
         transformer_depth=1,
-        context_dim=args.context_dim,
+        context_dim=options.context_dim,
     )
-    shape = (args.batch_size, args.latent_size, args.latent_size, 4)
+    shape = (options.batch_size, options.latent_size, options.latent_size, 4)
     key = jax.random.key(0)
     z_T = initial_noise(key, shape)
-    context = jax.random.normal(key, (args.batch_size, TOKENS, args.context_dim))
+    context = jax.random.normal(key, (options.batch_size, TOKENS, options.context_dim))
     cond, null = Conditioning(context), Conditioning(jnp.zeros_like(context))
-    t = jnp.zeros(args.batch_size, jnp.int32)
+    t = jnp.zeros(options.batch_size, jnp.int32)
     # Drawn in NumPy: compiling the initializers would take longer than the benchmark.
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -89,7 +96,7 @@ def _ours(args) -> Callable[[], None]:
         guided = classifier_free(predict, cond, null, SCALE)
         denoiser = x0_denoiser(schedule, guided)
         sampler = make_sampler("ddim", schedule)
-        return sample(sampler, denoiser, z_T, make_timesteps(args.steps), key)
+        return sample(sampler, denoiser, z_T, make_timesteps(options.num_steps), key)
 
     inputs = (params, make_schedule(), z_T, cond, null, key)
     compiled = compile_twice(lambda: jax.jit(run).lower(*inputs))
@@ -98,13 +105,13 @@ def _ours(args) -> Callable[[], None]:
     return lambda: jax.block_until_ready(compiled(*inputs))
 
 
-def _theirs(args) -> Callable[[], None]:
+def _theirs(options: Options) -> Callable[[], None]:
     """Builds the same network and loop of diffusers; returns a run of it."""
     import diffusers
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    widths = [args.channels * n for n in args.channel_mult]
+    widths = [options.channels * n for n in options.channel_mult]
     attending = len(widths) - 1
     unet = diffusers.UNet2DConditionModel(
         in_channels=4,
@@ -113,7 +120,7 @@ def _theirs(args) -> Callable[[], None]:
         layers_per_block=2,
         down_block_types=["DownBlock2D"] + ["CrossAttnDownBlock2D"] * attending,
         up_block_types=["CrossAttnUpBlock2D"] * attending + ["UpBlock2D"],
-        cross_attention_dim=args.context_dim,
+        cross_attention_dim=options.context_dim,
         # Named a width and read as the number of heads (diffusers issue 2011).
         attention_head_dim=[width // HEAD_CHANNELS for width in widths],
     )
@@ -130,10 +137,12 @@ def _theirs(args) -> Callable[[], None]:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-    scheduler.set_timesteps(args.steps)
-    side = args.latent_size
-    z_T = torch.randn(args.batch_size, 4, side, side, device=device)
-    context = torch.randn(2 * args.batch_size, TOKENS, args.context_dim, device=device)
+    scheduler.set_timesteps(options.num_steps)
+    side = options.latent_size
+    z_T = torch.randn(options.batch_size, 4, side, side, device=device)
+    context = torch.randn(
+        2 * options.batch_size, TOKENS, options.context_dim, device=device
+    )
 
     @torch.inference_mode()
     def run():

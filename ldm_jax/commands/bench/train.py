@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures the training step of a config, beside the same UNet trained by PyTorch."""
 
-import argparse
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from ldm_jax.commands.bench.peers import torch_training
 from ldm_jax.commands.bench.timing import best_of, compile_twice
-from ldm_jax.experiment import schema
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.interop.compvis.write_config import CannotExpress
 from ldm_jax.parallel import sharding
@@ -20,43 +19,33 @@ from ldm_jax.training.loop import lower
 from ldm_jax.training.run import Run
 from ldm_jax.training.state import make_state
 
-EPILOG = """
-The step is the one that `ldm-jax train` runs: noise, loss, gradient, AdamW, average, of
-a batch that is on the device. Theirs does the same with the UNet of the config (the
-condition is drawn, not encoded), eager and compiled. All run in turns; the best of each
-counts. Other values: --config.batch_size=8, as for train.
-"""
 
+def run(config: ConfigDict, repeats: int, has_torch: bool) -> None:
+    """Does the steps of all implementations in turns, and prints the times.
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark and prints its figures; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="ldm-jax bench train", description=__doc__, epilog=EPILOG
-    )
-    parser.add_argument("--config", default="quickstart:stage=diffusion")
-    parser.add_argument("--repeats", type=int, default=5, help="default: 5")
-    parser.add_argument(
-        "--no-torch", action="store_true", help="measure ours alone, even with torch"
-    )
-    args, overrides = parser.parse_known_args(argv)
-    run = prepare(schema.load_config(args.config, overrides), abstract=True)
-    runs = {"ldm_jax": _step(run)}
-    if not args.no_torch:
-        runs |= _torch_steps(run)
-    seconds = best_of(runs, args.repeats)
-    flops = training_flops(run.task, run.batch_shapes)
-    share = peak_share(run.task, run.batch_shapes, run.mesh)
+    Args:
+      config: of one experiment.
+      repeats: steps of each, of which the fastest counts.
+      has_torch: whether PyTorch is measured where it is installed.
+    """
+    prepared = prepare(config, abstract=True)
+    runs = {"ldm_jax": _step(prepared)}
+    if has_torch:
+        runs |= _torch_steps(prepared)
+    seconds = best_of(runs, repeats)
+    flops = training_flops(prepared.task, prepared.batch_shapes)
+    share = peak_share(prepared.task, prepared.batch_shapes, prepared.mesh)
     print(f"work        {flops:.4g} FLOPs a step in matrix products and convolutions")
     for name, best in seconds.items():
         used = "" if share is None else f", {share(1 / best):.1%} of peak"
         print(
-            f"{name:11s} {best:8.4g} s a step, {run.batch_size / best:.4g} images/s"
-            f", {flops / best:.4g} FLOP/s{used}"
+            f"{name:11s} {best:8.4g} s a step, "
+            f"{prepared.batch_size / best:.4g} images/s, "
+            f"{flops / best:.4g} FLOP/s{used}"
         )
         if name != "ldm_jax":
             ratio = seconds["ldm_jax"] / best
             print(f"ratio       {ratio:8.2f} of {name} (below 1: ldm_jax is faster)")
-    return 0
 
 
 def _step(run: Run) -> Callable[[], None]:

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from ldm_jax.commands.bench.data import main
+from ldm_jax.cli import main
 
 
 def test_the_benchmark_prints_rates(capsys):
-    sizes = ["--records=200", "--latent_size=4", "--batch_size=16", "--mirror"]
-    assert main([*sizes, "--needed=1"]) == 0
+    sizes = ["--records=200", "--latent-size=4", "--batch-size=16", "--mirror"]
+    assert main(["bench", "data", *sizes, "--needed=1"]) == 0
     printed = capsys.readouterr().out
     for word in (
         "write",
@@ -29,8 +29,8 @@ def test_the_benchmark_prints_rates(capsys):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_set():
     """A million records: reading nine tenths of them more takes no more memory."""
-    program = "from ldm_jax.commands.bench.data import main; main(%r)"
-    sizes = ["--records=1000000", "--latent_size=4", "--batch_size=256"]
+    program = "from ldm_jax.cli import main; main(['bench', 'data', *%r])"
+    sizes = ["--records=1000000", "--latent-size=4", "--batch-size=256"]
     run = subprocess.run(
         [sys.executable, "-c", program % sizes], capture_output=True, text=True
     )

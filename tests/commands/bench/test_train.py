@@ -5,9 +5,11 @@ import re
 
 import pytest
 
-from ldm_jax.commands.bench import train
+from ldm_jax.cli import main
 
 SMALL = (
+    "bench",
+    "train",
     "--config=configs/quickstart.py:stage=diffusion",
     "--config.batch_size=8",
     "--config.unet.channel_mult=(1,)",
@@ -24,7 +26,7 @@ def figures(text):
 @pytest.mark.slow  # it compiles a whole training step
 def test_a_step_is_measured_and_its_work_counted(capsys):
     """Oracle: FLOP/s printed are the step's work over its time."""
-    assert train.main([*SMALL, "--no-torch"]) == 0
+    assert main([*SMALL, "--no-torch"]) == 0
     text = capsys.readouterr().out
     assert set(figures(text)) >= {"compile", "memory", "work", "ldm_jax"}
     assert re.search(r"^from cache +[\d.]+ s", text, re.MULTILINE)
@@ -38,5 +40,5 @@ def test_a_step_is_measured_and_its_work_counted(capsys):
 def test_the_same_unet_is_trained_by_pytorch(capsys):
     pytest.importorskip("diffusers")
     # diffusers has no UNet without blocks on the way down.
-    assert train.main([*SMALL, "--config.unet.num_res_blocks=1"]) == 0
+    assert main([*SMALL, "--config.unet.num_res_blocks=1"]) == 0
     assert {"torch", "compiled", "ratio"} <= set(figures(capsys.readouterr().out))
