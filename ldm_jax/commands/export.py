@@ -7,8 +7,8 @@ from etils import epath
 
 from ldm_jax.commands.export_onnx import export_onnx
 from ldm_jax.commands.export_stablehlo import export_stablehlo
-from ldm_jax.conditions.vocabulary import places_of, text_section
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.vocabulary import places_of, text_section
 from ldm_jax.files.paths import local
 from ldm_jax.files.writing import atomic_directory, new_files
 from ldm_jax.interop.convert import export_model

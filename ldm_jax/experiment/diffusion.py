@@ -91,7 +91,8 @@ def build_diffusion(
 def _examples(config: ConfigDict, latents: Source | None):
     """Returns (source, transform) of the latents, or of images to be encoded."""
     if latents is None:
-        return open_images(**config.images), make_transform(config)
+        transform = make_transform(config)
+        return open_images(**config.images), transform
     mask = config.get("transform", {}).get("mask")
     return latents, LatentTransform(config.latents.flip, mask)
 

@@ -69,10 +69,10 @@ def open_stage(wanted: LatentSet, autoencoder: Autoencoder) -> TrainedStage:
 
 def _open_latents(wanted: LatentSet, autoencoder: Autoencoder) -> TrainedStage:
     source, stats, shapes = sets.open_latent_sets(wanted.directory, wanted.weights)
-    scale = latent_scale(wanted, autoencoder, stats.scale, shapes)
     directory = sets.directories(wanted.directory)[0]
     params, config = _read_stage(f"{directory}/autoencoder", autoencoder)
     stats.check(fingerprint({"autoencoder": params}), directory)
+    scale = latent_scale(wanted, autoencoder, stats.scale, shapes)
     return TrainedStage(params, config, source, scale)
 
 

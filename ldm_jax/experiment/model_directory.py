@@ -6,7 +6,6 @@ import json
 from ml_collections import ConfigDict
 
 from ldm_jax.conditions.registry import make_condition
-from ldm_jax.conditions.vocabulary import by_part, files_of, text_section
 from ldm_jax.experiment.models import (
     make_classifier,
     make_first_stage,
@@ -14,6 +13,7 @@ from ldm_jax.experiment.models import (
 )
 from ldm_jax.experiment.schema import check_config
 from ldm_jax.experiment.sections import LatentSet
+from ldm_jax.experiment.vocabulary import by_part, files_of, text_section
 from ldm_jax.files.paths import resolve
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.model import ConditionEncoder, with_frozen

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ldm_jax.conditions.vocabulary import copy_files, places_of, text_section
 from ldm_jax.experiment.classifier import build_classifier
 from ldm_jax.experiment.diffusion import build_diffusion
 from ldm_jax.experiment.first_stage import build_first_stage
@@ -19,6 +18,7 @@ from ldm_jax.experiment.resolve import Inputs, resolve
 from ldm_jax.experiment.resuming import defines_model, may_change
 from ldm_jax.experiment.schema import check_config
 from ldm_jax.experiment.text_encoder import copy_encoder
+from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.optimizer import make_optimizer
@@ -63,8 +63,8 @@ def prepare(
         )
     config, inputs = resolve(config, abstract=abstract)
     options = LoopOptions(**config.train)
-    mesh = sharding.make_mesh(**config.mesh, devices=devices)
     optimizer = make_optimizer(**config.optimizer, run_steps=options.num_steps)
+    mesh = sharding.make_mesh(**config.mesh, devices=devices)
     parts = BUILDERS[config.task](config, inputs, mesh, abstract)
     if not abstract:
         copy_inputs(config, inputs, workdir)
@@ -87,13 +87,13 @@ def copy_inputs(config: ConfigDict, inputs: Inputs, workdir: str) -> None:
       ValueError: the directory holds copies of something else.
     """
     words = text_section(config.get("condition", {}))
+    if words is not None and is_main_process():
+        copy_files(workdir, words)
     if "text_encoder" in config and config.text_encoder.get("directory"):
         params, directory = inputs.text_encoder, config.text_encoder.directory
         copy_encoder(workdir, words.to_dict(), params, directory)
     if inputs.first_stage is not None:
         inputs.first_stage.copy_to(workdir)
-    if words is not None and is_main_process():
-        copy_files(workdir, words)
 
 
 def stored_form(config: ConfigDict) -> Mapping[str, Any]:

@@ -4,8 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.conditions.vocabulary import copy_files, places_of, text_section
 from ldm_jax.experiment.model_directory import load, read_config
+from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
 from ldm_jax.training.checkpoints.digest import fingerprint
@@ -73,7 +73,12 @@ def read_encoder(directory: str, expected: str | None) -> tuple[PyTree, str]:
     name = next((n for n, part in parts if part.kind == "text"), "")
     params = params[name] if name else params
     actual = fingerprint({"conditioner": params})
-    _check("config.text_encoder.fingerprint", expected, directory, actual)
+    if expected not in (None, actual):
+        raise ValueError(
+            f"config.text_encoder.fingerprint is {expected}, {directory} holds "
+            f"{actual}; name the encoder of that run, or leave the fingerprint out in "
+            "a new one."
+        )
     return params, actual
 
 
@@ -99,14 +104,10 @@ def copy_encoder(
     section.pop("is_frozen")
     named = {"conditioner": params}
     save_params(folder, named, {"task": "text_encoder", "condition": section})
-    kept = fingerprint(load_params(folder))
-    _check(folder, kept, directory, fingerprint(named))
-
-
-def _check(where: str, expected: str | None, directory: str, actual: str) -> None:
-    if expected not in (None, actual):
+    kept, actual = fingerprint(load_params(folder)), fingerprint(named)
+    if kept != actual:
         raise ValueError(
-            f"a run keeps the text encoder that it began with: {where} is {expected}, "
+            f"a run keeps the text encoder that it began with: {folder} is {kept}, "
             f"{directory} holds {actual}; name the first one, or start in another "
             "directory."
         )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vocabularies: taken from a model's directory, or not there."""
+"""Text models without their vocabulary know the empty text only."""
 
 import pytest
 
 from ldm_jax.conditions.tokens import make_tokenizer
-from ldm_jax.conditions.vocabulary import files_of, without_vocabulary
-from tests.conditions.test_tokens import WORDS, write_vocab
+from ldm_jax.conditions.vocabulary import without_vocabulary
+from tests.conditions.test_tokens import WORDS
 
 
 def test_the_empty_text_is_that_of_the_vocabulary(tmp_path):
@@ -27,11 +27,3 @@ def test_the_empty_text_is_that_of_the_vocabulary(tmp_path):
 def test_a_text_without_a_vocabulary_says_where_to_get_one():
     with pytest.raises(ValueError, match=r"no vocab\.json and merges\.txt .*--vocab"):
         without_vocabulary("clip", 4).encode(["", "a cat"])
-
-
-def test_files_are_found_in_the_directory_wherever_it_lies(tmp_path):
-    (tmp_path / "tokenizer").mkdir()
-    inside = write_vocab(tmp_path / "tokenizer" / "vocab.txt", 20)
-    found = files_of(tmp_path, {"vocab": "tokenizer/vocab.txt", "merges": None})
-    assert found == {"vocab": inside}
-    assert files_of(tmp_path, {"vocab": inside, "merges": "no.txt"}) == found

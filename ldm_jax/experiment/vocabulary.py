@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The section of a text condition, and its vocabulary files in a model directory.
+
+A model directory has copies in tokenizer/, so that it can be moved.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from ldm_jax.conditions.vocabulary import FILES
+from ldm_jax.files.writing import write_bytes
+
+
+def files_of(directory, condition: Mapping[str, Any]) -> dict[str, str]:
+    """Finds the vocabulary files that a model directory brings along.
+
+    Args:
+      directory: the model's.
+      condition: its section `condition`, whose `vocab` and `merges` may be relative to
+        the directory.
+
+    Returns:
+      {field: path that can be opened from anywhere}, of those that are there.
+    """
+    given = {name: condition.get(name) for name in ("vocab", "merges")}
+    paths = {n: epath.Path(directory) / given[n] for n in given if given[n]}
+    return {name: str(path) for name, path in paths.items() if path.exists()}
+
+
+def text_section(condition: Mapping[str, Any]):
+    """Finds the section of a text condition: the condition itself, or a part of it.
+
+    Returns:
+      The section, not a copy; None where the model takes no text.
+    """
+    for section in (condition, *condition.get("parts", {}).values()):
+        if section.get("kind") == "text":
+            return section
+    return None
+
+
+def by_part(condition: Mapping[str, Any], params):
+    """Puts a text encoder's parameters where the condition's belong: see `Hybrid`."""
+    if condition["kind"] == "text":
+        return params
+    parts = condition["parts"].items()
+    return {name: params for name, part in parts if part["kind"] == "text"}
+
+
+def places_of(section: Mapping[str, Any]) -> dict[str, str]:
+    """Tells where a model directory keeps the files that a text section names.
+
+    Returns:
+      {field: path relative to the directory}.
+    """
+    names = FILES.get(section.get("tokenizer", ""), {})
+    return {field: f"tokenizer/{names[field]}" for field in names if section.get(field)}
+
+
+def copy_files(directory, section: Mapping[str, Any]) -> None:
+    """Copies the files that a text section names to `places_of` of a model directory.
+
+    Raises:
+      ValueError: a file is missing, or the directory holds another vocabulary.
+    """
+    for field, place in places_of(section).items():
+        source, copy = epath.Path(section[field]), epath.Path(directory) / place
+        if not source.exists():
+            raise ValueError(f"condition.{field} must be a file: got {source}.")
+        content = source.read_bytes()
+        if not copy.exists():
+            write_bytes(copy, content)
+        elif copy.read_bytes() != content:
+            raise ValueError(
+                f"a model keeps the vocabulary that it began with: {source} differs "
+                f"from {copy}; name the same file, or another directory."
+            )
