@@ -11,7 +11,7 @@ TensorFlow.
 """
 
 import contextlib
-import json
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -19,8 +19,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
 
 from ldm_jax.files.paths import local
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.write_errors import reported
 from ldm_jax.files.writing import atomic_path, files_into, remove_partials, write_json
 
@@ -57,10 +59,11 @@ def write_shard(path: pathlib.Path, metadata: dict[str, Any]) -> Iterator[Callab
     Yields:
       A function that appends one record, given as bytes.
     """
-    count = 0
+    count, first = 0, ""
 
     def append(record: bytes) -> None:
-        nonlocal count
+        nonlocal count, first
+        first = first or hexdigest(record)
         with reported(path, "a shard", every=True):
             writer.write(record)
         count += 1
@@ -76,16 +79,27 @@ def write_shard(path: pathlib.Path, metadata: dict[str, Any]) -> Iterator[Callab
             raise
         with reported(path, "a shard", every=True):
             writer.close()
-    write_json(
-        _side_file(path), {**metadata, "count": count, "bytes": path.stat().st_size}
-    )
+    checks = {"sha256": file_digest(path), "first": first}
+    size = path.stat().st_size
+    write_json(_side_file(path), {**metadata, "count": count, "bytes": size, **checks})
+
+
+def hexdigest(data: bytes) -> str:
+    """Returns the SHA-256 of bytes in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: epath.Path | pathlib.Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def done(path: pathlib.Path) -> dict[str, Any] | None:
     """Returns the metadata of a shard that is whole, or None."""
     try:
-        metadata = json.loads(_side_file(path).read_text())
-        return metadata if path.stat().st_size == metadata["bytes"] else None
+        metadata = read_json(_side_file(path))
+        return metadata if path.stat().st_size == metadata.get("bytes") else None
     except FileNotFoundError:
         return None
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A shard is whole or not there."""
 
+import hashlib
 import os
 
 import pytest
@@ -20,7 +21,13 @@ def test_a_whole_shard_has_its_facts(tmp_path):
         append(b"one")
         append(b"two")
     facts = done(path)
-    assert facts == {"plan": "x", "count": 2, "bytes": path.stat().st_size}
+    assert facts == {
+        "plan": "x",
+        "count": 2,
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "first": hashlib.sha256(b"one").hexdigest(),
+    }
     assert sorted(p.name for p in tmp_path.iterdir()) == ["shard", "shard.done.json"]
 
 

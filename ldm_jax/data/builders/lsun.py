@@ -81,6 +81,17 @@ def _key(name: str) -> str:
     return pathlib.PurePosixPath(name).stem
 
 
+def _check_size(path: pathlib.Path, database: Any) -> None:
+    """Raises ValueError if a database is cut off: it is mapped, and reading ends in it.
+
+    A page that is not in the file would kill the process (SIGBUS).
+    """
+    pages, size = database.info()["last_pgno"] + 1, path.stat().st_size
+    needed = pages * database.stat()["psize"]
+    if size < needed:
+        raise ValueError(f"data.mdb must have {needed} bytes, it has {size}")
+
+
 def _open_lmdb(folder: pathlib.Path) -> tuple[list[str], Callable[[str], dict]]:
     """Lists the keys of a database, sorted, and returns what reads one of them."""
     try:
@@ -91,6 +102,7 @@ def _open_lmdb(folder: pathlib.Path) -> tuple[list[str], Callable[[str], dict]]:
         ) from error
     try:
         database = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
+        _check_size(folder / "data.mdb", database)
         with database.begin() as reader:
             names = [
                 bytes(key).decode() for key in reader.cursor().iternext(True, False)

@@ -25,6 +25,7 @@ from ldm_jax.data.images.in_memory import InMemory
 from ldm_jax.data.images.tfds_source import TfdsSource
 from ldm_jax.data.mixture import Mixture
 from ldm_jax.data.records import Source
+from ldm_jax.data.tfds_sets import check_prepared, open_tfds
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
 from ldm_jax.files.paths import expand
 from ldm_jax.files.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
@@ -165,7 +166,7 @@ def _open_whole(
             f"captions, boxes and label_maps are for folders: got them for {dataset}."
         )
     if is_path:
-        builder = tfds.builder_from_directory(path)
+        builder = open_tfds(path)
     elif "://" in dataset:
         builder = _remote_builder(dataset)
     elif dataset in BUILDERS:
@@ -183,6 +184,7 @@ def _own_builder(
     max_pixels: int,
 ) -> Any:
     """Finds a set of BUILDERS, prepared."""
+    check_prepared(data_dir, name)
     builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
     if builder.data_path.exists() or not isinstance(builder, ManualBuilder):
         return _prepared(builder)
@@ -208,7 +210,7 @@ def _own_builder(
 def _remote_builder(url: str) -> Any:
     """Finds a prepared set on an object store."""
     try:
-        return tfds.builder_from_directory(url)
+        return open_tfds(url)
     except (ImportError, OSError, tfds.core.DatasetNotFoundError) as error:
         raise ValueError(
             f"{url} cannot be opened as a TFDS set: {error}. Install what reads it "
@@ -220,6 +222,7 @@ def _tfds_builder(
     name: str, data_dir: str | None, manual_dir: str | None, download: bool
 ) -> Any:
     """Finds a set by its TFDS name, prepared for random access."""
+    check_prepared(data_dir, name)
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except (ValueError, AssertionError) as error:

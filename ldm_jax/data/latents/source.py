@@ -10,17 +10,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
 from ldm_jax.data.examples import SameLayout
+from ldm_jax.data.latents.metadata import LatentMetadata, read_metadata
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.records import PICTURES, DamagedRecord, Record, fingerprint
+from ldm_jax.data.shards import file_digest, hexdigest
 from ldm_jax.data.transforms.masks import draw_mask
 from ldm_jax.data.transforms.pixels import to_unit_range
+from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.files.paths import resolve
 
 # Without these, ArrayRecord reads ahead as if the order were sequential.
@@ -50,15 +51,8 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
                 f"the set of latents {folder} is {state}; run ldm-jax latents, which "
                 f"goes on where it stopped, or give the directory of others."
             )
-        metadata = tfds.builder_from_directory(folder).info.metadata
-    if not metadata or "stats" not in metadata:
-        raise ValueError(
-            f"{folder} is a TFDS set but not one of latents: write them with ldm-jax "
-            f"latents, or open it as an image set."
-        )
-    stats = dict(metadata["stats"])
-    stats["latent_shape"] = tuple(stats["latent_shape"])
-    return LatentSource(folder, metadata), LatentStats(**stats)
+        metadata = read_metadata(folder)
+    return LatentSource(folder, metadata), metadata.stats
 
 
 @contextlib.contextmanager
@@ -80,10 +74,10 @@ class LatentSource:
       fingerprint: digest of the metadata of the set and its shards.
     """
 
-    def __init__(self, folder: epath.Path, metadata: dict[str, Any]):
+    def __init__(self, folder: epath.Path, metadata: LatentMetadata):
         self._paths, lengths = [], []
         sizes = _sizes(folder)
-        for name, count, size in metadata["shards"]:
+        for name, count, size, *_ in metadata.shards:
             path = folder / name
             stored = sizes.get(name, "no file")
             if stored not in (size, UNKNOWN):
@@ -95,16 +89,51 @@ class LatentSource:
             self._paths.append(path)
             lengths.append(count)
         self._ends = list(itertools.accumulate(lengths))
-        self._fields = {
-            name: None if kind[0] == "str" else (jnp.dtype(kind[0]), tuple(kind[1]))
-            for name, kind in metadata["fields"].items()
-        }
+        self._fields, self._shards = metadata.fields, metadata.shards
         self._readers: dict[int, ArrayRecordReader] = {}
         self._lock, self._layout = threading.Lock(), SameLayout()
-        self.fingerprint = fingerprint([metadata["stats"], metadata["shards"]])
+        stats = dataclasses.asdict(metadata.stats)
+        self.fingerprint = fingerprint([stats, metadata.shards])
+        if UNKNOWN not in sizes.values():
+            self._check_first_records()
+
+    def _check_first_records(self) -> None:
+        """Compares the first record of every shard with the metadata.
+
+        One small read a shard. A record that is damaged is left to reading.
+
+        Raises:
+          UnreadableFile: a shard of another set.
+        """
+        for i, shard in enumerate(self._shards):
+            with contextlib.suppress(DamagedRecord):
+                if shard.count and hexdigest(self._read(i, [0])[0]) != shard.first:
+                    raise UnreadableFile(
+                        f"shard {self._paths[i]} is of another set: its first record "
+                        "is not that of the metadata. Copy this set again."
+                    )
+        self._readers.clear()  # not a file of each held open
+
+    def verify(self) -> None:
+        """Compares every shard with its checksum: reads all of the set, 1 GB/s or so.
+
+        Raises:
+          UnreadableFile: a shard differs; names all that do.
+        """
+        wrong = [
+            os.fspath(path)
+            for path, shard in zip(self._paths, self._shards, strict=True)
+            if file_digest(path) != shard.sha256
+        ]
+        if wrong:
+            raise UnreadableFile(
+                f"{len(wrong)} shards are not as they were written: "
+                f"{', '.join(wrong[:10])}. Delete them and dataset_info.json, and run "
+                "ldm-jax latents again."
+            )
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Record:
         return self.__getitems__([index])[0]
@@ -129,7 +158,13 @@ class LatentSource:
             with self._lock:
                 if shard not in self._readers:
                     path = os.fspath(self._paths[shard])
-                    self._readers[shard] = ArrayRecordReader(path, READER_OPTIONS)
+                    reader = ArrayRecordReader(path, READER_OPTIONS)
+                    if reader.num_records() != self._shards[shard].count:
+                        raise ValueError(
+                            f"it has {reader.num_records()} records, not "
+                            f"{self._shards[shard].count}"
+                        )
+                    self._readers[shard] = reader
                 return self._readers[shard].read(positions)
         except (RuntimeError, ValueError, IndexError) as error:
             self._readers.pop(shard, None)  # one that failed stays failed

@@ -160,7 +160,7 @@ def _finish(
         "stats": dataclasses.asdict(stats),
         "fields": fields,
         "shards": [
-            [path.name, entry["count"], entry["bytes"]]
+            [path.name, *(entry[n] for n in ("count", "bytes", "sha256", "first"))]
             for path, entry in zip(paths, shard_metadata, strict=True)
         ],
     }

@@ -98,6 +98,17 @@ def test_a_damaged_database_is_refused(opened):
         opened("lsun_bedrooms")
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_database_that_is_cut_off_is_refused(opened, share):
+    """Reading its lost pages would kill the process (SIGBUS)."""
+    pytest.importorskip("lmdb")
+    layouts.lsun_lmdb(opened.root, "bedroom", count=2000)
+    path = opened.root / "bedroom_train_lmdb/data.mdb"
+    os.truncate(path, int(path.stat().st_size * share) // 4096 * 4096)
+    with pytest.raises(ValueError, match=r"not a whole LSUN database: .* it has"):
+        opened("lsun_bedrooms")
+
+
 def test_imagenet_is_read_from_its_tars(opened):
     layouts.imagenet_tars(opened.root)
     source, records = opened("imagenet")

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens prepared TFDS sets of strangers: no module that their files name is imported.
+
+TFDS rebuilds the features of a set from features.json, and imports whatever module a
+`pythonClassName` in it names, also from the working directory.
+"""
+
+import os
+import pathlib
+import re
+from typing import Any
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from ldm_jax.files.errors import UnreadableFile, reading, shown
+from ldm_jax.files.paths import PathLike, printable, resolve
+from ldm_jax.files.structured import parse_json, read_json
+
+FEATURES_FILE = "features.json"
+MAX_BYTES = 2**26
+# The modules of TFDS' own features.
+ALLOWED = re.compile(r"tensorflow_datasets\.core\.features\.[a-z_0-9.]*[A-Z]\w*")
+NAMES = ("pythonClassName", "python_class_name", "type")
+
+
+def open_tfds(directory: PathLike) -> Any:
+    """Opens a prepared set as a TFDS builder.
+
+    Args:
+      directory: with dataset_info.json; local or a URL.
+
+    Raises:
+      UnreadableFile: its metadata are damaged, or name a class that is not TFDS'.
+    """
+    folder = epath.Path(resolve(directory))
+    check_features(folder)
+    advice = "Copy it again, or prepare it again with this version of TFDS."
+    with reading(
+        folder, rule="must hold a prepared TFDS set", advice=advice, data=b"-"
+    ):
+        return tfds.builder_from_directory(folder)
+
+
+def check_features(folder: PathLike) -> None:
+    """Raises UnreadableFile if features.json names a class that is not TFDS'."""
+    path = epath.Path(folder) / FEATURES_FILE
+    if path.exists():
+        _check(read_json(os.fspath(path), MAX_BYTES), path)
+
+
+def check_prepared(data_dir: PathLike | None, name: str) -> None:
+    """Checks the features of every prepared version of a set in a folder of sets.
+
+    Args:
+      data_dir: None is TFDS' own place.
+      name: of the set, as for `tfds.builder`.
+
+    Raises:
+      UnreadableFile: see `check_features`.
+    """
+    root = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
+    base = re.split(r"[/:]", name)[0]
+    if base and base not in (".", "..") and (root / base).is_dir():
+        for path in (root / base).rglob(FEATURES_FILE):
+            check_features(path.parent)
+
+
+def _check(value: Any, path: PathLike) -> None:
+    """Walks the JSON; texts of JSON inside of it, as older versions write, too."""
+    if isinstance(value, list):
+        for entry in value:
+            _check(entry, path)
+    if not isinstance(value, dict):
+        return
+    for name, entry in value.items():
+        if name in NAMES and isinstance(entry, str) and not ALLOWED.fullmatch(entry):
+            raise UnreadableFile(
+                f"{printable(path)} must name features of TFDS only: got "
+                f"{shown(entry)}, whose module would be imported. If you trust the "
+                "set, write its images to a folder with the code that made it."
+            )
+        if isinstance(entry, str) and entry.lstrip().startswith(("{", "[")):
+            entry = parse_json(entry.encode(), path, object)
+        _check(entry, path)
