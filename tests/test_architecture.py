@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from ldm_jax.experiment.schema import SECTIONS
+
 PACKAGE = pathlib.Path(__file__).parent.parent / "ldm_jax"
 
 # Rooms from the ground up (the map in CONTRIBUTING.md): each may import those below it,
@@ -104,3 +106,19 @@ def test_every_name_in_the_map_exists():
     assert len(names) > 10
     for name in names:
         pkgutil.resolve_name(name)
+
+
+# Rooms and files that get objects, never the sections of a config.
+OBJECTS_ONLY = ("planning", "training", "tasks", "commands/train.py", "commands/bench")
+
+
+@pytest.mark.parametrize("place", OBJECTS_ONLY)
+def test_the_sections_of_a_config_are_read_in_experiment_only(place):
+    """An attribute of a variable `config` that is the name of a section."""
+    sections = {name for known in SECTIONS.values() for name in known}
+    root = PACKAGE / place
+    for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                is_read = node.value.id == "config" and node.attr in sections
+                assert not is_read, f"{path}:{node.lineno}: config.{node.attr}"
