@@ -52,6 +52,11 @@ def add(commands) -> None:
         "the checkpoint has one",
     )
     command.add_argument(
+        "--key",
+        help="where the checkpoint holds the tensors: one of its entries (model, "
+        "state.ema), or what their names begin with; default: state_dict",
+    )
+    command.add_argument(
         "--vocab",
         help="vocabulary of a text model, which no checkpoint contains: vocab.txt of "
         "bert-base-uncased, or vocab.json of CLIP; copied into the directory",
@@ -72,6 +77,7 @@ def _run(args, overrides) -> None:
         args.out,
         config=args.config,
         which="raw" if args.raw else "ema",
+        key=args.key,
         vocab=args.vocab,
         merges=args.merges,
         image_size=args.image_size,

@@ -28,7 +28,7 @@ class Report(NamedTuple):
     Attributes:
       task: "first_stage", "latent_diffusion" or "text_encoder".
       used: "ema" or "raw", which of the weights were taken.
-      notes: sentences on what did not come along.
+      notes: sentences on what was changed, or not taken over.
     """
 
     task: str
@@ -45,6 +45,7 @@ def import_weights(
     merges: str | None = None,
     image_size: int | None = None,
     overrides: Sequence[str] = (),
+    key: str | None = None,
 ) -> Report:
     """Imports a published model as a model directory.
 
@@ -58,6 +59,7 @@ def import_weights(
         hold; they are copied into the directory.
       image_size: side of the images that `sample` makes by default; None takes what
         the source says, else 256.
+      key: where a checkpoint holds the tensors, see `weight_files.read_weights`.
       overrides: "--config.section.field=value", of one of our configs.
 
     Raises:
@@ -75,7 +77,7 @@ def import_weights(
             f"{config or 'none'}; leave it out."
         )
     with _whole(out) as folder:
-        imported = import_model(source, described, which)
+        imported = import_model(source, described, which, key)
         if "task" not in imported.spec:
             raise ValueError(
                 "a model directory holds a first stage, a diffusion model or a text "
@@ -94,7 +96,7 @@ def import_weights(
         notes = _carry_vocabulary(folder, settings.get("condition", {}), files)
         schema.check_config(settings)
         _save(folder, imported, settings, size)
-    return Report(settings["task"], imported.used, tuple(notes))
+    return Report(settings["task"], imported.used, (*imported.notes, *notes))
 
 
 def _import_own(source: str, out: str, config: str | None) -> Report:

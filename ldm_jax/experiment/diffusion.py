@@ -46,7 +46,7 @@ def build_diffusion(
     model, latents = make_latent_diffusion(config), LatentSet(**config.latents)
     shape = latents.latent_shape(model.autoencoder)
     sampling = make_sampling(**config.sampling)
-    sampling.make_timesteps(model.schedule.num_timesteps)  # refused now, not after
+    sampling.make_timesteps(model.schedule)  # refused now, not after
     objective = Objective(**config.objective)
     subject, frozen = "moments", inputs.frozen
     if not latents.directory and (latents.first_stage or not abstract):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights in and out: one function each, whatever the format."""
+"""Imports and exports models of other frameworks: one function each."""
 
 import pathlib
 from collections.abc import Mapping
@@ -8,99 +8,102 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ldm_jax.files.paths import PathLike
+from ldm_jax.files.structured import read_yaml
 from ldm_jax.files.writing import write_text
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.read_config import image_size_of, spec_from_compvis
 from ldm_jax.interop.compvis.state_dict import Imported, export_compvis, import_compvis
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.diffusers.read import import_diffusers
-from ldm_jax.interop.diffusers.write import export_diffusers
+from ldm_jax.interop.diffusers.write import Size, export_diffusers
+from ldm_jax.interop.diffusers.write import describe as describe_for_diffusers
+from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
-from ldm_jax.interop.weight_files import read_weights, write_safetensors
+from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.types import PyTree
 
 
-def import_model(path, config=None, which: str = "ema") -> Imported:
+def import_model(
+    path: PathLike,
+    config: Any = None,
+    which: str = "ema",
+    key: str | None = None,
+) -> Imported:
     """Imports a published model.
 
     Args:
       path: a CompVis checkpoint (.ckpt, .safetensors), or a diffusers folder.
-      config: how a checkpoint is built: the original's YAML (a path, or what it holds
-        as a dict), or a mapping with the sections of one of our configs. None takes
-        the .yaml beside the checkpoint. Folders describe themselves.
+      config: describes the model of a checkpoint: the original's YAML (a path, or its
+        contents as a dict), or a mapping with the sections of one of our configs. None
+        takes the .yaml next to the checkpoint. Folders describe themselves.
       which: "ema" takes moving averages where there are any, "raw" never.
+      key: where a checkpoint holds the tensors, see `weight_files.read_weights`.
 
     Returns:
-      Imported(spec, params, used, extras); nothing is on a device. Memory: the bytes of
-      `params` and of one tensor.
+      Imported, with `params` in NumPy. Memory: the bytes of `params` and of one tensor.
 
     Raises:
-      FileNotFoundError: no such file, or no config beside it.
-      WeightsFileError: the file is damaged or unsafe.
-      NamesDiffer: tensors are missing, left over or misshapen, or the schedule is
-        another; lists them by name.
+      FileNotFoundError: no such file, or no config next to it.
+      UnreadableFile: the file is damaged or unsafe.
+      NamesDiffer: tensors are missing, left over or misshapen, or the schedule differs
+        from the config's; lists them by name.
       ValueError: the config asks for what is not supported.
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        if config is not None:
+        if config is not None or key is not None:
             raise ValueError(
-                f"a folder describes itself: got a config for {path}; leave it out."
+                f"a folder describes itself: got a config or a key for {path}; leave "
+                "it out."
             )
-        return import_diffusers(path)
-    weights = read_weights(path)
+        return import_diffusers(path, which)
+    weights = read_weights(path, key)
     if config is None:
-        config = _config_beside(path)
+        config = _config_next_to(path)
     if not isinstance(config, Mapping):
         config = read_yaml(config)
-    if "autoencoder" in config:  # ours
-        return import_compvis(weights, config, which)
-    imported = import_compvis(weights, spec_from_compvis(config), which)
-    return imported._replace(image_size=image_size_of(config))
+    is_own = "autoencoder" in config
+    spec = config if is_own else spec_from_compvis(config)
+    imported = import_compvis(weights, spec, which)
+    return imported._replace(
+        image_size=None if is_own else image_size_of(config),
+        notes=(*weights.notes, *imported.notes),
+    )
 
 
-def read_yaml(path) -> dict[str, Any]:
-    """Reads a YAML (or JSON) file with an object in it; runs nothing."""
-    try:
-        value = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no readable YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold an object: got {type(value).__name__}.")
-    return value
-
-
-def _config_beside(path: pathlib.Path) -> pathlib.Path:
+def _config_next_to(path: pathlib.Path) -> pathlib.Path:
     for name in (f"{path.stem}.yaml", "config.yaml"):
         if path.with_name(name).is_file():
             return path.with_name(name)
     raise FileNotFoundError(
-        f"no {path.stem}.yaml or config.yaml beside {path}; give the original's YAML, "
+        f"no {path.stem}.yaml or config.yaml next to {path}; give the original's YAML, "
         "or one of our configs, as config."
     )
 
 
 def export_model(
-    out,
+    out: PathLike,
     form: str,
     spec: Mapping[str, Any],
     params: PyTree,
     *,
     ema: PyTree | None = None,
     extras: Mapping[str, np.ndarray] | None = None,
-    image_size: int | tuple[int, int] = 256,
+    image_size: Size = 256,
 ) -> list[pathlib.Path]:
     """Exports a model.
 
     Args:
-      out: "compvis": a .safetensors or .ckpt file; its YAML goes beside it, under the
-        same name. "diffusers": a folder.
+      out: "compvis": a .safetensors or .ckpt file; its YAML is written next to it, with
+        the same name. "diffusers": a folder.
       form: "compvis" or "diffusers".
       spec: sections of a config: autoencoder and latent_scale; of a diffusion model
         also unet, condition, schedule, prediction.
       params: {"autoencoder", "unet", "conditioner"}, as many as the model has; numpy or
         jax arrays.
-      ema: {"unet": ...}, written beside the weights (CompVis only).
-      extras: of `Imported`, for what our modules do not declare (CompVis only).
+      ema: {"unet": ...}, written with the weights (CompVis only).
+      extras: of `Imported`: tensors that our modules do not declare (CompVis only).
       image_size: side of the images in pixels, or (height, width) (diffusers only).
 
     Returns:
@@ -124,6 +127,7 @@ def export_model(
         )
     if form != "compvis" and ema is not None:
         raise ValueError(f'form "{form}" holds one set of weights: leave ema out.')
+    _check_expressible(form, spec, image_size)
     if form == "diffusers":
         export_diffusers(out, spec, params, image_size)
         return sorted(path for path in out.rglob("*") if path.is_file())
@@ -138,3 +142,24 @@ def export_model(
     (write_ckpt if out.suffix == ".ckpt" else write_safetensors)(out, state)
     write_text(out.with_suffix(".yaml"), yaml.safe_dump(config, sort_keys=False))
     return [out, out.with_suffix(".yaml")]
+
+
+def _check_expressible(form: str, spec: Mapping[str, Any], image_size: Size) -> None:
+    """Raises CannotExpress with the formats that can describe the model instead."""
+    describe = {
+        "compvis": lambda: compvis_from_spec(spec),
+        "diffusers": lambda: describe_for_diffusers(spec, image_size),
+    }
+    reasons = {}
+    for name, make in describe.items():
+        try:
+            make()
+        except CannotExpress as error:
+            reasons[name] = str(error)
+    if form not in reasons:
+        return
+    others = [name for name in describe if name not in reasons]
+    others += ["npz", "orbax", "safetensors", "stablehlo"]
+    raise CannotExpress(
+        f"{reasons[form]} Formats that can: {', '.join(others)} (ldm-jax export --to)."
+    )

@@ -17,10 +17,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import atomic_file, write_bytes, write_json
 from ldm_jax.interop.layouts import NamesDiffer, listed
 from ldm_jax.interop.networks import network_rows
-from ldm_jax.interop.weight_files import read_json, read_weights, write_safetensors
+from ldm_jax.interop.safetensors import write_safetensors
+from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.types import PyTree
 
 CONFIG = "config.json"

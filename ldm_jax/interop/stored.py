@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors that lie in files: where each one is, and how a file is replaced whole."""
+"""Tensors in files: where each one is stored, and mappings that read them."""
 
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -10,19 +10,19 @@ import numpy as np
 from ldm_jax.files.errors import UnreadableFile
 
 
-class WeightsFileError(UnreadableFile):
-    """A file of weights is damaged, lies about its size, or wants to run something."""
+class UnreadableFile(UnreadableFile):
+    """A file of weights is damaged, unsafe or of another kind."""
 
 
 class Stored(NamedTuple):
-    """Where a tensor lies in a file.
+    """Where a tensor is stored in a file.
 
     Attributes:
       path: the file.
       offset: bytes from the start of the file to the first element.
       dtype: of the elements.
       shape: sizes of the axes.
-      strides: bytes between neighbours on each axis, none negative.
+      strides: bytes between neighbours along each axis, none negative.
     """
 
     path: pathlib.Path
@@ -32,19 +32,25 @@ class Stored(NamedTuple):
     strides: tuple[int, ...]
 
 
-class Weights(Mapping):
+class Weights(Mapping[str, np.ndarray]):
     """Read-only {name: ndarray}; an array is mapped from its file on each access.
 
     Attributes:
-      stored: {name: where it lies}.
+      stored: {name: where it is stored, or the array itself}.
+      notes: sentences on how the names were made of those in the file.
     """
 
-    def __init__(self, stored: Mapping[str, Stored]):
+    def __init__(
+        self, stored: Mapping[str, Stored | np.ndarray], notes: tuple[str, ...] = ()
+    ):
         self.stored = dict(stored)
+        self.notes = notes
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Maps the tensor: its pages are read when used and go when it goes."""
+        """Maps the tensor: its pages are read when used and dropped with the array."""
         at = self.stored[name]
+        if isinstance(at, np.ndarray):
+            return at
         if 0 in at.shape:
             return np.zeros(at.shape, at.dtype)
         steps = zip(at.shape, at.strides, strict=True)
@@ -63,7 +69,7 @@ class Weights(Mapping):
         return name in self.stored
 
 
-class Renamed(Mapping):
+class Renamed(Mapping[str, np.ndarray]):
     """Some arrays of a mapping under other names; nothing is copied or mapped."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], names: Mapping[str, str]):

@@ -95,7 +95,7 @@ def sample_latents(
         denoiser = constraints.keep_known(
             schedule, denoiser, given.known, given.mask, key
         )
-    timesteps = sampling.make_timesteps(schedule.num_timesteps)
+    timesteps = sampling.make_timesteps(schedule)
     if given.start is not None:
         z_T, timesteps = base.start_from_image(
             schedule, given.start, timesteps, sampling.strength, key

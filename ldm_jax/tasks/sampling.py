@@ -111,13 +111,21 @@ class Sampling:
         """Makes the sampler for a schedule of T steps."""
         return SAMPLERS[self.sampler](schedule, **dict(self.options))
 
-    def make_timesteps(self, num_timesteps: int) -> np.ndarray:
+    def make_timesteps(self, schedule: NoiseSchedule) -> np.ndarray:
         """Returns the steps [S + 1] of T that the sampler visits.
 
         Raises:
-          ValueError: the grid does not have this number of steps.
+          ValueError: the grid does not have this number of steps, or begins before the
+            last step of a schedule that ends in pure noise (Lin et al. 2023, 3.3).
         """
-        return make_timesteps(self.num_steps, num_timesteps, self.grid)
+        starts_at_end = self.grid == "even" or self.strength < 1
+        if schedule.zero_terminal_snr and not starts_at_end:
+            raise ValueError(
+                "a schedule with zero terminal SNR must be sampled from its last step: "
+                f'got grid="{self.grid}", which does not visit it; use grid="even" '
+                "(--grid even)."
+            )
+        return make_timesteps(self.num_steps, schedule.num_timesteps, self.grid)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings by name, the options of the sampler among them."""

@@ -98,7 +98,7 @@ def test_it_goes_out_again_as_it_came(clip, tmp_path):
 
 def test_the_text_tower_of_a_whole_clip_is_taken(clip, tmp_path):
     """Identity: CLIPModel, whose other half and config of it are left out."""
-    from ldm_jax.interop.weight_files import write_safetensors
+    from ldm_jax.interop.safetensors import write_safetensors
 
     theirs = pathlib.Path(clip[0]).parent / "theirs" / "text_encoder"
     tensors = dict(read_weights(theirs))

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import yaml
 
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.structured import read_yaml
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.state_dict import import_compvis
-from ldm_jax.interop.convert import export_model, import_model, read_yaml
-from ldm_jax.interop.stored import WeightsFileError
+from ldm_jax.interop.convert import export_model, import_model
+from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
-from ldm_jax.interop.weight_files import read_weights, write_safetensors
+from ldm_jax.interop.weight_files import read_weights
+from tests.interop import small
 from tests.interop.states import load_golden
 
 FIRST_STAGE, DENOISER = "tiny-kl-f8", "tiny-lsun_churches256"
@@ -133,12 +137,30 @@ def test_a_refused_export_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("form", "section", "fields", "formats"),
+    [
+        ("compvis", "prediction", "v", "diffusers, npz"),
+        ("compvis", "autoencoder", {"num_groups": 16}, "diffusers, npz"),
+        ("diffusers", "autoencoder", {"tanh_out": True}, "compvis, npz"),
+        ("compvis", "schedule", {"zero_terminal_snr": True}, "diffusers, npz"),
+    ],
+)
+def test_a_refused_export_names_the_formats_that_can(form, section, fields, formats):
+    spec = small.diffusion(dict(kind="none"))
+    old = spec[section]
+    spec[section] = {**old, **fields} if isinstance(fields, dict) else fields
+    out = "a.ckpt" if form == "compvis" else "a"
+    with pytest.raises(CannotExpress, match=f"Formats that can: {formats}"):
+        export_model(out, form, spec, {})
+
+
 def test_a_cut_off_checkpoint_is_an_error_whole(tmp_path):
     state, spec, _ = load_golden(FIRST_STAGE)
     path = tmp_path / "model.ckpt"
     write_ckpt(path, state)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(WeightsFileError, match="cut off"):
+    with pytest.raises(UnreadableFile, match="cut off"):
         import_model(path, spec)
 
 

@@ -9,9 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ldm_jax.interop import weight_files
-from ldm_jax.interop.stored import WeightsFileError
-from ldm_jax.interop.weight_files import read_weights, write_safetensors
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.structured import read_json
+from ldm_jax.interop.safetensors import write_safetensors
+from ldm_jax.interop.weight_files import read_weights
 
 TENSORS = {
     "matrix": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -81,7 +82,7 @@ def test_damaged_safetensors_are_refused_in_one_line(tmp_path, what):
     path = raw_safetensors(tmp_path / "a.safetensors", BAD_HEADERS[what], b"\0" * 4)
     if what == "length past the end":
         path.write_bytes(struct.pack("<Q", 2**60) + b"{}")
-    with pytest.raises(WeightsFileError, match=r"a\.safetensors") as error:
+    with pytest.raises(UnreadableFile, match=r"a\.safetensors") as error:
         read_weights(path)
     assert "\n" not in str(error.value)
 
@@ -92,13 +93,13 @@ def test_a_cut_off_file_is_refused(tmp_path):
     whole = path.read_bytes()
     for length in (0, 5, 40, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(WeightsFileError):
+        with pytest.raises(UnreadableFile):
             read_weights(path)
 
 
 def test_a_plain_pickle_is_refused_unread(tmp_path):
     (tmp_path / "a.ckpt").write_bytes(b"\x80\x02cos\nsystem\n(S'touch x'\ntR.")
-    with pytest.raises(WeightsFileError, match="plain pickle"):
+    with pytest.raises(UnreadableFile, match="plain pickle"):
         read_weights(tmp_path / "a.ckpt")
 
 
@@ -127,18 +128,18 @@ def test_an_index_may_not_leave_its_folder(tmp_path, file):
     inner = tmp_path / "inner"
     inner.mkdir()
     shards(inner, {"a": file})
-    with pytest.raises(WeightsFileError, match="beside the index"):
+    with pytest.raises(UnreadableFile, match="beside the index"):
         read_weights(inner)
 
 
 def test_an_index_and_its_shards_must_agree(tmp_path):
     shards(tmp_path, {"a": "part-1.safetensors", "c": "part-2.safetensors"})
-    with pytest.raises(WeightsFileError, match="differ"):
+    with pytest.raises(UnreadableFile, match="differ"):
         read_weights(tmp_path)
 
 
 def test_a_folder_without_weights_says_what_it_looked_for(tmp_path):
-    with pytest.raises(WeightsFileError, match=r"diffusion_pytorch_model\.safetensors"):
+    with pytest.raises(UnreadableFile, match=r"diffusion_pytorch_model\.safetensors"):
         read_weights(tmp_path)
 
 
@@ -167,8 +168,8 @@ def test_arrays_that_no_format_holds_are_refused(tmp_path):
 @pytest.mark.parametrize("text", ["[1]", "{", "\x00"])
 def test_json_that_is_no_object_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(WeightsFileError, match=r"config\.json"):
-        weight_files.read_json(tmp_path / "config.json")
+    with pytest.raises(UnreadableFile, match=r"config\.json"):
+        read_json(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors", "a.pth", "a.bin"])
@@ -205,3 +206,9 @@ def test_a_folder_of_only_other_variants_is_named(tmp_path, name, words):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ValueError, match=rf"only {name} \({words}"):
         read_weights(tmp_path)
+
+
+def test_weights_of_another_framework_are_named(tmp_path):
+    (tmp_path / "flax_model.msgpack").write_bytes(b"\x85\xa1x")
+    with pytest.raises(ValueError, match="it is of Flax: get the PyTorch weights"):
+        read_weights(tmp_path / "flax_model.msgpack")

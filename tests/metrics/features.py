@@ -4,7 +4,7 @@
 import numpy as np
 
 from ldm_jax.interop.feature_networks import lpips, weights
-from ldm_jax.interop.weight_files import write_safetensors
+from ldm_jax.interop.safetensors import write_safetensors
 
 
 def real_and_fake(width=64, sizes=(600, 500), shift=0.1):

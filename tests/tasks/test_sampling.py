@@ -4,6 +4,7 @@
 import pytest
 
 from ldm_jax.diffusion.samplers import options_by_name
+from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.tasks.sampling import make_sampling, replace_sampling, sampling_fields
 
 
@@ -52,3 +53,22 @@ def test_every_setting_has_a_line_of_help_and_a_name_of_its_own():
     assert not set(fields) & set(options)
     assert all(field.doc for field in fields.values())
     assert all(option.doc for option, _ in options.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_refused"),
+    [
+        (dict(grid="original"), True),
+        (dict(grid="even"), False),
+        (dict(grid="original", strength=0.5), False),  # starts from an image
+    ],
+)
+def test_zero_terminal_snr_is_sampled_from_its_last_step(settings, is_refused):
+    """Lin et al. 2023: the original grid begins before it, where data leaks in."""
+    schedule = make_schedule(zero_terminal_snr=True)
+    sampling = make_sampling(**settings)
+    if not is_refused:
+        assert len(sampling.make_timesteps(schedule)) == 51
+        return
+    with pytest.raises(ValueError, match='use grid="even"'):
+        sampling.make_timesteps(schedule)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from ldm_jax.commands.bench.peers import torch_training
 from ldm_jax.commands.bench.timing import best_of, compile_twice
 from ldm_jax.experiment.prepare import prepare
-from ldm_jax.interop.compvis.write_config import CannotExpress
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.compile import compiler_options, global_key, on_mesh
 from ldm_jax.planning.utilization import peak_share, training_flops

@@ -10,9 +10,10 @@ import numpy as np
 
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.data.transforms.pixels import resize
+from ldm_jax.files.structured import read_json
 from ldm_jax.interop import names
 from ldm_jax.interop.feature_networks.clip import import_clip
-from ldm_jax.interop.weight_files import read_json, read_weights
+from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.metrics.measure import on_devices
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.features.clip_image import ClipImage

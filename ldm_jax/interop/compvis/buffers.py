@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The schedule's tables as CompVis stores them in a checkpoint."""
+"""Computes and checks the tables of the noise schedule in CompVis checkpoints."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.diffusion.schedule import make_betas
@@ -46,22 +47,37 @@ def schedule_buffers(schedule: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: table.astype(np.float32) for name, table in buffers.items()}
 
 
-def check_schedule(weights: Mapping[str, np.ndarray], schedule: Mapping[str, Any]):
+def check_schedule(
+    weights: Mapping[str, np.ndarray], schedule: Mapping[str, Any]
+) -> None:
     """Compares the buffers in a checkpoint with the config's schedule.
 
     Raises:
-      NamesDiffer: a buffer has another shape, or values more than 1e-4 away.
+      NamesDiffer: a buffer has another shape, or values that differ by more than 1e-4,
+        relative, or than a rounding of the dtype they are stored in.
     """
     wrong = []
     for name, expected in schedule_buffers(schedule).items():
         if name not in weights:
             continue
-        found = np.asarray(weights[name], np.float32)
-        if found.shape != expected.shape:
-            wrong.append(f"{name}: got {found.shape}, expected {expected.shape}")
-        elif not np.allclose(found, expected, rtol=1e-4, atol=1e-7):
-            t = int(np.argmax(np.abs(found - expected)))
-            wrong.append(f"{name}[{t}]: got {found[t]:.6g}, expected {expected[t]:.6g}")
+        stored = np.asarray(weights[name], np.float32)
+        if stored.shape != expected.shape:
+            wrong.append(f"{name}: got {stored.shape}, expected {expected.shape}")
+            continue
+        close = np.isclose(stored, expected, *_tolerances(weights[name].dtype))
+        if not close.all():
+            t = int(np.argmin(close))
+            values = f"got {stored[t]:.6g}, expected {expected[t]:.6g}"
+            wrong.append(f"{name}[{t}]: {values}")
     if wrong:
         what = "the checkpoint's noise schedule is not the config's; correct the config"
         raise NamesDiffer(listed(f"{what} ({dict(schedule)})", wrong))
+
+
+def _tolerances(dtype: np.dtype) -> tuple[float, float]:
+    """Returns (relative, absolute) tolerance of numbers stored in a dtype."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return 1e-4, 1e-7
+    precision = jnp.finfo(dtype)
+    spacing = float(precision.smallest_subnormal)
+    return max(1e-4, float(precision.eps)), max(1e-7, spacing)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.files.paths import printable
 from ldm_jax.interop.compvis.buffers import check_schedule, schedule_buffers
 from ldm_jax.interop.layouts import (
     NamesDiffer,
@@ -18,6 +19,7 @@ from ldm_jax.interop.layouts import (
 )
 from ldm_jax.interop.networks import network_rows, token_transformer
 from ldm_jax.interop.stored import Renamed
+from ldm_jax.interop.wrappers import below, common_prefix
 from ldm_jax.models.clip import ClipText
 from ldm_jax.types import PyTree
 
@@ -27,8 +29,8 @@ PREFIXES = {
     "conditioner": "cond_stage_model.",
 }
 
-# What honest checkpoints hold besides the networks.
-_TOLERATED = re.compile(
+# What published checkpoints hold besides the networks.
+_IGNORED = re.compile(
     r"(first_stage_model\.|model_ema\.)?loss.*"  # discriminator, LPIPS
     r"|model_ema\.(decay|num_updates)|scale_factor|logvar"
     r"|cond_stage_model\.transformer\.to_logits\.(weight|bias)"
@@ -37,7 +39,7 @@ _TOLERATED = re.compile(
 
 
 class Imported(NamedTuple):
-    """A model as it came in.
+    """A model read from another framework's files.
 
     Attributes:
       spec: sections of a config, see `networks`.
@@ -46,7 +48,8 @@ class Imported(NamedTuple):
       used: "ema" or "raw", which of the two sets of a denoiser's weights `params` has.
       extras: {their name: array} of what our modules do not declare (an unused output
         layer, schedule buffers, discriminators); mapped from the file on access.
-      image_size: side of the images it was trained on; None where nothing tells.
+      image_size: side of the images it was trained on; None where it is not known.
+      notes: sentences on what was changed, or not taken over.
     """
 
     spec: dict[str, Any]
@@ -54,10 +57,11 @@ class Imported(NamedTuple):
     used: str
     extras: Mapping[str, np.ndarray]
     image_size: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def ema_name(name: str) -> str:
-    """Name of the moving average of a tensor: dots are dropped, and "model." before."""
+    """Returns the name of a tensor's average: without dots, nor "model." in front."""
     return "model_ema." + name.removeprefix("model.").replace(".", "")
 
 
@@ -67,8 +71,9 @@ def import_compvis(
     """Converts a CompVis state dict.
 
     Args:
-      weights: {name: array}, of `files.read_weights`.
-      spec: of `compvis_config.spec_from_compvis`, or the sections of our own config.
+      weights: {name: array}, of `weight_files.read_weights`. Names may have a common
+        prefix; a first stage may be inside the checkpoint of a diffusion model.
+      spec: of `read_config.spec_from_compvis`, or the sections of our own config.
       which: "ema" takes moving averages where the checkpoint has them, "raw" never.
 
     Returns:
@@ -84,8 +89,9 @@ def import_compvis(
     spec = dict(spec)
     new_order = spec.pop("new_attention_order", False)
     rows = network_rows(spec)
-    used = "ema" if which == "ema" and has_averages(weights) else "raw"
     renames = {name: _renaming(spec, name) for name in rows}
+    weights, notes = _below_prefix(weights, rows, renames)
+    used = "ema" if which == "ema" and has_averages(weights) else "raw"
     _check_left_over(weights, spec, rows, renames)
     if "schedule" in spec:
         check_schedule(weights, spec["schedule"])
@@ -101,24 +107,62 @@ def import_compvis(
     if spec.get("objective", {}).get("learn_log_variance"):
         params["log_variance"] = np.array(weights["logvar"], np.float32)
     if "scale_factor" in weights:
-        spec["latent_scale"] = float(weights["scale_factor"])
+        spec["latent_scale"] = _stored_scale(weights, spec.get("latent_scale"))
     extras = Renamed(weights, {name: name for name in weights if name not in taken})
-    return Imported(spec, params, used, extras)
+    return Imported(spec, params, used, extras, notes=notes)
+
+
+def _below_prefix(weights, rows, renames):
+    """Takes the tensors below the prefix that all of the model's names have, if any.
+
+    Returns:
+      (weights with the model's names, sentences on what was done).
+
+    Raises:
+      NamesDiffer: other tensors are not below the prefix; the message names it.
+    """
+    expected = [
+        renames[network](name)
+        for network, its_rows in rows.items()
+        for name in expected_shapes(its_rows, "compvis")
+    ]
+    prefix = common_prefix(weights, expected)
+    if not prefix:
+        return weights, ()
+    inner = below(weights, prefix)
+    rest = len(weights) - len(inner)
+    note = f'Took the {len(inner)} tensors below "{prefix}".'
+    if rest and prefix != PREFIXES["autoencoder"]:
+        raise NamesDiffer(
+            f'the names of the model are below "{printable(prefix)}", and {rest} '
+            f"tensors are not; choose the first with --key={printable(prefix[:-1])}."
+        )
+    if rest:  # the checkpoint of a diffusion model
+        note += f" The {rest} others are of other networks."
+    return inner, (note,)
+
+
+def _stored_scale(weights, config_scale: float | None) -> float:
+    """Reads the scale; the config's, if the checkpoint's is its rounded value."""
+    stored = np.asarray(weights["scale_factor"])
+    if config_scale is not None and stored == np.asarray(config_scale, stored.dtype):
+        return config_scale
+    return float(stored)
 
 
 def has_averages(weights: Mapping[str, np.ndarray]) -> bool:
-    """Whether a checkpoint holds moving averages, with or without their counters."""
+    """Tells whether a checkpoint holds moving averages; counters alone are none."""
     counters = {"model_ema.decay", "model_ema.num_updates"}
     return any(n.startswith("model_ema.") and n not in counters for n in weights)
 
 
 def _averaged_network(spec) -> str:
-    """The network that a checkpoint may hold moving averages of."""
+    """Names the network of which a checkpoint may hold moving averages."""
     return "unet" if "unet" in spec else "autoencoder"
 
 
 def _renaming(spec, network: str) -> Callable[[str], str]:
-    """Puts a network's prefix before a name; a first stage alone has none."""
+    """Makes a function that adds a network's prefix; a first stage alone has none."""
     prefix = PREFIXES[network] if "unet" in spec else ""
     return lambda name: prefix + name
 
@@ -128,7 +172,7 @@ def _ema_of(rename: Callable[[str], str]) -> Callable[[str], str]:
 
 
 def _check_left_over(weights, spec, rows, renames) -> None:
-    """Raises NamesDiffer for tensors that nothing in the model accounts for."""
+    """Raises NamesDiffer for tensors that the model does not have."""
     known = set()
     for network, its_rows in rows.items():
         names = {
@@ -148,14 +192,13 @@ def _check_left_over(weights, spec, rows, renames) -> None:
         f"left over: {name} {np.shape(weights[name])}"
         for name in weights
         if name not in known
-        and not _TOLERATED.fullmatch(name)
-        # A frozen text encoder that is not ours (CLIP): its output is handed in.
+        and not _IGNORED.fullmatch(name)
+        # A pretrained text encoder of another kind: its output is passed in.
         and not (given_context and name.startswith(PREFIXES["conditioner"]))
     ]
     if left_over:
-        raise NamesDiffer(
-            listed("the checkpoint holds tensors the model has not", left_over)
-        )
+        what = "the checkpoint holds tensors that the model does not have"
+        raise NamesDiffer(listed(what, left_over))
 
 
 def export_compvis(
@@ -164,15 +207,15 @@ def export_compvis(
     ema: PyTree | None = None,
     extras: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Converts parameters to a CompVis state dict, which loads strictly there.
+    """Converts parameters to a state dict that CompVis loads strictly.
 
     Args:
       spec: see `networks`.
       params: {"autoencoder", "unet", "conditioner"}, as many as the model has.
-      ema: {"unet": ...} moving averages to be written beside the weights; without them
-        there are no `model_ema` names, and `use_ema` must be false in the config.
-      extras: of `Imported`; takes the place of what else would be made up here: the
-        unused output layer of the text encoder (zeros), the buffers.
+      ema: {"unet": ...} moving averages to be written too; without them there are no
+        `model_ema` names, and `use_ema` must be false in the config.
+      extras: of `Imported`; replaces what is otherwise made here: the unused output
+        layer of the text encoder (zeros), the buffers.
 
     Returns:
       {name: array}, mostly views of `params`.
@@ -196,14 +239,14 @@ def export_compvis(
         state.update(export_flat(flat, rows[network], "compvis", rename))
         state["model_ema.decay"] = np.array(0.9999, np.float32)
         state["model_ema.num_updates"] = np.array(0, np.int32)
-    state.update(_made_up(spec, state))
+    state.update(_unused_tensors(spec, state))
     if "log_variance" in params:
         state["logvar"] = np.asarray(params["log_variance"])
     return {name: extras.get(name, array) for name, array in state.items()}
 
 
-def _made_up(spec, state) -> dict[str, np.ndarray]:
-    """Tensors the original declares and never uses, or holds twice."""
+def _unused_tensors(spec, state) -> dict[str, np.ndarray]:
+    """Makes the tensors that the original declares and never uses, or holds twice."""
     condition = spec.get("condition", {"kind": "none"})
     new, old = PREFIXES["conditioner"], PREFIXES["autoencoder"]
     if condition["kind"] == "inpaint":

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.read_config import SCHEDULES
 from ldm_jax.interop.networks import make_unet, token_transformer
 from ldm_jax.models.autoencoder import Autoencoder
@@ -11,10 +12,6 @@ from ldm_jax.models.clip import ClipText
 
 # Their first stages name attention by pixels at this resolution, whatever they are fed.
 NOMINAL_RESOLUTION = 256
-
-
-class CannotExpress(ValueError):
-    """A target has no way to say what a model does; the message says what."""
 
 
 def compvis_from_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +26,7 @@ def compvis_from_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     if "autoencoder" not in spec:
         raise CannotExpress(
             "a CompVis checkpoint holds a first stage or a diffusion model: this is a "
-            "text encoder alone. Export to diffusers instead."
+            "text encoder alone."
         )
     autoencoder = Autoencoder(**spec["autoencoder"])
     if "unet" not in spec:
@@ -112,7 +109,7 @@ def _first_stage(model: Autoencoder, alone: bool) -> dict[str, Any]:
     if model.num_groups != 32:
         raise CannotExpress(
             "CompVis first stages have 32 groups in every norm: this one has "
-            f"num_groups={model.num_groups}; diffusers takes any."
+            f"num_groups={model.num_groups}."
         )
     params = {
         "embed_dim": model.embed_channels,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""diffusers folders to our parameters."""
+"""Imports folders of diffusers."""
 
 import pathlib
 import re
@@ -8,8 +8,17 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.files.paths import PathLike, printable
+from ldm_jax.files.structured import read_json
 from ldm_jax.interop.compvis.state_dict import Imported
 from ldm_jax.interop.diffusers import read_config as specs
+from ldm_jax.interop.diffusers.folders import (
+    NETWORKS,
+    OWN_CONDITIONER,
+    class_name,
+    find_folders,
+)
+from ldm_jax.interop.diffusers.scheduler import Scheduler, read_scheduler
 from ldm_jax.interop.layouts import (
     NamesDiffer,
     expected_shapes,
@@ -18,23 +27,8 @@ from ldm_jax.interop.layouts import (
 )
 from ldm_jax.interop.networks import network_rows
 from ldm_jax.interop.stored import Renamed
-from ldm_jax.interop.weight_files import read_json, read_weights
+from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.types import PyTree
-
-# In the config of a conditioner for which diffusers has no class.
-OURS = "ldm_jax.Conditioner"
-
-# Class name in a config -> our network.
-NETWORKS = {
-    "AutoencoderKL": "autoencoder",
-    "VQModel": "autoencoder",
-    "UNet2DModel": "unet",
-    "UNet2DConditionModel": "unet",
-    "LDMBertModel": "conditioner",
-    "CLIPTextModel": "conditioner",
-    "CLIPModel": "conditioner",  # its text tower
-    OURS: "conditioner",
-}
 
 # Conditions whose network is LDMBertModel or CLIPTextModel.
 TEXT_KINDS = ("text", "layout")
@@ -49,56 +43,50 @@ _NEW_ATTENTION = {
 }
 
 
-def import_diffusers(folder) -> Imported:
+def import_diffusers(folder: PathLike, which: str = "ema") -> Imported:
     """Converts a folder of diffusers: a pipeline, or one model.
 
     Args:
       folder: holds a folder per model (a pipeline), or the config.json of one model
         and its weights.
+      which: "ema" takes moving averages where there are any, "raw" never.
 
     Returns:
       Imported. Models of other classes (a safety checker) are left out. A denoiser
-      without a first stage is a model of arrays of its channels ("pixels"); a first
-      stage or a text encoder alone gives a spec of its one section.
+      without a first stage becomes a model of pixels, with the denoiser's channels; a
+      first stage or a text encoder alone gives a spec with its one section.
 
     Raises:
-      ValueError: a class or an option that is not supported, or no weights.
+      ValueError: a class or an option that is not supported, several networks of one
+        kind, or no weights.
       NamesDiffer: tensors are missing, left over or misshapen; lists them by name.
     """
     folder = pathlib.Path(folder)
-    if (folder / "config.json").is_file():
-        parts = [folder]
-    else:
-        parts = sorted(part.parent for part in folder.glob("*/config.json"))
-    sections, opened, used = {}, {}, {}
-    for part in parts:
+    found = find_folders(folder, which)
+    sections, weights, configs = {}, {}, {}
+    notes = list(found.notes)
+    for part in found.parts:
         config = read_json(part / "config.json")
-        if _class_name(config) in NETWORKS or part == folder:
-            network, section, weights = _open_model(part, config)
-            sections[network], used[network] = section, part
-            if weights or network not in opened:  # conditioner/ may only describe bert/
-                opened[network] = weights
-    if not opened:
-        raise ValueError(
-            f"{folder} holds no model (a folder with config.json) of the classes "
-            f"{', '.join(NETWORKS)}."
-        )
+        network, section, tensors, more = _open_model(part, config)
+        sections[network], configs[network] = section, config
+        if tensors or network not in weights:  # conditioner/ may only describe bert/
+            weights[network] = tensors
+        notes += more
     if "conditioner" in sections:
         sections["conditioner"] |= _tokenizer_files(folder)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
-        config = read_json(scheduler)
-        sections["scheduler"] = specs.scheduler_spec(config)
-        sections["sampling"] = specs.sampling_spec(config)
+        sections["scheduler"] = read_scheduler(read_json(scheduler))
+        notes += sections["scheduler"].notes
     spec = _whole_spec(sections)
-    size = _image_size({name: read_json(p / "config.json") for name, p in used.items()})
-    return Imported(spec, _import_networks(spec, opened), "raw", {}, size)
+    params = _import_networks(spec, weights)
+    return Imported(spec, params, found.used, {}, _image_size(configs), tuple(notes))
 
 
 def _tokenizer_files(folder: pathlib.Path) -> dict[str, str]:
-    """Finds the tokenizer's files where they came along, as a condition's fields."""
+    """Finds the tokenizer's files, if the folder has them, as a condition's fields."""
     names = {"vocab.txt": "vocab", "vocab.json": "vocab", "merges.txt": "merges"}
-    # Beside a text encoder alone, or in a pipeline's folder of its own.
+    # With a text encoder alone, or in the pipeline's folder tokenizer/.
     places = [folder / "tokenizer", folder]
     return {
         field: str(place / name)
@@ -109,7 +97,7 @@ def _tokenizer_files(folder: pathlib.Path) -> dict[str, str]:
 
 
 def _image_size(configs) -> int | None:
-    """Reads the side of the images from the configs by network, where they say it."""
+    """Reads the side of the images from the configs, {network: config}."""
     first_stage, unet = configs.get("autoencoder"), configs.get("unet")
     size = (unet or first_stage or {}).get("sample_size")
     if unet and first_stage and isinstance(size, int):
@@ -117,17 +105,13 @@ def _image_size(configs) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _class_name(config) -> str:
-    return config.get("_class_name") or (config.get("architectures") or ["none"])[0]
-
-
 def _open_model(folder: pathlib.Path, config):
-    """Opens the folder of one model: (network, section of a spec, weights)."""
-    name = _class_name(config)
+    """Opens the folder of one model: (network, section of a spec, weights, notes)."""
+    name = class_name(config)
     if name not in NETWORKS:
         raise ValueError(
-            f"{folder} holds a {name}; one of these can be imported: "
-            f"{', '.join(NETWORKS)}."
+            f"{printable(folder)} holds a {printable(name)}; one of these can be "
+            f"imported: {', '.join(NETWORKS)}."
         )
     readers = {
         "autoencoder": specs.autoencoder_spec,
@@ -135,25 +119,24 @@ def _open_model(folder: pathlib.Path, config):
         "conditioner": specs.token_transformer_spec,
     }
     network = NETWORKS[name]
-    if name == OURS:
-        condition = {
-            key: value for key, value in config.items() if key != "_class_name"
-        }
+    if name == OWN_CONDITIONER:
+        condition = {k: v for k, v in config.items() if k != "_class_name"}
         has_weights = (folder / "model.safetensors").is_file()
-        return network, condition, read_weights(folder) if has_weights else {}
+        return network, condition, read_weights(folder) if has_weights else {}, ()
     weights = read_weights(folder)
     names = _modern(weights, name)
     if name == "CLIPModel":
         config = {**config.get("text_config", {}), "architectures": ["CLIPTextModel"]}
-    return network, readers[network](config), Renamed(weights, names)
+    notes = [f"{folder.name}/: {note}" for note in weights.notes]
+    return network, readers[network](config), Renamed(weights, names), notes
 
 
 def _modern(weights, class_name: str) -> dict[str, str]:
-    """{name of a tensor in our tables: its name in the file}."""
+    """Returns {name of a tensor in our tables: its name in the file}."""
     result = {}
     for name in weights:
         if class_name == "CLIPModel" and not name.startswith("text_model."):
-            continue  # what sees images, and what joins the two
+            continue  # the image tower and the projections
         if class_name == "CLIPTextModel" and not name.startswith("text_model."):
             result[f"text_model.{name}"] = name  # as transformers 5 saves it
             continue
@@ -186,22 +169,23 @@ def _whole_spec(sections) -> dict[str, Any]:
             spec["autoencoder"] |= {"in_channels": c, "out_channels": c}
         spec["latent_scale"] = 1.0
     spec.setdefault("condition", _condition_of(unet, has_first_stage))
-    schedule = sections.get("scheduler", ({"kind": "scaled_linear"}, "eps"))
-    spec["schedule"], spec["prediction"] = schedule
+    default = Scheduler({"kind": "scaled_linear"}, "eps", {})
+    scheduler = sections.get("scheduler", default)
+    spec["schedule"], spec["prediction"] = scheduler.schedule, scheduler.prediction
     spec["objective"] = {"distance": "l2"}
-    if sections.get("sampling"):
-        spec["sampling"] = sections["sampling"]
+    if scheduler.sampling:
+        spec["sampling"] = scheduler.sampling
     return spec
 
 
 def _condition_of(unet, has_first_stage: bool) -> dict[str, Any]:
-    """Tells the condition of a UNet that no conditioner came with."""
+    """Makes the condition of a UNet that came without a conditioner."""
     classes = unet.get("num_classes")
     if classes is not None:  # a row of the UNet's own table each
         return dict(kind="class", num_classes=classes, width=None, has_null=False)
     doubled = unet["in_channels"] == 2 * unet["out_channels"]
     is_superres = has_first_stage and doubled and "context_dim" not in unet
-    # Else a context or concat, if the UNet reads any, is handed in ready-made.
+    # Else a context or concat, if the UNet reads any, is passed in by the user.
     return {"kind": "superres" if is_superres else "none"}
 
 
@@ -217,11 +201,11 @@ def _import_networks(spec, opened) -> PyTree:
         lines = [
             f"left over: {name} {np.shape(weights[name])}"
             for name in sorted(left_over)
-            # Never used: LDMBertModel's output layer, CLIP's numbers of positions.
+            # Not used: LDMBertModel's output layer, CLIP's numbers of positions.
             if not name.startswith("to_logits.") and not name.endswith("position_ids")
         ]
         if lines:
-            what = f"the {network}'s weights hold tensors the model has not"
+            what = f"the {network}'s weights hold tensors that the model does not have"
             raise NamesDiffer(listed(what, lines))
         flat = import_flat(weights, rows, form)
         params[network] = traverse_util.unflatten_dict(flat, sep="/")
@@ -229,6 +213,6 @@ def _import_networks(spec, opened) -> PyTree:
 
 
 def form_of(spec, network: str) -> str:
-    """Whose names a network's tensors have: CompVis's where diffusers has none."""
+    """Returns whose names the tensors have: CompVis's where diffusers has no class."""
     is_ours = network == "conditioner" and spec["condition"]["kind"] not in TEXT_KINDS
     return "compvis" if is_ours else "diffusers"

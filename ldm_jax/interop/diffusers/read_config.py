@@ -5,11 +5,8 @@ A field that is absent has diffusers' default; one that asks for what our module
 do refuses the config by name.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
-
-from ldm_jax.interop.diffusers.write_config import PREDICTIONS, SCHEDULES
 
 # field -> (diffusers' default, what our modules compute).
 _AUTOENCODER = {
@@ -209,38 +206,3 @@ def token_transformer_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     if heads != (8, 64):
         spec.update(num_heads=heads[0], head_channels=heads[1])
     return spec
-
-
-def scheduler_spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Reads a scheduler's config: arguments of `make_schedule`, and the prediction."""
-    kinds = {theirs: ours for ours, theirs in SCHEDULES.items()}
-    kind = config.get("beta_schedule", "linear")
-    prediction = config.get("prediction_type", "epsilon")
-    predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
-    betas = config.get("trained_betas")
-    if (betas is None and kind not in kinds) or prediction not in predictions:
-        raise ValueError(
-            f"unknown beta_schedule {kind!r} or prediction_type {prediction!r}; known "
-            f"are {', '.join(kinds)} and {', '.join(predictions)}."
-        )
-    spec = {"num_timesteps": config.get("num_train_timesteps", 1000)}
-    if betas is not None:
-        spec.update(kind="given", betas=tuple(betas))
-    else:
-        spec["kind"] = kinds[kind]
-        if spec["kind"] != "cosine":
-            spec["start"] = config.get("beta_start", 1e-4)
-            spec["end"] = config.get("beta_end", 0.02)
-    if config.get("rescale_betas_zero_snr"):
-        spec["zero_terminal_snr"] = True
-    if not all(math.isfinite(spec.get(n, 0.0)) for n in ("start", "end")):
-        raise ValueError(f"beta_start and beta_end must be finite: got {spec}.")
-    return spec, predictions[prediction]
-
-
-def sampling_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads from a scheduler's config how x0 is bounded: fields of `Sampling`."""
-    has_clip = config.get("_class_name") in ("DDPMScheduler", "DDIMScheduler")
-    if not config.get("clip_sample", has_clip):
-        return {}
-    return {"clip": float(config.get("clip_sample_range", 1.0))}

@@ -1,36 +1,89 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our parameters to diffusers folders."""
+"""Exports models as folders of diffusers."""
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.files.paths import PathLike
 from ldm_jax.files.writing import write_bytes, write_json
 from ldm_jax.interop.diffusers import write_config as configs
-from ldm_jax.interop.diffusers.read import OURS, TEXT_KINDS, form_of
+from ldm_jax.interop.diffusers.folders import OWN_CONDITIONER
+from ldm_jax.interop.diffusers.read import TEXT_KINDS, form_of
+from ldm_jax.interop.diffusers.scheduler import write_scheduler
 from ldm_jax.interop.layouts import export_flat
 from ldm_jax.interop.networks import make_unet, network_rows, token_transformer
-from ldm_jax.interop.weight_files import write_safetensors
+from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
 from ldm_jax.types import PyTree
 
+Size = int | tuple[int, int]
+
+
+class Description(NamedTuple):
+    """The configs of a folder of diffusers.
+
+    Attributes:
+      models: {folder, "" for the folder itself: config.json}.
+      networks: {folder: our network whose tensors it holds}; a folder that only holds
+        a config has none.
+      scheduler: scheduler_config.json; None for one model alone.
+      index: model_index.json; None where diffusers has no pipeline for the model.
+    """
+
+    models: dict[str, dict[str, Any]]
+    networks: dict[str, str]
+    scheduler: dict[str, Any] | None = None
+    index: dict[str, Any] | None = None
+
+
+def describe(spec: Mapping[str, Any], image_size: Size = 256) -> Description:
+    """Describes a model (see `networks`) as diffusers does.
+
+    Raises:
+      CannotExpress: diffusers has no class that computes what the model does.
+    """
+    if "autoencoder" not in spec:  # a text encoder alone
+        config = configs.token_transformer_config(token_transformer(spec["condition"]))
+        return Description({"": config}, {"": "conditioner"})
+    stage = Autoencoder(**spec["autoencoder"])
+    models, networks = {}, {}
+    if stage.bottleneck != "pixels":
+        scale = spec["latent_scale"]
+        config = configs.autoencoder_config(stage, scale, _side(image_size))
+        if "unet" not in spec:
+            return Description({"": config}, {"": "autoencoder"})
+        models["vqvae"], networks["vqvae"] = config, "autoencoder"
+    config = configs.unet_config(make_unet(spec), _side(image_size, stage.f))
+    models["unet"], networks["unet"] = config, "unet"
+    conditioner = _conditioner_models(spec["condition"])
+    models |= conditioner
+    if conditioner and "conditioner" in network_rows(spec):
+        networks[next(iter(conditioner))] = "conditioner"
+    if "text_encoder" in models:  # Stable Diffusion's name for the first stage
+        models["vae"], networks["vae"] = models.pop("vqvae"), networks.pop("vqvae")
+    scheduler = write_scheduler(
+        spec["schedule"], spec["prediction"], spec.get("sampling", {})
+    )
+    index = _model_index(spec, models)
+    return Description(models, networks, configs.versioned(scheduler), index)
+
 
 def export_diffusers(
-    folder,
+    folder: PathLike,
     spec: Mapping[str, Any],
     params: PyTree,
-    image_size: int | tuple[int, int] = 256,
+    image_size: Size = 256,
 ) -> None:
     """Writes a diffusers pipeline folder: configs, weights and scheduler.
 
-    A first stage or a text encoder alone is a folder of that one model.
-
-    What diffusers has no class for, such as a class embedding, is written beside, in
-    conditioner/, under its CompVis names.
+    A first stage or a text encoder alone is a folder of that one model. What diffusers
+    has no class for, such as a class embedding, is written to conditioner/, under its
+    CompVis names.
 
     Args:
       folder: made if it is missing.
@@ -44,70 +97,55 @@ def export_diffusers(
         has been written then.
     """
     folder = pathlib.Path(folder)
-    tensors = {}
-    for network, rows in network_rows(spec).items():
-        flat: dict[str, Any] = dict(
-            traverse_util.flatten_dict(params[network], sep="/")
-        )
-        tensors[network] = export_flat(flat, rows, form_of(spec, network))
-    if "autoencoder" not in spec:  # a text encoder alone
-        models = _conditioner_models(spec["condition"], tensors["conditioner"])
-        ((config, its_tensors),) = models.values()
-        _write_model(folder, config, its_tensors)
-        _write_tokenizer(folder, spec["condition"])
-        return
-    autoencoder = Autoencoder(**spec["autoencoder"])
-    models = {}  # folder -> (config, tensors)
-    if "autoencoder" in tensors:
-        scale = spec["latent_scale"]
-        config = configs.autoencoder_config(autoencoder, scale, _side(image_size))
-        models["vqvae"] = config, tensors["autoencoder"]
-    if "unet" not in tensors:
-        _write_model(folder, *models["vqvae"])
-        return
-    config = configs.unet_config(make_unet(spec), _side(image_size, autoencoder.f))
-    models["unet"] = config, tensors["unet"]
-    models |= _conditioner_models(spec["condition"], tensors.get("conditioner", {}))
-    if "text_encoder" in models:  # Stable Diffusion's name for it
-        models["vae"] = models.pop("vqvae")
-    clip = spec.get("sampling", {}).get("clip")
-    scheduler = configs.scheduler_config(spec["schedule"], spec["prediction"], clip)
-    for name, (config, its_tensors) in models.items():
-        _write_model(folder / name, config, its_tensors)
-    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    _write_tokenizer(folder / "tokenizer", spec["condition"])
-    index = _model_index(spec, models)
-    if index is not None:
-        write_json(folder / "model_index.json", index)
+    description = describe(spec, image_size)
+    rows = network_rows(spec)
+    for name, config in description.models.items():
+        tensors: dict[str, np.ndarray] = {}
+        network = description.networks.get(name)
+        if network is not None:
+            flat: Any = traverse_util.flatten_dict(params[network], sep="/")
+            tensors = export_flat(flat, rows[network], form_of(spec, network))
+        _write_model(folder / name, config, tensors | _unused_tensors(config))
+    place = folder / "tokenizer" if description.scheduler else folder
+    _write_tokenizer(place, spec.get("condition", {"kind": "none"}))
+    if description.scheduler is not None:
+        scheduler = folder / "scheduler" / "scheduler_config.json"
+        write_json(scheduler, description.scheduler)
+    if description.index is not None:
+        write_json(folder / "model_index.json", description.index)
 
 
-def _side(image_size, f: int = 1):
-    """Divides a size by f; a side where both are one, as diffusers has it."""
+def _side(image_size: Size, f: int = 1) -> Any:
+    """Divides a size by f; one number where both sides are equal, as diffusers has."""
     sides = [image_size] if isinstance(image_size, int) else list(image_size)
     sides = [side // f for side in sides]
     return sides[0] if len(set(sides)) == 1 else sides
 
 
-def _conditioner_models(condition, tensors):
-    """{folder: (config, tensors)} of what encodes the condition, if anything does."""
+def _conditioner_models(condition: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Describes the networks of a condition; the first one holds its tensors."""
     kind, models = condition["kind"], {}
     if kind in TEXT_KINDS:
         model = token_transformer(condition)
         config = configs.token_transformer_config(model)
         if isinstance(model, ClipText):
-            return {"text_encoder": (config, tensors)}
-        # The output layer that the class declares and the pipeline never uses.
-        logits = np.zeros((model.vocab_size, model.width), np.float32)
-        unused = {"to_logits.weight": logits, "to_logits.bias": logits[:, 0]}
-        models["bert"] = config, tensors | unused
-        tensors = {}
+            return {"text_encoder": config}
+        models["bert"] = config
     if kind not in ("none", "text", "superres"):
-        models["conditioner"] = {"_class_name": OURS, **condition}, tensors
+        models["conditioner"] = {"_class_name": OWN_CONDITIONER, **condition}
     return models
 
 
-def _write_tokenizer(folder: pathlib.Path, condition) -> None:
-    """Copies the tokenizer's files, if the model has them, and says what reads them."""
+def _unused_tensors(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Makes the output layer that LDMBertModel declares and its pipeline never uses."""
+    if config.get("architectures") != ["LDMBertModel"]:
+        return {}
+    logits = np.zeros((config["vocab_size"], config["d_model"]), np.float32)
+    return {"to_logits.weight": logits, "to_logits.bias": logits[:, 0]}
+
+
+def _write_tokenizer(folder: pathlib.Path, condition: Mapping[str, Any]) -> None:
+    """Copies the tokenizer's files, if the model has them, and names their reader."""
     names = {
         "bert": ("BertTokenizer", {"vocab": "vocab.txt"}),
         "clip": ("CLIPTokenizer", {"vocab": "vocab.json", "merges": "merges.txt"}),
@@ -124,26 +162,26 @@ def _write_tokenizer(folder: pathlib.Path, condition) -> None:
         write_bytes(folder / name, pathlib.Path(condition[field]).read_bytes())
 
 
-def _model_index(spec, folders) -> dict[str, Any] | None:
+def _model_index(
+    spec: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
     """Describes the pipeline that runs the model; None where diffusers has none."""
     kind = spec["condition"]["kind"]
     pipelines = {
-        "none": "LDMPipeline" if "vqvae" in folders else "DDIMPipeline",
+        "none": "LDMPipeline" if "vqvae" in models else "DDIMPipeline",
         "text": "LDMTextToImagePipeline",
         "superres": "LDMSuperResolutionPipeline",
     }
     if kind not in pipelines or (kind == "none" and make_unet(spec).context_dim):
         return None
-    is_clip = "text_encoder" in folders
-    index: dict[str, Any] = {
-        "_class_name": "StableDiffusionPipeline" if is_clip else pipelines[kind],
-        "_diffusers_version": configs.VERSION,
-        "scheduler": ["diffusers", "DDIMScheduler"],
-    }
+    is_clip = "text_encoder" in models
+    name = "StableDiffusionPipeline" if is_clip else pipelines[kind]
+    index: dict[str, Any] = configs.versioned({"_class_name": name})
+    index["scheduler"] = ["diffusers", "DDIMScheduler"]
     for name in ("vqvae", "vae", "unet"):
-        if name in folders:
-            index[name] = ["diffusers", folders[name][0]["_class_name"]]
-    # Without its files: from_pretrained(folder, tokenizer=...).
+        if name in models:
+            index[name] = ["diffusers", models[name]["_class_name"]]
+    # Without the tokenizer's files: from_pretrained(folder, tokenizer=...).
     if is_clip:
         index["text_encoder"] = ["transformers", "CLIPTextModel"]
         index["tokenizer"] = ["transformers", "CLIPTokenizer"]
@@ -154,9 +192,14 @@ def _model_index(spec, folders) -> dict[str, Any] | None:
     return index
 
 
-def _write_model(folder: pathlib.Path, config, tensors) -> None:
-    is_theirs = "_diffusers_version" in config
-    name = "diffusion_pytorch_model" if is_theirs else "model"
+def _write_model(
+    folder: pathlib.Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+) -> None:
+    """Writes config.json and the weights, if there are any, under their usual names."""
+    is_diffusers = "_diffusers_version" in config
+    name = "diffusion_pytorch_model" if is_diffusers else "model"
     if tensors:
         write_safetensors(folder / f"{name}.safetensors", tensors)
     write_json(folder / "config.json", config)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our specs to the configs of diffusers' classes."""
+"""Describes our models as configs of diffusers' classes."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.interop.compvis.write_config import CannotExpress
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import TokenTransformer
@@ -12,13 +11,6 @@ from ldm_jax.models.unet import UNet
 
 # The oldest release whose classes take all of the fields written here.
 VERSION = "0.33.0"
-
-SCHEDULES = {
-    "scaled_linear": "scaled_linear",
-    "linear": "linear",
-    "cosine": "squaredcos_cap_v2",
-}
-PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
 def autoencoder_config(
@@ -58,7 +50,7 @@ def autoencoder_config(
     }
     if model.bottleneck == "vq":
         return {
-            **_head("VQModel"),
+            **versioned({"_class_name": "VQModel"}),
             **config,
             "num_vq_embeddings": model.num_codes,
             "vq_embed_dim": model.embed_channels,
@@ -70,7 +62,7 @@ def autoencoder_config(
             f"model has embed_dim={model.embed_channels}, "
             f"latent_channels={model.latent_channels}."
         )
-    return {**_head("AutoencoderKL"), **config}
+    return {**versioned({"_class_name": "AutoencoderKL"}), **config}
 
 
 def unet_config(model: UNet, sample_size: int) -> dict[str, Any]:
@@ -120,7 +112,7 @@ def _plain_model(model: UNet, config, widths) -> dict[str, Any]:
             raise CannotExpress(
                 f"UNet2DModel has one width of heads for all levels: this model has "
                 f"{model.num_heads} heads everywhere, {sorted(sizes)} wide, which it "
-                "cannot express. Export to CompVis instead."
+                "cannot express."
             )
         (head_channels,) = sizes
     resnet = model.resblock_updown
@@ -131,7 +123,7 @@ def _plain_model(model: UNet, config, widths) -> dict[str, Any]:
     )
     attends = [level in model.attention_levels for level in range(len(widths))]
     return {
-        **_head("UNet2DModel"),
+        **versioned({"_class_name": "UNet2DModel"}),
         **config,
         "time_embedding_type": "positional",
         "down_block_types": ["AttnDownBlock2D" if a else plain_down for a in attends],
@@ -158,7 +150,7 @@ def _condition_model(model: UNet, config, widths) -> dict[str, Any]:
         )
     attends = [level in model.attention_levels for level in range(len(widths))]
     return {
-        **_head("UNet2DConditionModel"),
+        **versioned({"_class_name": "UNet2DConditionModel"}),
         **config,
         "down_block_types": [
             "CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends
@@ -212,40 +204,10 @@ def token_transformer_config(model: TokenTransformer | ClipText) -> dict[str, An
     }
 
 
-def scheduler_config(
-    schedule: Mapping[str, Any], prediction: str, clip: float | None = None
-) -> dict[str, Any]:
-    """Describes a noise schedule as DDIMScheduler, on the original's time steps.
-
-    Args:
-      schedule: arguments of `make_schedule`.
-      prediction: "eps", "x0" or "v".
-      clip: bound of x0, as in `Sampling`; None for none.
-
-    Raises:
-      CannotExpress: diffusers has no such schedule.
-    """
-    kind = schedule.get("kind", "scaled_linear")
-    if kind not in SCHEDULES:
-        raise CannotExpress(
-            f"diffusers has the schedules {', '.join(SCHEDULES)}: this model's is "
-            f"{kind!r}."
-        )
+def versioned(config: dict[str, Any]) -> dict[str, Any]:
+    """Adds the version of diffusers that a config is written for."""
     return {
-        **_head("DDIMScheduler"),
-        "num_train_timesteps": schedule.get("num_timesteps", 1000),
-        "beta_start": schedule.get("start", 0.0015),
-        "beta_end": schedule.get("end", 0.0195),
-        "beta_schedule": SCHEDULES[kind],
-        "prediction_type": PREDICTIONS[prediction],
-        "clip_sample": clip is not None,
-        "clip_sample_range": 1.0 if clip is None else clip,
-        "set_alpha_to_one": False,
-        "steps_offset": 1,
-        "timestep_spacing": "leading",
-        "rescale_betas_zero_snr": bool(schedule.get("zero_terminal_snr", False)),
+        "_class_name": config["_class_name"],
+        "_diffusers_version": VERSION,
+        **config,
     }
-
-
-def _head(class_name: str) -> dict[str, str]:
-    return {"_class_name": class_name, "_diffusers_version": VERSION}

@@ -1,111 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the statistics that torch-fidelity caches, without PyTorch and without trust.
+"""Reads the statistics that torch-fidelity caches, without PyTorch.
 
-They are `*-stat-fid-*.pt`: a zip of `torch.save` whose pickle holds two NumPy arrays,
-"mu" and "sigma". Of all names a pickle may ask for, only the four that make an array
-are answered, by stand-ins that make nothing else.
+They are `*-stat-fid-*.pt`: a zip file of `torch.save` whose pickle holds two NumPy
+arrays, "mu" and "sigma".
 """
 
-from typing import Any
+import pathlib
 
 import numpy as np
 
-from ldm_jax.files.archives import ZipMembers
-from ldm_jax.interop.stored import WeightsFileError
-from ldm_jax.interop.torch_files.unpickler import (
-    Function,
-    SafeUnpickler,
-    run_pickle,
-)
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.paths import PathLike, printable
+from ldm_jax.files.reading import regular_file
+from ldm_jax.interop.torch_files.rebuild import NumpyArray
+from ldm_jax.interop.torch_files.zip_format import read_torch
 
-# Statistics of 2,048 features take 34 MB; nothing honest is larger than this.
-MAX_BYTES = 1 << 30
-DTYPES = {"f8": np.float64, "f4": np.float32, "i8": np.int64}
+# Statistics of 2,048 features take 34 MB.
+MAX_BYTES = 2**30
 
 
-def read_fidelity_cache(path) -> dict[str, np.ndarray]:
+def read_fidelity_cache(path: PathLike) -> dict[str, np.ndarray]:
     """Reads cached statistics.
 
     Returns:
       {"mu": [D], "sigma": [D, D]}.
 
     Raises:
-      WeightsFileError: the file is damaged, of another kind, or wants to run something.
+      UnreadableFile: the file is damaged, of another kind, or unsafe.
     """
-    advice = "Statistics of torch-fidelity are *-stat-fid-*.pt of its cache."
-    try:
-        with ZipMembers(path) as archive:
-            (name,) = [name for name in archive.sizes if name.endswith("/data.pkl")]
-            bound = min(MAX_BYTES, archive.path.stat().st_size)
-            pickled = archive.read(name, bound)
-    except ValueError as error:
-        raise WeightsFileError(
-            f"{path} holds no statistics of torch-fidelity ({error}). {advice}"
-        ) from error
-    root = run_pickle(path, pickled, lambda: _Unpickler(pickled))
-    arrays = {n: x.array for n, x in _items(root) if type(x) is _Array}
-    if not all(isinstance(arrays.get(n), np.ndarray) for n in ("mu", "sigma")):
-        raise WeightsFileError(
-            f'{path} must hold "mu" and "sigma", NumPy arrays. {advice}'
+    path = regular_file(pathlib.Path(path), "a cache of torch-fidelity")
+    if path.stat().st_size > MAX_BYTES:
+        raise UnreadableFile(
+            f"{printable(path)} is larger than any statistics of torch-fidelity."
         )
-    return {name: arrays[name] for name in ("mu", "sigma")}
-
-
-def _items(root):
-    return root.items() if isinstance(root, dict) else ()
-
-
-class _DType:
-    """Stands for a dtype: remembers its name."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: Any = "", *_: Any):
-        self.name = name if type(name) is str else ""
-
-    def __setstate__(self, state: Any) -> None:
-        if type(state) is not tuple or state[1] not in ("<", "|", "="):
-            raise WeightsFileError("only little-endian statistics are read.")
-
-
-class _Array:
-    """Stands for an array until its state comes."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, *_: Any):
-        self.array: np.ndarray | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, is_fortran, data = state
-        if type(dtype) is not _DType or type(data) is not bytes:
-            raise WeightsFileError("an array must be numbers: it is of objects.")
-        order = "F" if is_fortran else "C"
-        flat = np.frombuffer(data, DTYPES[dtype.name])
-        self.array = flat.reshape(shape, order=order)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Python's way to write bytes in an old pickle."""
-    if encoding != "latin1":
-        raise WeightsFileError("bytes in another encoding than latin1.")
-    return text.encode("latin1")
-
-
-class _Unpickler(SafeUnpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        """Answers four names, refuses any other."""
-        is_numpy = module in (
-            "numpy",
-            "numpy.core.multiarray",
-            "numpy._core.multiarray",
+    root = read_torch(path)
+    entries = root if isinstance(root, dict) else {}
+    arrays = {
+        name: entries[name].value
+        for name in ("mu", "sigma")
+        if type(entries.get(name)) is NumpyArray
+    }
+    if len(arrays) < 2 or any(array is None for array in arrays.values()):
+        raise UnreadableFile(
+            f'{printable(path)} must hold "mu" and "sigma", NumPy arrays: it is no '
+            "*-stat-fid-*.pt of torch-fidelity's cache."
         )
-        if is_numpy and name == "_reconstruct":
-            return Function(_Array)
-        if is_numpy and name == "ndarray":
-            return _Array
-        if is_numpy and name == "dtype":
-            return _DType
-        if (module, name) == ("_codecs", "encode"):
-            return Function(_encode)
-        return super().find_class(module, name)
+    return arrays

@@ -20,7 +20,8 @@ from flax import traverse_util
 
 from ldm_jax.interop.feature_networks.weights import download
 from ldm_jax.interop.layouts import LAYOUTS
-from ldm_jax.interop.weight_files import read_weights, write_safetensors
+from ldm_jax.interop.safetensors import write_safetensors
+from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.models.features.lpips import FIRES, LPIPS, TRUNKS
 from ldm_jax.parallel.outputs import output_file, reserves
 from ldm_jax.types import PyTree

@@ -24,7 +24,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 from ldm_jax.files.writing import atomic_file
-from ldm_jax.interop.weight_files import read_weights, write_safetensors
+from ldm_jax.interop.safetensors import write_safetensors
+from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.models.features.inception import InceptionV3
 from ldm_jax.models.features.mobilenet import STAGES, MobileNetV2
 from ldm_jax.parallel.outputs import output_file, reserves

@@ -20,7 +20,7 @@ from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.files.writing import write_bytes, write_json
 from ldm_jax.interop.networks import make_unet, token_transformer
-from ldm_jax.interop.weight_files import write_safetensors
+from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.types import PyTree
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the pickles of strangers: plain containers and values, and nothing to call.
+"""Runs pickles of unknown origin: plain containers and values, no calls of theirs.
 
-Unpickling is calling functions by name. A subclass answers the few names that it knows
-with stand-ins; the rest is refused. Python's own implementation is used instead of the
-one in C, because it can be told which keys a dict may have: hashing a tuple that holds
-one tuple twice, 40 times over, takes hours.
+Unpickling calls functions by name. A subclass answers the few names that it knows with
+stand-ins; all others are refused. Python's own implementation is used instead of the
+one in C, because its handling of dict keys can be replaced: hashing a tuple that holds
+one tuple twice, 40 levels deep, takes hours.
 """
 
 import io
@@ -13,19 +13,20 @@ import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from ldm_jax.files.errors import described, shown
+from ldm_jax.files.errors import UnreadableFile, described, shown
 from ldm_jax.files.paths import printable
-from ldm_jax.interop.stored import WeightsFileError
 
 FORBIDDEN = ("BYTEARRAY8", "NEXT_BUFFER", "EXT1", "EXT2", "EXT4")
 PLAIN = (str, int, float, bool, bytes, type(None))
 
 
 class Inert:
-    """Stands for an object that we do not know: takes whatever is given, does nothing.
+    """An object that is not read: accepts any call and any state, does nothing.
 
     Two of them are never equal.
     """
+
+    __slots__ = ()
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
@@ -40,7 +41,7 @@ class Inert:
 
 
 class Dict(dict):
-    """Stands for an OrderedDict: a dict that cannot carry attributes."""
+    """Stand-in for an OrderedDict that cannot carry attributes."""
 
     __slots__ = ()
 
@@ -55,7 +56,7 @@ class Dict(dict):
 
 
 class Function:
-    """Stands for a function: only calls it, and cannot carry attributes."""
+    """Stand-in for a function that cannot carry attributes."""
 
     __slots__ = ("_function",)
 
@@ -92,7 +93,7 @@ class SafeUnpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Refuses a name."""
-        raise WeightsFileError(
+        raise UnreadableFile(
             f"the file asks for {printable(module)}.{printable(name)}, which files of "
             "its kind have no use for; nothing was run."
         )
@@ -136,19 +137,17 @@ def run_pickle(path, pickled: bytes, make: Callable[[], SafeUnpickler]) -> Any:
     """Runs a pickle of the file `path`.
 
     Raises:
-      WeightsFileError: it is damaged, or asks for what its unpickler refuses.
+      UnreadableFile: it is damaged, or asks for what its unpickler refuses.
     """
     try:
         for op, argument, _ in pickletools.genops(pickled):
             # A huge memo index makes an unpickler take memory for all below it.
             if op.name.endswith("PUT") and int(argument or 0) > len(pickled):
-                raise WeightsFileError(f"{path}: the pickle is made to exhaust memory.")
+                raise UnreadableFile(f"{path}: the pickle is made to exhaust memory.")
             if op.name in FORBIDDEN:
-                raise WeightsFileError(f"{path}: the pickle uses {op.name}.")
+                raise UnreadableFile(f"{path}: the pickle uses {op.name}.")
         return make().load()
-    except WeightsFileError:
+    except UnreadableFile:
         raise
     except Exception as error:  # whatever a damaged pickle provokes
-        raise WeightsFileError(
-            f"{path}: damaged pickle ({described(error)})."
-        ) from None
+        raise UnreadableFile(f"{path}: damaged pickle ({described(error)}).") from None

@@ -9,7 +9,7 @@ import numpy as np
 
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.stored import contiguous_strides
-from ldm_jax.interop.torch_files.zip_format import STORAGES
+from ldm_jax.interop.torch_files.rebuild import STORAGES
 
 
 def write_ckpt(path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -22,7 +22,9 @@ def write_ckpt(path, tensors: Mapping[str, np.ndarray]) -> None:
       path: the file to write.
       tensors: {name: ndarray} of the dtypes of `STORAGES`.
     """
-    storages = {dtype: name for name, dtype in STORAGES.items()}
+    storages = {
+        dtype: name for name, dtype in STORAGES.items() if name != "UntypedStorage"
+    }
     for name, array in tensors.items():
         if array.dtype not in storages:
             raise TypeError(

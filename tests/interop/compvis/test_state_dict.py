@@ -11,10 +11,11 @@ import pytest
 
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.buffers import schedule_buffers
 from ldm_jax.interop.compvis.read_config import spec_from_compvis
 from ldm_jax.interop.compvis.state_dict import ema_name, export_compvis, import_compvis
-from ldm_jax.interop.compvis.write_config import CannotExpress, compvis_from_spec
+from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.layouts import NamesDiffer
 from ldm_jax.interop.networks import network_rows
 from ldm_jax.models.autoencoder import Autoencoder

@@ -11,14 +11,15 @@ import pytest
 
 from ldm_jax.diffusion.guidance import classifier_free
 from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.read_config import spec_from_compvis
 from ldm_jax.interop.compvis.state_dict import import_compvis
-from ldm_jax.interop.compvis.write_config import CannotExpress
 from ldm_jax.interop.convert import export_model, import_model
 from ldm_jax.interop.diffusers import read_config, write_config
 from ldm_jax.interop.layouts import NamesDiffer
 from ldm_jax.interop.networks import make_unet, token_transformer
-from ldm_jax.interop.weight_files import read_weights, write_safetensors
+from ldm_jax.interop.safetensors import write_safetensors
+from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 from ldm_jax.types import Conditioning
@@ -397,23 +398,6 @@ def test_configs_of_published_models_survive_or_are_refused(name):
     assert all(heads(again)[level] == heads(unet)[level] for level in levels)
     same = dict(num_heads=unet.num_heads, head_channels=unet.head_channels)
     assert again.clone(**same) == unet
-
-
-@pytest.mark.parametrize("kind", ["scaled_linear", "linear", "cosine"])
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
-def test_schedules_survive(kind, prediction):
-    spec = {"kind": kind, "num_timesteps": 500}
-    if kind != "cosine":
-        spec |= {"start": 0.001, "end": 0.015}
-    config = write_config.scheduler_config(spec, prediction)
-    assert read_config.scheduler_spec(config) == (spec, prediction)
-
-
-def test_a_schedule_diffusers_lacks_is_refused():
-    with pytest.raises(CannotExpress, match="'sqrt'"):
-        write_config.scheduler_config({"kind": "sqrt"}, "eps")
-    with pytest.raises(ValueError, match="unknown beta_schedule"):
-        read_config.scheduler_spec({"beta_schedule": "sigmoid"})
 
 
 @pytest.mark.parametrize(

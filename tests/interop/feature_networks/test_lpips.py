@@ -18,8 +18,8 @@ from ldm_jax.interop.feature_networks.lpips import (
     build_lpips,
     identify,
 )
+from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
-from ldm_jax.interop.weight_files import write_safetensors
 from ldm_jax.models.features.lpips import LPIPS, TRUNKS
 
 

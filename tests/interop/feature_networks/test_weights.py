@@ -140,7 +140,7 @@ def test_resize_takes_pixels_where_tensorflow_1_did():
 
 def test_a_file_is_made_of_the_published_one_alone(tmp_path, monkeypatch):
     """A checksum decides; other weights are taken when asked for, and say so."""
-    from ldm_jax.interop.weight_files import write_safetensors
+    from ldm_jax.interop.safetensors import write_safetensors
 
     source = tmp_path / "mobilenet.safetensors"
     write_safetensors(source, published_tensors("mobilenet"))

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from ldm_jax.interop.stored import WeightsFileError
+from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.interop.torch_files.legacy_format import MAGIC, PROTOCOL
 from ldm_jax.interop.weight_files import read_weights
 from tests.interop.torch_files.test_zip_format import only, tensor
@@ -62,7 +62,7 @@ def test_torchs_legacy_files_are_read(tmp_path):
 )
 def test_a_damaged_legacy_file_is_refused(tmp_path, damage, message):
     path = legacy(tmp_path / "a.pth", only(tensor((4,), (1,))), **damage)
-    with pytest.raises(WeightsFileError, match=message):
+    with pytest.raises(UnreadableFile, match=message):
         read_weights(path)
 
 
@@ -76,5 +76,5 @@ def test_a_damaged_legacy_file_is_refused(tmp_path, damage, message):
     ],
 )
 def test_a_legacy_file_that_asks_for_more_is_refused(tmp_path, objects, message):
-    with pytest.raises(WeightsFileError, match=message):
+    with pytest.raises(UnreadableFile, match=message):
         read_weights(legacy(tmp_path / "a.pth", objects))

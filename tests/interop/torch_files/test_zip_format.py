@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ldm_jax.interop.stored import WeightsFileError
+from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.interop.weight_files import read_weights
 from tests.interop.test_weight_files import TENSORS
@@ -145,7 +145,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, name):
         pickled = b"\x80\x02cbuiltins\ngetattr\n."
     else:
         pickled = pickle.dumps(_evil(canary)[name], protocol=2)
-    with pytest.raises(WeightsFileError, match="nothing was run"):
+    with pytest.raises(UnreadableFile, match="nothing was run"):
         read_weights(ckpt(tmp_path / "a.ckpt", pickled))
     assert not canary.exists()
 
@@ -182,7 +182,7 @@ BAD_TENSORS = {
 def test_a_tensor_that_lies_is_refused(tmp_path, what):
     """F20: views outside of the storage, negative strides, storages that are not."""
     path = ckpt(tmp_path / "a.ckpt", only(BAD_TENSORS[what]))
-    with pytest.raises(WeightsFileError, match=r"a\.ckpt") as error:
+    with pytest.raises(UnreadableFile, match=r"a\.ckpt") as error:
         read_weights(path)
     assert "\n" not in str(error.value)
 
@@ -202,7 +202,7 @@ BAD_PICKLES = {
 
 @pytest.mark.parametrize("what", sorted(BAD_PICKLES))
 def test_a_damaged_pickle_is_refused(tmp_path, what):
-    with pytest.raises(WeightsFileError, match=r"a\.ckpt"):
+    with pytest.raises(UnreadableFile, match=r"a\.ckpt"):
         read_weights(ckpt(tmp_path / "a.ckpt", BAD_PICKLES[what]))
 
 
@@ -215,7 +215,7 @@ def test_a_bomb_is_refused_before_memory_is_taken(tmp_path):
         compression=zipfile.ZIP_DEFLATED,
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(WeightsFileError, match="compressed"):
+    with pytest.raises(UnreadableFile, match="compressed"):
         read_weights(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**14  # KiB
 
@@ -227,7 +227,7 @@ def test_a_zip_that_lies_about_sizes_is_refused(tmp_path):
     at = whole.rindex(size)  # of data/0 in the central directory
     huge = struct.pack("<II", 2**31, 2**31)
     path.write_bytes(whole[:at] + huge + whole[at + 8 :])
-    with pytest.raises(WeightsFileError, match="claims"):
+    with pytest.raises(UnreadableFile, match="claims"):
         read_weights(path)
 
 
@@ -235,21 +235,21 @@ def test_a_zip_that_lies_about_sizes_is_refused(tmp_path):
 def test_an_entry_that_occurs_twice_is_refused(tmp_path):
     extra = [("archive/data/0", b"\1" * 16)]
     path = ckpt(tmp_path / "a.ckpt", only(tensor((4,), (1,))), extra=extra)
-    with pytest.raises(WeightsFileError, match="twice"):
+    with pytest.raises(UnreadableFile, match="twice"):
         read_weights(path)
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.ckpt", "w") as archive:
         archive.writestr("hello.txt", "hello")
-    with pytest.raises(WeightsFileError, match="found 0"):
+    with pytest.raises(UnreadableFile, match="found 0"):
         read_weights(tmp_path / "a.ckpt")
 
 
 def test_big_endian_files_are_refused(tmp_path):
     extra = [("archive/byteorder", b"big")]
     path = ckpt(tmp_path / "a.ckpt", only(tensor((4,), (1,))), extra=extra)
-    with pytest.raises(WeightsFileError, match="little-endian"):
+    with pytest.raises(UnreadableFile, match="little-endian"):
         read_weights(path)
 
 
@@ -259,12 +259,12 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path):
     whole = path.read_bytes()
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
-        with pytest.raises(WeightsFileError):
+        with pytest.raises(UnreadableFile):
             read_weights(path)
 
 
 def test_a_file_with_flipped_bytes_never_escapes_as_another_error(tmp_path):
-    """Every damage ends in arrays or in a WeightsFileError."""
+    """Every damage ends in arrays or in a UnreadableFile."""
     write_ckpt(tmp_path / "whole.ckpt", TENSORS)
     whole = (tmp_path / "whole.ckpt").read_bytes()
     rng = np.random.default_rng(0)
@@ -276,7 +276,7 @@ def test_a_file_with_flipped_bytes_never_escapes_as_another_error(tmp_path):
         try:
             for array in read_weights(path).values():
                 array.sum()
-        except WeightsFileError:
+        except UnreadableFile:
             pass
 
 
@@ -299,7 +299,7 @@ def test_pickles_of_other_protocols_are_read(tmp_path):
     """torch.save(pickle_protocol=4) frames and memoizes; names are pushed, not read."""
     pickled = io.BytesIO()
     pickle.Pickler(pickled, 4).dump({"state_dict": {"x": 1}})
-    with pytest.raises(WeightsFileError, match="no tensors"):
+    with pytest.raises(UnreadableFile, match="no tensors"):
         read_weights(ckpt(tmp_path / "a.ckpt", pickled.getvalue()))
 
 
@@ -335,7 +335,7 @@ OBJECTS = b"}X\x05\0\0\0names]X\x01\0\0\0aasX\x07\0\0\0formats]X\x01\0\0\0Oas"
 def test_nothing_but_a_storage_of_the_file_is_taken_for_one(tmp_path, storage):
     """NumPy would read pointers from a file whose "dtype" holds objects."""
     path = ckpt(tmp_path / "a.ckpt", only(REBUILD + storage + TAIL))
-    with pytest.raises(WeightsFileError, match="needs a storage of the file"):
+    with pytest.raises(UnreadableFile, match="needs a storage of the file"):
         read_weights(path)
 
 
@@ -363,7 +363,7 @@ def test_attributes_of_a_state_dict_are_ignored(tmp_path):
 def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path, attack):
     path = ckpt(tmp_path / "a.ckpt", b"\x80\x04" + attack + b".")
     start = time.monotonic()
-    with pytest.raises(WeightsFileError, match=r"a\.ckpt") as error:
+    with pytest.raises(UnreadableFile, match=r"a\.ckpt") as error:
         read_weights(path)
     assert time.monotonic() - start < 5 and len(str(error.value)) < 1000
 
@@ -376,7 +376,7 @@ def test_errors_of_odd_shapes_are_bounded(tmp_path, shape):
     path = ckpt(
         tmp_path / "a.ckpt", only(REBUILD + pid + b"K\0" + shape + shape + b"tR")
     )
-    with pytest.raises(WeightsFileError, match="all must be whole") as error:
+    with pytest.raises(UnreadableFile, match="all must be whole") as error:
         read_weights(path)
     assert len(str(error.value)) < 1500
 
@@ -386,5 +386,5 @@ def test_errors_of_odd_shapes_are_bounded(tmp_path, shape):
 )
 def test_a_storage_by_another_name_is_refused(tmp_path, pid):
     path = ckpt(tmp_path / "a.ckpt", only(pid + b"Q"))
-    with pytest.raises(WeightsFileError, match="unknown storage"):
+    with pytest.raises(UnreadableFile, match="unknown storage"):
         read_weights(path)

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Translates scheduler configs of diffusers to schedules and sampling, and back."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ldm_jax.files.errors import shown
+from ldm_jax.interop.cannot_express import CannotExpress
+
+# Ours -> theirs.
+SCHEDULES = {
+    "scaled_linear": "scaled_linear",
+    "linear": "linear",
+    "cosine": "squaredcos_cap_v2",
+}
+PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+# Spacing of time steps -> our grid. "linspace" has none.
+GRIDS = {"leading": "original", "trailing": "even"}
+# Classes whose spacing is "leading" where the config has none; others': "linspace".
+LEADING = ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler")
+# Classes that clip x0 where the config does not say.
+CLIPPING = ("DDIMScheduler", "DDPMScheduler")
+# A `sample_max_value` from which dynamic thresholding counts as unbounded.
+UNBOUNDED = 1e6
+
+# Fields that `read_scheduler` translates, or that only name the file's version.
+_READ = frozenset(
+    {
+        *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule"),
+        *("trained_betas", "prediction_type", "rescale_betas_zero_snr"),
+        *("clip_sample", "clip_sample_range", "thresholding", "sample_max_value"),
+        *("dynamic_thresholding_ratio", "timestep_spacing", "variance_type"),
+        *("steps_offset", "set_alpha_to_one", "tensor_format", "timestep_values"),
+    }
+)
+# Fields of solvers -> the values that ask for nothing special.
+_NEUTRAL = {
+    "skip_prk_steps": (True,),
+    "interpolation_type": ("linear",),
+    "timestep_type": ("discrete",),
+    "final_sigmas_type": ("zero",),
+    "solver_order": (2,),
+    "solver_type": ("midpoint", "bh2"),
+    "algorithm_type": ("dpmsolver++",),
+    "lower_order_final": (True,),
+    "predict_x0": (True,),
+    "flow_shift": (1.0,),
+    "time_shift_type": ("exponential",),
+    "lambda_min_clipped": (-math.inf,),
+    "disable_corrector": ([],),
+}
+
+
+class Scheduler(NamedTuple):
+    """What a scheduler's config holds.
+
+    Attributes:
+      schedule: arguments of `make_schedule`.
+      prediction: "eps", "x0" or "v".
+      sampling: fields of `Sampling`.
+      notes: sentences on settings that are not taken over.
+    """
+
+    schedule: dict[str, Any]
+    prediction: str
+    sampling: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def read_scheduler(config: Mapping[str, Any]) -> Scheduler:
+    """Translates the config of a scheduler.
+
+    Raises:
+      ValueError: an unknown schedule or prediction, or a network that also predicts
+        variances.
+    """
+    schedule, prediction = _schedule(config)
+    sampling, left = _bound_of_x0(config)
+    grid, more = _grid(config, schedule)
+    left |= more | {
+        field: value
+        for field, value in config.items()
+        if field not in _READ
+        and not field.startswith("_")
+        and value not in (None, False, *_NEUTRAL.get(field, ()))
+    }
+    variance = config.get("variance_type") or "fixed_small"
+    if variance.startswith("learned"):
+        raise ValueError(
+            f"the scheduler's variance_type is {shown(variance)}: networks that also "
+            "predict variances are not supported."
+        )
+    if variance not in ("fixed_small", "fixed_small_log"):
+        left["variance_type"] = variance  # `--sampler ddpm --variance 1`
+    notes = []
+    if left:
+        settings = ", ".join(f"{name}={shown(value)}" for name, value in left.items())
+        notes.append(f"Not taken over from the scheduler: {settings}.")
+    if grid:
+        sampling["grid"] = grid
+    if grid == "even" and config.get("timestep_spacing") != "trailing":
+        notes.append(
+            "The schedule ends in pure noise (rescale_betas_zero_snr), so sampling "
+            'starts at the last step: sampling.grid is "even".'
+        )
+    return Scheduler(schedule, prediction, sampling, tuple(notes))
+
+
+def _schedule(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Reads the arguments of `make_schedule`, and the prediction."""
+    kinds = {theirs: ours for ours, theirs in SCHEDULES.items()}
+    kind = config.get("beta_schedule", "linear")
+    prediction = config.get("prediction_type", "epsilon")
+    predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
+    betas = config.get("trained_betas")
+    if (betas is None and kind not in kinds) or prediction not in predictions:
+        raise ValueError(
+            f"unknown beta_schedule {shown(kind)} or prediction_type "
+            f"{shown(prediction)}; known are {', '.join(kinds)} and "
+            f"{', '.join(predictions)}."
+        )
+    schedule = {"num_timesteps": config.get("num_train_timesteps", 1000)}
+    if betas is not None:
+        schedule.update(kind="given", betas=tuple(betas))
+    else:
+        schedule["kind"] = kinds[kind]
+        if schedule["kind"] != "cosine":
+            schedule["start"] = config.get("beta_start", 1e-4)
+            schedule["end"] = config.get("beta_end", 0.02)
+    if config.get("rescale_betas_zero_snr"):
+        schedule["zero_terminal_snr"] = True
+    if not all(math.isfinite(schedule.get(n, 0.0)) for n in ("start", "end")):
+        raise ValueError(f"beta_start and beta_end must be finite: got {schedule}.")
+    return schedule, predictions[prediction]
+
+
+def _bound_of_x0(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads how x0 is bounded: (fields of `Sampling`, settings not taken over)."""
+    if config.get("thresholding"):
+        largest = config.get("sample_max_value", 1.0)
+        if largest <= 1:  # the limit is clamped to [1, 1]: plain clipping
+            return {"clip": 1.0}, {}
+        ratio = config.get("dynamic_thresholding_ratio", 0.995)
+        left = {} if largest >= UNBOUNDED else {"sample_max_value": largest}
+        return {"threshold": float(ratio)}, left
+    if config.get("clip_sample", config.get("_class_name") in CLIPPING):
+        return {"clip": float(config.get("clip_sample_range", 1.0))}, {}
+    return {}, {}
+
+
+def _grid(
+    config: Mapping[str, Any], schedule: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Reads the grid of time steps: (grid or "", settings not taken over).
+
+    Our "original" grid has an offset of 1 and ends at t = 0, "even" ends at clean data.
+    """
+    default = "leading" if config.get("_class_name") in LEADING else "linspace"
+    spacing = config.get("timestep_spacing", default)
+    if schedule.get("zero_terminal_snr") or spacing == "trailing":
+        return "even", {}
+    if spacing not in GRIDS:
+        return "", {"timestep_spacing": spacing}
+    left = {}
+    # Absent: old configs, of the classes' first versions.
+    if config.get("steps_offset", 1) != 1:
+        left["steps_offset"] = config["steps_offset"]
+    if config.get("set_alpha_to_one", False):
+        left["set_alpha_to_one"] = True
+    return "", left
+
+
+def write_scheduler(
+    schedule: Mapping[str, Any], prediction: str, sampling: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Describes a noise schedule as DDIMScheduler, on our time steps.
+
+    Args:
+      schedule: arguments of `make_schedule`.
+      prediction: "eps", "x0" or "v".
+      sampling: fields of `Sampling`, of which clip, threshold and grid are written.
+
+    Raises:
+      CannotExpress: diffusers has no such schedule.
+    """
+    kind = schedule.get("kind", "scaled_linear")
+    if kind not in SCHEDULES:
+        raise CannotExpress(
+            f"diffusers has the schedules {', '.join(SCHEDULES)}: this model's is "
+            f"{kind!r}."
+        )
+    has_zero_snr = bool(schedule.get("zero_terminal_snr", False))
+    is_even = has_zero_snr or sampling.get("grid") == "even"
+    clip, threshold = sampling.get("clip"), sampling.get("threshold")
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": schedule.get("num_timesteps", 1000),
+        "beta_start": schedule.get("start", 0.0015),
+        "beta_end": schedule.get("end", 0.0195),
+        "beta_schedule": SCHEDULES[kind],
+        "prediction_type": PREDICTIONS[prediction],
+        "clip_sample": clip is not None,
+        "clip_sample_range": 1.0 if clip is None else clip,
+        "thresholding": threshold is not None,
+        "dynamic_thresholding_ratio": 0.995 if threshold is None else threshold,
+        "sample_max_value": 1.0 if threshold is None else UNBOUNDED,
+        "set_alpha_to_one": is_even,
+        "steps_offset": 0 if is_even else 1,
+        "timestep_spacing": "trailing" if is_even else "leading",
+        "rescale_betas_zero_snr": has_zero_snr,
+    }

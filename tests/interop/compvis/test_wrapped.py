@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints as people save them: in half precision, wrapped, inside of others."""
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from ldm_jax.interop.compvis.state_dict import ema_name, import_compvis
+from ldm_jax.interop.convert import import_model
+from ldm_jax.interop.layouts import NamesDiffer
+from ldm_jax.interop.torch_files.writer import write_ckpt
+from tests.interop.states import load_golden
+
+FIRST_STAGE, DENOISER = "tiny-kl-f8", "tiny-celeba256"
+BIAS = "model.diffusion_model.input_blocks.0.0.bias"
+
+
+def assert_same_params(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_a_checkpoint_in_half_precision_is_read(dtype):
+    """Every floating tensor is converted, the schedule's buffers and scale too."""
+    state, spec, _ = load_golden(DENOISER)
+    half = {
+        n: x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x
+        for n, x in state.items()
+    }
+    imported = import_compvis(half, spec)
+    bias = imported.params["unet"]["conv_in"]["bias"]
+    expected = half[ema_name(BIAS)].astype(np.float32)
+    np.testing.assert_array_equal(bias, expected)
+
+
+def test_a_rounded_scale_is_the_configs():
+    state, spec, _ = load_golden(DENOISER)
+    for config_scale, expected in (
+        (0.18215, 0.18215),
+        (0.5, float(np.float16(0.18215))),
+    ):
+        state["scale_factor"] = np.array(0.18215, np.float16)
+        found = import_compvis(state, {**spec, "latent_scale": config_scale})
+        assert found.spec["latent_scale"] == expected
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: name.replace("diffusion_model.", "diffusion_model._orig_mod."),
+    ],
+)
+@pytest.mark.parametrize("name", [FIRST_STAGE, DENOISER])
+def test_wrappers_are_removed_and_reported(tmp_path, name, wrap):
+    """Identity: the parameters of the module within."""
+    state, spec, _ = load_golden(name)
+    raw = {n: x for n, x in state.items() if not n.startswith("model_ema.")}
+    write_ckpt(tmp_path / "a.ckpt", {wrap(n): x for n, x in raw.items()})
+    found = import_model(tmp_path / "a.ckpt", spec)
+    assert_same_params(found.params, import_compvis(raw, spec).params)
+    assert bool(found.notes) == any(wrap(n) != n for n in raw)
+    assert all(note.startswith('Removed "') for note in found.notes)
+
+
+def test_a_common_prefix_is_removed_and_reported():
+    state, spec, _ = load_golden(DENOISER)
+    outer = {f"trainer.net.{n}": x for n, x in state.items()}
+    found = import_compvis(outer, spec)
+    assert_same_params(found.params, import_compvis(state, spec).params)
+    assert found.notes == (f'Took the {len(state)} tensors below "trainer.net.".',)
+
+
+def test_the_first_stage_of_a_diffusion_model_is_read(tmp_path):
+    """With the first stage's own config, from the whole checkpoint or by key."""
+    stage, spec, _ = load_golden(FIRST_STAGE)
+    whole = {f"first_stage_model.{n}": x for n, x in stage.items()}
+    whole |= {BIAS: np.zeros(4, np.float32), "betas": np.zeros(3, np.float32)}
+    expected = import_compvis(stage, spec).params
+    found = import_compvis(whole, spec)
+    assert_same_params(found.params, expected)
+    assert found.notes[0].endswith("The 2 others are of other networks.")
+    write_ckpt(tmp_path / "a.ckpt", whole)
+    by_key = import_model(tmp_path / "a.ckpt", spec, key="first_stage_model")
+    assert_same_params(by_key.params, expected)
+
+
+def test_names_below_a_prefix_among_others_are_chosen_by_key(tmp_path):
+    stage, spec, _ = load_golden(FIRST_STAGE)
+    mixed = {f"vae.{n}": x for n, x in stage.items()} | {"lpips.x": np.zeros(1, "f4")}
+    write_ckpt(tmp_path / "a.ckpt", mixed)
+    with pytest.raises(NamesDiffer, match=r'below "vae\.", and 1 .*--key=vae'):
+        import_model(tmp_path / "a.ckpt", spec)
+    found = import_model(tmp_path / "a.ckpt", spec, key="vae")
+    assert_same_params(found.params, import_compvis(stage, spec).params)

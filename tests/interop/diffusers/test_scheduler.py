@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of diffusers' schedulers are taken over, or named."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ldm_jax.diffusion.samplers.grid import make_timesteps
+from ldm_jax.interop.cannot_express import CannotExpress
+from ldm_jax.interop.diffusers.scheduler import read_scheduler, write_scheduler
+
+
+@pytest.mark.parametrize("kind", ["scaled_linear", "linear", "cosine"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_schedules_survive(kind, prediction):
+    """Identity, through the config that is written."""
+    spec = {"kind": kind, "num_timesteps": 500}
+    if kind != "cosine":
+        spec |= {"start": 0.001, "end": 0.015}
+    again = read_scheduler(write_scheduler(spec, prediction, {}))
+    assert (again.schedule, again.prediction) == (spec, prediction)
+    assert not again.sampling and not again.notes
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"clip": 2.0}, {"threshold": 0.9}, {"grid": "even"}]
+)
+def test_settings_of_sampling_survive(sampling):
+    """Identity, through JSON."""
+    config = write_scheduler({"kind": "linear"}, "v", sampling)
+    again = read_scheduler(json.loads(json.dumps(config)))
+    assert again.sampling == sampling and not again.notes
+
+
+def test_a_schedule_diffusers_lacks_is_refused():
+    with pytest.raises(CannotExpress, match="'sqrt'"):
+        write_scheduler({"kind": "sqrt"}, "eps", {})
+    with pytest.raises(ValueError, match="unknown beta_schedule"):
+        read_scheduler({"beta_schedule": "sigmoid"})
+
+
+def saved(folder, cls, **options):
+    """The config that a scheduler of diffusers saves."""
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = getattr(diffusers, cls)(**options)
+    scheduler.save_pretrained(folder)
+    return scheduler, json.loads((folder / "scheduler_config.json").read_text())
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("num_steps", [4, 10, 50])
+def test_trailing_steps_are_those_of_diffusers(tmp_path, num_steps):
+    """Golden: DDIMScheduler's time steps; the last of ours is clean data."""
+    options = dict(timestep_spacing="trailing", rescale_betas_zero_snr=True)
+    options |= dict(prediction_type="v_prediction", clip_sample=False)
+    scheduler, config = saved(tmp_path, "DDIMScheduler", **options)
+    scheduler.set_timesteps(num_steps)
+    found = read_scheduler(config)
+    assert found.sampling == {"grid": "even"} and found.notes == ()
+    assert found.schedule["zero_terminal_snr"] and found.prediction == "v"
+    ours = make_timesteps(num_steps, 1000, "even")
+    np.testing.assert_array_equal(ours, [*scheduler.timesteps.tolist(), -1])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("options", "sampling"),
+    [
+        # Its limit is clamped to [1, 1]: plain clipping.
+        (dict(thresholding=True), {"clip": 1.0}),
+        (
+            dict(thresholding=True, sample_max_value=1e9),
+            {"threshold": 0.995},
+        ),
+        (dict(clip_sample=False), {}),
+        (dict(clip_sample_range=3.0), {"clip": 3.0}),
+    ],
+)
+def test_bounds_of_x0_are_taken_over(tmp_path, options, sampling):
+    _, config = saved(tmp_path, "DDIMScheduler", set_alpha_to_one=False, **options)
+    assert read_scheduler(config).sampling == sampling
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("cls", "options", "named"),
+    [
+        ("DDPMScheduler", dict(variance_type="fixed_large"), "variance_type"),
+        ("DDIMScheduler", dict(timestep_spacing="linspace"), "timestep_spacing"),
+        ("DDIMScheduler", dict(steps_offset=7), "steps_offset=7"),
+        (
+            "DDIMScheduler",
+            dict(thresholding=True, sample_max_value=1.5),
+            "sample_max_value=1.5",
+        ),
+        ("EulerDiscreteScheduler", dict(use_karras_sigmas=True), "use_karras_sigmas"),
+        ("DPMSolverMultistepScheduler", dict(solver_order=3), "solver_order=3"),
+        ("UniPCMultistepScheduler", dict(sigma_min=0.1), "sigma_min"),
+    ],
+)
+def test_settings_that_are_not_taken_over_are_named(tmp_path, cls, options, named):
+    _, config = saved(tmp_path, cls, **options)
+    (note,) = read_scheduler(config).notes
+    assert note.startswith("Not taken over from the scheduler: ") and named in note
+
+
+def test_zero_terminal_snr_starts_at_the_last_step():
+    """Lin et al. 2023: a grid of another spacing would start short of pure noise."""
+    config = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    found = read_scheduler(config)
+    assert found.sampling["grid"] == "even" and "pure noise" in found.notes[0]
+
+
+def test_networks_that_predict_variances_are_refused():
+    with pytest.raises(ValueError, match="variance_type is 'learned_range'"):
+        read_scheduler({"variance_type": "learned_range"})
