@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ldm_jax.commands.reconstruct import images_of
 from ldm_jax.conditions.base import Condition
+from ldm_jax.conditions.unconditional import Unconditional
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents import sets, write
 from ldm_jax.data.latents.statistics import LatentStats
@@ -35,6 +36,7 @@ from ldm_jax.files.writing import write_json
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import agreed, is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
+from ldm_jax.tasks.condition_transform import StoredTransform
 from ldm_jax.tasks.model import FirstStage
 from ldm_jax.training.checkpoints.checkpointer import save_params
 from ldm_jax.training.checkpoints.digest import fingerprint
@@ -52,13 +54,13 @@ class _Images(NamedTuple):
     Attributes:
       spec: arguments of `open_images`.
       transform: of the images.
-      condition: of the diffusion model that will learn from the latents, or None.
+      condition: of the diffusion model that will learn from the latents.
       flip: whether that model mirrors images.
     """
 
     spec: dict[str, Any]
     transform: ImageTransform
-    condition: Condition | None = None
+    condition: Condition = Unconditional()
     flip: bool = False
 
 
@@ -115,14 +117,15 @@ def write_latents(
         records_per_shard=records_per_shard,
         dtype=dtype,
         mirror=mirror or given.flip,
-        keep_image=given.condition is not None and "image" in given.condition.fields,
+        keep_image="image" in given.condition.stored,
+        mirrored=given.condition.mirrored,
         num_crops=num_crops,
     )
     _refuse_other_kind(out, buckets)
     source = open_images(**given.spec)
     _check_condition(given, source, job.seed)
     parts = by_bucket(source, buckets) if buckets else {"": source}
-    _encode(model, params, parts, given.transform, out, job)
+    _encode(model, params, parts, given, out, job)
     save_params(f"{out}/autoencoder", params, stage_config.to_dict())
     if is_main_process():
         origin = {"images": given.spec, "buckets": buckets, "seed": job.seed}
@@ -168,8 +171,6 @@ def _check_condition(given: _Images, source: Source, seed: int) -> None:
     Raises:
       ValueError: they lack a field: labels, captions, boxes.
     """
-    if given.condition is None:
-        return
     with contextlib.suppress(DamagedRecord):  # counted when it is encoded
         rng = RecordRng(seed).at(Row(0, 0))
         given.condition.to_store(given.transform(source[0], rng))
@@ -179,7 +180,7 @@ def _encode(
     model: FirstStage,
     params: PyTree,
     parts: Mapping[str, Any],
-    transform: ImageTransform,
+    given: _Images,
     out: str,
     job: write.LatentJob,
 ) -> None:
@@ -189,11 +190,12 @@ def _encode(
     placed = sharding.place(params, mesh)
     moments = jax.jit(model.moments)
     for name, part in parts.items():
+        transform = with_size(given.transform, name) if name else given.transform
         with _progress_bar(f"latents {name}".strip(), len(part)) as bar:
             write.write_latents(
                 lambda image: moments(placed, jax.device_put(image, on_mesh)),
                 part,
-                with_size(transform, name) if name else transform,
+                StoredTransform(transform, given.condition),
                 f"{out}/{name}" if name else out,
                 job,
                 bar,

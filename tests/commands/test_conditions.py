@@ -158,7 +158,7 @@ def files(root):
     save_png(root / "colours.png", noise(0))
     save_png(root / "odd_map.png", np.zeros((30, 32)))
     save_png(root / "image.png", np.zeros((32, 32, 3)))
-    save_png(root / "mask.png", np.zeros((16, 16)))
+    save_png(root / "mask.png", np.full((16, 16), 255))
     (root / "text.png").write_text("no picture")
     (root / "nothing").mkdir()
     return root
@@ -181,7 +181,7 @@ WRONG = [
     ("semantic", "--segmentation=colours.png", "image of class numbers"),
     ("semantic", "--segmentation=odd_map.png", "must be multiples of 4: got 30x32"),
     ("semantic", "--segmentation=nothing", "a folder of pictures must hold some"),
-    ("superres", "--low-res=text.png", "an image file must be readable"),
+    ("superres", "--low-res=text.png", "must be readable"),
     ("inpaint", "--image=image.png --mask=mask.png", "got 16x16 for an image of 32x32"),
     ("inpaint", "--image=image.png", "takes --image and --mask: got --image;"),
 ]

@@ -37,6 +37,8 @@ class LatentJob:
         what a killed run had finished.
       seed: of the transforms' randomness.
       max_damaged: how many damaged records are left out before writing fails.
+      mirrored: fields beside `records.MIRRORED` that differ in the mirror image, each
+        laid out [H, W] or [H, W, channels].
     """
 
     latent_channels: int
@@ -49,6 +51,7 @@ class LatentJob:
     records_per_shard: int = 4096
     seed: int = 0
     max_damaged: int = 100
+    mirrored: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.dtype not in DTYPES:
@@ -106,7 +109,7 @@ class Encoder:
             record = {name: values[row] for name, values in stored.items()}
             record |= {**self._carried(example), "source_index": np.int64(index)}
             if self._job.mirror:
-                for name in MIRRORED:
+                for name in (*MIRRORED, *self._job.mirrored):
                     if name in record:
                         record[f"{name}_flip"] = mirror_field(name, record[name])
             append(write_example({k: _to_bytes(v) for k, v in record.items()}))
