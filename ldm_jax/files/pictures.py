@@ -232,7 +232,7 @@ def decode_mask(
     """
     with opened_image(data, name, max_pixels) as image:
         image = _upright(image)
-        if _has_alpha(image) and image.convert("RGBA").getextrema()[3][0] < 255:
+        if _has_alpha(image) and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             raise UnreadableFile(
                 f"a mask must be white on black and opaque: {printable(name)} has "
                 "transparent pixels; save it without an alpha channel. If the mask is "
