@@ -14,7 +14,8 @@ DETAILS = """
 The implementations are run in turns, and the fastest run of each counts. Those of other
 packages need the extra `torch`. Nothing is written but the figures on the screen.
 """
-EXAMPLES = """  ldm-jax bench train --config=quickstart:stage=diffusion
+EXAMPLES = """
+  ldm-jax bench train --config=quickstart:stage=diffusion
   ldm-jax bench sampler --repeats 3
   ldm-jax bench train --help
 """

@@ -10,31 +10,35 @@ from ldm_jax.cli.sample import add_sampling, condition_inputs, sampling_changes
 
 # Flags of `evaluate` without a meaning for a denoiser that is evaluated on latents.
 OF_IMAGES = (
-    *(
-        "images",
-        "split",
-        "size",
-        "pairs",
-        "protocol",
-        "paper_row",
-        "metrics",
-        "reference",
-    ),
-    *("feature_weights", "lpips_weights", "clip_model", "captions", "standard_error"),
+    *("images", "split", "size", "pairs", "protocol", "paper_row", "metrics"),
+    *("reference", "feature_weights", "lpips_weights", "clip_model", "captions"),
+    "standard_error",
 )
-EVALUATE_EPILOG = """
-examples:
+DETAILS = """
+What is evaluated follows from the flags:
+  --model DIR of a diffusion model     its samples, which are made first
+  --model DIR of a first stage         its reconstructions
+  --images DIR                         finished images
+  --model DIR --latents DIR            how much a denoiser uses its condition
+
+FID is computed with the published InceptionV3 (ldm-jax weights inception); with another
+feature network the result is called FD(mobilenet).
+"""
+WRITES = """
+  OUT/results.json and OUT/results.md; OUT/images, where samples are made. Stopped and
+  run again, the command makes the samples that are missing.
+"""
+EXAMPLES = """
   ldm-jax evaluate --model runs/churches --paper-row churches \\
       --reference churches.npz --num-steps 200 --out runs/churches/fid50k
   ldm-jax evaluate --model runs/digits --metrics fid,kid,precision,recall --num 1000 \\
       --reference digits.npz --out results
   ldm-jax evaluate --model runs/kl-f8 --paper-row kl-f8 --images ./imagenet_val \\
-      --lpips-weights weights/lpips.safetensors --out results           (a first stage)
+      --lpips-weights weights/lpips.safetensors --out results
   ldm-jax evaluate --images samples/ --reference ref.npz --out results
-  ldm-jax evaluate --model runs/text --latents LATENTS --out results     (is it obeyed?)
-
-What is called FID comes from the published InceptionV3 alone (ldm-jax weights
-inception); with another network it is FD(mobilenet).
+  ldm-jax evaluate --images enlarged/ --pairs originals/ \\
+      --metrics psnr,ssim --out results
+  ldm-jax evaluate --model runs/text --latents runs/latents --out results
 """
 
 
@@ -44,8 +48,10 @@ def add(commands) -> None:
         commands,
         "evaluate",
         _run,
-        "Evaluate a model, or finished images, by a protocol of the paper or metrics.",
-        EVALUATE_EPILOG,
+        "Evaluate a model or finished images by metrics, or by the paper's protocols.",
+        details=DETAILS,
+        writes=WRITES,
+        examples=EXAMPLES,
     )
     command.add_argument("--out", required=True, help="directory of the results")
     command.add_argument("--model", help="a diffusion model, or a first stage")
@@ -57,12 +63,13 @@ def add(commands) -> None:
     command.add_argument(
         "--size",
         type=values.size,
-        help="HEIGHTxWIDTH that a first stage is tried at; default: as trained",
+        help="HEIGHTxWIDTH of the images that a first stage reconstructs; "
+        "default: as trained",
     )
     command.add_argument(
         "--latents",
-        help="evaluate no samples but the denoiser, on these latents: how much more it "
-        "errs with another's condition, or none",
+        help="evaluate the denoiser on these latents: how much larger its error is "
+        "with the condition of another image, or without one",
     )
     command.add_argument(
         "--pairs",
@@ -71,7 +78,8 @@ def add(commands) -> None:
     )
     command.add_argument("--protocol", help="paper-uncond, paper-class, paper-coco ...")
     command.add_argument(
-        "--paper-row", help="the paper's row to print beside: ffhq, kl-f8 ..."
+        "--paper-row",
+        help="row of the paper's tables to print beside the results: ffhq, kl-f8 ...",
     )
     command.add_argument(
         "--metrics",
@@ -84,19 +92,27 @@ def add(commands) -> None:
     )
     command.add_argument("--reference", help=".npz of ldm-jax stats, ADM, pytorch-fid")
     command.add_argument("--lpips-weights", help="file of ldm-jax weights lpips")
-    command.add_argument("--lpips-trunk", default="vgg", help="of LPIPS; default: vgg")
+    command.add_argument(
+        "--lpips-trunk", default="vgg", help="trunk of LPIPS; default: vgg"
+    )
     command.add_argument("--clip-model", help="folder of a CLIPModel, for clip_score")
-    command.add_argument("--captions", help="its .txt file, one caption per line")
+    command.add_argument(
+        "--captions", help="for clip_score: .txt file, one caption per line"
+    )
     command.add_argument(
         "--standard-error",
         action="store_true",
-        help="standard error of Frechet distances",
+        help="also compute the standard error of Frechet distances",
     )
     command.add_argument(
-        "--classes", default="balanced", help="balanced (default) or random"
+        "--classes", default="balanced", help="of samples: balanced (default) or random"
     )
-    command.add_argument("--seed", type=int, default=0, help="of image 0; default: 0")
-    command.add_argument("--raw", action="store_true", help="parameters, not their EMA")
+    command.add_argument(
+        "--seed", type=int, default=0, help="seed of image 0; default: 0"
+    )
+    command.add_argument(
+        "--raw", action="store_true", help="use the trained parameters, not their EMA"
+    )
     add_sampling(command)
 
 

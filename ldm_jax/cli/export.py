@@ -28,7 +28,12 @@ targets:
   torch      a folder with one file of plain PyTorch (model.py) that samples, its
              weights and config; needs torch, numpy and safetensors
 """
-EXAMPLES = """  ldm-jax export models/celeba --to compvis --out celeba.safetensors
+WRITES = """
+  OUT, a new file or folder; an existing one is never overwritten. The paths of all
+  files are printed.
+"""
+EXAMPLES = """
+  ldm-jax export models/celeba --to compvis --out celeba.safetensors
   ldm-jax export models/celeba --to diffusers --out celeba_diffusers
   ldm-jax export models/celeba --to npz --out celeba.npz
   ldm-jax export models/celeba --to stablehlo --out celeba_programs
@@ -44,6 +49,7 @@ def add(commands) -> None:
         _run,
         "Export a model directory to another framework.",
         details=DETAILS,
+        writes=WRITES,
         examples=EXAMPLES,
     )
     command.add_argument("model", help="model directory, trained here or imported")

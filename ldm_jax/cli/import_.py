@@ -15,7 +15,11 @@ serves text models that do not train one (--config.text_encoder.directory). Miss
 additional tensors and wrong shapes are listed by name, and nothing is written. No code
 in a checkpoint is run, and PyTorch is not needed.
 """
-EXAMPLES = """  ldm-jax import models/ldm/celeba256/model.ckpt --out models/celeba
+WRITES = """
+  OUT, a new model directory.
+"""
+EXAMPLES = """
+  ldm-jax import models/ldm/celeba256/model.ckpt --out models/celeba
       (reads config.yaml beside the checkpoint)
   ldm-jax import model.ckpt --config cin256-v2.yaml --out models/cin256
   ldm-jax import model.ckpt --config txt2img-1p4B-eval.yaml \\
@@ -36,6 +40,7 @@ def add(commands) -> None:
         _run,
         "Import a CompVis checkpoint or a diffusers folder as a model directory.",
         details=DETAILS,
+        writes=WRITES,
         examples=EXAMPLES,
     )
     command.add_argument("source", help=".ckpt, .safetensors, or diffusers folder")

@@ -3,11 +3,13 @@
 
 from ldm_jax.cli import reconstruct, values
 
-DETAILS = """
-Resumes where it was interrupted. The result is a TFDS data set:
-  tfds.builder_from_directory(OUT).as_data_source("train")
+WRITES = """
+  OUT, a TFDS data set, with the first stage in OUT/autoencoder. Open it with
+  tfds.builder_from_directory(OUT).as_data_source("train"). The same command resumes
+  where it was stopped.
 """
-EXAMPLES = """  ldm-jax latents --model runs/a --out runs/latents
+EXAMPLES = """
+  ldm-jax latents --model runs/a --out runs/latents
   ldm-jax latents --model runs/a --images ./photos --split all --out runs/latents
   ldm-jax latents --inspect runs/latents
 """
@@ -20,7 +22,7 @@ def add(commands) -> None:
         "latents",
         _run,
         "Encode an image set into a data set of latents, with their statistics.",
-        details=DETAILS,
+        writes=WRITES,
         examples=EXAMPLES,
     )
     reconstruct.add_images(command, is_required=False)

@@ -1,37 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax plan`."""
 
-import argparse
-
 from ldm_jax.cli import values
 from ldm_jax.cli.train import CONFIG_HELP
 
-EPILOG = """
-Nothing is trained and no TPU is needed: libtpu, the compiler (extra: tpu), runs on any
-Linux machine. Compiling takes minutes to most of an hour.
-
-examples:
+DETAILS = """
+Nothing is trained, nothing is written, and no TPU is needed: libtpu, the compiler
+(extra: tpu), runs on any Linux machine. Compiling takes minutes, large models most of
+an hour.
+"""
+EXAMPLES = """
   ldm-jax plan --config=celebahq --topology v5e:4x4
   ldm-jax plan --config=text --topology v5p:4x4x4 --slices 2 \\
       --config.mesh.fsdp=8 --config.batch_size=2048
   ldm-jax plan --config=imagenet:f=8 --topology v6e:2x4 --what sample
 """
-
-NOTHING_FITS = "nothing fits; take remat, mesh.tensor, or more or larger chips"
+NOTHING_FITS = "nothing fits; use remat, mesh.tensor, or more or larger chips"
 
 
 def add(commands) -> None:
-    """Adds the command that plans a run."""
-    summary = "Compile a config for a TPU slice, and print what it needs and takes."
-    command = commands.add_parser(
+    """Adds the command."""
+    command = values.add_command(
+        commands,
         "plan",
-        help=summary,
-        description=summary,
-        epilog=EPILOG + CONFIG_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _run,
+        "Compute memory, FLOPs and traffic of a config on a TPU slice, without one.",
+        details=DETAILS + CONFIG_HELP,
+        examples=EXAMPLES,
+        uses_devices=False,
     )
-    command.set_defaults(run=_run)
-    command.add_argument("--config", required=True, help="the experiment, see below")
+    command.add_argument("--config", required=True, help="the experiment, see above")
     command.add_argument(
         "--topology", required=True, help="GENERATION:SHAPE of a slice, e.g. v5e:4x4"
     )
@@ -42,19 +40,19 @@ def add(commands) -> None:
     command.add_argument(
         "--quick",
         action="store_true",
-        help="compile with the least effort: sooner, and memory comes out higher",
+        help="compile with the least effort: faster, and the memory is overestimated",
     )
     command.add_argument(
         "--sweep",
         action="store_true",
         help="compile several meshes (mesh.fsdp 1, 4, 16, ... and all of a slice) with "
-        "batches doubled until they do not fit, and name the fastest at the roof; take "
-        "--quick, and time",
+        "batches doubled until they do not fit, and print the one with the highest "
+        "bound of speed; use it with --quick, it takes long",
     )
     command.add_argument(
         "--no-compile",
         action="store_true",
-        help="what the shapes tell alone, in a minute",
+        help="print what follows from the shapes alone, in a minute",
     )
 
 
@@ -66,7 +64,7 @@ def _run(args, overrides) -> None:
     if args.sweep:
         _sweep(config, args)
         return
-    found = plan.plan(
+    result = plan.plan(
         config,
         args.topology,
         args.slices,
@@ -76,7 +74,7 @@ def _run(args, overrides) -> None:
     )
     slices = f" x {args.slices}" if args.slices > 1 else ""
     print(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
-    for name, value in plan.describe(found):
+    for name, value in plan.describe(result):
         print(f"{name:22s}{value}")
 
 

@@ -3,7 +3,12 @@
 
 from ldm_jax.cli import train, values
 
-EXAMPLES = """  ldm-jax quickstart
+WRITES = """
+  WORKDIR/samples.png, reconstructions.png, loss.png and results.json, and the model
+  directories WORKDIR/first_stage and WORKDIR/diffusion.
+"""
+EXAMPLES = """
+  ldm-jax quickstart
   ldm-jax quickstart --workdir runs/longer --config.diffusion.train.num_steps=2000
 """
 
@@ -17,6 +22,7 @@ def add(commands) -> None:
         "Train, sample and evaluate a small class-conditional model on real digits.",
         details="Takes minutes on a CPU and downloads nothing. Run it again after an "
         "interruption\nand it resumes.\n" + train.CONFIG_HELP,
+        writes=WRITES,
         examples=EXAMPLES,
     )
     command.add_argument("--config", default="quickstart", help="default: %(default)s")

@@ -5,7 +5,12 @@ import argparse
 
 from ldm_jax.cli import values
 
-EXAMPLES = """  ldm-jax reconstruct --model runs/a --out pairs.png
+WRITES = """
+  OUT, one PNG file: each image beside its reconstruction. The PSNR of all images is
+  printed.
+"""
+EXAMPLES = """
+  ldm-jax reconstruct --model runs/a --out pairs.png
   ldm-jax reconstruct --model models/kl-f8 --images ./photos --split all \\
       --size 512x768 --out pairs.png
 """
@@ -18,6 +23,7 @@ def add(commands) -> None:
         "reconstruct",
         _run,
         "Encode and decode images, write them side by side, print the PSNR.",
+        writes=WRITES,
         examples=EXAMPLES,
     )
     add_images(command)

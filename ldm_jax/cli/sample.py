@@ -15,47 +15,57 @@ READERS = {
     float: float,
     str: str,
 }
-EPILOG = """
-examples:
+DETAILS = """
+Image i has seed SEED + i and the i-th condition, in turn. It does not depend on the
+batch size or on the devices.
+"""
+WRITES = """
+  OUT/000000.png and so on, OUT/grid.png and OUT/settings.json; OUT/samples.npz and
+  OUT/previews.png where asked for. Stopped and run again, the command makes the images
+  that are missing.
+"""
+EXAMPLES = """
   ldm-jax sample --model runs/quickstart/diffusion --out threes --label 3 --num 16
   ldm-jax sample --model DIR --out all --label 0,1,2,3,4,5,6,7,8,9 --num 50000 --npz
   ldm-jax sample --model DIR --out varied --start photo.png --strength 0.5
   ldm-jax sample --model DIR --out threes --classifier runs/classifier --label 3
-
-Image i has seed SEED + i and the i-th condition, in turn; it does not depend on the
-batch size or the devices. Stopped and run again, the command makes what is missing.
 """
 
 
 def add(commands) -> None:
-    """Adds the command that samples images."""
-    command = commands.add_parser(
+    """Adds the command."""
+    command = values.add_command(
+        commands,
         "sample",
-        help="Sample images from a latent diffusion model.",
-        description="Sample images from a latent diffusion model.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _run,
+        "Sample images from a latent diffusion model.",
+        details=DETAILS,
+        writes=WRITES,
+        examples=EXAMPLES,
     )
-    command.set_defaults(run=_run)
-    command.add_argument("--model", required=True, help="directory of the model")
+    command.add_argument(
+        "--model", required=True, help="directory of a diffusion model"
+    )
     command.add_argument("--out", required=True, help="directory of the images")
     command.add_argument(
-        "--num", type=values.count, help="images; default: one a condition"
+        "--num", type=values.count, help="number of images; default: one per condition"
     )
-    command.add_argument("--seed", type=int, default=0, help="of image 0; default: 0")
     command.add_argument(
-        "--batch-size", type=values.count, default=64, help="default: 64"
+        "--seed", type=int, default=0, help="seed of image 0; default: 0"
     )
+    values.add_batch_size(command)
     command.add_argument(
         "--size", type=values.size, help="HEIGHTxWIDTH; default: as trained"
     )
-    command.add_argument("--raw", action="store_true", help="parameters, not their EMA")
-    command.add_argument("--npz", action="store_true", help="write samples.npz too")
+    command.add_argument(
+        "--raw", action="store_true", help="use the trained parameters, not their EMA"
+    )
+    command.add_argument("--npz", action="store_true", help="also write samples.npz")
     command.add_argument(
         "--previews",
         type=int,
         default=0,
-        help="also draw previews.png: how the first 8 images came about, in N pictures",
+        help="also write previews.png: N stages of the first 8 images",
     )
     add_sampling(command)
     group = command.add_argument_group("classifier guidance")

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax stats`."""
 
-import argparse
+from collections.abc import Callable
+from typing import Any
 
 from ldm_jax.cli import values
+from ldm_jax.cli.parser import CommandParser
 
-STATS_EPILOG = """
-examples:
+DETAILS = """
+The images are read as in training: cropped and resized alike. The statistics are what
+FID, KID, precision and recall of `ldm-jax evaluate` compare samples with.
+"""
+WRITES = """
+  OUT, an .npz file with the statistics and how they were made. `evaluate` refuses it
+  for images of another size or another feature network, and warns where crop or resize
+  differ.
+"""
+EXAMPLES = """
   ldm-jax stats ./lsun_churches --size 256 --out churches.npz
-  ldm-jax stats --like runs/churches --out churches.npz      (its own training set)
-
-The file says how it was made; `evaluate` refuses it for images of another size or
-another network, and warns where crop or resize differ.
+  ldm-jax stats --like runs/churches --out churches.npz   (the images of its training)
 """
 
 
@@ -21,19 +28,25 @@ def add(commands) -> None:
         commands,
         "stats",
         _run,
-        "Make reference statistics of an image set, through the loader of training.",
-        STATS_EPILOG,
+        "Compute reference statistics of an image set, for FID and other metrics.",
+        details=DETAILS,
+        writes=WRITES,
+        examples=EXAMPLES,
     )
     command.add_argument(
         "dataset", nargs="?", help="a name, a folder (./...), or an .npz of images"
     )
     command.add_argument("--out", required=True, help=".npz file to write")
-    command.add_argument("--like", help="model directory: its crop, size and data set")
     command.add_argument(
-        "--size", type=values.size, help="HEIGHTxWIDTH, without --like"
+        "--like", help="model directory, whose data set, crop and size are used"
     )
-    command.add_argument("--split", help="default: as trained on, or train")
-    command.add_argument("--data-dir", help="where TFDS sets lie")
+    command.add_argument(
+        "--size",
+        type=values.size,
+        help="HEIGHTxWIDTH to crop and resize to, without --like",
+    )
+    command.add_argument("--split", help="default: that of --like, or train")
+    command.add_argument("--data-dir", help="folder of the TFDS data sets")
     command.add_argument(
         "--keep",
         type=values.count,
@@ -42,16 +55,11 @@ def add(commands) -> None:
     )
 
 
-def add_command(commands, name: str, run, summary: str, epilog: str):
+def add_command(
+    commands: Any, name: str, run: Callable, summary: str, **pages: str
+) -> CommandParser:
     """Adds a command with the feature network that `stats` and `evaluate` share."""
-    command = commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(run=run)
+    command = values.add_command(commands, name, run, summary, **pages)
     command.add_argument(
         "--feature-network",
         default="inception",
@@ -59,11 +67,9 @@ def add_command(commands, name: str, run, summary: str, epilog: str):
     )
     command.add_argument(
         "--feature-weights",
-        help="its file of weights; default: weights/FEATURE_NETWORK.safetensors",
+        help="file of its weights; default: weights/FEATURE_NETWORK.safetensors",
     )
-    command.add_argument(
-        "--batch-size", type=values.count, default=64, help="default: 64"
-    )
+    values.add_batch_size(command)
     return command
 
 

@@ -18,7 +18,12 @@ A config file is code, which is run: use only files that you trust.
 
 {NAMES}
 """
-EXAMPLES = """  ldm-jax train --config=quickstart:stage=first_stage \\
+WRITES = """
+  WORKDIR becomes a model directory: config.json, checkpoints/, metrics.jsonl, images/
+  and tensorboard/. The same command resumes a run that was stopped.
+"""
+EXAMPLES = """
+  ldm-jax train --config=quickstart:stage=first_stage \\
       --workdir=runs/a
   ldm-jax train --config=quickstart:stage=first_stage \\
       --config.images.dataset=./photos --config.images.split=all \\
@@ -34,6 +39,7 @@ def add(commands) -> None:
         _run,
         "Train a first stage or a latent diffusion model, or resume its run.",
         details=CONFIG_HELP,
+        writes=WRITES,
         examples=EXAMPLES,
     )
     command.add_argument("--config", required=True, help="the experiment, see above")

@@ -37,7 +37,9 @@ def add_command(
         help=summary,
         description=f"{summary}\n{details}" if details else summary,
         epilog="\n".join(
-            f"{title}:\n{text}" for title, text in sections.items() if text
+            "\n".join([f"{title}:", text.strip("\n"), ""])
+            for title, text in sections.items()
+            if text
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax weights`: the published networks that losses and metrics look through."""
+"""`ldm-jax weights`."""
 
-import argparse
+from ldm_jax.cli import values
 
-LPIPS_EPILOG = """
-LPIPS (Zhang et al. 2018, v0.1) has two published parts: a trunk, which is a network of
-torchvision, and linear weights. What each file is shows in its names and shapes. The
-paper trains with the trunk vgg; alex and squeeze are smaller.
-
-examples:
+EXAMPLES = """
+  ldm-jax weights inception
+  ldm-jax weights lpips --download vgg --out weights/lpips.safetensors
+"""
+LPIPS = """
+LPIPS (Zhang et al. 2018, v0.1) is published in two parts: a trunk, which is a network
+of torchvision, and linear weights. The files are recognised by their names and shapes.
+The paper trains with the trunk vgg; alex and squeeze are smaller. No code in a file is
+run, and PyTorch is not needed.
+"""
+LPIPS_EXAMPLES = """
   ldm-jax weights lpips vgg16-397923af.pth lpips/weights/v0.1/vgg.pth \\
       --out weights/lpips.safetensors
   ldm-jax weights lpips --download vgg --out weights/lpips.safetensors    (528 MB)
@@ -20,36 +25,44 @@ FEATURE_NETWORKS = {
     "inception": "InceptionV3 of 2015: FID, sFID, KID, IS, precision and recall",
     "mobilenet": "MobileNetV2 of torchvision, for FD(mobilenet): much faster",
 }
-FEATURE_NETWORK_EPILOG = """
-SOURCE is the published .pth on disk; without it the file is downloaded beside OUT. Its
-checksum is known and checked.
-
-examples:
-  ldm-jax weights inception
-  ldm-jax weights inception pt_inception-2015-12-05-6726825d.pth
+PUBLISHED = {
+    "inception": "pt_inception-2015-12-05-6726825d.pth",
+    "mobilenet": "mobilenet_v2-b0353104.pth",
+}
+FEATURE_NETWORK = """
+SOURCE is the published .pth file on disk; without it the file is downloaded to the
+folder of OUT. Its checksum is compared with the published one.
 """
 
 
 def add(commands) -> None:
-    """Adds the command that makes files of weights."""
-    command = commands.add_parser(
+    """Adds the command."""
+    command = values.add_command(
+        commands,
         "weights",
-        help="Make a file of weights for a perceptual loss from published ones.",
-        description="Make a file of weights from published ones.",
+        None,
+        "Convert published networks of the perceptual loss and of metrics.",
+        writes="  One .safetensors file, which training and evaluate read.\n",
+        examples=EXAMPLES,
+        uses_devices=False,
     )
-    kinds = command.add_subparsers(dest="kind", required=True, metavar="KIND")
+    kinds = command.add_subparsers(
+        dest="kind", required=True, metavar="KIND", title="kinds"
+    )
     _add_lpips(kinds)
     for kind, text in FEATURE_NETWORKS.items():
         _add_feature_network(kinds, kind, text)
 
 
 def _add_lpips(kinds) -> None:
-    command = kinds.add_parser(
+    command = values.add_command(
+        kinds,
         "lpips",
-        help="LPIPS: the perceptual loss of first stages",
-        description="Put LPIPS together in one .safetensors file.",
-        epilog=LPIPS_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _lpips,
+        "LPIPS: the perceptual loss of first stages",
+        details=LPIPS,
+        examples=LPIPS_EXAMPLES,
+        uses_devices=False,
     )
     command.add_argument("files", nargs="*", help=".pth, .npz or .safetensors")
     command.add_argument("--out", required=True, help=".safetensors file to write")
@@ -58,9 +71,8 @@ def _add_lpips(kinds) -> None:
         action="append",
         default=[],
         metavar="TRUNK",
-        help="fetch both parts of vgg, alex or squeeze; may be given often",
+        help="download both parts of vgg, alex or squeeze; may be repeated",
     )
-    command.set_defaults(run=_lpips)
 
 
 def _lpips(args, overrides) -> None:
@@ -71,12 +83,15 @@ def _lpips(args, overrides) -> None:
 
 
 def _add_feature_network(kinds, kind: str, text: str) -> None:
-    command = kinds.add_parser(
+    command = values.add_command(
+        kinds,
         kind,
-        help=text,
-        description=f"Make a file of weights: {text}.",
-        epilog=FEATURE_NETWORK_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _feature_network,
+        text,
+        details=FEATURE_NETWORK,
+        examples=f"  ldm-jax weights {kind}\n"
+        f"  ldm-jax weights {kind} {PUBLISHED[kind]}\n",
+        uses_devices=False,
     )
     command.add_argument("source", nargs="?", help="the published .pth")
     command.add_argument(
@@ -87,7 +102,6 @@ def _add_feature_network(kinds, kind: str, text: str) -> None:
         action="store_true",
         help="accept a file with another checksum; its metrics are not called FID",
     )
-    command.set_defaults(run=_feature_network)
 
 
 def _feature_network(args, overrides) -> None:

@@ -118,7 +118,8 @@ def test_every_command_has_a_help_page_with_examples(command, capsys):
     assert stop.value.code == 0
     page = capsys.readouterr().out
     assert f"usage: ldm-jax {name}" in page
-    assert f"ldm-jax {name}" in page.partition("examples:")[2] or name == "weights"
+    assert f"ldm-jax {name}" in page.partition("examples:")[2]
+    assert "\nwhat is written:\n" in page or "written" in page.partition("options")[0]
 
 
 def test_help_is_answered_without_loading_jax():
