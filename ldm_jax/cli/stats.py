@@ -89,5 +89,5 @@ def _run(args, overrides) -> None:
         batch_size=args.batch_size,
     )
     print(f"statistics of {reference.pool.count} images in {args.out}")
-    for text in reference.facts["warnings"]:
+    for text in reference.metadata["warnings"]:
         print(f"warning: {text}")

@@ -21,7 +21,7 @@ from ldm_jax.metrics.distribution import (
 )
 from ldm_jax.metrics.measure import (
     FeatureNetwork,
-    image_facts,
+    image_metadata,
     open_feature_network,
     with_features,
 )
@@ -78,17 +78,19 @@ def write_stats(
     opened = open_feature_network(network, weights)
     if dataset is not None and dataset.endswith(".npz"):
         found = open_set(dataset)
-        facts = image_facts(opened, found.size, None) | {"dataset": dataset}
+        metadata = image_metadata(opened, found.size, None) | {"dataset": dataset}
         count, batches = found.count, found.batches(batch_size)
     else:
-        source, transform, facts = _open(dataset, like, image_size, split, data_dir)
-        facts = image_facts(opened, transform.size, transform.description) | facts
+        source, transform, metadata = _open(dataset, like, image_size, split, data_dir)
+        metadata = (
+            image_metadata(opened, transform.size, transform.description) | metadata
+        )
         count, batches = len(source), read_bytes(source, transform, batch_size)
-    facts |= {
+    metadata |= {
         "quantization": QUANTIZATION,
         "ldm_jax": importlib.metadata.version("ldm_jax"),
     }
-    reference = collect(opened, batches, count, facts, keep, out)
+    reference = collect(opened, batches, count, metadata, keep, out)
     if is_main_process():
         save_reference(out, reference)
     return reference
@@ -112,13 +114,13 @@ def _open(dataset, like, image_size, split, data_dir):
     if not spec.get("dataset"):
         raise ValueError("statistics need a data set: got none; name it.")
     source = open_images(**spec)
-    facts = {
+    metadata = {
         "dataset": spec["dataset"],
         "split": spec.get("split", "train"),
         "fingerprint": source.fingerprint,
         "count": len(source),
     }
-    return source, transform, facts
+    return source, transform, metadata
 
 
 def read_bytes(source, transform, batch_size: int) -> Iterator[np.ndarray]:
@@ -140,15 +142,15 @@ def collect(
     network: FeatureNetwork,
     batches: Iterator[np.ndarray],
     count: int,
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     keep: int,
     path: str,
 ) -> Reference:
     """Passes images through the network once and sums up."""
-    has_spatial = network.facts["kind"] == "inception"
+    has_spatial = network.metadata["kind"] == "inception"
     metrics = ["fid", *(["sfid"] if has_spatial else []), *(["kid"] if keep else [])]
     collector = Collector(metrics, count, keep)
     with tqdm(desc="statistics", total=count, unit="image") as bar:
         with_features(network, batches, collector, bar.update)
     warnings = rank_warning(collector.count, network.widths["pool"], path)
-    return collector.reference({**facts, "warnings": warnings}, path)
+    return collector.reference({**metadata, "warnings": warnings}, path)

@@ -55,7 +55,7 @@ def label(metric: str, network: Mapping[str, Any]) -> str:
 
     Args:
       metric: one of SET_METRICS.
-      network: facts of the feature network: "kind" and "official".
+      network: metadata of the feature network: "kind" and "official".
 
     Returns:
       "FID", "KID", "IS" ... only for the published InceptionV3; "FD(mobilenet)",
@@ -109,7 +109,7 @@ def check_reference(metrics: Collection[str], reference: Reference | None) -> No
 
 
 class Collector:
-    """Takes in features of images, batch by batch; then answers."""
+    """Accumulates features of images batch by batch, and computes metrics of them."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Collector:
         keep: int = KEEP,
         has_spread: bool = False,
     ):
-        """Begins.
+        """Starts without images.
 
         Args:
           metrics: of SET_METRICS.
@@ -165,14 +165,14 @@ class Collector:
         self._reservoir.update(features["pool"])
         self.count += rows
 
-    def reference(self, facts: Mapping[str, Any], path: str = "") -> Reference:
+    def reference(self, metadata: Mapping[str, Any], path: str = "") -> Reference:
         """Makes statistics of all that came."""
         features = self._reservoir.rows()
         return Reference(
             self._total("pool").gaussian(),
             self._total("spatial").gaussian() if "spatial" in self._moments else None,
             features if len(features) else None,
-            facts,
+            metadata,
             path,
         )
 
@@ -215,13 +215,13 @@ class Collector:
         return total
 
     def _frechet(self, name: str, reference: Reference) -> Figure:
-        wanted = getattr(reference, name)
-        value = frechet_distance(self._total(name).gaussian(), wanted)
+        statistics = getattr(reference, name)
+        value = frechet_distance(self._total(name).gaussian(), statistics)
         if self._folds == 1:
             return Figure(value)
         left_out = np.array(
             [
-                frechet_distance(self._total(name, without=n).gaussian(), wanted)
+                frechet_distance(self._total(name, without=n).gaussian(), statistics)
                 for n in range(self._folds)
             ]
         )
@@ -252,7 +252,7 @@ def _kernel(real, fake) -> Figure:
 
 
 def rank_warning(count: int, width: int, what: str) -> list[str]:
-    """Says what it means that there are fewer images than directions to vary in."""
+    """Warns of fewer images than features, where covariances lose their rank."""
     if not count or count > width:
         return []
     return [

@@ -14,7 +14,7 @@ from ldm_jax.metrics.distribution import (
     rank_warning,
 )
 from ldm_jax.metrics.measure import (
-    image_facts,
+    image_metadata,
     open_feature_network,
     place_rows,
     with_features,
@@ -80,7 +80,7 @@ def make_sample_metrics(evaluation: Evaluation, image_size) -> Callable | None:
         evaluation.feature_network, evaluation.feature_weights or None
     )
     reference = open_reference(evaluation.reference, network, evaluation.metrics)
-    for text in reference.check(image_facts(network, image_size, None)):
+    for text in reference.check(image_metadata(network, image_size, None)):
         log.warning("evaluation: %s", text)
     check_network(evaluation.metrics, network.widths)
     check_reference(evaluation.metrics, reference)
@@ -92,6 +92,6 @@ def make_sample_metrics(evaluation: Evaluation, image_size) -> Callable | None:
         collector = Collector(evaluation.metrics, evaluation.num)
         with_features(network, batches, collector, lambda count: None)
         figures = collector.compute(reference, place_rows)
-        return {label(name, network.facts): f.value for name, f in figures.items()}
+        return {label(name, network.metadata): f.value for name, f in figures.items()}
 
     return compute

@@ -24,12 +24,12 @@ class FeatureNetwork(NamedTuple):
     """A feature network, ready to run.
 
     Attributes:
-      facts: "kind", "origin", "sha256", "official": what figures depend on.
+      metadata: "kind", "origin", "sha256", "official": what figures depend on.
       run: uint8 [B, H, W, 3] -> its features and logits, NumPy [B, ...]; any B.
       widths: {name of an output: numbers of an image}; "pool" and "logits" always.
     """
 
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     run: Callable[[np.ndarray], dict[str, np.ndarray]]
     widths: dict[str, int]
 
@@ -53,7 +53,7 @@ def open_feature_network(
     module, params, header = load_feature_network(
         weights or f"weights/{kind}.safetensors", kind
     )
-    facts = {name: header[name] for name in ("origin", "sha256")}
+    metadata = {name: header[name] for name in ("origin", "sha256")}
     mesh = sharding.make_mesh()
     placed = jax.device_put(params, sharding.replicated(mesh))
     apply = _compiled(module)
@@ -63,7 +63,7 @@ def open_feature_network(
         return on_devices(lambda x: apply(placed, x), image)
 
     return FeatureNetwork(
-        {"kind": kind, **facts, "official": header["official"] == "True"},
+        {"kind": kind, **metadata, "official": header["official"] == "True"},
         run,
         {name: output.shape[-1] for name, output in shapes.items()},
     )
@@ -102,10 +102,10 @@ def place_rows(x: np.ndarray) -> jax.Array:
 
 
 class Pairs:
-    """Compares images with others, one to one, in memory that stays the same."""
+    """Compares images with others, one to one, in constant memory."""
 
     def __init__(self, metrics, lpips: str | None = None, trunk: str = "vgg"):
-        """Begins.
+        """Starts without pairs.
 
         Args:
           metrics: of PAIR_METRICS.
@@ -129,10 +129,10 @@ class Pairs:
             image, other = (
                 x.astype(jnp.float32) / 127.5 - 1 for x in (image_u8, other_u8)
             )
-            found = {name: f(image, other) for name, f in functions.items()}
+            values = {name: f(image, other) for name, f in functions.items()}
             if "lpips" in metrics:
-                found["lpips"] = LPIPS(trunk).apply({"params": params}, image, other)
-            return found
+                values["lpips"] = LPIPS(trunk).apply({"params": params}, image, other)
+            return values
 
         self._compare = lambda *images: compare(params, *images)
         self._means: dict[str, Mean] = {}
@@ -186,9 +186,9 @@ def with_features(
         show(len(batch))
 
 
-def image_facts(
+def image_metadata(
     network: FeatureNetwork, size, transform: Mapping[str, Any] | None
 ) -> dict:
-    """Says how features of images came about, for `Reference.check`."""
-    facts = {"network": network.facts, "image_size": list(size)}
-    return facts if transform is None else {**facts, "transform": dict(transform)}
+    """Describes how features of images were made, for `Reference.check`."""
+    metadata = {"network": network.metadata, "image_size": list(size)}
+    return metadata if transform is None else {**metadata, "transform": dict(transform)}

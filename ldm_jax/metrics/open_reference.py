@@ -16,7 +16,7 @@ def open_reference(
     """Reads statistics: an .npz, or a .pt of torch-fidelity's cache.
 
     ADM's batches hold images, and means and covariances of far more images than these:
-    those are kept, and features of single images made where a metric needs them.
+    those are kept, and features of single images are computed where a metric needs.
     """
     if path.endswith(".pt"):
         reference = make_reference(read_fidelity_cache(path), path)
@@ -25,14 +25,14 @@ def open_reference(
     needs = {"kid", "precision", "recall", "density", "coverage"} & set(metrics)
     if not needs or reference.features is not None or not reference.has_images:
         return reference
-    found = open_set(path)
-    collector = Collector(["kid"], found.count, found.count)
-    with tqdm(desc=f"features of {path}", total=found.count, unit="image") as bar:
-        with_features(network, found.batches(batch_size), collector, bar.update)
+    image_set = open_set(path)
+    collector = Collector(["kid"], image_set.count, image_set.count)
+    with tqdm(desc=f"features of {path}", total=image_set.count, unit="image") as bar:
+        with_features(network, image_set.batches(batch_size), collector, bar.update)
     return Reference(
         reference.pool,
         reference.spatial,
         collector.kept(),
-        reference.facts,
+        reference.metadata,
         path,
     )

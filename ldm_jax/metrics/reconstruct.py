@@ -56,20 +56,20 @@ def reconstruct_all(
     num_codes = model.autoencoder.num_codes
     usage = CodebookUsage(num_codes) if num_codes else None
     run = _program(model)
-    found = {name: [] for name in metrics}
+    values = {name: [] for name in metrics}
     shown = []
     for batch, valid in rows:
         image = batch["image"]
         reconstruction, indices = run(params, image)
         for name, metric in metrics.items():
-            found[name].append(fetch(metric(image, reconstruction))[:valid])
+            values[name].append(fetch(metric(image, reconstruction))[:valid])
         reconstruction, indices = fetch((reconstruction, indices))
         if usage:
             usage.update(indices[:valid])
         if sum(map(len, shown)) < 2 * num_shown:
             pairs = np.stack([fetch(image)[:valid], reconstruction[:valid]], axis=1)
             shown.append(pairs.reshape(-1, *pairs.shape[2:]))
-    figures = {name: float(np.concatenate(found[name]).mean()) for name in found}
+    figures = {name: float(np.concatenate(values[name]).mean()) for name in values}
     figures |= usage.result() if usage else {}
     sheet = png.to_uint8(np.concatenate(shown)[: 2 * num_shown])
     return figures, png.grid(sheet, num_columns=8)

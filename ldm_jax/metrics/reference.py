@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reference statistics: what a set of real images looks like to a network, in a file.
+"""Reads and writes reference statistics of a set of real images.
 
 Our file is an .npz with "mu" and "sigma" (so other programs read it too), "mu_s" and
-"sigma_s" of spatial features, "features" of some of the images, "count", and "facts":
-JSON that says how all of it was made. Read besides: the reference batches of ADM
+"sigma_s" of spatial features, "features" of some of the images, "count", and
+"metadata": JSON that describes how all of it was made. The reference batches of ADM
 ("arr_0", "mu", "sigma", "mu_s", "sigma_s") and statistics of pytorch-fid ("mu",
-"sigma"), which do not say how they were made.
+"sigma") are read too; they do not describe how they were made.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Reference:
       spatial: of its spatial features; None where it has none.
       features: [K, D] float32 features of some of the images; None where a file has
         none, and then KID, precision and recall cannot be had from it.
-      facts: how it was made: "network", "transform", "dataset" ...; {} if unknown.
+      metadata: how it was made: "network", "transform", "dataset" ...; {} if unknown.
       path: of the file, for messages.
       has_images: whether the file also holds images, as "arr_0".
     """
@@ -37,16 +37,16 @@ class Reference:
     pool: Gaussian
     spatial: Gaussian | None
     features: np.ndarray | None
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     path: str = ""
     has_images: bool = False
 
-    def check(self, facts: Mapping[str, Any]) -> list[str]:
+    def check(self, metadata: Mapping[str, Any]) -> list[str]:
         """Compares how this was made with how other figures were.
 
         Args:
-          facts: "network" and, where known, "image_size" and "transform" of the images
-            that are to be compared with this.
+          metadata: "network" and, where known, "image_size" and "transform" of the
+            images that are to be compared with this.
 
         Returns:
           Warnings: what is unknown or differs so that figures are not comparable.
@@ -54,22 +54,24 @@ class Reference:
         Raises:
           ValueError: another network or size, so that a comparison has no meaning.
         """
-        if not self.facts:
+        if not self.metadata:
             return [
                 f"{self.path} does not say how it was made: if its images went through "
                 "another crop, resize or network, the figures mean nothing."
             ]
         for name in ("network", "image_size"):
-            if name in facts and facts[name] != self.facts.get(name):
+            if name in metadata and metadata[name] != self.metadata.get(name):
                 raise ValueError(
                     f"images and reference must have the same {name}: got "
-                    f"{facts[name]}, but {self.path} was made with "
-                    f"{self.facts.get(name)}; make it anew with `ldm-jax stats`."
+                    f"{metadata[name]}, but {self.path} was made with "
+                    f"{self.metadata.get(name)}; make it again with `ldm-jax stats`."
                 )
-        ours, theirs = facts.get("transform"), self.facts.get("transform")
-        if ours and theirs and ours != theirs:
+        transform, stored = metadata.get("transform"), self.metadata.get("transform")
+        if transform and stored and transform != stored:
             changed = sorted(
-                name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)
+                name
+                for name in {*transform, *stored}
+                if transform.get(name) != stored.get(name)
             )
             return [
                 f"the model's images went through another {', '.join(changed)} than "
@@ -84,7 +86,7 @@ def save_reference(path, reference: Reference) -> None:
         "mu": reference.pool.mean,
         "sigma": reference.pool.covariance,
         "count": np.int64(reference.pool.count),
-        "facts": np.array(json.dumps(dict(reference.facts), sort_keys=True)),
+        "metadata": np.array(json.dumps(dict(reference.metadata), sort_keys=True)),
     }
     if reference.spatial is not None:
         arrays["mu_s"] = reference.spatial.mean
@@ -105,48 +107,48 @@ def load_reference(path) -> Reference:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            held = {name: stored[name] for name in stored.files if name != "arr_0"}
+            arrays = {name: stored[name] for name in stored.files if name != "arr_0"}
             has_images = "arr_0" in stored.files
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"reference statistics are an .npz file: {path} cannot be read ({error}); "
             "make one with `ldm-jax stats`."
         ) from error
-    return make_reference(held, path, has_images)
+    return make_reference(arrays, path, has_images)
 
 
 def make_reference(
-    held: Mapping[str, np.ndarray], path, has_images: bool = False
+    arrays: Mapping[str, np.ndarray], path, has_images: bool = False
 ) -> Reference:
     """Makes statistics of the arrays of a file.
 
     Args:
-      held: "mu" and "sigma", and what else a file of ours has.
+      arrays: "mu" and "sigma", and what else a file of ours has.
       path: of the file, for messages.
       has_images: whether it holds images too.
 
     Raises:
       ValueError: "mu" or "sigma" is missing, or the two do not fit.
     """
-    if not {"mu", "sigma"} <= set(held):
+    if not {"mu", "sigma"} <= set(arrays):
         raise ValueError(
             f'reference statistics hold "mu" and "sigma": {path} holds '
-            f"{', '.join(sorted(held)) or 'only images'}; make them of the images with "
-            "`ldm-jax stats`."
+            f"{', '.join(sorted(arrays)) or 'only images'}; make them of the images "
+            "with `ldm-jax stats`."
         )
-    count = int(held.get("count", 0))
+    count = int(arrays.get("count", 0))
     return Reference(
-        _gaussian(path, held, "", count),
-        _gaussian(path, held, "_s", count) if "mu_s" in held else None,
-        held.get("features"),
-        json.loads(str(held["facts"])) if "facts" in held else {},
+        _gaussian(path, arrays, "", count),
+        _gaussian(path, arrays, "_s", count) if "mu_s" in arrays else None,
+        arrays.get("features"),
+        json.loads(str(arrays["metadata"])) if "metadata" in arrays else {},
         str(path),
         has_images,
     )
 
 
-def _gaussian(path, held, suffix: str, count: int) -> Gaussian:
-    mean, covariance = held[f"mu{suffix}"], held.get(f"sigma{suffix}")
+def _gaussian(path, arrays, suffix: str, count: int) -> Gaussian:
+    mean, covariance = arrays[f"mu{suffix}"], arrays.get(f"sigma{suffix}")
     shape = None if covariance is None else covariance.shape
     if mean.ndim != 1 or shape != (len(mean), len(mean)):
         raise ValueError(

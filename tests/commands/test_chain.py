@@ -173,7 +173,7 @@ def test_a_trained_model_is_evaluated_next_to_the_papers_row(
     ):
         assert re.search(line, page), line
     found = json.loads((out / "results.json").read_text())
-    assert found["reference_facts"]["split"] == "test[:10]"
+    assert found["reference_metadata"]["split"] == "test[:10]"
     settings = json.loads((out / "images" / "settings.json").read_text())
     assert settings["condition"] == {"class_label": str(list(range(10)))}
     rows = [np.asarray(Image.open(out / "images" / f"{i:06d}.png")) for i in range(10)]
@@ -193,8 +193,8 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_sampled(
 ):
     reference, network = statistics
     made = load_reference(reference)
-    facts = {**made.facts, "image_size": [32, 32]}
-    other = dataclasses.replace(made, facts=facts, features=None)
+    metadata = {**made.metadata, "image_size": [32, 32]}
+    other = dataclasses.replace(made, metadata=metadata, features=None)
     save_reference(tmp_path / "other.npz", other)
     model = ["evaluate", f"--model={finished / 'diffusion'}", *network]
     for flags, message in (

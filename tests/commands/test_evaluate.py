@@ -64,8 +64,8 @@ def test_finished_images_are_evaluated_against_statistics(place, reference, caps
     assert value["precision"] == value["recall"] == 1
     assert value["psnr"] == 100 and value["ssim"] == pytest.approx(1, abs=1e-4)
     assert 18 < noisy["figures"]["psnr"]["value"] < 25  # noise of 20 of 255
-    assert noisy["reference_facts"]["transform"]["interpolation"] == "bicubic"
-    assert noisy["reference_facts"]["count"] == 24
+    assert noisy["reference_metadata"]["transform"]["interpolation"] == "bicubic"
+    assert noisy["reference_metadata"]["count"] == 24
 
 
 def test_an_npz_holds_the_same_images_as_a_folder(place):

@@ -21,7 +21,7 @@ from ldm_jax.metrics.tables import markdown
 from tests.metrics.features import real_and_fake
 
 SOME = ("fid", "kid", "is", "precision", "recall")
-FACTS = {"network": {"kind": "mobilenet", "official": True}, "image_size": [16, 16]}
+METADATA = {"network": {"kind": "mobilenet", "official": True}, "image_size": [16, 16]}
 
 
 def collected(rows, metrics=SOME, **fields):
@@ -35,7 +35,7 @@ def collected(rows, metrics=SOME, **fields):
 
 def test_an_equal_set_is_perfect_and_noise_makes_it_worse():
     real = real_and_fake(16, (300, 10))[0]
-    reference = collected(real).reference(FACTS)
+    reference = collected(real).reference(METADATA)
     noise = np.random.default_rng(1).normal(size=real.shape).astype(np.float32)
     figures = [collected(real + s * noise).compute(reference) for s in (0, 0.3, 1, 3)]
     assert list(figures[0]) == list(SOME)
@@ -56,7 +56,7 @@ def test_distance_of_two_halves_falls_with_their_size():
     found = []
     for n in (100, 500, 2000):
         first, second = (collected(x[:n], ("fid",)) for x in halves)
-        found.append(second.compute(first.reference(FACTS))["fid"].value)
+        found.append(second.compute(first.reference(METADATA))["fid"].value)
     assert found[0] > 2 * found[1] > 4 * found[2] > 0
 
 
@@ -64,7 +64,7 @@ def test_the_jackknife_is_of_the_size_of_the_scatter():
     """Oracle: the spread of the distance over many draws, within a factor of two."""
     rng = np.random.default_rng(0)
     draws = [rng.normal(0.5, 1, (400, 4)).astype(np.float32) for _ in range(30)]
-    reference = Reference(Gaussian(np.zeros(4), np.eye(4)), None, None, FACTS)
+    reference = Reference(Gaussian(np.zeros(4), np.eye(4)), None, None, METADATA)
     found = [
         collected(x, ("fid",), has_spread=True).compute(reference)["fid"] for x in draws
     ]
@@ -83,19 +83,19 @@ def test_only_the_published_inception_makes_a_fid():
 
 def test_a_reference_is_read_back_and_says_how_it_was_made(tmp_path):
     made = collected(real_and_fake(16)[0], ("fid", "sfid", "kid"), keep=50)
-    reference = made.reference({**FACTS, "transform": {"crop": "center"}})
+    reference = made.reference({**METADATA, "transform": {"crop": "center"}})
     path = tmp_path / "ref.npz"
     save_reference(path, reference)
     found = load_reference(path)
     np.testing.assert_array_equal(found.pool.covariance, reference.pool.covariance)
     np.testing.assert_array_equal(found.features, reference.features)
     assert found.spatial.mean.shape == (7,) and found.pool.count == 600
-    assert found.features.shape == (50, 16) and found.facts == reference.facts
-    assert found.check({**FACTS, "transform": {"crop": "center"}}) == []
-    (warning,) = found.check({**FACTS, "transform": {"crop": "random"}})
+    assert found.features.shape == (50, 16) and found.metadata == reference.metadata
+    assert found.check({**METADATA, "transform": {"crop": "center"}}) == []
+    (warning,) = found.check({**METADATA, "transform": {"crop": "random"}})
     assert "another crop than those of" in warning
     with pytest.raises(ValueError, match=r"same image_size: got \[32, 32\], but"):
-        found.check({**FACTS, "image_size": [32, 32]})
+        found.check({**METADATA, "image_size": [32, 32]})
     other = {"network": {"kind": "inception", "official": True}}
     with pytest.raises(ValueError, match="same network"):
         found.check(other)
@@ -111,7 +111,7 @@ def test_other_programs_statistics_are_read_with_a_warning(tmp_path):
     np.savez(tmp_path / "adm.npz", arr_0=images, **plain, **spatial)
     found = load_reference(tmp_path / "fid.npz")
     assert found.spatial is None and not found.has_images
-    assert "does not say how it was made" in found.check(FACTS)[0]
+    assert "does not say how it was made" in found.check(METADATA)[0]
     adm = load_reference(tmp_path / "adm.npz")
     assert adm.has_images and adm.spatial is not None
     figures = collected(rows.astype(np.float32), ("fid",)).compute(found)

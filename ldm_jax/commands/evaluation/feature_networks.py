@@ -24,7 +24,7 @@ from ldm_jax.metrics.measure import (
     PAIR_METRICS,
     Mean,
     Pairs,
-    image_facts,
+    image_metadata,
     open_feature_network,
     place_rows,
 )
@@ -164,8 +164,8 @@ class Evaluator:
         """
         if self._reference is None:
             return []
-        facts = image_facts(self._network, size, self._transform)
-        return self._reference.check(facts)
+        metadata = image_metadata(self._network, size, self._transform)
+        return self._reference.check(metadata)
 
     def images(
         self, path: str, pairs: str | None, by_name: bool = True
@@ -270,19 +270,21 @@ class Evaluator:
         return warnings
 
     def _report(self, count, figures, warnings) -> dict[str, Any]:
-        facts = {} if self._network is None else self._network.facts
+        metadata = {} if self._network is None else self._network.metadata
         return {
             "num_images": count,
             "figures": {
                 name: {
-                    "label": label_of(name, facts) if name in SET_METRICS else name,
+                    "label": label_of(name, metadata) if name in SET_METRICS else name,
                     "value": figure.value,
                     "spread": figure.spread,
                 }
                 for name, figure in figures.items()
             },
-            "network": facts,
-            "reference_facts": dict(self._reference.facts) if self._reference else {},
+            "network": metadata,
+            "reference_metadata": dict(self._reference.metadata)
+            if self._reference
+            else {},
             "warnings": warnings,
         }
 
