@@ -81,7 +81,7 @@ def add(commands) -> None:
     given = command.add_argument_group("images given")
     given.add_argument("--start", help="image to vary; see --strength")
     given.add_argument("--known", help="image of which a region is kept")
-    given.add_argument("--known-mask", help="PNG file, white where --known is kept")
+    given.add_argument("--hole", help="PNG, white where --known is painted over")
 
 
 def add_sampling(command: CommandParser) -> None:
@@ -150,7 +150,7 @@ def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
 def _run(args, overrides) -> None:
     from ldm_jax.commands import sample
 
-    given = dict(start=args.start, known=args.known, mask=args.known_mask)
+    given = dict(start=args.start, known=args.known, hole=args.hole)
     sample.sample(
         args.model,
         args.out,

@@ -63,7 +63,7 @@ def sample(
       image_size: (height, width); None takes the condition's (a map's, that of an
         image to paint in, f times that of a small one), else the size trained on.
       which: "ema" or "raw" parameters.
-      images: paths of "start", or of "known" and "mask" (white is kept).
+      images: paths of "start", or of "known" and "hole" (white is painted).
       write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
       num_previews: pictures a row of previews.png has beside the finished image: what
         the denoiser saw behind the noise on the way; 0 draws none.
@@ -218,23 +218,23 @@ def _note(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
 def _read_images(
     paths: Mapping[str, str], size, options: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Reads the given images: [1, H, W, 3] in [-1, 1], the mask [1, H, W, 1]."""
+    """Reads images [1, H, W, 3] in [-1, 1], and the hole [1, H, W, 1], 1 inside."""
     if "strength" in options and "start" not in paths:
         raise ValueError(
             f"strength={options['strength']} is the share of the steps that --start is "
             "taken through: got no --start; give it, or leave --strength out."
         )
-    if ("known" in paths) != ("mask" in paths):
+    if ("known" in paths) != ("hole" in paths):
         raise ValueError(
-            "a known image and its mask go together: give both --known and "
-            "--known-mask, or neither."
+            "a known image and its hole go together: give both --known and --hole, or "
+            "neither."
         )
-    readers = dict(start=to_image, known=to_image, mask=to_mask)
+    readers = dict(start=to_image, known=to_image, hole=to_mask)
     images = {name: readers[name](path)[None] for name, path in paths.items()}
-    if "mask" in images and images["mask"].all():
+    if "hole" in images and images["hole"].all():
         raise ValueError(
-            f"--known-mask is white where --known is kept: all of {paths['mask']} is "
-            "white, so nothing would be made; paint what is to be made black."
+            f"--hole is white where --known is painted over: all of {paths['hole']} is "
+            "white, so nothing would be kept; paint what is to be kept black."
         )
     for name, image in images.items():
         if image.shape[1:3] != size:

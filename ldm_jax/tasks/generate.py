@@ -13,7 +13,7 @@ import numpy as np
 from ldm_jax.diffusion import constraints, guidance, process, tiles
 from ldm_jax.diffusion.samplers import base
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
-from ldm_jax.tasks.model import LatentDiffusion
+from ldm_jax.tasks.model import LatentDiffusion, check_batch_sizes
 from ldm_jax.tasks.sampling import Sampling, make_sampling
 from ldm_jax.types import Array, Batch, Conditioning, Denoiser, PyTree
 
@@ -143,8 +143,8 @@ def make_denoiser(
 
 def sample(
     model: LatentDiffusion,
-    params,
-    cond: Conditioning,
+    params: PyTree,
+    cond: Conditioning | None,
     *,
     z_T: Array,
     null: Conditioning | None = None,
@@ -155,7 +155,7 @@ def sample(
 
     Args:
       model, params: from `ldm_jax.load`.
-      cond: from `model.condition`, B rows.
+      cond: from `model.condition`, B rows; None of an unconditional model.
       z_T: [B, h, w, c] standard normal noise.
       null: from `model.null`, for guidance.
       key: one key or [B] keys, for samplers that add noise; None is key 0.
@@ -164,8 +164,13 @@ def sample(
 
     Returns:
       z_0 [B, h, w, c] for `model.decode`.
+
+    Raises:
+      ValueError: options that do not fit, or z_T and cond of different batch sizes.
     """
     sampling = make_sampling(**options)
+    cond = Conditioning() if cond is None else cond
+    check_batch_sizes(z_T, cond)
     key = jax.random.key(0) if key is None else key
     return _compiled_sample(model, sampling)(params, cond, null, z_T, key)
 
@@ -200,7 +205,7 @@ def make_generate(
     Returns:
       (params, y, keys [B], given) -> images [B, H, W, 3], about [-1, 1]. `y` is a
       batch of the conditioner's fields; `given` is a dict of images, empty or with
-      "start" [B, H, W, 3], or "known" [B, H, W, 3] and "mask" [B, H, W, 1], 1 where
+      "start" [B, H, W, 3], or "known" [B, H, W, 3] and "hole" [B, H, W, 1], 0 where
       `known` is kept. Image i depends on row i of each alone. With previews: what the
       denoiser saw behind the noise on the way, and the images, [K + 1, B, H, W, 3].
     """
@@ -249,9 +254,9 @@ def _given_latents(model, params, images: Batch) -> Given:
         for name in ("start", "known")
         if name in images
     }
-    if "mask" in images:
+    if "hole" in images:
         f = model.autoencoder.f
-        batch, height, width, _ = images["mask"].shape
-        blocks = images["mask"].reshape(batch, height // f, f, width // f, f, 1)
-        latents["mask"] = jnp.min(blocks, axis=(2, 4))
+        batch, height, width, _ = images["hole"].shape
+        blocks = images["hole"].reshape(batch, height // f, f, width // f, f, 1)
+        latents["mask"] = 1 - jnp.max(blocks, axis=(2, 4))
     return Given(**latents)

@@ -15,7 +15,7 @@ from ldm_jax.conditions.keywords import read_floats, read_keywords
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
-from ldm_jax.types import Array, Batch, Conditioning
+from ldm_jax.types import Array, Batch, Conditioning, PyTree
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -182,9 +182,38 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
                 )
         return Conditioning(**arrays)
 
-    def denoise(self, params, z_t: Array, t: Array, cond: Conditioning) -> Array:
-        """Predicts from z_t [B, h, w, c] and t [B] int32 in [0, T): [B, h, w, c]."""
+    def denoise(
+        self, params: PyTree, z_t: Array, t: Array, cond: Conditioning | None = None
+    ) -> Array:
+        """Predicts the noise (or x0, v) in latents.
+
+        Args:
+          params: {"unet": ...}.
+          z_t: [B, h, w, c].
+          t: [B] int32 in [0, T).
+          cond: B rows; None is no condition.
+
+        Returns:
+          [B, h, w, c].
+
+        Raises:
+          ValueError: z_t and cond are not of one batch size, or `cond` is not what the
+            denoiser reads.
+        """
+        cond = Conditioning() if cond is None else cond
+        check_batch_sizes(z_t, cond)
         return self.unet.apply({"params": params["unet"]}, z_t, t, cond)
+
+
+def check_batch_sizes(z: Array, cond: Conditioning) -> None:
+    """Raises ValueError unless a condition has one row for each latent [B, h, w, c]."""
+    for name, array in cond._asdict().items():
+        if array is not None and array.shape[0] != z.shape[0]:
+            raise ValueError(
+                f"latents and their condition must have one batch size: got "
+                f"{z.shape[0]} latents and {name} of {array.shape[0]} rows; give one "
+                "row for each latent."
+            )
 
 
 def with_frozen(trained, frozen):

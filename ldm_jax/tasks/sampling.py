@@ -91,6 +91,12 @@ class Sampling:
             )
         if self.grid not in GRIDS:
             raise ValueError(f'unknown grid "{self.grid}"; one of: {", ".join(GRIDS)}.')
+        if self.num_steps == 1 and self.grid == "original":
+            # Its only step starts at t = 1, where almost all noise is gone.
+            raise ValueError(
+                'grid="original" with num_steps=1 would return the noise itself; use '
+                'grid="even" (--grid even), or more steps.'
+            )
         for name, least in (("num_steps", 1), ("tile", 1), ("overlap", 0)):
             value = getattr(self, name)
             if value is not None and value < least:

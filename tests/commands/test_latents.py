@@ -151,7 +151,7 @@ def test_a_model_learns_from_buckets_and_from_mixtures(root, directory, tmp_path
         "--config.batch_size=8",
         "--config.train.num_steps=4",
         "--config.train.report_every=1",
-        "--config.sampling.num_steps=1",
+        "--config.sampling.num_steps=2",
     ]
     config = schema.load_config(f"{CONFIG}:stage=diffusion", overrides)
     config.condition = dict(kind="none")

@@ -17,6 +17,7 @@ from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.generate import ClassifierGuide
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sampling import make_sampling
+from ldm_jax.types import Conditioning
 from tests.diffusion.oracles import two_mode_denoiser
 
 SIDE = 8
@@ -48,7 +49,7 @@ def test_a_known_region_comes_back_as_it_was_and_the_rest_is_sampled(model_and_p
     known = np.random.default_rng(0).uniform(-1, 1, (2, SIDE, SIDE, 3)).astype("f4")
     mask = np.zeros((2, SIDE, SIDE, 1), "f4")
     mask[:, :, :4] = 1
-    image = draw(model_and_params, {"known": known, "mask": mask})
+    image = draw(model_and_params, {"known": known, "hole": 1 - mask})
     np.testing.assert_allclose(image[:, :, :4], known[:, :, :4], atol=1e-5)
     assert np.abs(image[:, :, 4:] - known[:, :, 4:]).min() > 1e-4
 
@@ -167,3 +168,25 @@ def test_an_exact_classifier_guides_an_unconditional_model_to_its_class(label):
 def test_a_classifier_of_scale_0_changes_no_bit():
     unguided = draw_modes(None, 0, num=8)
     np.testing.assert_array_equal(draw_modes(exact_guide(0.0), 0, num=8), unguided)
+
+
+def test_an_unconditional_model_takes_none_as_its_condition(model_and_params):
+    model, params = model_and_params
+    z, t = jnp.ones((2, SIDE, SIDE, 3)), jnp.full(2, 500)
+    expected = model.denoise(params, z, t, Conditioning())
+    np.testing.assert_array_equal(model.denoise(params, z, t, None), expected)
+    options = dict(z_T=z, num_steps=2, grid="even")
+    np.testing.assert_array_equal(
+        generate.sample(model, params, None, **options),
+        generate.sample(model, params, Conditioning(), **options),
+    )
+
+
+def test_latents_and_condition_of_two_batch_sizes_are_refused(model_and_params):
+    model, params = model_and_params
+    z, cond = jnp.ones((2, SIDE, SIDE, 3)), Conditioning(jnp.ones((3, 1, 8)))
+    message = "got 2 latents and context of 3 rows"
+    with pytest.raises(ValueError, match=message):
+        model.denoise(params, z, jnp.zeros(2, jnp.int32), cond)
+    with pytest.raises(ValueError, match=message):
+        generate.sample(model, params, cond, z_T=z)

@@ -17,6 +17,10 @@ from ldm_jax.tasks.sampling import make_sampling, replace_sampling, sampling_fie
         (dict(clip=1.0, threshold=0.9), "both bound x0_hat"),
         (dict(overlap=4), "overlap=4 is of tiles"),
         (dict(eta=1.5), r"eta must be in \[0, 1\]: got 1.5"),
+        (
+            dict(num_steps=1),
+            "would return the noise itself; use grid=.even. .--grid ev",
+        ),
         (dict(num_steps=0), "num_steps must be 1 or more: got 0"),
         (dict(tile=0), "tile must be 1 or more: got 0"),
         (dict(grid="odd"), 'unknown grid "odd"; one of: original, even'),
