@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conditions made of a config's section."""
 
+import itertools
+import pathlib
+import re
+
 import pytest
 
 from ldm_jax.conditions.fields import FirstStageFields
 from ldm_jax.conditions.registry import CONDITIONS, condition_flags, make_condition
 from ldm_jax.models.autoencoder import Autoencoder
 from tests.conditions.examples import FIRST_STAGE, batch
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -69,3 +75,36 @@ def test_no_two_kinds_use_one_flag_or_keyword_for_different_inputs():
                 assert (
                     arguments.setdefault(field.flag, field.argument) == field.argument
                 )
+
+
+def table_of(page, *heads):
+    """Rows of a page's table with these column heads, as lists of cells."""
+    lines = iter((ROOT / page).read_text().splitlines())
+    cells = lambda line: [cell.strip() for cell in line.strip("|").split("|")]  # noqa: E731
+    assert any(cells(line)[: len(heads)] == list(heads) for line in lines)
+    next(lines)
+    return [cells(line) for line in itertools.takewhile(lambda x: x[:1] == "|", lines)]
+
+
+def test_the_readme_lists_the_keywords_and_axes_of_every_kind():
+    rows = {row[1]: row for row in table_of("README.md", "keyword", "for", "is")}
+    for kind, condition in CONDITIONS.items():
+        if not isinstance(condition.fields, dict) or not condition.fields:
+            continue
+        keywords, _, meaning = rows[kind]
+        fields = condition.fields.values()
+        expected = {f"{name}=" for field in fields for name in field.keywords}
+        assert set(re.findall(r"\w+=", keywords)) == expected
+        for field in fields:
+            axes = ", ".join(map(str, field.axes)).replace("length", "M")
+            assert f"[{axes}]" in meaning
+    assert set(rows) - {"any"} <= set(CONDITIONS)
+
+
+def test_the_page_on_conditions_lists_the_flags_of_every_kind():
+    rows = table_of("ldm_jax/tasks/README.md", "kind", "data", "`ldm-jax sample`")
+    flags = {row[0].strip("`"): set(re.findall(r"--([\w-]+)", row[2])) for row in rows}
+    assert set(flags) == set(CONDITIONS)
+    for kind, condition in CONDITIONS.items():
+        if isinstance(condition.fields, dict):
+            assert flags[kind] == {field.flag for field in condition.fields.values()}
