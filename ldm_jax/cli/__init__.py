@@ -146,6 +146,6 @@ def _set_up_output() -> None:
 
 def _escape(text: str) -> str:
     """Escapes control characters, which file names may contain; line breaks stay."""
-    from ldm_jax.files.paths import printable
+    from ldm_jax.files.paths import printable_lines
 
-    return "\n".join(map(printable, text.split("\n")))
+    return printable_lines(text)

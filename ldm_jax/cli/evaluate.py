@@ -168,7 +168,7 @@ def _run(args, overrides) -> None:
             which="raw" if args.raw else "ema",
             pairs=args.pairs,
         )
-    print(markdown(result))
+    values.say(markdown(result))
 
 
 def _given(args, names: Iterable[str]) -> dict[str, Any]:

@@ -69,4 +69,4 @@ def _run(args, overrides) -> None:
 
     which = "raw" if args.raw else "ema"
     for path in export_weights(args.model, args.out, args.form, which):
-        print(path)
+        values.say(path)

@@ -82,7 +82,7 @@ def _run(args, overrides) -> None:
     from ldm_jax.experiment.schema import load_config
 
     if args.inspect:
-        print(inspect_latents(args.inspect, args.num))
+        values.say(inspect_latents(args.inspect, args.num))
         return
     if not args.model or not args.out:
         raise ValueError(

@@ -73,9 +73,9 @@ def _run(args, overrides) -> None:
         compiles=not args.no_compile,
     )
     slices = f" x {args.slices}" if args.slices > 1 else ""
-    print(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
+    values.say(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
     for name, value in plan.describe(result):
-        print(f"{name:22s}{value}")
+        values.say(f"{name:22s}{value}")
 
 
 def _sweep(config, args) -> None:
@@ -85,7 +85,7 @@ def _sweep(config, args) -> None:
         raise ValueError("--sweep compiles training steps: leave --no-compile, --what.")
     trials = []
     for trial in sweep.sweep(config, args.topology, args.slices, args.quick):
-        print(trial.describe(), flush=True)
+        values.say(trial.describe())
         trials.append(trial)
     chosen = sweep.best(trials)
-    print("best:", NOTHING_FITS if chosen is None else chosen.describe())
+    values.say(f"best: {NOTHING_FITS if chosen is None else chosen.describe()}")

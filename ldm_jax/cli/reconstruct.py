@@ -61,4 +61,4 @@ def _run(args, overrides) -> None:
         batch_size=args.batch_size,
         image_size=args.size,
     )
-    print(f"PSNR {psnr:.2f} dB; pictures in {args.out}")
+    values.say(f"PSNR {psnr:.2f} dB; pictures in {args.out}")

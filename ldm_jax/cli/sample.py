@@ -167,4 +167,4 @@ def _run(args, overrides) -> None:
         classifier=args.classifier,
         classifier_scale=args.classifier_scale,
     )
-    print(f"images and grid.png in {args.out}")
+    values.say(f"images and grid.png in {args.out}")

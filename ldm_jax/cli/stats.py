@@ -88,6 +88,6 @@ def _run(args, overrides) -> None:
         keep=args.keep,
         batch_size=args.batch_size,
     )
-    print(f"statistics of {reference.pool.count} images in {args.out}")
+    values.say(f"statistics of {reference.pool.count} images in {args.out}")
     for text in reference.metadata["warnings"]:
-        print(f"warning: {text}")
+        values.say(f"warning: {text}")

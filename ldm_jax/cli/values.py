@@ -54,6 +54,13 @@ def add_batch_size(command: argparse.ArgumentParser) -> None:
     )
 
 
+def say(text: object) -> None:
+    """Prints a line or more; control characters, as of file names, are escaped."""
+    from ldm_jax.files.paths import printable_lines
+
+    print(printable_lines(str(text)), flush=True)
+
+
 def count(text: str) -> int:
     """Reads a whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:

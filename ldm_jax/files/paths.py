@@ -108,3 +108,8 @@ def printable(name: PathLike) -> str:
         c if c.isprintable() else c.encode("unicode_escape").decode()
         for c in os.fspath(name)
     )
+
+
+def printable_lines(text: str) -> str:
+    """Escapes what a terminal would obey in a text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))

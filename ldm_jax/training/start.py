@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from ldm_jax.files.paths import resolve
+from ldm_jax.files.paths import printable_lines, resolve
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
@@ -90,10 +90,12 @@ def replacement(run: Run, workdir: str) -> Callable[[PyTree], PyTree] | None:
         params, taken = take_params(params, load_params(source), source)
         settings = _model_differences(run, source)
         if is_main_process():
-            print(f"{run.label}: starts from {source}: {taken.summary()}", flush=True)
+            text = f"{run.label}: starts from {source}: {taken.summary()}"
+            print(printable_lines(text), flush=True)
             if settings:
                 lines = shorten(settings)
-                print(f"{run.label}: its settings differ:\n{lines}", flush=True)
+                text = f"{run.label}: its settings differ:\n{lines}"
+                print(printable_lines(text), flush=True)
             content = {"source": str(source), "settings": settings, **vars(taken)}
             write_json(resolve(workdir) / "initial.json", content, indent=1)
         return params

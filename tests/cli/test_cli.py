@@ -9,6 +9,7 @@ from importlib.metadata import version
 import pytest
 
 from ldm_jax import cli
+from ldm_jax.cli import values
 
 QUICKSTART = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
 COMMANDS = ["quickstart", "train", "latents", "reconstruct", "sample", "import"]
@@ -168,3 +169,10 @@ def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(reconstruct, "reconstruct", lambda *args, **how: {}["key"])
     with pytest.raises(KeyError):
         cli.main(["reconstruct", "--model=a", "--out=b.png"])
+
+
+def test_what_a_terminal_would_obey_is_printed_as_escapes(capsys):
+    values.say("in \x1b]0;title\x07.png\nsecond line")
+    assert capsys.readouterr().out == "in \\x1b]0;title\\x07.png\nsecond line\n"
+    assert cli.main(["sample", "--model=no\x1b[2Jwhere", "--out=out"]) == 2
+    assert "no\\x1b[2Jwhere is no model" in capsys.readouterr().err

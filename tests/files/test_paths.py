@@ -6,7 +6,15 @@ import pathlib
 
 import pytest
 
-from ldm_jax.files.paths import expand, inside, is_remote, local, printable, resolve
+from ldm_jax.files.paths import (
+    expand,
+    inside,
+    is_remote,
+    local,
+    printable,
+    printable_lines,
+    resolve,
+)
 
 
 def test_the_home_directory_is_expanded_and_urls_stay(monkeypatch, tmp_path):
@@ -61,3 +69,7 @@ def test_a_name_inside_its_folder_is_joined(tmp_path):
 )
 def test_what_a_terminal_would_obey_is_escaped(name, shown):
     assert printable(name) == shown
+
+
+def test_the_lines_of_a_text_stay_lines():
+    assert printable_lines("a\x1b[2Jb\nc\rd") == "a\\x1b[2Jb\nc\\rd"

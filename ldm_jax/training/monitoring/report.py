@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from ldm_jax.files.paths import printable_lines
 from ldm_jax.files.write_errors import reported
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.parallel.hosts import agreed, gathered, is_main_process
@@ -108,7 +109,8 @@ class Report:
         """Prints a line about the run."""
         if self._writes:
             start = "\r\033[K" if sys.stdout.isatty() else ""
-            print(f"{start}{self._label}: {message}", flush=True)
+            text = printable_lines(f"{self._label}: {message}")
+            print(start + text, flush=True)
 
     def begin_steps(self, step: int) -> None:
         """Notes that this process will do steps, from `step` on; its time counts."""
