@@ -107,4 +107,4 @@ def test_a_sweep_is_told_line_by_line(capsys, monkeypatch):
     capsys.readouterr()
     monkeypatch.setattr(sweep, "best", lambda trials: None)
     assert main([*command, "--topology=v5e:4x4"]) == 0
-    assert "best: nothing fits; take remat" in capsys.readouterr().out
+    assert "best: nothing fits; use remat" in capsys.readouterr().out
