@@ -17,6 +17,9 @@ from jaxtyping import Float, Float32, Float64, Int
 
 from ldm_jax.types import Array
 
+# A hundred times what any published model has; tables of that length are cheap.
+MAX_TIMESTEPS = 100_000
+
 # ln(SNR) is cut off here, in nats: -inf at a zero terminal SNR would make inf - inf.
 _LOG_SNR_BOUND = 40.0
 
@@ -128,8 +131,11 @@ def make_betas(
     """Computes the variances that `make_schedule` starts from; arguments as there."""
     if kind not in BETAS:
         raise ValueError(f'unknown schedule "{kind}"; one of: {", ".join(BETAS)}.')
-    if num_timesteps < 1:
-        raise ValueError(f"num_timesteps counts steps: got {num_timesteps}; use >= 1.")
+    if not 1 <= num_timesteps <= MAX_TIMESTEPS:
+        raise ValueError(
+            f"num_timesteps counts steps: got {num_timesteps}; use >= 1 and at most "
+            f"{MAX_TIMESTEPS}."
+        )
     if (betas is not None) != (kind == "given"):
         raise ValueError(
             f'betas go with kind="given", and only with it: got kind="{kind}" and '

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads model directories: their settings, and models with their parameters."""
 
-import json
-
 from ml_collections import ConfigDict
 
 from ldm_jax.conditions.registry import make_condition
@@ -14,7 +12,9 @@ from ldm_jax.experiment.models import (
 from ldm_jax.experiment.schema import check_config
 from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.experiment.vocabulary import by_part, files_of, text_section
+from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.files.paths import resolve
+from ldm_jax.files.structured import read_json
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.model import ConditionEncoder, with_frozen
 from ldm_jax.training.checkpoints.checkpointer import load_params
@@ -37,8 +37,15 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
             f"{directory} is no model directory: it has no config.json; give the "
             "--workdir of `ldm-jax train`, or the --out of `ldm-jax import`."
         )
-    config = ConfigDict(_tuples(json.loads(path.read_text())))
-    check_config(config)
+    content = read_json(path)
+    if empty := [name for name, entry in content.items() if entry is None]:
+        raise UnreadableFile(
+            f"{path} must have settings in every section: {', '.join(empty)} is null; "
+            "it is damaged. Train or import the model again."
+        )
+    config = ConfigDict(_tuples(content))
+    with reading(path, rule="must hold the settings of a model", data=b"{"):
+        check_config(config)
     if task not in (None, config.task):
         raise ValueError(
             f"this needs a model of the task {task}: {directory} holds one of the task "

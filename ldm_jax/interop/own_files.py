@@ -17,7 +17,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.arrays import read_npz
+from ldm_jax.files.reading import read_bytes
+from ldm_jax.files.structured import parse_json, read_json
 from ldm_jax.files.writing import atomic_file, write_bytes, write_json
 from ldm_jax.interop.layouts import NamesDiffer, listed
 from ldm_jax.interop.networks import network_rows
@@ -131,19 +133,18 @@ def read_own(
     if path.is_dir():
         settings, flat = read_json(path / CONFIG), dict(read_weights(path))
         files = {
-            f"{TOKENIZER}/{file.name}": file.read_bytes()
+            f"{TOKENIZER}/{file.name}": read_bytes(file)
             for file in (path / TOKENIZER).glob("*")
             if file.is_file()
         }
     else:
-        with np.load(path, allow_pickle=False) as archive:
-            flat = {name: archive[name] for name in archive.files}
+        flat = read_npz(path)
         if CONFIG not in flat:
             raise ValueError(
                 f"an .npz model must hold its settings ({CONFIG}): {path} does not; "
                 "export it again with ldm-jax export --to=npz."
             )
-        settings = json.loads(str(flat.pop(CONFIG)))
+        settings = parse_json(str(flat.pop(CONFIG)).encode(), path)
         names = [name for name in flat if name.startswith(f"{TOKENIZER}/")]
         files = {name: flat.pop(name).tobytes() for name in names}
     check_shapes(settings, flat, path)

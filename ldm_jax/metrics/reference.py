@@ -10,12 +10,13 @@ Our file is an .npz with "mu" and "sigma" (so other programs read it too), "mu_s
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ldm_jax.files.arrays import Npz
+from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.metrics.frechet import Gaussian
 
@@ -106,10 +107,11 @@ def load_reference(path) -> Reference:
       ValueError: it is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files if name != "arr_0"}
-            has_images = "arr_0" in stored.files
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        with Npz(path) as stored:
+            names = [name for name in stored.names if name != "arr_0"]
+            arrays = {name: stored.read(name) for name in names}
+            has_images = "arr_0" in stored.names
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"reference statistics are an .npz file: {path} cannot be read ({error}); "
             "make one with `ldm-jax stats`."
@@ -141,7 +143,9 @@ def make_reference(
         _gaussian(path, arrays, "", count),
         _gaussian(path, arrays, "_s", count) if "mu_s" in arrays else None,
         arrays.get("features"),
-        json.loads(str(arrays["metadata"])) if "metadata" in arrays else {},
+        parse_json(str(arrays["metadata"]).encode(), path)
+        if "metadata" in arrays
+        else {},
         str(path),
         has_images,
     )

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ldm_jax.models import bounds
 from ldm_jax.models.bottleneck import BOTTLENECKS, KL, VQ, Pixels, nearest_code
+from ldm_jax.models.bounds import check_bounds
 from ldm_jax.models.coders import ATTENTION, Decoder, Encoder
 from ldm_jax.models.layers import REMAT_POLICIES, Conv
 from ldm_jax.types import Array
@@ -253,6 +255,18 @@ class Autoencoder(nn.Module):
 
 def check_options(model: Autoencoder) -> None:
     """Raises ValueError for options of an Autoencoder that do not fit together."""
+    check_bounds(
+        "Autoencoder",
+        {
+            "in_channels": (model.in_channels, bounds.MAX_CHANNELS),
+            "out_channels": (model.out_channels, bounds.MAX_CHANNELS),
+            "latent_channels": (model.latent_channels, bounds.MAX_CHANNELS),
+            "channels": (model.channels, bounds.MAX_CHANNELS),
+            "channel_mult": (model.channel_mult, bounds.MAX_CHANNELS),
+            "num_res_blocks": (model.num_res_blocks, bounds.MAX_BLOCKS),
+            "num_codes": (model.num_codes, bounds.MAX_CODES),
+        },
+    )
     choices = (
         ("bottleneck", BOTTLENECKS),
         ("attn_type", ATTENTION),

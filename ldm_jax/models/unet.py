@@ -12,7 +12,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ldm_jax.models import bounds
 from ldm_jax.models.blocks import Blocks, timestep_embedding
+from ldm_jax.models.bounds import check_bounds
 from ldm_jax.models.layers import REMAT_POLICIES, Conv, Dense, GroupNorm
 from ldm_jax.types import Array, Conditioning
 
@@ -226,6 +228,21 @@ def downward_path(
 
 def check_fields(unet: UNet) -> None:
     """Raises ValueError when the fields of a UNet contradict each other."""
+    check_bounds(
+        "UNet",
+        {
+            "in_channels": (unet.in_channels, bounds.MAX_CHANNELS),
+            "out_channels": (unet.out_channels, bounds.MAX_CHANNELS),
+            "channels": (unet.channels, bounds.MAX_CHANNELS),
+            "channel_mult": (unet.channel_mult, bounds.MAX_CHANNELS),
+            "num_res_blocks": (unet.num_res_blocks, bounds.MAX_BLOCKS),
+            "transformer_depth": (unet.transformer_depth, bounds.MAX_DEPTH),
+            "num_heads": (unet.num_heads, bounds.MAX_CHANNELS),
+            "head_channels": (unet.head_channels, bounds.MAX_CHANNELS),
+            "context_dim": (unet.context_dim, bounds.MAX_CHANNELS),
+            "num_classes": (unet.num_classes, bounds.MAX_CLASSES),
+        },
+    )
     levels = len(unet.channel_mult)
     if (unet.num_heads is None) == (unet.head_channels is None):
         raise ValueError(

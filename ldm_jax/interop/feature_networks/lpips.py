@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.files.arrays import read_npz
 from ldm_jax.interop.feature_networks.weights import download
 from ldm_jax.interop.layouts import LAYOUTS
 from ldm_jax.interop.safetensors import write_safetensors
@@ -111,8 +112,7 @@ def names_of(part: Part) -> dict[str, tuple[str, ...]]:
 def read_arrays(path) -> Mapping[str, np.ndarray]:
     """Opens a .npz, or any file of `files.read_weights`, as {name: array}."""
     if pathlib.Path(path).suffix == ".npz":
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+        return read_npz(path)
     return read_weights(path)
 
 

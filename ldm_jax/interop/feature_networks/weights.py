@@ -8,7 +8,6 @@ published file ("sha256"). Batch normalisations are folded into the convolution 
 
 import functools
 import hashlib
-import json
 import pathlib
 import re
 import struct
@@ -23,6 +22,9 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.reading import opened
+from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.weight_files import read_weights
@@ -260,9 +262,16 @@ def load_feature_network(path, kind: str) -> tuple[nn.Module, PyTree, dict[str, 
 
 def _read_header(path) -> dict[str, str]:
     """Reads the header's own words; {} where there are none."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
         prefix = file.read(8)
         if path.suffix != ".safetensors" or len(prefix) < 8:
             return {}
         length = struct.unpack("<Q", prefix)[0]
-        return json.loads(file.read(min(length, 2**24))).get("__metadata__", {})
+        header = parse_json(file.read(min(length, 2**24)), path)
+    metadata = header.get("__metadata__", {})
+    is_text = isinstance(metadata, dict) and all(
+        isinstance(value, str) for value in metadata.values()
+    )
+    if not is_text:
+        raise UnreadableFile(f"{path} must describe itself in texts.")
+    return metadata

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds of the counts that describe a network: checked before anything is built.
+
+A config may come with a stranger's model, and ten million blocks take hours to list.
+"""
+
+import numbers
+from typing import Any
+
+# Far above any published network: ADM has 3 blocks a level, SDXL 10 transformer layers.
+MAX_CHANNELS, MAX_LEVELS, MAX_BLOCKS, MAX_DEPTH = 2**16, 16, 64, 128
+MAX_CLASSES, MAX_CODES = 2**24, 2**24
+
+
+def check_bounds(name: str, values: dict[str, tuple[Any, int]]) -> None:
+    """Checks counts; None is none.
+
+    Args:
+      name: of the network, for the error.
+      values: {field: (count, or tuple of at most MAX_LEVELS counts; the largest)}.
+
+    Raises:
+      ValueError: one is no whole number from 0 to its largest.
+    """
+    for field, (value, largest) in values.items():
+        entries = value if isinstance(value, tuple | list) else (value,)
+        for entry in entries[: MAX_LEVELS + 1]:
+            is_count = isinstance(entry, numbers.Real) and 0 <= entry <= largest
+            if entry is not None and not is_count:
+                raise ValueError(
+                    f"{name}.{field} must be in 0..{largest}: got {entry!r:.80}."
+                )
+        if len(entries) > MAX_LEVELS:
+            raise ValueError(
+                f"{name}.{field} may have {MAX_LEVELS} levels: got {len(entries)}."
+            )

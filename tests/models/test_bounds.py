@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts that would take hours are refused before anything is built."""
+
+import time
+
+import pytest
+
+from ldm_jax.diffusion.schedule import make_betas
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.unet import UNet
+
+UNET = dict(
+    in_channels=4, out_channels=4, channels=32, channel_mult=(1, 2), num_heads=1
+)
+HUGE = 10**7
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_res_blocks": HUGE},
+        {"num_res_blocks": -1},
+        {"num_res_blocks": float("nan")},
+        {"num_res_blocks": "2"},
+        {"transformer_depth": HUGE},
+        {"channels": HUGE * 32},
+        {"channel_mult": (1, HUGE)},
+        {"channel_mult": (1,) * 10**6},
+        {"context_dim": HUGE, "transformer_depth": 1},
+        {"num_classes": 10**12},
+    ],
+    ids=str,
+)
+def test_a_unet_without_bounds_is_refused_at_once(fields):
+    start = time.monotonic()
+    with pytest.raises((ValueError, TypeError)):
+        UNet(**{**UNET, **fields})
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_res_blocks": HUGE},
+        {"channels": HUGE * 32},
+        {"channel_mult": (1,) * 10**6},
+        {"latent_channels": HUGE},
+        {"bottleneck": "vq", "num_codes": 10**12},
+    ],
+    ids=str,
+)
+def test_a_first_stage_without_bounds_is_refused_at_once(fields):
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"Autoencoder\."):
+        Autoencoder(**fields)
+    assert time.monotonic() - start < 1
+
+
+def test_a_schedule_of_too_many_steps_is_refused_at_once():
+    with pytest.raises(ValueError, match="at most 100000"):
+        make_betas("linear", 10**8, 1e-4, 2e-2, None)
