@@ -63,7 +63,7 @@ def test_what_cannot_be_written_is_found_before_any_work(name, tmp_path, capsys)
     assert (tmp_path / "file").read_text() == "x"
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - {"train"})
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"train"}))
 def test_the_second_of_two_writers_is_refused_at_once(name, tmp_path, capsys):
     out = tmp_path / "out"
     take = lock_directory if name in DIRECTORIES else lock_output
@@ -73,7 +73,7 @@ def test_the_second_of_two_writers_is_refused_at_once(name, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - REMOTE)
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - REMOTE))
 def test_a_url_is_refused_where_files_are_needed(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     error = run(name, "gs://bucket/a", capsys)
@@ -82,7 +82,7 @@ def test_a_url_is_refused_where_files_are_needed(name, tmp_path, capsys, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - {"train", "quickstart"})
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"train", "quickstart"}))
 def test_a_mistake_in_the_inputs_leaves_no_folder_behind(
     name, tmp_path, capsys, monkeypatch
 ):
@@ -113,7 +113,7 @@ def test_an_output_that_is_no_file_is_refused(name, tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - {"train", "quickstart"})
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"train", "quickstart"}))
 def test_the_home_directory_is_expanded(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
