@@ -15,7 +15,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_directory import first_stage_of
-from ldm_jax.experiment.models import still_transform
+from ldm_jax.experiment.models import training_images
 from ldm_jax.files import png
 from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json, write_text
@@ -131,10 +131,9 @@ def evaluate_reconstructions(
     """
     config = model_directory.read_config(model_dir)
     model, params = model_directory.load(model_dir)
-    spec = dict(config.images)
+    spec, transform = training_images(config, image_size, held_out=True)
     spec |= {"dataset": images} if images else {}
-    spec["split"] = split or config.get("held_out") or spec.get("split", "train")
-    transform = still_transform(config.transform, image_size)
+    spec["split"] = split or spec.get("split", "train")
     model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
     evaluator = Evaluator(request, transform.description)
     source = open_images(**spec)
@@ -189,9 +188,9 @@ def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
     if not (epath.Path(model_dir) / "autoencoder").exists():  # a model of pixels
         return None
     _, config = first_stage_of(model_dir)
-    if not config.images.dataset:  # imported: its transform is not known
-        return None
-    return still_transform(config.transform).description
+    spec, transform = training_images(config)
+    # That of an imported model is not known.
+    return transform.description if spec["dataset"] else None
 
 
 def _sampling_of(images: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_directory import first_stage_of
-from ldm_jax.experiment.models import still_transform
+from ldm_jax.experiment.models import training_images
 from ldm_jax.files import png
 from ldm_jax.metrics.reconstruct import reconstruct_all
 from ldm_jax.metrics.reconstruction import psnr
@@ -78,11 +78,11 @@ def images_of(
     Raises:
       ValueError: the model was imported and `images` is None.
     """
-    spec = dict(config.images)
+    spec, transform = training_images(config, size)
     spec |= {"dataset": images} if images is not None else {}
     spec |= {"split": split} if split else {}
     if not spec.get("dataset"):
         raise ValueError(
             "an imported first stage has no training images: give --images FOLDER."
         )
-    return spec, still_transform(config.transform, size)
+    return spec, transform

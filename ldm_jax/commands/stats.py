@@ -14,7 +14,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.model_directory import first_stage_of
-from ldm_jax.experiment.models import still_transform
+from ldm_jax.experiment.models import training_images
 from ldm_jax.metrics.distribution import (
     Collector,
     rank_warning,
@@ -101,7 +101,7 @@ def _open(dataset, like, image_size, split, data_dir):
     spec: dict[str, Any] = {}
     if like is not None:
         _, config = first_stage_of(like)
-        spec, transform = dict(config.images), still_transform(config.transform)
+        spec, transform = training_images(config)
     elif image_size is not None:
         transform = ImageTransform(image_size=tuple(image_size))
     else:

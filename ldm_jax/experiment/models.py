@@ -4,6 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from ldm_jax.conditions.fields import FirstStageFields
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.data.transforms.image_transform import ImageTransform
@@ -83,3 +85,26 @@ def still_transform(
     if size is not None:
         fixed["image_size"] = size
     return ImageTransform(**{**fields, **fixed})
+
+
+def training_images(
+    config: ConfigDict,
+    size: tuple[int, int] | None = None,
+    *,
+    held_out: bool = False,
+) -> tuple[dict[str, Any], ImageTransform]:
+    """Returns the images that a first stage was trained on.
+
+    Args:
+      config: of the first stage.
+      size: (height, width) of the transform; None is that of training.
+      held_out: take the split that it did not learn from, where it has one.
+
+    Returns:
+      (arguments of `open_images`, the transform with the same result every time).
+      "dataset" is "" in an imported model.
+    """
+    images = dict(config.images)
+    if held_out and config.get("held_out"):
+        images["split"] = config.held_out
+    return images, still_transform(config.transform, size)
