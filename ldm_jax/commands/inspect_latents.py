@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks into a set of latents: decodes some beside their images, prints its facts."""
+"""Shows a set of latents: its statistics, and some decoded beside their images."""
 
 import dataclasses
 import json
 import logging
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,27 +31,28 @@ PICTURE = "inspect.png"
 
 
 def inspect_latents(directory: str, num: int = 16) -> str:
-    """Decodes some latents of a set, evenly spread, beside the images they are of.
+    """Decodes some latents of a set, evenly spread, and shows them beside the images.
 
     Args:
-      directory: written by `write_latents`; of buckets, each is looked at.
+      directory: written by `write_latents`; with buckets, every set in it.
       num: latents of each set.
 
     Returns:
-      The facts of the set, as lines of text. The pictures are in PICTURE in the
-      directory of the set: image, decoded latent, image, ...; only the latter where the
-      images cannot be opened any more.
+      The statistics of the sets, as lines of text. The pictures are written to PICTURE
+      in the folder of each set: image, decoded latent, image, ...; the decoded latents
+      alone where the images cannot be opened any more.
 
     Raises:
-      ValueError: no latents, or no first stage beside them.
+      ValueError: there are no latents, or no first stage beside them.
+      OSError: the pictures cannot be written.
     """
     model, params = model_directory.load(f"{directory}/autoencoder")
-    decode = jax.jit(lambda params, mean: model.decode(params, mean))
+    decode = jax.jit(model.decode)
     names = bucket_names(directory)
     folders = {n: f"{directory}/{n}" if n else directory for n in names or [""]}
     for folder in folders.values():
         check_writable_file(f"{folder}/{PICTURE}", "--inspect")
-    said = []
+    reports = []
     for name, folder in folders.items():
         latents, stats = open_latents(folder)
         rows = np.linspace(0, len(latents) - 1, min(num, len(latents))).astype(int)
@@ -60,43 +62,41 @@ def inspect_latents(directory: str, num: int = 16) -> str:
         try:
             originals = _originals(directory, name, stats, rows, records)
         except (ValueError, OSError) as error:
-            log.warning("the images cannot be shown beside: %s", error)
+            log.warning("the images cannot be shown beside the latents: %s", error)
             originals = None
         path = f"{folder}/{PICTURE}"
         png.save_png(path, _sheet(decoded, originals))
-        lines = [*_facts(latents, stats), f"pictures     {path}"]
+        lines = [*_statistics(latents, stats), f"pictures     {path}"]
         if originals is not None:
-            lines.append(
-                f"PSNR         {float(np.mean(psnr(originals, decoded))):.2f} dB"
-            )
-        said.append("\n".join([f"{folder}", *(f"  {line}" for line in lines)]))
-    return "\n".join(said)
+            lines.append(f"PSNR         {np.mean(psnr(originals, decoded)):.2f} dB")
+        reports.append("\n".join([folder, *(f"  {line}" for line in lines)]))
+    return "\n".join(reports)
 
 
 def _originals(
     directory: str, name: str, stats: LatentStats, rows: np.ndarray, records: list
 ) -> np.ndarray:
-    """Returns the images [N, H, W, 3] that were encoded, made anew."""
+    """Reads and transforms the images [N, H, W, 3] in [-1, 1] that were encoded."""
     if all("image" in record for record in records):
         return np.stack([to_unit_range(record["image"]) for record in records])
-    facts = read_json(pathlib.Path(directory) / IMAGES_FILE)
-    source: Source = open_images(**facts["images"])
+    origin = read_json(pathlib.Path(directory) / IMAGES_FILE)
+    source: Source = open_images(**origin["images"])
     if name:
-        source = by_bucket(source, facts["buckets"])[name]
+        source = by_bucket(source, origin["buckets"])[name]
     if source.fingerprint != stats.images:
         raise ValueError(
             f"the images are {source.fingerprint}, those encoded were {stats.images}."
         )
     fields = {k: v for k, v in stats.transform.items() if k != "kind"}
-    transform, rngs = ImageTransform(**fields), RecordRng(facts["seed"])
-    found = []
+    transform, rngs = ImageTransform(**fields), RecordRng(origin["seed"])
+    images = []
     for row, record in zip(rows.tolist(), records, strict=True):
         index = int(record["source_index"])
-        # Crop k of image i stands at k * N + i, less what was dropped before.
+        # Crop k of image i is record k * N + i, less the dropped ones before it.
         crop = -(-(row - index) // len(source))
         rng = rngs.at(Row(crop, index))
-        found.append(transform(source[index], rng)["image"])
-    return np.stack(found)
+        images.append(transform(source[index], rng)["image"])
+    return np.stack(images)
 
 
 def _sheet(decoded: np.ndarray, originals: np.ndarray | None) -> np.ndarray:
@@ -106,13 +106,13 @@ def _sheet(decoded: np.ndarray, originals: np.ndarray | None) -> np.ndarray:
     return png.grid(png.to_uint8(pairs), num_columns=8)
 
 
-def _facts(latents: LatentSource, stats: LatentStats) -> list[str]:
+def _statistics(latents: LatentSource, stats: LatentStats) -> list[str]:
     height, width, channels = stats.latent_shape
     values = dataclasses.asdict(stats)
     return [
         f"records      {stats.count} ({stats.dropped} damaged ones left out)",
         f"latents      {height}x{width}x{channels}, f = {stats.f}",
-        f"fields       {', '.join(_kind(*field) for field in latents[0].items())}",
+        f"fields       {', '.join(_field(*field) for field in latents[0].items())}",
         f"mean, std    {stats.mean:.5g}, {stats.std:.5g}",
         f"scale        {stats.scale:.5g} +- {stats.scale_error:.2g}",
         f"autoencoder  {stats.autoencoder}",
@@ -121,8 +121,8 @@ def _facts(latents: LatentSource, stats: LatentStats) -> list[str]:
     ]
 
 
-def _kind(name: str, value) -> str:
-    """Says what a field is: "moments float16 32x32x8", "caption str"."""
+def _field(name: str, value: Any) -> str:
+    """Describes a field: "moments float16 32x32x8", "caption str"."""
     if isinstance(value, str):
         return f"{name} str"
     return f"{name} {value.dtype.name} {'x'.join(map(str, value.shape))}".strip()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepares the training step ahead of time, for where its arguments will lie."""
+"""Compiles the training step ahead of time, for the shardings of its arguments."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ldm_jax.parallel import sharding
 from ldm_jax.types import Array
 
-# What `jax_default_matmul_precision` may be; "" leaves it as it is.
+# Values of `jax_default_matmul_precision`; "" leaves it unchanged.
 MATMUL_PRECISIONS = ("", "bfloat16", "tensorfloat32", "float32")
 
 
@@ -21,23 +21,23 @@ _TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}
 
 
 def compiler_options(mesh: Mesh) -> dict[str, int]:
-    """Returns what XLA is told when it compiles for the devices of a mesh."""
+    """Returns the options of XLA for the devices of a mesh."""
     is_tpu = mesh.devices.flat[0].platform == "tpu"
     return dict(_TPU_OPTIONS) if is_tpu else {}
 
 
 def on_mesh(shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh):
     """Gives the fields of a batch their sharding, or checks the one they have."""
-    wanted = sharding.batch_sharding(mesh)
+    expected = sharding.batch_sharding(mesh)
     for name, x in shapes.items():
         given = x.sharding
-        if given is not None and not given.is_equivalent_to(wanted, len(x.shape)):
+        if given is not None and not given.is_equivalent_to(expected, len(x.shape)):
             raise ValueError(
                 f"batches must be split over the mesh of the run: {name} has {given}, "
-                f"not {wanted}; make them with sharding=batch_sharding(mesh)."
+                f"not {expected}; make them with sharding=batch_sharding(mesh)."
             )
     return {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=wanted)
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=expected)
         for name, x in shapes.items()
     }
 
@@ -56,8 +56,8 @@ def lower_step(train_step, shapes, frozen, batch_shapes, key, precision: str = "
       shapes: of the state, with shardings.
       frozen, batch_shapes, key: the step's other arguments, or their shapes.
       precision: of matrix products and convolutions of float32, a name of
-        MATMUL_PRECISIONS. TPUs and GPUs use fewer bits unless told; "float32" is for
-        proofs that two programs compute the same.
+        MATMUL_PRECISIONS. TPUs and GPUs use fewer bits by default; "float32" is for
+        tests that two programs compute the same.
 
     Returns:
       jax.stages.Lowered: `.compile()` gives the step.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mesh, and which parameter lies where on it.
+"""Makes the mesh of devices, and chooses how every array is split over it.
 
 One mesh with three axes serves every run: "data" (copies of the model), "fsdp" (the
 batch and the parameters are both split) and "tensor" (channels are split). An axis of
@@ -26,11 +26,11 @@ TENSOR_RULES = (
     (r"(^|/)(attn\w*/out|mlp/out|conv_2)/kernel$", -2),
 )
 # Arrays whose last axis is cut in halves (`models.layers.DenseHalves`): were it split,
-# each half would have to be dealt out anew. ("tensor" does split it, and pays that.)
+# each half would have to be distributed again. ("tensor" does split it, and pays that.)
 CUT_IN_HALVES = r"(^|/)mlp/in/(kernel|bias)$"
 
-# Arrays below stay whole. Each of 16 devices holds 0.34 GiB of LDM-4 with 1 MiB, 0.26
-# with 0.25, and 1.03 with 4, for 6 % less to send.
+# Smaller arrays are not split. One of 16 devices stores 0.34 GiB of LDM-4 with 1 MiB,
+# 0.26 with 0.25, and 1.03 with 4, for 6 % less traffic.
 MIN_SHARD_MIB = 1.0
 
 
@@ -44,10 +44,10 @@ def make_mesh(
     """Makes the (data, fsdp, tensor) mesh.
 
     Args:
-      data, fsdp, tensor: sizes of the axes; one of them may be -1, for what is left.
+      data, fsdp, tensor: sizes of the axes; one may be -1: all remaining devices.
       slices: groups of devices with a fast network of their own, over which "data" is
-        split first; -1 takes what the devices say (TPU slices), else one. Devices that
-        say nothing are cut into equal groups in their order.
+        split first; -1 is the number of TPU slices, or one. Devices without slices
+        are divided into equal groups in their order.
       devices: the devices to use; all of the run by default.
 
     Raises:
@@ -95,14 +95,14 @@ def _slices(devices: list[jax.Device], slices: int) -> list[list[jax.Device]]:
     if len(groups) > 1 or slices < 1 or len(devices) % slices:
         raise ValueError(
             f"mesh.slices must be the number of slices there are: got {slices} for "
-            f"{len(devices)} devices in {len(groups)}; -1 takes what the devices say."
+            f"{len(devices)} devices in {len(groups)}; -1 takes it from the devices."
         )
     size = len(devices) // slices
     return [devices[i : i + size] for i in range(0, len(devices), size)]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of an array that every device holds whole."""
+    """Returns the sharding of an array that is replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -119,16 +119,16 @@ def path_name(path) -> str:
 def with_shardings(
     shapes: PyTree, mesh: Mesh, min_shard_mib: float = MIN_SHARD_MIB
 ) -> PyTree:
-    """Gives every array of a state its place on the mesh.
+    """Chooses the sharding of every array of a state.
 
     The rules read the end of a path, so a parameter, its average and its two moments
-    in the optimizer, which all end alike, lie alike.
+    in the optimizer, whose paths end alike, are split alike.
 
     Args:
       shapes: pytree of arrays or jax.ShapeDtypeStruct.
       mesh: from `make_mesh`.
-      min_shard_mib: arrays smaller than this stay whole on every device: gathering a
-        small array costs more than holding it.
+      min_shard_mib: arrays smaller than this are replicated: gathering a small array
+        costs more than storing it.
 
     Returns:
       The same tree of jax.ShapeDtypeStruct with shardings.
@@ -165,20 +165,20 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> list[str | None]:
 
 
 def place(tree: PyTree, mesh: Mesh, min_shard_mib: float = MIN_SHARD_MIB) -> PyTree:
-    """Puts arrays that every process holds whole where `with_shardings` wants them."""
-    wanted = with_shardings(tree, mesh, min_shard_mib)
+    """Shards arrays that every process has in full, as `with_shardings` chooses."""
+    targets = with_shardings(tree, mesh, min_shard_mib)
 
-    def put(x, want):
-        if isinstance(x, jax.Array) and x.sharding == want.sharding:
+    def put(x, target):
+        if isinstance(x, jax.Array) and x.sharding == target.sharding:
             return x
         x = np.asarray(x)
-        return jax.make_array_from_callback(x.shape, want.sharding, lambda i: x[i])
+        return jax.make_array_from_callback(x.shape, target.sharding, lambda i: x[i])
 
-    return jax.tree.map(put, tree, wanted)
+    return jax.tree.map(put, tree, targets)
 
 
 def bytes_per_device(tree: PyTree) -> int:
-    """Counts the bytes that one device holds of arrays with shardings."""
+    """Returns the bytes on one device of arrays with shardings."""
     return sum(
         x.dtype.itemsize * int(np.prod(x.sharding.shard_shape(x.shape)))
         for x in jax.tree.leaves(tree)
