@@ -38,7 +38,7 @@ METRICS = (*SET_METRICS, *PAIR_METRICS, "codebook", "clip_score")
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is to be measured, and with what.
+    """The metrics to compute, and the files they need.
 
     Attributes:
       protocol: a key of `PROTOCOLS`; gives `metrics` and `num` where these are not.
@@ -53,7 +53,7 @@ class Request:
       clip_model: folder of a CLIPModel, for "clip_score"; see `captions.open_clip`.
       captions: .txt file with the caption of every image, one per line; image i has
         caption i modulo their number.
-      paper_row: the paper's row to print beside, a key of `ROWS`.
+      paper_row: the paper's row to print next to ours, a key of `ROWS`.
       batch_size: images at once.
     """
 
@@ -75,11 +75,12 @@ class Request:
         row = find_row(self.paper_row) if self.paper_row else None
         if self.protocol is None and row is not None:
             object.__setattr__(self, "protocol", row.protocol)
-        wanted = find_protocol(self.protocol) if self.protocol else None
+        protocol = find_protocol(self.protocol) if self.protocol else None
         if not self.metrics:
-            object.__setattr__(self, "metrics", wanted.metrics if wanted else ("fid",))
-        if self.num is None and wanted:
-            object.__setattr__(self, "num", wanted.num_images)
+            metrics = protocol.metrics if protocol else ("fid",)
+            object.__setattr__(self, "metrics", metrics)
+        if self.num is None and protocol:
+            object.__setattr__(self, "num", protocol.num_images)
         unknown = sorted({*self.metrics} - {*METRICS})
         if unknown:
             raise ValueError(
@@ -178,21 +179,21 @@ class Evaluator:
           by_name: whether the files of a pair have the same name. Samples are named by
             their number, so they are compared in the order of the names.
         """
-        found = finished_images.open_set(path, self._request.num)
-        self.check(found.count, found.size, pairs)
+        image_set = finished_images.open_set(path, self._request.num)
+        self.check(image_set.count, image_set.size, pairs)
         others: Iterator[Any] = iter([])
         if self._pairs is not None:
             other_set = (
-                finished_images.open_pairs(found, pairs)
+                finished_images.open_pairs(image_set, pairs)
                 if by_name
-                else finished_images.open_set(pairs, found.count)
+                else finished_images.open_set(pairs, image_set.count)
             )
             others = other_set.batches(self._request.batch_size)
         rows = (
             (next(others) if self._pairs is not None else None, image, None)
-            for image in found.batches(self._request.batch_size)
+            for image in image_set.batches(self._request.batch_size)
         )
-        return self._compute(rows, found.count, found.size, None, None)
+        return self._compute(rows, image_set.count, image_set.size, None, None)
 
     def reconstructions(self, rows, count, size, model) -> dict[str, Any]:
         """Evaluates reconstructions against their images."""
@@ -206,33 +207,19 @@ class Evaluator:
             codes = CodebookUsage(model.autoencoder.num_codes)
         own = None
         if self._network is not None and self._reference is None:
-            wanted = {*SET_METRICS} & {*self._request.metrics} - {"is"}
-            own = Collector([*wanted, "fid"], count)
+            metrics = {*SET_METRICS} & {*self._request.metrics} - {"is"}
+            own = Collector([*metrics, "fid"], count)
         return self._compute(rows, count, size, codes, own)
 
     def _compute(self, rows, count, size, codes, own) -> dict[str, Any]:
         """Passes (other, image, codes) once; `own` collects the others' statistics."""
-        network, warnings = self._network, self._differences(size)
-        looks: list[Callable] = []
-        collector, agreement = None, Mean()
-        if network is not None:
-            wanted = [name for name in self._request.metrics if name in SET_METRICS]
-            collector = Collector(
-                wanted, count, has_spread=self._request.standard_error
-            )
-            looks.append(lambda o, image, i: collector.update(network.run(image)))
-        if own is not None:
-            looks.append(lambda other, image, i: own.update(network.run(other)))
-        if self._pairs is not None:
-            looks.append(lambda other, image, i: self._pairs.update(other, image))
-        if codes is not None:
-            looks.append(lambda other, image, indices: codes.update(indices))
-        if self._clip is not None:
-            looks.append(lambda other, image, i: self._read(image, agreement))
+        warnings = self._differences(size)
+        collector, agreement = self._collector(count), Mean()
+        updates = self._updates(collector, own, codes, agreement)
         with tqdm(desc="evaluated", total=count, unit="image") as bar:
             for row in rows:
-                for look in looks:
-                    look(*row)
+                for update in updates:
+                    update(*row)
                 bar.update(len(row[1]))
         figures: dict[str, Figure] = {}
         if collector is not None:
@@ -249,14 +236,38 @@ class Evaluator:
             figures["clip_score"] = agreement.figure()
         return self._report(count, figures, warnings)
 
+    def _collector(self, count: int) -> Collector | None:
+        """Makes the collector of features; None where no metric needs them."""
+        if self._network is None:
+            return None
+        metrics = [name for name in self._request.metrics if name in SET_METRICS]
+        return Collector(metrics, count, has_spread=self._request.standard_error)
+
+    def _updates(self, collector, own, codes, agreement) -> list[Callable]:
+        """Lists the functions of (other, image, codes) that the metrics are fed by."""
+        network, updates = self._network, []
+        if collector is not None:
+            updates.append(lambda _, image, __: collector.update(network.run(image)))
+        if own is not None:
+            updates.append(lambda other, _, __: own.update(network.run(other)))
+        if self._pairs is not None:
+            updates.append(lambda other, image, _: self._pairs.update(other, image))
+        if codes is not None:
+            updates.append(lambda _, __, indices: codes.update(indices))
+        if self._clip is not None:
+            updates.append(lambda _, image, __: self._read(image, agreement))
+        return updates
+
     def _read(self, image, agreement) -> None:
         """Compares the next images with their captions."""
-        said = self._captions
+        captions = self._captions
         which = range(agreement.count, agreement.count + len(image))
-        agreement.update(self._clip(image, [said[i % len(said)] for i in which]))
+        agreement.update(
+            self._clip(image, [captions[i % len(captions)] for i in which])
+        )
 
     def _doubts(self, figures, count: int, reference) -> list[str]:
-        """Says what makes figures less than they seem."""
+        """Warns where metrics mean less than usual."""
         warnings = []
         if "is" in figures and figures["is"].value < ONE_CLASS:
             warnings.append(
