@@ -29,6 +29,7 @@ from ldm_jax.data.tfds_sets import check_prepared, open_tfds
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
 from ldm_jax.files.paths import expand
 from ldm_jax.files.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
+from ldm_jax.files.write_errors import reported
 
 # Builders of this package, prepared on first use; none of them downloads.
 BUILDERS: dict[str, type] = {
@@ -259,7 +260,8 @@ def _prepared(builder: Any, quietly: bool = True, **how: Any) -> Any:
     except OSError:
         # TFDS writes aside and renames. If another process was faster, its set stands.
         if not os.path.exists(builder.data_path):
-            raise
+            with reported(builder.data_path, "a data set"):
+                raise
         return type(builder)(
             data_dir=os.fspath(builder.data_path.parent.parent),
             file_format="array_record",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image sets open by name or path, in one form."""
 
+import errno
 import importlib.util
 import os
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.data.builders.digits import is_held_out, read_digits
+from ldm_jax.data.builders.digits import Digits, is_held_out, read_digits
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.records import DamagedRecord
 
@@ -215,3 +216,13 @@ def test_small_images_may_be_left_out(tmp_path):
     assert source.class_names == ("5", "6", "7") and int(source[0]["label"]) == 1
     with pytest.raises(ValueError, match="min_side = 8 or more"):
         open_images(os.fspath(tmp_path), "all", min_side=8)
+
+
+def test_a_full_disk_is_reported_when_a_set_is_prepared(tmp_path, monkeypatch):
+    def fail(self, **_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Digits, "download_and_prepare", fail)
+    message = rf"could not write a data set to {tmp_path}/.*GiB free\): No space left"
+    with pytest.raises(OSError, match=message):
+        open_images("digits", data_dir=str(tmp_path))
