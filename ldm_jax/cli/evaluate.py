@@ -180,6 +180,6 @@ def _refuse(given, what: str) -> None:
     """Raises ValueError for flags that would be ignored."""
     if given:
         raise ValueError(
-            f"{what} cannot be told {', '.join(sorted(given))}: leave it out, or "
+            f"{what} takes no {', '.join(sorted(given))}: leave it out, or "
             "evaluate something else (ldm-jax evaluate --help)."
         )

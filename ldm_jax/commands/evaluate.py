@@ -33,7 +33,7 @@ def evaluate_samples(
     model_dir: str,
     out: str,
     request: Request,
-    said: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     options: Mapping[str, Any],
     *,
     classes: str = "balanced",
@@ -50,7 +50,7 @@ def evaluate_samples(
       model_dir: a diffusion model.
       out: directory; gets images/, results.json and results.md.
       request: what to measure.
-      said, options, seed, which: of `jobs.sample.sample`; a class model that is told
+      inputs, options, seed, which: of `commands.sample.sample`; a class model given
         no classes gets all of them.
       classes: "balanced", one class after the other, or "random".
       pairs: images that the samples are to resemble one by one (super-resolution,
@@ -64,14 +64,14 @@ def evaluate_samples(
     """
     config = model_directory.read_config(model_dir, "latent_diffusion")
     evaluator = Evaluator(request, _transform_of(model_dir))
-    said = dict(said)
-    if config.get("condition", {}).get("kind") == "class" and not said:
-        said["class_label"] = _classes(config, classes, request.num, seed)
+    inputs = dict(inputs)
+    if config.get("condition", {}).get("kind") == "class" and not inputs:
+        inputs["class_label"] = _classes(config, classes, request.num, seed)
     images = f"{out}/images"
     sample.sample(
         model_dir,
         images,
-        said,
+        inputs,
         options,
         num=request.num,
         seed=seed,
@@ -83,7 +83,7 @@ def evaluate_samples(
     settings = {
         "model": model_dir,
         "weights": which,
-        "classes": classes if "class_label" in said else "",
+        "classes": classes if "class_label" in inputs else "",
         "seed of image 0": seed,
         "sampling": _sampling_of(images),
         "bytes": QUANTIZATION,
@@ -196,8 +196,8 @@ def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
 def _sampling_of(images: str) -> dict[str, Any]:
     """Reads how images were sampled; what was left out is left out."""
     settings = read_json(pathlib.Path(images, "settings.json"))
-    said = settings["sampling"].items()
-    return {name: value for name, value in said if value is not None}
+    sampling = settings["sampling"].items()
+    return {name: value for name, value in sampling if value is not None}
 
 
 def _classes(config, how: str, num: int | None, seed: int) -> list[int]:

@@ -32,7 +32,7 @@ SHOWN = (str, int, float)
 def sample(
     model_dir: str,
     out: str,
-    said: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     options: Mapping[str, Any],
     *,
     num: int | None = None,
@@ -55,7 +55,7 @@ def sample(
     Args:
       model_dir: directory of a diffusion model.
       out: gets 000000.png ..., grid.png of the first 100, settings.json.
-      said: what the user says of the condition, the arguments of its `from_user`.
+      inputs: a user's inputs for the condition, the arguments of its `from_user`.
       options: fields of `Sampling` that replace those of the model's config.
       num: images in all; None makes one for each condition.
       seed: of image 0.
@@ -69,9 +69,9 @@ def sample(
         the denoiser saw behind the noise on the way; 0 draws none.
       classifier: directory of a classifier of noisy latents that guides the samples
         towards their classes: those of the condition, or, for a model without classes,
-        `said["class_label"]`.
+        `inputs["class_label"]`.
       classifier_scale: factor of its gradient.
-      admit: is told number and (height, width) before anything is drawn; may raise.
+      admit: gets number and (height, width) before anything is drawn; may raise.
 
     Raises:
       ValueError: the options or the condition do not fit the model, or `out` holds
@@ -83,9 +83,9 @@ def sample(
     _check_makes_images(model)
     towards = None
     if classifier and "label" not in model.conditioner.fields:
-        said, towards = dict(said), said.get("class_label")
-        said.pop("class_label", None)
-    y = _condition(model.conditioner, said)
+        inputs, towards = dict(inputs), inputs.get("class_label")
+        inputs.pop("class_label", None)
+    y = _condition(model.conditioner, inputs)
     size = _image_size(config, model.conditioner.image_size(y), image_size)
     shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
     guide = None
@@ -103,7 +103,7 @@ def sample(
         which=which,
         seed=seed,
         image_size=list(size),
-        condition={n: x if isinstance(x, SHOWN) else str(x) for n, x in said.items()},
+        condition={n: x if isinstance(x, SHOWN) else str(x) for n, x in inputs.items()},
         images=dict(images or {}),
         sampling=json.loads(json.dumps(sampling.to_dict())),
     )
@@ -163,32 +163,32 @@ def _check_makes_images(model) -> None:
         )
 
 
-def _image_size(config, of_condition, asked) -> tuple[int, int]:
-    """Chooses (height, width): what is asked for, of the condition, or trained on."""
-    if asked is not None and of_condition not in (None, tuple(asked)):
+def _image_size(config, of_condition, requested) -> tuple[int, int]:
+    """Chooses (height, width): as requested, of the condition, or of training."""
+    if requested is not None and of_condition not in (None, tuple(requested)):
         raise ValueError(
             f"the size must be that of the condition, {of_condition[0]}x"
-            f"{of_condition[1]}: got --size {asked[0]}x{asked[1]}; leave --size out, "
-            "or resize the condition."
+            f"{of_condition[1]}: got --size {requested[0]}x{requested[1]}; leave "
+            "--size out, or resize the condition."
         )
-    size = asked or of_condition or config.latents.image_size
+    size = requested or of_condition or config.latents.image_size
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _condition(conditioner, said: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _condition(conditioner, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Reads a user's inputs for a condition; refuses those that it does not take."""
     flags = {flag.argument: f"--{name}" for name, flag in condition_flags().items()}
     expected = [field.argument for field in conditioner.fields.values()]
-    if sorted(said) != sorted(expected):
+    if sorted(inputs) != sorted(expected):
         takes, given = (
-            [flags.get(name, name) for name in names] for names in (expected, said)
+            [flags.get(name, name) for name in names] for names in (expected, inputs)
         )
         raise ValueError(
             f'a model with the "{conditioner.kind}" condition takes '
             f"{' and '.join(takes) or 'no flag for it'}: got "
             f"{' and '.join(given) or 'none'}; see ldm-jax sample --help."
         )
-    return conditioner.from_user(**said)
+    return conditioner.from_user(**inputs)
 
 
 def _file(folder: pathlib.Path, index: int) -> pathlib.Path:

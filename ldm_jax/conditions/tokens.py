@@ -117,7 +117,7 @@ MAKERS = {"bytes": make_bytes, "bert": make_bert, "clip": make_clip}
 
 def check_tokenizer(name: str, source, size: int, vocab: str | None) -> None:
     """Raises ValueError when a tokenizer lacks entries or calls known words unknown."""
-    # Sizes first: a tokenizer without its special tokens cannot even be asked.
+    # Sizes first: a tokenizer without its special tokens encodes nothing.
     if name != "bytes" and len(source) != size:
         raise ValueError(
             f'tokenizer "{name}" must have {size} entries: got {len(source)} (from '

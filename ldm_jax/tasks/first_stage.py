@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first stage as a Task: reconstruction, penalty and, if asked, an adversary."""
+"""The first stage as a Task: reconstruction, penalty and optionally an adversary."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def first_stage(
     Args:
       autoencoder: the model; its bottleneck sets the penalty and two defaults below.
       perceptual: LPIPS trunk "vgg" (the paper's), "alex" or "squeeze"; or "none",
-        which trains without and has to be said.
+        which trains without and has to be chosen.
       perceptual_params: parameters of `LPIPS(perceptual)`; frozen.
       perceptual_weight: per pixel and channel, so that it does not depend on the size.
       perceptual_dropout: see `LPIPS.dropout`.

@@ -97,7 +97,7 @@ def latent_diffusion(
     weights = weighting.snr_weights(
         schedule, objective.weighting, prediction, objective.gamma
     )
-    elbo = None  # v has none: asked for one nevertheless, elbo_weights refuses
+    elbo = None  # v has none; elbo_weights refuses it where it has a weight
     if prediction != "v" or objective.elbo_weight:
         elbo = weighting.elbo_weights(schedule, prediction)
 

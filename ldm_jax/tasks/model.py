@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two models as specs: what can be asked of a first stage and of a diffusion model.
+"""The two models as specs: the functions of a first stage and of a diffusion model.
 
 A spec is frozen and holds no parameters; `params` is a plain pytree with one entry per
 network: "autoencoder", "unet", "conditioner". Every method is a pure function of its
@@ -7,6 +7,7 @@ arguments, so it may stand inside `jax.jit`, with the spec closed over.
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -30,7 +31,7 @@ class FirstStage:
     autoencoder: Autoencoder
     latent_scale: float = 1.0
 
-    def moments(self, params, image: Array) -> Array:
+    def moments(self, params: PyTree, image: Array) -> Array:
         """Encodes images.
 
         Args:
@@ -53,20 +54,20 @@ class FirstStage:
         moments = jnp.asarray(moments, jnp.float32)
         return self.latent_scale * self.autoencoder.regularizer.sample(moments, key)
 
-    def encode(self, params, image: Array, key: Array | None = None) -> Array:
+    def encode(self, params: PyTree, image: Array, key: Array | None = None) -> Array:
         """Encodes [B, H, W, 3] in [-1, 1] to scaled z_0 [B, h, w, c].
 
         A KL first stage gives the posterior's mode without a key, a sample with one.
         """
         return self.latent(self.moments(params, image), key)
 
-    def decode(self, params, z_0: Array) -> Array:
+    def decode(self, params: PyTree, z_0: Array) -> Array:
         """Decodes scaled z_0 [B, h, w, c] to [B, H, W, 3]; VQ quantizes."""
         variables = {"params": params["autoencoder"]}
         z = jnp.asarray(z_0) / self.latent_scale
         return self.autoencoder.apply(variables, z, method="decode")
 
-    def quantize(self, params, z_0: Array) -> Array:
+    def quantize(self, params: PyTree, z_0: Array) -> Array:
         """Moves scaled z_0 [B, h, w, c] to the nearest codes (VQ).
 
         Raises:
@@ -74,7 +75,7 @@ class FirstStage:
         """
         return self.latent_scale * self._to_codes(params, z_0)[0]
 
-    def indices(self, params, z_0: Array) -> Array:
+    def indices(self, params: PyTree, z_0: Array) -> Array:
         """Finds the nearest code of scaled z_0 [B, h, w, c]: [B, h, w] int32 (VQ).
 
         Raises:
@@ -82,7 +83,7 @@ class FirstStage:
         """
         return self._to_codes(params, z_0)[1]
 
-    def _to_codes(self, params, z_0):
+    def _to_codes(self, params: PyTree, z_0):
         """Returns unscaled codes [B, h, w, c] and their indices [B, h, w]."""
         if self.autoencoder.bottleneck != "vq":
             raise ValueError(
@@ -106,12 +107,12 @@ class ConditionEncoder:
 
     conditioner: Condition = dataclasses.field(kw_only=True)
 
-    def condition(self, params, **said) -> Conditioning:
-        """Encodes a raw condition y, said by keyword as keywords.py lists.
+    def condition(self, params: PyTree, **inputs: Any) -> Conditioning:
+        """Encodes a raw condition y, given by the keywords of its fields.
 
         Args:
           params: {"conditioner": ...} where the conditioner has any.
-          **said: class_label=, tokens=, text=, boxes=, segmentation=, low_res=, or
+          **inputs: class_label=, tokens=, text=, boxes=, segmentation=, low_res=, or
             image= with mask=, as the model takes.
 
         Returns:
@@ -120,18 +121,18 @@ class ConditionEncoder:
         Raises:
           ValueError: a keyword is missing or unknown, or its value does not fit.
         """
-        return self.encode_condition(params, read_keywords(self.conditioner, said))
+        return self.encode_condition(params, read_keywords(self.conditioner, inputs))
 
-    def null(self, params, **said) -> Conditioning:
+    def null(self, params: PyTree, **inputs: Any) -> Conditioning:
         """Encodes the null condition of the same shape, for classifier-free guidance.
 
         Args and errors as `condition`; of the values only the shapes count. ValueError
         also where the model has no null, or one that only its user knows (context=).
         """
-        y = self.conditioner.null(read_keywords(self.conditioner, said))
+        y = self.conditioner.null(read_keywords(self.conditioner, inputs))
         return self.encode_condition(params, y)
 
-    def encode_condition(self, params, y: Batch) -> Conditioning:
+    def encode_condition(self, params: PyTree, y: Batch) -> Conditioning:
         """Encodes a raw condition given as the fields of a batch."""
         return self.conditioner.encode(params.get("conditioner", {}), y, params)
 
@@ -150,27 +151,27 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
     schedule: NoiseSchedule = dataclasses.field(kw_only=True)
     prediction: str = "eps"
 
-    def condition(self, params, **said) -> Conditioning:
+    def condition(self, params: PyTree, **inputs: Any) -> Conditioning:
         """Encodes a condition as `ConditionEncoder` does, or takes it ready-made.
 
         context= [B, M, d] and concat= [B, h, w, k], one or both, are handed on as they
         are; any model takes those that its denoiser reads.
         """
-        if said.keys() & {"context", "concat"}:
-            return self._ready_made(said)
-        return super().condition(params, **said)
+        if inputs.keys() & {"context", "concat"}:
+            return self._ready_made(inputs)
+        return super().condition(params, **inputs)
 
-    def _ready_made(self, said) -> Conditioning:
-        """Hands a context and a concat on, after a look at their axes."""
+    def _ready_made(self, inputs: Any) -> Conditioning:
+        """Returns a context and a concat as they are, with their axes checked."""
         c = self.autoencoder.embed_channels
         channels = (self.unet.in_channels or c) - c
         takes = {"context": (3, self.unet.context_dim), "concat": (4, channels)}
         arrays = {}
-        for name, value in said.items():
+        for name, value in inputs.items():
             if name not in takes:
                 raise ValueError(
                     f"context= and concat= are all a denoiser reads: got {name}= too; "
-                    "leave it out, or say the condition by its keywords alone."
+                    "leave it out, or give the condition by its keywords alone."
                 )
             arrays[name] = array = read_floats(name, value)
             rank, width = takes[name]

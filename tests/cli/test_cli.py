@@ -64,7 +64,7 @@ def test_flags_that_an_evaluation_would_ignore_are_refused(tmp_path, capsys):
     argv = ["evaluate", f"--images={tmp_path}", f"--out={tmp_path / 'out'}"]
     assert cli.main([*argv, "--num-steps=5", "--metrics=psnr"]) == 2
     error = capsys.readouterr().err
-    assert "finished images cannot be told num_steps" in error
+    assert "finished images takes no num_steps" in error
 
 
 def test_a_misspelt_field_is_answered_with_the_nearest(capsys):

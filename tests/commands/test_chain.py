@@ -229,8 +229,8 @@ def test_a_denoiser_is_evaluated_by_its_use_of_its_condition(
     assert 0 < figures["condition_error"]["value"] < 3
     assert 0 < figures["condition_gap"]["spread"] < figures["condition_error"]["value"]
     for flags, message in (
-        (["--metrics=fid", *latents], "on latents cannot be told metrics"),
-        (["--num-steps=4", *latents], "on latents cannot be told num_steps"),
+        (["--metrics=fid", *latents], "on latents takes no metrics"),
+        (["--num-steps=4", *latents], "on latents takes no num_steps"),
         ([*latents, "--num=9999"], "9999 records must be in"),
         ([*latents, "--num=1"], "got --num 1; take 2 or more"),
         ([f"--latents={tmp_path}"], "ldm-jax latents"),
@@ -239,7 +239,7 @@ def test_a_denoiser_is_evaluated_by_its_use_of_its_condition(
         assert message in capsys.readouterr().err
     stage = ["evaluate", f"--model={finished / 'first_stage'}"]
     assert cli.main([*stage, *latents, *out]) == 2
-    assert "a first stage cannot be told latents" in capsys.readouterr().err
+    assert "a first stage takes no latents" in capsys.readouterr().err
 
 
 def test_a_first_stage_is_evaluated_by_its_reconstructions(

@@ -37,14 +37,15 @@ def test_condition_and_null_enter_with_the_same_shapes(kind):
     condition, params, y = make(kind)
     cond = jax.eval_shape(condition.encode, params, y, frozen())
     null = jax.eval_shape(condition.encode, params, condition.null(y), frozen())
-    for said in (cond, null):
-        found = [None if x is None else x.shape for x in (said.context, said.concat)]
-        assert tuple(found) == SHAPES[kind]
+    for encoded in (cond, null):
+        arrays = (encoded.context, encoded.concat)
+        shapes = [None if x is None else x.shape for x in arrays]
+        assert tuple(shapes) == SHAPES[kind]
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"none"}))
 def test_null_is_one_and_the_same_for_every_sample(kind):
-    """Identity: what says nothing cannot depend on what was said."""
+    """Identity: null does not depend on the condition that it replaces."""
     condition, params, y = make(kind)
     null = jax.jit(condition.encode)(params, condition.null(y), frozen())
     for x in jax.tree.leaves(null):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes as tokens: the published numbers, round trips, boxes that are not as said."""
+"""Boxes as tokens: the published numbers, round trips, boxes out of range."""
 
 import pytest
 

@@ -40,7 +40,7 @@ def test_layout_is_read_from_json(tmp_path):
     assert LAYOUT.from_user(boxes=[one, one[:1]])["tokens"].shape == (2, 8)
 
 
-def test_attributes_of_a_box_are_read_where_the_model_is_told_them():
+def test_attributes_of_a_box_are_read_where_the_model_reads_them():
     """Golden: class + classes x bits, occluded is 2."""
     box = {"label": 1, "box": [0, 0, 1, 1], "is_occluded": True}
     layout = make_condition("layout", num_classes=3, max_objects=2, has_attributes=True)

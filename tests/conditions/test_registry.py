@@ -28,13 +28,13 @@ def test_unknown_choices_are_refused_with_the_list(kind, fields, message):
         make_condition(kind, **fields)
 
 
-def test_a_condition_learns_of_the_first_stage_what_it_is_not_told():
+def test_a_section_takes_from_the_first_stage_what_it_leaves_out():
     first_stage = FirstStageFields(Autoencoder(**FIRST_STAGE), 3.0)
     semantic = make_condition("semantic", first_stage, num_classes=3)
     assert semantic.module.num_stages == 1
     assert make_condition("superres", first_stage).image_size(batch()) == (8, 8)
-    told = make_condition("semantic", first_stage, num_classes=3, f=8)
-    assert told.module.num_stages == 3
+    given = make_condition("semantic", first_stage, num_classes=3, f=8)
+    assert given.module.num_stages == 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words as tokens: golden ids, files that are not as said."""
+"""Words as tokens: golden ids, files that do not fit."""
 
 import pytest
 
