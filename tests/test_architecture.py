@@ -125,3 +125,64 @@ def test_the_sections_of_a_config_are_read_in_experiment_only(place):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 is_read = node.value.id == "config" and node.attr in sections
                 assert not is_read, f"{path}:{node.lineno}: config.{node.attr}"
+
+
+# Calls that read files, and modules that parse them. Outside of files/ they have a
+# reason: {file: reason}. Formats that only one room knows are parsed there.
+OWN_RUN = "reads what this run has written"
+COPIES = "copies a file as it is"
+READERS = {
+    "interop/torch_files/unpickler.py": "knows the opcodes of pickles",
+    "interop/torch_files/legacy_format.py": "knows the format; opened by read_weights",
+    "interop/torch_files/zip_format.py": "knows the format; opened by read_weights",
+    "interop/torch_files/writer.py": "writes",
+    "interop/pytorch/model.py": "is exported, and runs without this package",
+    "interop/pytorch/write.py": COPIES,
+    "interop/diffusers/write.py": COPIES,
+    "interop/feature_networks/lpips.py": "takes the checksum of a file",
+    "interop/feature_networks/weights.py": "takes the checksum of a file",
+    "training/monitoring/mirror.py": COPIES,
+    "training/monitoring/boards.py": OWN_RUN,
+    "training/monitoring/metric_rows.py": OWN_RUN,
+    "training/start.py": OWN_RUN,
+    "training/checkpoints/settings.py": OWN_RUN,
+    "training/checkpoints/retention.py": OWN_RUN,
+    "experiment/vocabulary.py": COPIES,
+    "data/transforms/bsrgan.py": "decodes a JPEG that it has just made",
+    "data/builders/layouts.py": "reads a CSV without a header, line by line",
+    "commands/sample.py": "writes an .npz image by image",
+    "commands/evaluation/feature_networks.py": "reads a list of texts",
+    "commands/export.py": COPIES,
+}
+PARSERS = {"zipfile", "tarfile", "csv", "pickle", "yaml"}
+CALLS = {
+    *("Image.open", "np.load", "numpy.load", "open", "yaml.load", "yaml.safe_load"),
+}
+
+
+def reading_calls(path: pathlib.Path):
+    """Yields what a module calls to read files, and the parsers that it imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name in PARSERS - {"yaml"})
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        if name in CALLS or name.endswith((".read_text", ".read_bytes")):
+            yield name
+        # A round trip through JSON in memory is no reading.
+        if name in ("json.load", "json.loads") and "json.dumps" not in ast.unparse(
+            node
+        ):
+            yield name
+
+
+def test_files_are_read_in_files_only():
+    """Every fault of reading has one place; an exception has a reason, and is used."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if room_of(path) != "files" and (calls := sorted(set(reading_calls(path)))):
+            found[path.relative_to(PACKAGE).as_posix()] = calls
+    new = {name: calls for name, calls in found.items() if name not in READERS}
+    assert not new, f"read through ldm_jax.files, or give a reason: {new}"
+    assert not set(READERS) - set(found), "remove what reads no more"

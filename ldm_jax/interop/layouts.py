@@ -55,6 +55,7 @@ def import_flat(
 
     Raises:
       NamesDiffer: a tensor is missing or of another shape; all are listed.
+      ValueError: a tensor holds NaN or infinity.
     """
     rows = list(rows)
     expected = expected_shapes(rows, form)
@@ -78,6 +79,13 @@ def import_flat(
             layout = "dense" if theirs.ndim > 1 else "vector"
         ours = LAYOUTS[layout][0](theirs)
         result[row.ours] = _aligned_copy(ours)
+    wrong = [name for name, array in result.items() if not np.isfinite(array).all()]
+    if wrong:
+        raise ValueError(
+            f"weights must be finite numbers: {len(wrong)} of {len(result)} tensors "
+            f"hold NaN or infinity, first {wrong[0]}; the training that made them "
+            "diverged, or the file is damaged. Take another checkpoint."
+        )
     return result
 
 
