@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ldm_jax.conditions.fields import Field, FirstStageFields
 from ldm_jax.types import Array, Batch, Conditioning, PyTree
@@ -142,9 +143,10 @@ class Condition:
         assert not inputs, f"{type(self).__name__} must define from_user"
         return {}
 
-    def finish(self, batch: Batch, image: Array) -> Array:
-        """Finishes decoded images [B, H, W, 3] in about [-1, 1]."""
-        del batch
+    def finish(
+        self, batch: Batch, image: Float[Array, "B H W 3"]
+    ) -> Float[Array, "B H W 3"]:
+        """Finishes decoded images in about [-1, 1]."""
         return image
 
     def image_size(self, batch: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int32
 
 # Of a box, as Open Images annotates them: bits of its class token, lowest first.
 ATTRIBUTES = ("is_group", "is_occluded", "is_depiction", "is_inside")
@@ -85,7 +86,7 @@ class BoxTokens:
         self,
         boxes: Sequence[Box],
         crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
-    ) -> np.ndarray:
+    ) -> Int32[np.ndarray, " M"]:
         """Encodes boxes as tokens.
 
         Args:

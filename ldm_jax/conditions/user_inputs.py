@@ -8,11 +8,12 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ldm_jax.files.pictures import list_pictures, read_image, read_mask
 
 
-def to_image(item: Any) -> np.ndarray:
+def to_image(item: Any) -> Float[np.ndarray, "H W 3"]:
     """Reads an image as float32 [H, W, 3] in [-1, 1]."""
     if isinstance(item, (str, pathlib.Path)):
         item = read_image(item)
@@ -25,7 +26,7 @@ def to_image(item: Any) -> np.ndarray:
     return item.astype(np.float32) / 127.5 - 1
 
 
-def to_mask(item: Any) -> np.ndarray:
+def to_mask(item: Any) -> Float[np.ndarray, "H W 1"]:
     """Reads a mask as float32 [H, W, 1], 1 in the hole; see `files.pictures`."""
     if isinstance(item, (str, pathlib.Path)):
         item = read_mask(item)

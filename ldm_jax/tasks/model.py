@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.keywords import read_floats, read_keywords
@@ -31,7 +32,9 @@ class FirstStage:
     autoencoder: Autoencoder
     latent_scale: float = 1.0
 
-    def moments(self, params: PyTree, image: Array) -> Array:
+    def moments(
+        self, params: PyTree, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B h w moments"]:
         """Encodes images.
 
         Args:
@@ -61,7 +64,9 @@ class FirstStage:
         """
         return self.latent(self.moments(params, image), key)
 
-    def decode(self, params: PyTree, z_0: Array) -> Array:
+    def decode(
+        self, params: PyTree, z_0: Float[Array, "B h w c"]
+    ) -> Float[Array, "B H W C"]:
         """Decodes scaled z_0 [B, h, w, c] to [B, H, W, 3]; VQ quantizes."""
         variables = {"params": params["autoencoder"]}
         z = jnp.asarray(z_0) / self.latent_scale
@@ -184,8 +189,12 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
         return Conditioning(**arrays)
 
     def denoise(
-        self, params: PyTree, z_t: Array, t: Array, cond: Conditioning | None = None
-    ) -> Array:
+        self,
+        params: PyTree,
+        z_t: Float[Array, "B h w c"],
+        t: Int[Array, " B"],
+        cond: Conditioning | None = None,
+    ) -> Float[Array, "B h w c"]:
         """Predicts the noise (or x0, v) in latents.
 
         Args:
