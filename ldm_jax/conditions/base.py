@@ -201,6 +201,7 @@ class Condition:
             params = frozen["conditioner"]
 
         def apply(y):
+            assert self.module is not None, f"{self.kind} has no network"
             return self.module.apply({"params": params}, y)
 
         return self.encode_fields(apply, batch, frozen)

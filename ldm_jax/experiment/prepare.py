@@ -89,7 +89,8 @@ def copy_inputs(config: ConfigDict, inputs: Inputs, workdir: str) -> None:
     words = text_section(config.get("condition", {}))
     if words is not None and is_main_process():
         copy_files(workdir, words)
-    if "text_encoder" in config and config.text_encoder.get("directory"):
+    has_encoder = "text_encoder" in config and config.text_encoder.get("directory")
+    if words is not None and has_encoder:
         params, directory = inputs.text_encoder, config.text_encoder.directory
         copy_encoder(workdir, words.to_dict(), params, directory)
     if inputs.first_stage is not None:

@@ -84,7 +84,9 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
     encoder = TextEncoderSource(**config.get("text_encoder", {}))
     if encoder.directory:
         fields = encoder_fields(encoder.directory, config.condition)
-        text_section(config.condition).update(fields)
+        section = text_section(config.condition)
+        assert section is not None  # else encoder_fields had refused it
+        section.update(fields)
     if abstract:
         if config.latents.scale is None:
             config.latents.scale = 1.0

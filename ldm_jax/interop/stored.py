@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files import errors
 
 
-class UnreadableFile(UnreadableFile):
+class UnreadableFile(errors.UnreadableFile):
     """A file of weights is damaged, unsafe or of another kind."""
 
 

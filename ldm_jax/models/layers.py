@@ -274,7 +274,7 @@ class PhaseConv(nn.Module):
         ]
         batch, height, width, _, out = rows[0].shape
         y = jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, out)
-        return y + bias.astype(dtype)[None, None, None]
+        return y if bias is None else y + bias.astype(dtype)[None, None, None]
 
 
 def _phases(kernel: Array, axis: int):

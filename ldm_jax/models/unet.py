@@ -305,11 +305,11 @@ def check_inputs(unet: UNet, z_t: Array, t: Array, cond: Conditioning) -> None:
             f"{cond.concat.shape} and {z_t.shape}; bring the condition to the latent "
             "grid (image size / f)."
         )
-    width = None if cond.context is None else cond.context.shape[-1]
-    if width != unet.context_dim:
+    shape = None if cond.context is None else cond.context.shape
+    if (shape and shape[-1]) != unet.context_dim:
         raise ValueError(
             f"cond.context must be [B, M, {unet.context_dim}] (UNet.context_dim): got "
-            f"{'no context' if width is None else cond.context.shape}; use the "
+            f"{shape or 'no context'}; use the "
             "conditioner's width as context_dim."
         )
     if (cond.class_label is None) != (unet.num_classes is None):

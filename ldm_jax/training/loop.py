@@ -52,11 +52,17 @@ def train(
     Raises:
       Interrupted: SIGTERM or Ctrl-C came; the state is saved.
       Diverged: too many steps in a row were skipped.
-      ValueError: the checkpoint, the data or the settings are another run's.
+      ValueError: the checkpoint, the data or the settings are another run's, or the run
+        has no data.
       Unusable: another run works in `workdir`, or none of its checkpoints is whole.
       OSError: `workdir` or a checkpoint could not be written.
     """
     options, mesh, batches = run.options, run.mesh, run.batches
+    if batches is None:
+        raise ValueError(
+            "a run must have batches to be trained: got an abstract one, which is for "
+            "planning; prepare it without abstract=True."
+        )
     batch_shapes = on_mesh(run.batch_shapes, mesh)
     shapes, make = make_state(
         run.task,
@@ -170,6 +176,7 @@ def _open_report(
     run: Run, workdir: str, checkpointer: Checkpointer, ledger: Ledger, utilization
 ) -> Report:
     options = run.options
+    assert run.batches is not None
     guard = DivergenceGuard(
         workdir, options.max_skipped, run.batches.records, checkpointer.newest
     )

@@ -60,6 +60,7 @@ def restore_or_make(
         report.say("makes the parameters")
         return make()
     state, data = restored
+    assert run.batches is not None
     try:
         run.batches.check(data["batches"])
     except ValueError as error:

@@ -43,6 +43,7 @@ def _step(run: Run, config, is_compiled: bool):
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     forward = torch.compile(network) if is_compiled else network
     unet = run.model.unet
+    assert run.latent_shape is not None  # that of a diffusion model
     batch, (h, w, _) = run.batch_size, run.latent_shape
     z_0 = torch.randn(batch, unet.in_channels or unet.out_channels, h, w, device=device)
     z_0 = z_0.to(memory_format=torch.channels_last)

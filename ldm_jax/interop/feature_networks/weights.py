@@ -219,7 +219,9 @@ def _mobilenet_layer(layer: str) -> tuple[str, str]:
     if layer in ("conv_in", "conv_out"):
         name = f"features.{0 if layer == 'conv_in' else last}"
         return f"{name}.0", f"{name}.1"
-    block, part = re.fullmatch(r"block_(\d+)/(\w+)", layer).groups()
+    match = re.fullmatch(r"block_(\d+)/(\w+)", layer)
+    assert match is not None, layer
+    block, part = match.groups()
     name = f"features.{int(block) + 1}.conv"
     # Only the first block has no expansion before its depthwise convolution.
     position = {"expand": 0, "depthwise": 1, "project": 2}[part] - (block == "0")
