@@ -7,12 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldm_jax.files import errors
-
-
-class UnreadableFile(errors.UnreadableFile):
-    """A file of weights is damaged, unsafe or of another kind."""
-
 
 class Stored(NamedTuple):
     """Where a tensor is stored in a file.
