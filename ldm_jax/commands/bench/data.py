@@ -19,14 +19,15 @@ class RandomImages:
 
     fingerprint = "random images"
 
-    def __init__(self, length: int):
-        self._length = length
+    def __init__(self, length: int, side: int):
+        self._length, self._side = length, side
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: int) -> dict:
-        return {"image": np.float32([[[index % 255]]]), "label": np.int32(index % 1000)}
+        image = np.full((self._side, self._side, 1), index % 255, np.float32)
+        return {"image": image, "label": np.int32(index % 1000)}
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
         return [self[int(index)] for index in indices]
@@ -87,7 +88,7 @@ def _write(options: Options, directory: str) -> float:
     def write():
         write_latents(
             lambda image: moments,
-            RandomImages(options.records),
+            RandomImages(options.records, h),  # f = 1
             AsItIs(),
             directory,
             job,

@@ -270,7 +270,7 @@ def test_a_killed_run_picks_up_where_it_stopped(tmp_path):
     for call in (6, 6):
         run = subprocess.run(
             [sys.executable, "-c", PROGRAM, tmp_path / "cut", str(call)],
-            cwd=pathlib.Path(__file__).parents[2],
+            cwd=pathlib.Path(__file__).parents[3],
         )
         assert run.returncode == -signal.SIGKILL
         with pytest.raises(ValueError, match="unfinished"):
@@ -306,7 +306,7 @@ def test_killed_at_any_place_nothing_is_left_over(tmp_path):
     for number in (4, 5, 6, 13, 11, 14, 16, 18):
         run = subprocess.run(
             [sys.executable, "-c", PLACES, tmp_path / "cut", str(number)],
-            cwd=pathlib.Path(__file__).parents[2],
+            cwd=pathlib.Path(__file__).parents[3],
         )
         assert run.returncode == -signal.SIGKILL
     assert write(tmp_path / "cut") == write(tmp_path / "one")
