@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import tensorboardX
 
 from ldm_jax.files.writing import write_json
 from ldm_jax.training.monitoring.histograms import Histogram
@@ -32,6 +31,8 @@ class TensorBoard:
 
     def __init__(self, workdir: Path, step: int):
         """Opens them; what they hold past `step` is no longer shown."""
+        import tensorboardX  # which imports PyTorch, where that is installed
+
         self._writer = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1
         )
