@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from ldm_jax.experiment.schema import SECTIONS
+from ldm_jax.experiment.config.schema import SECTIONS
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "ldm_jax"
 

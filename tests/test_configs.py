@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ldm_jax.experiment import models, schema
+from ldm_jax.experiment import models
+from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.prepare import prepare
-from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.files.writing import write_json
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.networks import network_rows

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ldm_jax.experiment import schema
+from ldm_jax.experiment.config import schema
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.adversarial import Adversary
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ldm_jax import cli
 from ldm_jax.commands.import_ import import_weights
-from ldm_jax.experiment import models, schema
+from ldm_jax.experiment import models
+from ldm_jax.experiment.config import schema
 from ldm_jax.training.checkpoints.checkpointer import save_params
 from tests.conditions.test_tokens import write_vocab
 from tests.interop import small

@@ -57,7 +57,7 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.experiment import schema
+    from ldm_jax.experiment.config import schema
     from ldm_jax.planning import plan
 
     config = schema.load_config(args.config, overrides)

@@ -33,6 +33,6 @@ def add(commands) -> None:
 
 def _run(args, overrides) -> None:
     from ldm_jax.commands import quickstart
-    from ldm_jax.experiment import schema
+    from ldm_jax.experiment.config import schema
 
     quickstart.run(schema.load_config(args.config, overrides), args.workdir)

@@ -52,6 +52,6 @@ def add(commands) -> None:
 
 def _run(args, overrides) -> None:
     from ldm_jax.commands.train import train
-    from ldm_jax.experiment import schema
+    from ldm_jax.experiment.config import schema
 
     train(schema.load_config(args.config, overrides), args.workdir)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES
-from ldm_jax.experiment import config_files, schema
+from ldm_jax.experiment.config import config_files, schema
 from ldm_jax.experiment.vocabulary import copy_files, places_of
 from ldm_jax.files.paths import inside, is_remote
 from ldm_jax.files.writing import atomic_directory, write_bytes

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ldm_jax.commands.reconstruct import images_of
 from ldm_jax.conditions.base import Condition
-from ldm_jax.conditions.unconditional import Unconditional
+from ldm_jax.conditions.kinds.unconditional import Unconditional
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents import sets, write
 from ldm_jax.data.latents.statistics import LatentStats
@@ -30,7 +30,8 @@ from ldm_jax.data.transforms.buckets import (
     parse_buckets,
 )
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.experiment import model_directory, models, schema
+from ldm_jax.experiment import model_directory, models
+from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel import sharding

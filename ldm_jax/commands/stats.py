@@ -15,17 +15,17 @@ from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.models import training_images
-from ldm_jax.metrics.distribution import (
+from ldm_jax.metrics.image_sets.distribution import (
     Collector,
     rank_warning,
 )
-from ldm_jax.metrics.measure import (
+from ldm_jax.metrics.image_sets.measure import (
     FeatureNetwork,
     image_metadata,
     open_feature_network,
     with_features,
 )
-from ldm_jax.metrics.reference import (
+from ldm_jax.metrics.image_sets.reference import (
     Reference,
     save_reference,
 )

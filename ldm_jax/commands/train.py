@@ -15,7 +15,7 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
     """Trains what a config describes, or resumes it where `workdir` was left.
 
     Args:
-      config: of one experiment, see `experiment.schema.SECTIONS`.
+      config: of one experiment, see `experiment.config.schema.SECTIONS`.
       workdir: becomes a model directory.
 
     Returns:

@@ -18,15 +18,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.conditions.base import Condition
-from ldm_jax.conditions.class_label import ClassLabel
 from ldm_jax.conditions.fields import FirstStageFields
-from ldm_jax.conditions.hybrid import Hybrid
-from ldm_jax.conditions.inpainting import Inpainting
-from ldm_jax.conditions.layout import Layout
-from ldm_jax.conditions.semantic_map import SemanticMap
-from ldm_jax.conditions.super_resolution import SuperResolution
-from ldm_jax.conditions.text import Text
-from ldm_jax.conditions.unconditional import Unconditional
+from ldm_jax.conditions.kinds.class_label import ClassLabel
+from ldm_jax.conditions.kinds.hybrid import Hybrid
+from ldm_jax.conditions.kinds.inpainting import Inpainting
+from ldm_jax.conditions.kinds.layout import Layout
+from ldm_jax.conditions.kinds.semantic_map import SemanticMap
+from ldm_jax.conditions.kinds.super_resolution import SuperResolution
+from ldm_jax.conditions.kinds.text import Text
+from ldm_jax.conditions.kinds.unconditional import Unconditional
 
 # `condition.kind` of a config -> the class whose fields the section has.
 CONDITIONS: dict[str, type[Condition]] = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldm_jax.conditions.class_label import ClassLabel
+from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.experiment import model_directory
 from ldm_jax.tasks.generate import ClassifierGuide
 from ldm_jax.types import PyTree

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from ldm_jax.data.latents import sets
 from ldm_jax.data.records import Source
+from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.model_directory import first_stage_of
-from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
 from ldm_jax.training.checkpoints.digest import fingerprint

@@ -4,13 +4,13 @@
 from ml_collections import ConfigDict
 
 from ldm_jax.conditions.registry import make_condition
+from ldm_jax.experiment.config.schema import check_config
+from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.models import (
     make_classifier,
     make_first_stage,
     make_latent_diffusion,
 )
-from ldm_jax.experiment.schema import check_config
-from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.experiment.vocabulary import by_part, files_of, text_section
 from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.files.paths import resolve

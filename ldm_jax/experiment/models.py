@@ -10,7 +10,7 @@ from ldm_jax.conditions.fields import FirstStageFields
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.schedule import make_schedule
-from ldm_jax.experiment.sections import LatentSet
+from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.classifier import LatentClassifier
 from ldm_jax.models.unet import UNet

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ldm_jax.experiment.classifier import build_classifier
-from ldm_jax.experiment.diffusion import build_diffusion
-from ldm_jax.experiment.first_stage import build_first_stage
+from ldm_jax.experiment.builders.classifier import build_classifier
+from ldm_jax.experiment.builders.diffusion import build_diffusion
+from ldm_jax.experiment.builders.first_stage import build_first_stage
+from ldm_jax.experiment.config.resuming import defines_model, may_change
+from ldm_jax.experiment.config.schema import check_config
 from ldm_jax.experiment.resolve import Inputs, resolve
-from ldm_jax.experiment.resuming import defines_model, may_change
-from ldm_jax.experiment.schema import check_config
 from ldm_jax.experiment.text_encoder import copy_encoder
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.parallel import sharding

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from ldm_jax.data.records import Source
+from ldm_jax.experiment.config.sections import LatentSet, TextEncoderSource
 from ldm_jax.experiment.first_stage_source import TrainedStage, open_stage
 from ldm_jax.experiment.lpips import read_lpips
 from ldm_jax.experiment.model_directory import read_config
-from ldm_jax.experiment.sections import LatentSet, TextEncoderSource
 from ldm_jax.experiment.text_encoder import encoder_fields, read_encoder
 from ldm_jax.experiment.vocabulary import by_part, text_section
 from ldm_jax.interop.feature_networks.lpips import LpipsFile

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 
-from ldm_jax.metrics.distribution import (
+from ldm_jax.metrics.image_sets.distribution import (
     SET_METRICS,
     Collector,
     check_network,
@@ -13,13 +13,13 @@ from ldm_jax.metrics.distribution import (
     label,
     rank_warning,
 )
-from ldm_jax.metrics.measure import (
+from ldm_jax.metrics.image_sets.measure import (
     image_metadata,
     open_feature_network,
     place_rows,
     with_features,
 )
-from ldm_jax.metrics.open_reference import open_reference
+from ldm_jax.metrics.image_sets.open_reference import open_reference
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.experiment.abstract import zero_params
+from ldm_jax.experiment.builders.abstract import zero_params
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.models.attention import attention
 from ldm_jax.parallel import sharding

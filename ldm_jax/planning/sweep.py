@@ -4,8 +4,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from ldm_jax.experiment.config.schema import changed
 from ldm_jax.experiment.prepare import prepare
-from ldm_jax.experiment.schema import changed
 from ldm_jax.planning import plan, topologies
 
 

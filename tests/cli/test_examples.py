@@ -9,7 +9,7 @@ import re
 import pytest
 
 from ldm_jax import cli
-from ldm_jax.experiment import schema
+from ldm_jax.experiment.config import schema
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from ldm_jax import cli
 from ldm_jax.commands import quickstart
-from ldm_jax.experiment import schema
-from ldm_jax.metrics.reference import load_reference, save_reference
+from ldm_jax.experiment.config import schema
+from ldm_jax.metrics.image_sets.reference import load_reference, save_reference
 from tests.metrics.features import write_feature_network
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")

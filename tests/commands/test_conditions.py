@@ -10,9 +10,9 @@ from PIL import Image
 
 from ldm_jax import cli
 from ldm_jax.commands.train import train
-from ldm_jax.conditions.boxes import BoxTokens
+from ldm_jax.conditions.kinds.boxes import BoxTokens
 from ldm_jax.conditions.registry import make_condition
-from ldm_jax.experiment import schema
+from ldm_jax.experiment.config import schema
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.training.checkpoints.checkpointer import save_params
 

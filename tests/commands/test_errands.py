@@ -18,7 +18,8 @@ from ldm_jax.conditions.registry import CONDITIONS
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.samplers.ddim import ddim
-from ldm_jax.experiment import models, schema
+from ldm_jax.experiment import models
+from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.tasks.sampling import make_sampling
 from ldm_jax.training.checkpoints.checkpointer import save_params

@@ -14,7 +14,8 @@ from ldm_jax import cli
 from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.diffusion.samplers.base import seed_keys
-from ldm_jax.experiment import model_directory, schema
+from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.interop.compvis.read_config import image_size_of
 from ldm_jax.interop.torch_files.writer import write_ckpt

@@ -12,7 +12,8 @@ from PIL import Image
 from ldm_jax import cli
 from ldm_jax.commands.train import train
 from ldm_jax.data.latents.sets import open_latent_sets
-from ldm_jax.experiment import models, schema
+from ldm_jax.experiment import models
+from ldm_jax.experiment.config import schema
 from ldm_jax.training.checkpoints.checkpointer import save_params
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")

@@ -11,7 +11,7 @@ from ldm_jax import cli
 from ldm_jax.commands.train import train
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.classifier_guide import open_guide
-from tests.experiment.test_classifier import guided, settings
+from tests.experiment.builders.test_classifier import guided, settings
 
 __all__ = ["guided"]  # a fixture
 

@@ -4,8 +4,8 @@
 import pytest
 
 from ldm_jax.configs import quickstart
+from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.first_stage_source import latent_scale
-from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.models.autoencoder import Autoencoder
 
 

@@ -5,8 +5,8 @@ import pytest
 from etils import epath
 
 from ldm_jax.configs import quickstart
+from ldm_jax.experiment.config.resuming import may_change
 from ldm_jax.experiment.resolve import resolve
-from ldm_jax.experiment.resuming import may_change
 from ldm_jax.training.checkpoints.settings import Settings
 from tests.metrics.features import write_lpips
 

@@ -7,7 +7,8 @@ import pathlib
 import pytest
 
 from ldm_jax import cli
-from ldm_jax.experiment import model_directory, models, schema
+from ldm_jax.experiment import model_directory, models
+from ldm_jax.experiment.config import schema
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIFFUSION = f"{ROOT / 'configs' / 'quickstart.py'}:stage=diffusion"

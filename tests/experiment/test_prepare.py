@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from ldm_jax.configs import quickstart
+from ldm_jax.experiment.config.schema import changed
 from ldm_jax.experiment.prepare import prepare
-from ldm_jax.experiment.schema import changed
 from ldm_jax.tasks.sampling import make_sampling
 
 SIDE = 8

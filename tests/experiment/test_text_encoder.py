@@ -17,7 +17,8 @@ from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.commands.train import train
 from ldm_jax.conditions.registry import make_condition
-from ldm_jax.experiment import model_directory, schema
+from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.networks import token_transformer

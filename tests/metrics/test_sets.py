@@ -4,12 +4,12 @@
 import numpy as np
 import pytest
 
-from ldm_jax.metrics import manifold
 from ldm_jax.metrics.codebook import CodebookUsage
-from ldm_jax.metrics.inception_score import InceptionScore
-from ldm_jax.metrics.kernel import kernel_distance
-from ldm_jax.metrics.manifold import density_coverage, precision_recall
-from ldm_jax.metrics.reservoir import Reservoir
+from ldm_jax.metrics.image_sets import manifold
+from ldm_jax.metrics.image_sets.inception_score import InceptionScore
+from ldm_jax.metrics.image_sets.kernel import kernel_distance
+from ldm_jax.metrics.image_sets.manifold import density_coverage, precision_recall
+from ldm_jax.metrics.image_sets.reservoir import Reservoir
 from tests.metrics.features import real_and_fake
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from flax import traverse_util
 
 from ldm_jax.interop.feature_networks import weights
-from ldm_jax.metrics.frechet import Moments, frechet_distance
-from ldm_jax.metrics.kernel import kernel_distance
-from ldm_jax.metrics.manifold import precision_recall
-from ldm_jax.metrics.measure import on_devices, place_rows
+from ldm_jax.metrics.image_sets.frechet import Moments, frechet_distance
+from ldm_jax.metrics.image_sets.kernel import kernel_distance
+from ldm_jax.metrics.image_sets.manifold import precision_recall
+from ldm_jax.metrics.image_sets.measure import on_devices, place_rows
 from ldm_jax.models.features.inception import InceptionV3
 
 PROTOCOL = 50_000

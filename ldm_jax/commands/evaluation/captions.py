@@ -14,7 +14,7 @@ from ldm_jax.files.structured import read_json
 from ldm_jax.interop import names
 from ldm_jax.interop.feature_networks.clip import import_clip
 from ldm_jax.interop.weight_files import read_weights
-from ldm_jax.metrics.measure import on_devices
+from ldm_jax.metrics.image_sets.measure import on_devices
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.features.clip_image import ClipImage
 

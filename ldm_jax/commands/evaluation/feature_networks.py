@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ldm_jax.commands.evaluation.captions import open_clip
 from ldm_jax.data.images import finished_images
 from ldm_jax.metrics.codebook import CodebookUsage
-from ldm_jax.metrics.distribution import (
+from ldm_jax.metrics.image_sets.distribution import (
     SET_METRICS,
     Collector,
     Figure,
@@ -19,8 +19,8 @@ from ldm_jax.metrics.distribution import (
     check_reference,
     rank_warning,
 )
-from ldm_jax.metrics.distribution import label as label_of
-from ldm_jax.metrics.measure import (
+from ldm_jax.metrics.image_sets.distribution import label as label_of
+from ldm_jax.metrics.image_sets.measure import (
     PAIR_METRICS,
     Mean,
     Pairs,
@@ -28,7 +28,7 @@ from ldm_jax.metrics.measure import (
     open_feature_network,
     place_rows,
 )
-from ldm_jax.metrics.open_reference import open_reference
+from ldm_jax.metrics.image_sets.open_reference import open_reference
 from ldm_jax.metrics.paper import find_protocol, find_row
 
 # Inception scores below this say that the network saw one class.

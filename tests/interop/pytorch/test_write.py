@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.conditions.boxes import Box, BoxTokens
+from ldm_jax.conditions.kinds.boxes import Box, BoxTokens
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.diffusion.samplers.base import initial_noise
 from ldm_jax.interop.pytorch.write import export_torch

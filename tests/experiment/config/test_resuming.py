@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from ldm_jax.experiment.resuming import defines_model, may_change
+from ldm_jax.experiment.config.resuming import defines_model, may_change
 from ldm_jax.training.options import LoopOptions
 
 

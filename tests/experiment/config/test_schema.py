@@ -6,10 +6,11 @@ import pathlib
 
 import pytest
 
-from ldm_jax.experiment import models, schema
+from ldm_jax.experiment import models
+from ldm_jax.experiment.config import schema
 from ldm_jax.training.options import LoopOptions
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
 DIFFUSION = f"{QUICKSTART}:stage=diffusion"
 

@@ -12,7 +12,7 @@ import numpy as np
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.interop.feature_networks.weights import PUBLISHED, load_feature_network
 from ldm_jax.metrics import reconstruction
-from ldm_jax.metrics.distribution import Figure
+from ldm_jax.metrics.image_sets.distribution import Figure
 from ldm_jax.models.features.lpips import LPIPS
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch

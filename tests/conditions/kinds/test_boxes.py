@@ -3,7 +3,7 @@
 
 import pytest
 
-from ldm_jax.conditions.boxes import Box, BoxTokens
+from ldm_jax.conditions.kinds.boxes import Box, BoxTokens
 
 TOKENS = BoxTokens(num_classes=601, has_attributes=False)
 

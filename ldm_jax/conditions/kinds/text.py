@@ -19,7 +19,7 @@ from ldm_jax.conditions.fields import (
     MAX_WIDTH,
     check_counts,
 )
-from ldm_jax.conditions.token_ids import TokenCondition, token_field
+from ldm_jax.conditions.kinds.token_ids import TokenCondition, token_field
 from ldm_jax.conditions.tokens import Tokenizer, make_tokenizer
 from ldm_jax.conditions.user_inputs import as_list
 from ldm_jax.conditions.vocabulary import EMPTY_TEXT, without_vocabulary

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.metrics.frechet import Moments, frechet_distance
-from ldm_jax.metrics.inception_score import InceptionScore
-from ldm_jax.metrics.kernel import kernel_distance
-from ldm_jax.metrics.manifold import density_coverage, precision_recall
-from ldm_jax.metrics.reference import Reference
-from ldm_jax.metrics.reservoir import Reservoir
+from ldm_jax.metrics.image_sets.frechet import Moments, frechet_distance
+from ldm_jax.metrics.image_sets.inception_score import InceptionScore
+from ldm_jax.metrics.image_sets.kernel import kernel_distance
+from ldm_jax.metrics.image_sets.manifold import density_coverage, precision_recall
+from ldm_jax.metrics.image_sets.reference import Reference
+from ldm_jax.metrics.image_sets.reservoir import Reservoir
 
 # Metrics of sets, in the order in which they are printed.
 SET_METRICS = (

@@ -18,7 +18,7 @@ import numpy as np
 from ldm_jax.files.arrays import Npz
 from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
-from ldm_jax.metrics.frechet import Gaussian
+from ldm_jax.metrics.image_sets.frechet import Gaussian
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.conditions.boxes import ATTRIBUTES, Box, BoxTokens
-from ldm_jax.conditions.class_label import class_number
 from ldm_jax.conditions.fields import (
     MAX_CLASSES,
     MAX_DEPTH,
@@ -19,7 +17,9 @@ from ldm_jax.conditions.fields import (
     MAX_WIDTH,
     check_counts,
 )
-from ldm_jax.conditions.token_ids import TokenCondition, token_field
+from ldm_jax.conditions.kinds.boxes import ATTRIBUTES, Box, BoxTokens
+from ldm_jax.conditions.kinds.class_label import class_number
+from ldm_jax.conditions.kinds.token_ids import TokenCondition, token_field
 from ldm_jax.files.errors import shown
 from ldm_jax.files.structured import read_json
 from ldm_jax.models.conditioners import TokenTransformer

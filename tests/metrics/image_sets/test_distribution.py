@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from ldm_jax.metrics.distribution import (
+from ldm_jax.metrics.image_sets.distribution import (
     Collector,
     Figure,
     check_network,
@@ -14,9 +14,13 @@ from ldm_jax.metrics.distribution import (
     label,
     rank_warning,
 )
-from ldm_jax.metrics.frechet import Gaussian
+from ldm_jax.metrics.image_sets.frechet import Gaussian
+from ldm_jax.metrics.image_sets.reference import (
+    Reference,
+    load_reference,
+    save_reference,
+)
 from ldm_jax.metrics.paper import PROTOCOLS, ROWS, find_protocol, find_row
-from ldm_jax.metrics.reference import Reference, load_reference, save_reference
 from ldm_jax.metrics.tables import markdown
 from tests.metrics.features import real_and_fake
 

@@ -5,9 +5,13 @@ from tqdm import tqdm
 
 from ldm_jax.data.images.finished_images import open_set
 from ldm_jax.interop.feature_networks.fidelity_cache import read_fidelity_cache
-from ldm_jax.metrics.distribution import Collector
-from ldm_jax.metrics.measure import FeatureNetwork, with_features
-from ldm_jax.metrics.reference import Reference, load_reference, make_reference
+from ldm_jax.metrics.image_sets.distribution import Collector
+from ldm_jax.metrics.image_sets.measure import FeatureNetwork, with_features
+from ldm_jax.metrics.image_sets.reference import (
+    Reference,
+    load_reference,
+    make_reference,
+)
 
 
 def open_reference(

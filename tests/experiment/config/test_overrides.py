@@ -7,8 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from ldm_jax.experiment import schema
-from ldm_jax.experiment.overrides import apply_overrides, read_value
+from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config.overrides import apply_overrides, read_value
 
 DIFFUSION = "quickstart:stage=diffusion"
 

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import make_batches
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.experiment.abstract import floats, zero_lpips
-from ldm_jax.experiment.evaluation import HeldOut
+from ldm_jax.experiment.builders.abstract import floats, zero_lpips
+from ldm_jax.experiment.builders.evaluation import HeldOut
 from ldm_jax.experiment.models import make_first_stage, still_transform
 from ldm_jax.experiment.resolve import Inputs
 from ldm_jax.metrics.reconstruct import make_pair_metrics

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ldm_jax.conditions.class_label import ClassLabel
+from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.loader import make_batches
-from ldm_jax.experiment.abstract import floats
+from ldm_jax.experiment.builders.abstract import floats
+from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.models import make_classifier
 from ldm_jax.experiment.resolve import Inputs
-from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.parallel import sharding
 from ldm_jax.tasks.classifier import classify_latents
 from ldm_jax.tasks.condition_transform import ConditionTransform

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from ldm_jax import cli, configs
-from ldm_jax.experiment import config_files
+from ldm_jax.experiment.config import config_files
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 OWN = """
 from ldm_jax.configs import common, quickstart
 

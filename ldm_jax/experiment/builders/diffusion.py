@@ -12,11 +12,11 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.loader import make_batches
 from ldm_jax.data.records import Source
-from ldm_jax.experiment.abstract import Shapes, floats, zero_params
-from ldm_jax.experiment.evaluation import SamplePreview
+from ldm_jax.experiment.builders.abstract import Shapes, floats, zero_params
+from ldm_jax.experiment.builders.evaluation import SamplePreview
+from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.models import make_latent_diffusion, make_transform
 from ldm_jax.experiment.resolve import Inputs
-from ldm_jax.experiment.sections import LatentSet
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.parallel import sharding
 from ldm_jax.tasks.condition_transform import ConditionTransform

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from ldm_jax.metrics.frechet import Gaussian, Moments, frechet_distance
+from ldm_jax.metrics.image_sets.frechet import Gaussian, Moments, frechet_distance
 from tests.metrics.features import real_and_fake
 
 

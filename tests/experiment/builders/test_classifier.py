@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from ldm_jax.commands.latents import write_latents
 from ldm_jax.commands.train import train
-from ldm_jax.experiment import model_directory, schema
+from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.models import make_latent_diffusion
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.models.autoencoder import Autoencoder

@@ -16,9 +16,9 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.schedule import make_schedule
-from ldm_jax.experiment import config_files
-from ldm_jax.experiment.overrides import apply_overrides, check_names
-from ldm_jax.experiment.sections import GuidedModel, LatentSet, TextEncoderSource
+from ldm_jax.experiment.config import config_files
+from ldm_jax.experiment.config.overrides import apply_overrides, check_names
+from ldm_jax.experiment.config.sections import GuidedModel, LatentSet, TextEncoderSource
 from ldm_jax.files.paths import expand_in
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.metrics.evaluation import Evaluation
