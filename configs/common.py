@@ -47,9 +47,11 @@ def parse(arg: str, **defaults):
     for item in filter(None, arg.split(",")):
         name, _, text = item.partition("=")
         if name not in defaults:
+            known = ", ".join(f"{k}={v}" for k, v in defaults.items())
             raise ArgumentError(
                 f"unknown config argument {name!r} in {arg!r}; this config takes "
-                f"{', '.join(f'{k}={v}' for k, v in defaults.items())}."
+                f"{known or 'no argument'}.",
+                takes=defaults,
             )
         kind = type(defaults[name])
         try:

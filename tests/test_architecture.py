@@ -19,7 +19,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "ldm_jax"
 FLOORS = (
     {"types", "configs"},
     {"files"},
-    {"models", "diffusion", "data", "parallel"},
+    {"models", "diffusion", "data", "parallel", "reports"},
     {"conditions"},
     {"interop", "tasks", "training"},
     {"metrics"},
@@ -148,6 +148,7 @@ READERS = {
     "training/checkpoints/settings.py": OWN_RUN,
     "training/checkpoints/retention.py": OWN_RUN,
     "experiment/vocabulary.py": COPIES,
+    "reports/page.py": "copies a PNG of this run into a page",
     "data/transforms/bsrgan.py": "decodes a JPEG that it has just made",
     "data/builders/layouts.py": "reads a CSV without a header, line by line",
     "commands/sample.py": "writes an .npz image by image",

@@ -18,9 +18,11 @@ from collections.abc import Sequence
 import ldm_jax
 from ldm_jax.cli import (
     bench,
+    configs,
     evaluate,
     export,
     import_,
+    info,
     latents,
     plan,
     quickstart,
@@ -34,7 +36,7 @@ from ldm_jax.cli.parser import CommandParser
 
 COMMANDS = (
     *(quickstart, train, latents, reconstruct, sample, stats, evaluate),
-    *(weights, import_, export, plan, bench),
+    *(info, configs, weights, import_, export, plan, bench),
 )
 INTERRUPTED = "interrupted; the same command resumes from what was written."
 

@@ -28,6 +28,7 @@ EXAMPLES = """
   ldm-jax train --config=quickstart:stage=first_stage \\
       --config.images.dataset=./photos --config.images.split=all \\
       --config.held_out= --config.transform.image_size=32 --workdir=runs/photos
+  ldm-jax train --config=imagenet:f=8 --workdir=runs/x --dry-run
 """
 
 
@@ -49,9 +50,19 @@ def add(commands) -> None:
         help="directory of checkpoints, metrics and pictures",
     )
 
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved config and a summary; train and write nothing",
+    )
+
 
 def _run(args, overrides) -> None:
-    from ldm_jax.commands.train import train
+    from ldm_jax.commands.train import dry_run, train
     from ldm_jax.experiment.config import schema
 
-    train(schema.load_config(args.config, overrides), args.workdir)
+    config = schema.load_config(args.config, overrides)
+    if args.dry_run:
+        values.say(dry_run(config))
+        return
+    train(config, args.workdir)

@@ -66,10 +66,10 @@ def inspect_latents(directory: str, num: int = 16) -> str:
             originals = None
         path = f"{folder}/{PICTURE}"
         png.save_png(path, _sheet(decoded, originals))
-        lines = [*_statistics(latents, stats), f"pictures     {path}"]
+        lines = [*statistics_lines(latents, stats), f"  pictures     {path}"]
         if originals is not None:
-            lines.append(f"PSNR         {np.mean(psnr(originals, decoded)):.2f} dB")
-        reports.append("\n".join([folder, *(f"  {line}" for line in lines)]))
+            lines.append(f"  PSNR         {np.mean(psnr(originals, decoded)):.2f} dB")
+        reports.append("\n".join([folder, *lines]))
     return "\n".join(reports)
 
 
@@ -106,18 +106,19 @@ def _sheet(decoded: np.ndarray, originals: np.ndarray | None) -> np.ndarray:
     return png.grid(png.to_uint8(pairs), num_columns=8)
 
 
-def _statistics(latents: LatentSource, stats: LatentStats) -> list[str]:
+def statistics_lines(latents: LatentSource, stats: LatentStats) -> list[str]:
+    """Formats the statistics and the metadata of a set, a line each."""
     height, width, channels = stats.latent_shape
     values = dataclasses.asdict(stats)
     return [
-        f"records      {stats.count} ({stats.dropped} damaged ones left out)",
-        f"latents      {height}x{width}x{channels}, f = {stats.f}",
-        f"fields       {', '.join(_field(*field) for field in latents[0].items())}",
-        f"mean, std    {stats.mean:.5g}, {stats.std:.5g}",
-        f"scale        {stats.scale:.5g} +- {stats.scale_error:.2g}",
-        f"autoencoder  {stats.autoencoder}",
-        f"images       {stats.images}",
-        f"transform    {json.dumps(values['transform'])}",
+        f"  records      {stats.count} ({stats.dropped} damaged ones left out)",
+        f"  latents      {height}x{width}x{channels}, f = {stats.f}",
+        f"  fields       {', '.join(_field(*field) for field in latents[0].items())}",
+        f"  mean, std    {stats.mean:.5g}, {stats.std:.5g}",
+        f"  scale        {stats.scale:.5g} +- {stats.scale_error:.2g}",
+        f"  autoencoder  {stats.autoencoder}",
+        f"  images       {stats.images}",
+        f"  transform    {json.dumps(values['transform'])}",
     ]
 
 

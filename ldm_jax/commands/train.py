@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a first stage or a diffusion model from its config."""
 
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
+from ldm_jax.commands import next_steps
+from ldm_jax.commands.summary import show, summarize
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files.outputs import check_writable
-from ldm_jax.parallel.hosts import in_main_process
+from ldm_jax.files.paths import printable_lines, resolve
+from ldm_jax.parallel.hosts import in_main_process, is_main_process
 from ldm_jax.planning.utilization import peak_share
 from ldm_jax.training import loop
+from ldm_jax.training.monitoring.metric_rows import read_rows
+from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState
 
 
@@ -27,4 +36,49 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
     in_main_process(lambda: check_writable(workdir, "--workdir"))
     run = prepare(config, workdir)
     utilization = peak_share(run.task, run.batch_shapes, run.mesh)
-    return loop.train(run, workdir, utilization)
+    _print(show(summarize(run)))
+    state = loop.train(run, workdir, utilization)
+    _print(closing_summary(run, workdir))
+    return state
+
+
+def dry_run(config: ConfigDict) -> str:
+    """Describes what `train` would do: every setting, then a summary.
+
+    The data are opened, so what does not fit is refused as in training. Nothing is
+    written.
+
+    Raises:
+      ValueError: as `train`.
+    """
+    run = prepare(config)
+    settings = "\n".join(flat_settings(run.config or {}))
+    return f"{settings}\n\n{show(summarize(run))}\nnothing was trained (--dry-run)"
+
+
+def flat_settings(settings: Mapping[str, Any], name: str = "config") -> Iterator[str]:
+    """Yields a line for every setting: "config.train.num_steps = 900"."""
+    for field, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat_settings(value, f"{name}.{field}")
+        else:
+            yield f"{name}.{field} = {value!r}"
+
+
+def closing_summary(run: Run, workdir: str) -> str:
+    """Describes the result of a run: figures, pictures and the next commands."""
+    lines = {"model": workdir}
+    folder = pathlib.Path(resolve(workdir))
+    if rows := read_rows(folder / "evaluation.jsonl"):
+        figures = {name: value for name, value in rows[-1].items() if name != "step"}
+        lines["evaluation"] = ", ".join(f"{n} {v:.4g}" for n, v in figures.items())
+    if pictures := sorted((folder / "images").glob("*.png")):
+        lines["pictures"] = str(pictures[-1])
+    lines["curves"] = f"tensorboard --logdir {workdir}  (pip install tensorboard)"
+    lines["next"] = ("\n" + " " * 15).join(next_steps.after(run.model, workdir))
+    return show({name: text for name, text in lines.items() if text})
+
+
+def _print(text: str) -> None:
+    if is_main_process():
+        print(printable_lines(text), flush=True)

@@ -26,6 +26,7 @@ class Field:
       limit: attribute of the condition that bounds the ids, which are in [0, limit); ""
         bounds nothing.
       doc: what the flag takes, for the help page.
+      example: a value of the flag, for commands that are shown.
       user_keyword: takes what the flag takes, in Python too; "" where that is `keyword`
         (and Python takes the array alone).
     """
@@ -37,6 +38,7 @@ class Field:
     limit: str = ""
     doc: str = ""
     user_keyword: str = ""
+    example: str = ""
 
     @property
     def argument(self) -> str:

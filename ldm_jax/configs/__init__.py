@@ -10,6 +10,8 @@ PYTHONPATH.
 
 import pathlib
 import pkgutil
+from collections.abc import Mapping
+from typing import Any
 
 if not pathlib.Path(__file__).with_name("common.py").exists():
     __path__ = [str(pathlib.Path(__file__).parents[2] / "configs")]
@@ -19,7 +21,15 @@ PARTS = {"autoencoders", "common"}
 
 
 class ArgumentError(ValueError):
-    """The text after the colon of --config=NAME:ARGUMENT does not fit the config."""
+    """The text after the colon of --config=NAME:ARGUMENT does not fit the config.
+
+    Attributes:
+      takes: the config's arguments and their defaults, where they are known.
+    """
+
+    def __init__(self, message: str, takes: Mapping[str, Any] | None = None):
+        super().__init__(message)
+        self.takes = takes
 
 
 def names() -> list[str]:

@@ -44,7 +44,7 @@ def prepare(
     Args:
       config: of one experiment, see `schema.SECTIONS`; stays as it is.
       workdir: becomes a model directory: gets copies of the first stage, the text
-        encoder and the vocabulary that the run reads.
+        encoder and the vocabulary that the run reads; "" writes nothing.
       abstract: shapes only, for planning: no data and no weights are read, nothing is
         written; parameters that are not trained are zeros without memory.
       devices: of the mesh; None takes all.
@@ -66,7 +66,7 @@ def prepare(
     optimizer = make_optimizer(**config.optimizer, run_steps=options.num_steps)
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
     parts = BUILDERS[config.task](config, inputs, mesh, abstract)
-    if not abstract:
+    if not abstract and workdir:
         copy_inputs(config, inputs, workdir)
     return Run(
         **parts,

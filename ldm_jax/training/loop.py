@@ -185,6 +185,7 @@ def _open_report(
         options.num_steps,
         options.report_every,
         batch_size=run.batch_size,
+        num_records=run.batches.state(0).get("num_records"),
         guard=guard,
         ledger=ledger,
         label=run.label,

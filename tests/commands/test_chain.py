@@ -131,6 +131,25 @@ def test_latents_of_another_first_stage_are_refused(finished, tmp_path):
         stats.check(fingerprint(params))
 
 
+def test_every_part_of_the_chain_is_described(finished, capsys):
+    """Identity: latents and first stage are described with one fingerprint."""
+    assert cli.main(["info", str(finished)]) == 0
+    pages = capsys.readouterr().out.split(str(finished))
+    (stage,) = (page for page in pages if page.startswith("/first_stage\n"))
+    (latents,) = (page for page in pages if page.startswith("/latents\n"))
+    mark = re.search(r"fingerprint +(\w{16})", stage)[1]
+    assert mark in latents
+    assert "latents 8x8x2" in stage and "8x8x2, f = 2" in latents
+    assert any("condition    class" in page for page in pages)
+
+
+def test_what_has_no_description_is_refused(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("")
+    for path in (tmp_path, tmp_path / "notes.txt", tmp_path / "none"):
+        assert cli.main(["info", str(path)]) == 2
+        assert str(path) in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def statistics(finished, tmp_path_factory):
     """Statistics of ten digits, and the flags of a small feature network."""

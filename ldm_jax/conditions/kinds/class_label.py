@@ -41,6 +41,7 @@ class ClassLabel(Condition):
             dtype="int32",
             limit="num_ids",
             doc="classes by number or name, comma-separated",
+            example="0",
         )
     }
     record_fields: ClassVar = {

@@ -49,6 +49,7 @@ class Inpainting(Condition):
             axes=("B", "H", "W", 3),
             dtype="float32",
             doc="image with a hole, or a folder of them",
+            example="photo.png",
         ),
         "mask": Field(
             keyword="mask",
@@ -56,6 +57,7 @@ class Inpainting(Condition):
             axes=("B", "H", "W", 1),
             dtype="float32",
             doc="PNG, white in the hole, or a folder of them",
+            example="hole.png",
         ),
     }
     record_fields: ClassVar = {

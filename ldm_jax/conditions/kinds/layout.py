@@ -47,7 +47,9 @@ class Layout(TokenCondition):
 
     kind: ClassVar = "layout"
     fields: ClassVar = {
-        "tokens": token_field("boxes", "JSON file of boxes", user_keyword="boxes")
+        "tokens": token_field(
+            "boxes", "JSON file of boxes", user_keyword="boxes", example="boxes.json"
+        )
     }
     record_fields: ClassVar = {
         "box_labels": "config.images.boxes names the boxes of a folder",

@@ -43,6 +43,7 @@ class SemanticMap(Condition):
             axes=("B", "H", "W"),
             dtype="int32",
             doc="PNG of class numbers, or a folder of them",
+            example="map.png",
         )
     }
     record_fields: ClassVar = {

@@ -34,6 +34,7 @@ class SuperResolution(Condition):
             axes=("B", "h", "w", 3),
             dtype="float32",
             doc="small image to enlarge, or a folder of them",
+            example="small.png",
         )
     }
     record_fields: ClassVar = {"low_res": "config.transform.low_res makes it"}

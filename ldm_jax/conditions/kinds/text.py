@@ -76,7 +76,10 @@ class Text(TokenCondition):
     kind: ClassVar = "text"
     fields: ClassVar = {
         "tokens": token_field(
-            "prompt", "a text, or a .txt file with one per line", user_keyword="text"
+            "prompt",
+            "a text, or a .txt file with one per line",
+            user_keyword="text",
+            example="'a red flower'",
         )
     }
     record_fields: ClassVar = {

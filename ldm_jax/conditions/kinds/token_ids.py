@@ -13,7 +13,7 @@ from ldm_jax.conditions.fields import Field
 from ldm_jax.types import Array, Batch, Conditioning
 
 
-def token_field(flag: str, doc: str, user_keyword: str) -> Field:
+def token_field(flag: str, doc: str, user_keyword: str, example: str) -> Field:
     """Makes the field of token ids [B, length] in [0, num_ids)."""
     return Field(
         keyword="tokens",
@@ -23,6 +23,7 @@ def token_field(flag: str, doc: str, user_keyword: str) -> Field:
         limit="num_ids",
         doc=doc,
         user_keyword=user_keyword,
+        example=example,
     )
 
 

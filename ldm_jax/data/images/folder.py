@@ -97,7 +97,7 @@ class FolderSource:
         """Drops the files of other splits and, up to a bound, the unreadable ones."""
         kept = []
         for file in files:
-            if split != "all" and _is_held_out(file) != (split == "test"):
+            if split != "all" and is_held_out(file) != (split == "test"):
                 continue
             try:
                 with opened_image(self._root / file, file, self._max_pixels):
@@ -121,6 +121,11 @@ class FolderSource:
                 f"train and test."
             )
         return kept
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Relative paths of the images of the split, in the order of the records."""
+        return tuple(self._files)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -193,6 +198,6 @@ def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _is_held_out(file: str) -> bool:
+def is_held_out(file: str) -> bool:
     """Tells the split by the path alone, so that adding files moves none."""
     return hashlib.sha256(file.encode()).digest()[0] % 10 < HELD_OUT_TENTHS

@@ -16,7 +16,7 @@ class InMemory:
     a large set costs the bound and no more.
 
     Attributes:
-      fingerprint, num_classes, class_names, box_names: of the source.
+      fingerprint, num_classes, class_names, box_names, refused: of the source.
     """
 
     def __init__(self, source: Source, cache_mib: int):
@@ -26,6 +26,7 @@ class InMemory:
         self.num_classes = getattr(source, "num_classes", None)
         self.class_names = getattr(source, "class_names", ())
         self.box_names = getattr(source, "box_names", ())
+        self.refused = getattr(source, "refused", ())
 
     def __len__(self) -> int:
         return len(self._source)

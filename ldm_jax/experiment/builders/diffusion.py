@@ -13,6 +13,7 @@ from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.loader import make_batches
 from ldm_jax.data.records import Source
 from ldm_jax.experiment.builders.abstract import Shapes, floats, zero_params
+from ldm_jax.experiment.builders.data_summary import describe_source
 from ldm_jax.experiment.builders.evaluation import SamplePreview
 from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.models import make_latent_diffusion, make_transform
@@ -85,7 +86,14 @@ def build_diffusion(
     shapes = batches.shapes()
     key = jax.random.key(0)
     evaluate.check(jax.eval_shape(lambda key: task.init(key, shapes)[0], key))
-    return parts | dict(batches=batches, batch_shapes=shapes, evaluate=evaluate)
+    where = latents.directory or config.images.dataset
+    learned = "images of" if encodes_images else "latents in"
+    return parts | dict(
+        batches=batches,
+        batch_shapes=shapes,
+        evaluate=evaluate,
+        data=describe_source(source, f"{learned} {where}"),
+    )
 
 
 def _examples(config: ConfigDict, latents: Source | None):

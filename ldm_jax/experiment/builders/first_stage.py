@@ -11,6 +11,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import make_batches
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.builders.abstract import floats, zero_lpips
+from ldm_jax.experiment.builders.data_summary import describe_source
 from ldm_jax.experiment.builders.evaluation import HeldOut
 from ldm_jax.experiment.models import make_first_stage, still_transform
 from ldm_jax.experiment.resolve import Inputs
@@ -47,8 +48,9 @@ def build_first_stage(
     parts = dict(model=model, task=task, label="first stage")
     if abstract:
         return parts | dict(batch_shapes={"image": floats(config.batch_size, *shape)})
+    images = open_images(**config.images)
     batches = make_batches(
-        open_images(**config.images),
+        images,
         transform,
         config.batch_size,
         sharding.batch_sharding(mesh),
@@ -66,5 +68,8 @@ def build_first_stage(
             make_pair_metrics(transform.size, trunk, lpips),
         )
     return parts | dict(
-        batches=batches, batch_shapes=batches.shapes(), evaluate=evaluate
+        batches=batches,
+        batch_shapes=batches.shapes(),
+        evaluate=evaluate,
+        data=describe_source(images, f"images of {config.images.dataset}"),
     )

@@ -3,7 +3,7 @@
 
 In the working directory, written by process 0: `metrics.jsonl`, a row per `every` steps
 with the means over them; `evaluation.jsonl`, a row per evaluation; `timing.jsonl`, see
-`ledger`; `images/`; `tensorboard/`.
+`ledger`; `images/`; `tensorboard/`; `report.html`, which shows all of it.
 """
 
 import contextlib
@@ -16,11 +16,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from ldm_jax.files.paths import printable_lines
+from ldm_jax.files.png import save_png
 from ldm_jax.files.write_errors import reported
-from ldm_jax.files.writing import atomic_file
 from ldm_jax.parallel.hosts import agreed, gathered, is_main_process
 from ldm_jax.training.monitoring.boards import Board, TensorBoard, WeightsAndBiases
 from ldm_jax.training.monitoring.divergence import DivergenceGuard
@@ -28,6 +27,7 @@ from ldm_jax.training.monitoring.goodput import PRODUCTIVE, Ledger, goodput, say
 from ldm_jax.training.monitoring.histograms import Histogram
 from ldm_jax.training.monitoring.metric_rows import append_row, drop_rows, read_rows
 from ldm_jax.training.monitoring.mirror import Mirror
+from ldm_jax.training.monitoring.page import write_report
 from ldm_jax.training.monitoring.progress import Rate, say_progress, say_spread
 from ldm_jax.types import Array
 
@@ -46,6 +46,7 @@ class Report:
         every: int,
         *,
         batch_size: int,
+        num_records: int | None = None,
         guard: DivergenceGuard,
         ledger: Ledger | None = None,
         label: str = "train",
@@ -60,6 +61,7 @@ class Report:
           num_steps: the last step, for the time left.
           every: steps per row.
           batch_size: images per step, for the rate.
+          num_records: of the data set, for the epochs; None where it is not known.
           guard: ends the run when its steps are not finite.
           ledger: of the run's time; None begins one.
           label: what the progress line begins with.
@@ -71,6 +73,7 @@ class Report:
         self._workdir = self._mirror.folder
         self._num_steps, self._every = num_steps, every
         self._batch_size, self._guard = batch_size, guard
+        self._num_records = num_records
         self._ledger = ledger or Ledger()
         self._utilization = utilization
         self._wandb, self._config = wandb, config
@@ -173,7 +176,9 @@ class Report:
     def _write_row(self, step: int) -> None:
         skipped = self._sums.pop("skipped", 0.0)
         row = {name: s / max(self._count, 1) for name, s in self._sums.items()}
-        row["skipped"] = skipped
+        row |= {"skipped": skipped, "images": step * self._batch_size}
+        if self._num_records:
+            row["epochs"] = row["images"] / self._num_records
         self._sums, self._count = {}, 0
         self._append("metrics.jsonl", step, row)
 
@@ -212,6 +217,8 @@ class Report:
             self.say(f"step {step}: {line}")
         self.images(step, images)
         self._append("evaluation.jsonl", step, scalars, prefix="evaluation/")
+        if self._writes:
+            write_report(self._workdir, self._label, self._config)
 
     def has_evaluation(self, step: int) -> bool:
         """Tells whether a step was evaluated, by an earlier attempt too."""
@@ -224,10 +231,7 @@ class Report:
             return
         for name, image in images.items():
             image = np.asarray(image, np.uint8)
-            picture = Image.fromarray(image)
-            path = self._workdir / "images" / f"{name}_{step:08d}.png"
-            with atomic_file(path, is_one_of_many=True) as file:
-                picture.save(file, "PNG")
+            save_png(self._workdir / "images" / f"{name}_{step:08d}.png", image)
             for board in self._boards:
                 board.image(step, name, image)
 
@@ -287,5 +291,6 @@ class Report:
             shares = goodput(read_rows(path))
             append_row(path, {"event": "end", "goodput": shares, "time": time.time()})
             self.say(f"time since the first start: {say_goodput(shares)}")
+            write_report(self._workdir, self._label, self._config)
         if self._writes:
             self._mirror.close()

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax configs`."""
+
+import textwrap
+
+from ldm_jax.cli import values
+
+DETAILS = """
+Each can be trained by its name: --config=NAME:ARGUMENT=VALUE,... Arguments are listed
+with their defaults. Nothing is written.
+"""
+EXAMPLES = """
+  ldm-jax configs
+  ldm-jax configs imagenet_f           (its commands and expected results)
+  ldm-jax train --config=imagenet_f:f=16 --dry-run
+"""
+
+
+def add(commands) -> None:
+    """Adds the command."""
+    command = values.add_command(
+        commands,
+        "configs",
+        _run,
+        "List the experiments of this package, or describe one.",
+        details=DETAILS,
+        examples=EXAMPLES,
+        uses_devices=False,
+    )
+    command.add_argument("name", nargs="?", help="describe this one; default: list all")
+
+
+def _run(args, overrides) -> None:
+    from ldm_jax.commands.configs import describe_config, list_configs
+
+    if args.name:
+        config = describe_config(args.name)
+        values.say(f"{config.note}\n\n--config={config.usage}")
+        return
+    for config in list_configs():
+        values.say(config.usage)
+        values.say(textwrap.indent(textwrap.fill(config.summary, 76), "    "))

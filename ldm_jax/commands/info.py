@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Describes what a directory or a file of this package contains, and how to use it."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from ldm_jax.commands import next_steps
+from ldm_jax.commands.inspect_latents import statistics_lines
+from ldm_jax.conditions.base import Condition
+from ldm_jax.data.latents.sets import BUCKETS_FILE, bucket_names
+from ldm_jax.data.latents.source import open_latents
+from ldm_jax.experiment import model_directory
+from ldm_jax.files.paths import resolve
+from ldm_jax.files.structured import read_json
+from ldm_jax.metrics.image_sets.reference import load_reference
+from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.training.monitoring.metric_rows import read_rows
+from ldm_jax.types import PyTree
+
+# Folders inside a model directory, which belong to it.
+PARTS_OF_A_MODEL = ("autoencoder", "text_encoder", "checkpoints", "images")
+KINDS = dict(
+    first_stage="first stage",
+    latent_diffusion="diffusion model",
+    classifier="classifier of noisy latents",
+    text_encoder="text encoder",
+)
+
+
+def describe(path: str) -> str:
+    """Describes a model directory, a set of latents, statistics, samples, or a folder.
+
+    Returns:
+      Lines of text.
+
+    Raises:
+      ValueError: the path holds none of these.
+    """
+    place = resolve(path)
+    if str(path).endswith(".npz"):
+        return _lines(path, _statistics(str(place)))
+    if not place.is_dir():
+        raise ValueError(
+            f"{path} must be a directory or an .npz file of statistics: there is "
+            f"{'a file of another kind' if place.exists() else 'nothing there'}; see "
+            "ldm-jax info --help."
+        )
+    if description := _describe_directory(path):
+        return description
+    inside = sorted(pathlib.Path(place).iterdir())
+    described = [
+        text
+        for entry in inside
+        if entry.is_dir() and (text := _describe_directory(str(entry)))
+    ]
+    if not described:
+        raise ValueError(
+            f"{path} contains no model, latents or samples of this package; a model "
+            "directory has a config.json, a set of latents a metadata.json."
+        )
+    return "\n".join(described)
+
+
+def _describe_directory(path: str) -> str | None:
+    """Describes a directory; returns None for one of unknown content."""
+    place = resolve(path)
+    if (place / "config.json").exists():
+        return _lines(path, _model(path))
+    if (place / BUCKETS_FILE).exists() or (place / "dataset_info.json").exists():
+        return _latents(path)
+    if (place / "settings.json").exists():
+        return _lines(path, _samples(place))
+    return None
+
+
+def _lines(path: str, entries: Mapping[str, Any]) -> str:
+    """Formats one description: the path, then a line for each entry."""
+    lines = [f"  {name:<12} {text}" for name, text in entries.items() if text]
+    return "\n".join([str(path), *lines])
+
+
+def _model(path: str) -> dict[str, Any]:
+    """Describes a model directory."""
+    config = model_directory.read_config(path)
+    entries: dict[str, Any] = {"kind": KINDS[config.task], "made from": _origin(config)}
+    rows = read_rows(pathlib.Path(resolve(path)) / "metrics.jsonl")
+    if rows:
+        total = config.train.num_steps
+        entries["trained"] = f"{rows[-1]['step']:,} of {total:,} steps"
+        entries["loss"] = f"{rows[-1].get('loss', float('nan')):.4g}"
+    model, params = model_directory.load(path)
+    if "autoencoder" in config:
+        entries |= _autoencoder(config, model)
+    if config.task == "latent_diffusion":
+        entries |= _denoiser(config, model.conditioner)
+    entries["parameters"] = parameter_counts(params)
+    entries["fingerprint"] = fingerprint(params)
+    entries["evaluation"] = _last_evaluation(path)
+    entries["use"] = ("\n" + " " * 15).join(next_steps.after(model, path))
+    return entries
+
+
+def _origin(config: ConfigDict) -> str:
+    """Names the data of a model."""
+    images = config.get("images", {}).get("dataset")
+    if config.task == "first_stage":
+        return f"images {images}, {config.images.split}" if images else "imported"
+    latents = config.get("latents", {})
+    if latents.get("directory"):
+        return f"latents {latents.directory}"
+    return f"images {images}" if images else "imported"
+
+
+def _autoencoder(config: ConfigDict, model: Any) -> dict[str, Any]:
+    """Describes the first stage, by itself or inside a diffusion model."""
+    autoencoder = model.autoencoder
+    size = config.get("latents", config.get("transform", {})).get("image_size")
+    if not size:
+        return {}
+    height, width = (size, size) if isinstance(size, int) else size
+    shape = (height, width, autoencoder.in_channels)
+    h, w, c = autoencoder.latent_shape(shape)
+    bottleneck = config.autoencoder.get("bottleneck", "kl")
+    return {
+        "images": f"{height}x{width}",
+        "first stage": f"{bottleneck}, f = {autoencoder.f}, latents {h}x{w}x{c}",
+    }
+
+
+def _denoiser(config: ConfigDict, condition: Condition) -> dict[str, Any]:
+    """Describes condition, scale and sampling of a diffusion model."""
+    names = getattr(condition, "class_names", ())
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    sampling = ", ".join(f"{name} {value}" for name, value in config.sampling.items())
+    return {
+        "condition": condition.kind + (f": {shown}" if names else ""),
+        "scale": f"{config.latents.scale:.5g}",
+        "predicts": f"{config.prediction}, {config.schedule.num_timesteps} steps",
+        "sampling": sampling,
+    }
+
+
+def parameter_counts(params: PyTree) -> str:
+    """Counts the parameters of each network: "unet 1,060,000, conditioner 704"."""
+    counts = {
+        name: sum(x.size for x in jax.tree.leaves(network))
+        for name, network in params.items()
+    }
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+
+
+def _last_evaluation(path: str) -> str:
+    rows = read_rows(pathlib.Path(resolve(path)) / "evaluation.jsonl")
+    if not rows:
+        return ""
+    figures = [f"{n} {v:.4g}" for n, v in rows[-1].items() if n != "step"]
+    return f"step {rows[-1]['step']}: {', '.join(figures)}" if figures else ""
+
+
+def _latents(path: str) -> str:
+    """Describes a set of latents, or each bucket of one."""
+    names = bucket_names(path) or [""]
+    parts = []
+    for name in names:
+        folder = f"{path}/{name}" if name else path
+        lines = statistics_lines(*open_latents(folder))
+        parts.append("\n".join([folder, "  kind         latents", *lines]))
+    uses = ("\n" + " " * 15).join(next_steps.after_latents(path))
+    return "\n".join([*parts, f"  use          {uses}"])
+
+
+def _statistics(path: str) -> dict[str, Any]:
+    """Describes reference statistics."""
+    reference = load_reference(path)
+    metadata = dict(reference.metadata)
+    dataset = " ".join(str(metadata.get(n, "")) for n in ("dataset", "split")).strip()
+    network = metadata.get("network")
+    kept = 0 if reference.features is None else len(reference.features)
+    return {
+        "kind": "reference statistics",
+        "made from": dataset or "unknown: the file does not describe it",
+        "images": f"{reference.pool.count:,}" if reference.pool.count else "unknown",
+        "image size": metadata.get("image_size"),
+        "network": network,
+        "features": f"{len(reference.pool.mean)} wide, of {kept:,} images kept",
+        "use": f"ldm-jax evaluate --model DIR --reference {path} --out evaluation",
+    }
+
+
+def _samples(place: Any) -> dict[str, Any]:
+    """Describes a directory of samples by its settings."""
+    settings = read_json(place / "settings.json")
+    count = sum(entry.stem.isdecimal() for entry in pathlib.Path(place).glob("*.png"))
+    return {
+        "kind": f"{count} samples",
+        "made from": settings.get("model"),
+        "condition": settings.get("condition"),
+        "sampling": settings.get("sampling"),
+        "use": f"ldm-jax evaluate --images {place} --reference REF.npz --out DIR",
+    }

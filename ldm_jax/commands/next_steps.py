@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names the commands that come after one that has ended."""
+
+import shlex
+from typing import Any
+
+from ldm_jax.conditions.base import Condition
+from ldm_jax.tasks.classifier import NoisyLatentClassifier
+from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+
+
+def after(model: Any, directory: str) -> list[str]:
+    """Lists what the model of a directory is for."""
+    path = shlex.quote(directory)
+    if isinstance(model, LatentDiffusion):
+        return after_denoiser(directory, model.conditioner)
+    if isinstance(model, NoisyLatentClassifier):
+        return [f"ldm-jax sample --model DIR --classifier {path} --out samples"]
+    if isinstance(model, FirstStage):
+        return [
+            f"ldm-jax reconstruct --model {path} --out {path}/pairs.png",
+            f"ldm-jax latents --model {path} --out {path}-latents",
+        ]
+    return [f"ldm-jax train --config=text --config.text_encoder.directory={path}"]
+
+
+def after_latents(directory: str) -> list[str]:
+    """Lists what a set of latents is for."""
+    latents = shlex.quote(directory)
+    return [
+        f"ldm-jax latents --inspect {latents}",
+        f"ldm-jax train --config=small_class --config.latents.directory={latents} "
+        "--workdir runs/denoiser",
+    ]
+
+
+def after_denoiser(directory: str, condition: Condition) -> list[str]:
+    """Lists what a trained diffusion model is for, with the flags of its condition."""
+    model = shlex.quote(directory)
+    flags = "".join(f" {flag}" for flag in example_flags(condition))
+    return [f"ldm-jax sample --model {model} --out {model}-samples{flags} --num 16"]
+
+
+def example_flags(condition: Condition) -> list[str]:
+    """Lists the flags of `ldm-jax sample` that a condition needs, with a value each."""
+    names: tuple[str, ...] = getattr(condition, "class_names", ())
+    flags = []
+    for name, field in condition.fields.items():
+        is_named = name == "label" and names
+        value = shlex.quote(names[0]) if is_named else field.example
+        flags.append(f"--{field.flag} {value}")
+    return flags

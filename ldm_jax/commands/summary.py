@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Summarizes a run: before it starts, what is trained on what; afterwards, the results.
+
+One table for `train`, `train --dry-run` and the pages of `ldm_jax.reports`.
+"""
+
+import math
+
+import jax
+
+from ldm_jax.planning.utilization import training_flops
+from ldm_jax.training.run import Run
+from ldm_jax.types import PyTree
+
+
+def summarize(run: Run) -> dict[str, str]:
+    """Describes a run that has not started: name of a line -> text."""
+    key = jax.random.key(0)
+    params, _ = jax.eval_shape(lambda key: run.task.init(key, run.batch_shapes), key)
+    flops = training_flops(run.task, run.batch_shapes) / run.batch_size
+    lines = {"trains": run.label, "data": run.data}
+    lines["parameters"] = ", ".join(
+        f"{name} {num_params(network):,}" for name, network in params.items()
+    )
+    lines["state"] = f"{_state_bytes(run, params) / 2**20:,.1f} MiB in all"
+    lines["FLOPs"] = f"{flops / 1e9:,.3g} G an image, forward and backward"
+    lines |= _sizes(run)
+    lines["steps"] = f"{run.options.num_steps:,} of {run.batch_size} images"
+    if records := num_records(run):
+        epochs = run.options.num_steps * run.batch_size / records
+        lines["steps"] += f": {epochs:,.4g} epochs"
+    mesh = ", ".join(f"{name} {size}" for name, size in run.mesh.shape.items())
+    device = run.mesh.devices.flat[0]
+    lines["devices"] = f"{run.mesh.size} {device.device_kind} (mesh: {mesh})"
+    return {name: text for name, text in lines.items() if text}
+
+
+def show(lines: dict[str, str]) -> str:
+    """Formats a summary as lines of text."""
+    return "\n".join(f"  {name:<12} {text}" for name, text in lines.items())
+
+
+def num_records(run: Run) -> int | None:
+    """Returns how many records the data of a run have; None where it is unknown."""
+    return run.batches.state(0).get("num_records") if run.batches else None
+
+
+def num_params(network: PyTree) -> int:
+    """Counts the numbers of a network, from arrays or their shapes."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(network))
+
+
+def _sizes(run: Run) -> dict[str, str]:
+    """Describes the images, f and the latents, where the model has them."""
+    image = run.batch_shapes.get("image")
+    if run.latent_shape is None and image is None:
+        return {}
+    autoencoder = run.model.autoencoder
+    h, w, c = run.latent_shape or autoencoder.latent_shape(image.shape[1:])
+    f = autoencoder.f
+    return {"images": f"{h * f}x{w * f}", "latents": f"{h}x{w}x{c}, f = {f}"}
+
+
+def _state_bytes(run: Run, params: PyTree) -> int:
+    """Counts the bytes of parameters, moments and average, over all devices."""
+    averaged = {n: params[n] for n in run.options.ema_of if n in params}
+    moments = jax.eval_shape(run.optimizer.init, params)
+    arrays = jax.tree.leaves((params, averaged, moments))
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command prints before and after a run; a dry run."""
+
+import pytest
+
+from ldm_jax import cli
+from ldm_jax.commands.summary import summarize
+from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.prepare import prepare
+
+CONFIG = "quickstart:stage=first_stage"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return f"--config.images.data_dir={tmp_path_factory.mktemp('data')}"
+
+
+def test_a_dry_run_shows_settings_and_summary_and_writes_nothing(
+    data, tmp_path, capsys
+):
+    workdir = tmp_path / "run"
+    argv = ["train", f"--config={CONFIG}", f"--workdir={workdir}", data, "--dry-run"]
+    assert cli.main([*argv, "--config.train.num_steps=7"]) == 0
+    page = capsys.readouterr().out
+    assert "config.train.num_steps = 7" in page
+    assert "1,442 images of digits, 10 classes" in page
+    assert not workdir.exists()
+
+
+def test_a_summary_has_the_sizes_of_the_run(data):
+    """Oracle: epochs are steps times batch over records; 8x8x2 is 16 / f."""
+    run = prepare(schema.load_config(CONFIG, [data, "--config.train.num_steps=721"]))
+    lines = summarize(run)
+    assert lines["latents"] == "8x8x2, f = 2"
+    assert lines["steps"] == "721 of 32 images: 16 epochs"
+    assert lines["parameters"] == "autoencoder 208,417"
+    # Parameters and two moments of 4 bytes.
+    assert lines["state"] == f"{3 * 4 * 208_417 / 2**20:,.1f} MiB in all"
+
+
+def test_a_run_ends_with_its_figures_and_the_next_commands(data, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    small = ["--config.train.num_steps=2", "--config.autoencoder.channels=32"]
+    small += ["--config.held_out=test[:32]"]
+    argv = ["train", f"--config={CONFIG}", f"--workdir={workdir}", data, *small]
+    assert cli.main(argv) == 0
+    page = capsys.readouterr().out
+    assert page.index("parameters") < page.index("makes the parameters")
+    last = page[page.index("evaluation") :]
+    assert "psnr" in last and f"ldm-jax latents --model {workdir}" in last
