@@ -3,14 +3,11 @@
 
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ldm_jax.commands.evaluation import captions
 from ldm_jax.commands.evaluation.feature_networks import read_captions
-from ldm_jax.models.features.clip_image import ClipImage
 
 SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
 SMALL |= dict(intermediate_size=48, hidden_act="quick_gelu")
@@ -64,14 +61,6 @@ def test_clip_score_agrees_with_transformers(tmp_path):
     cosines = (out.image_embeds * out.text_embeds).sum(-1).numpy()
     assert np.ptp(cosines) > 0.1 and (cosines > 0).any()
     np.testing.assert_allclose(found, 100 * np.maximum(cosines, 0), rtol=1e-4)
-
-
-def test_the_image_tower_has_the_published_number_of_parameters():
-    """Golden: 303,179,776 and the projection of OpenAI's ViT-L/14."""
-    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    shapes = jax.eval_shape(ClipImage().init, jax.random.key(0), image)
-    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    assert count == 303_179_776 + 786_432
 
 
 def test_what_is_no_clip_model_is_refused(tmp_path):
