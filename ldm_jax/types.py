@@ -14,9 +14,12 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Key, UInt32
 
-Array = jax.Array
-AnyArray = jax.Array | np.ndarray  # where NumPy arrays are taken as well
+# Arrays of JAX, also traced ones, or of NumPy, which JAX accepts in their place.
+Array = jax.Array | np.ndarray
 PyTree = Any
+
+# A data type as JAX takes it: jnp.bfloat16, "bfloat16" or a NumPy dtype.
+DType = jax.typing.DTypeLike
 
 # A length; not an int where a program is exported for batches of any size.
 Size = SupportsInt

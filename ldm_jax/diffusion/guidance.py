@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 
 from ldm_jax.diffusion.process import per_sample
 from ldm_jax.diffusion.schedule import NoiseSchedule
-from ldm_jax.types import AnyArray, Array, Conditioning, Denoiser
+from ldm_jax.types import Array, Conditioning, Denoiser
 
 # (z_t, t, condition) -> the network's prediction.
 Predict = Callable[
@@ -119,7 +119,7 @@ def classifier_guidance(
 
 
 def _interleave(
-    null: Shaped[AnyArray, "B ..."], cond: Shaped[AnyArray, "B ..."]
+    null: Shaped[Array, "B ..."], cond: Shaped[Array, "B ..."]
 ) -> Shaped[Array, "2*B ..."]:
     """Makes rows null_0, cond_0, null_1, cond_1, ...
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ldm_jax.models.layers import halve
+from ldm_jax.models.resampling import halve
 from ldm_jax.types import Array
 
 PEAK = 2.0  # images are in [-1, 1]

@@ -1,83 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first stage: image to latent and back, regularised by KL or VQ, or not at all."""
+"""The first stage, which maps images to latents and back."""
 
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int, Int32
 
 from ldm_jax.models import bounds
-from ldm_jax.models.bottleneck import BOTTLENECKS, KL, VQ, Pixels, nearest_code
+from ldm_jax.models.bottleneck import BOTTLENECKS, KL, VQ, Pixels
 from ldm_jax.models.bounds import check_bounds
 from ldm_jax.models.coders import ATTENTION, Decoder, Encoder
+from ldm_jax.models.codes import Codebook, nearest_code
 from ldm_jax.models.layers import REMAT_POLICIES, Conv
-from ldm_jax.types import Array
+from ldm_jax.types import Array, DType, RandomKey, Size
 
 
 class Reconstruction(NamedTuple):
-    """What one pass through the first stage yields.
+    """Result of one pass through the first stage.
 
     Attributes:
-      image: [B, H, W, out_channels] float32.
-      features: [B, H, W, channels], the input of the decoder's last convolution; None
-        without a decoder.
-      penalty: [] of the bottleneck.
-      metrics: float32 scalars of the bottleneck.
+      image: the reconstruction.
+      features: the input of the decoder's last convolution; None without a decoder.
+      penalty: of the bottleneck.
+      metrics: of the bottleneck.
     """
 
-    image: Array
-    features: Array | None
-    penalty: Array
-    metrics: dict[str, Array]
-
-
-class Codebook(nn.Module):
-    """[num_codes, width] vectors, drawn from U(-bound, bound)."""
-
-    num_codes: int
-    width: int
-    bound: float
-
-    @nn.compact
-    def __call__(self) -> Array:
-        bound = self.bound
-
-        def init(key, shape):
-            return nn.initializers.uniform(2 * bound)(key, shape) - bound
-
-        codes = self.param("embedding", init, (self.num_codes, self.width))
-        return jnp.asarray(codes)  # NumPy parameters take no traced index
+    image: Float32[Array, "B H W out_channels"]
+    features: Float[Array, "B H W features"] | None
+    penalty: Float32[Array, ""]
+    metrics: dict[str, Float32[Array, ""]]
 
 
 class Autoencoder(nn.Module):
-    """Maps images to latents f times smaller and back.
+    """Maps images to latents that are f times smaller, and back.
 
     Attributes:
       channels: width of level 0.
       channel_mult: width of each level, times `channels`; f = 2^(levels - 1).
-      num_res_blocks: residual blocks of a level; the decoder has one more.
-      attention_levels: levels whose blocks are followed by attention, 0 = finest.
-      mid_attention: whether the coarsest level's middle has attention.
+      num_res_blocks: residual blocks of a level; levels of the decoder have one more.
+      attention_levels: levels with attention after each block; 0 is the finest.
+      mid_attention: whether the middle, at the coarsest level, has attention.
       attn_type: "vanilla" or "linear".
-      num_groups: of every norm, the paper's 32; must divide every level's width. A
-        group of one channel loses its mean, and with it colours: below 128 channels
-        take one group for every four.
+      num_groups: groups of every norm, 32 in the paper; must divide the width of every
+        level. A group of one channel loses its mean, and with it colours: below 128
+        channels use one group for four channels.
       latent_channels: channels of the encoder's output (its mean, for KL).
       embed_dim: c, channels of the latent; None takes `latent_channels`.
       in_channels, out_channels: of the images.
-      bottleneck: "kl", "vq", or "pixels": no network, the latent is the image.
+      bottleneck: "kl", "vq", or "pixels" (no network: the latent is the image).
       num_codes: size of the codebook (VQ).
       code_range: codes are drawn from U(-code_range, code_range); None is the
-        original's 1 / num_codes, from which short runs leave most codes unused.
+        original's 1 / num_codes, with which short runs leave most codes unused.
       beta, legacy_beta: see `bottleneck.VQ`.
       dropout: rate in every residual block; needs the rng "dropout" when training.
-      tanh_out: end the decoder with tanh.
+      tanh_out: whether the decoder ends with tanh.
       dtype: dtype of the arithmetic; parameters, norms, softmax, latents and images are
-        float32 regardless.
+        always float32.
       remat: what is recomputed in the backward pass; a key of `REMAT_POLICIES`.
 
     Raises:
-      ValueError: options that do not fit together, or an image that f does not divide.
+      ValueError: options that contradict each other.
 
     Source: Rombach et al. 2022, Sec. 3.1 and App. G; the released configs.
     """
@@ -100,39 +82,39 @@ class Autoencoder(nn.Module):
     legacy_beta: bool = True
     dropout: float = 0.0
     tanh_out: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
     remat: str = "none"
 
     def __post_init__(self):
-        check_options(self)
+        _check_options(self)
         super().__post_init__()
 
     @property
     def f(self) -> int:
-        """Downsampling of height and width."""
+        """The factor by which height and width are reduced."""
         return 1 if self.bottleneck == "pixels" else 2 ** (len(self.channel_mult) - 1)
 
     @property
     def embed_channels(self) -> int:
-        """c, channels of the latent."""
+        """The channels of the latent, c."""
         if self.bottleneck == "pixels":
             return self.in_channels
         return self.embed_dim or self.latent_channels
 
     @property
     def moments_channels(self) -> int:
-        """Channels of what `encode` returns: 2c for KL, c otherwise."""
+        """The channels of the result of `encode`: 2c for KL, otherwise c."""
         return self.regularizer.moments_channels(self.embed_channels)
 
     @property
     def regularizer(self) -> KL | VQ | Pixels:
-        """The bottleneck object: sample, to_decoder, penalty."""
+        """The bottleneck, with sample, to_decoder and penalty."""
         if self.bottleneck == "vq":
             return VQ(self.beta, self.legacy_beta)
         return BOTTLENECKS[self.bottleneck]()
 
-    def latent_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(..., H, W, in_channels) -> (..., H/f, W/f, c).
+    def latent_shape(self, image_shape: tuple[Size, ...]) -> tuple[Size, ...]:
+        """Computes (..., H/f, W/f, c) from (..., H, W, in_channels).
 
         Raises:
           ValueError: f does not divide H or W, or the channels are not `in_channels`.
@@ -178,15 +160,18 @@ class Autoencoder(nn.Module):
             bound = self.code_range or 1.0 / self.num_codes
             self.codebook = Codebook(self.num_codes, self.embed_channels, bound)
 
-    def encode(self, image: Array, is_training: bool = False) -> Array:
-        """Maps images to what is stored of a latent.
+    def encode(
+        self, image: Float[Array, "B H W C"], is_training: bool = False
+    ) -> Float[Array, "B h w {self.moments_channels}"]:
+        """Maps images to the moments of their latents, which are what is stored.
 
         Args:
-          image: [B, H, W, in_channels] in [-1, 1].
+          image: in [-1, 1].
+          is_training: whether dropout is on.
 
         Returns:
-          [B, h, w, 2c] float32 mean and log-variance (KL), [B, h, w, c] vectors before
-          quantization (VQ), or the image (pixels).
+          Mean and log-variance (KL), vectors before quantization (VQ), or the image
+          (pixels); float32.
 
         Raises:
           ValueError: f does not divide H or W.
@@ -196,30 +181,37 @@ class Autoencoder(nn.Module):
             return image
         return self.quant_conv(self.encoder(image, is_training))
 
-    def decode(self, z: Array, is_training: bool = False) -> Array:
-        """Maps z [B, h, w, c] to images [B, H, W, out_channels]; VQ quantizes first."""
+    def decode(
+        self, z: Float[Array, "B h w c"], is_training: bool = False
+    ) -> Float[Array, "B H W {self.out_channels}"]:
+        """Maps latents to images; VQ quantizes them first."""
         if self.bottleneck == "pixels":
             return z
         z, _ = self.regularizer.to_decoder(z, self.codes())
         return self.to_image(self.decoder_features(z, is_training))
 
-    def encode_indices(self, image: Array) -> Array:
-        """Maps images to codes, [B, h, w] int32 (VQ)."""
+    def encode_indices(self, image: Float[Array, "B H W C"]) -> Int32[Array, "B h w"]:
+        """Maps images to indices of codes (VQ)."""
         self.require_codebook()
         return nearest_code(self.encode(image), self.codes())
 
-    def decode_indices(self, indices: Array) -> Array:
-        """Maps codes [B, h, w] to images [B, H, W, out_channels] (VQ)."""
+    def decode_indices(
+        self, indices: Int[Array, "B h w"]
+    ) -> Float[Array, "B H W {self.out_channels}"]:
+        """Maps indices of codes to images (VQ)."""
         self.require_codebook()
         return self.to_image(self.decoder_features(self.codes()[indices], False))
 
     def __call__(
-        self, image: Array, key: Array | None = None, is_training: bool = False
+        self,
+        image: Float[Array, "B H W C"],
+        key: RandomKey | None = None,
+        is_training: bool = False,
     ) -> Reconstruction:
-        """Encodes and decodes, with everything the training loss wants to know.
+        """Encodes and decodes, and returns all terms of the training loss.
 
         Args:
-          image: [B, H, W, in_channels] in [-1, 1].
+          image: in [-1, 1].
           key: a random key for the posterior (KL); None takes its mode.
           is_training: whether dropout is on.
         """
@@ -232,19 +224,23 @@ class Autoencoder(nn.Module):
         features = self.decoder_features(z, is_training)
         return Reconstruction(self.to_image(features), features, penalty, metrics)
 
-    def decoder_features(self, z: Array, is_training: bool = False) -> Array:
-        """[B, h, w, c] decoder input -> [B, H, W, channels] before the last layer."""
+    def decoder_features(
+        self, z: Float[Array, "B h w c"], is_training: bool = False
+    ) -> Float[Array, "B H W features"]:
+        """Computes the input of the decoder's last layer from the decoder's input."""
         return self.decoder.features(self.post_quant_conv(z), is_training)
 
-    def to_image(self, features: Array) -> Array:
-        """Applies the decoder's last layer: [B, H, W, channels] -> image."""
+    def to_image(
+        self, features: Float[Array, "B H W features"]
+    ) -> Float[Array, "B H W {self.out_channels}"]:
+        """Applies the decoder's last layer."""
         return self.decoder.to_image(features)
 
-    def codes(self) -> Array | None:
-        """[num_codes, c], or None without a codebook."""
+    def codes(self) -> Float[Array, "num_codes c"] | None:
+        """Returns the codebook, or None if there is none."""
         return self.codebook() if self.bottleneck == "vq" else None
 
-    def require_codebook(self):
+    def require_codebook(self) -> None:
         """Raises ValueError unless the bottleneck is VQ."""
         if self.bottleneck != "vq":
             raise ValueError(
@@ -253,8 +249,8 @@ class Autoencoder(nn.Module):
             )
 
 
-def check_options(model: Autoencoder) -> None:
-    """Raises ValueError for options of an Autoencoder that do not fit together."""
+def _check_options(model: Autoencoder) -> None:
+    """Raises ValueError for options of an Autoencoder that contradict each other."""
     check_bounds(
         "Autoencoder",
         {
@@ -281,7 +277,7 @@ def check_options(model: Autoencoder) -> None:
     levels = len(model.channel_mult)
     if any(not 0 <= level < levels for level in model.attention_levels):
         raise ValueError(
-            f"attention_levels must lie in [0, {levels - 1}], one per entry of "
+            f"attention_levels must be in [0, {levels - 1}], one per entry of "
             f"channel_mult={tuple(model.channel_mult)}: got "
             f"{tuple(model.attention_levels)}; 0 is the finest level."
         )
@@ -290,21 +286,21 @@ def check_options(model: Autoencoder) -> None:
         raise ValueError(
             f"the widths {widths} of the levels (channels={model.channels} times "
             f"channel_mult) must be multiples of num_groups: got {model.num_groups}; "
-            "take one that divides them all, or other channels."
+            "use a number that divides them all, or other channels."
         )
     if (model.bottleneck == "vq") != (model.num_codes is not None):
         raise ValueError(
             'num_codes must be given for bottleneck="vq" and only there: got '
             f'bottleneck="{model.bottleneck}", num_codes={model.num_codes}.'
         )
-    reach = model.code_range
-    if reach is not None and (model.bottleneck != "vq" or reach <= 0):
+    bound = model.code_range
+    if bound is not None and (model.bottleneck != "vq" or bound <= 0):
         raise ValueError(
             'code_range must be positive, and given only for bottleneck="vq": got '
-            f'{reach} for "{model.bottleneck}"; leave it out for 1 / num_codes.'
+            f'{bound} for "{model.bottleneck}"; leave it out for 1 / num_codes.'
         )
     if model.bottleneck == "pixels" and model.in_channels != model.out_channels:
         raise ValueError(
-            'bottleneck="pixels" returns the image it is given: got in_channels='
+            'bottleneck="pixels" returns its input image: got in_channels='
             f"{model.in_channels}, out_channels={model.out_channels}; make them equal."
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a UNet is built from: time embedding, residual block, resampling, attention.
+"""Parts of a UNet: time embedding, residual block, resampling and attention.
 
 Source: Dhariwal & Nichol 2021, App. A; the released code of Rombach et al. 2022.
 """
@@ -9,24 +9,22 @@ import dataclasses
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float32, Real
 
-from ldm_jax.models import layers
 from ldm_jax.models.layers import Conv, Dense, GroupNorm, rematerialize
+from ldm_jax.models.resampling import Downsample, PhaseConv, Upsample, double, halve
 from ldm_jax.models.transformer import AttentionBlock, SpatialTransformer
-from ldm_jax.types import Array
+from ldm_jax.types import Array, DType
 
 
-def timestep_embedding(t: Array, width: int) -> Array:
-    """Turns steps into cosines and sines of geometrically spaced frequencies.
+def timestep_embedding(t: Real[Array, " B"], width: int) -> Float32[Array, "B {width}"]:
+    """Embeds steps as cosines and sines of geometrically spaced frequencies.
 
         [cos(t w_i), sin(t w_i)],  w_i = 10000^(-i / (width // 2))
 
     Args:
-      t: [B] steps, whole or not.
+      t: steps, integers or not.
       width: numbers per step; an odd width ends in a zero.
-
-    Returns:
-      [B, width] float32.
 
     Source: Vaswani et al. 2017, Sec. 3.5; cosines first, as in the released code.
     """
@@ -38,12 +36,12 @@ def timestep_embedding(t: Array, width: int) -> Array:
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around the injection of time, added to the input.
+    """Residual block: two convolutions, with the time embedding added between them.
 
     Attributes:
       features: output channels.
-      resample: "none", "up" (nearest, x2) or "down" (2x2 mean), applied inside.
-      scale_shift_norm: time scales and shifts the second norm instead of being added.
+      resample: "none", "up" (nearest, x2) or "down" (2x2 mean), applied to both paths.
+      scale_shift_norm: the embedding scales and shifts the second norm instead.
       dropout: probability of dropping a channel value before the last convolution.
       dtype: dtype of the arithmetic.
     """
@@ -52,19 +50,21 @@ class ResBlock(nn.Module):
     resample: str = "none"
     scale_shift_norm: bool = False
     dropout: float = 0.0
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array, time: Array, is_training: bool) -> Array:
-        """[B, h, w, C], activated time [B, E] -> [B, h', w', features]."""
+    def __call__(
+        self, x: Float[Array, "B h w C"], time: Float[Array, "B E"], is_training: bool
+    ) -> Float[Array, "B out_h out_w {self.features}"]:
+        """Applies the block; `time` is the activated embedding of the step."""
         y = nn.silu(GroupNorm(eps=1e-5, name="norm_1")(x))
         if self.resample == "up":
-            # Doubles and convolves in one go; the parameters are those of a Conv.
-            y = layers.PhaseConv(self.features, dtype=self.dtype, name="conv_1")(y)
-            x = layers.double(x)
+            # Doubling and convolution in one; the parameters are those of a Conv.
+            y = PhaseConv(self.features, dtype=self.dtype, name="conv_1")(y)
+            x = double(x)
         else:
             if self.resample == "down":
-                x, y = layers.halve(x), layers.halve(y)
+                x, y = halve(x), halve(y)
             y = Conv(self.features, dtype=self.dtype, name="conv_1")(y)
         width = 2 * self.features if self.scale_shift_norm else self.features
         time = Dense(width, dtype=self.dtype, name="time")(time)[:, None, None]
@@ -82,8 +82,8 @@ class ResBlock(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocks:
-    """Makes the blocks of a UNet in the scope of the level that calls.
+class UNetBlocks:
+    """Makes the blocks of a UNet, in the scope of the level that calls a method.
 
     Attributes: as for `UNet`, and `is_training`.
     """
@@ -95,13 +95,20 @@ class Blocks:
     resblock_updown: bool
     conv_resample: bool
     dropout: float
-    dtype: jnp.dtype
+    dtype: DType
     remat: str
     attention_backend: str
     is_training: bool
 
-    def residual(self, name, x, time, features, resample="none"):
-        """[B, h, w, C] -> [B, h', w', features]."""
+    def residual(
+        self,
+        name: str,
+        x: Float[Array, "B h w C"],
+        time: Float[Array, "B E"],
+        features: int,
+        resample: str = "none",
+    ) -> Float[Array, "B out_h out_w {features}"]:
+        """Applies a residual block."""
         block = rematerialize(ResBlock, self.remat, static_argnums=(3,))(
             features,
             resample,
@@ -112,8 +119,17 @@ class Blocks:
         )
         return block(x, time, self.is_training)
 
-    def attention(self, name, x, context):
-        """[B, h, w, C] -> [B, h, w, C]."""
+    def attention(
+        self,
+        name: str,
+        x: Float[Array, "B h w C"],
+        context: Float[Array, "B M d"] | None,
+    ) -> Float[Array, "B h w C"]:
+        """Applies self-attention, or transformer blocks that attend to the context.
+
+        Raises:
+          ValueError: the heads do not divide the channels.
+        """
         channels = x.shape[-1]
         if channels % (self.num_heads or self.head_channels):
             raise ValueError(
@@ -132,30 +148,22 @@ class Blocks:
         block = block(depth=self.transformer_depth, dropout=self.dropout, **sizes)
         return block(x, context, self.is_training)
 
-    def downsample(self, x, time):
-        """[B, h, w, C] -> [B, h/2, w/2, C]."""
+    def downsample(
+        self, x: Float[Array, "B h w C"], time: Float[Array, "B E"]
+    ) -> Float[Array, "B h//2 w//2 C"]:
+        """Halves height and width."""
         if self.resblock_updown:
             return self.residual("downsample", x, time, x.shape[-1], "down")
         if self.conv_resample:
             return Downsample(x.shape[-1], dtype=self.dtype, name="downsample")(x)
-        return layers.halve(x)
+        return halve(x)
 
-    def upsample(self, x, time):
-        """[B, h, w, C] -> [B, 2h, 2w, C]."""
+    def upsample(
+        self, x: Float[Array, "B h w C"], time: Float[Array, "B E"]
+    ) -> Float[Array, "B 2*h 2*w C"]:
+        """Doubles height and width."""
         if self.resblock_updown:
             return self.residual("upsample", x, time, x.shape[-1], "up")
         if self.conv_resample:
-            return layers.Upsample(x.shape[-1], dtype=self.dtype, name="upsample")(x)
-        return layers.double(x)
-
-
-class Downsample(nn.Module):
-    """3x3 convolution in steps of two; padded all round, unlike the first stage's."""
-
-    features: int
-    dtype: jnp.dtype | None = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, h, w, C] -> [B, h/2, w/2, features]."""
-        return Conv(self.features, stride=2, dtype=self.dtype, name="conv")(x)
+            return Upsample(x.shape[-1], dtype=self.dtype, name="upsample")(x)
+        return double(x)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A classifier of noisy latents: the downward half of a UNet and a pooling head.
+"""A classifier of noisy latents: the downward path of a UNet and a pooling head.
 
 It estimates p(y | z_t), whose gradient guides a sampler towards the class y.
 Source: Dhariwal & Nichol 2021, Sec. 4.1 and App. A; Rombach et al. 2022, Tab. 10.
@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ldm_jax.models.layers import REMAT_POLICIES, Conv, Dense, GroupNorm
-from ldm_jax.models.unet import Middle, downward_path, embed_steps, make_blocks
-from ldm_jax.types import Array
+from ldm_jax.models.levels import Middle, Skips
+from ldm_jax.models.unet import downward_path, embed_steps, make_blocks
+from ldm_jax.types import Array, DType
 
 SPATIAL_WIDTH = 2048
 
@@ -51,15 +52,15 @@ class LatentClassifier(nn.Module):
     resblock_updown: bool = False
     conv_resample: bool = True
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DType = jnp.float32
     remat: str = "none"
     attention_backend: str = "auto"
 
-    # Fields of `Blocks` that a classifier does not offer.
+    # Fields of `UNetBlocks` that a classifier does not have.
     transformer_depth = 0
 
     def __post_init__(self):
-        check_fields(self)
+        _check_fields(self)
         super().__post_init__()
 
     @nn.compact
@@ -74,12 +75,12 @@ class LatentClassifier(nn.Module):
         Args:
           z_t: noisy latents, of `latent_size` where the head is "attention".
           t: steps in [0, T).
-          is_training: whether to drop; then apply with rngs={"dropout": key}.
+          is_training: whether dropout is on; then apply with rngs={"dropout": key}.
 
         Raises:
-          ValueError: the latents are not of the size or channels described.
+          ValueError: latents of another size or other channels than the fields say.
         """
-        check_inputs(self, z_t)
+        _check_inputs(self, z_t)
         blocks = make_blocks(self, is_training)
         time = nn.silu(embed_steps(t, self.channels)).astype(self.dtype)
         x, outputs = downward_path(self, blocks, z_t, time, context=None)
@@ -92,7 +93,7 @@ class LatentClassifier(nn.Module):
         x = x.mean((1, 2), keepdims=True)
         return Conv(self.num_classes, 1, zero_init=True, name="conv_out")(x)[:, 0, 0]
 
-    def spatial_head(self, outputs: list[Array]) -> Float[Array, "B K"]:
+    def spatial_head(self, outputs: Skips) -> Float[Array, "B K"]:
         """Classifies by the spatial means of every block's output, concatenated."""
         means = [x.astype(jnp.float32).mean((1, 2)) for x in outputs]
         y = Dense(SPATIAL_WIDTH, name="dense_0")(jnp.concatenate(means, axis=-1))
@@ -104,10 +105,10 @@ class LatentClassifier(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Pools a grid with one layer of self-attention, read at a token of its mean.
+    """Pools a grid with one layer of self-attention.
 
     The tokens are the mean over positions and then the positions row by row, plus a
-    learned position embedding.
+    learned position embedding; the output is that of the first token.
 
     Source: Radford et al. 2021 (CLIP), Sec. 2.3; Dhariwal & Nichol 2021, App. A.
     """
@@ -116,7 +117,7 @@ class AttentionPool(nn.Module):
     head_channels: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B features"]:
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B {self.features}"]:
         """Returns the output of the first token."""
         batch, height, width, channels = x.shape
         x = x.reshape(batch, height * width, channels)
@@ -149,7 +150,7 @@ def log_probability(
 POOLS = ("adaptive", "attention", "spatial", "spatial_v2")
 
 
-def check_fields(model: LatentClassifier) -> None:
+def _check_fields(model: LatentClassifier) -> None:
     """Raises ValueError when the fields of a classifier contradict each other."""
     if model.pool not in POOLS:
         raise ValueError(
@@ -169,7 +170,7 @@ def check_fields(model: LatentClassifier) -> None:
     levels = len(model.channel_mult)
     if not set(model.attention_levels) <= set(range(levels)):
         raise ValueError(
-            f"LatentClassifier.attention_levels must lie in 0..{levels - 1}: got "
+            f"LatentClassifier.attention_levels must be in 0..{levels - 1}: got "
             f"{tuple(model.attention_levels)}."
         )
     if model.remat not in REMAT_POLICIES:
@@ -180,13 +181,13 @@ def check_fields(model: LatentClassifier) -> None:
     divisor = 2 ** (levels - 1)
     if model.num_classes < 2 or model.latent_size % divisor:
         raise ValueError(
-            "a classifier needs two classes at least and latents whose side is a "
+            "a classifier needs at least two classes and latents whose side is a "
             f"multiple of {divisor} ({levels} levels in channel_mult): got num_classes="
             f"{model.num_classes}, latent_size={model.latent_size}."
         )
 
 
-def check_inputs(model: LatentClassifier, z_t: Array) -> None:
+def _check_inputs(model: LatentClassifier, z_t: Array) -> None:
     """Raises ValueError unless the latents are those that the fields describe."""
     if z_t.shape[-1] != model.latent_channels:
         raise ValueError(

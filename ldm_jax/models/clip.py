@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP's text tower, whose weights are taken over from a published file, never trained.
+"""CLIP's text encoder; its weights come from a published file and are not trained.
 
 Source: Radford et al. 2021, Sec. 2.4; numbers as CLIPTextModel of transformers.
 """
@@ -7,10 +7,11 @@ Source: Radford et al. 2021, Sec. 2.4; numbers as CLIPTextModel of transformers.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int
 
 from ldm_jax.models.layers import Dense
 from ldm_jax.models.transformer import LayerNorm, gelu, multi_head
-from ldm_jax.types import Array
+from ldm_jax.types import Array, DType
 
 ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -24,14 +25,17 @@ class ClipText(nn.Module):
     Attributes:
       vocab_size: ids are in [0, vocab_size); the largest one ends a text.
       width: d; 768 for ViT-L/14.
-      depth: layers; 12 for ViT-L/14.
-      length: tokens M.
+      depth: number of layers; 12 for ViT-L/14.
+      length: largest number of tokens M.
       num_heads: heads; 12 for ViT-L/14.
       mlp_width: inner width of the MLP; None is 4 d.
       activation: "quick_gelu" (OpenAI's models) or "gelu" (OpenCLIP's).
       pooled: width of the projected, normalised token at the end of the text, which is
-        then the whole context, [B, 1, pooled]; None gives all tokens.
+        then the only token of the context; None returns all tokens.
       dtype: dtype of the arithmetic.
+
+    Raises:
+      ValueError: unknown activation.
     """
 
     vocab_size: int = 49408
@@ -42,11 +46,11 @@ class ClipText(nn.Module):
     mlp_width: int | None = None
     activation: str = "quick_gelu"
     pooled: int | None = None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DType = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: Array) -> Array:
-        """[B, M] int32 -> [B, M, d] float32, or [B, 1, pooled] of unit length."""
+    def __call__(self, tokens: Int[Array, "B M"]) -> Float32[Array, "B out_M out"]:
+        """Embeds every token, or with `pooled` the text as a vector of unit length."""
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f'unknown ClipText.activation "{self.activation}"; one of: '
@@ -76,17 +80,17 @@ class ClipText(nn.Module):
 
 
 class ClipLayer(nn.Module):
-    """Self-attention, causal or not, and an MLP, each normalised first."""
+    """Self-attention, causal or not, and an MLP, on normalised inputs."""
 
     num_heads: int
     mlp_width: int
     activation: str
-    dtype: jnp.dtype
+    dtype: DType
     is_causal: bool = True
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, M, d] -> [B, M, d]."""
+    def __call__(self, x: Float[Array, "B M d"]) -> Float[Array, "B M d"]:
+        """Updates the tokens."""
         y = LayerNorm(name="norm_1")(x)
         attention = ClipAttention(
             self.num_heads, self.dtype, self.is_causal, name="attn"
@@ -99,15 +103,15 @@ class ClipLayer(nn.Module):
 
 
 class ClipAttention(nn.Module):
-    """Multi-head attention of every token to all, or to itself and those before it."""
+    """Multi-head self-attention; causal: to the token itself and those before it."""
 
     num_heads: int
-    dtype: jnp.dtype
+    dtype: DType
     is_causal: bool
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, M, d] -> [B, M, d]."""
+    def __call__(self, x: Float[Array, "B M d"]) -> Float[Array, "B M d"]:
+        """Computes the attention."""
         width = x.shape[-1] // self.num_heads
         return multi_head(
             x,

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder and Decoder: the convolutional halves of the first stage.
+"""Encoder and decoder, the convolutional networks of the first stage.
 
-Both walk the same levels, the encoder from level 0 (finest) down, the decoder back up;
-`channel_mult[level]` sets the width of a level. Source: Rombach et al. 2022, App. E.1,
-Tab. 8; Esser et al. 2021, Tab. 7.
+The encoder applies levels 0 (finest), 1, ..., the decoder the same levels in reverse;
+`channel_mult[level]` sets the width of a level.
+
+Source: Rombach et al. 2022, App. E.1, Tab. 8; Esser et al. 2021, Tab. 7.
 """
 
 from typing import Any
@@ -11,33 +12,37 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32
 
 from ldm_jax.models.attention.attention import attend
-from ldm_jax.models.layers import Conv, Dense, GroupNorm, Upsample, rematerialize
-from ldm_jax.types import Array
+from ldm_jax.models.layers import Conv, Dense, GroupNorm, rematerialize
+from ldm_jax.models.resampling import AsymmetricDownsample, Upsample
+from ldm_jax.types import Array, DType
 
 # The first stage's GroupNorm; the UNet's blocks use 1e-5.
 EPS = 1e-6
 
 
 class ResnetBlock(nn.Module):
-    """Two normalised 3x3 convolutions beside a skip.
+    """Two normalised 3x3 convolutions with a residual.
 
     Attributes:
-      features: output channels; the skip is a 1x1 convolution where they change.
+      features: output channels; where they change, the residual is a 1x1 convolution.
       dropout: rate before the second convolution.
-      num_groups: of the norms.
+      num_groups: groups of the norms.
       dtype: dtype of the arithmetic.
     """
 
     features: int
     dropout: float
     num_groups: int
-    dtype: Any
+    dtype: DType | None
 
     @nn.compact
-    def __call__(self, x: Array, is_training: bool = False) -> Array:
-        """[B, H, W, C] -> [B, H, W, features]."""
+    def __call__(
+        self, x: Float[Array, "B H W C"], is_training: bool = False
+    ) -> Float[Array, "B H W {self.features}"]:
+        """Applies the block."""
         h = nn.swish(GroupNorm(EPS, self.num_groups, name="norm_1")(x))
         h = Conv(self.features, dtype=self.dtype, name="conv_1")(h)
         h = nn.swish(GroupNorm(EPS, self.num_groups, name="norm_2")(h))
@@ -48,15 +53,20 @@ class ResnetBlock(nn.Module):
         return x + h
 
 
-class Attention(nn.Module):
-    """Self-attention over all positions with one head and a residual."""
+class VanillaAttention(nn.Module):
+    """Self-attention over all positions with one head and a residual.
+
+    Source: `attn_type: vanilla` of the released code.
+    """
 
     num_groups: int
-    dtype: Any
+    dtype: DType | None
 
     @nn.compact
-    def __call__(self, x: Array, is_training: bool = False) -> Array:
-        """[B, H, W, C] -> the same shape."""
+    def __call__(
+        self, x: Float[Array, "B H W C"], is_training: bool = False
+    ) -> Float[Array, "B H W C"]:
+        """Adds the attention's output to the grid."""
         batch, height, width, channels = x.shape
         norm = GroupNorm(EPS, self.num_groups, name="norm")
         tokens = norm(x).reshape(batch, -1, channels)
@@ -71,15 +81,18 @@ class Attention(nn.Module):
 class LinearAttention(nn.Module):
     """Attention of linear cost: softmax over the keys' positions, then two products.
 
-    As in the original it has neither a normalisation nor a residual.
+    As in the original, it has neither a normalisation nor a residual.
+
     Source: Shen et al. 2018; `attn_type: linear` of the released code.
     """
 
-    dtype: Any = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array, is_training: bool = False) -> Array:
-        """[B, H, W, C] -> the same shape."""
+    def __call__(
+        self, x: Float[Array, "B H W C"], is_training: bool = False
+    ) -> Float[Array, "B H W C"]:
+        """Computes attention over all positions."""
         batch, channels = x.shape[0], x.shape[-1]
         tokens = x.reshape(batch, -1, channels)
         q, k, v = (
@@ -95,8 +108,8 @@ class LinearAttention(nn.Module):
 ATTENTION = ("vanilla", "linear")
 
 
-class Blocks(nn.Module):
-    """What a level and the middle are made of.
+class CoderBlocks(nn.Module):
+    """Makes the blocks of a level or of the middle.
 
     Attributes: as for `Autoencoder`.
     """
@@ -104,7 +117,7 @@ class Blocks(nn.Module):
     attn_type: str
     dropout: float
     num_groups: int
-    dtype: Any
+    dtype: DType | None
     remat: str
 
     def residual(self, features: int, name: str) -> nn.Module:
@@ -113,21 +126,23 @@ class Blocks(nn.Module):
         return block(features, self.dropout, self.num_groups, self.dtype, name=name)
 
     def attention(self, name: str) -> nn.Module:
-        """Makes an attention."""
+        """Makes an attention block."""
         if self.attn_type == "linear":
             return rematerialize(LinearAttention, self.remat)(self.dtype, name=name)
-        block = rematerialize(Attention, self.remat)
+        block = rematerialize(VanillaAttention, self.remat)
         return block(self.num_groups, self.dtype, name=name)
 
 
-class Mid(Blocks):
-    """The coarsest level's block, with attention between two residual blocks."""
+class Mid(CoderBlocks):
+    """Two residual blocks at the coarsest level, with attention between them."""
 
     has_attention: bool
 
     @nn.compact
-    def __call__(self, x: Array, is_training: bool = False) -> Array:
-        """[B, h, w, C] -> the same shape."""
+    def __call__(
+        self, x: Float[Array, "B h w C"], is_training: bool = False
+    ) -> Float[Array, "B h w C"]:
+        """Applies the blocks."""
         features = x.shape[-1]
         x = self.residual(features, "res_0")(x, is_training)
         if self.has_attention:
@@ -135,13 +150,13 @@ class Mid(Blocks):
         return self.residual(features, "res_1")(x, is_training)
 
 
-class Level(Blocks):
-    """Residual blocks of one resolution, then a change of resolution.
+class Level(CoderBlocks):
+    """Residual blocks at one resolution, then a change of resolution.
 
     Attributes:
       features: channels of the level.
-      num_blocks: residual blocks.
-      has_attention: whether each of them is followed by attention.
+      num_blocks: number of residual blocks.
+      has_attention: whether attention follows each of them.
       resample: "down", "up" or None.
     """
 
@@ -151,46 +166,33 @@ class Level(Blocks):
     resample: str | None
 
     @nn.compact
-    def __call__(self, x: Array, is_training: bool = False) -> Array:
-        """[B, H, W, C] -> [B, H', W', features], H' = H/2, 2H or H."""
+    def __call__(
+        self, x: Float[Array, "B H W C"], is_training: bool = False
+    ) -> Float[Array, "B out_H out_W {self.features}"]:
+        """Applies the level; H and W are halved, doubled or kept."""
         for b in range(self.num_blocks):
             x = self.residual(self.features, f"res_{b}")(x, is_training)
             if self.has_attention:
                 x = self.attention(f"attn_{b}")(x, is_training)
         if self.resample == "down":
-            x = Downsample(self.features, dtype=self.dtype, name="downsample")(x)
+            down = AsymmetricDownsample(
+                self.features, dtype=self.dtype, name="downsample"
+            )
+            x = down(x)
         elif self.resample == "up":
             x = Upsample(self.features, dtype=self.dtype, name="upsample")(x)
         return x
 
 
-class Downsample(nn.Module):
-    """3x3 convolution in steps of two, padded below and right; the UNet's all round.
-
-    The released models were trained so.
-    """
-
-    features: int
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H/2, W/2, features]."""
-        padding = ((0, 1), (0, 1))
-        conv = Conv(
-            self.features, stride=2, padding=padding, dtype=self.dtype, name="conv"
-        )
-        return conv(x)
-
-
 class Coder(nn.Module):
-    """What both halves are told.
+    """Fields of the encoder and the decoder.
 
     Attributes:
-      out_channels: of the result; the encoder's counts mean and log-variance both.
+      out_channels: channels of the result; those of the encoder hold mean and
+        log-variance for KL.
       channels, channel_mult, num_res_blocks, attention_levels, mid_attention: as for
         `Autoencoder`.
-      block: fields of the `Blocks` of its levels and its middle.
+      block: fields of the `CoderBlocks` of its levels and its middle.
     """
 
     out_channels: int
@@ -203,10 +205,13 @@ class Coder(nn.Module):
 
 
 class Encoder(Coder):
-    """[B, H, W, in] -> [B, H/f, W/f, out_channels], f = 2^(levels - 1)."""
+    """Encodes images; halves height and width between levels: f = 2^(levels - 1)."""
 
     @nn.compact
-    def __call__(self, x: Array, is_training: bool = False) -> Array:
+    def __call__(
+        self, x: Float[Array, "B H W C"], is_training: bool = False
+    ) -> Float32[Array, "B h w {self.out_channels}"]:
+        """Maps images to the grid of latents, h = H / f, w = W / f."""
         dtype = self.block["dtype"]
         last = len(self.channel_mult) - 1
         x = Conv(self.channels, dtype=dtype, name="conv_in")(x)
@@ -222,18 +227,19 @@ class Encoder(Coder):
         mid = Mid(**self.block, has_attention=self.mid_attention, name="mid")
         x = mid(x, is_training)
         x = nn.swish(GroupNorm(EPS, self.block["num_groups"], name="norm_out")(x))
-        # The output is float32 whatever the blocks compute in.
+        # The output is float32, whatever the dtype of the blocks.
         return Conv(self.out_channels, dtype=jnp.float32, name="conv_out")(x)
 
 
 class Decoder(Coder):
-    """[B, h, w, c] -> [B, f h, f w, out_channels]; the encoder mirrored.
+    """Decodes latents: the mirror image of the encoder.
 
     Each level has one residual block more than the encoder's. `to_image` is the last
-    layer, apart because the adversary's weight is measured on its kernel.
+    layer; it is separate because the weight of the adversarial loss is measured on its
+    kernel.
 
     Attributes:
-      tanh_out: end with tanh.
+      tanh_out: whether to end with tanh.
     """
 
     tanh_out: bool = False
@@ -255,17 +261,24 @@ class Decoder(Coder):
         self.norm_out = GroupNorm(EPS, self.block["num_groups"])
         self.conv_out = Conv(self.out_channels, dtype=jnp.float32)
 
-    def __call__(self, z: Array, is_training: bool = False) -> Array:
+    def __call__(
+        self, z: Float[Array, "B h w c"], is_training: bool = False
+    ) -> Float32[Array, "B H W {self.out_channels}"]:
+        """Maps latents to images, H = f h, W = f w."""
         return self.to_image(self.features(z, is_training))
 
-    def features(self, z: Array, is_training: bool = False) -> Array:
-        """[B, h, w, c] -> [B, H, W, channels], the input of the last convolution."""
+    def features(
+        self, z: Float[Array, "B h w c"], is_training: bool = False
+    ) -> Float[Array, "B H W features"]:
+        """Computes the input of the last convolution."""
         x = self.mid(self.conv_in(z), is_training)
         for level in reversed(range(len(self.channel_mult))):
             x = getattr(self, f"up_{level}")(x, is_training)
         return nn.swish(self.norm_out(x))
 
-    def to_image(self, features: Array) -> Array:
-        """[B, H, W, channels] -> [B, H, W, out_channels] float32."""
+    def to_image(
+        self, features: Float[Array, "B H W features"]
+    ) -> Float32[Array, "B H W {self.out_channels}"]:
+        """Applies the last layer."""
         image = self.conv_out(features)
         return jnp.tanh(image) if self.tanh_out else image

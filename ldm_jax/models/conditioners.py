@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tau_theta: networks that turn a raw condition y into what a denoiser reads.
+"""Conditioners tau_theta, networks that encode a condition y for a denoiser.
 
-Source: Rombach et al. 2022, Sec. 3.3 and App. E.2.1; the released code where it says
-more than the paper.
+Source: Rombach et al. 2022, Sec. 3.3 and App. E.2.1; the released code for details that
+the paper leaves open.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int
 
-from ldm_jax.models.layers import Dense, halve
+from ldm_jax.models.layers import Dense
+from ldm_jax.models.resampling import halve
 from ldm_jax.models.transformer import Attention, LayerNorm, gelu
-from ldm_jax.types import Array
+from ldm_jax.types import Array, DType
 
 
 class ClassToken(nn.Module):
-    """One learned token per class.
+    """Embeds classes as one learned token each.
 
     Attributes:
-      num_classes: rows of the table, the null class included where there is one.
+      num_classes: rows of the table; if there is a null class, it is one of them.
       width: d.
     """
 
@@ -25,16 +27,16 @@ class ClassToken(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, label: Array) -> Array:
-        """[B] int32 in [0, num_classes) -> [B, 1, d] float32."""
+    def __call__(self, label: Int[Array, " B"]) -> Float32[Array, "B 1 {self.width}"]:
+        """Looks up the tokens of labels in [0, num_classes)."""
         shape = (self.num_classes, self.width)
         table = self.param("embedding", nn.initializers.normal(1.0), shape)
-        # NumPy parameters, as `ldm_jax.load` gives them, take no traced index.
+        # NumPy parameters, which `ldm_jax.load` returns, cannot be indexed by a tracer.
         return jnp.asarray(table)[label][:, None]
 
 
 class TokenTransformer(nn.Module):
-    """Transformer over tokens, normalised first; every token sees all, padding too.
+    """Encodes tokens with a transformer in which every token attends to all tokens.
 
     The released encoder attends without a mask, so padding is part of the prompt. Its
     unused output layer `to_logits` is not declared here.
@@ -42,10 +44,10 @@ class TokenTransformer(nn.Module):
     Attributes:
       vocab_size: ids are in [0, vocab_size).
       width: d.
-      depth: pairs of attention and MLP.
-      length: tokens M, exactly.
+      depth: number of layers.
+      length: number of tokens M; no other is accepted.
       num_heads: heads.
-      head_channels: width of a head; 8 x 64 whatever d, as released.
+      head_channels: width of a head; 8 heads of 64 for every d, as released.
       dtype: dtype of the arithmetic; norms, softmax and output are float32.
     """
 
@@ -55,11 +57,11 @@ class TokenTransformer(nn.Module):
     length: int = 77
     num_heads: int = 8
     head_channels: int = 64
-    dtype: jnp.dtype = jnp.float32
+    dtype: DType = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: Array) -> Array:
-        """[B, length] int32 -> [B, length, d] float32.
+    def __call__(self, tokens: Int[Array, "B M"]) -> Float32[Array, "B M {self.width}"]:
+        """Encodes every token.
 
         Raises:
           ValueError: the tokens are not `length` long.
@@ -81,15 +83,15 @@ class TokenTransformer(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then a four times wider MLP (GELU by erf); norms come first."""
+    """Self-attention and an MLP of width 4 d (GELU by erf), on normalised inputs."""
 
     num_heads: int
     head_channels: int
-    dtype: jnp.dtype
+    dtype: DType
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, M, d] -> [B, M, d]."""
+    def __call__(self, x: Float[Array, "B M d"]) -> Float[Array, "B M d"]:
+        """Updates the tokens."""
         y = LayerNorm(name="norm_1")(x)
         attention = Attention(
             self.num_heads, self.head_channels, dtype=self.dtype, name="attn"
@@ -102,13 +104,13 @@ class EncoderLayer(nn.Module):
 
 
 class SpatialRescaler(nn.Module):
-    """Halves an image or a label map a few times and mixes its channels.
+    """Halves an image or a label map a few times and maps its channels linearly.
 
     Attributes:
-      num_stages: halvings, log2 of f.
+      num_stages: number of halvings, log2 of f.
       num_classes: labels of the map, or channels of the image.
-      out_channels: k; None mixes nothing, and k is num_classes.
-      use_bias: whether the mixing adds a bias.
+      out_channels: k; with None there is no linear map, and k is num_classes.
+      use_bias: whether the linear map has a bias.
     """
 
     num_stages: int
@@ -117,10 +119,14 @@ class SpatialRescaler(nn.Module):
     use_bias: bool = False
 
     @nn.compact
-    def __call__(self, y: Array) -> Array:
-        """Label map [B, H, W] int32, or image [B, H, W, channels], -> [B, h, w, k].
+    def __call__(
+        self, y: Int[Array, "B H W"] | Float[Array, "B H W C"]
+    ) -> Float[Array, "B h w k"]:
+        """Maps a label map or an image to the latent grid.
 
-        A label outside of [0, num_classes) is an all-zero vector.
+        Args:
+          y: labels, of which those outside [0, num_classes) give a zero vector, or an
+            image.
 
         Raises:
           ValueError: H or W is not divisible by 2^num_stages, or the channels are not
@@ -133,15 +139,15 @@ class SpatialRescaler(nn.Module):
                 f"must be multiples of {divisor}: got {y.shape[1]}x{y.shape[2]}."
             )
 
-        def mix(x):
+        def map_channels(x):
             if self.out_channels is None:
                 return x
             return Dense(self.out_channels, use_bias=self.use_bias, name="mapper")(x)
 
         if y.ndim == 3:
-            # Mixing commutes with averaging, so every label is mixed once and looked
-            # up: the one-hot map [B, H, W, num_classes] is never written out.
-            table = mix(jnp.eye(self.num_classes + 1, self.num_classes))
+            # The linear map commutes with averaging, so every label is mapped once and
+            # looked up; the one-hot map [B, H, W, num_classes] is never stored.
+            table = map_channels(jnp.eye(self.num_classes + 1, self.num_classes))
             known = (y >= 0) & (y < self.num_classes)
             x = table[jnp.where(known, y, self.num_classes)]
         else:
@@ -149,7 +155,7 @@ class SpatialRescaler(nn.Module):
                 raise ValueError(
                     f"SpatialRescaler takes {self.num_classes} channels: got {y.shape}."
                 )
-            x = mix(y)
+            x = map_channels(y)
         for _ in range(self.num_stages):
             # Bilinear resizing by 1/2 without antialiasing is the 2x2 mean, exactly.
             x = halve(x)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PatchGAN: classifies overlapping patches of an image as real or reconstructed."""
+"""PatchGAN discriminator, which classifies patches as real or reconstructed."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float, Float32
 
 from ldm_jax.models.layers import bias_init, convolve
-from ldm_jax.types import Array
+from ldm_jax.types import Array, RandomKey, Size
 
 # torch.nn.BatchNorm2d: share of a new batch in the running statistics, and its eps.
 MOMENTUM = 0.1
@@ -15,18 +16,18 @@ EPS = 1e-5
 
 
 class Discriminator(nn.Module):
-    """A stack of 4x4 convolutions, the first `num_layers` of them in steps of two.
+    """Computes one logit per patch with 4x4 convolutions.
 
-    `conv_0` has no normalisation; `conv_1` ... `conv_{num_layers}` are followed by
-    BatchNorm; `conv_out` gives one logit per patch. num_layers = 2, 3, 4 looks at
-    patches 34, 70, 142 pixels wide.
+    The first `num_layers` have stride 2. `conv_0` has no normalisation; BatchNorm
+    follows `conv_1` ... `conv_{num_layers}`; `conv_out` computes the logits. With
+    num_layers = 2, 3, 4, patches are 34, 70, 142 pixels wide and overlap.
 
     Attributes:
-      num_layers: convolutions with stride two.
-      channels: width of the first; doubled per layer up to eight times.
-      batch_groups: BatchNorm's statistics are taken over this many equal slices of the
-        batch. 1: over the whole batch, on however many devices it lies. The number of
-        devices: over each device's share, as the original was trained.
+      num_layers: number of convolutions with stride 2.
+      channels: width of the first; doubled per layer, up to a factor of eight.
+      batch_groups: number of equal slices of the batch over which BatchNorm computes
+        its statistics. 1: the whole batch, on all devices. The number of devices: each
+        device's share, as in the training of the original.
 
     Source: Isola et al. 2017, App. 6.1.2; Esser et al. 2021.
     """
@@ -36,17 +37,20 @@ class Discriminator(nn.Module):
     batch_groups: int = 1
 
     @nn.compact
-    def __call__(self, image: Array, is_training: bool = False) -> Array:
-        """Classifies patches.
+    def __call__(
+        self, image: Float[Array, "B H W 3"], is_training: bool = False
+    ) -> Float32[Array, "B out_H out_W 1"]:
+        """Computes the logits of patches.
 
-        In training BatchNorm uses the batch's own statistics and moves the running ones
-        ("batch_stats", which must be mutable); otherwise it uses the running ones.
+        In training, BatchNorm uses the statistics of the batch and updates the running
+        ones ("batch_stats", which must be mutable); otherwise it uses the running ones.
 
         Args:
-          image: [B, H, W, 3] in [-1, 1].
+          image: in [-1, 1].
+          is_training: whether the batch is one of training.
 
         Returns:
-          [B, h', w', 1] float32 logits; h' is H / 2^num_layers - 2 for H a multiple.
+          Logits; out_H is H / 2^num_layers - 2 if that divides H.
 
         Raises:
           ValueError: the image is too small for one patch, or `batch_groups` does not
@@ -64,8 +68,8 @@ class Discriminator(nn.Module):
             x = nn.leaky_relu(x, 0.2)
         return PatchConv(1, stride=1, name="conv_out")(x)
 
-    def check(self, shape: tuple[int, ...]) -> None:
-        """Raises ValueError for images [B, H, W, C] it cannot classify."""
+    def check(self, shape: tuple[Size, ...]) -> None:
+        """Raises ValueError for images [B, H, W, C] that are too small or too few."""
         smallest = 3 * 2**self.num_layers
         if min(shape[1:3]) < smallest:
             raise ValueError(
@@ -81,19 +85,21 @@ class Discriminator(nn.Module):
 
 
 class PatchConv(nn.Module):
-    """4x4 convolution, padded by one all round; kernel drawn from N(0, 0.02)."""
+    """4x4 convolution, padded by one on each side; kernel drawn from N(0, 0.02)."""
 
     features: int
     stride: int = 2
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, in] -> [B, H', W', features]; H' = H/2, or H - 1 at stride 1."""
+    def __call__(
+        self, x: Float[Array, "B H W C"]
+    ) -> Float[Array, "B out_H out_W {self.features}"]:
+        """Convolves; out_H is H/2, or H - 1 with a stride of 1."""
         channels = x.shape[-1]
         init = nn.initializers.normal(0.02)
         kernel = self.param("kernel", init, (4, 4, channels, self.features))
-        # "SAME" would pad a stride of one by (1, 2): another size of map.
+        # "SAME" would pad (1, 2) for a stride of 1, which gives another size.
         y = convolve(x, kernel, self.stride, ((1, 1), (1, 1)))
         if not self.use_bias:
             return y
@@ -103,13 +109,19 @@ class PatchConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with PyTorch's running statistics (unbiased variance)."""
+    """Batch normalisation with PyTorch's running statistics (unbiased variance).
+
+    Attributes:
+      batch_groups: see `Discriminator`.
+    """
 
     batch_groups: int = 1
 
     @nn.compact
-    def __call__(self, x: Array, is_training: bool) -> Array:
-        """[B, H, W, C] -> the same shape."""
+    def __call__(
+        self, x: Float[Array, "B H W C"], is_training: bool
+    ) -> Float[Array, "B H W C"]:
+        """Normalises each channel."""
         channels = x.shape[-1]
         scale = self.param("scale", scale_init, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -124,23 +136,29 @@ class BatchNorm(nn.Module):
         spread = jnp.mean(jnp.square(groups - centre), axes, keepdims=True)
         if not self.is_initializing():
             count = groups.size // (self.batch_groups * channels)
-            follow(mean, centre)
-            follow(var, spread * (count / (count - 1)))
+            update_statistic(mean, centre)
+            update_statistic(var, spread * (count / (count - 1)))
         return normalize(groups, centre, spread, scale, bias).reshape(x.shape)
 
 
-def scale_init(key: Array, shape: tuple[int, ...]) -> Array:
-    """N(1, 0.02)."""
+def scale_init(key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Draws initial scales from N(1, 0.02)."""
     return 1.0 + 0.02 * jax.random.normal(key, shape)
 
 
-def normalize(x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:
-    """Normalises [G, B/G, H, W, C] by statistics that broadcast against it."""
+def normalize(
+    x: Float[Array, "G b H W C"],
+    mean: Float[Array, "#G 1 1 1 C"],
+    var: Float[Array, "#G 1 1 1 C"],
+    scale: Float[Array, " C"],
+    bias: Float[Array, " C"],
+) -> Float[Array, "G b H W C"]:
+    """Normalises G groups of images, with statistics of each or of all."""
     scale, bias = (v[None, None, None, None] for v in (scale, bias))
     return (x - mean) * lax.rsqrt(var + EPS) * scale + bias
 
 
-def follow(running: nn.Variable, batch: Array) -> None:
-    """Moves a running statistic [C] towards the mean of the groups' [G, 1, 1, 1, C]."""
+def update_statistic(running: nn.Variable, batch: Float[Array, "G 1 1 1 C"]) -> None:
+    """Moves a running statistic of each channel towards the mean of the groups'."""
     target = lax.stop_gradient(jnp.mean(batch, axis=(0, 1, 2, 3)))
     running.value = (1 - MOMENTUM) * running.value + MOMENTUM * target

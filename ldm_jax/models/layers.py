@@ -3,25 +3,31 @@
 
 Defaults follow PyTorch, in which the published models were trained: weights and biases
 are drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), padding is explicit. Parameters are
-float32; `dtype` is what the arithmetic runs in.
+float32; `dtype` is the dtype of the arithmetic.
 """
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Float
 
 from ldm_jax.models.attention.attention import traced_for
 from ldm_jax.models.placement import keep_rows
-from ldm_jax.types import Array
+from ldm_jax.types import Array, DType
+
+# ((top, bottom), (left, right)).
+Padding = tuple[tuple[int, int], tuple[int, int]]
 
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of torch.nn.Conv2d and Linear.
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros_init = nn.initializers.zeros
 
-# What the backward pass of a block recomputes: nothing, everything, or all but the
-# convolutions' outputs (normalisation and activation are cheap, convolutions are not).
+# Values that the backward pass of a block recomputes: none, all, or all but the outputs
+# of convolutions (normalisation and activation are cheap, convolutions are not).
 REMAT_POLICIES = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -32,20 +38,20 @@ REMAT_POLICIES = {
 def rematerialize(
     block: type[nn.Module], policy: str, static_argnums: tuple[int, ...] = (2,)
 ) -> type[nn.Module]:
-    """Wraps a block so that its backward pass recomputes.
+    """Wraps a block so that its backward pass recomputes instead of storing.
 
     Args:
       block: module class; its parameters keep their names.
       policy: a key of `REMAT_POLICIES`.
       static_argnums: positions of Python values among the arguments of `__call__`
-        (0 is `self`); the default fits (x, is_training).
+        (0 is `self`); the default is for (x, is_training).
     """
     if policy == "none":
         return block
     return nn.remat(block, policy=REMAT_POLICIES[policy], static_argnums=static_argnums)
 
 
-def bias_init(fan_in: int):
+def bias_init(fan_in: int) -> Callable[..., Array]:
     """Makes the initializer of PyTorch's biases: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
 
     def init(key, shape, dtype=jnp.float32):
@@ -62,23 +68,25 @@ class Conv(nn.Module):
       features: output channels.
       kernel_size: side of the square kernel.
       stride: step in both directions.
-      padding: ((top, bottom), (left, right)); None pads `kernel_size // 2` all round.
+      padding: ((top, bottom), (left, right)); None pads `kernel_size // 2` each.
       use_bias: whether a bias is added.
-      zero_init: start from a zero kernel and bias, so that a residual branch is silent.
+      zero_init: start from a zero kernel and bias, so that a residual branch is zero.
       dtype: dtype of the arithmetic and of the output; None takes the input's.
     """
 
     features: int
     kernel_size: int = 3
     stride: int = 1
-    padding: tuple[tuple[int, int], tuple[int, int]] | None = None
+    padding: Padding | None = None
     use_bias: bool = True
     zero_init: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, in] -> [B, H', W', features]."""
+    def __call__(
+        self, x: Float[Array, "B H W C"]
+    ) -> Float[Array, "B out_H out_W {self.features}"]:
+        """Convolves an image or a grid of features."""
         kernel, bias = conv_params(self, x.shape[-1])
         half = self.kernel_size // 2
         padding = ((half, half), (half, half)) if self.padding is None else self.padding
@@ -88,8 +96,15 @@ class Conv(nn.Module):
         return y if bias is None else y + bias.astype(dtype)[None, None, None]
 
 
-def conv_params(module: nn.Module, in_features: int) -> tuple[Array, Array | None]:
-    """Declares `kernel` [k, k, in, out] and `bias` [out] in the scope of `module`."""
+def conv_params(
+    module: nn.Module, in_features: int
+) -> tuple[Float[Array, "k k {in_features} out"], Float[Array, " out"] | None]:
+    """Declares `kernel` and, with `use_bias`, `bias` in the scope of `module`.
+
+    Args:
+      module: has the fields kernel_size, features, use_bias and zero_init of `Conv`.
+      in_features: channels of the input.
+    """
     size, out = module.kernel_size, module.features
     fan_in = size * size * in_features
     init_kernel = zeros_init if module.zero_init else kernel_init
@@ -100,8 +115,13 @@ def conv_params(module: nn.Module, in_features: int) -> tuple[Array, Array | Non
     return kernel, module.param("bias", init_bias, (out,))
 
 
-def convolve(x: Array, kernel: Array, stride: int, padding) -> Array:
-    """NHWC convolution (cross-correlation) with an HWIO kernel."""
+def convolve(
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "k_H k_W C out"],
+    stride: int,
+    padding: Padding,
+) -> Float[Array, "B out_H out_W out"]:
+    """Convolves (cross-correlates) with one stride for both directions."""
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -116,11 +136,11 @@ class Dense(nn.Module):
     features: int
     use_bias: bool = True
     zero_init: bool = False
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., in] -> [..., features]."""
+    def __call__(self, x: Float[Array, "*n C"]) -> Float[Array, "*n {self.features}"]:
+        """Applies the map to the last axis."""
         sizes = (x.shape[-1], self.features, self.zero_init)
         kernel = dense_kernel(self, *sizes)
         bias = dense_bias(self, *sizes) if self.use_bias else None
@@ -128,21 +148,26 @@ class Dense(nn.Module):
 
 
 class DenseHalves(nn.Module):
-    """`Dense` whose result is wanted in two halves, by a product each.
+    """Computes the two halves of a `Dense` result, with one product for each.
 
-    To cut one result in two costs passes over it, most of all in the backward pass,
-    where XLA for TPU derives the gradient of the whole again for every use: for v5e it
-    expects of a gated MLP 2.2 instead of 3.2 ms (32 images, 1024 tokens of 256).
+    Splitting one result costs passes over it, most of all in the backward pass, where
+    XLA for TPU computes the gradient of the whole again for every use. By its cost
+    model for v5e, a gated MLP takes 2.2 instead of 3.2 ms (32 images, 1024 tokens of
+    256 channels).
 
-    Attributes: as for `Conv`; `features` are those of both halves together.
+    Attributes: as for `Conv`; `features` counts those of both halves together.
     """
 
     features: int
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        """[..., in] -> [..., features / 2], [..., features / 2]."""
+    def __call__(
+        self, x: Float[Array, "*n C"]
+    ) -> tuple[
+        Float[Array, "*n {self.features}//2"], Float[Array, "*n {self.features}//2"]
+    ]:
+        """Applies both maps to the last axis."""
         sizes = (x.shape[-1], self.features)
         kernels = jnp.split(dense_kernel(self, *sizes), 2, axis=1)
         biases = jnp.split(dense_bias(self, *sizes), 2)
@@ -152,24 +177,28 @@ class DenseHalves(nn.Module):
 
 def dense_kernel(
     module: nn.Module, in_features: int, features: int, zero_init: bool = False
-) -> Array:
-    """Declares `kernel` [in, out] in the scope of `module`."""
+) -> Float[Array, "{in_features} {features}"]:
+    """Declares `kernel` in the scope of `module`."""
     init = zeros_init if zero_init else kernel_init
     return module.param("kernel", init, (in_features, features))
 
 
 def dense_bias(
     module: nn.Module, in_features: int, features: int, zero_init: bool = False
-) -> Array:
-    """Declares `bias` [out] in the scope of `module`, after the kernel."""
+) -> Float[Array, " {features}"]:
+    """Declares `bias` in the scope of `module`, after the kernel."""
     init = zeros_init if zero_init else bias_init(in_features)
     return module.param("bias", init, (features,))
 
 
-def multiply(x: Array, kernel: Array, bias: Array | None = None) -> Array:
-    """[..., in], [in, out], [out] -> [..., out] in the dtype of `x`; rows stay."""
-    # With more axes XLA:CPU transposes the gradient before it multiplies, into an order
-    # in which that takes twice as long; XLA:TPU lays out less well what has two.
+def multiply(
+    x: Float[Array, "*n C"],
+    kernel: Float[Array, "C out"],
+    bias: Float[Array, " out"] | None = None,
+) -> Float[Array, "*n out"]:
+    """Computes x @ kernel + bias in the dtype of `x`; rows stay on their devices."""
+    # With more than two axes, XLA:CPU transposes the gradient before the product, into
+    # an order that takes twice as long; with two, XLA:TPU chooses a worse layout.
     rows = x.reshape(-1, x.shape[-1]) if traced_for() == "cpu" else x
     y = jnp.dot(rows, kernel.astype(x.dtype))
     y = keep_rows(y.reshape(*x.shape[:-1], kernel.shape[1]))
@@ -180,7 +209,7 @@ class GroupNorm(nn.Module):
     """Group normalisation over (H, W, channels of a group), statistics in float32.
 
     One pass over the data (E[x^2] - E[x]^2, in float32): measured 1.3x faster than two
-    on TPU v5e, and exact enough for float32 parity with the published models.
+    on TPU v5e, and exact enough to match the published models in float32.
 
     Attributes:
       eps: 1e-6 in the first stage and the SpatialTransformer, 1e-5 elsewhere in the
@@ -192,8 +221,8 @@ class GroupNorm(nn.Module):
     num_groups: int = 32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, ..., C] -> the same shape and dtype.
+    def __call__(self, x: Float[Array, "B *n C"]) -> Float[Array, "B *n C"]:
+        """Normalises each sample; keeps the dtype.
 
         Raises:
           ValueError: the channels are not a multiple of `num_groups`.
@@ -220,81 +249,11 @@ class GroupNorm(nn.Module):
         return (x32 * gain + shift).reshape(x.shape).astype(x.dtype)
 
 
-def mean_of_groups(x: Array) -> Array:
-    """[B, N, groups, C / groups] -> [B, 1, groups, 1]."""
+def mean_of_groups(
+    x: Float[Array, "B N groups width"],
+) -> Float[Array, "B 1 groups 1"]:
+    """Averages over the positions and channels of each group."""
     if traced_for() == "cpu":
-        # With both axes at once norm and SiLU take 2 to 3.5x as long (jaxlib 0.10.2).
+        # With both axes at once, norm and SiLU take 2 to 3.5x as long (jaxlib 0.10.2).
         return x.mean(1, keepdims=True).mean(3, keepdims=True)
     return x.mean((1, 3), keepdims=True)
-
-
-class Upsample(nn.Module):
-    """Nearest-neighbour doubling followed by a 3x3 convolution, computed as one.
-
-    Doubling repeats rows and columns, so each of the four output phases sees only a
-    2x2 neighbourhood: four 2x2 convolutions with summed kernels give the same numbers
-    with 2.25x fewer operations.
-    """
-
-    features: int
-    dtype: jnp.dtype | None = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, 2H, 2W, features]."""
-        return PhaseConv(self.features, dtype=self.dtype, name="conv")(x)
-
-
-class PhaseConv(nn.Module):
-    """The arithmetic of `Upsample`; parameters are those of a 3x3 `Conv`."""
-
-    features: int
-    kernel_size: int = 3
-    use_bias: bool = True
-    zero_init: bool = False
-    dtype: jnp.dtype | None = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, 2H, 2W, features]."""
-        kernel, bias = conv_params(self, x.shape[-1])
-        dtype = self.dtype or x.dtype
-        x = x.astype(dtype)
-        rows = [
-            jnp.stack(
-                [
-                    convolve(x, k.astype(dtype), 1, (pad_h, pad_w))
-                    for k, pad_w in columns
-                ],
-                3,
-            )
-            for columns, pad_h in (
-                (_phases(half, axis=1), pad) for half, pad in _phases(kernel, axis=0)
-            )
-        ]
-        batch, height, width, _, out = rows[0].shape
-        y = jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, out)
-        return y if bias is None else y + bias.astype(dtype)[None, None, None]
-
-
-def _phases(kernel: Array, axis: int):
-    """Splits 3 taps into those of an even and an odd output position, with padding.
-
-    Output 2i sees inputs (i-1, i, i), output 2i+1 sees (i, i, i+1).
-    """
-    first, middle, last = jnp.split(kernel, 3, axis=axis)
-    even = jnp.concatenate([first, middle + last], axis=axis)
-    odd = jnp.concatenate([first + middle, last], axis=axis)
-    return (even, (1, 0)), (odd, (0, 1))
-
-
-def double(x: Array) -> Array:
-    """Repeats every row and column: [B, H, W, C] -> [B, 2H, 2W, C]."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
-def halve(x: Array) -> Array:
-    """Averages 2x2 blocks: [B, H, W, C] -> [B, H/2, W/2, C]."""
-    batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return blocks.mean(axis=(2, 4))

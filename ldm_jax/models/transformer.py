@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention blocks with their parameters: for latent grids and for sequences.
+"""Attention blocks with their parameters, for latent grids and for sequences.
 
-Names of parameters follow one rule: norm before what it normalises, then q, k, v, out.
+Parameters are named in one way: a norm before the layer that reads it, then q, k, v,
+out.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float, Float32
 
-from ldm_jax.models.attention.attention import attend, check_shapes
+from ldm_jax.models.attention.attention import attend, check_qkv
 from ldm_jax.models.layers import Dense, DenseHalves, GroupNorm
-from ldm_jax.types import Array
+from ldm_jax.types import Array, DType
 
 
 class LayerNorm(nn.Module):
@@ -19,8 +21,8 @@ class LayerNorm(nn.Module):
     eps: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., C] -> the same shape and dtype."""
+    def __call__(self, x: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
+        """Normalises the last axis; keeps the dtype."""
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -35,8 +37,8 @@ class LayerNorm(nn.Module):
 
 
 def multi_head(
-    x: Array,
-    context: Array,
+    x: Float[Array, "B N C"],
+    context: Float[Array, "B M D"],
     num_heads: int,
     head_channels: int,
     *,
@@ -44,23 +46,20 @@ def multi_head(
     zero_init: bool = False,
     is_causal: bool = False,
     backend: str = "auto",
-    dtype: jnp.dtype | None = None,
-) -> Array:
-    """Declares q, k, v, out in the calling module's scope and attends with them.
+    dtype: DType | None = None,
+) -> Float[Array, "B N C"]:
+    """Declares q, k, v, out in the calling module's scope and computes attention.
 
     Args:
-      x: [B, N, C] tokens that ask.
-      context: [B, M, D] tokens that answer; `x` itself for self-attention.
+      x: tokens that attend.
+      context: tokens attended to; `x` itself for self-attention.
       num_heads: heads.
       head_channels: width of a head; num_heads * head_channels need not be C.
       qkv_bias: whether q, k, v have biases.
       zero_init: start `out` at zero.
-      is_causal: whether a token attends only to itself and those before it.
+      is_causal: whether a token attends only to itself and the tokens before it.
       backend: see `attend`.
       dtype: dtype of the arithmetic; None takes that of `x`.
-
-    Returns:
-      [B, N, C].
     """
 
     def project(source, name):
@@ -68,18 +67,18 @@ def multi_head(
         y = Dense(width, use_bias=qkv_bias, dtype=dtype, name=name)(source)
         return y.reshape(*y.shape[:-1], num_heads, head_channels)
 
-    v = project(context, "v")
+    v = project(context, "v")  # [B, M, heads, d]
     if context.shape[1] == 1:
-        # A softmax over one token is 1, so every query reads that token's value; q and
-        # k are declared for no rows, not computed.
-        check_shapes(project(x[:, :0], "q"), v, v)
+        # A softmax over one token is 1, so the result is that token's value for every
+        # query; q and k are declared for no tokens and not computed.
+        check_qkv(project(x[:, :0], "q"), v, v)
         project(context[:, :0], "k")
         y = v
     else:
         y = attend(project(x, "q"), project(context, "k"), v, backend, is_causal)
-    y = y.reshape(*y.shape[:-2], num_heads * head_channels)
+    y = y.reshape(*y.shape[:-2], num_heads * head_channels)  # [B, N or 1, heads * d]
     y = Dense(x.shape[-1], zero_init=zero_init, dtype=dtype, name="out")(y)
-    return jnp.broadcast_to(y, x.shape)  # from [B, 1, C] of one token
+    return jnp.broadcast_to(y, x.shape)  # [B, 1, C] for a context of one token
 
 
 class Attention(nn.Module):
@@ -91,11 +90,13 @@ class Attention(nn.Module):
     num_heads: int
     head_channels: int
     backend: str = "auto"
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array, context: Array) -> Array:
-        """[B, N, C], [B, M, D] -> [B, N, C]."""
+    def __call__(
+        self, x: Float[Array, "B N C"], context: Float[Array, "B M D"]
+    ) -> Float[Array, "B N C"]:
+        """Computes attention of the tokens `x` to the tokens `context`."""
         return multi_head(
             x,
             context,
@@ -106,28 +107,30 @@ class Attention(nn.Module):
         )
 
 
-def gelu(x: Array) -> Array:
-    """x times the normal distribution's share below x, in float32.
+def gelu(x: Float[Array, "*n"]) -> Float32[Array, "*n"]:
+    """Computes GELU in float32: x times the normal distribution function of x.
 
-    By erf, as PyTorch. `flax.linen.gelu` takes 1 - erf, exact for very small results
-    and several times as much work.
+    By erf, as PyTorch does. `flax.linen.gelu` uses 1 - erf, which is exact for very
+    small results and several times as much work.
     """
     x = x.astype(jnp.float32)
     return 0.5 * x * (1 + lax.erf(x * 0.5**0.5))
 
 
 class GatedMLP(nn.Module):
-    """GEGLU and a linear map: out(dropout(value * gelu(gate))), 4C wide.
+    """MLP with a GEGLU of width 4C: out(dropout(value * gelu(gate))).
 
     Source: Shazeer 2020, Eq. 6; GELU by erf, value before gate, as released.
     """
 
     dropout: float = 0.0
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array, is_training: bool) -> Array:
-        """[B, N, C] -> [B, N, C]."""
+    def __call__(
+        self, x: Float[Array, "B N C"], is_training: bool
+    ) -> Float[Array, "B N C"]:
+        """Maps each token."""
         features = x.shape[-1]
         value, gate = DenseHalves(8 * features, dtype=self.dtype, name="in")(x)
         y = (value * gelu(gate)).astype(value.dtype)
@@ -136,20 +139,26 @@ class GatedMLP(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to the context, gated MLP; each normalised first.
+    """Self-attention, attention to the context and a gated MLP, with residuals.
 
-    Without a context the second attention is self-attention too.
+    The input of each is normalised. Without a context, the second attention is
+    self-attention too.
     """
 
     num_heads: int
     head_channels: int
     dropout: float = 0.0
     backend: str = "auto"
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array, context: Array | None, is_training: bool) -> Array:
-        """[B, N, C], [B, M, D] or None -> [B, N, C]."""
+    def __call__(
+        self,
+        x: Float[Array, "B N C"],
+        context: Float[Array, "B M D"] | None,
+        is_training: bool,
+    ) -> Float[Array, "B N C"]:
+        """Updates the tokens."""
         sizes = (self.num_heads, self.head_channels, self.backend, self.dtype)
         # Tab. 16 of the paper puts the MLP before cross-attention; the released
         # weights have it after. We follow the weights.
@@ -162,7 +171,9 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer over the positions of a grid, reading a context; silent at first.
+    """Transformer over the positions of a grid that attends to a context.
+
+    Its last layer starts at zero, so that it starts as the identity.
 
     Source: Rombach et al. 2022, Sec. 3.3 and Tab. 16.
     """
@@ -172,11 +183,16 @@ class SpatialTransformer(nn.Module):
     depth: int = 1
     dropout: float = 0.0
     backend: str = "auto"
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array, context: Array | None, is_training: bool) -> Array:
-        """[B, h, w, C], [B, M, D] or None -> [B, h, w, C]."""
+    def __call__(
+        self,
+        x: Float[Array, "B h w C"],
+        context: Float[Array, "B M D"] | None,
+        is_training: bool,
+    ) -> Float[Array, "B h w C"]:
+        """Adds the transformer's output to the grid."""
         batch, height, width, channels = x.shape
         inner = self.num_heads * self.head_channels
         y = GroupNorm(eps=1e-6, name="norm")(x)
@@ -196,7 +212,9 @@ class SpatialTransformer(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over the positions of a grid, added to them; silent at first.
+    """Self-attention over the positions of a grid, with a residual.
+
+    Its last layer starts at zero, so that it starts as the identity.
 
     Source: Dhariwal & Nichol 2021, App. A; eps 1e-5 as released.
     """
@@ -204,11 +222,11 @@ class AttentionBlock(nn.Module):
     num_heads: int
     head_channels: int
     backend: str = "auto"
-    dtype: jnp.dtype | None = None
+    dtype: DType | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, h, w, C] -> [B, h, w, C]."""
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        """Adds the attention's output to the grid."""
         y = GroupNorm(eps=1e-5, name="norm")(x)
         y = y.reshape(x.shape[0], -1, x.shape[-1])
         y = multi_head(

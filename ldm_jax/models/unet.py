@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The denoising network eps_theta(z_t, t, y).
 
-Residual blocks at several resolutions, attention where asked for; every block of the
-way down hands its output to its mirror image on the way up.
+Residual blocks at several resolutions, with attention at some of them. The output of
+every block on the downward path is also an input of its mirror image on the upward
+path.
+
 Source: Rombach et al. 2022, Tab. 12-15; Dhariwal & Nichol 2021, App. A.
 """
 
@@ -11,71 +13,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int, Real
 
 from ldm_jax.models import bounds
-from ldm_jax.models.blocks import Blocks, timestep_embedding
+from ldm_jax.models.blocks import UNetBlocks, timestep_embedding
 from ldm_jax.models.bounds import check_bounds
 from ldm_jax.models.layers import REMAT_POLICIES, Conv, Dense, GroupNorm
-from ldm_jax.types import Array, Conditioning
-
-
-class Down(nn.Module):
-    """One level of the way down; also returns what its mirror image will join."""
-
-    blocks: Blocks
-    features: int
-    num_blocks: int
-    has_attention: bool
-    is_last: bool
-
-    @nn.compact
-    def __call__(self, x, time, context):
-        """[B, h, w, C] -> [B, h/2, w/2, features] (h, w if last), list of skips."""
-        skips = []
-        for b in range(self.num_blocks):
-            x = self.blocks.residual(f"res_{b}", x, time, self.features)
-            if self.has_attention:
-                x = self.blocks.attention(f"attn_{b}", x, context)
-            skips.append(x)
-        if not self.is_last:
-            x = self.blocks.downsample(x, time)
-            skips.append(x)
-        return x, skips
-
-
-class Up(nn.Module):
-    """One level of the way up, mirror image of `Down`."""
-
-    blocks: Blocks
-    features: int
-    num_blocks: int
-    has_attention: bool
-    is_last: bool
-
-    @nn.compact
-    def __call__(self, x, time, context, skips):
-        """[B, h, w, C] -> [B, 2h, 2w, features] (h, w if last)."""
-        for b in range(self.num_blocks):
-            x = jnp.concatenate([x, skips.pop()], axis=-1)
-            x = self.blocks.residual(f"res_{b}", x, time, self.features)
-            if self.has_attention:
-                x = self.blocks.attention(f"attn_{b}", x, context)
-        if not self.is_last:
-            x = self.blocks.upsample(x, time)
-        return x
-
-
-class Middle(nn.Module):
-    """The coarsest level between the two ways: it always attends."""
-
-    blocks: Blocks
-
-    @nn.compact
-    def __call__(self, x, time, context):
-        """[B, h, w, C] -> [B, h, w, C]."""
-        x = self.blocks.residual("res_0", x, time, x.shape[-1])
-        x = self.blocks.attention("attn", x, context)
-        return self.blocks.residual("res_1", x, time, x.shape[-1])
+from ldm_jax.models.levels import Down, Middle, Skips, Up
+from ldm_jax.types import Array, Conditioning, DType
 
 
 class UNet(nn.Module):
@@ -87,20 +32,26 @@ class UNet(nn.Module):
         h / 2^l x w / 2^l.
       out_channels: latent channels c.
       in_channels: c, plus the channels of `Conditioning.concat`; None means c.
-      num_res_blocks: residual blocks per level on the way down; one more going up.
-      attention_levels: levels that attend, 0 the finest; the middle always does.
-      num_heads: heads of every attention. Give this or `head_channels`.
+      num_res_blocks: residual blocks per level of the downward path; the upward path
+        has one more.
+      attention_levels: levels with attention, 0 is the finest; the middle has it too.
+      num_heads: heads of every attention. Set this or `head_channels`.
       head_channels: width of a head; the number of heads follows.
       transformer_depth: 0 for plain self-attention, n for n transformer blocks.
-      context_dim: width d of `Conditioning.context`; None without one.
-      num_classes: classes of `Conditioning.class_label`, added to time; None without.
-      scale_shift_norm: time scales and shifts norms instead of being added.
-      resblock_updown: residual blocks that resample, instead of convolutions.
-      conv_resample: convolutions when resampling; otherwise mean and repetition.
-      dropout: probability in residual blocks and in the transformers' MLPs.
+      context_dim: width d of `Conditioning.context`; None if there is none.
+      num_classes: classes of `Conditioning.class_label`, whose embedding is added to
+        that of time; None if there are none.
+      scale_shift_norm: the time embedding scales and shifts norms instead of being
+        added.
+      resblock_updown: resample in residual blocks instead of convolutions.
+      conv_resample: resample with convolutions; otherwise by mean and repetition.
+      dropout: probability in residual blocks and in the MLPs of transformers.
       dtype: dtype of the arithmetic; parameters, norms, softmax and output are float32.
       remat: what is recomputed in the backward pass; a key of `REMAT_POLICIES`.
       attention_backend: see `attend`.
+
+    Raises:
+      ValueError: fields that contradict each other.
     """
 
     channels: int
@@ -118,38 +69,36 @@ class UNet(nn.Module):
     resblock_updown: bool = False
     conv_resample: bool = True
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DType = jnp.float32
     remat: str = "none"
     attention_backend: str = "auto"
 
     def __post_init__(self):
-        check_fields(self)
+        _check_fields(self)
         super().__post_init__()
 
     @nn.compact
     def __call__(
         self,
-        z_t: Array,
-        t: Array,
+        z_t: Float[Array, "B h w c"],
+        t: Real[Array, " B"],
         cond: Conditioning = Conditioning(),  # noqa: B008  (a constant)
         is_training: bool = False,
-    ) -> Array:
+    ) -> Float32[Array, "B h w {self.out_channels}"]:
         """Predicts the noise in z_t.
 
         Args:
-          z_t: [B, h, w, c] noisy latents; h and w divisible by 2^(levels - 1).
-          t: [B] steps in [0, T).
-          cond: what the fields ask for: context [B, M, context_dim], concat
+          z_t: noisy latents; h and w are multiples of 2^(levels - 1).
+          t: steps in [0, T).
+          cond: the entries that the fields require: context [B, M, context_dim], concat
             [B, h, w, in_channels - c], class_label [B] int32 in [0, num_classes).
-          is_training: whether to drop; then apply with rngs={"dropout": key}.
-
-        Returns:
-          [B, h, w, out_channels] float32.
+          is_training: whether dropout is on; then apply with rngs={"dropout": key}.
 
         Raises:
-          ValueError: shapes do not fit, or `cond` lacks or exceeds what is asked for.
+          ValueError: shapes that do not fit, or entries of `cond` that are missing or
+            not used.
         """
-        check_inputs(self, z_t, t, cond)
+        _check_inputs(self, z_t, t, cond)
         blocks = make_blocks(self, is_training)
         time = self.embed(t, cond.class_label)
         context = None if cond.context is None else cond.context.astype(self.dtype)
@@ -157,19 +106,14 @@ class UNet(nn.Module):
 
         x, skips = downward_path(self, blocks, x, time, context)
         x = Middle(blocks, name="mid")(x, time, context)
-        for level in reversed(range(len(self.channel_mult))):
-            x = Up(
-                blocks,
-                num_blocks=self.num_res_blocks + 1,
-                is_last=level == 0,
-                **level_fields(self, level),
-                name=f"up_{level}",
-            )(x, time, context, skips)
+        x = upward_path(self, blocks, x, time, context, skips)
         x = nn.silu(GroupNorm(eps=1e-5, name="norm_out")(x)).astype(jnp.float32)
         return Conv(self.out_channels, zero_init=True, name="conv_out")(x)
 
-    def embed(self, t: Array, class_label: Array | None) -> Array:
-        """Embeds steps [B] and classes [B]: activated [B, 4 * channels]."""
+    def embed(
+        self, t: Real[Array, " B"], class_label: Int[Array, " B"] | None
+    ) -> Float[Array, "B 4*{self.channels}"]:
+        """Embeds steps and classes, in one vector per sample, activated."""
         time = embed_steps(t, self.channels)
         if class_label is not None:
             table = nn.Embed(
@@ -182,38 +126,42 @@ class UNet(nn.Module):
         return nn.silu(time).astype(self.dtype)
 
 
-def make_blocks(network: nn.Module, is_training: bool) -> Blocks:
-    """Makes the blocks that a network's fields of the same names describe."""
-    names = [field.name for field in dataclasses.fields(Blocks)]
+def make_blocks(network: nn.Module, is_training: bool) -> UNetBlocks:
+    """Makes blocks with the values of a network's fields of the same names."""
+    names = [field.name for field in dataclasses.fields(UNetBlocks)]
     options = {name: getattr(network, name) for name in names if name != "is_training"}
-    return Blocks(**options, is_training=is_training)
+    return UNetBlocks(**options, is_training=is_training)
 
 
 def level_fields(network: nn.Module, level: int) -> dict[str, Any]:
-    """Returns the fields of `Down` and `Up` that follow from a network's level."""
+    """Returns the fields of `Down` and `Up` that depend on the level only."""
     return dict(
         features=network.channels * network.channel_mult[level],
         has_attention=level in network.attention_levels,
     )
 
 
-def embed_steps(t: Array, channels: int) -> Array:
-    """Embeds steps [B] in the scope of the caller: [B, 4 * channels], not activated."""
+def embed_steps(t: Real[Array, " B"], channels: int) -> Float[Array, "B 4*{channels}"]:
+    """Embeds steps in the scope of the caller, not activated."""
     width = 4 * channels
     time = Dense(width, name="time_dense_0")(timestep_embedding(t, channels))
     return Dense(width, name="time_dense_1")(nn.silu(time))
 
 
 def downward_path(
-    network: nn.Module, blocks: Blocks, x: Array, time: Array, context: Array | None
-) -> tuple[Array, list[Array]]:
-    """Applies the first convolution and the levels going down, in the caller's scope.
+    network: nn.Module,
+    blocks: UNetBlocks,
+    x: Float[Array, "B h w C"],
+    time: Float[Array, "B E"],
+    context: Float[Array, "B M d"] | None,
+) -> tuple[Float[Array, "B _ _ features"], Skips]:
+    """Applies the first convolution and levels 0, 1, ..., in the caller's scope.
 
     Returns:
-      ([B, h / 2^(levels - 1), ..., features], the outputs of every block).
+      The coarsest features, and the outputs of every block.
     """
     x = Conv(network.channels, dtype=network.dtype, name="conv_in")(x)
-    outputs = [x]
+    skips = [x]
     for level in range(len(network.channel_mult)):
         x, new = Down(
             blocks,
@@ -222,11 +170,34 @@ def downward_path(
             **level_fields(network, level),
             name=f"down_{level}",
         )(x, time, context)
-        outputs += new
-    return x, outputs
+        skips += new
+    return x, skips
 
 
-def check_fields(unet: UNet) -> None:
+def upward_path(
+    network: nn.Module,
+    blocks: UNetBlocks,
+    x: Float[Array, "B _ _ features"],
+    time: Float[Array, "B E"],
+    context: Float[Array, "B M d"] | None,
+    skips: Skips,
+) -> Float[Array, "B h w C"]:
+    """Applies levels ..., 1, 0 in the caller's scope: the mirror of `downward_path`.
+
+    Every block concatenates its input with one entry from the end of `skips`.
+    """
+    for level in reversed(range(len(network.channel_mult))):
+        x = Up(
+            blocks,
+            num_blocks=network.num_res_blocks + 1,
+            is_last=level == 0,
+            **level_fields(network, level),
+            name=f"up_{level}",
+        )(x, time, context, skips)
+    return x
+
+
+def _check_fields(unet: UNet) -> None:
     """Raises ValueError when the fields of a UNet contradict each other."""
     check_bounds(
         "UNet",
@@ -252,13 +223,13 @@ def check_fields(unet: UNet) -> None:
     heads = unet.head_channels if unet.num_heads is None else unet.num_heads
     if heads < 1 or levels < 1:
         raise ValueError(
-            "UNet needs one head, of one channel, and one level in channel_mult at "
-            f"least: got num_heads={unet.num_heads}, head_channels="
+            "UNet needs at least one head of one channel and one level in "
+            f"channel_mult: got num_heads={unet.num_heads}, head_channels="
             f"{unet.head_channels}, channel_mult={tuple(unet.channel_mult)}."
         )
     if not set(unet.attention_levels) <= set(range(levels)):
         raise ValueError(
-            f"UNet.attention_levels must lie in 0..{levels - 1} (0 is the finest of "
+            f"UNet.attention_levels must be in 0..{levels - 1} (0 is the finest of "
             f"the levels in channel_mult): got {tuple(unet.attention_levels)}."
         )
     if unet.context_dim is not None and not unet.transformer_depth:
@@ -278,8 +249,8 @@ def check_fields(unet: UNet) -> None:
         )
 
 
-def check_inputs(unet: UNet, z_t: Array, t: Array, cond: Conditioning) -> None:
-    """Raises ValueError unless the arguments are what the fields ask for."""
+def _check_inputs(unet: UNet, z_t: Array, t: Array, cond: Conditioning) -> None:
+    """Raises ValueError unless the arguments have the shapes that fields require."""
     divisor = 2 ** (len(unet.channel_mult) - 1)
     if z_t.ndim != 4 or z_t.shape[1] % divisor or z_t.shape[2] % divisor:
         raise ValueError(

@@ -9,7 +9,6 @@ import pytest
 
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottleneck import kl_divergence, split_moments
-from ldm_jax.models.coders import Level, LinearAttention
 from ldm_jax.models.layers import GroupNorm
 from tests.golden import first_stage as golden
 
@@ -109,18 +108,6 @@ def test_code_indices_decode_to_what_decode_gives():
     )
 
 
-@pytest.mark.parametrize("code_range", [None, 0.5])
-def test_codes_begin_evenly_within_their_range(code_range):
-    """Closed form: a uniform distribution's bound and deviation, bound / sqrt(3)."""
-    fields = dict(num_codes=512, latent_channels=4, code_range=code_range)
-    model = Autoencoder(bottleneck="vq", **fields, **TINY)
-    variables = model.init(jax.random.key(0), method="codes")
-    codes = variables["params"]["codebook"]["embedding"]
-    bound = code_range or 1 / 512
-    assert 0.99 * bound < abs(codes).max() <= bound
-    np.testing.assert_allclose(jnp.std(codes), bound / np.sqrt(3), rtol=0.03)
-
-
 def test_code_indices_need_a_codebook():
     model = Autoencoder(**TINY)
     variables, image = init(model)
@@ -154,31 +141,6 @@ def test_in_channels_and_out_channels_may_differ():
     assert model.apply(variables, image).image.shape == (1, 8, 8, 2)
 
 
-def test_linear_attention_equals_its_formula():
-    """Oracle: out = q (softmax over positions of k)^T v, no norm, no residual."""
-    model = Autoencoder(attn_type="linear", attention_levels=(1,), **TINY)
-    variables, image = init(model)
-    block = variables["params"]["encoder"]["down_1"]["attn_0"]
-    assert {"q", "k", "v", "out"} == set(block) and "bias" not in block["q"]
-    x = jax.random.normal(jax.random.key(2), (1, 3, 4, 32))
-    out = LinearAttention().apply({"params": block}, x)
-    q, k, v = (
-        np.asarray(x.reshape(12, 32) @ block[n]["kernel"], np.float64) for n in "qkv"
-    )
-    weights = np.exp(k) / np.exp(k).sum(0, keepdims=True)
-    expected = q @ (weights.T @ v) @ np.asarray(block["out"]["kernel"])
-    expected = expected + np.asarray(block["out"]["bias"])[None]
-    np.testing.assert_allclose(out.reshape(12, 32), expected, atol=1e-5)
-    assert model.apply(variables, image).image.shape == image.shape
-
-
-def test_tanh_out_bounds_the_image():
-    model = Autoencoder(tanh_out=True, **TINY)
-    variables, image = init(model)
-    inner = Autoencoder(**TINY).apply(variables, image).image
-    np.testing.assert_allclose(model.apply(variables, image).image, jnp.tanh(inner))
-
-
 def test_dropout_acts_only_in_training():
     model = Autoencoder(dropout=0.5, **TINY)
     variables, image = init(model)
@@ -198,34 +160,6 @@ def test_bfloat16_computes_with_float32_parameters_and_outputs():
     assert rounded.image.dtype == rounded.penalty.dtype == jnp.float32
     # 8 bits of mantissa over some twenty layers.
     assert 1e-5 < golden.relative_error(rounded.image, exact.image) < 5e-2
-
-
-@pytest.mark.parametrize("remat", ["full", "convs"])
-def test_rematerialization_changes_neither_names_nor_gradients(remat):
-    """Identity, on one level with attention and dropout."""
-    plain = Level(
-        attn_type="vanilla",
-        dropout=0.1,
-        num_groups=32,
-        dtype=None,
-        remat="none",
-        features=32,
-        num_blocks=1,
-        has_attention=True,
-        resample="down",
-    )
-    model = plain.clone(remat=remat)
-    variables, image = init(plain, (1, 4, 4, 32))
-
-    def loss(params, m):
-        rngs = {"dropout": jax.random.key(3)}
-        return m.apply(params, image, is_training=True, rngs=rngs).sum()
-
-    jax.tree.map(
-        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, 1e-4, 1e-4),
-        jax.grad(loss)(variables, model),
-        jax.grad(loss)(variables, plain),
-    )
 
 
 @pytest.mark.parametrize("remat", ["full", "convs"])

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.models.discriminator import MOMENTUM, BatchNorm, Discriminator
+from ldm_jax.models.discriminator import MOMENTUM, BatchNorm, Discriminator, PatchConv
+from tests.models.oracles import normal, run, torch_conv
 
 
 def count(tree):
@@ -111,3 +112,12 @@ def test_images_too_small_and_uneven_groups_are_refused():
         Discriminator(3).check((1, 23, 64, 3))
     with pytest.raises(ValueError, match="batch_groups=2"):
         Discriminator(2, batch_groups=2).check((3, 64, 64, 3))
+
+
+def test_discriminator_convolution_of_stride_one_loses_a_row():
+    """Oracle: 8 -> 7, where "SAME" keeps 8."""
+    x = normal(0, (1, 8, 8, 3))
+    y, leaves = run(PatchConv(4, stride=1), x)
+    expected = torch_conv(x[0], leaves["kernel"], leaves["bias"], 1, ((1, 1), (1, 1)))
+    assert y.shape == (1, 7, 7, 4)
+    np.testing.assert_allclose(y[0], expected, atol=1e-4)

@@ -46,7 +46,7 @@ def test_the_gate_comes_second_and_bfloat16_stays():
     assert mlp.apply(params, x.astype(jnp.bfloat16), False).dtype == jnp.bfloat16
 
 
-def test_one_token_of_context_is_that_token_told_twice():
+def test_one_token_of_context_is_that_token_repeated():
     """Values and gradients; q and k, which cannot matter, are there and stay."""
     x = jax.random.normal(jax.random.key(0), (2, 6, 8))
     token = jax.random.normal(jax.random.key(1), (2, 1, 5))
@@ -70,5 +70,10 @@ def test_one_token_of_context_is_that_token_told_twice():
     )
     for name in ("q", "k"):
         assert not np.any(once[1]["params"][name]["kernel"])
+
+
+def test_a_context_of_another_batch_is_refused(unchecked_shapes):
+    """Also for one token, whose attention is not computed."""
+    x, attention = jnp.ones((2, 6, 8)), Attention(num_heads=2, head_channels=4)
     with pytest.raises(ValueError, match=r"attend needs q \[B, N, heads, d\]"):
-        attention.apply(params, x, token[:1])
+        attention.init(jax.random.key(0), x, jnp.ones((1, 1, 5)))

@@ -39,13 +39,13 @@ def heun(schedule: NoiseSchedule) -> Sampler:
         eps_hat = (state["z"] - alpha * x0_hat) / sigma
         slope = jnp.where(second, (state["eps_hat"] + eps_hat) / 2, eps_hat)
         z_t = jnp.where(second, state["z_t"], state["z"])
-        z_s = move(schedule, z_t, leg["t"], leg["s"], slope)
+        z_s = euler_step(schedule, z_t, leg["t"], leg["s"], slope)
         return {"z": z_s, "z_t": z_t, "eps_hat": eps_hat}, x0_hat
 
     return Sampler(init, step)
 
 
-def move(
+def euler_step(
     schedule: NoiseSchedule,
     z_t: Float[Array, "B h w c"],
     t: Int[Array, ""],

@@ -7,7 +7,7 @@ from jaxtyping import Int32
 
 from ldm_jax.diffusion.samplers.base import Legs, Sampler, evaluate
 from ldm_jax.diffusion.samplers.grid import check_timesteps
-from ldm_jax.diffusion.samplers.heun import move, refuse_zero_alpha
+from ldm_jax.diffusion.samplers.heun import euler_step, refuse_zero_alpha
 from ldm_jax.diffusion.schedule import NoiseSchedule
 
 # Weights of this eps_hat and the last three, by number of step (Adams-Bashforth).
@@ -51,7 +51,7 @@ def plms(schedule: NoiseSchedule) -> Sampler:
         weights = leg["weights"]
         slope = weights[0] * eps_hat + jnp.tensordot(weights[1:], past, 1)
         z_t = jnp.where(second, state["z_t"], state["z"])
-        z_s = move(schedule, z_t, leg["t"], leg["s"], slope)
+        z_s = euler_step(schedule, z_t, leg["t"], leg["s"], slope)
         # The second evaluation of the first step is not used for extrapolation.
         pushed = jnp.concatenate([eps_hat[None], past[:-1]])
         past = jnp.where(second, past, pushed)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention kernels, and the choice between them."""
+"""Attention kernels and the choice between them."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scaled dot-product attention, the one place where a kernel is chosen.
+"""Scaled dot-product attention: chooses a kernel and runs it.
 
 Self- and cross-attention of every network call `attend`. Backends agree to within the
 rounding of the inputs' dtype; logits and softmax are float32 in all of them.
@@ -8,10 +8,12 @@ rounding of the inputs' dtype; logits and softmax are float32 in all of them.
 import contextlib
 import contextvars
 import functools
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jaxtyping import Float
 
 from ldm_jax.models.attention.packed import (
     LANES,
@@ -21,10 +23,10 @@ from ldm_jax.models.attention.packed import (
     can_pack,
     packed_attention,
 )
-from ldm_jax.models.attention.plain import read, read_on_cpu
+from ldm_jax.models.attention.plain import softmax_attention, softmax_attention_on_cpu
 from ldm_jax.models.attention.splash import pad_axis, splash_on_device
 from ldm_jax.models.placement import rows_over
-from ldm_jax.types import TENSOR_AXIS, Array
+from ldm_jax.types import TENSOR_AXIS, Array, DType, Size
 
 # Widest head of cuDNN's flash kernel on compute capability 9.0 and later.
 CUDNN_MAX_WIDTH = 128
@@ -34,8 +36,8 @@ _platform = contextvars.ContextVar("platform", default=None)
 
 
 @contextlib.contextmanager
-def portable():
-    """Makes this block trace what suits any device: every `attend` uses "xla".
+def portable() -> Iterator[None]:
+    """Traces code for any device while the context is open: `attend` uses "xla".
 
     For programs that are traced here and run elsewhere (`jax.export`).
     """
@@ -47,8 +49,8 @@ def portable():
 
 
 @contextlib.contextmanager
-def planned_for(platform: str):
-    """Makes this block trace as it would on a platform that is not there."""
+def planned_for(platform: str) -> Iterator[None]:
+    """Traces code as for a platform without hardware while the context is open."""
     token = _platform.set(platform)
     try:
         yield
@@ -57,29 +59,33 @@ def planned_for(platform: str):
 
 
 def traced_for() -> str:
-    """Names the platform that a program is being traced for; "any" in `portable`."""
+    """Returns the platform a program is being traced for; "any" in `portable`."""
     return "any" if _is_portable.get() else _platform.get() or jax.default_backend()
 
 
 def attend(
-    q: Array, k: Array, v: Array, backend: str = "auto", is_causal: bool = False
-) -> Array:
-    """Lets every query token read the values of all key tokens, head by head.
+    q: Float[Array, "B N heads d"],
+    k: Float[Array, "B M heads d"],
+    v: Float[Array, "B M heads d"],
+    backend: str = "auto",
+    is_causal: bool = False,
+) -> Float[Array, "B N heads d"]:
+    """Computes attention of queries to keys and values, for each head.
 
         softmax(q k^T / sqrt(d)) v
 
     Args:
-      q: [B, N, heads, d] queries.
-      k: [B, M, heads, d] keys.
-      v: [B, M, heads, d] values.
+      q: queries.
+      k: keys.
+      v: values.
       backend: "xla"; "cudnn", flash attention of cuDNN (GPU, bfloat16 or float16);
-        "packed", our kernel for TPU, of narrow heads in bfloat16; "splash", JAX's for
-        TPU; or "auto", which picks by device, dtype and shape.
+        "packed", our kernel for TPU, for narrow heads in bfloat16; "splash", JAX's for
+        TPU; or "auto", which chooses by device, dtype and shape.
       is_causal: whether query n sees keys 0..n only ("xla").
 
     Returns:
-      [B, N, heads, d], dtype of `q`. Kernels, and "xla" on CPUs, have derivatives by
-      reverse mode alone; in `portable` there is `jax.jvp` too.
+      Dtype of `q`. Kernels, and "xla" on CPUs, have derivatives by reverse mode only;
+      in `portable` there is `jax.jvp` too.
 
     Raises:
       ValueError: the shapes do not fit together, the backend is unknown, or it cannot
@@ -87,12 +93,12 @@ def attend(
 
     Source: Vaswani et al. 2017, Eq. 1.
     """
-    check_shapes(q, k, v)
+    check_qkv(q, k, v)
     if is_causal:
         if backend not in ("auto", "xla"):
             raise ValueError(
-                f'causal attention runs on backend "xla" only: got "{backend}"; the '
-                "texts it is for are short."
+                f'causal attention runs on backend "xla" only: got "{backend}"; use '
+                '"auto" or "xla".'
             )
         return attend_xla(q, k, v, is_causal=True)
     if _is_portable.get():
@@ -100,7 +106,7 @@ def attend(
     if backend == "auto":
         backend = choose_backend(q.shape, k.shape, q.dtype, traced_for())
         if backend in PALLAS and jax.device_count() > 1 and not mesh_is_set():
-            backend = "xla"  # the kernel could not be divided among the devices
+            backend = "xla"  # a kernel cannot be divided among devices without a mesh
     if backend not in BACKENDS:
         raise ValueError(
             f'unknown attention backend "{backend}"; one of: auto, '
@@ -109,7 +115,7 @@ def attend(
     return BACKENDS[backend](q, k, v)
 
 
-def check_shapes(q: Array, k: Array, v: Array) -> None:
+def check_qkv(q: Array, k: Array, v: Array) -> None:
     """Raises ValueError unless q, k, v are [B, N or M, heads, d] of one B, heads, d."""
     same = q.ndim == 4 and k.shape == v.shape and k.ndim == 4
     if not same or (q.shape[0], *q.shape[2:]) != (k.shape[0], *k.shape[2:]):
@@ -119,11 +125,13 @@ def check_shapes(q: Array, k: Array, v: Array) -> None:
         )
 
 
-def choose_backend(q_shape, k_shape, dtype, platform: str) -> str:
-    """Names the backend that is fastest for a shape, a dtype and a platform.
+def choose_backend(
+    q_shape: tuple[Size, ...], k_shape: tuple[Size, ...], dtype: DType, platform: str
+) -> str:
+    """Returns the fastest backend for shapes, a dtype and a platform.
 
-    Flash kernels pay when the table of logits is large; a context of a few tokens (a
-    text is 77) is left to XLA, which fuses it.
+    Flash kernels are faster when the table of logits is large; for a context of a few
+    tokens (a text has 77) XLA is, which fuses the operations.
     """
     half = dtype in (jnp.bfloat16, jnp.float16)
     tokens, context, width = q_shape[1], k_shape[1], q_shape[3]
@@ -136,21 +144,34 @@ def choose_backend(q_shape, k_shape, dtype, platform: str) -> str:
     return "xla"
 
 
-def attend_xla(q: Array, k: Array, v: Array, is_causal: bool = False) -> Array:
-    """Writes the table of logits out: any device, any shape."""
-    # Heads beside the batch before the products: on XLA:CPU up to 2.5x faster forward
-    # than contracting [B, N, heads, d] as it stands (1024 tokens, 4 heads x 32).
-    query, key, value = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+def attend_xla(
+    q: Float[Array, "B N heads d"],
+    k: Float[Array, "B M heads d"],
+    v: Float[Array, "B M heads d"],
+    is_causal: bool = False,
+) -> Float[Array, "B N heads d"]:
+    """Computes attention with the whole table of logits: any device, any shape."""
+    # Heads next to the batch before the products: on XLA:CPU up to 2.5x faster forward
+    # than contracting [B, N, heads, d] directly (1024 tokens, 4 heads x 32).
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, heads, ., d]
     query = query * q.shape[-1] ** -0.5
     if traced_for() == "cpu" and not is_causal:
-        out = read_on_cpu(query, key, value)
+        out = softmax_attention_on_cpu(query, key, value)  # [B, heads, N, d]
     else:
-        out = read(query, key, value, is_causal)
+        out = softmax_attention(query, key, value, is_causal)
     return out.transpose(0, 2, 1, 3)
 
 
-def attend_cudnn(q: Array, k: Array, v: Array) -> Array:
-    """Flash attention of cuDNN; heads are padded to a width it takes."""
+def attend_cudnn(
+    q: Float[Array, "B N heads d"],
+    k: Float[Array, "B M heads d"],
+    v: Float[Array, "B M heads d"],
+) -> Float[Array, "B N heads d"]:
+    """Computes attention with cuDNN; heads are padded to a multiple of 8 channels.
+
+    Raises:
+      ValueError: a dtype or a width of heads that the kernel does not have.
+    """
     width = q.shape[-1]
     if q.dtype not in (jnp.bfloat16, jnp.float16) or width > CUDNN_MAX_WIDTH:
         raise ValueError(
@@ -158,15 +179,26 @@ def attend_cudnn(q: Array, k: Array, v: Array) -> Array:
             f"{CUDNN_MAX_WIDTH} wide: got {q.dtype} and {width}; set dtype to "
             'bfloat16, use narrower heads, or backend "xla".'
         )
-    query, key, value = (pad_axis(x, -1, 8) for x in (q, k, v))
+    query, key, value = (pad_axis(x, -1, 8) for x in (q, k, v))  # [..., heads, padded]
     out = jax.nn.dot_product_attention(
         query, key, value, scale=width**-0.5, implementation="cudnn"
     )
     return out[..., :width]
 
 
-def attend_packed(q: Array, k: Array, v: Array, interpret: bool = False) -> Array:
-    """Our Pallas kernel, see `packed_attention`; divided as `attend_splash` is."""
+def attend_packed(
+    q: Float[Array, "B N heads d"],
+    k: Float[Array, "B M heads d"],
+    v: Float[Array, "B M heads d"],
+    interpret: bool = False,
+) -> Float[Array, "B N heads d"]:
+    """Computes attention with our Pallas kernel, see `packed_attention`.
+
+    It is divided over a mesh as `attend_splash` is.
+
+    Raises:
+      ValueError: a dtype, width or number of tokens that the kernel does not take.
+    """
     if not can_pack(q.shape, k.shape, q.dtype):
         raise ValueError(
             f'attention backend "packed" takes bfloat16 heads of a width of {WIDTHS} '
@@ -176,26 +208,40 @@ def attend_packed(q: Array, k: Array, v: Array, interpret: bool = False) -> Arra
     return _on_each_device(packed_on_device, q, k, v, interpret)
 
 
-def packed_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
-    """Runs the kernel on heads side by side."""
+def packed_on_device(
+    q: Float[Array, "B N heads d"],
+    k: Float[Array, "B M heads d"],
+    v: Float[Array, "B M heads d"],
+    interpret: bool,
+) -> Float[Array, "B N heads d"]:
+    """Runs the packed kernel on one device."""
     width = q.shape[3]
-    query, key, value = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
+    query, key, value = (
+        x.reshape(*x.shape[:2], -1) for x in (q, k, v)
+    )  # [..., heads*d]
     query = query * width**-0.5
     return packed_attention(query, key, value, width, interpret).reshape(q.shape)
 
 
-def attend_splash(q: Array, k: Array, v: Array, interpret: bool = False) -> Array:
-    """Pallas splash attention, each device on its own rows and heads.
+def attend_splash(
+    q: Float[Array, "B N heads d"],
+    k: Float[Array, "B M heads d"],
+    v: Float[Array, "B M heads d"],
+    interpret: bool = False,
+) -> Float[Array, "B N heads d"]:
+    """Computes splash attention (Pallas); each device computes its rows and heads.
 
-    The compiler cannot divide a kernel among devices, so the mesh has to be known while
-    the program is traced: `with jax.set_mesh(mesh)`.
-
-    `interpret` runs the kernel without a TPU, slowly, for tests.
+    The compiler cannot divide a kernel among devices, so the mesh must be set while the
+    program is traced: `with jax.set_mesh(mesh)`. `interpret` runs the kernel without a
+    TPU, slowly, for tests.
     """
     return _on_each_device(splash_on_device, q, k, v, interpret)
 
 
-def _on_each_device(kernel, q: Array, k: Array, v: Array, interpret: bool) -> Array:
+def _on_each_device(
+    kernel: Callable[..., Array], q: Array, k: Array, v: Array, interpret: bool
+) -> Array:
+    """Divides a kernel over the mesh that is set, by rows and heads."""
     kernel = functools.partial(kernel, interpret=interpret)
     if not mesh_is_set():
         return kernel(q, k, v)
@@ -207,12 +253,12 @@ def _on_each_device(kernel, q: Array, k: Array, v: Array, interpret: bool) -> Ar
 
 
 def mesh_is_set() -> bool:
-    """Whether the code is traced under `jax.set_mesh`."""
+    """Returns whether the code is traced under `jax.set_mesh`."""
     return not jax.sharding.get_abstract_mesh().empty
 
 
-def rows_and_heads(mesh, shape: tuple[int, ...]) -> PartitionSpec:
-    """Divides [B, N, heads, d] over a mesh where the axes divide B and the heads."""
+def rows_and_heads(mesh: Mesh | AbstractMesh, shape: tuple[Size, ...]) -> PartitionSpec:
+    """Divides [B, N, heads, d] over the axes of a mesh that divide B and the heads."""
     has_heads = shape[2] % mesh.shape.get(TENSOR_AXIS, shape[2] + 1) == 0
     heads = TENSOR_AXIS if has_heads else None
     return PartitionSpec(rows_over(mesh, shape[0]), None, heads, None)

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention for TPUs whose heads are narrower than the vector unit.
+"""Attention kernel for TPUs, for heads narrower than the vector unit.
 
 Heads of a latent UNet are often 32 channels wide, a quarter of the 128 lanes. Kernels
-that want a head to itself have every array around them laid out anew, most of it empty.
-This one reads q, k and v as their projections leave them, [B, N, heads * d], in blocks
-of 128 channels, and takes the heads of a block apart by zeros in the channels of the
-others: the matrix unit adds up 128 products in any case. The logits of 512 queries of a
-head with all keys are in vector memory at once, keys along the sublanes, so that maxima
-and sums over keys are of whole vectors; the backward pass computes them again.
+that read each head separately need every array around them in another layout that is
+mostly empty. This one reads q, k and v as their projections write them,
+[B, N, heads * d], in blocks of 128 channels, and separates the heads of a block by
+zeroing the channels of the others: the matrix unit sums 128 products in any case. The
+logits of 512 queries of a head with all keys are in vector memory at once, keys along
+the sublanes, so that maxima and sums over keys use whole vectors; the backward pass
+computes them again.
 
 By the compiler's schedule for v5e and the instructions of the kernels (32 images, 1024
-tokens, 8 heads of 32, bfloat16) attention and its projections, forward and backward,
-take 2.5 ms; with splash attention 5.3, of which 2.0 are arrays laid out anew.
+tokens, 8 heads of 32, bfloat16), attention and its projections, forward and backward,
+take 2.5 ms; with splash attention 5.3 ms, of which 2.0 ms change layouts.
 """
 
 import functools
@@ -21,21 +22,24 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Float
 
-from ldm_jax.types import Array
+from ldm_jax.types import Array, DType, Size
 
 LANES = 128
 # Widths of heads that divide the lanes and are whole bfloat16 tiles.
 WIDTHS = (16, 32, 64, 128)
-# Tokens of one side are multiples of the first, up to the second. Of logits
-# [MAX_TOKENS, QUERIES] four fit into the 16 MiB of vector memory that a v5e grants.
+# Queries and keys must be multiples of the first, up to the second. Four tables of
+# logits [MAX_TOKENS, QUERIES] fit into the 16 MiB of vector memory that a v5e grants.
 TOKEN_MULTIPLE, MAX_TOKENS, QUERIES = 64, 1024, 512
-# Steps of the grid know nothing of each other: chips of two cores share them.
+# Steps of the grid are independent: chips with two cores share them.
 PARALLEL = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"))
 
 
-def can_pack(q_shape, k_shape, dtype) -> bool:
-    """Whether q [B, N, heads, d] and k [B, M, heads, d] suit the kernel."""
+def can_pack(
+    q_shape: tuple[Size, ...], k_shape: tuple[Size, ...], dtype: DType
+) -> bool:
+    """Returns whether the kernel takes q [B, N, heads, d] and k [B, M, heads, d]."""
     tokens = (q_shape[1], k_shape[1])
     return (
         dtype == jnp.bfloat16
@@ -46,23 +50,24 @@ def can_pack(q_shape, k_shape, dtype) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def packed_attention(
-    q: Array, k: Array, v: Array, width: int, interpret: bool = False
-) -> Array:
-    """softmax(q k^T) v of each head; q is scaled already.
+    q: Float[Array, "B N channels"],
+    k: Float[Array, "B M channels"],
+    v: Float[Array, "B M channels"],
+    width: int,
+    interpret: bool = False,
+) -> Float[Array, "B N channels"]:
+    """Computes softmax(q k^T) v for each head; q is already divided by sqrt(d).
 
     Args:
-      q: [B, N, heads * d], N as in `can_pack`.
-      k, v: [B, M, heads * d], likewise.
+      q, k, v: the channels of all heads, heads * d; N and M as in `can_pack`.
       width: d.
       interpret: whether to run without a TPU, slowly, for tests.
-
-    Returns:
-      [B, N, heads * d].
     """
     return _forward(q, k, v, width, interpret)[0]
 
 
 def _forward(q, k, v, width, interpret):
+    """Computes the result and the values that the backward pass reads."""
     grid, queries, keys, sums = _blocks(q, k, width)
     out, logsumexp = pl.pallas_call(
         functools.partial(_forward_kernel, width=width, channels=q.shape[2]),
@@ -80,6 +85,7 @@ def _forward(q, k, v, width, interpret):
 
 
 def _backward(width, interpret, saved, dout):
+    """Computes the gradients of q, k, v from that of the result."""
     q, k, v, out, logsumexp = saved
     grid, queries, keys, sums = _blocks(q, k, width)
     gradients = pl.pallas_call(
@@ -98,7 +104,7 @@ packed_attention.defvjp(_forward, _backward)
 
 
 def _blocks(q: Array, k: Array, width: int):
-    """Returns the grid (images, blocks of channels) and what a step of it sees."""
+    """Makes the grid (images, blocks of channels) and the blocks of each array."""
     grid = q.shape[0], pl.cdiv(q.shape[2], LANES)
 
     def block(tokens):
@@ -111,10 +117,10 @@ def _blocks(q: Array, k: Array, width: int):
 
 
 def _forward_kernel(q_ref, k_ref, v_ref, out_ref, logsumexp_ref, *, width, channels):
-    """One block of heads of one image.
+    """Computes the heads of one block of channels of one image.
 
-    Refs: q, out [N, 128]; k, v [M, 128]; logsumexp [128 / width, N], of a query's
-    logits.
+    Refs: q, out [N, 128]; k, v [M, 128]; logsumexp [128 / width, N], of the logits of
+    each query.
     """
     load = functools.partial(_load, channels=channels)
     k, v_turned = load(k_ref), load(v_ref).T
@@ -146,7 +152,7 @@ def _backward_kernel(
     width,
     channels,
 ):
-    """Gradients of `_forward_kernel`, whose refs these are, and theirs."""
+    """Computes the gradients of `_forward_kernel`; refs as there, then gradients."""
     load = functools.partial(_load, channels=channels)
     dtype = q_ref.dtype
     k, v = load(k_ref), load(v_ref)
@@ -162,7 +168,7 @@ def _backward_kernel(
             weights = jnp.exp(logits - logsumexp_ref[i : i + 1, chunk])
             dv += _dot(weights.astype(dtype), _keep(dout, head, 1))
             dweights = _dot(v, _keep(dout_turned, head, 0))
-            # The softmax takes away the mean of its gradient by the weights.
+            # The gradient of softmax subtracts the weighted mean of `dweights`.
             mean = products[head].sum(0, keepdims=True)
             dlogits = (weights * (dweights - mean)).astype(dtype)
             dk += _dot(dlogits, _keep(q, head, 1))
@@ -184,7 +190,7 @@ def _heads(width: int) -> list[slice]:
 
 
 def _load(ref, tokens: slice = slice(None), *, channels: int) -> Array:
-    """Reads [tokens, 128]; what lies beyond the last channel of all is zero."""
+    """Reads [tokens, 128]; channels past the last one of the array are zero."""
     x = ref[tokens]
     if channels % LANES == 0:
         return x
@@ -199,7 +205,8 @@ def _keep(x: Array, head: slice, axis: int) -> Array:
 
 
 def _dot(a: Array, b: Array) -> Array:
-    # Not jax_default_matmul_precision's, which is of float32: the compiler for TPU
-    # knows no other for bfloat16.
+    """Multiplies matrices with a float32 result."""
+    # Not jax_default_matmul_precision, which is meant for float32: the compiler for TPU
+    # has no other precision for bfloat16.
     precision = lax.Precision.DEFAULT if a.dtype == jnp.bfloat16 else None
     return lax.dot(a, b, precision=precision, preferred_element_type=jnp.float32)

@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JAX's splash attention for TPUs, as latent grids want it."""
+"""Runs JAX's splash attention for TPUs with padding and tiles for latent grids."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
 
 from ldm_jax.models.attention.packed import LANES
 from ldm_jax.types import Array
 
-# Most tokens of a tile of splash attention; for heads wider than the lanes, and their
-# most bytes. With more the backward pass needs more than the 16 MiB of vector memory
-# that the compiler for v5e grants at its least effort.
+# Largest number of tokens in a tile; and, for heads wider than the lanes, of tokens and
+# bytes. With more, the backward pass needs more than the 16 MiB of vector memory that
+# the compiler for v5e grants at its lowest optimisation effort.
 SPLASH_TILE = 1024
 SPLASH_TILE_OF_WIDE, SPLASH_TILE_BYTES = 512, 512 * 2**10
 
+AnyShape = Array | jax.ShapeDtypeStruct  # only the shape and dtype are read
 
-def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
-    """Runs the kernel; tokens are padded to whole tiles and masked."""
+
+def splash_on_device(
+    q: Float[Array, "B N heads d"],
+    k: Float[Array, "B M heads d"],
+    v: Float[Array, "B M heads d"],
+    interpret: bool,
+) -> Float[Array, "B N heads d"]:
+    """Runs the kernel on one device; tokens are padded to whole tiles and masked."""
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,
     )
@@ -27,7 +37,7 @@ def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
     q = q * q.shape[-1] ** -0.5
     query, key, value = (
         pad_axis(_through_lanes(x), 1, LANES).transpose(0, 2, 1, 3) for x in (q, k, v)
-    )
+    )  # [B, heads, padded N or M, d]
     padded = query.shape[2], key.shape[2]
     mask = masks.MultiHeadMask([masks.FullMask(padded) for _ in range(heads)])
     flash = kernel.make_splash_mha_single_device(
@@ -35,7 +45,7 @@ def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
     )
     segments = None
     if padded[1] != context:
-        # Padding keys belong to a segment that no query is in.
+        # Keys of the padding are in a segment without queries.
         segments = kernel.SegmentIds(
             jnp.zeros(padded[0], jnp.int32),
             (jnp.arange(padded[1]) >= context).astype(jnp.int32),
@@ -47,22 +57,34 @@ def splash_on_device(q: Array, k: Array, v: Array, interpret: bool) -> Array:
 
 
 def _through_lanes(x: Array) -> Array:
-    """Makes the compiler lay [B, N, heads, d] out as [B, N, heads * d] in passing.
+    """Makes the compiler store [B, N, heads, d] as [B, N, heads * d] for a moment.
 
-    Otherwise the sums and products of the backward pass that surround attention run on
-    heads, of which one that is 32 wide fills a quarter of the vector unit.
+    Otherwise the operations around attention in the backward pass use the layout of
+    heads, of which one of 32 channels fills a quarter of the vector unit.
     """
     flat = jax.lax.optimization_barrier(x.reshape(*x.shape[:2], -1))
     return flat.reshape(x.shape)
 
 
-def splash_blocks(kernel, query: Array, key: Array):
-    """Makes the tiles of the kernel for q and k [B, heads, N or M, d].
+def splash_blocks(
+    kernel: Any,
+    query: Shaped[AnyShape, "B heads N d"],
+    key: Shaped[AnyShape, "B heads M d"],
+) -> Any:
+    """Chooses the kernel's tile sizes and layouts.
 
-    Narrow heads would leave lanes empty: tokens lie along them instead. Where one tile
-    has all keys, one kernel makes all gradients; with several it would write a dq for
-    each. By the compiler's schedule for v5e self-attention, forward and backward, takes
-    5.0 instead of 8.4 ms so (batch 16, 1024 tokens, 14 heads of 32, bfloat16).
+    Narrow heads would leave lanes empty, so tokens are put along the lanes instead. If
+    one tile holds all keys, one kernel computes all gradients; with several tiles it
+    would write a dq for each. By the compiler's schedule for v5e, self-attention,
+    forward and backward, then takes 5.0 instead of 8.4 ms (batch 16, 1024 tokens, 14
+    heads of 32, bfloat16).
+
+    Args:
+      kernel: the module splash_attention_kernel of JAX.
+      query, key: padded to multiples of the lanes.
+
+    Returns:
+      BlockSizes of `kernel`.
     """
     q_block, kv_block = largest_block(query), largest_block(key)
     is_one = key.shape[2] == kv_block
@@ -85,8 +107,11 @@ def splash_blocks(kernel, query: Array, key: Array):
     )
 
 
-def largest_block(x: Array) -> int:
-    """Tokens of a tile: the most of 1024, 512, 256 and 128 that divide them and fit."""
+def largest_block(x: Shaped[AnyShape, "B heads N d"]) -> int:
+    """Returns the tokens of a tile: the largest possible of 1024, 512, 256 and 128.
+
+    It must divide the tokens and fit into vector memory.
+    """
     *_, length, width = x.shape
     if width <= LANES:
         fits = SPLASH_TILE
@@ -96,7 +121,7 @@ def largest_block(x: Array) -> int:
     return next(whole, LANES)
 
 
-def pad_axis(x: Array, axis: int, multiple: int) -> Array:
+def pad_axis(x: Shaped[Array, "..."], axis: int, multiple: int) -> Shaped[Array, "..."]:
     """Pads an axis with zeros at its end up to a multiple."""
     missing = -x.shape[axis] % multiple
     if not missing:

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP's image tower, which says of an image what the text tower says of its caption.
+"""CLIP's image encoder, which embeds images in the space of its text encoder.
 
 Source: Radford et al. 2021, Sec. 2.4; numbers as CLIPVisionModel of transformers.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float32, Real
 
 from ldm_jax.models.clip import ClipLayer
 from ldm_jax.models.layers import Conv, Dense
 from ldm_jax.models.transformer import LayerNorm
 from ldm_jax.types import Array
 
-# Of a channel in [0, 1]: what the published towers were trained with.
+# Mean and deviation of channels in [0, 1], as in the training of published encoders.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipImage(nn.Module):
-    """A transformer over patches; the fields' defaults are those of ViT-L/14.
+    """Embeds images with a transformer over patches; by default that of ViT-L/14.
 
     Attributes:
       image_size: side of the images.
@@ -39,11 +40,10 @@ class ClipImage(nn.Module):
     pooled: int = 768
 
     @nn.compact
-    def __call__(self, image: Array) -> Array:
-        """Embeds images [B, image_size, image_size, 3] in [0, 255]: [B, pooled].
-
-        The result has unit length.
-        """
+    def __call__(
+        self, image: Real[Array, "B {self.image_size} {self.image_size} 3"]
+    ) -> Float32[Array, "B {self.pooled}"]:
+        """Embeds images with values in [0, 255] as vectors of unit length."""
         mean, std = (jnp.asarray(v)[None, None, None] for v in (MEAN, STD))
         x = (image.astype(jnp.float32) / 255 - mean) / std
         x = Conv(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LPIPS: the distance of two images in the features of a classification network.
+"""LPIPS, the distance of two images in the features of a classification network.
 
-Weights are not part of this package; parameters come in as data and stay frozen.
+Weights are not part of this package; parameters are passed as data and are not trained.
+
 Source: Zhang et al. 2018, Eq. 1; v0.1 of the released linear weights.
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float, Float32
 
 from ldm_jax.models.layers import Conv
 from ldm_jax.types import Array
@@ -17,19 +19,20 @@ from ldm_jax.types import Array
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
-# Side of the smallest images whose last features are not empty (a mean over nothing
-# is NaN).
+# Side of the smallest images whose last features are not empty (an empty mean is NaN).
 SMALLEST = {"vgg": 16, "squeeze": 17, "alex": 31}
 
 
 class LPIPS(nn.Module):
-    """Perceptual distance.
+    """Computes the perceptual distance of images.
 
     Attributes:
-      trunk: "vgg" (VGG16, the one the paper trains with), "alex" or "squeeze".
-      dropout: rate on the squared differences before the linear weights. 0, unless the
-        released training code is to be followed to the letter: it leaves dropout of 0.5
-        on. Needs the rng "dropout".
+      trunk: "vgg" (VGG16, used in the paper's training), "alex" or "squeeze".
+      dropout: rate on the squared differences before the linear weights; needs the rng
+        "dropout". 0.5 reproduces the released training code, which leaves it on.
+
+    Raises:
+      ValueError: unknown trunk.
     """
 
     trunk: str = "vgg"
@@ -44,16 +47,18 @@ class LPIPS(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, image: Array, other: Array) -> Array:
+    def __call__(
+        self, image: Float[Array, "B H W 3"], other: Float[Array, "B H W 3"]
+    ) -> Float32[Array, " B"]:
         """Compares images pairwise.
 
             sum_l mean_{h, w} w_l . (y_l - y'_l)^2,    y_l features of unit length
 
         Args:
-          image, other: [B, H, W, 3] in [-1, 1].
+          image, other: in [-1, 1].
 
         Returns:
-          [B] float32 distances, 0 for equal images.
+          Distances, 0 for equal images.
 
         Raises:
           ValueError: the images are too small for the trunk's last features.
@@ -67,8 +72,8 @@ class LPIPS(nn.Module):
             )
         shift, scale = (jnp.asarray(v)[None, None, None] for v in (SHIFT, SCALE))
         trunk = TRUNKS[self.trunk](name="trunk")
-        # Two trips, not one batch of both, which would be divided anew among devices;
-        # and of an image that has no gradient nothing is kept or walked back.
+        # Two calls, not one batch of both, which would be divided again among devices;
+        # and for an image without a gradient nothing is stored or differentiated.
         first, second = (
             trunk((x.astype(jnp.float32) - shift) / scale) for x in (image, other)
         )
@@ -84,13 +89,16 @@ class LPIPS(nn.Module):
         return distance
 
 
-def unit_length(x: Array) -> Array:
-    """Divides [..., C] by its length; a zero vector stays zero, with zero gradient."""
+def unit_length(x: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
+    """Divides vectors by their length; a zero vector stays zero, with zero gradient."""
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    # The root's slope at zero is infinite, and 0 * inf is NaN: take the root of 1.
+    # The root's slope at zero is infinite, and 0 * inf is NaN: use the root of 1.
     zero = square == 0
     length = jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
     return x / (length + 1e-10)
+
+
+Features = list[Float[Array, "B _ _ _"]]
 
 
 class VGG16(nn.Module):
@@ -105,8 +113,8 @@ class VGG16(nn.Module):
     )
 
     @nn.compact
-    def __call__(self, x: Array) -> list[Array]:
-        """[B, H, W, 3] -> features after relu1_2, 2_2, 3_3, 4_3, 5_3."""
+    def __call__(self, x: Float[Array, "B H W 3"]) -> Features:
+        """Computes the features after relu1_2, 2_2, 3_3, 4_3, 5_3."""
         features, n = [], 0
         for block, widths in enumerate(self.widths):
             if block:
@@ -122,8 +130,8 @@ class AlexNet(nn.Module):
     """The convolutions of torchvision's AlexNet; `conv_{n}` counts them from 0."""
 
     @nn.compact
-    def __call__(self, x: Array) -> list[Array]:
-        """[B, H, W, 3] -> features after each of five ReLUs."""
+    def __call__(self, x: Float[Array, "B H W 3"]) -> Features:
+        """Computes the features after each of five ReLUs."""
         padding = ((2, 2), (2, 2))
         x = nn.relu(Conv(64, 11, stride=4, padding=padding, name="conv_0")(x))
         features = [x]
@@ -137,7 +145,7 @@ class AlexNet(nn.Module):
         return features
 
 
-# Whether a pool comes before, squeezed and expanded channels, whether LPIPS looks here.
+# Whether a pool comes first, squeezed and expanded channels, whether LPIPS reads them.
 FIRES = (
     (True, 16, 64, False),
     (False, 16, 64, True),
@@ -154,8 +162,8 @@ class SqueezeNet(nn.Module):
     """The convolutions of SqueezeNet 1.1; `fire_{n}` counts its modules from 0."""
 
     @nn.compact
-    def __call__(self, x: Array) -> list[Array]:
-        """[B, H, W, 3] -> seven features, [B, ..., 64] to [B, ..., 512]."""
+    def __call__(self, x: Float[Array, "B H W 3"]) -> Features:
+        """Computes seven features, of 64 to 512 channels."""
         padding = ((0, 0), (0, 0))
         x = nn.relu(Conv(64, stride=2, padding=padding, name="conv_0")(x))
         features = [x]
@@ -168,22 +176,26 @@ class SqueezeNet(nn.Module):
 
 
 class Fire(nn.Module):
-    """SqueezeNet's module: a 1x1 squeeze, then 1x1 and 3x3 side by side."""
+    """SqueezeNet's module: a 1x1 convolution, then 1x1 and 3x3 in parallel."""
 
     squeezed: int
     expanded: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H, W, 2 expanded]."""
+    def __call__(
+        self, x: Float[Array, "B H W C"]
+    ) -> Float[Array, "B H W 2*{self.expanded}"]:
+        """Applies the module."""
         x = nn.relu(Conv(self.squeezed, 1, name="squeeze")(x))
         one = Conv(self.expanded, 1, name="expand_1")(x)
         three = Conv(self.expanded, 3, name="expand_3")(x)
         return nn.relu(jnp.concatenate([one, three], axis=-1))
 
 
-def pool_ceil(x: Array) -> Array:
-    """3x3 maximum in steps of two; a partial window at the end counts (ceil_mode)."""
+def pool_ceil(
+    x: Float[Array, "B H W C"],
+) -> Float[Array, "B out_H out_W C"]:
+    """Pools 3x3 maxima with stride 2, the partial window at the end too (ceil_mode)."""
     padding = [(0, -(size - 3) % 2) for size in x.shape[1:3]]
     return nn.max_pool(x, (3, 3), (2, 2), padding)
 

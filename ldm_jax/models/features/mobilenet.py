@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MobileNetV2: a small feature network for use where InceptionV3 is too slow.
+"""MobileNetV2, a small feature network where InceptionV3 is too slow or unavailable.
 
-A Frechet distance of its features is no FID and is never called so. Weights are not
-part of this package; `ldm-jax weights mobilenet` makes a file of them, with the batch
-normalisations folded in.
+A Frechet distance of its features is not an FID and is never reported as one. Weights
+are not part of this package; `ldm-jax weights mobilenet` makes a file of them, with the
+batch normalisations folded in.
 
 Source: Sandler et al. 2018, Tab. 2.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float, Float32, Real
 
 from ldm_jax.types import Array
 
@@ -23,10 +25,10 @@ PRECISION = lax.Precision.HIGHEST
 
 
 class Origin(NamedTuple):
-    """What differs between the published weights.
+    """Conventions of a set of published weights.
 
     Attributes:
-      shift, scale: of each channel: the network sees (image - shift) / scale.
+      shift, scale: of each channel: the network's input is (image - shift) / scale.
       is_symmetric: whether a strided convolution pads (1, 1), as PyTorch does, or
         (0, 1), as TensorFlow does.
       num_logits: classes; TensorFlow's first one is the background.
@@ -57,23 +59,25 @@ STAGES = (
 
 
 class MobileNetV2(nn.Module):
-    """Features and logits of images.
+    """Computes features and logits of images.
 
     Attributes:
-      origin: whose weights these are, a key of ORIGINS.
+      origin: publisher of the weights, a key of ORIGINS.
     """
 
     origin: str = "torchvision"
 
     @nn.compact
-    def __call__(self, image: Array) -> dict[str, Array]:
-        """Looks at images.
+    def __call__(
+        self, image: Real[Array, "B H W 3"]
+    ) -> dict[str, Float32[Array, "B _"]]:
+        """Computes features and logits.
 
         Args:
-          image: [B, H, W, 3] in [0, 255], any size; resized with antialiasing.
+          image: in [0, 255], any size; resized with antialiasing.
 
         Returns:
-          float32: "pool" [B, 1280] features, "logits" [B, 1000 or 1001].
+          "pool" [B, 1280] features, "logits" [B, 1000 or 1001].
         """
         origin = ORIGINS[self.origin]
         shape = (len(image), IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -109,7 +113,7 @@ class MobileNetV2(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 up, 3x3 within each channel, 1x1 down; added to the input where it fits."""
+    """1x1 expansion, 3x3 per channel, 1x1 reduction; with a residual where it fits."""
 
     expansion: int
     features: int
@@ -117,8 +121,10 @@ class InvertedResidual(nn.Module):
     is_symmetric: bool
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
+    def __call__(
+        self, x: Float[Array, "B H W C"]
+    ) -> Float[Array, "B out_H out_W {self.features}"]:
+        """Applies the block."""
         y, width = x, x.shape[-1] * self.expansion
         if self.expansion > 1:
             y = ConvRelu6(width, 1, name="expand")(y)
@@ -132,7 +138,7 @@ class InvertedResidual(nn.Module):
 class ConvRelu6(nn.Module):
     """Convolution, bias and, unless linear, a clip to [0, 6].
 
-    Attributes: as of `layers.Conv`; `is_symmetric` as in `Origin`; `groups`: of
+    Attributes: as for `layers.Conv`; `is_symmetric` as for `Origin`; `groups` of
     channels.
     """
 
@@ -144,8 +150,10 @@ class ConvRelu6(nn.Module):
     is_linear: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] -> [B, H', W', features]."""
+    def __call__(
+        self, x: Float[Array, "B H W C"]
+    ) -> Float[Array, "B out_H out_W {self.features}"]:
+        """Applies the layer."""
         size, half = self.kernel_size, self.kernel_size // 2
         shape = (size, size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
@@ -169,15 +177,20 @@ class ConvRelu6(nn.Module):
         return x if self.is_linear else jnp.clip(x, 0, 6)
 
 
-def depthwise(x: Array, kernel: Array, stride: int, padding) -> Array:
-    """Convolves every channel with a kernel of its own, as a sum of shifted copies.
+def depthwise(
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "k k 1 C"],
+    stride: int,
+    padding: Sequence[tuple[int, int]],
+) -> Float[Array, "B out_H out_W C"]:
+    """Convolves every channel with a separate kernel, as a sum of shifted copies.
 
-    On a CPU ten times faster than XLA's grouped convolution, and nowhere slow: it is
-    memory that counts.
+    On a CPU ten times faster than XLA's grouped convolution, and not slow elsewhere,
+    where memory traffic sets the time.
 
     Args:
-      x: [B, H, W, C].
-      kernel: [k, k, 1, C].
+      x: features.
+      kernel: one kernel for each channel.
       stride: step in both directions.
       padding: ((top, bottom), (left, right)).
     """

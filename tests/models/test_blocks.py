@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of a UNet: the time embedding, and heads that divide the channels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.models.blocks import timestep_embedding
+from ldm_jax.models.unet import UNet
+from ldm_jax.types import Conditioning
+
+# 64 channels: with 32, GroupNorm's 32 groups are single channels, and whatever is
+# constant over a channel (biases, the added time) is normalised away.
+TINY = dict(
+    channels=64,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    out_channels=4,
+    head_channels=32,
+)
+
+
+def example(unet, size=4, batch=2):
+    """Shapes of z_t, t and cond that a UNet takes."""
+    shape = jax.ShapeDtypeStruct
+    extra = (unet.in_channels or unet.out_channels) - unet.out_channels
+    context = concat = label = None
+    if unet.context_dim:
+        context = shape((batch, 3, unet.context_dim), jnp.float32)
+    if extra:
+        concat = shape((batch, size, size, extra), jnp.float32)
+    if unet.num_classes:
+        label = shape((batch,), jnp.int32)
+    z_t = shape((batch, size, size, unet.out_channels), jnp.float32)
+    return z_t, shape((batch,), jnp.int32), Conditioning(context, concat, label)
+
+
+def test_time_embedding_is_cosines_then_sines():
+    """Golden: d=8, t=1 of the original."""
+    expected = [0.54030, 0.99500, 0.99995, 1.0, 0.84147, 0.099833, 0.0099998, 0.0010]
+    np.testing.assert_allclose(
+        timestep_embedding(jnp.array([1]), 8)[0], expected, atol=5e-6
+    )
+    assert timestep_embedding(jnp.array([7]), 5)[0, 4] == 0
+
+
+@pytest.mark.parametrize("head_channels", [24, 256])
+def test_heads_that_do_not_divide_the_channels_are_refused(head_channels):
+    unet = UNet(**(TINY | dict(head_channels=head_channels)))
+    with pytest.raises(ValueError, match="must divide the channels"):
+        jax.eval_shape(unet.init, jax.random.key(0), *example(unet))
