@@ -44,7 +44,7 @@ EXAMPLES = """
 
 def add(commands) -> None:
     """Adds the command."""
-    command = stats.add_command(
+    command = stats.add_metric_command(
         commands,
         "evaluate",
         _run,

@@ -78,7 +78,7 @@ def add(commands) -> None:
 
 def _run(args, overrides) -> None:
     from ldm_jax.commands.inspect_latents import inspect_latents
-    from ldm_jax.commands.latents import write_latents
+    from ldm_jax.commands.latents import encode_image_set
     from ldm_jax.experiment.config.schema import load_config
 
     if args.inspect:
@@ -94,7 +94,7 @@ def _run(args, overrides) -> None:
             f"{overrides[0]} replaces a value of a config: got no --config; give it, "
             "or leave this out."
         )
-    write_latents(
+    encode_image_set(
         args.model,
         args.out,
         images=args.images,

@@ -74,7 +74,7 @@ def _run(args, overrides) -> None:
     )
     slices = f" x {args.slices}" if args.slices > 1 else ""
     values.say(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
-    for name, value in plan.describe(result):
+    for name, value in plan.plan_rows(result):
         values.say(f"{name:22s}{value}")
 
 

@@ -35,4 +35,4 @@ def _run(args, overrides) -> None:
     from ldm_jax.commands import quickstart
     from ldm_jax.experiment.config import schema
 
-    quickstart.run(schema.load_config(args.config, overrides), args.workdir)
+    quickstart.run_quickstart(schema.load_config(args.config, overrides), args.workdir)

@@ -50,9 +50,9 @@ def add_images(command: argparse.ArgumentParser, is_required: bool = True) -> No
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.commands.reconstruct import reconstruct
+    from ldm_jax.commands.reconstruct import write_reconstructions
 
-    psnr = reconstruct(
+    psnr = write_reconstructions(
         args.model,
         args.out,
         images=args.images,

@@ -151,7 +151,7 @@ def _run(args, overrides) -> None:
     from ldm_jax.commands import sample
 
     given = dict(start=args.start, known=args.known, hole=args.hole)
-    sample.sample(
+    sample.write_samples(
         args.model,
         args.out,
         condition_inputs(args),

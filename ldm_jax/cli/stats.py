@@ -24,7 +24,7 @@ EXAMPLES = """
 
 def add(commands) -> None:
     """Adds the command."""
-    command = add_command(
+    command = add_metric_command(
         commands,
         "stats",
         _run,
@@ -55,7 +55,7 @@ def add(commands) -> None:
     )
 
 
-def add_command(
+def add_metric_command(
     commands: Any, name: str, run: Callable, summary: str, **pages: str
 ) -> CommandParser:
     """Adds a command with the feature network that `stats` and `evaluate` share."""

@@ -58,11 +58,11 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.commands.train import dry_run, train
+    from ldm_jax.commands.train import dry_run, train_config
     from ldm_jax.experiment.config import schema
 
     config = schema.load_config(args.config, overrides)
     if args.dry_run:
         values.say(dry_run(config))
         return
-    train(config, args.workdir)
+    train_config(config, args.workdir)

@@ -50,8 +50,8 @@ def evaluate_samples(
       model_dir: a diffusion model.
       out: directory; gets images/, results.json and results.md.
       request: what to measure.
-      inputs, options, seed, which: of `commands.sample.sample`; a class model given
-        no classes gets all of them.
+      inputs, options, seed, which: of `write_samples`; a class model
+        without classes gets all of them.
       classes: "balanced", one class after the other, or "random".
       pairs: images that the samples are to resemble one by one (super-resolution,
         inpainting): of `open_set`.
@@ -68,7 +68,7 @@ def evaluate_samples(
     if config.get("condition", {}).get("kind") == "class" and not inputs:
         inputs["class_label"] = _classes(config, classes, request.num, seed)
     images = f"{out}/images"
-    sample.sample(
+    sample.write_samples(
         model_dir,
         images,
         inputs,

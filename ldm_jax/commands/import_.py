@@ -22,7 +22,7 @@ from ldm_jax.training.checkpoints.checkpointer import save_params
 NO_RUN = dict(seed=0, batch_size=1, mesh={}, optimizer={}, train={})
 
 
-class Report(NamedTuple):
+class ImportReport(NamedTuple):
     """What an import made.
 
     Attributes:
@@ -46,7 +46,7 @@ def import_weights(
     image_size: int | None = None,
     overrides: Sequence[str] = (),
     key: str | None = None,
-) -> Report:
+) -> ImportReport:
     """Imports a published model as a model directory.
 
     Args:
@@ -96,10 +96,10 @@ def import_weights(
         notes = _carry_vocabulary(folder, settings.get("condition", {}), files)
         schema.check_config(settings)
         _save(folder, imported, settings, size)
-    return Report(settings["task"], imported.used, (*imported.notes, *notes))
+    return ImportReport(settings["task"], imported.used, (*imported.notes, *notes))
 
 
-def _import_own(source: str, out: str, config: str | None) -> Report:
+def _import_own(source: str, out: str, config: str | None) -> ImportReport:
     """Imports a model that `ldm-jax export` wrote under our own names."""
     if config is not None:
         raise ValueError(
@@ -114,7 +114,7 @@ def _import_own(source: str, out: str, config: str | None) -> Report:
         size = place.get("image_size")
         imported = Imported(settings, params, "ema", {}, size)
         _save(folder, imported, settings, size)
-    return Report(settings["task"], "ema", ())
+    return ImportReport(settings["task"], "ema", ())
 
 
 def _sections_of(config) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.tasks.condition_transform import StoredTransform
 from ldm_jax.tasks.model import FirstStage
 from ldm_jax.training.checkpoints.checkpointer import save_params
-from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.types import PyTree
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class _Images(NamedTuple):
 
 
 @reserves(output_directory)
-def write_latents(
+def encode_image_set(
     model_dir: str,
     out: str,
     images: str | None = None,
@@ -113,7 +113,7 @@ def write_latents(
     given = _images_to_encode(stage_config, config, images, split, manual_dir)
     job = write.LatentJob(
         latent_channels=model.autoencoder.embed_channels,
-        autoencoder=fingerprint(params),
+        autoencoder=params_fingerprint(params),
         batch_size=batch_size,
         records_per_shard=records_per_shard,
         dtype=dtype,

@@ -8,9 +8,9 @@ import pathlib
 
 import numpy as np
 
-from ldm_jax.commands.latents import write_latents
-from ldm_jax.commands.reconstruct import reconstruct
-from ldm_jax.commands.train import train
+from ldm_jax.commands.latents import encode_image_set
+from ldm_jax.commands.reconstruct import write_reconstructions
+from ldm_jax.commands.train import train_config
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
@@ -32,7 +32,7 @@ class PoorResultError(ValueError):
 
 
 @reserves(output_directory, "workdir", "--workdir")
-def run(config, workdir: str) -> dict[str, float]:
+def run_quickstart(config, workdir: str) -> dict[str, float]:
     """Trains a first stage, encodes, trains a denoiser, samples and classifies.
 
     Args:
@@ -58,14 +58,14 @@ def run(config, workdir: str) -> dict[str, float]:
         config.diffusion.latents.directory = latents_dir
 
     _say(1, "train the first stage: images -> latents -> images")
-    train(config.first_stage, stage_dir)
-    psnr = reconstruct(
+    train_config(config.first_stage, stage_dir)
+    psnr = write_reconstructions(
         stage_dir, root / "reconstructions.png", split=config.first_stage.held_out
     )
     _say(2, "encode the training images into a data set of latents")
-    write_latents(stage_dir, latents_dir, **config.latents)
+    encode_image_set(stage_dir, latents_dir, **config.latents)
     _say(3, "train the denoiser on the latents")
-    train(config.diffusion, diffusion_dir)
+    train_config(config.diffusion, diffusion_dir)
     _say(4, "sample every class and look")
     images, labels = _sample(config, diffusion_dir)
     _write_pictures(root, images, labels)

@@ -20,7 +20,7 @@ from ldm_jax.parallel.outputs import output_file, reserves
 
 
 @reserves(output_file)
-def reconstruct(
+def write_reconstructions(
     model_dir: str,
     out: str,
     images: str | None = None,
@@ -34,7 +34,7 @@ def reconstruct(
     Args:
       model_dir: directory of a first stage, or of a diffusion model that has one.
       out: PNG file; pairs of image and reconstruction, side by side.
-      images, split: as for `write_latents`.
+      images, split: as for `encode_image_set`.
       num: pairs to show; the whole set is measured.
       batch_size: images at once.
       image_size: (height, width), multiples of f; None is that of training.

@@ -29,7 +29,7 @@ SHOWN = (str, int, float)
 
 
 @reserves(output_directory)
-def sample(
+def write_samples(
     model_dir: str,
     out: str,
     inputs: Mapping[str, Any],

@@ -85,7 +85,7 @@ def write_stats(
         metadata = (
             image_metadata(opened, transform.size, transform.description) | metadata
         )
-        count, batches = len(source), read_bytes(source, transform, batch_size)
+        count, batches = len(source), iterate_bytes(source, transform, batch_size)
     metadata |= {
         "quantization": QUANTIZATION,
         "ldm_jax": importlib.metadata.version("ldm_jax"),
@@ -123,7 +123,7 @@ def _open(dataset, like, image_size, split, data_dir):
     return source, transform, metadata
 
 
-def read_bytes(source, transform, batch_size: int) -> Iterator[np.ndarray]:
+def iterate_bytes(source, transform, batch_size: int) -> Iterator[np.ndarray]:
     """Yields a set's images as uint8 [B, H, W, 3]."""
     for batch, valid in iterate_once(source, transform, batch_size, _sharding()):
         yield as_bytes(fetch(batch["image"])[:valid])

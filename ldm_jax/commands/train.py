@@ -20,7 +20,7 @@ from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState
 
 
-def train(config: ConfigDict, workdir: str) -> TrainState:
+def train_config(config: ConfigDict, workdir: str) -> TrainState:
     """Trains what a config describes, or resumes it where `workdir` was left.
 
     Args:

@@ -41,7 +41,7 @@ def read_keywords(condition: Condition, inputs: Mapping[str, Any]) -> Batch:
             used.update(given)
             value = inputs[given[0]]
             if given[0] == field.keyword:
-                batch[name] = read_array(part, field, value)
+                batch[name] = read_keyword(part, field, value)
             else:
                 # A text is never a path here, as it may be on the command line.
                 value = [value] if isinstance(value, str) else value
@@ -74,7 +74,7 @@ def _check_sizes(keyword, axes, shape, sizes) -> None:
             )
 
 
-def read_array(condition: Condition, field: Field, value: Any) -> Array:
+def read_keyword(condition: Condition, field: Field, value: Any) -> Array:
     """Checks an array against its field.
 
     Args:

@@ -11,7 +11,7 @@ from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
-from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.types import PyTree
 
 
@@ -71,7 +71,7 @@ def _open_latents(wanted: LatentSet, autoencoder: Autoencoder) -> TrainedStage:
     source, stats, shapes = sets.open_latent_sets(wanted.directory, wanted.weights)
     directory = sets.directories(wanted.directory)[0]
     params, config = _read_stage(f"{directory}/autoencoder", autoencoder)
-    stats.check(fingerprint({"autoencoder": params}), directory)
+    stats.check(params_fingerprint({"autoencoder": params}), directory)
     scale = latent_scale(wanted, autoencoder, stats.scale, shapes)
     return TrainedStage(params, config, source, scale)
 

@@ -2,7 +2,7 @@
 """The LPIPS weights of a first stage's run."""
 
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
-from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.types import PyTree
 
 
@@ -21,7 +21,7 @@ def read_lpips(source: LpipsFile, trunk: str) -> tuple[PyTree, str]:
         `source.fingerprint` says.
     """
     params = source.load(trunk)
-    actual = fingerprint(params)
+    actual = params_fingerprint(params)
     if source.fingerprint not in (None, actual):
         raise ValueError(
             f"config.lpips.fingerprint is {source.fingerprint}: {source.file} holds "

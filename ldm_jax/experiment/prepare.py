@@ -16,7 +16,7 @@ from ldm_jax.experiment.builders.diffusion import build_diffusion
 from ldm_jax.experiment.builders.first_stage import build_first_stage
 from ldm_jax.experiment.config.resuming import defines_model, may_change
 from ldm_jax.experiment.config.schema import check_config
-from ldm_jax.experiment.resolve import Inputs, resolve
+from ldm_jax.experiment.resolve import Inputs, resolve_config
 from ldm_jax.experiment.text_encoder import copy_encoder
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.parallel import sharding
@@ -61,7 +61,7 @@ def prepare(
             f"config.task must be {' or '.join(BUILDERS)} to be trained: got "
             f"{config.task!r}."
         )
-    config, inputs = resolve(config, abstract=abstract)
+    config, inputs = resolve_config(config, abstract=abstract)
     options = LoopOptions(**config.train)
     optimizer = make_optimizer(**config.optimizer, run_steps=options.num_steps)
     mesh = sharding.make_mesh(**config.mesh, devices=devices)

@@ -42,7 +42,7 @@ class Inputs(NamedTuple):
         return self.first_stage.latents if self.first_stage else None
 
 
-def resolve(config: ConfigDict, *, abstract: bool) -> tuple[ConfigDict, Inputs]:
+def resolve_config(config: ConfigDict, *, abstract: bool) -> tuple[ConfigDict, Inputs]:
     """Fills in what a config leaves open.
 
     Args:

@@ -8,7 +8,7 @@ from ldm_jax.experiment.model_directory import load, read_config
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
-from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.types import PyTree
 
 # What a run may decide about an encoder that it does not train.
@@ -72,7 +72,7 @@ def read_encoder(directory: str, expected: str | None) -> tuple[PyTree, str]:
     parts = condition.get("parts", {}).items()
     name = next((n for n, part in parts if part.kind == "text"), "")
     params = params[name] if name else params
-    actual = fingerprint({"conditioner": params})
+    actual = params_fingerprint({"conditioner": params})
     if expected not in (None, actual):
         raise ValueError(
             f"config.text_encoder.fingerprint is {expected}, {directory} holds "
@@ -104,7 +104,7 @@ def copy_encoder(
     section.pop("is_frozen")
     named = {"conditioner": params}
     save_params(folder, named, {"task": "text_encoder", "condition": section})
-    kept, actual = fingerprint(load_params(folder)), fingerprint(named)
+    kept, actual = params_fingerprint(load_params(folder)), params_fingerprint(named)
     if kept != actual:
         raise ValueError(
             f"a run keeps the text encoder that it began with: {folder} is {kept}, "

@@ -17,7 +17,7 @@ from ldm_jax.interop.compvis.state_dict import Imported, export_compvis, import_
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.diffusers.read import import_diffusers
 from ldm_jax.interop.diffusers.write import Size, export_diffusers
-from ldm_jax.interop.diffusers.write import describe as describe_for_diffusers
+from ldm_jax.interop.diffusers.write import describe_model as describe_for_diffusers
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.interop.weight_files import read_weights

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from ldm_jax.interop.name_rows import Row
+from ldm_jax.interop.name_rows import NameRow
 
 FORMATS = {"compvis": 0, "diffusers": 1}
 
@@ -35,7 +35,7 @@ class NamesDiffer(ValueError):
 
 def import_flat(
     weights: Mapping[str, np.ndarray],
-    rows: Iterable[Row],
+    rows: Iterable[NameRow],
     form: str,
     rename: Callable[[str], str] = str,
     new_attention_order: bool = False,
@@ -105,7 +105,7 @@ def _aligned_copy(array: np.ndarray) -> np.ndarray:
 
 def export_flat(
     params: Mapping[str, np.ndarray],
-    rows: Iterable[Row],
+    rows: Iterable[NameRow],
     form: str,
     rename: Callable[[str], str] = str,
 ) -> dict[str, np.ndarray]:
@@ -128,7 +128,7 @@ def export_flat(
     return result
 
 
-def expected_shapes(rows: Iterable[Row], form: str) -> dict[str, tuple[int, ...]]:
+def expected_shapes(rows: Iterable[NameRow], form: str) -> dict[str, tuple[int, ...]]:
     """Says which tensors a format has for the rows: {their name: shape}."""
     rows = list(rows)
     nothing = np.zeros((), np.float32)
@@ -155,7 +155,7 @@ def _same_matrix(found, expected) -> bool:
     )
 
 
-def _split_qkv(fused: np.ndarray, row: Row, new_order: bool) -> np.ndarray:
+def _split_qkv(fused: np.ndarray, row: NameRow, new_order: bool) -> np.ndarray:
     """Takes q, k or v out of rows [heads, 3, dim] or [3, heads, dim]."""
     fused = fused.reshape(fused.shape[:2]) if fused.ndim > 1 else fused
     tail = fused.shape[1:]

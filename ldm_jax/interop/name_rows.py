@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ldm_jax.interop.names import KINDS
 
 
-class Row(NamedTuple):
+class NameRow(NamedTuple):
     """One tensor of ours and where it is in each format.
 
     Attributes:
@@ -40,7 +40,7 @@ def rows_for(
     num_res_blocks: int = 0,
     attention_levels: tuple[int, ...] = (),
     heads: Callable[[int], int] | None = None,
-) -> tuple[Row, ...]:
+) -> tuple[NameRow, ...]:
     """Spells a table out for the parameters of one model.
 
     Args:
@@ -70,7 +70,7 @@ def rows_for(
         if kind == "qkv":
             part, layouts = "qkv".index(ours[-1]), ("qkv", layouts[1])
             count = heads(shape[-1]) if heads else 1
-        result.append(Row(path, tuple(shape), names, layouts, part, count))
+        result.append(NameRow(path, tuple(shape), names, layouts, part, count))
     return tuple(result)
 
 

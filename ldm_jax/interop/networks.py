@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from ldm_jax.interop import names
-from ldm_jax.interop.name_rows import Row, rows_for
+from ldm_jax.interop.name_rows import NameRow, rows_for
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import ClassToken, SpatialRescaler, TokenTransformer
@@ -25,7 +25,7 @@ from ldm_jax.models.unet import UNet
 from ldm_jax.types import Conditioning
 
 
-def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[Row, ...]]:
+def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[NameRow, ...]]:
     """Lists the rows of every network that has parameters; nothing is computed.
 
     Args:
@@ -59,7 +59,7 @@ def make_unet(spec: Mapping[str, Any]) -> UNet:
 
 
 @functools.lru_cache(maxsize=4)
-def autoencoder_rows(model: Autoencoder) -> tuple[Row, ...]:
+def autoencoder_rows(model: Autoencoder) -> tuple[NameRow, ...]:
     """Spells out the names of an autoencoder's parameters."""
     side = model.f
     image = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)
@@ -72,7 +72,7 @@ def autoencoder_rows(model: Autoencoder) -> tuple[Row, ...]:
 
 
 @functools.lru_cache(maxsize=4)
-def unet_rows(model: UNet) -> tuple[Row, ...]:
+def unet_rows(model: UNet) -> tuple[NameRow, ...]:
     """Spells out the names of a UNet's parameters."""
     side = 2 ** (len(model.channel_mult) - 1)
     channels = model.in_channels or model.out_channels
@@ -94,7 +94,7 @@ def unet_rows(model: UNet) -> tuple[Row, ...]:
     )
 
 
-def conditioner_rows(condition: Mapping[str, Any]) -> tuple[Row, ...]:
+def conditioner_rows(condition: Mapping[str, Any]) -> tuple[NameRow, ...]:
     """Spells out the names of a conditioner's parameters; () if it has none.
 
     Raises:

@@ -51,7 +51,7 @@ PROTOCOLS = {
 }
 
 
-class Row(NamedTuple):
+class PaperResult(NamedTuple):
     """What the paper prints for one model.
 
     Attributes:
@@ -75,45 +75,53 @@ def _stage(fid, score, psnr, lpips, ssim):
     # PSIM, which the table prints, is a perceptual distance of an unnamed network,
     # probably LPIPS with VGG16.
     values = {"fid": fid, "is": score, "psnr": psnr, "lpips": lpips, "ssim": ssim}
-    return Row("paper-reconstruction", "Tab. 8", "", values)
+    return PaperResult("paper-reconstruction", "Tab. 8", "", values)
 
 
 _U, _C = "paper-uncond", "paper-class"
 ROWS = {
-    "celebahq": Row(_U, "Tab. 1", "500 DDIM", _prf(5.11, 0.72, 0.49)),
-    "ffhq": Row(_U, "Tab. 1", "200 DDIM", _prf(4.98, 0.73, 0.50)),
-    "churches": Row(_U, "Tab. 1", "200 DDIM", _prf(4.02, 0.64, 0.52)),
-    "bedrooms": Row(_U, "Tab. 1", "200 DDIM", _prf(2.95, 0.66, 0.48)),
-    "text": Row("paper-coco", "Tab. 2", "250 DDIM", {"fid": 23.31, "is": 20.03}),
-    "text-guided": Row(
+    "celebahq": PaperResult(_U, "Tab. 1", "500 DDIM", _prf(5.11, 0.72, 0.49)),
+    "ffhq": PaperResult(_U, "Tab. 1", "200 DDIM", _prf(4.98, 0.73, 0.50)),
+    "churches": PaperResult(_U, "Tab. 1", "200 DDIM", _prf(4.02, 0.64, 0.52)),
+    "bedrooms": PaperResult(_U, "Tab. 1", "200 DDIM", _prf(2.95, 0.66, 0.48)),
+    "text": PaperResult(
+        "paper-coco", "Tab. 2", "250 DDIM", {"fid": 23.31, "is": 20.03}
+    ),
+    "text-guided": PaperResult(
         "paper-coco", "Tab. 2", "250 DDIM, scale 1.5", {"fid": 12.63, "is": 30.29}
     ),
-    "imagenet": Row(
+    "imagenet": PaperResult(
         _C, "Tab. 3", "250 DDIM", _prf(10.56, 0.71, 0.62, **{"is": 103.49})
     ),
-    "imagenet-1.25": Row(
+    "imagenet-1.25": PaperResult(
         _C, "Tab. 3", "250 DDIM, scale 1.25", _prf(3.95, 0.81, 0.55, **{"is": 178.22})
     ),
-    "imagenet-1.5": Row(
+    "imagenet-1.5": PaperResult(
         _C, "Tab. 3", "250 DDIM, scale 1.5", _prf(3.60, 0.87, 0.48, **{"is": 247.67})
     ),
-    "imagenet-f8": Row(_C, "Tab. 10", "", _prf(15.51, 0.65, 0.63, **{"is": 79.03})),
-    "superres": Row(
+    "imagenet-f8": PaperResult(
+        _C, "Tab. 10", "", _prf(15.51, 0.65, 0.63, **{"is": 79.03})
+    ),
+    "superres": PaperResult(
         "paper-sr",
         "Tab. 5",
         "100 DDIM",
         {"fid": 2.8, "is": 166.3, "psnr": 24.4, "ssim": 0.69},
     ),
-    "superres-big": Row(
+    "superres-big": PaperResult(
         "paper-sr",
         "Tab. 5",
         "100 DDIM",
         {"fid": 2.4, "is": 174.9, "psnr": 24.7, "ssim": 0.71},
     ),
-    "inpaint": Row("paper-inpaint", "Tab. 7", "", {"fid": 2.15, "lpips": 0.144}),
-    "inpaint-big": Row("paper-inpaint", "Tab. 7", "", {"fid": 1.50, "lpips": 0.137}),
-    "layout-coco": Row("paper-layout", "Tab. 9", "200 DDIM", {"fid": 40.91}),
-    "layout-openimages": Row("paper-layout", "Tab. 9", "", {"fid": 32.02}),
+    "inpaint": PaperResult(
+        "paper-inpaint", "Tab. 7", "", {"fid": 2.15, "lpips": 0.144}
+    ),
+    "inpaint-big": PaperResult(
+        "paper-inpaint", "Tab. 7", "", {"fid": 1.50, "lpips": 0.137}
+    ),
+    "layout-coco": PaperResult("paper-layout", "Tab. 9", "200 DDIM", {"fid": 40.91}),
+    "layout-openimages": PaperResult("paper-layout", "Tab. 9", "", {"fid": 32.02}),
     "vq-f32": _stage(31.83, 40.40, 17.45, 2.58, 0.41),
     "vq-f16": _stage(5.15, 144.55, 20.83, 1.73, 0.54),
     "vq-f8": _stage(1.14, 201.92, 23.07, 1.17, 0.65),
@@ -142,7 +150,7 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def find_row(name: str) -> Row:
+def find_row(name: str) -> PaperResult:
     """Returns the paper's row of a model by name; ValueError lists the names."""
     if name not in ROWS:
         raise ValueError(

@@ -200,7 +200,7 @@ def _key(mesh) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
 
 
-def describe(found: Plan) -> list[tuple[str, str]]:
+def plan_rows(found: Plan) -> list[tuple[str, str]]:
     """Writes a plan as (name, value) rows."""
     work, chip = found.work, found.chip
     count = sum(x.size for x in jax.tree.leaves(work.params))

@@ -35,7 +35,7 @@ class Trial(NamedTuple):
     def describe(self) -> str:
         """Writes the trial as a line."""
         head = f"fsdp {self.fsdp:<4d} batch {self.batch_size:<6d} "
-        hbm = dict(plan.describe(self.found))["HBM"]
+        hbm = dict(plan.plan_rows(self.found))["HBM"]
         return head + hbm + (f", at most {self.rate:.4g} images/s" * self.fits)
 
 

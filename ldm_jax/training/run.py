@@ -17,7 +17,7 @@ from ldm_jax.types import Batch, Task
 Evaluate = Callable[[TrainState, int], tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """Where batches come from: the rows of a step are a function of (seed, step)."""
 
     def shapes(self) -> Mapping[str, jax.ShapeDtypeStruct]:
@@ -72,7 +72,7 @@ class Run:
     mesh: Mesh
     optimizer: Optimizer
     options: LoopOptions
-    batches: Batches | None = None
+    batches: BatchSource | None = None
     evaluate: Evaluate | None = None
     seed: int = 0
     model: Any = None

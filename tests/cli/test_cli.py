@@ -52,7 +52,9 @@ def test_a_directory_in_use_is_one_message_too(tmp_path, monkeypatch, capsys):
     from ldm_jax.files.lock import lock_directory
 
     monkeypatch.setattr(
-        reconstruct, "reconstruct", lambda *args, **how: lock_directory(tmp_path)
+        reconstruct,
+        "write_reconstructions",
+        lambda *args, **how: lock_directory(tmp_path),
     )
     lock = lock_directory(tmp_path)
     assert cli.main(["reconstruct", "--model=a", "--out=b.png"]) == 2
@@ -166,7 +168,9 @@ def test_control_characters_of_file_names_are_printed_escaped(tmp_path, capsys):
 def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
     from ldm_jax.commands import reconstruct
 
-    monkeypatch.setattr(reconstruct, "reconstruct", lambda *args, **how: {}["key"])
+    monkeypatch.setattr(
+        reconstruct, "write_reconstructions", lambda *args, **how: {}["key"]
+    )
     with pytest.raises(KeyError):
         cli.main(["reconstruct", "--model=a", "--out=b.png"])
 

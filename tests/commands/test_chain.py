@@ -51,7 +51,7 @@ TINY = [
 def finished(tmp_path_factory):
     """A directory in which the tiny quickstart ran to its end."""
     root = tmp_path_factory.mktemp("quickstart")
-    quickstart.run(schema.load_config(CONFIG, TINY), str(root))
+    quickstart.run_quickstart(schema.load_config(CONFIG, TINY), str(root))
     return root
 
 
@@ -121,14 +121,14 @@ def test_latents_of_another_first_stage_are_refused(finished, tmp_path):
     """The fingerprint in the latents is that of the first stage beside them."""
     from ldm_jax.data.latents.source import open_latents
     from ldm_jax.training.checkpoints.checkpointer import load_params
-    from ldm_jax.training.checkpoints.digest import fingerprint
+    from ldm_jax.training.checkpoints.digest import params_fingerprint
 
     _, stats = open_latents(finished / "latents")
     params = load_params(str(finished / "first_stage"))
-    stats.check(fingerprint(params))
+    stats.check(params_fingerprint(params))
     params["autoencoder"]["encoder"]["conv_in"]["bias"][0] += 1e-3
     with pytest.raises(ValueError, match="were written by autoencoder"):
-        stats.check(fingerprint(params))
+        stats.check(params_fingerprint(params))
 
 
 def test_every_part_of_the_chain_is_described(finished, capsys):
@@ -264,7 +264,7 @@ def test_a_denoiser_is_evaluated_by_its_use_of_its_condition(
 def test_a_first_stage_is_evaluated_by_its_reconstructions(
     finished, statistics, tmp_path, capsys
 ):
-    """Without a reference the images themselves are it; PSNR is `reconstruct`'s."""
+    """The images are their own reference; PSNR is that of `ldm-jax reconstruct`."""
     model = [f"--model={finished / 'first_stage'}", "--split=test[:10]"]
     flags = ["--paper-row=kl-f8", "--metrics=fid,psnr,ssim", f"--out={tmp_path}"]
     assert cli.main(["evaluate", *model, *statistics[1], *flags]) == 0

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ldm_jax import cli
-from ldm_jax.commands.train import train
+from ldm_jax.commands.train import train_config
 from ldm_jax.conditions.kinds.boxes import BoxTokens
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.experiment.config import schema
@@ -45,7 +45,7 @@ def painter(tmp_path_factory):
         config.batch_size = 8
         config.train.update(num_steps=2, ema_of=(), evaluate_every=2)
         config.sampling.num_steps = 2
-    train(config, str(root / "model"))
+    train_config(config, str(root / "model"))
     return root
 
 
@@ -109,7 +109,7 @@ def test_training_from_images_says_what_it_lacks(painter, tmp_path, changes, mes
     config.update_from_flattened_dict(given)
     config.images.split = "all"
     with pytest.raises(ValueError, match=message):
-        train(config, str(tmp_path))
+        train_config(config, str(tmp_path))
 
 
 def test_mirrored_images_have_mirrored_boxes():

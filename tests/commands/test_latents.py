@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ldm_jax import cli
-from ldm_jax.commands.train import train
+from ldm_jax.commands.train import train_config
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.experiment import models
 from ldm_jax.experiment.config import schema
@@ -159,6 +159,6 @@ def test_a_model_learns_from_buckets_and_from_mixtures(root, directory, tmp_path
     config.unet.context_dim = None
     config.objective.drop_probability = 0.0
     config.sampling.guidance_scale = 1.0
-    assert int(train(config, str(tmp_path)).step) == 4
+    assert int(train_config(config, str(tmp_path)).step) == 4
     losses = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len([row for row in losses if "loss" in row]) >= 4

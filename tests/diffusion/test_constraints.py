@@ -9,7 +9,7 @@ import pytest
 from ldm_jax.diffusion.constraints import clip_x0, keep_known, snap_x0, threshold_x0
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.diffusion.samplers import SAMPLERS, make_sampler
-from ldm_jax.diffusion.samplers.base import sample
+from ldm_jax.diffusion.samplers.base import run_sampler
 from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.diffusion.schedule import make_schedule
 from tests.diffusion.oracles import gaussian_denoiser, two_mode_denoiser
@@ -55,7 +55,7 @@ def test_snapping_ends_on_the_codebook():
     denoiser = snap_x0(two_mode_denoiser(SCHEDULE), quantize)
     timesteps = make_timesteps(10, 1000, "even")
     sampler = make_sampler("ddim", SCHEDULE)
-    z = jax.jit(lambda key: sample(sampler, denoiser, Z, timesteps, key))(
+    z = jax.jit(lambda key: run_sampler(sampler, denoiser, Z, timesteps, key))(
         jax.random.key(0)
     )
     assert set(np.unique(z)) == {np.float32(-1.0), np.float32(1.5)}
@@ -80,7 +80,7 @@ def test_mask_1_keeps_and_mask_0_is_sampled(name, fresh):
     def run(z_T):
         timesteps = make_timesteps(25, 1000, "even")
         sampler = make_sampler(name, SCHEDULE)
-        return sample(sampler, denoiser, z_T, timesteps, jax.random.key(1))
+        return run_sampler(sampler, denoiser, z_T, timesteps, jax.random.key(1))
 
     z = run(Z / 3)
     # PLMS extrapolates over its last steps, which need not end at the last x0_hat.

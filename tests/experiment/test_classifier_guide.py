@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ldm_jax import cli
-from ldm_jax.commands.train import train
+from ldm_jax.commands.train import train_config
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.classifier_guide import open_guide
 from tests.experiment.builders.test_classifier import guided, settings
@@ -19,7 +19,7 @@ __all__ = ["guided"]  # a fixture
 @pytest.fixture(scope="module")
 def classifier(guided, tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("classifier") / "c")
-    train(settings(guided), directory)
+    train_config(settings(guided), directory)
     return directory
 
 

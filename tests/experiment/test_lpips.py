@@ -6,7 +6,7 @@ from etils import epath
 
 from ldm_jax.configs import quickstart
 from ldm_jax.experiment.config.resuming import may_change
-from ldm_jax.experiment.resolve import resolve
+from ldm_jax.experiment.resolve import resolve_config
 from ldm_jax.training.checkpoints.settings import Settings
 from tests.metrics.features import write_lpips
 
@@ -16,7 +16,7 @@ def resolved(perceptual, **lpips_section):
     config = quickstart.get_config("stage=first_stage")
     config.objective.perceptual = perceptual
     config.lpips.update(lpips_section)
-    config, inputs = resolve(config, abstract=False)
+    config, inputs = resolve_config(config, abstract=False)
     return config, inputs.frozen.get("lpips")
 
 
@@ -58,5 +58,5 @@ def test_the_config_given_stays_as_it_is(file):
     config.objective.perceptual = "squeeze"
     config.lpips.file = file
     before = config.to_dict()
-    resolve(config, abstract=False)
+    resolve_config(config, abstract=False)
     assert config.to_dict() == before

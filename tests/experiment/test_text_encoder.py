@@ -15,7 +15,7 @@ import ldm_jax
 from ldm_jax import cli
 from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.import_ import import_weights
-from ldm_jax.commands.train import train
+from ldm_jax.commands.train import train_config
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.config import schema
@@ -148,7 +148,7 @@ def run(clip, tmp_path_factory):
         text = rows.read_text() if rows.exists() else "file,caption\n"
         rows.write_text(f"{text}{i}.png,{caption}\n")
     stable = str(pathlib.Path(clip[0]).parent / "stable")
-    train(experiment_of(root, stable, stable), str(root / "model"))
+    train_config(experiment_of(root, stable, stable), str(root / "model"))
     return root, stable, root / "model"
 
 
@@ -192,7 +192,7 @@ def test_a_run_goes_on_with_the_same_encoder_wherever_it_lies(run, clip, tmp_pat
     shutil.copytree(directory, tmp_path / "model")
     config = experiment_of(root, str(tmp_path / "elsewhere"), stable)
     config.train.num_steps = 2
-    assert int(train(config, str(tmp_path / "model")).step) == 2
+    assert int(train_config(config, str(tmp_path / "model")).step) == 2
     # Another encoder, though everything that is said of it is the same.
     other = jax.tree.map(lambda x: x + 1, clip[1])
     shutil.rmtree(tmp_path / "elsewhere" / "checkpoints")
@@ -201,7 +201,7 @@ def test_a_run_goes_on_with_the_same_encoder_wherever_it_lies(run, clip, tmp_pat
     settings = json.loads((tmp_path / "elsewhere" / "config.json").read_text())
     save_params(str(tmp_path / "elsewhere"), {"conditioner": other}, settings)
     with pytest.raises(ValueError, match="keeps the text encoder that it began with"):
-        train(config, str(tmp_path / "model"))
+        train_config(config, str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_what_does_not_fit_together_is_refused(
         config.objective.drop_probability = 0.0
         config.condition = dict(kind="none")
     with pytest.raises(ValueError, match=message):
-        train(config, str(tmp_path / "model"))
+        train_config(config, str(tmp_path / "model"))
 
 
 def test_a_tokenizer_that_knows_more_ids_than_the_encoder_is_refused(tmp_path):

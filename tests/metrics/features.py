@@ -22,8 +22,8 @@ def published_tensors(kind):
     rng = np.random.default_rng(0)
     origin = weights.PUBLISHED[kind].origin
     tensors = {}
-    for path, shape in weights.shapes_of(kind, origin).items():
-        names = weights.names_of(kind, path)
+    for path, shape in weights.network_shapes(kind, origin).items():
+        names = weights.published_tensors(kind, path)
         if len(names) == 1:
             size = shape[::-1]
             tensors[names[0]] = rng.normal(0, 0.02, size).astype(np.float32)
@@ -56,7 +56,7 @@ def write_lpips(path, seed):
     rng = np.random.default_rng(seed)
     tensors = {
         f"squeeze/{name}": rng.normal(0, 0.1, shape).astype(np.float32)
-        for name, shape in lpips.shapes_of("squeeze").items()
+        for name, shape in lpips.trunk_shapes("squeeze").items()
     }
     write_safetensors(path, tensors)
     return str(path)

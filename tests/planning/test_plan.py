@@ -42,7 +42,7 @@ def small(stage="diffusion", **mesh):
 def test_a_plan_says_what_the_step_needs(cpu_slice):
     """Oracle: what is held follows from the spec; so does what is told each other."""
     found = plan.plan(small(slices=2), "cpu", slices=2, quick=False)
-    rows = dict(plan.describe(found))
+    rows = dict(plan.plan_rows(found))
     count = sum(x.size for x in jax.tree.leaves(found.work.params))
     assert rows["parameters"] == f"{count / 1e6:.1f}M"
     # params, two moments, the average of the denoiser and the step.
@@ -55,13 +55,13 @@ def test_a_plan_says_what_the_step_needs(cpu_slice):
     assert any(one.crosses_slices for one in sums)
     assert found.work.least_traffic == pytest.approx(2 * 7 / 8 * 4 * count)
     assert rows["HBM"].startswith("fits") and "all-reduce (DCN)" in rows
-    uncompiled = dict(plan.describe(dataclasses.replace(found, memory=None)))
+    uncompiled = dict(plan.plan_rows(dataclasses.replace(found, memory=None)))
     assert uncompiled["HBM"] == "1.00 GiB; what the step needs is not compiled"
     same = ("parameters", "held", "FLOPs", "compute")
     assert [uncompiled[name] for name in same] == [rows[name] for name in same]
     assert "schedule" not in rows  # CPUs expect nothing
     refused = dataclasses.replace(found, memory=None, needed=3 * 2**30)
-    text = dict(plan.describe(refused))
+    text = dict(plan.plan_rows(refused))
     assert text["HBM"] == "DOES NOT FIT: 3.00 GiB of 1.00 GiB"
 
 
@@ -161,5 +161,5 @@ def test_what_does_not_fit_into_a_real_slice_is_told_with_both_figures():
     found = plan.plan(config, "v5e:2x2", quick=True)
     assert found.memory is None and found.needed > found.chip.hbm_bytes
     assert re.fullmatch(
-        r"DOES NOT FIT: [\d.]+ GiB of 15\.75 GiB", dict(plan.describe(found))["HBM"]
+        r"DOES NOT FIT: [\d.]+ GiB of 15\.75 GiB", dict(plan.plan_rows(found))["HBM"]
     )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
-from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 
 
 def params(seed=0):
@@ -20,7 +20,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
     loaded = load_params(str(tmp_path))
     found = loaded["autoencoder"]["conv"]["kernel"]
     np.testing.assert_array_equal(found, params()["autoencoder"]["conv"]["kernel"])
-    assert fingerprint(loaded) == fingerprint(params())
+    assert params_fingerprint(loaded) == params_fingerprint(params())
 
 
 def test_saving_again_is_nothing_and_other_settings_are_refused(tmp_path):
@@ -34,7 +34,7 @@ def test_a_fingerprint_changes_with_any_value_and_with_any_name():
     other = params()
     other["autoencoder"]["conv"]["kernel"][2, 3] += 1e-6
     renamed = {"autoencoder": {"conv_1": params()["autoencoder"]["conv"]}}
-    names = {fingerprint(tree) for tree in (params(), other, renamed)}
+    names = {params_fingerprint(tree) for tree in (params(), other, renamed)}
     assert len(names) == 3
 
 
@@ -42,5 +42,7 @@ def test_a_relative_path_and_a_home_path_are_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     save_params("here/model", params(), {})
-    assert fingerprint(load_params("here/model")) == fingerprint(params())
-    assert fingerprint(load_params("~/here/model")) == fingerprint(params())
+    assert params_fingerprint(load_params("here/model")) == params_fingerprint(params())
+    assert params_fingerprint(load_params("~/here/model")) == params_fingerprint(
+        params()
+    )

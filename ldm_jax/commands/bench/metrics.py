@@ -14,7 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from ldm_jax.interop.feature_networks import weights
-from ldm_jax.metrics.image_sets.frechet import Moments, frechet_distance
+from ldm_jax.metrics.image_sets.frechet import FeatureMoments, frechet_distance
 from ldm_jax.metrics.image_sets.kernel import kernel_distance
 from ldm_jax.metrics.image_sets.manifold import precision_recall
 from ldm_jax.metrics.image_sets.measure import on_devices, place_rows
@@ -99,7 +99,7 @@ def _features(options: Options, has_peer: bool) -> float:
 def _weights(rng) -> dict[str, np.ndarray]:
     """Draws weights that keep activations of one size."""
     flat = {}
-    for path, shape in weights.shapes_of("inception", "tensorflow").items():
+    for path, shape in weights.network_shapes("inception", "tensorflow").items():
         spread = 0.1 if len(shape) == 1 else (2 / np.prod(shape[:-1])) ** 0.5
         flat[path] = (spread * rng.standard_normal(shape)).astype(np.float32)
     return flat
@@ -120,7 +120,7 @@ def _theirs(flat) -> Callable[[np.ndarray], np.ndarray]:
 
     state = {"fc.bias": torch.zeros(1008)}
     for path, value in flat.items():
-        names = weights.names_of("inception", path)
+        names = weights.published_tensors("inception", path)
         if len(names) == 1:
             state[names[0]] = torch.tensor(value.T.copy())
         elif path.endswith("kernel"):
@@ -193,7 +193,7 @@ def _distances(count: int, has_peer: bool) -> float:
 
 def _gaussian(rows):
     """Sums up rows in batches, as an evaluation does."""
-    moments = Moments(rows.shape[1])
+    moments = FeatureMoments(rows.shape[1])
     for low in range(0, len(rows), 64):
         moments.update(rows[low : low + 64])
     return moments.gaussian()

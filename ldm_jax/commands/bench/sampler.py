@@ -13,7 +13,7 @@ from ldm_jax.commands.bench.timing import best_of, compile_twice
 from ldm_jax.diffusion.guidance import classifier_free
 from ldm_jax.diffusion.process import x0_denoiser
 from ldm_jax.diffusion.samplers import make_sampler
-from ldm_jax.diffusion.samplers.base import initial_noise, sample
+from ldm_jax.diffusion.samplers.base import initial_noise, run_sampler
 from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.unet import UNet
@@ -96,7 +96,9 @@ def _ours(options: Options) -> Callable[[], None]:
         guided = classifier_free(predict, cond, null, SCALE)
         denoiser = x0_denoiser(schedule, guided)
         sampler = make_sampler("ddim", schedule)
-        return sample(sampler, denoiser, z_T, make_timesteps(options.num_steps), key)
+        return run_sampler(
+            sampler, denoiser, z_T, make_timesteps(options.num_steps), key
+        )
 
     inputs = (params, make_schedule(), z_T, cond, null, key)
     compiled = compile_twice(lambda: jax.jit(run).lower(*inputs))

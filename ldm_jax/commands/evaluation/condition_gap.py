@@ -25,7 +25,7 @@ from ldm_jax.parallel.hosts import fetch
 from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.tasks.model import LatentDiffusion
-from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.types import Array, Batch
 
 # Noise levels at which every record is tried: one drawn in each quarter of [0, T).
@@ -77,7 +77,7 @@ def evaluate_condition(
             f"latents must have one shape here: got {shapes} in {latents}; name one of "
             "its folders."
         )
-    stats.check(fingerprint({"autoencoder": params["autoencoder"]}), latents)
+    stats.check(params_fingerprint({"autoencoder": params["autoencoder"]}), latents)
     mask = config.get("transform", {}).get("mask")
     transform = ConditionTransform(LatentTransform(False, mask), model.conditioner)
     order = np.random.default_rng(seed).permutation(len(source))[: num or 512]

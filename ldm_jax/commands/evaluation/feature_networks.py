@@ -127,7 +127,7 @@ class Evaluator:
         self._captions: Any = None
         if "clip_score" in request.metrics:
             self._clip = open_clip(request.clip_model)
-            self._captions = read_captions(request.captions)
+            self._captions = read_caption_lines(request.captions)
 
     def check(self, count: int, size, pairs: str | None) -> None:
         """Refuses images that could not be evaluated, before they are made.
@@ -300,7 +300,7 @@ class Evaluator:
         }
 
 
-def read_captions(path: str) -> list[str]:
+def read_caption_lines(path: str) -> list[str]:
     """Reads one caption per line; a ValueError says what is wrong with the file."""
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()

@@ -122,7 +122,7 @@ class Annotated:
             record["boxes"], record["box_labels"] = self._boxes[file]
         if self._where.label_maps:
             with reading_record():
-                path = inside(self._root, self._map(file))
+                path = regular_file_inside(self._root, self._map(file))
                 name = f"label map of {file}"
                 record["label_map"] = read_label_map(path, name=name)
             if record["label_map"].shape != shape:
@@ -160,11 +160,11 @@ def read_captions(root: pathlib.Path, where: str, files: Iterable[str]) -> Capti
             path = (root / file).with_suffix(".txt")
             try:
                 if not_regular(path) != MISSING:
-                    found[file] = read_lines(inside(root, path))
+                    found[file] = read_lines(regular_file_inside(root, path))
             except (UnreadableFile, OSError) as error:
                 refused[str(error)] = file
     else:
-        path = inside(root, root / where)
+        path = regular_file_inside(root, root / where)
         for place, row in _rows(path):
             file = _column(row, FILE_COLUMNS, path, place)
             text = _column(row, TEXT_COLUMNS, path, place)
@@ -199,11 +199,11 @@ def read_boxes(root: pathlib.Path, where: str) -> Boxes:
     Raises:
       UnreadableFile: no such file, or another format.
     """
-    path = inside(root, root / where)
+    path = regular_file_inside(root, root / where)
     return parse_boxes(read_bytes(path, MAX_BYTES), path)
 
 
-def inside(root: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+def regular_file_inside(root: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
     """Returns a path that must be a regular file within `root`, links resolved.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from ldm_jax.data.examples import write_example
-from ldm_jax.data.latents.statistics import Moments
+from ldm_jax.data.latents.statistics import LatentSums
 from ldm_jax.data.records import MIRRORED, PICTURES, DamagedRecord
 from ldm_jax.data.transforms.geometry import mirror_field
 from ldm_jax.data.transforms.pixels import from_unit_range, mirror_image
@@ -69,7 +69,7 @@ class LatentJob:
         return [range(low, min(low + size, total)) for low in range(0, total, size)]
 
 
-class Encoder:
+class ShardEncoder:
     """Encodes batches and writes their records; counts what is done and dropped."""
 
     def __init__(self, encode, job: LatentJob, done: int, total: int, progress):
@@ -78,7 +78,7 @@ class Encoder:
 
     def write(self, batches, append: Callable[[bytes], None], metadata: dict) -> None:
         """Writes the batches of one shard; puts its sums and fields into `metadata`."""
-        sums, dropped = Moments(), 0
+        sums, dropped = LatentSums(), 0
         for batch in batches:
             examples = []
             for index, example in batch:
@@ -93,7 +93,7 @@ class Encoder:
             self._progress(self.done, self._total)
         metadata.update(dropped=dropped, sums=sums.sums.tolist())
 
-    def _write_batch(self, examples, append, metadata: dict, sums: Moments) -> None:
+    def _write_batch(self, examples, append, metadata: dict, sums: LatentSums) -> None:
         images = np.stack([example["image"] for _, example in examples])
         fill = self._job.batch_size - len(images)
         images = np.concatenate([images, images[-1:].repeat(fill, axis=0)])

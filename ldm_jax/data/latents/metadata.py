@@ -48,7 +48,7 @@ class LatentMetadata(NamedTuple):
     shards: list[Shard]
 
 
-def read_metadata(folder: epath.Path) -> LatentMetadata:
+def read_latent_metadata(folder: epath.Path) -> LatentMetadata:
     """Reads and checks metadata.json of a set.
 
     Raises:

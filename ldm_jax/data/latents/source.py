@@ -15,7 +15,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
 from ldm_jax.data.examples import SameLayout
-from ldm_jax.data.latents.metadata import LatentMetadata, read_metadata
+from ldm_jax.data.latents.metadata import LatentMetadata, read_latent_metadata
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.records import PICTURES, DamagedRecord, Record, fingerprint
 from ldm_jax.data.shards import file_digest, hexdigest
@@ -51,7 +51,7 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
                 f"the set of latents {folder} is {state}; run ldm-jax latents, which "
                 f"goes on where it stopped, or give the directory of others."
             )
-        metadata = read_metadata(folder)
+        metadata = read_latent_metadata(folder)
     return LatentSource(folder, metadata), metadata.stats
 
 

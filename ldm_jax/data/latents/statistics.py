@@ -62,7 +62,7 @@ class LatentStats:
             )
 
 
-class Moments:
+class LatentSums:
     """Sums, over records, from which mean and standard deviation of z follow.
 
     Of each record: a, the mean of z over its elements, and b, the mean of z^2 (square

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ldm_jax.data import shards
-from ldm_jax.data.latents.encoder import DTYPES, Encode, Encoder, LatentJob
-from ldm_jax.data.latents.statistics import LatentStats, Moments
+from ldm_jax.data.latents.encoder import DTYPES, Encode, LatentJob, ShardEncoder
+from ldm_jax.data.latents.statistics import LatentStats, LatentSums
 from ldm_jax.data.order import Row
 from ldm_jax.data.reading import Read, Transform, in_threads, read_ahead, transformed
 from ldm_jax.data.records import Source, fingerprint
@@ -77,7 +77,9 @@ def write_latents(
     local_shards = range(index, len(cuts), count)
     finished = [i for i in local_shards if shards.done(paths[i])]
     total = sum(len(cuts[i]) for i in local_shards)
-    encoder = Encoder(encode, job, sum(len(cuts[i]) for i in finished), total, progress)
+    encoder = ShardEncoder(
+        encode, job, sum(len(cuts[i]) for i in finished), total, progress
+    )
     progress(encoder.done, total)
     missing = [i for i in local_shards if i not in finished]
     for i, batches in _by_shard(source, transform, job, cuts, missing, num_threads):
@@ -147,7 +149,9 @@ def _finish(
     size = next(entry["image_size"] for entry in shard_metadata if "fields" in entry)
     height, width, _ = fields["moments"][1]
     stats = LatentStats(
-        **Moments(np.sum([entry["sums"] for entry in shard_metadata], axis=0)).result(),
+        **LatentSums(
+            np.sum([entry["sums"] for entry in shard_metadata], axis=0)
+        ).result(),
         f=size[0] // height,
         latent_shape=(height, width, job.latent_channels),
         autoencoder=job.autoencoder,

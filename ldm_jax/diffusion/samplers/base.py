@@ -47,7 +47,7 @@ class Sampler(NamedTuple):
     ]
 
 
-def sample(
+def run_sampler(
     sampler: Sampler,
     denoiser: Denoiser,
     z_T: Float[Array, "B h w c"],
@@ -81,7 +81,7 @@ def sample_with_previews(
     """Turns noise into latents and keeps some predictions of x0 made on the way.
 
     Args:
-      sampler, denoiser, z_T, timesteps, key: as for `sample`.
+      sampler, denoiser, z_T, timesteps, key: as for `run_sampler`.
       steps: K distinct indices in [0, S); only these predictions are held in memory.
 
     Returns:
@@ -124,7 +124,7 @@ def initial_noise(key: RandomKey, shape: tuple[Size, ...]) -> Float32[Array, "B 
     """Draws z_T, standard normal, each sample from its own key.
 
     Args:
-      key: one key or [B] keys, as for `sample`.
+      key: one key or [B] keys, as for `run_sampler`.
       shape: (B, h, w, c).
     """
     keys = per_sample_keys(key, shape[0])
@@ -146,10 +146,10 @@ def start_from_image(
       z_0: clean latents of the images to vary.
       timesteps: the full grid.
       strength: share of the steps to run, in (0, 1]; more changes more.
-      key: one key or [B] keys, as for `sample`.
+      key: one key or [B] keys, as for `run_sampler`.
 
     Returns:
-      z_t and the rest of the grid, which `sample` takes as z_T and timesteps.
+      z_t and the rest of the grid, which `run_sampler` takes as z_T and timesteps.
 
     Source: Meng et al. 2022 (SDEdit); CompVis scripts/img2img.
     """

@@ -41,7 +41,7 @@ class Description(NamedTuple):
     index: dict[str, Any] | None = None
 
 
-def describe(spec: Mapping[str, Any], image_size: Size = 256) -> Description:
+def describe_model(spec: Mapping[str, Any], image_size: Size = 256) -> Description:
     """Describes a model (see `networks`) as diffusers does.
 
     Raises:
@@ -97,7 +97,7 @@ def export_diffusers(
         has been written then.
     """
     folder = pathlib.Path(folder)
-    description = describe(spec, image_size)
+    description = describe_model(spec, image_size)
     rows = network_rows(spec)
     for name, config in description.models.items():
         tensors: dict[str, np.ndarray] = {}

@@ -53,7 +53,7 @@ class Part(NamedTuple):
         return f"{self.trunk} {what} ({SOURCES[self].url})"
 
 
-class Source(NamedTuple):
+class PublishedPart(NamedTuple):
     """Where a part is published, and how the SHA-256 of its file begins."""
 
     url: str
@@ -66,22 +66,24 @@ _LPIPS = (
     "082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/"
 )
 SOURCES = {
-    Part("vgg", "trunk"): Source(_TORCHVISION + "vgg16-397923af.pth", "397923af"),
-    Part("vgg", "lin"): Source(_LPIPS + "vgg.pth", "a78928a0af1e5f0f"),
-    Part("alex", "trunk"): Source(
+    Part("vgg", "trunk"): PublishedPart(
+        _TORCHVISION + "vgg16-397923af.pth", "397923af"
+    ),
+    Part("vgg", "lin"): PublishedPart(_LPIPS + "vgg.pth", "a78928a0af1e5f0f"),
+    Part("alex", "trunk"): PublishedPart(
         _TORCHVISION + "alexnet-owt-7be5be79.pth", "7be5be79"
     ),
-    Part("alex", "lin"): Source(_LPIPS + "alex.pth", "df73285e35b22355"),
-    Part("squeeze", "trunk"): Source(
+    Part("alex", "lin"): PublishedPart(_LPIPS + "alex.pth", "df73285e35b22355"),
+    Part("squeeze", "trunk"): PublishedPart(
         _TORCHVISION + "squeezenet1_1-b8a52dc0.pth", "b8a52dc0"
     ),
-    Part("squeeze", "lin"): Source(_LPIPS + "squeeze.pth", "4a5350f23600cb79"),
+    Part("squeeze", "lin"): PublishedPart(_LPIPS + "squeeze.pth", "4a5350f23600cb79"),
 }
 PARTS = tuple(SOURCES)
 
 
 @functools.cache
-def shapes_of(trunk: str) -> dict[str, tuple[int, ...]]:
+def trunk_shapes(trunk: str) -> dict[str, tuple[int, ...]]:
     """{path of a parameter: shape} of `LPIPS(trunk)`."""
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     params = jax.eval_shape(LPIPS(trunk).init, jax.random.key(0), image, image)
@@ -90,10 +92,10 @@ def shapes_of(trunk: str) -> dict[str, tuple[int, ...]]:
 
 
 @functools.cache
-def names_of(part: Part) -> dict[str, tuple[str, ...]]:
+def published_names(part: Part) -> dict[str, tuple[str, ...]]:
     """{our path: the names under which files hold it} of one part."""
     if part.half == "lin":
-        lins = [path for path in shapes_of(part.trunk) if path.startswith("lin_")]
+        lins = [path for path in trunk_shapes(part.trunk) if path.startswith("lin_")]
         spellings = ("lin{}.model.1.weight", "lin{}")
         return {
             f"lin_{n}": tuple(s.format(n) for s in spellings) for n in range(len(lins))
@@ -136,9 +138,11 @@ def identify(path) -> tuple[Part, dict[str, np.ndarray]]:
         if not missing:
             return part, found
         lacking[part] = missing
-    nearest = min(PARTS, key=lambda part: len(lacking[part]) / len(names_of(part)))
+    nearest = min(
+        PARTS, key=lambda part: len(lacking[part]) / len(published_names(part))
+    )
     missing = lacking[nearest]
-    if len(missing) == len(names_of(nearest)):
+    if len(missing) == len(published_names(nearest)):
         raise ValueError(
             f"{path} holds no part of LPIPS: it has {', '.join(sorted(arrays)[:3])}, "
             f"...; a part is one of:\n{_listed(PARTS)}"
@@ -155,8 +159,8 @@ def _listed(parts) -> str:
 
 def _match(part: Part, arrays) -> tuple[dict[str, np.ndarray], list[str]]:
     """Returns the part's parameters as far as they are there, and what is not."""
-    shapes, found, missing = shapes_of(part.trunk), {}, []
-    for path, names in names_of(part).items():
+    shapes, found, missing = trunk_shapes(part.trunk), {}, []
+    for path, names in published_names(part).items():
         name = next((name for name in names if name in arrays), None)
         theirs = None if name is None else np.asarray(arrays[name])
         ours = None if theirs is None else _to_ours(theirs)
@@ -164,7 +168,7 @@ def _match(part: Part, arrays) -> tuple[dict[str, np.ndarray], list[str]]:
             missing.append(f"{names[0]} {_their_shape(shapes[path])}")
         else:
             found[path] = np.array(ours, np.float32)
-    if part.half == "lin" and f"lin{len(names_of(part))}" in {
+    if part.half == "lin" and f"lin{len(published_names(part))}" in {
         name.partition(".")[0] for name in arrays
     }:
         missing.append("an end: it has more of them")
@@ -200,7 +204,7 @@ def build_lpips(paths, out, trunks_to_fetch=()) -> list[str]:
         is written.
       OSError: a download failed.
     """
-    fetched = [fetch(part, out) for part in parts_of(trunks_to_fetch)]
+    fetched = [download_part(part, out) for part in parts_of_trunks(trunks_to_fetch)]
     paths = [*paths, *fetched]
     given: dict[Part, Any] = {}
     tensors = {}
@@ -224,7 +228,7 @@ def build_lpips(paths, out, trunks_to_fetch=()) -> list[str]:
     return trunks
 
 
-def parts_of(trunks) -> list[Part]:
+def parts_of_trunks(trunks) -> list[Part]:
     """Lists both parts of each trunk; ValueError for an unknown one."""
     unknown = sorted(set(trunks) - set(TRUNKS))
     if unknown:
@@ -234,7 +238,7 @@ def parts_of(trunks) -> list[Part]:
     return [part for part in PARTS if part.trunk in trunks]
 
 
-def fetch(part: Part, out) -> pathlib.Path:
+def download_part(part: Part, out) -> pathlib.Path:
     """Downloads a part to the folder of `out`, unless it lies there, and checks it.
 
     Raises:
@@ -275,7 +279,7 @@ class LpipsFile:
           ValueError: there is no such file, it is of another kind, or holds other
             trunks.
         """
-        parts_of([trunk])
+        parts_of_trunks([trunk])
         if not self.file or not pathlib.Path(self.file).is_file():
             raise ValueError(
                 f'objective.perceptual="{trunk}" needs LPIPS weights, and config.lpips.'
@@ -284,7 +288,7 @@ class LpipsFile:
                 '"none" to train without, which blurs.'
             )
         stored = read_arrays(self.file)
-        shapes = shapes_of(trunk)
+        shapes = trunk_shapes(trunk)
         wrong = [n for n, s in shapes.items() if _shape(stored, f"{trunk}/{n}") != s]
         if wrong:
             held = {name.partition("/")[0] for name in stored} & set(TRUNKS)

@@ -77,7 +77,7 @@ def make_network(kind: str, origin: str) -> nn.Module:
 
 
 @functools.cache
-def shapes_of(kind: str, origin: str) -> dict[str, tuple[int, ...]]:
+def network_shapes(kind: str, origin: str) -> dict[str, tuple[int, ...]]:
     """Returns {path of a parameter: shape}."""
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     module = make_network(kind, origin)
@@ -166,8 +166,8 @@ def convert_feature_network(
     """
     published = PUBLISHED[kind]
     result = {}
-    for path, shape in shapes_of(kind, published.origin).items():
-        names = names_of(kind, path)
+    for path, shape in network_shapes(kind, published.origin).items():
+        names = published_tensors(kind, path)
         missing = [name for name in names if name not in tensors]
         if missing:
             raise ValueError(
@@ -196,7 +196,7 @@ def _folded(path: str, values, published: Published) -> np.ndarray:
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-def names_of(kind: str, path: str) -> list[str]:
+def published_tensors(kind: str, path: str) -> list[str]:
     """Lists the published tensors that make one of our parameters."""
     if path.startswith("logits"):
         linear = {"inception": "fc", "mobilenet": "classifier.1"}[kind]
@@ -253,7 +253,7 @@ def load_feature_network(path, kind: str) -> tuple[nn.Module, PyTree, dict[str, 
             f"make a file with `ldm-jax weights {kind}`."
         )
     stored = read_weights(path)
-    shapes = shapes_of(kind, header["origin"])
+    shapes = network_shapes(kind, header["origin"])
     wrong = [n for n, s in shapes.items() if n not in stored or stored[n].shape != s]
     if wrong:
         raise ValueError(f"{path} is damaged: {wrong[0]} is missing or misshapen.")

@@ -64,7 +64,7 @@ def export_torch(
     write_bytes(folder / CODE.name, CODE.read_bytes())
     write_json(folder / "config.json", config)
     write_safetensors(folder / "model.safetensors", torch_weights(spec, params))
-    for _, part in parts_of(spec.get("condition", {"kind": "none"})):
+    for _, part in condition_parts(spec.get("condition", {"kind": "none"})):
         for path in vocabulary_of(part).values():
             write_bytes(folder / path.name, path.read_bytes())
     return sorted(folder.iterdir())
@@ -93,12 +93,14 @@ def torch_config(
         ],
         "conditions": [
             condition_config(part, autoencoder, spec["latent_scale"])
-            for _, part in parts_of(spec["condition"])
+            for _, part in condition_parts(spec["condition"])
         ],
     }
 
 
-def parts_of(condition: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def condition_parts(
+    condition: Mapping[str, Any],
+) -> list[tuple[str, Mapping[str, Any]]]:
     """Lists (name, section) of a condition's parts; one without parts is named ""."""
     if condition["kind"] == "hybrid":
         return sorted(condition["parts"].items())
@@ -159,7 +161,9 @@ def torch_weights(spec: Mapping[str, Any], params: PyTree) -> dict[str, np.ndarr
     """Lays parameters out as PyTorch does, under the names of `model.py`."""
     trees = {name: params[name] for name in ("autoencoder", "unet") if params.get(name)}
     conditioner = params.get("conditioner", {})
-    for i, (part, _) in enumerate(parts_of(spec.get("condition", {"kind": "none"}))):
+    for i, (part, _) in enumerate(
+        condition_parts(spec.get("condition", {"kind": "none"}))
+    ):
         tree = conditioner.get(part) if part else conditioner
         if tree:
             trees[f"condition_{i}.network"] = tree

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.metrics.image_sets.frechet import Moments, frechet_distance
+from ldm_jax.metrics.image_sets.frechet import FeatureMoments, frechet_distance
 from ldm_jax.metrics.image_sets.inception_score import InceptionScore
 from ldm_jax.metrics.image_sets.kernel import kernel_distance
 from ldm_jax.metrics.image_sets.manifold import density_coverage, precision_recall
@@ -137,7 +137,7 @@ class Collector:
             )
         self.metrics = [name for name in SET_METRICS if name in metrics]
         self._folds = NUM_FOLDS if has_spread and num_images >= 2 * NUM_FOLDS else 1
-        self._moments: dict[str, list[Moments]] = {}
+        self._moments: dict[str, list[FeatureMoments]] = {}
         self._score = InceptionScore(num_images) if "is" in metrics else None
         kept = keep if NEED_FEATURES & set(metrics) else 0
         self._reservoir = Reservoir(kept)
@@ -155,7 +155,7 @@ class Collector:
                 continue
             x = features[name]
             parts = self._moments.setdefault(
-                name, [Moments(x.shape[1]) for _ in range(self._folds)]
+                name, [FeatureMoments(x.shape[1]) for _ in range(self._folds)]
             )
             for n, part in enumerate(parts):
                 if (fold == n).any():
@@ -206,9 +206,9 @@ class Collector:
             figures |= self._among_features(reference, place)
         return {name: figures[name] for name in self.metrics}
 
-    def _total(self, name: str, without: int | None = None) -> Moments:
+    def _total(self, name: str, without: int | None = None) -> FeatureMoments:
         parts = self._moments[name]
-        total = Moments(parts[0].width)
+        total = FeatureMoments(parts[0].width)
         for n, part in enumerate(parts):
             if n != without:
                 total.merge(part)

@@ -24,7 +24,7 @@ class Gaussian(NamedTuple):
     count: int = 0
 
 
-class Moments:
+class FeatureMoments:
     """Mean and covariance of rows that come in batches; float64, memory O(D^2).
 
     Batches are centered before they are joined, so that no digits are lost to a large
@@ -54,7 +54,7 @@ class Moments:
         centered = rows - mean
         self._join(len(rows), mean, centered.T @ centered)
 
-    def merge(self, other: "Moments") -> None:
+    def merge(self, other: "FeatureMoments") -> None:
         """Adds the rows that another one has seen."""
         self._join(other.count, other._mean, other._scatter)
 

@@ -99,7 +99,7 @@ def _of_block(x: Array, starts: Array, strides: Array) -> Array:
     return jnp.sum(weighted, dtype=jnp.uint32)
 
 
-def fingerprint(tree: PyTree) -> str:
+def params_fingerprint(tree: PyTree) -> str:
     """Names a tree of parameters by its values: 16 hexadecimal digits.
 
     The same parameters have the same fingerprint on any machine and any mesh.

@@ -8,7 +8,7 @@ import pytest
 
 from ldm_jax.data.latents.sets import open_latent_sets, pool, write_bucket_names
 from ldm_jax.data.latents.source import LatentTransform, open_latents
-from ldm_jax.data.latents.statistics import Moments
+from ldm_jax.data.latents.statistics import LatentSums
 from ldm_jax.data.latents.write import write_latents
 from ldm_jax.data.loader import make_batches
 from tests.data.latents.test_write import Keep, Squares, encode, job, write
@@ -89,7 +89,7 @@ def test_the_standard_error_of_a_mixtures_scale_is_right():
 def stats_of(values):
     from ldm_jax.data.latents.statistics import LatentStats
 
-    moments = Moments()
+    moments = LatentSums()
     moments.add(values, 1)
     facts = dict(f=2, latent_shape=(2, 2, 1), autoencoder="a", images="i", transform={})
     return LatentStats(**moments.result(), **facts)

@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from ldm_jax.data.latents.source import LatentTransform, open_latents
-from ldm_jax.data.latents.statistics import Moments
+from ldm_jax.data.latents.statistics import LatentSums
 from ldm_jax.data.latents.write import LatentJob, write_latents
 from ldm_jax.data.loader import make_batches
 from ldm_jax.data.records import DamagedRecord
@@ -156,10 +156,10 @@ def test_the_standard_error_of_the_scale_is_right():
     for _ in range(300):
         shift = rng.normal(size=(200, 1, 1, 1))  # pixels of a record are correlated
         moments = shift + 0.5 * rng.normal(size=(200, 2, 2, 1)) + 0.3
-        part, other = Moments(), Moments()
+        part, other = LatentSums(), LatentSums()
         part.add(moments[:80], 1)
         other.add(moments[80:], 1)
-        result = Moments(part.sums + other.sums).result()
+        result = LatentSums(part.sums + other.sums).result()
         scales.append(result["scale"])
         errors.append(result["scale_error"])
     assert abs(np.mean(errors) / np.std(scales) - 1) < 0.15  # 300 sets: 4 % plus bias

@@ -8,7 +8,12 @@ import pytest
 
 from ldm_jax.diffusion.process import per_sample
 from ldm_jax.diffusion.samplers import make_sampler
-from ldm_jax.diffusion.samplers.base import Sampler, initial_noise, noise_like, sample
+from ldm_jax.diffusion.samplers.base import (
+    Sampler,
+    initial_noise,
+    noise_like,
+    run_sampler,
+)
 from ldm_jax.diffusion.schedule import make_schedule
 from tests.diffusion.oracles import two_mode_denoiser
 
@@ -54,7 +59,7 @@ def run_scheduler(scheduler, num_steps, noises=None, is_scaled=False, **options)
     return z.numpy()
 
 
-def run_sampler(name, timesteps, **options):
+def run_with_noises(name, timesteps, **options):
     """Returns our latents, and the noises that were drawn."""
     sampler = make_sampler(name, SCHEDULE, **options)
     noises = []
@@ -68,7 +73,9 @@ def run_sampler(name, timesteps, **options):
         return sampler.step(denoiser, state, leg, keys)
 
     denoiser = two_mode_denoiser(SCHEDULE)
-    z = sample(Sampler(sampler.init, step), denoiser, Z_T, timesteps, jax.random.key(1))
+    z = run_sampler(
+        Sampler(sampler.init, step), denoiser, Z_T, timesteps, jax.random.key(1)
+    )
     jax.effects_barrier()
     return np.asarray(z), noises
 

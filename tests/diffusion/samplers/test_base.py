@@ -12,7 +12,7 @@ from ldm_jax.diffusion.samplers import SAMPLERS, make_sampler
 from ldm_jax.diffusion.samplers.base import (
     initial_noise,
     per_sample_keys,
-    sample,
+    run_sampler,
     sample_with_previews,
     start_from_image,
 )
@@ -29,7 +29,7 @@ def draw(name, keys, schedule=SCHEDULE, steps=5):
     z_T = initial_noise(keys, (len(keys), 4, 4, 2))
     timesteps = make_timesteps(steps, 1000, "even")
     sampler = make_sampler(name, schedule)
-    return sample(sampler, gaussian_denoiser(schedule), z_T, timesteps, keys)
+    return run_sampler(sampler, gaussian_denoiser(schedule), z_T, timesteps, keys)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
@@ -91,7 +91,7 @@ def test_the_network_is_traced_once_and_evaluated_as_often_as_documented(name):
     def run(z_T):
         timesteps = make_timesteps(5, 1000, "even")
         sampler = make_sampler(name, SCHEDULE)
-        return sample(sampler, counting, z_T, timesteps, jax.random.key(0))
+        return run_sampler(sampler, counting, z_T, timesteps, jax.random.key(0))
 
     run(jnp.ones((1, 2, 2, 1))).block_until_ready()
     jax.effects_barrier()
@@ -137,7 +137,7 @@ def test_image_to_image_starts_from_the_image_under_noise():
     noise = initial_noise(key, z_0.shape)
     t = jnp.full(2, rest[0])
     np.testing.assert_array_equal(z_t, add_noise(SCHEDULE, z_0, t, noise))
-    z = sample(
+    z = run_sampler(
         make_sampler("ddim", SCHEDULE), gaussian_denoiser(SCHEDULE), z_t, rest, key
     )
     # The flow from z_t is affine, so z correlates with z_0 as z_t does.

@@ -10,8 +10,8 @@ from ldm_jax.diffusion.schedule import make_schedule
 from tests.diffusion.samplers.reference import (
     LEADING,
     assert_close,
-    run_sampler,
     run_scheduler,
+    run_with_noises,
 )
 from tests.diffusion.samplers.steps import one_step
 
@@ -47,7 +47,7 @@ def test_eta_0_adds_no_noise_and_bad_options_are_refused():
 @pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
 def test_ddim_ends_where_the_scheduler_of_diffusers_does(eta):
     diffusers = pytest.importorskip("diffusers")
-    got, noises = run_sampler("ddim", make_timesteps(20), eta=eta)
+    got, noises = run_with_noises("ddim", make_timesteps(20), eta=eta)
     scheduler = diffusers.DDIMScheduler(
         **LEADING, clip_sample=False, set_alpha_to_one=False
     )

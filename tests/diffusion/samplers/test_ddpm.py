@@ -10,7 +10,7 @@ import pytest
 
 from ldm_jax.diffusion.process import posterior
 from ldm_jax.diffusion.samplers import make_sampler
-from ldm_jax.diffusion.samplers.base import initial_noise, sample
+from ldm_jax.diffusion.samplers.base import initial_noise, run_sampler
 from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.diffusion.schedule import make_schedule
 from tests.diffusion.oracles import gaussian_denoiser
@@ -22,7 +22,7 @@ def run(name, **options):
 
     @jax.jit
     def draw(key):
-        return sample(
+        return run_sampler(
             make_sampler(name, SCHEDULE, **options),
             gaussian_denoiser(SCHEDULE),
             initial_noise(key, (4, 4, 4, 1)),
@@ -50,7 +50,7 @@ def test_ddpm_on_every_step_draws_from_the_posterior(share):
         sampler = make_sampler(
             "ddpm", schedule, variance=share, temperature=temperature
         )
-        return sample(sampler, lambda *_: x0_hat, z_t, np.array([t, t - 1]), key)
+        return run_sampler(sampler, lambda *_: x0_hat, z_t, np.array([t, t - 1]), key)
 
     z_s = draw(1.0, jax.random.key(0))
     mean, log_variance = posterior(schedule, x0_hat, z_t, jnp.array([t]))

@@ -7,8 +7,8 @@ from tests.diffusion.samplers.reference import (
     COMMON,
     LEADING,
     assert_close,
-    run_sampler,
     run_scheduler,
+    run_with_noises,
     to_clean,
 )
 
@@ -20,7 +20,7 @@ def test_dpm_solver_2m_ends_where_the_scheduler_of_diffusers_does(spacing):
     scheduler = diffusers.DPMSolverMultistepScheduler(
         **COMMON, timestep_spacing=spacing, steps_offset=1, solver_order=2
     )
-    got, _ = run_sampler("dpm_solver", to_clean(scheduler, 20))
+    got, _ = run_with_noises("dpm_solver", to_clean(scheduler, 20))
     assert_close(got, run_scheduler(scheduler, 20))
 
 
@@ -30,5 +30,5 @@ def test_dpm_solver_sde_2m_ends_where_the_scheduler_of_diffusers_does():
     scheduler = diffusers.DPMSolverMultistepScheduler(
         **LEADING, algorithm_type="sde-dpmsolver++", solver_order=2
     )
-    got, noises = run_sampler("dpm_solver_sde", to_clean(scheduler, 20))
+    got, noises = run_with_noises("dpm_solver_sde", to_clean(scheduler, 20))
     assert_close(got, run_scheduler(scheduler, 20, noises))

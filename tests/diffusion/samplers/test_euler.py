@@ -7,8 +7,8 @@ import pytest
 from tests.diffusion.samplers.reference import (
     LEADING,
     assert_close,
-    run_sampler,
     run_scheduler,
+    run_with_noises,
     to_clean,
 )
 from tests.diffusion.samplers.steps import SCHEDULE, one_step
@@ -18,7 +18,7 @@ from tests.diffusion.samplers.steps import SCHEDULE, one_step
 def test_euler_ends_where_the_scheduler_of_diffusers_does():
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.EulerDiscreteScheduler(**LEADING)
-    got, _ = run_sampler("euler", to_clean(scheduler, 20))
+    got, _ = run_with_noises("euler", to_clean(scheduler, 20))
     assert_close(got, run_scheduler(scheduler, 20, is_scaled=True))
 
 
@@ -26,7 +26,7 @@ def test_euler_ends_where_the_scheduler_of_diffusers_does():
 def test_euler_ancestral_ends_where_the_scheduler_of_diffusers_does(monkeypatch):
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.EulerAncestralDiscreteScheduler(**LEADING)
-    got, noises = run_sampler("euler_ancestral", to_clean(scheduler, 20))
+    got, noises = run_with_noises("euler_ancestral", to_clean(scheduler, 20))
     torch = pytest.importorskip("torch")
     # This scheduler takes no noise: replace the noise that it draws by ours.
     drawn = iter(noises)

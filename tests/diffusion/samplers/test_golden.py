@@ -9,7 +9,7 @@ import pytest
 from ldm_jax.diffusion import process, weighting
 from ldm_jax.diffusion.guidance import classifier_free
 from ldm_jax.diffusion.samplers import make_sampler
-from ldm_jax.diffusion.samplers.base import sample
+from ldm_jax.diffusion.samplers.base import run_sampler
 from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.conditioners import TokenTransformer
@@ -104,7 +104,7 @@ def test_eight_steps_end_where_the_originals_do(model, name):
         guided = classifier_free(predict, cond, null, scale)
         denoiser = process.x0_denoiser(schedule, guided)
         sampler = make_sampler(name, schedule)
-        return sample(sampler, denoiser, z_T, make_timesteps(8), jax.random.key(0))
+        return run_sampler(sampler, denoiser, z_T, make_timesteps(8), jax.random.key(0))
 
     z_0 = run(make_schedule(end=end), arrays["x_T"])
     # Float32 through eight evaluations of a random network, whose latents grow to 30.

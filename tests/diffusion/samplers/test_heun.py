@@ -7,8 +7,8 @@ import pytest
 from tests.diffusion.samplers.reference import (
     LEADING,
     assert_close,
-    run_sampler,
     run_scheduler,
+    run_with_noises,
 )
 
 
@@ -19,5 +19,5 @@ def test_heun_ends_where_the_scheduler_of_diffusers_does():
     scheduler.set_timesteps(20)
     steps = np.append(scheduler.timesteps.numpy()[::2], -1).astype(np.int32)
     assert len(steps) == 21
-    got, _ = run_sampler("heun", steps)
+    got, _ = run_with_noises("heun", steps)
     assert_close(got, run_scheduler(scheduler, 20, is_scaled=True))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.diffusion.samplers import SAMPLERS, make_sampler
-from ldm_jax.diffusion.samplers.base import initial_noise, sample
+from ldm_jax.diffusion.samplers.base import initial_noise, run_sampler
 from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.diffusion.schedule import make_schedule
 from tests.diffusion.oracles import (
@@ -30,7 +30,7 @@ def run(name, make_denoiser, num_steps, schedule, key):
     sampler = make_sampler(name, schedule)
     z_T = initial_noise(key, SHAPE)
     timesteps = make_timesteps(num_steps)
-    return sample(sampler, make_denoiser(schedule), z_T, timesteps, key)
+    return run_sampler(sampler, make_denoiser(schedule), z_T, timesteps, key)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
@@ -68,7 +68,7 @@ def error_after(name, num_steps):
         timesteps = np.linspace(999, 39, num_steps + 1).astype(np.int32)
         denoiser = gaussian_denoiser(schedule)
         sampler = make_sampler(name, schedule)
-        z = sample(sampler, denoiser, z_T, timesteps, jax.random.key(0))
+        z = run_sampler(sampler, denoiser, z_T, timesteps, jax.random.key(0))
         return z - gaussian_flow(schedule, z_T, 999, 39)
 
     z_T = jax.random.normal(jax.random.key(1), (16, 4, 4, 1))
@@ -109,7 +109,7 @@ def test_stochastic_samplers_draw_other_samples_for_other_keys(name):
     def draw(key):
         denoiser = gaussian_denoiser(SCHEDULE)
         sampler = make_sampler(name, SCHEDULE)
-        return sample(sampler, denoiser, z_T, make_timesteps(5), key)
+        return run_sampler(sampler, denoiser, z_T, make_timesteps(5), key)
 
     difference = draw(jax.random.key(1)) - draw(jax.random.key(2))
     assert float(jnp.abs(difference).mean()) > 0.05
@@ -126,7 +126,7 @@ def test_samplers_start_from_pure_noise_on_a_zero_terminal_snr(name):
         denoiser = gaussian_denoiser(schedule)
         sampler = make_sampler(name, schedule)
         timesteps = make_timesteps(100, 1000, "even")
-        return sample(sampler, denoiser, z_T, timesteps, key)
+        return run_sampler(sampler, denoiser, z_T, timesteps, key)
 
     z = draw(jax.random.key(1))
     # From t = 9 straight to clean, where the denoiser's mean lacks some spread.

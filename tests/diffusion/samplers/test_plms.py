@@ -7,15 +7,15 @@ from ldm_jax.diffusion.samplers.grid import make_timesteps
 from tests.diffusion.samplers.reference import (
     LEADING,
     assert_close,
-    run_sampler,
     run_scheduler,
+    run_with_noises,
 )
 
 
 @pytest.mark.torch
 def test_plms_ends_where_the_scheduler_of_diffusers_does():
     diffusers = pytest.importorskip("diffusers")
-    got, _ = run_sampler("plms", make_timesteps(20))
+    got, _ = run_with_noises("plms", make_timesteps(20))
     scheduler = diffusers.PNDMScheduler(
         **LEADING, skip_prk_steps=True, set_alpha_to_one=False
     )

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ldm_jax.commands.latents import write_latents
-from ldm_jax.commands.train import train
+from ldm_jax.commands.latents import encode_image_set
+from ldm_jax.commands.train import train_config
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.models import make_latent_diffusion
@@ -34,7 +34,7 @@ def guided(tmp_path_factory):
     params = {"autoencoder": autoencoder.init(jax.random.key(0), image)["params"]}
     for directory in ("a", "b/autoencoder"):
         save_params(str(root / directory), params, stage.to_dict())
-    write_latents(str(root / "a"), str(root / "latents"), split="test")
+    encode_image_set(str(root / "a"), str(root / "latents"), split="test")
     config = schema.load_config(f"{QUICKSTART}:stage=diffusion")
     config.latents.update(directory=str(root / "latents"), scale=3.5)
     model = make_latent_diffusion(config)
@@ -77,7 +77,7 @@ def settings(root, **changes):
 def test_a_classifier_takes_scale_and_schedule_from_the_model_it_guides(
     guided, tmp_path
 ):
-    train(settings(guided), str(tmp_path / "c"))
+    train_config(settings(guided), str(tmp_path / "c"))
     model, params = model_directory.load(str(tmp_path / "c"))
     other, _ = model_directory.load(str(guided / "b"))
     assert model.latent_scale == 3.5
@@ -88,7 +88,7 @@ def test_a_classifier_takes_scale_and_schedule_from_the_model_it_guides(
     assert stored.latents.scale == 3.5
     assert stored.schedule == model_directory.read_config(str(guided / "b")).schedule
     # Run again it is finished, not another run.
-    assert int(train(settings(guided), str(tmp_path / "c")).step) == 2
+    assert int(train_config(settings(guided), str(tmp_path / "c")).step) == 2
 
 
 def test_an_abstract_run_has_the_shapes_of_latents_and_labels(guided):

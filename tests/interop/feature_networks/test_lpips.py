@@ -14,7 +14,7 @@ from ldm_jax.interop.feature_networks import lpips
 from ldm_jax.interop.feature_networks.lpips import (
     LpipsFile,
     Part,
-    Source,
+    PublishedPart,
     build_lpips,
     identify,
 )
@@ -28,8 +28,8 @@ def published(part, lin_name="lin{}.model.1.weight"):
     """Random arrays under the names and in the layout of a published file."""
     rng = np.random.default_rng(len(str(part)))
     tensors = {}
-    for ours, names in lpips.names_of(part).items():
-        shape = lpips.shapes_of(part.trunk)[ours]
+    for ours, names in lpips.published_names(part).items():
+        shape = lpips.trunk_shapes(part.trunk)[ours]
         array = rng.normal(size=shape).astype(np.float32)
         if part.half == "lin":
             name = lin_name.format(ours.removeprefix("lin_"))
@@ -44,7 +44,7 @@ def published(part, lin_name="lin{}.model.1.weight"):
 def files(tmp_path_factory):
     """Both parts of the small trunks, each in another kind of file."""
     root = tmp_path_factory.mktemp("published")
-    parts = lpips.parts_of(["alex", "squeeze"])
+    parts = lpips.parts_of_trunks(["alex", "squeeze"])
     paths = [root / f"{n}{s}" for n, s in enumerate([".pth", ".npz", ".safetensors"])]
     write_ckpt(paths[0], {**published(parts[0]), "classifier.6.bias": np.zeros(9)})
     np.savez(paths[1], **published(parts[1], "lin{}"))
@@ -63,20 +63,20 @@ def test_a_part_is_recognised_by_names_and_shapes(files):
 @pytest.mark.parametrize("trunk", sorted(TRUNKS))
 def test_every_parameter_has_a_published_name(trunk):
     """Identity: the names of both parts cover the parameters, each once."""
-    names = [lpips.names_of(part) for part in lpips.parts_of([trunk])]
-    assert sorted([*names[0], *names[1]]) == sorted(lpips.shapes_of(trunk))
+    names = [lpips.published_names(part) for part in lpips.parts_of_trunks([trunk])]
+    assert sorted([*names[0], *names[1]]) == sorted(lpips.trunk_shapes(trunk))
     flat = [name for part in names for (name, *_) in part.values()]
     assert len(set(flat)) == len(flat)
 
 
 def test_names_are_torchvisions():
     """Golden: names and shapes of torchvision's models, written down by hand."""
-    vgg = lpips.names_of(Part("vgg", "trunk"))
+    vgg = lpips.published_names(Part("vgg", "trunk"))
     assert vgg["trunk/conv_12/kernel"] == ("features.28.weight",)
-    squeeze = lpips.names_of(Part("squeeze", "trunk"))
+    squeeze = lpips.published_names(Part("squeeze", "trunk"))
     assert squeeze["trunk/fire_7/expand_3/bias"] == ("features.12.expand3x3.bias",)
     assert squeeze["trunk/fire_2/squeeze/kernel"] == ("features.6.squeeze.weight",)
-    alex = lpips.names_of(Part("alex", "trunk"))
+    alex = lpips.published_names(Part("alex", "trunk"))
     assert alex["trunk/conv_2/kernel"] == ("features.6.weight",)
 
 
@@ -88,9 +88,9 @@ def test_the_command_makes_one_file_that_holds_every_number(files, tmp_path, cap
     assert "alex, squeeze" in capsys.readouterr().out
     for trunk in ("alex", "squeeze"):
         params = traverse_util.flatten_dict(LpipsFile(str(out)).load(trunk), sep="/")
-        for part in lpips.parts_of([trunk]):
+        for part in lpips.parts_of_trunks([trunk]):
             theirs = published(part)
-            for ours, names in lpips.names_of(part).items():
+            for ours, names in lpips.published_names(part).items():
                 array = theirs[names[0]]
                 if array.ndim == 4:
                     array = array.transpose(2, 3, 1, 0)
@@ -120,11 +120,13 @@ def test_missing_foreign_and_double_parts_are_refused(files, tmp_path):
 
 def test_a_download_is_checked(files, tmp_path, monkeypatch):
     """From this machine, through the same opener; a wrong checksum is refused."""
-    parts = lpips.parts_of(["alex"])
+    parts = lpips.parts_of_trunks(["alex"])
     sums = {}
     for part in parts:
         data = files[part].read_bytes()
-        sums[part] = Source(files[part].as_uri(), hashlib.sha256(data).hexdigest()[:8])
+        sums[part] = PublishedPart(
+            files[part].as_uri(), hashlib.sha256(data).hexdigest()[:8]
+        )
     monkeypatch.setattr(lpips, "SOURCES", sums)
     out = tmp_path / "lpips.safetensors"
     assert build_lpips([], out, ["alex"]) == ["alex"]

@@ -4,12 +4,16 @@
 import numpy as np
 import pytest
 
-from ldm_jax.metrics.image_sets.frechet import Gaussian, Moments, frechet_distance
+from ldm_jax.metrics.image_sets.frechet import (
+    FeatureMoments,
+    Gaussian,
+    frechet_distance,
+)
 from tests.metrics.features import real_and_fake
 
 
 def gaussian(rows, batch=64):
-    moments = Moments(rows.shape[1])
+    moments = FeatureMoments(rows.shape[1])
     for low in range(0, len(rows), batch):
         moments.update(rows[low : low + batch])
     return moments.gaussian()
@@ -27,11 +31,11 @@ def test_moments_in_batches_are_mean_and_covariance_of_the_whole():
 
 def test_merged_moments_are_those_of_both():
     rows = real_and_fake()[0]
-    first, second = Moments(64), Moments(64)
+    first, second = FeatureMoments(64), FeatureMoments(64)
     first.update(rows[:100])
     second.update(rows[100:])
     first.merge(second)
-    first.merge(Moments(64))
+    first.merge(FeatureMoments(64))
     np.testing.assert_allclose(
         first.gaussian().covariance, gaussian(rows).covariance, rtol=1e-10, atol=1e-13
     )
@@ -118,7 +122,7 @@ def test_distance_of_nearly_singular_covariances_agrees_with_pytorch_fid():
 
 
 def test_what_is_no_set_is_refused():
-    moments = Moments(4)
+    moments = FeatureMoments(4)
     with pytest.raises(ValueError, match="at least 2 images: got 0"):
         moments.gaussian()
     with pytest.raises(ValueError, match="features must be finite"):
