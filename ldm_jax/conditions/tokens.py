@@ -10,6 +10,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -90,14 +91,14 @@ def make_tokenizer(
     return Tokenizer(name, size, length, encode, num_tokens)
 
 
-def make_bytes():
+def make_bytes() -> tuple[Any, int]:
     """Makes the ByT5 tokenizer: pure rules, nothing to load."""
     from transformers import ByT5Tokenizer
 
     return ByT5Tokenizer(), BYTES_SIZE
 
 
-def make_bert(vocab: str):
+def make_bert(vocab: str) -> tuple[Any, int]:
     """Makes the uncased BERT tokenizer from its vocab.txt."""
     from transformers import BertTokenizer
 
@@ -105,7 +106,7 @@ def make_bert(vocab: str):
     return BertTokenizer(vocab=str(vocab), do_lower_case=True), BERT_SIZE
 
 
-def make_clip(vocab: str, merges: str):
+def make_clip(vocab: str, merges: str) -> tuple[Any, int]:
     """Makes the CLIP tokenizer from vocab.json and merges.txt."""
     from transformers import CLIPTokenizer
 

@@ -11,6 +11,7 @@ from etils import epath
 
 from ldm_jax.conditions.vocabulary import FILES
 from ldm_jax.files.writing import write_bytes
+from ldm_jax.types import PyTree
 
 
 def files_of(directory, condition: Mapping[str, Any]) -> dict[str, str]:
@@ -29,7 +30,7 @@ def files_of(directory, condition: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items() if path.exists()}
 
 
-def text_section(condition: Mapping[str, Any]):
+def text_section(condition: Mapping[str, Any]) -> Any:
     """Finds the section of a text condition: the condition itself, or a part of it.
 
     Returns:
@@ -41,7 +42,7 @@ def text_section(condition: Mapping[str, Any]):
     return None
 
 
-def by_part(condition: Mapping[str, Any], params):
+def by_part(condition: Mapping[str, Any], params: PyTree) -> PyTree:
     """Puts a text encoder's parameters where the condition's belong: see `Hybrid`."""
     if condition["kind"] == "text":
         return params

@@ -3,7 +3,7 @@
 
 import io
 import math
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -65,7 +65,7 @@ class Npz:
         with self._reading(name), self._open(name) as file:
             return read_array(file, self._size(name))
 
-    def batches(self, name: str, count: int):
+    def batches(self, name: str, count: int) -> Iterator[np.ndarray]:
         """Yields an array in parts of `count` entries along its first axis.
 
         Raises:

@@ -2,17 +2,19 @@
 """Encodes and decodes whole image sets, and measures what comes back."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from ldm_jax.files import png
 from ldm_jax.metrics.codebook import CodebookUsage
 from ldm_jax.metrics.reconstruction import WINDOW, psnr, ssim
 from ldm_jax.models.features.lpips import LPIPS
 from ldm_jax.parallel.hosts import fetch
-from ldm_jax.types import Array, PyTree
+from ldm_jax.tasks.model import FirstStage
+from ldm_jax.types import Array, Batch, PyTree
 
 # [B, H, W, 3] images and reconstructions in [-1, 1] -> a number for each, [B].
 PairMetric = Callable[[Array, Array], Array]
@@ -39,8 +41,12 @@ def make_pair_metrics(
 
 
 def reconstruct_all(
-    model, params, rows, num_shown: int, metrics: Mapping[str, PairMetric]
-):
+    model: FirstStage,
+    params: PyTree,
+    rows: Iterable[tuple[Batch, int]],
+    num_shown: int,
+    metrics: Mapping[str, PairMetric],
+) -> tuple[dict[str, float], UInt8[np.ndarray, "H W 3"]]:
     """Encodes and decodes images.
 
     Args:
@@ -51,7 +57,7 @@ def reconstruct_all(
 
     Returns:
       {name: mean over all rows}, with "codebook_usage" and "perplexity" over all rows
-      for VQ, and a sheet of pairs, uint8 [H', W', 3].
+      for VQ, and a sheet of pairs, uint8.
     """
     num_codes = model.autoencoder.num_codes
     usage = CodebookUsage(num_codes) if num_codes else None

@@ -134,7 +134,8 @@ class Autoencoder(nn.Module):
             )
         return (*batch, height // self.f, width // self.f, self.embed_channels)
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes encoder, decoder and codebook; a model of pixels has none."""
         if self.bottleneck == "pixels":
             return
         shared = dict(

@@ -244,7 +244,8 @@ class Decoder(Coder):
 
     tanh_out: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the layers, which `features` and `to_image` share."""
         dtype = self.block["dtype"]
         mult = self.channel_mult
         self.conv_in = Conv(self.channels * mult[-1], dtype=dtype)

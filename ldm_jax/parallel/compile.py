@@ -26,7 +26,9 @@ def compiler_options(mesh: Mesh) -> dict[str, int]:
     return dict(_TPU_OPTIONS) if is_tpu else {}
 
 
-def on_mesh(shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh):
+def on_mesh(
+    shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Gives the fields of a batch their sharding, or checks the one they have."""
     expected = sharding.batch_sharding(mesh)
     for name, x in shapes.items():
@@ -48,7 +50,9 @@ def global_key(seed: int, mesh: Mesh) -> Array:
     return make(seed)
 
 
-def lower_step(train_step, shapes, frozen, batch_shapes, key, precision: str = ""):
+def lower_step(
+    train_step, shapes, frozen, batch_shapes, key, precision: str = ""
+) -> jax.stages.Lowered:
     """Makes the program of a step, to be compiled once; the state's memory is reused.
 
     Args:

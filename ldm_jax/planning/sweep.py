@@ -47,7 +47,9 @@ def least_seconds(found: plan.Plan) -> float:
     return max(flops / chip.flops, moved, near / (chip.link_rate or float("inf")))
 
 
-def sweep(config, topology: str, slices: int = 1, quick: bool = False):
+def sweep(
+    config, topology: str, slices: int = 1, quick: bool = False
+) -> Iterator[Trial]:
     """Plans a training step on several meshes, with batches up to what fits.
 
     Parameters are split over 1, 4, 16, ... and all devices of a slice; `mesh.tensor`

@@ -68,7 +68,9 @@ class Adversary:
         variables = self.discriminator.init(key, image, is_training=True)
         return variables["params"], variables["batch_stats"]
 
-    def apply_discriminator(self, params: PyTree, stats: PyTree, image: Array):
+    def apply_discriminator(
+        self, params: PyTree, stats: PyTree, image: Array
+    ) -> tuple[Array, PyTree]:
         """Returns logits [B, h', w', 1] and the updated running statistics."""
         variables = {"params": params, "batch_stats": stats}
         logits, moved = self.discriminator.apply(

@@ -226,7 +226,7 @@ def check_batch_sizes(z: Array, cond: Conditioning) -> None:
             )
 
 
-def with_frozen(trained, frozen):
+def with_frozen(trained: PyTree, frozen: PyTree) -> PyTree:
     """Joins the parameters of a model by network: those trained, and those only read.
 
     Of a condition of several parts some may be trained and some read.

@@ -12,6 +12,8 @@ the same devices, as one that was not.
 
 from collections.abc import Callable
 
+import jax
+
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.compile import (
     StepByShape,
@@ -161,7 +163,7 @@ def compile_step(run: Run, shapes, frozen, batch_shapes, key) -> StepByShape:
     )
 
 
-def lower(run: Run, shapes, frozen, batch_shapes, key):
+def lower(run: Run, shapes, frozen, batch_shapes, key) -> jax.stages.Lowered:
     """Lowers the step of a run; arguments as of `compile_step`.
 
     Returns:

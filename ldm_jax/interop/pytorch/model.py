@@ -33,21 +33,24 @@ import pathlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 
-def group_norm(channels, eps, groups=32):
+def group_norm(channels: int, eps: float, groups: int = 32) -> nn.GroupNorm:
+    """Makes a group normalisation."""
     return nn.GroupNorm(groups, channels, eps)
 
 
-def add(module, name, child):
+def add(module: nn.Module, name: str, child: nn.Module) -> nn.Module:
     """Adds a named child and returns it, so that state dicts have the model's names."""
     module.add_module(name, child)
     return child
 
 
-def attend(q, k, v, num_heads, is_causal=False):
-    """softmax(q k^T / sqrt(d)) v, head by head: [B, N, C], [B, M, C] -> [B, N, C]."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, num_heads: int, is_causal: bool = False
+) -> Tensor:
+    """Computes softmax(q k^T / sqrt(d)) v per head, [B, N, C] and [B, M, C]."""
     q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
     y = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
     return y.transpose(1, 2).flatten(2)
@@ -64,7 +67,8 @@ class Attention(nn.Module):
         self.v = nn.Linear(context_width, inner, bias)
         self.out = nn.Linear(inner, width)
 
-    def forward(self, x, context, is_causal=False):
+    def forward(self, x: Tensor, context: Tensor, is_causal: bool = False) -> Tensor:
+        """Attends from x [B, N, C] to the context [B, M, D]."""
         q, k, v = self.q(x), self.k(context), self.v(context)
         return self.out(attend(q, k, v, self.num_heads, is_causal))
 
@@ -76,7 +80,8 @@ class GridAttention(Attention):
         super().__init__(channels, channels, num_heads, channels // num_heads, True)
         self.norm = group_norm(channels, eps, groups)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Adds the attention over all positions to the grid [B, C, H, W]."""
         y = self.norm(x).flatten(2).transpose(1, 2)
         return x + super().forward(y, y).transpose(1, 2).reshape(x.shape)
 
@@ -89,7 +94,8 @@ class LinearAttention(nn.Module):
         self.q, self.k, self.v = (nn.Linear(channels, channels, False) for _ in "qkv")
         self.out = nn.Linear(channels, channels)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Computes the attention over all positions of a grid [B, C, H, W]."""
         y = x.flatten(2).transpose(1, 2)
         context = self.k(y).softmax(1).transpose(1, 2) @ self.v(y)
         return self.out(self.q(y) @ context).transpose(1, 2).reshape(x.shape)
@@ -108,7 +114,8 @@ class ResnetBlock(nn.Module):
             nn.Conv2d(channels, features, 1) if channels != features else nn.Identity()
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the block to a grid [B, C, H, W]."""
         y = self.conv_1(F.silu(self.norm_1(x)))
         return self.skip(x) + self.conv_2(F.silu(self.norm_2(y)))
 
@@ -123,7 +130,8 @@ class Resample(nn.Module):
         self.pad = (1, 1, 1, 1) if pad_all_round else (0, 1, 0, 1)
         self.conv = nn.Conv2d(channels, channels, 3, stride=2 if way == "down" else 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Halves or doubles a grid [B, C, H, W]."""
         if self.way == "up":
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             return self.conv(F.pad(x, (1, 1, 1, 1)))
@@ -176,14 +184,15 @@ class Coder(nn.Module):
         self.norm_out = group_norm(x, 1e-6, groups)
         self.conv_out = nn.Conv2d(x, out_channels, 3, padding=1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images to moments ("down"), or latents to images ("up")."""
         for step in self.steps:
             x = step(x)
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
 class Autoencoder(nn.Module):
-    """The first stage; a model of pixels has none and returns what it is given."""
+    """The first stage; a model of pixels has none and returns its input."""
 
     def __init__(self, config):
         super().__init__()
@@ -207,14 +216,14 @@ class Autoencoder(nn.Module):
             self.codebook = nn.Module()
             self.codebook.embedding = nn.Parameter(codebook)
 
-    def encode(self, image):
+    def encode(self, image: Tensor) -> Tensor:
         """Returns the latent: KL the mean, VQ the vectors before quantization."""
         if self.bottleneck == "pixels":
             return image
         moments = self.quant_conv(self.encoder(image))
         return moments.chunk(2, 1)[0] if self.bottleneck == "kl" else moments
 
-    def decode(self, z):
+    def decode(self, z: Tensor) -> Tensor:
         """Returns images; VQ replaces every vector by its nearest code first."""
         if self.bottleneck == "pixels":
             return z
@@ -242,7 +251,8 @@ class ResBlock(nn.Module):
             nn.Conv2d(channels, features, 1) if channels != features else nn.Identity()
         )
 
-    def forward(self, x, time, context=None):
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | None = None) -> Tensor:
+        """Applies the block to a grid [B, C, H, W]; time is [B, E]."""
         y = F.silu(self.norm_1(x))
         if self.resample == "up":
             x, y = (F.interpolate(v, scale_factor=2.0, mode="nearest") for v in (x, y))
@@ -265,7 +275,8 @@ class GatedMLP(nn.Module):
         add(self, "in", nn.Linear(width, 8 * width))
         self.out = nn.Linear(4 * width, width)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the layers to tokens [B, N, C]."""
         value, gate = self.get_submodule("in")(x).chunk(2, -1)
         return self.out(value * F.gelu(gate))
 
@@ -280,7 +291,8 @@ class TransformerBlock(nn.Module):
         self.attn_2 = Attention(width, context_width, num_heads, head_channels)
         self.mlp = GatedMLP(width)
 
-    def forward(self, x, context):
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Applies the block to tokens [B, N, C]; without a context to themselves."""
         y = self.norm_1(x)
         x = x + self.attn_1(y, y)
         y = self.norm_2(x)
@@ -307,7 +319,8 @@ class SpatialTransformer(nn.Module):
         ]
         self.proj_out = nn.Linear(inner, channels)
 
-    def forward(self, x, time, context):
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
+        """Applies the transformer to a grid [B, C, H, W]; ignores time."""
         y = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
         for block in self.blocks:
             y = block(y, context)
@@ -317,7 +330,8 @@ class SpatialTransformer(nn.Module):
 class SelfAttention(GridAttention):
     """`GridAttention` called as the UNet calls its blocks."""
 
-    def forward(self, x, time, context):
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
+        """Applies the attention; ignores time and context."""
         return super().forward(x)
 
 
@@ -332,7 +346,8 @@ class PlainResample(nn.Module):
             stride = 2 if way == "down" else 1
             self.conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1)
 
-    def forward(self, x, time, context):
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
+        """Halves or doubles a grid [B, C, H, W]; ignores time and context."""
         if self.way == "up":
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         elif self.conv is None:
@@ -413,7 +428,15 @@ class UNet(nn.Module):
         self.norm_out = group_norm(x, 1e-5)
         self.conv_out = nn.Conv2d(x, config["out_channels"], 3, padding=1)
 
-    def forward(self, z_t, t, context=None, concat=None, class_label=None):
+    def forward(
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        context: Tensor | None = None,
+        concat: Tensor | None = None,
+        class_label: Tensor | None = None,
+    ) -> Tensor:
+        """Predicts noise, x0 or v [B, c, h, w] of z_t at the steps t [B]."""
         width = self.config["channels"]
         half = width // 2
         rate = torch.exp(
@@ -452,7 +475,8 @@ class ClassToken(nn.Module):
         super().__init__()
         self.embedding = nn.Parameter(torch.zeros(num_classes, width))
 
-    def forward(self, label):
+    def forward(self, label: Tensor) -> Tensor:
+        """Looks up the tokens [B, 1, d] of classes [B]."""
         return self.embedding[label][:, None]
 
 
@@ -467,7 +491,8 @@ class EncoderLayer(nn.Module):
         self.mlp_in = nn.Linear(width, mlp_width)
         self.mlp_out = nn.Linear(mlp_width, width)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the layer to tokens [B, N, C]."""
         y = self.norm_1(x)
         x = x + self.attn(y, y, self.causal)
         y = self.mlp_in(self.norm_2(x))
@@ -504,7 +529,8 @@ class TokenEncoder(nn.Module):
         if self.pooled is not None:
             self.projection = nn.Linear(width, self.pooled, bias=False)
 
-    def forward(self, tokens):
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encodes ids [B, M] into [B, M, d], or [B, 1, d] where pooled."""
         x = self.token_embedding[tokens] + self.position_embedding[: tokens.shape[1]]
         for layer in self.layers:
             x = layer(x)
@@ -526,7 +552,8 @@ class SpatialRescaler(nn.Module):
         if out_channels is not None:
             self.mapper = nn.Linear(num_classes, out_channels, bias=use_bias)
 
-    def forward(self, label_map):
+    def forward(self, label_map: Tensor) -> Tensor:
+        """Maps classes [B, H, W] to channels [B, k, h, w]."""
         known = (label_map >= 0) & (label_map < self.num_classes)
         x = label_map.clamp(0, self.num_classes - 1).long()
         x = F.one_hot(x, self.num_classes)
@@ -569,7 +596,9 @@ class Condition(nn.Module):
                 config["use_bias"],
             )
 
-    def encode(self, inputs, model):
+    def encode(
+        self, inputs: dict[str, Tensor], model: "LatentDiffusion"
+    ) -> dict[str, Tensor]:
         """Returns the UNet's keyword arguments for these inputs."""
         y = {name: inputs[name] for name in FIELDS[self.kind]}
         if self.kind == "class":
@@ -591,7 +620,7 @@ class Condition(nn.Module):
             return {"concat": torch.cat([latent, mask], 1)}
         return {}
 
-    def null(self, inputs):
+    def null(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Replaces the inputs by those of no condition."""
         if self.kind == "class":
             if not self.config["has_null"]:
@@ -626,15 +655,15 @@ class LatentDiffusion(nn.Module):
         # z_t = alpha[t] * z_0 + sigma[t] * noise
         self.alpha, self.sigma = map(torch.tensor, config.get("noise_levels", ([], [])))
 
-    def encode(self, image):
-        """Images -> scaled latents."""
+    def encode(self, image: Tensor) -> Tensor:
+        """Encodes images as scaled latents."""
         return self.config["latent_scale"] * self.autoencoder.encode(image)
 
-    def decode(self, z_0):
-        """Scaled latents -> images in [-1, 1]."""
+    def decode(self, z_0: Tensor) -> Tensor:
+        """Decodes scaled latents to images in [-1, 1]."""
         return self.autoencoder.decode(z_0 / self.config["latent_scale"])
 
-    def condition(self, inputs):
+    def condition(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Encodes every part; joins contexts along tokens, concats along channels."""
         encoded = [part.encode(inputs, self) for part in self.conditions]
         axes = {"context": 1, "concat": 1}
@@ -646,14 +675,14 @@ class LatentDiffusion(nn.Module):
                 joined[name] = values[0] if axis is None else torch.cat(values, axis)
         return joined
 
-    def null(self, inputs):
+    def null(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns the inputs of no condition, for classifier-free guidance."""
         return {
             **inputs,
             **{k: v for p in self.conditions for k, v in p.null(inputs).items()},
         }
 
-    def x0(self, z_t, t, cond):
+    def x0(self, z_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
         """Predicts the clean latent."""
         y = self.unet(z_t, t, **cond)
         alpha, sigma = (
@@ -663,7 +692,7 @@ class LatentDiffusion(nn.Module):
             return (z_t - sigma * y) / alpha
         return y if self.config["prediction"] == "x0" else alpha * z_t - sigma * y
 
-    def timesteps(self, num_steps, grid="original"):
+    def timesteps(self, num_steps: int, grid: str = "original") -> np.ndarray:
         """Returns the steps visited: "original" ends at 0, "even" at -1 (clean)."""
         total = len(self.alpha)
         if grid == "even":
@@ -680,17 +709,17 @@ class LatentDiffusion(nn.Module):
     @torch.no_grad()
     def sample(
         self,
-        num,
-        inputs=None,
+        num: int,
+        inputs: dict[str, Tensor] | None = None,
         *,
-        z_T=None,
-        size=None,
-        num_steps=50,
-        grid="original",
-        eta=0.0,
-        guidance_scale=1.0,
-        seed=0,
-    ):
+        z_T: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+        num_steps: int = 50,
+        grid: str = "original",
+        eta: float = 0.0,
+        guidance_scale: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
         """Samples images by DDIM (Song et al. 2021, Eq. 12 and 16).
 
         Args:
@@ -724,8 +753,10 @@ class LatentDiffusion(nn.Module):
                 z = z + std * torch.randn(shape, generator=generator)
         return self.finish(self.decode(z), inputs)
 
-    def guided(self, z, t, cond, null, scale):
-        """x0 with classifier-free guidance (Ho & Salimans 2022)."""
+    def guided(
+        self, z: Tensor, t: int, cond: dict, null: dict | None, scale: float
+    ) -> Tensor:
+        """Predicts x0 with classifier-free guidance (Ho & Salimans 2022)."""
         steps = torch.full((len(z),), t)
         x0 = self.x0(z, steps, cond)
         if scale == 1:
@@ -733,21 +764,21 @@ class LatentDiffusion(nn.Module):
         without = self.x0(z, steps, null)
         return without + scale * (x0 - without)
 
-    def finish(self, image, inputs):
+    def finish(self, image: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """Puts an inpainted image's known region back."""
         if any(part.kind == "inpaint" for part in self.conditions):
             return torch.where(inputs["mask"] >= 0.5, image, inputs["image"])
         return image
 
-    def part(self, kind):
+    def part(self, kind: str) -> Condition:
         """Finds the part of the condition of a kind."""
         for part in self.conditions:
             if part.kind == kind:
                 return part
         raise ValueError(f"this model has no {kind} condition.")
 
-    def tokenize(self, texts):
-        """Texts -> int [B, M]; vocabularies other than bytes need transformers."""
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Makes ids [B, M] of texts; all vocabularies but bytes need transformers."""
         config = self.part("text").config
         length, name = config["length"], config["tokenizer"]
         if name == "bytes":  # ids of ByT5: byte + 3, then 1 (end), then 0 (padding)
@@ -769,8 +800,8 @@ class LatentDiffusion(nn.Module):
         )
         return torch.tensor(ids["input_ids"])
 
-    def boxes_to_tokens(self, layouts):
-        """Lists of (class, x, y, width, height), shares of the image, -> [B, M]."""
+    def boxes_to_tokens(self, layouts: list[list[tuple]]) -> Tensor:
+        """Makes ids [B, M] of boxes (class, x, y, width, height); the sides are 1."""
         config = self.part("layout").config
         side = math.isqrt(config["vocab_size"]) - 1
 
@@ -787,7 +818,7 @@ class LatentDiffusion(nn.Module):
         return torch.tensor(rows)
 
 
-def load(directory="."):
+def load(directory: str | pathlib.Path = ".") -> LatentDiffusion:
     """Loads the model of a folder, ready to sample."""
     from safetensors.torch import load_file
 
@@ -801,7 +832,7 @@ def load(directory="."):
     return model.eval()
 
 
-def save_png(images, path):
+def save_png(images: Tensor, path: str | pathlib.Path) -> None:
     """Writes a batch of images in [-1, 1] side by side."""
     from PIL import Image
 
@@ -809,7 +840,7 @@ def save_png(images, path):
     Image.fromarray(np.concatenate(list(rows.numpy()), axis=1)).save(path)
 
 
-def main():
+def main() -> None:
     """Samples from the folder that holds this file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--label", type=int, help="class (a model of classes)")

@@ -16,6 +16,7 @@ from ldm_jax.metrics.image_sets.distribution import Figure
 from ldm_jax.models.features.lpips import LPIPS
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
+from ldm_jax.types import PyTree
 
 PAIR_METRICS = ("psnr", "ssim", "ms_ssim", "lpips")
 
@@ -75,7 +76,7 @@ def _compiled(module):
     return jax.jit(lambda params, image: module.apply({"params": params}, image))
 
 
-def on_devices(function: Callable, *arrays: np.ndarray):
+def on_devices(function: Callable, *arrays: np.ndarray) -> PyTree:
     """Applies a function of [B, ...] arrays with B split over all devices.
 
     Every process gives whole arrays and gets whole results. B is filled up to a

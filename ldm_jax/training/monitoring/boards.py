@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a run can be watched: TensorBoard files, and Weights & Biases if asked for."""
+"""Writes a run's metrics to TensorBoard files, and on request to Weights & Biases."""
 
 import importlib
 import json
@@ -15,36 +15,47 @@ from ldm_jax.training.monitoring.histograms import Histogram
 
 
 class Board(Protocol):
-    """Takes what a run tells."""
+    """Receives the metrics of a run."""
 
-    def scalars(self, step: int, row: Mapping[str, float]) -> None: ...
+    def scalars(self, step: int, row: Mapping[str, float]) -> None:
+        """Adds the values of a step by name."""
+        ...
 
-    def image(self, step: int, name: str, image: np.ndarray) -> None: ...
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Adds a picture, uint8 [H, W, 3]."""
+        ...
 
-    def histogram(self, step: int, name: str, values: Histogram) -> None: ...
+    def histogram(self, step: int, name: str, values: Histogram) -> None:
+        """Adds a distribution of values."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Writes what is pending."""
+        ...
 
 
 class TensorBoard:
-    """Event files in `<workdir>/tensorboard`."""
+    """Writes event files in `<workdir>/tensorboard`."""
 
     def __init__(self, workdir: Path, step: int):
-        """Opens them; what they hold past `step` is no longer shown."""
+        """Opens the files; entries after `step` are no longer shown."""
         import tensorboardX  # which imports PyTorch, where that is installed
 
         self._writer = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1
         )
 
-    def scalars(self, step, row):
+    def scalars(self, step: int, row: Mapping[str, float]) -> None:
+        """Adds one chart per name."""
         for name, value in row.items():
             self._writer.add_scalar(name, value, step)
 
-    def image(self, step, name, image):
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Adds a picture, uint8 [H, W, 3]."""
         self._writer.add_image(name, image, step, dataformats="HWC")
 
-    def histogram(self, step, name, values):
+    def histogram(self, step: int, name: str, values: Histogram) -> None:
+        """Adds a distribution with the bins of `values`."""
         self._writer.add_histogram_raw(
             name,
             min=float(values.edges[0]),
@@ -57,15 +68,16 @@ class TensorBoard:
             global_step=step,
         )
 
-    def close(self):
+    def close(self) -> None:
+        """Writes pending events and closes the files."""
         self._writer.close()
 
 
 class WeightsAndBiases:
-    """A run of wandb.ai (or a local one, with WANDB_MODE=offline)."""
+    """Writes to a run of wandb.ai (or a local one, with WANDB_MODE=offline)."""
 
     def __init__(self, workdir: Path, project: str, config: Mapping[str, Any] | None):
-        """Begins the run, or goes on with the one whose name `workdir` holds.
+        """Starts a run, or resumes the one whose id is in `workdir`.
 
         Raises:
           ValueError: the package `wandb` is not installed.
@@ -88,19 +100,23 @@ class WeightsAndBiases:
             config=dict(config or {}),
             resume="allow",
         )
-        # Their own counter of steps cannot go back to where a killed run resumes.
+        # The counter of steps of wandb cannot go back to where a killed run resumes.
         self._run.define_metric("*", step_metric="step")
 
-    def scalars(self, step, row):
+    def scalars(self, step: int, row: Mapping[str, float]) -> None:
+        """Logs the values, and the step as a metric."""
         self._run.log({**row, "step": step})
 
-    def image(self, step, name, image):
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Logs a picture, uint8 [H, W, 3]."""
         self._run.log({name: self._wandb.Image(image), "step": step})
 
-    def histogram(self, step, name, values):
+    def histogram(self, step: int, name: str, values: Histogram) -> None:
+        """Logs a distribution with the bins of `values`."""
         pair = (values.counts, values.edges)
         histogram = self._wandb.Histogram(np_histogram=pair)
         self._run.log({name: histogram, "step": step})
 
-    def close(self):
+    def close(self) -> None:
+        """Ends the run."""
         self._run.finish()

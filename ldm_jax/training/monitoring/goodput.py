@@ -8,7 +8,7 @@ before. What was killed and done again is found by reading it.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 # "start" makes or restores the state; "step" is all that has no other name: the host
@@ -32,7 +32,7 @@ class Ledger:
         self._phase, self._since = "start", time.monotonic()
 
     @contextlib.contextmanager
-    def phase(self, name: str):
+    def phase(self, name: str) -> Iterator[None]:
         """Is a context whose time counts as `name`."""
         before = self.switch(name)
         try:
