@@ -17,7 +17,7 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.files.paths import resolve
 from ldm_jax.files.structured import read_json
 from ldm_jax.metrics.image_sets.reference import load_reference
-from ldm_jax.training.checkpoints.digest import fingerprint
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.monitoring.metric_rows import read_rows
 from ldm_jax.types import PyTree
 
@@ -98,7 +98,7 @@ def _model(path: str) -> dict[str, Any]:
     if config.task == "latent_diffusion":
         entries |= _denoiser(config, model.conditioner)
     entries["parameters"] = parameter_counts(params)
-    entries["fingerprint"] = fingerprint(params)
+    entries["fingerprint"] = params_fingerprint(params)
     entries["evaluation"] = _last_evaluation(path)
     entries["use"] = ("\n" + " " * 15).join(next_steps.after(model, path))
     return entries

@@ -97,7 +97,7 @@ class FolderSource:
         """Drops the files of other splits and, up to a bound, the unreadable ones."""
         kept = []
         for file in files:
-            if split != "all" and is_held_out(file) != (split == "test"):
+            if split != "all" and is_test_file(file) != (split == "test"):
                 continue
             try:
                 with opened_image(self._root / file, file, self._max_pixels):
@@ -198,6 +198,6 @@ def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def is_held_out(file: str) -> bool:
+def is_test_file(file: str) -> bool:
     """Tells the split by the path alone, so that adding files moves none."""
     return hashlib.sha256(file.encode()).digest()[0] % 10 < HELD_OUT_TENTHS
