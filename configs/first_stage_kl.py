@@ -21,8 +21,9 @@ at f=2 the widths (1, 2) as well. On how many GPUs they ran is not published: de
 is ours. The rate is the original's rule, 4.5e-6 for each image of a batch.
 
 Cost: not published for KL; VQ took 29 (f=4) and 66 (f=8) V100-days for more steps.
-Original: parts of 256x256 of images whose shorter side is 384; here the part is drawn
-between that and the whole. f=1 has nothing to learn: see imagenet_f.py:f=1.
+Images: parts of 256x256 of images whose shorter side is 384, which is a window of 2/3.
+The original reduces them by OpenCV's bicubic, which does not antialias; ours does.
+f=1 has nothing to learn: see imagenet_f.py:f=1.
 """
 
 from ldm_jax.configs import autoencoders, common
@@ -72,12 +73,21 @@ def pixels():
     return config
 
 
-def published(name: str, devices: int, recipes):
-    """Makes what all of the paper's first stages share."""
+def published(name: str, devices: int, recipes, window: float | str = 2 / 3):
+    """Makes what all of the paper's first stages share.
+
+    Args:
+      name: a row of `recipes`.
+      devices: of the run.
+      recipes: name -> (images a device, steps).
+      window: of the image's shorter side that is a part of 256x256.
+    """
     per_device, num_steps = recipes[name]
     config = common.first_stage()
     config.images = common.images("openimages")
-    config.transform = dict(image_size=256, crop="random", min_scale=2 / 3, flip=False)
+    config.transform = dict(
+        image_size=256, crop="random", min_scale=window, max_scale=window, flip=False
+    )
     config.held_out = "validation[:512]"
     config.autoencoder = autoencoders.autoencoder(name)
     config.objective = dict(perceptual="vgg", perceptual_weight=1.0, pixel_loss="l1")

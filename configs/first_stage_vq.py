@@ -18,7 +18,9 @@ r"""VQ first stages, f = 1 to 32 (Rombach et al. 2022, Sec. 3.1, Tab. 8, App. G)
     32          8x8x16     16,384  103,384,755  14     1,100,000  17.45  31.83
 
 Released: f = 4, noattn, 8, n256 at 8, 16; the rest is inferred, as in
-first_stage_kl.py, where the data and the rate are told too. In the original these
+first_stage_kl.py, which describes the data and the rate too. f = 4 and noattn cut 256
+pixels out of the image as it is (a smaller one is enlarged), so do, inferred, f = 2 and
+n256 at 4; the others take a window of 2/3. In the original these
 models are trained by its VQGAN code, to which the penalty's slip belongs that
 `legacy_beta` keeps. The adversary starts at once at f = 4 and 8, and after 250,000
 steps at n256 and f = 16; at f = 8 and 16 it looks at patches of 34 pixels, not 70.
@@ -57,7 +59,8 @@ def get_config(arg: str = ""):
     name, devices = first_stage_kl.model_of(arg, RECIPES)
     if name == "pixels":
         return first_stage_kl.pixels()
-    config = first_stage_kl.published(name, devices, RECIPES)
+    window = "native" if name.startswith(("vq-f2", "vq-f4")) else 2 / 3
+    config = first_stage_kl.published(name, devices, RECIPES, window)
     adversary = dict(disc_start=0, disc_weight=0.75, num_layers=3)
     config.objective.adversary = {**adversary, **ADVERSARIES.get(name, {})}
     return config

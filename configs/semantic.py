@@ -8,9 +8,12 @@ r"""Semantic synthesis of landscapes (Rombach et al. 2022, Sec. 4.3.2, Tab. 15).
     ldm-jax sample --model runs/semantic --out wide --segmentation map_512x1024.png
 
 UNet 215M: attention in the middle only, so that it takes maps larger than it was
-trained on. 360k steps of 48, at 256; size=512 fine-tunes the same model. Tab. 15 says
-f = 8, the released models have f = 4; we follow them. Maps have COCO-Stuff's 182
-classes.
+trained on. 360k steps of 48, at 256; size=512 fine-tunes the same model. Images are
+windows of 2/3 of the shorter side: 384 to 256, at 512 (inferred) 768 to 512. Maps have
+COCO-Stuff's 182 classes.
+
+    f=4 (default)   VQ-f4, as the released models
+    f=8             VQ-f8, as Tab. 15 says; UNet 215,232,772
 """
 
 from ldm_jax.configs import common
@@ -18,13 +21,15 @@ from ldm_jax.configs import common
 
 def get_config(arg: str = ""):
     """Returns the experiment at one size."""
-    size = common.parse(arg, size=256).size
+    values = common.parse(arg, size=256, f=4)
+    size = values.size
     rate = common.choose("size", size, {256: 4.8e-5, 512: 8e-6})
-    config = common.latent_diffusion("vq-f4", "landscapes", image_size=size)
-    config.transform.crop = "random"
+    stage = common.choose("f", values.f, {4: "vq-f4", 8: "vq-f8"})
+    config = common.latent_diffusion(stage, "landscapes", image_size=size)
+    config.transform = dict(crop="random", min_scale=2 / 3, max_scale=2 / 3)
     config.schedule.end = 0.0205
     config.unet = common.UNET_215M
-    channels = 3
+    channels = config.autoencoder.latent_channels
     config.condition = dict(kind="semantic", num_classes=182, out_channels=channels)
     common.add_concat(config, channels)
     config.objective.distance = "l1"

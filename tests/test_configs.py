@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ldm_jax.configs import open_images
+from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import models
 from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.config.sections import LatentSet
@@ -20,7 +22,7 @@ from ldm_jax.types import Conditioning
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 # Shared pieces, and what has tests of its own.
-OTHERS = {"__init__", "common", "autoencoders", "quickstart", "small"}
+OTHERS = {"__init__", "common", "autoencoders", "open_images", "quickstart", "small"}
 SMALL = (
     "small_class:kind=class",
     "small_class:kind=none",
@@ -64,9 +66,12 @@ SIZES = {
     "text:model=clip": (859_520_964, 123_060_480),
     "text:model=conceptual": (403_623_939, 186_154_682 - 30522 * 641),
     "layout:data=openimages": (246_277_379, 58_858_496 - 8192 * 513),
-    "layout:data=coco": (312.24e6, 58_858_496 - 8192 * 513),
+    "layout:data=coco": (312_241_540, 58_858_496 - 8192 * 513),
+    # Tab. 9 prints 345M: 345,893,252 with the output layer that nothing reads.
+    "layout:data=coco,depth=8": (312_241_540, 33_651_712 - 8192 * 513),
     "semantic:size=256": (215_229_315, 546),
     "semantic:size=512": (215_229_315, 546),
+    "semantic:size=256,f=8": (215_232_772, 728),
     "superres:low_res=pil_bicubic": (113_622_563, 0),
     "superres:low_res=bsrgan_light": (113_622_563, 0),
     "inpaint:model=small": (215.23e6, 0),
@@ -226,3 +231,36 @@ def test_what_a_condition_takes_from_the_first_stage_is_exported_too():
 def test_a_misspelt_variant_is_answered_with_the_known_ones(name, message):
     with pytest.raises(ValueError, match=message):
         load(name)
+
+
+def test_classes_of_open_images_are_numbered_by_key():
+    """Paper's code: 340 classes by rank of the key, Suitcase last; 12 are merged."""
+    keys, numbers = list(open_images.CLASSES), open_images.class_numbers()
+    assert len(keys) == 340 == len(set(open_images.NAMES))
+    assert keys[:-1] == sorted(keys[:-1]) and keys[-1] == "/m/01s55n"
+    assert len(numbers) == open_images.NUM_IDS
+    for key, other in open_images.MERGED.items():
+        assert key not in keys and numbers[key] == numbers[other]
+    assert open_images.NAMES[numbers["/m/0bt9lr"]] == "Dog"
+
+
+@pytest.mark.parametrize(
+    ("name", "scales"),
+    [
+        ("first_stage_kl:f=8", (2 / 3, 2 / 3)),
+        ("first_stage_vq:f=8", (2 / 3, 2 / 3)),
+        ("first_stage_vq:f=16", (2 / 3, 2 / 3)),
+        ("first_stage_vq:f=4", ("native", "native")),
+        ("first_stage_vq:f=4,variant=noattn", ("native", "native")),
+        ("semantic:size=256", (2 / 3, 2 / 3)),
+        ("superres", (0.5, 1.0)),
+        ("layout:data=openimages", ("native", 1.0)),
+    ],
+)
+def test_windows_are_those_of_the_released_data_classes(name, scales):
+    config = load(name)
+    fields = {"image_size": 256, **config.transform}
+    transform = ImageTransform(**fields)
+    assert (transform.min_scale, transform.max_scale) == scales
+    assert transform.crop == "random"
+    assert config.images.min_side == (256 if name == "superres" else 0)

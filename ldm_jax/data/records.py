@@ -8,6 +8,7 @@ A record is a dict of NumPy arrays, captions apart:
     captions    tuple of str
     boxes       float32 [N, 4]        x, y, width, height as fractions of the image
     box_labels  int32 [N]
+    box_attributes  int32 [N]         bits of Open Images' attributes, lowest first
     label_map   uint8 [H0, W0]        class of every pixel
     moments     float [h, w, 2c]      mean and log-variance; VQ: [h, w, c]
     moments_flip                      the same of the mirrored image

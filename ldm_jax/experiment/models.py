@@ -81,7 +81,7 @@ def still_transform(
       fields: of the `ImageTransform` in training.
       size: (height, width) of the images; None is that of training.
     """
-    fixed = dict(crop="center", min_scale=1.0, flip=False)
+    fixed = dict(crop="center", min_scale=1.0, max_scale=1.0, flip=False)
     if size is not None:
         fixed["image_size"] = size
     return ImageTransform(**{**fields, **fixed})

@@ -32,6 +32,11 @@ class Box:
     is_inside: bool = False
 
 
+def attributes_of(bits: int) -> dict[str, bool]:
+    """Returns the attributes of a box by name, from their bits."""
+    return {name: bool(bits & 1 << i) for i, name in enumerate(ATTRIBUTES)}
+
+
 @dataclasses.dataclass(frozen=True)
 class BoxTokens:
     """Turns boxes into tokens (class, top left, bottom right), then the crop, and back.
@@ -43,8 +48,8 @@ class BoxTokens:
       num_classes: classes of boxes.
       vocab_size: ids are in [0, vocab_size); the last one means "no object".
       max_objects: the most boxes; length M is 3 * max_objects + 2.
-      has_attributes: whether the class token holds the four attributes. Only for models
-        trained elsewhere: no image set of this package has attributes.
+      has_attributes: whether the class token holds the four attributes, which the image
+        set openimages_layout has: token = class + num_classes * bits.
 
     Source: conditional_builder of the released code of Esser et al. 2021.
     """
@@ -115,8 +120,8 @@ class BoxTokens:
             if label == self.vocab_size - 1:
                 continue
             attributes, label = divmod(label, self.num_classes)
-            bits = [bool(attributes & 1 << i) for i in range(4)]
-            boxes.append(Box(label, *self.rectangle(a, b), *bits))
+            bits = attributes_of(attributes)
+            boxes.append(Box(label, *self.rectangle(a, b), **bits))
         return boxes, self.rectangle(first, last)
 
     def class_token(self, box: Box) -> int:

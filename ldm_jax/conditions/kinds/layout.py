@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from ldm_jax.conditions.fields import (
     MAX_WIDTH,
     check_counts,
 )
-from ldm_jax.conditions.kinds.boxes import ATTRIBUTES, Box, BoxTokens
+from ldm_jax.conditions.kinds.boxes import ATTRIBUTES, Box, BoxTokens, attributes_of
 from ldm_jax.conditions.kinds.class_label import class_number
 from ldm_jax.conditions.kinds.token_ids import TokenCondition, token_field
 from ldm_jax.files.errors import shown
@@ -32,7 +33,8 @@ class Layout(TokenCondition):
     Attributes:
       num_classes, vocab_size, max_objects, has_attributes: see `BoxTokens`.
       width, depth: of the transformer; the defaults are the published ones.
-      class_names: names that a user may give instead of numbers.
+      class_names: names that a user may give instead of numbers; where there are fewer
+        than `num_classes`, the numbers after them are no classes.
       dtype: dtype of the transformer's arithmetic.
     """
 
@@ -50,10 +52,6 @@ class Layout(TokenCondition):
         "tokens": token_field(
             "boxes", "JSON file of boxes", user_keyword="boxes", example="boxes.json"
         )
-    }
-    record_fields: ClassVar = {
-        "box_labels": "config.images.boxes names the boxes of a folder",
-        "boxes": "config.images.boxes names the boxes of a folder",
     }
 
     def __post_init__(self):
@@ -73,6 +71,18 @@ class Layout(TokenCondition):
         return BoxTokens(
             self.num_classes, self.vocab_size, self.max_objects, self.has_attributes
         )
+
+    @property
+    def record_fields(self) -> Mapping[str, str]:  # pyright: ignore
+        """The fields of a record that tokens are made of."""
+        way_out = "config.images.boxes names the boxes of a folder"
+        names = {"box_labels": way_out, "boxes": way_out}
+        if self.has_attributes:
+            names["box_attributes"] = (
+                "the image set openimages_layout has attributes; of others, set "
+                "condition.has_attributes=False"
+            )
+        return names
 
     @property
     def length(self) -> int:
@@ -100,17 +110,17 @@ class Layout(TokenCondition):
         A box with a negative label is padding.
 
         Raises:
-          ValueError: the record has no boxes, or the model reads attributes, which no
-            image set has.
+          ValueError: the record has no boxes, or none of the attributes that the model
+            reads.
         """
-        if self.has_attributes:
-            raise ValueError(
-                "has_attributes=True cannot be trained: boxes of an image set have no "
-                "attributes; set condition.has_attributes=False."
-            )
         record = super().prepare(record)
-        pairs = zip(record["box_labels"], record["boxes"], strict=True)
-        boxes = [Box(int(label), *map(float, b)) for label, b in pairs if label >= 0]
+        labels = record["box_labels"]
+        bits = record["box_attributes"] if self.has_attributes else [0] * len(labels)
+        boxes = [
+            Box(int(label), *map(float, box), **attributes_of(int(number)))
+            for label, box, number in zip(labels, record["boxes"], bits, strict=True)
+            if label >= 0
+        ]
         return {**record, "tokens": self.box_tokens.encode(boxes)}
 
     def from_user(self, boxes: Any) -> dict[str, np.ndarray]:
@@ -162,7 +172,11 @@ class Layout(TokenCondition):
                 'a box is {"label": class, "box": [x, y, width, height]}: got '
                 f"{shown(entry)} in {where}."
             )
-        number = class_number(entry["label"], self.num_classes, self.class_names)
+        number = class_number(
+            entry["label"],
+            len(self.class_names) or self.num_classes,
+            self.class_names,
+        )
         attributes = {name: bool(entry[name]) for name in ATTRIBUTES if name in entry}
         if attributes and not self.has_attributes:
             raise ValueError(

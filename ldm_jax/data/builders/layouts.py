@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO, Open Images and landscapes: photographs with captions, boxes, label maps."""
+"""COCO and landscapes: photographs with captions, boxes, label maps."""
 
-import array
-import csv
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,8 +13,6 @@ from ldm_jax.data.builders.manual import ManualBuilder, Split, by_digest, divide
 from ldm_jax.data.images.annotations import parse_captions
 from ldm_jax.data.images.boxes import parse_boxes
 from ldm_jax.data.records import DamagedRecord
-from ldm_jax.files.errors import UnreadableFile, cut, reading
-from ldm_jax.files.structured import parse_csv
 
 
 class COCO(ManualBuilder):
@@ -37,7 +33,7 @@ and annotations/ (captions_*.json and instances_*.json)."""
 
     def fields(self) -> dict[str, Any]:
         """Returns captions and objects."""
-        return {"captions": tfds.features.Sequence(tfds.features.Text()), **_objects()}
+        return {"captions": tfds.features.Sequence(tfds.features.Text()), **objects()}
 
     def find(self, files: Files) -> dict[str, Split]:
         """Finds the splits."""
@@ -60,7 +56,7 @@ and annotations/ (captions_*.json and instances_*.json)."""
             captions.setdefault(row["file"], []).append(row["text"])
         boxes = parse_boxes(files.read(paths[1]), paths[1])
         refused = {file: line for line, file in boxes.refused.items()}
-        _name_classes(self, boxes.names)
+        name_classes(self, boxes.names)
 
         def example(name: str) -> dict[str, Any]:
             file = name.rpartition("/")[2]
@@ -72,7 +68,7 @@ and annotations/ (captions_*.json and instances_*.json)."""
             return {
                 "image": files.read(name),
                 "captions": captions[file],
-                "objects": _as_objects(*objects) if objects else [],
+                "objects": as_objects(*objects) if objects else [],
             }
 
         return Split(files.names(folder), example)
@@ -152,116 +148,10 @@ images of the splits."""
         return {split: Split(images, example) for split, images in divided.items()}
 
 
-class OpenImages(ManualBuilder):
-    """Open Images with boxes of 600 classes: 1.7 million photographs to train on.
-
-    Photographs without a box are kept and have none; groups are boxes like others.
-
-    Source: Kuznetsova et al. 2020.
-    """
-
-    name = "openimages"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-The folder holds train/ (or train_0/ to train_f/), validation/ and test/ with the
-images, <id>.jpg, and beside them class-descriptions-boxable.csv (or oidv7-...),
-oidv6-train-annotations-bbox.csv (or train-...), validation-annotations-bbox.csv and
-test-annotations-bbox.csv, from https://storage.googleapis.com/openimages/web/. A split
-that is not there is not made."""
-
-    def fields(self) -> dict[str, Any]:
-        """Returns the objects."""
-        return _objects()
-
-    def find(self, files: Files) -> dict[str, Split]:
-        """Finds the splits."""
-        classes = files.find(
-            "class-descriptions-boxable.csv", "oidv7-class-descriptions-boxable.csv"
-        )
-        if not classes:
-            return {}
-        with reading(classes, "as CSV of keys and names"):
-            rows = csv.reader(files.lines(classes))
-            names = {row[0]: row[1] for row in rows if row[0].startswith("/")}
-        rank = {key: i for i, key in enumerate(names)}
-        _name_classes(self, list(names.values()))
-        splits = {}
-        for split in ("train", "validation", "test"):
-            names = [
-                name
-                for name in files.names()
-                if name.split("/")[0].partition("_")[0] == split
-            ]
-            path = files.find(*(f"{v}{split}-annotations-bbox.csv" for v in VERSIONS))
-            if names and not path:
-                raise ValueError(
-                    f"{files.root} has images of {split} but not their boxes.\n"
-                    f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-                )
-            if names:
-                splits[split] = _with_boxes(files, names, _BoxTable(files, path, rank))
-        return splits
-
-
-VERSIONS = ("oidv6-", "", "oidv7-")
-
-
-def _with_boxes(files: Files, names: list[str], table: "_BoxTable") -> Split:
-    def example(name: str) -> dict[str, Any]:
-        boxes, labels = table.of(pathlib.PurePosixPath(name).stem)
-        return {"image": files.read(name), "objects": _as_objects(boxes, labels)}
-
-    return Split(names, example)
-
-
-class _BoxTable:
-    """The boxes of a CSV of Open Images, 26 bytes each: there are 14 million."""
-
-    def __init__(self, files: Files, path: str, rank: dict[str, int]):
-        ids, labels, sides = array.array("Q"), array.array("h"), array.array("f")
-        with files.open_text(path) as file:
-            line = 1
-            try:
-                for line, row in parse_csv(file, path):  # noqa: B007 (for the error)
-                    ids.append(int(row["ImageID"], 16))
-                    labels.append(rank[row["LabelName"]])
-                    sides.extend(_sides(row))
-            except (KeyError, ValueError, OverflowError) as error:
-                raise UnreadableFile(
-                    f"{path}, line {line}: {type(error).__name__} {cut(str(error))}. "
-                    "Fetch it again."
-                ) from error
-        ids = np.frombuffer(ids, np.uint64)
-        order = np.argsort(ids, kind="stable")
-        self._ids = ids[order]
-        self._labels = np.frombuffer(labels, np.int16)[order]
-        self._sides = np.frombuffer(sides, np.float32).reshape(-1, 4)[order]
-
-    def of(self, image: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the boxes [N, 4] (x, y, width, height) and labels of an image."""
-        try:
-            number = np.uint64(int(image, 16))
-        except (ValueError, OverflowError) as error:
-            raise DamagedRecord(f"{image} is no id of Open Images: {error}") from error
-        low, high = (np.searchsorted(self._ids, number, s) for s in ("left", "right"))
-        sides = self._sides[low:high]
-        boxes = np.concatenate([sides[:, :2], sides[:, 2:] - sides[:, :2]], axis=1)
-        return boxes, self._labels[low:high]
-
-
-def _sides(row: Mapping[str, str]) -> list[float]:
-    """Returns XMin, YMin, XMax, YMax of a box, as fractions of the image."""
-    sides = [float(row[name]) for name in ("XMin", "YMin", "XMax", "YMax")]
-    left, top, right, bottom = sides
-    # They are rounded: a box of one pixel may have no width, and reach out by 1e-3.
-    if not (-1e-3 <= left <= right <= 1 + 1e-3 and -1e-3 <= top <= bottom <= 1 + 1e-3):
-        raise ValueError(f"the box {sides} is not within [0, 1]")
-    return sides
-
-
-def _objects() -> dict[str, Any]:
-    """Returns the feature that TFDS' own sets with boxes have."""
+def objects(**more: Any) -> dict[str, Any]:
+    """Returns the feature that TFDS' own sets with boxes have, and more of a box."""
     box, label = tfds.features.BBoxFeature(), tfds.features.ClassLabel()
-    return {"objects": tfds.features.Sequence({"bbox": box, "label": label})}
+    return {"objects": tfds.features.Sequence({"bbox": box, "label": label, **more})}
 
 
 def _label_map() -> dict[str, Any]:
@@ -269,14 +159,14 @@ def _label_map() -> dict[str, Any]:
     return {"label_map": png}
 
 
-def _name_classes(builder: ManualBuilder, names: Sequence[str]) -> None:
+def name_classes(builder: ManualBuilder, names: Sequence[str]) -> None:
     features: Any = builder.info.features
     label = features["objects"]["label"]
     if label.num_classes is None:
         label.names = list(names)
 
 
-def _as_objects(boxes: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
+def as_objects(boxes: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
     """Turns x, y, width, height into what TFDS stores, within [0, 1]."""
     low = boxes[:, :2].clip(0, 1)
     high = (boxes[:, :2] + boxes[:, 2:]).clip(low, 1)

@@ -14,9 +14,10 @@ import tensorflow_datasets as tfds
 
 from ldm_jax.data.builders.digits import Digits
 from ldm_jax.data.builders.faces import FFHQ, CelebAHQ
-from ldm_jax.data.builders.layouts import COCO, COCOStuff, Landscapes, OpenImages
+from ldm_jax.data.builders.layouts import COCO, COCOStuff, Landscapes
 from ldm_jax.data.builders.lsun import LSUNBedrooms, LSUNChurches
 from ldm_jax.data.builders.manual import ManualBuilder
+from ldm_jax.data.builders.open_images import OpenImages, OpenImagesLayout
 from ldm_jax.data.builders.pairs import ImageText
 from ldm_jax.data.builders.scenes import ImageNet, Places
 from ldm_jax.data.images.annotations import Annotations
@@ -45,6 +46,7 @@ BUILDERS: dict[str, type] = {
         COCO,
         COCOStuff,
         OpenImages,
+        OpenImagesLayout,
         Landscapes,
         ImageText,
     )

@@ -139,6 +139,8 @@ def _readers(features: dict[str, Any]) -> list[Read]:
         found.append(lambda stored, name: _captions(stored[captions], name))
     if _box_names(features):
         found.append(_boxes)
+        if "attributes" in features["objects"].feature:
+            found.append(_box_attributes)
     for key in LABEL_MAPS:
         feature = features.get(key)
         channels = getattr(feature, "shape", ())[-1:]
@@ -196,3 +198,9 @@ def _boxes(stored: dict[str, Any], name: str) -> Record:
         "boxes": np.concatenate([low, high - low], axis=1),
         "box_labels": np.asarray(stored["objects/label"], np.int32),
     }
+
+
+def _box_attributes(stored: dict[str, Any], name: str) -> Record:
+    del name
+    bits = np.asarray(stored["objects/attributes"], np.int32)
+    return {"box_attributes": bits}

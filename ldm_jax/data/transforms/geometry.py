@@ -7,6 +7,8 @@ import numpy as np
 
 # Label of a place in a padded list of boxes that holds none.
 NO_BOX = -1
+# A box stays in a window that holds this share of it, or that it fills to this share.
+OF_BOX, OF_WINDOW = 1e-4, 0.15
 
 
 class Window(NamedTuple):
@@ -34,27 +36,31 @@ def crop_boxes(
 
     Args:
       boxes: [N, 4] x, y, width, height as fractions of the image.
-      labels: int32 [N].
+      labels: int32 [N], or [N, k]: k numbers for each box.
       shape: (H0, W0) of the image.
       window: part of the image that is kept.
       max_boxes: length of the result; of more boxes the largest stay.
 
     Returns:
       boxes float32 [max_boxes, 4] as fractions of the window, and labels int32
-      [max_boxes]; the places that are left over have label NO_BOX and zeros. The order
-      is that of the input.
+      [max_boxes] or [max_boxes, k]; the places that are left over have label NO_BOX and
+      zeros. The order is that of the input.
+
+    Source: the released code of Rombach et al. 2022 keeps a box by OF_BOX or OF_WINDOW.
     """
     scale = np.float64([shape[1], shape[0]]) / (window.width, window.height)
     offset = np.float64([window.left, window.top]) / (window.width, window.height)
     low = boxes[:, :2] * scale - offset
     high = (boxes[:, :2] + boxes[:, 2:]) * scale - offset
+    whole = (high - low).prod(axis=1)
     low, high = low.clip(0, 1), high.clip(0, 1)
     size = high - low
     area = size.prod(axis=1)
-    order = np.argsort(-area, kind="stable")[:max_boxes]
-    kept = np.sort(order[area[order] > 0])
+    stays = (area > 0) & ((area >= OF_BOX * whole) | (area >= OF_WINDOW))
+    order = np.argsort(-area, kind="stable")
+    kept = np.sort(order[stays[order]][:max_boxes])
     cropped = np.zeros((max_boxes, 4), np.float32)
-    names = np.full(max_boxes, NO_BOX, np.int32)
+    names = np.full((max_boxes, *labels.shape[1:]), NO_BOX, np.int32)
     cropped[: len(kept)] = np.concatenate([low, size], axis=1)[kept]
     names[: len(kept)] = labels[kept]
     return cropped, names

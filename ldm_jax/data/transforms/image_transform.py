@@ -14,6 +14,8 @@ from ldm_jax.data.transforms.masks import KINDS, draw_mask
 from ldm_jax.data.transforms.pixels import FILTERS, resize, to_unit_range
 
 CROPS = ("center", "random")
+# The scale at which a pixel of the source is a pixel of the image.
+NATIVE = "native"
 
 Example = dict[str, Any]
 
@@ -22,17 +24,25 @@ Example = dict[str, Any]
 class ImageTransform:
     """Makes a training image of a record: (record, rng) -> dict of arrays.
 
-    The largest window of the requested aspect ratio is cut out, resized with Pillow's
-    antialiased filter, mirrored with probability 1/2 if asked, and scaled to [-1, 1].
-    "center" then resize is the protocol of LSUN and of ImageNet's validation; "random"
-    that of ImageNet's training (the order of resize and crop swapped, which is the same
-    window), and with `min_scale` 0.5 that of its super-resolution.
+    A window of the requested aspect ratio is cut out, the largest unless the scales say
+    otherwise, resized with Pillow's antialiased filter, mirrored with probability 1/2
+    if asked, and scaled to [-1, 1]. The protocols of the paper, the order of resize and
+    crop swapped, which is the same window:
+
+        crop      min_scale  max_scale
+        "center"  1          1          LSUN; ImageNet's validation
+        "random"  1          1          ImageNet's training
+        "random"  0.5        1          its super-resolution
+        "random"  2/3        2/3        first stages and label maps: 384 to 256
+        "random"  "native"   "native"   VQ-f4: cut at the size of the source
+        "random"  "native"   1          layouts
 
     Attributes:
       image_size: side of the image, or (height, width).
       crop: "center" or "random".
-      min_scale: the window's size is drawn from U(min_scale, 1) of the largest;
-        "random" only.
+      min_scale, max_scale: the window's size is drawn from U(min_scale, max_scale) of
+        the largest; equal scales fix it. "native" is a window of as many pixels as the
+        image has, or the largest of a source that is smaller.
       interpolation: one of FILTERS.
       flip: mirror every second image?
       max_boxes: length of "boxes", of a record that has them.
@@ -46,13 +56,14 @@ class ImageTransform:
 
     image_size: int | tuple[int, int]
     crop: str = "center"
-    min_scale: float = 1.0
+    min_scale: float | str = 1.0
     interpolation: str = "bicubic"
     flip: bool = False
     max_boxes: int = 30
     low_res: str | None = None
     low_res_factor: int = 4
     mask: str | None = None
+    max_scale: float | str = 1.0
 
     def __post_init__(self):
         if self.crop not in CROPS:
@@ -62,13 +73,7 @@ class ImageTransform:
                 f'unknown interpolation "{self.interpolation}"; one of: '
                 f"{', '.join(FILTERS)}."
             )
-        if not 0 < self.min_scale <= 1:
-            raise ValueError(f"min_scale must be in (0, 1]: got {self.min_scale}.")
-        if self.min_scale < 1 and self.crop != "random":
-            raise ValueError(
-                f'min_scale {self.min_scale} needs crop="random": a centered window is '
-                f"always the largest."
-            )
+        _check_scales(self.min_scale, self.max_scale, self.crop)
         if self.low_res is not None and self.low_res not in DEGRADATIONS:
             raise ValueError(
                 f'unknown degradation "{self.low_res}"; one of: '
@@ -110,8 +115,9 @@ class ImageTransform:
 
         Returns:
           "image" float32 [H, W, 3] in [-1, 1]. As the record has them: "label" int32
-          []; "caption", one of the record's, a str; "boxes" float32 [max_boxes, 4] and
-          "box_labels" int32 [max_boxes] (see `crop_boxes`); "label_map" uint8 [H, W].
+          []; "caption", one of the record's, a str; "boxes" float32 [max_boxes, 4],
+          "box_labels" and, where boxes have attributes, "box_attributes", int32
+          [max_boxes] (see `crop_boxes`); "label_map" uint8 [H, W].
           As requested: "low_res" float32 [H / factor, W / factor, 3] in [-1, 1];
           "mask" float32 [H, W, 1], 1 in the hole.
         """
@@ -124,13 +130,7 @@ class ImageTransform:
         if "captions" in record:
             example["caption"] = str(rng.choice(record["captions"]))
         if "boxes" in record:
-            example["boxes"], example["box_labels"] = crop_boxes(
-                record["boxes"],
-                record["box_labels"],
-                record["image"].shape[:2],
-                window,
-                self.max_boxes,
-            )
+            example.update(_cropped_boxes(record, window, self.max_boxes))
         if "label_map" in record:
             part = window.cut(record["label_map"])
             example["label_map"] = resize(part, self.size, "nearest")
@@ -147,8 +147,13 @@ class ImageTransform:
     def _window(self, shape, rng) -> Window:
         """Chooses the part of the source that becomes the image."""
         ratio = min(shape[0] / self.size[0], shape[1] / self.size[1])
-        if self.crop == "random" and self.min_scale < 1:
-            ratio *= rng.uniform(self.min_scale, 1)
+        native = min(1.0, 1 / ratio)
+        low, high = (
+            native if scale == NATIVE else float(scale)
+            for scale in (self.min_scale, self.max_scale)
+        )
+        # Where "native" is above a number there is nothing to draw from.
+        ratio *= high if low >= high else rng.uniform(low, high)
         height = min(shape[0], max(1, round(self.size[0] * ratio)))
         width = min(shape[1], max(1, round(self.size[1] * ratio)))
         free = (shape[0] - height, shape[1] - width)
@@ -157,6 +162,30 @@ class ImageTransform:
         else:
             top, left = (room // 2 for room in free)
         return Window(top, left, height, width)
+
+
+def _cropped_boxes(record: Record, window: Window, max_boxes: int) -> Example:
+    """Moves the boxes of a record into a window, with their labels and attributes."""
+    numbers = [name for name in ("box_labels", "box_attributes") if name in record]
+    labels = np.stack([record[name] for name in numbers], axis=1)
+    shape = record["image"].shape[:2]
+    boxes, labels = crop_boxes(record["boxes"], labels, shape, window, max_boxes)
+    return {"boxes": boxes, **dict(zip(numbers, labels.T, strict=True))}
+
+
+def _check_scales(low: float | str, high: float | str, crop: str) -> None:
+    """Raises ValueError unless windows can be drawn between two scales."""
+    for name, scale in (("min_scale", low), ("max_scale", high)):
+        is_share = not isinstance(scale, str) and 0 < scale <= 1
+        if scale != NATIVE and not is_share:
+            raise ValueError(f'{name} must be in (0, 1] or "native": got {scale!r}.')
+    if NATIVE not in (low, high) and float(low) > float(high):
+        raise ValueError(f"min_scale {low} must not be above max_scale {high}.")
+    if low != high and crop != "random":
+        raise ValueError(
+            f"min_scale {low} and max_scale {high} differ, which needs "
+            'crop="random": a centered window is not drawn. Make them equal.'
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ldm_jax.configs import open_images
+
 
 def condition_from_compvis(
     section,
@@ -80,6 +82,22 @@ def _rescaled(fields) -> dict[str, Any]:
     return condition | ({"use_bias": True} if fields.get("bias") else {})
 
 
+def _layout(num_ids: int) -> dict[str, Any]:
+    """Returns the classes of the released layout models.
+
+    No file of theirs says them, and no shape depends on them. A vocabulary too small
+    for the classes and their attributes is of no published model: it has numbers only.
+    """
+    if num_ids <= 16 * open_images.NUM_IDS:
+        return {"kind": "layout", "num_classes": min(600, num_ids - 1)}
+    return {
+        "kind": "layout",
+        "num_classes": open_images.NUM_IDS,
+        "has_attributes": True,
+        "class_names": open_images.NAMES,
+    }
+
+
 def _token_condition(fields, key: str, has_tokenizer: bool) -> dict[str, Any]:
     """Translates the fields of BERTEmbedder: texts, or boxes as tokens."""
     sizes = {
@@ -89,13 +107,10 @@ def _token_condition(fields, key: str, has_tokenizer: bool) -> dict[str, Any]:
     }
     length = fields.get("max_seq_len", 77)
     if key == "coordinates_bbox":
-        # OpenImages has 600 classes with boxes; the number only checks their labels.
         return {
-            "kind": "layout",
-            "num_classes": min(600, sizes["vocab_size"] - 1),
+            **_layout(sizes["vocab_size"]),
             "max_objects": (length - 2) // 3,
-            **sizes,
-        }
+        } | sizes
     has_tokenizer = has_tokenizer and fields.get("use_tokenizer", True)
     # "bert" needs its vocab.txt: set condition.vocab to use texts.
     tokenizer = "bert" if has_tokenizer else "bytes"

@@ -45,6 +45,16 @@ def test_attributes_are_bits_above_the_classes():
     assert layout.decode(tokens)[0] == [box]
 
 
+@pytest.mark.parametrize("num_classes", [352, 511])
+def test_classes_and_attributes_fit_below_8192_ids(num_classes):
+    """Identity: the last class with all attributes comes back."""
+    layout = BoxTokens(num_classes, has_attributes=True)
+    box = Box(num_classes - 1, 0, 0, 1, 1, True, True, True, True)
+    assert layout.decode(layout.encode([box]))[0] == [box]
+    with pytest.raises(ValueError, match="got 8192 for vocab_size=8192"):
+        BoxTokens(512, has_attributes=True)
+
+
 def test_no_boxes_is_a_layout_too():
     assert TOKENS.decode(TOKENS.encode([]))[0] == []
 

@@ -27,8 +27,21 @@ def test_records_without_boxes_name_the_setting_that_brings_them():
 def test_attributes_that_no_record_has_are_refused_in_training():
     record = {"boxes": [[0.0, 0.0, 0.5, 0.5]], "box_labels": [4]}
     layout = make_condition("layout", num_classes=100, has_attributes=True)
-    with pytest.raises(ValueError, match="boxes of an image set have no attributes"):
+    with pytest.raises(ValueError, match=r"box_attributes.*openimages_layout"):
         layout.prepare(record)
+
+
+def test_attributes_of_a_record_are_bits_above_the_classes():
+    record = {"boxes": [[0.0, 0.0, 0.5, 0.5]], "box_labels": [4], "box_attributes": [9]}
+    layout = make_condition("layout", num_classes=352, has_attributes=True)
+    assert layout.prepare(record)["tokens"][0] == 4 + 352 * (1 + 8)
+    assert set(layout.stored) == set(record)
+
+
+def test_numbers_without_a_name_are_no_classes_where_others_have_names():
+    layout = make_condition("layout", num_classes=4, class_names=("cat", "dog"))
+    with pytest.raises(ValueError, match=r"in 0\.\.1, or a name, one of: cat, dog"):
+        layout.from_user(boxes=[{"label": 2, "box": [0, 0, 1, 1]}])
 
 
 def test_layout_is_read_from_json(tmp_path):

@@ -171,6 +171,29 @@ def openimages(root: pathlib.Path) -> None:
             writer.writerows([i, "xclick", name, 1, *xxyy] for i, name, *xxyy in rows)
 
 
+def openimages_layout(root: pathlib.Path) -> None:
+    """Images of which the second alone has from 2 to 30 boxes of known classes."""
+    for number, name in enumerate("abc"):
+        write(root / f"train/000000000000000{name}.jpg", picture(10 + number))
+    columns = (
+        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,"
+        "IsTruncated,IsGroupOf,IsDepiction,IsInside"
+    )
+    rows = [
+        ("a", "/m/0bt9lr", 0.0, 0.5, 0.0, 0.5, 0, 0, 0, 0, 0),
+        ("b", "/m/04yx4", 0.0, 0.5, 0.0, 0.5, 1, 1, 0, 0, 0),  # Man, occluded
+        ("b", "/m/01s55n", 0.5, 1.0, 0.25, 0.75, -1, 0, 1, 0, 1),  # Suitcase
+        ("b", "/m/012074", 0.0, 1.0, 0.0, 1.0, 0, 0, 0, 0, 0),  # Magpie, not listed
+        ("b", "/m/0bt9lr", 0.0, 0.01, 0.0, 0.01, 0, 0, 0, 0, 0),  # too small
+        *[("c", "/m/0bt9lr", 0.0, 0.5, 0.0, 0.5, 0, 0, 0, 0, 0)] * 31,
+    ]
+    with open(root / "train-annotations-bbox.csv", "w", newline="") as file:
+        file.write(columns + "\n")
+        csv.writer(file).writerows(
+            [f"000000000000000{i}", "xclick", name, 1, *rest] for i, name, *rest in rows
+        )
+
+
 def landscapes(root: pathlib.Path, count: int = 20) -> None:
     for i in range(count):
         write(root / f"images/{i}.jpg", picture(i))
@@ -189,3 +212,8 @@ def image_text(root: pathlib.Path) -> None:
             "0.json": json.dumps({"caption": "a dark thing"}).encode(),
         },
     )
+
+
+def reds(records):
+    """Returns the red level of each record's first pixel."""
+    return [int(record["image"][0, 0, 0]) for record in records]

@@ -11,30 +11,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ldm_jax.data.builders.files import Files
-from ldm_jax.data.images.image_sets import BUILDERS, open_images
+from ldm_jax.data.images.image_sets import BUILDERS
 from ldm_jax.data.records import DamagedRecord
 from tests.data.builders import layouts
-
-
-class Opened:
-    """Opens splits of one small copy."""
-
-    def __init__(self, tmp_path):
-        self.root, self.data_dir = tmp_path / "files", tmp_path / "tfds"
-
-    def __call__(self, name, split="train", **how):
-        how = {"manual_dir": os.fspath(self.root), **how}
-        source = open_images(name, split, os.fspath(self.data_dir), **how)
-        return source, source.__getitems__(range(len(source)))
-
-
-@pytest.fixture
-def opened(tmp_path):
-    return Opened(tmp_path)
-
-
-def reds(records):
-    return [int(record["image"][0, 0, 0]) for record in records]
+from tests.data.builders.layouts import reds
 
 
 def test_ffhq_holds_out_its_last_seventh(opened):
@@ -169,39 +149,6 @@ def test_coco_without_maps(opened):
     opened.data_dir /= "again"
     with pytest.raises(ValueError, match=r"no annotations/captions_val2017\.json"):
         opened("coco2017")
-
-
-def test_open_images_have_boxes(opened):
-    layouts.openimages(opened.root)
-    source, records = opened("openimages")
-    assert reds(records) == [10, 11] and source.box_names == ("Tortoise", "Box")
-    assert records[0]["boxes"].shape == (0, 4)
-    assert records[1]["boxes"].tolist() == [[0.5, 0.25, 0.5, 0.5], [0, 0, 0.5, 0.5]]
-    assert records[1]["box_labels"].tolist() == [1, 0]
-    assert reds(opened("openimages", "validation")[1]) == [12]
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda text: text.replace("/m/02", "/m/77"), "KeyError '/m/77'"),
-        (lambda text: text.replace("0.25", "a quarter"), "a quarter"),
-        (lambda text: text.replace("XMin", "Left"), "XMin"),
-    ],
-)
-def test_damaged_boxes_of_open_images_are_refused(opened, damage, words):
-    layouts.openimages(opened.root)
-    path = opened.root / "oidv6-train-annotations-bbox.csv"
-    path.write_text(damage(path.read_text()))
-    with pytest.raises(ValueError, match=words):
-        opened("openimages")
-
-
-def test_open_images_without_boxes_are_refused(opened):
-    layouts.openimages(opened.root)
-    (opened.root / "validation-annotations-bbox.csv").unlink()
-    with pytest.raises(ValueError, match="images of validation but not their boxes"):
-        opened("openimages")
 
 
 def test_landscapes_have_maps(opened):

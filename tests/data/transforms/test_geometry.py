@@ -73,3 +73,23 @@ def test_a_mirrored_example_mirrors_what_has_positions():
     assert np.array_equal(found["image"], mirror_image(example["image"]))
     assert np.array_equal(found["label_map"], example["label_map"][:, ::-1])
     assert found["label"] == 3 and found["caption"] == "to the left"
+
+
+def test_a_box_stays_that_is_mostly_elsewhere_only_where_it_fills_the_window():
+    """Paper: a ten-thousandth of the box inside, or 15 % of the window covered."""
+    window, label = Window(0, 0, 1, 1), np.int32([1])
+    cases = {  # pixels x, y, width, height in an image of 500 x 100 -> stays
+        (0.1, 0.1, 499, 99): True,  # 0.81 of the window, 1/60,000 of the box
+        (0, 0, 500, 0.1): True,  # 0.1 of the window, 1/500 of the box
+        (0.8, 0.8, 499, 99): False,  # 0.04 of the window, 1/1,200,000 of the box
+    }
+    for pixels, stays in cases.items():
+        box = np.float32([pixels]) / np.float32([500, 100, 500, 100])
+        found = crop_boxes(box, label, (100, 500), window, 1)[1]
+        assert found.tolist() == [1 if stays else NO_BOX]
+
+
+def test_numbers_of_a_box_are_kept_together():
+    boxes, numbers = np.float32([[0, 0, 0.5, 0.5]]), np.int32([[3, 8]])
+    found = crop_boxes(boxes, numbers, (8, 8), Window(0, 0, 8, 8), 2)[1]
+    assert found.tolist() == [[3, 8], [NO_BOX, NO_BOX]]

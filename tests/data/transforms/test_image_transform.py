@@ -77,6 +77,35 @@ def test_min_scale_draws_smaller_windows():
     assert min(widths) < 125 and max(widths) > 175 and min(widths) > 97
 
 
+@pytest.mark.parametrize(
+    ("shape", "scales", "window"),
+    [
+        ((384, 500), (2 / 3, 2 / 3), 256),
+        ((300, 200), ("native", "native"), 64),
+        ((48, 200), ("native", "native"), 48),
+    ],
+    ids=["two thirds", "native", "smaller than the image"],
+)
+def test_equal_scales_fix_the_window(shape, scales, window):
+    """Paper: 384 to 256 is a window of 2/3; "native" cuts pixels out as they are."""
+    low, high = scales
+    transform = ImageTransform(
+        256 if shape[0] > 300 else 64, "random", low, max_scale=high
+    )
+    places = set()
+    for seed in range(20):
+        found = transform._window(shape, rng(seed))
+        assert found.height == found.width == window
+        places.add((found.top, found.left))
+    assert len(places) > 10
+
+
+def test_layouts_are_cut_between_native_and_whole():
+    transform = ImageTransform(64, "random", "native")
+    sides = [transform._window((128, 256), rng(seed)).height for seed in range(200)]
+    assert 64 <= min(sides) < 70 and 122 < max(sides) <= 128
+
+
 def test_flip_mirrors_every_second_image():
     image = picture(8, 8)
     plain = to_unit_range(image)
@@ -102,6 +131,8 @@ def test_an_aspect_ratio_is_cropped_not_squeezed():
         ({"interpolation": "cubic"}, "one of: nearest"),
         ({"min_scale": 0.0}, r"in \(0, 1\]"),
         ({"min_scale": 0.5}, 'needs crop="random"'),
+        ({"max_scale": "whole"}, "max_scale must be in"),
+        ({"min_scale": 0.5, "max_scale": 0.4}, "must not be above max_scale"),
         ({"image_size": 0}, "positive"),
     ],
 )
