@@ -154,6 +154,7 @@ READERS = {
     "commands/sample.py": "writes an .npz image by image",
     "commands/evaluation/feature_networks.py": "reads a list of texts",
     "commands/export.py": COPIES,
+    "commands/photos/page.py": OWN_RUN,
 }
 PARSERS = {"zipfile", "tarfile", "csv", "pickle", "yaml"}
 CALLS = {

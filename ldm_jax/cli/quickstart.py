@@ -3,12 +3,24 @@
 
 from ldm_jax.cli import train, values
 
+DETAILS = """
+Without --images it learns real handwritten digits: minutes on a CPU, no download.
+With --images it looks at a folder of your pictures, chooses settings for them and for
+this machine, trains a first stage and a denoiser, samples, and writes a report. The
+choices are WORKDIR/config.py: edit it and run the command again. Sub-folders are
+classes; captions.csv, captions.jsonl or a .txt beside each picture are captions.
+
+Run it again after an interruption and it resumes.
+"""
 WRITES = """
-  WORKDIR/samples.png, reconstructions.png, loss.png and results.json, and the model
-  directories WORKDIR/first_stage and WORKDIR/diffusion.
+  WORKDIR/samples.png, reconstructions.png and results.json, the model directories
+  WORKDIR/first_stage and WORKDIR/diffusion, each with a report.html, and
+  WORKDIR/latents; with --images also WORKDIR/report.html and WORKDIR/config.py.
 """
 EXAMPLES = """
   ldm-jax quickstart
+  ldm-jax quickstart --images ./photos
+  ldm-jax quickstart --images ./photos --size 32 --workdir runs/small
   ldm-jax quickstart --workdir runs/longer --config.diffusion.train.num_steps=2000
 """
 
@@ -19,20 +31,40 @@ def add(commands) -> None:
         commands,
         "quickstart",
         _run,
-        "Train, sample and evaluate a small class-conditional model on real digits.",
-        details="Takes minutes on a CPU and downloads nothing. Run it again after an "
-        "interruption\nand it resumes.\n" + train.CONFIG_HELP,
+        "Train, sample and evaluate a small model of digits, or of your own pictures.",
+        details=DETAILS + train.CONFIG_HELP,
         writes=WRITES,
         examples=EXAMPLES,
     )
-    command.add_argument("--config", default="quickstart", help="default: %(default)s")
+    command.add_argument("--images", help="folder of pictures; default: digits")
     command.add_argument(
-        "--workdir", default="runs/quickstart", help="default: %(default)s"
+        "--size", type=values.count, help="side of the images, with --images"
+    )
+    command.add_argument("--config", help="without --images; default: quickstart")
+    command.add_argument(
+        "--workdir", help="default: runs/quickstart, or runs/NAME of the folder"
     )
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.commands import quickstart
+    import pathlib
+
     from ldm_jax.experiment.config import schema
 
-    quickstart.run_quickstart(schema.load_config(args.config, overrides), args.workdir)
+    if args.images:
+        from ldm_jax.commands.photos.run import model_pictures
+
+        if args.config:
+            raise ValueError(
+                f"--images chooses a config of its own: got --config={args.config}; "
+                "edit config.py in --workdir, or leave --images out."
+            )
+        workdir = args.workdir or f"runs/{pathlib.Path(args.images).resolve().name}"
+        model_pictures(args.images, workdir, args.size, tuple(overrides))
+        return
+    from ldm_jax.commands import quickstart
+
+    if args.size:
+        raise ValueError("--size is for pictures of your own: give --images too.")
+    config = schema.load_config(args.config or "quickstart", overrides)
+    quickstart.run_quickstart(config, args.workdir or "runs/quickstart")

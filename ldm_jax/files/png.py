@@ -33,6 +33,15 @@ def to_uint8(image) -> np.ndarray:
     return np.clip((image + 1) * 127.5, 0, 255).astype(np.uint8)
 
 
+# Sheets are for people: small images are enlarged to about this many pixels.
+SHOWN_SIDE = 128
+
+
+def enlargement(side: int) -> int:
+    """Returns how often a pixel of a small image is repeated, to be seen."""
+    return max(1, SHOWN_SIDE // side)
+
+
 def grid(
     images: np.ndarray,
     num_columns: int,

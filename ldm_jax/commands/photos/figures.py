@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures samples beside held-out pictures, without a feature network.
+
+The measures are of pixels, so they need no weights: they tell a collapsed or a copying
+model from a working one, and are no replacement for FID.
+"""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.loader import iterate_once
+from ldm_jax.experiment.models import still_transform
+from ldm_jax.metrics.image_sets.frechet import FeatureMoments, frechet_distance
+from ldm_jax.metrics.nearest import nearest_distances
+
+PARTS = 4
+
+
+def compare_samples(stage: ConfigDict, samples: np.ndarray) -> dict[str, float]:
+    """Compares samples with the training pictures, and held-out ones likewise.
+
+    Args:
+      stage: config of the first stage, which names the pictures.
+      samples: [N, H, W, 3] uint8.
+
+    Returns:
+      "colour_distance_samples": Frechet distance of the mean colours of 4x4 parts to
+      those of the training pictures; "nearest_distance_samples": mean root-mean-square
+      difference to the nearest training picture, in [0, 2]; the same of held-out
+      pictures, where there are some, from as many samples.
+    """
+    training = _pictures(stage, stage.images.split)
+    sets = {"samples": samples.astype(np.float32) / 127.5 - 1}
+    if stage.held_out:
+        held_out = _pictures(stage, stage.held_out)
+        count = min(len(held_out), len(samples))
+        rng = np.random.default_rng(0)
+        sets["samples"] = rng.permutation(sets["samples"])[:count]
+        sets["held_out"] = held_out[:count]
+    expected = _layout(training)
+    figures = {}
+    for name, images in sets.items():
+        distance = frechet_distance(_layout(images), expected)
+        figures[f"colour_distance_{name}"] = distance
+        nearest = nearest_distances(training, images)
+        figures[f"nearest_distance_{name}"] = float(nearest.mean())
+    return figures
+
+
+def _pictures(stage: ConfigDict, split: str) -> np.ndarray:
+    """Reads a split whole, [N, H, W, 3] in [-1, 1]."""
+    source = open_images(**{**stage.images, "split": split})
+    rows = iterate_once(source, still_transform(stage.transform), 64)
+    parts = [np.asarray(batch["image"])[:valid] for batch, valid in rows]
+    return np.concatenate(parts)
+
+
+def _layout(images: np.ndarray):
+    """Returns the Gaussian of the mean colours of PARTS x PARTS parts of each image."""
+    count, height, width, _ = images.shape
+    h, w = height // PARTS, width // PARTS
+    parts = images[:, : h * PARTS, : w * PARTS].reshape(count, PARTS, h, PARTS, w, 3)
+    moments = FeatureMoments(PARTS * PARTS * 3)
+    moments.update(parts.mean((2, 4)).reshape(count, -1))
+    return moments.gaussian()

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ldm-jax quickstart --images`: from a folder of pictures to samples and a report.
+
+Look at the folder -> choose, into config.py -> first stage -> latents -> denoiser ->
+samples and figures -> report.html. Each step resumes where it was stopped.
+"""
+
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from ldm_jax.commands import next_steps
+from ldm_jax.commands.latents import encode_image_set
+from ldm_jax.commands.photos import choices
+from ldm_jax.commands.photos.estimate import estimate_time
+from ldm_jax.commands.photos.figures import compare_samples
+from ldm_jax.commands.photos.page import write_photos_page
+from ldm_jax.commands.photos.sheets import sample_sheet
+from ldm_jax.commands.reconstruct import write_reconstructions
+from ldm_jax.commands.summary import show
+from ldm_jax.commands.train import train_config
+from ldm_jax.data.images.survey import Survey, survey
+from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.config.schema import load_config
+from ldm_jax.files import png
+from ldm_jax.files.paths import printable_lines
+from ldm_jax.files.structured import read_json
+from ldm_jax.files.writing import write_json, write_text
+from ldm_jax.parallel.outputs import output_directory, reserves
+
+CONFIG, FOLDER = "config.py", "folder.json"
+
+
+class PhotosResult(NamedTuple):
+    """What the report shows beside the runs.
+
+    Attributes:
+      folder: lines about the pictures.
+      chosen: lines about the settings.
+      figures: PSNR and distances.
+      minutes: of each step in this process.
+      next: commands.
+    """
+
+    folder: dict[str, str]
+    chosen: dict[str, str]
+    figures: dict[str, float]
+    minutes: dict[str, float]
+    next: list[str]
+
+
+@reserves(output_directory, "workdir", "--workdir")
+def model_pictures(
+    images: str, workdir: str, size: int | None = None, overrides: tuple[str, ...] = ()
+) -> PhotosResult:
+    """Makes a model of a folder of pictures, samples from it and writes a report.
+
+    Args:
+      images: the folder.
+      workdir: gets config.py, first_stage/, latents/, diffusion/, samples.png,
+        reconstructions.png, results.json and report.html.
+      size: side of the images; None chooses one.
+      overrides: "--config.first_stage.train.num_steps=100" and the like.
+
+    Raises:
+      ValueError: the folder has too few or too small pictures, or has changed since
+        this quickstart began.
+    """
+    root, started = pathlib.Path(workdir), time.monotonic()
+    _say(1, "look at the pictures")
+    pictures = survey(images)
+    _print(show(pictures.describe()))
+    _refuse_other_folder(root, pictures)
+    chosen = _choose(root, pictures, size)
+    config = load_config(str(root / CONFIG), overrides)
+    _print(show(chosen))
+    _print(show({"estimate": estimate_time(config)}))
+    minutes = {"look": _minutes(started)}
+
+    stage, latents, denoiser = (
+        str(root / name) for name in ("first_stage", "latents", "diffusion")
+    )
+    figures = {}
+    with _timed(minutes, 2, "train the first stage: pictures -> latents -> pictures"):
+        train_config(config.first_stage, stage)
+    with _timed(minutes, 3, "encode the pictures into latents"):
+        split = config.first_stage.held_out or None
+        pairs = root / "reconstructions.png"
+        figures["psnr"] = write_reconstructions(stage, str(pairs), split=split)
+        _encode(config, stage, latents)
+    with _timed(minutes, 4, "train the denoiser on the latents"):
+        with config.unlocked():
+            config.diffusion.latents.directory = latents
+        train_config(config.diffusion, denoiser)
+    with _timed(minutes, 5, "sample, measure and write the report"):
+        sheet, samples = sample_sheet(denoiser)
+        png.save_png(root / "samples.png", sheet)
+        figures |= compare_samples(config.first_stage, samples)
+    model, _ = model_directory.load(denoiser)
+    commands = next_steps.after(model, denoiser)
+    result = PhotosResult(pictures.describe(), chosen, figures, minutes, commands)
+    write_json(root / "results.json", result._asdict())
+    write_photos_page(root, result)
+    _print(_closing(root, result))
+    return result
+
+
+def _refuse_other_folder(root: pathlib.Path, pictures: Survey) -> None:
+    """Notes which pictures these are, or compares them with those noted before."""
+    path = root / FOLDER
+    now = {"folder": pictures.folder, "fingerprint": pictures.fingerprint}
+    if not path.exists():
+        write_json(path, {**now, "count": pictures.count})
+        return
+    before = read_json(path)
+    if any(before.get(name) != value for name, value in now.items()):
+        raise ValueError(
+            f"the pictures must be those that {root} was begun with: got "
+            f"{pictures.count} in {pictures.folder}, there were {before.get('count')} "
+            f"in {before.get('folder')}, or other ones; put them back, or give another "
+            "--workdir."
+        )
+
+
+def _choose(root: pathlib.Path, pictures: Survey, size: int | None) -> dict[str, str]:
+    """Writes config.py, or leaves the one that is there; describes the choices."""
+    path = root / CONFIG
+    if path.exists():
+        if size is not None:
+            raise ValueError(
+                f"{path} holds the choices of this directory: got --size {size} too; "
+                "edit image_size there, or give another --workdir."
+            )
+        return {"choices": f"those of {path}"}
+    made = choices.choose_settings(pictures, jax.default_backend(), size)
+    write_text(path, choices.config_file(made.settings))
+    return {**made.reasons, "choices": f"in {path}: edit it and run this again"}
+
+
+def _encode(config: ConfigDict, stage: str, latents: str) -> None:
+    """Writes the latents, with the captions where the denoiser reads them."""
+    options: dict[str, Any] = dict(config.latents)
+    if config.diffusion.condition.kind == "text":
+        denoiser = config.diffusion.copy_and_resolve_references()
+        denoiser.images.split = config.first_stage.images.split
+        options |= {"config": denoiser, "mirror": False}
+    encode_image_set(stage, latents, **options)
+
+
+def _closing(root: pathlib.Path, result: PhotosResult) -> str:
+    """Describes the result, and the commands that come next."""
+    lines = {name: f"{value:.4g}" for name, value in result.figures.items()}
+    lines["minutes"] = ", ".join(f"{n} {m:.1f}" for n, m in result.minutes.items())
+    lines["pictures"] = f"{root}/samples.png and {root}/reconstructions.png"
+    lines["report"] = f"{root}/report.html"
+    lines["next"] = ("\n" + " " * 15).join(result.next)
+    return "\n" + show(lines)
+
+
+class _timed:
+    """Is a context of one step: prints its name, notes its minutes."""
+
+    def __init__(self, minutes: dict[str, float], number: int, what: str):
+        self._minutes, self._what = minutes, what.partition(":")[0]
+        _say(number, what)
+
+    def __enter__(self):
+        self._started = time.monotonic()
+
+    def __exit__(self, *_):
+        self._minutes[self._what] = _minutes(self._started)
+
+
+def _minutes(started: float) -> float:
+    return round((time.monotonic() - started) / 60, 2)
+
+
+def _say(number: int, what: str) -> None:
+    _print(f"\n[{number}/5] {what}")
+
+
+def _print(text: str) -> None:
+    print(printable_lines(text), flush=True)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sheet of samples: a row for each class or prompt, with its name beside it."""
+
+import numpy as np
+
+from ldm_jax.conditions.base import Condition
+from ldm_jax.data.latents.sets import open_latent_sets
+from ldm_jax.experiment import model_directory
+from ldm_jax.files import png
+from ldm_jax.tasks.sample_images import sample_images
+from ldm_jax.tasks.sampling import make_sampling
+
+ROWS, COLUMNS = 10, 8
+
+
+def sample_sheet(directory: str) -> tuple[np.ndarray, np.ndarray]:
+    """Samples from a model: a row for each class, up to ten; or rows without names.
+
+    Args:
+      directory: of the diffusion model.
+
+    Returns:
+      (the sheet, uint8 [H', W', 3]; the samples, uint8 [N, H, W, 3]).
+    """
+    model, params = model_directory.load(directory)
+    config = model_directory.read_config(directory, "latent_diffusion")
+    y, names = _rows(model.conditioner, config.latents.directory)
+    count = len(names) * COLUMNS
+    images = sample_images(
+        model,
+        params,
+        {name: np.repeat(x, COLUMNS, axis=0) for name, x in y.items()},
+        seeds=np.arange(count),
+        latent_shape=model_directory.latent_shape(directory),
+        sampling=make_sampling(**config.sampling),
+        batch_size=min(count, 64),
+    )
+    images = np.concatenate(list(images))
+    labels = names if any(names) else []
+    enlarge = png.enlargement(images.shape[2])
+    return png.grid(images, COLUMNS, labels, enlarge=enlarge), images
+
+
+def _rows(
+    condition: Condition, latents: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the condition of every row, [R, ...] by field, and the row's name."""
+    if condition.kind == "class":
+        count = condition.num_classes
+        labels = np.unique(np.linspace(0, count - 1, ROWS).astype(np.int32))
+        names = condition.class_names or [str(i) for i in range(count)]
+        return {"label": labels.astype(np.int32)}, [names[i] for i in labels]
+    if condition.kind == "text":
+        texts = _captions(latents)
+        return condition.from_user(text=texts), [text[:24] for text in texts]
+    return {}, [""] * 5
+
+
+def _captions(directory: str) -> list[str]:
+    """Returns captions of the latents, evenly spread."""
+    source, _, _ = open_latent_sets(directory)
+    places = np.unique(np.linspace(0, len(source) - 1, ROWS).astype(int))
+    return [source[int(i)]["captions"][0] for i in places]

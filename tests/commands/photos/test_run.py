@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a folder to samples and a report, tiny; and what is refused on the way."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_jax import cli
+from ldm_jax.files.png import save_png
+
+TINY = [
+    "--config.first_stage.train.num_steps=2",
+    "--config.diffusion.train.num_steps=2",
+    "--config.diffusion.sampling.num_steps=4",
+    "--config.diffusion.batch_size=8",
+]
+
+
+def colours(folder, classes=("blue sky", "red"), count=40):
+    """Makes a folder of pictures of one colour each, with a little noise."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(classes):
+        for i in range(count):
+            image = rng.integers(0, 60, (18, 20, 3), np.uint8)
+            image[..., k] += 150
+            save_png(folder / name / f"{i}.png", image)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished quickstart: (folder of pictures, working directory)."""
+    root = tmp_path_factory.mktemp("photos")
+    images, workdir = colours(root / "photos"), root / "run"
+    assert cli.main(quickstart(images, workdir)) == 0
+    return images, workdir
+
+
+def quickstart(images, workdir, *more):
+    return ["quickstart", f"--images={images}", f"--workdir={workdir}", *TINY, *more]
+
+
+def test_everything_that_is_promised_is_there(finished):
+    _, workdir = finished
+    results = json.loads((workdir / "results.json").read_text())
+    assert set(results["figures"]) == {
+        "psnr",
+        *(f"{kind}_distance_samples" for kind in ("colour", "nearest")),
+        *(f"{kind}_distance_held_out" for kind in ("colour", "nearest")),
+    }
+    assert "--label 'blue sky'" in results["next"][0]
+    page = (workdir / "report.html").read_text()
+    assert page.count("<img") >= 2 and "blue sky" in page and "http" not in page
+    sheet = np.asarray(Image.open(workdir / "samples.png"))
+    assert sheet.shape[0] > 2 * 128 and sheet.shape[1] > 8 * 128  # two rows of eight
+
+
+def test_classes_are_sampled_by_name(finished, tmp_path, capsys):
+    _, workdir = finished
+    argv = ["sample", f"--model={workdir / 'diffusion'}", "--num-steps=2"]
+    assert cli.main([*argv, "--label=red,blue sky", f"--out={tmp_path / 'a'}"]) == 0
+    assert len(list((tmp_path / "a").glob("0*.png"))) == 2
+    assert cli.main([*argv, "--label=green", f"--out={tmp_path / 'b'}"]) == 2
+    assert "one of: blue sky, red" in capsys.readouterr().err
+
+
+def test_an_edited_config_is_run_again(finished, capsys):
+    images, workdir = finished
+    path = workdir / "config.py"
+    path.write_text(path.read_text().replace("guidance", "guidance"))
+    assert cli.main(quickstart(images, workdir)) == 0
+    assert f"those of {path}" in capsys.readouterr().out
+    assert cli.main(quickstart(images, workdir, "--size=16")) == 2
+    assert "edit image_size there" in capsys.readouterr().err
+
+
+def test_another_folder_is_refused_in_the_same_directory(finished, tmp_path, capsys):
+    _, workdir = finished
+    others = colours(tmp_path / "others")
+    assert cli.main(quickstart(others, workdir)) == 2
+    error = capsys.readouterr().err
+    assert "must be those that" in error and "--workdir" in error
+
+
+def test_a_folder_that_changes_between_two_calls_is_refused(tmp_path, capsys):
+    images = colours(tmp_path / "photos", count=4)
+    assert cli.main(quickstart(images, tmp_path / "run")) == 2  # eight are too few
+    assert "at least 16 pictures" in capsys.readouterr().err
+    colours(images, count=24)
+    assert cli.main(quickstart(images, tmp_path / "run")) == 2
+    assert "there were 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--images=./none"], "is not a directory"),
+        (["--images=./empty"], "holds no image file"),
+        (["--images=./empty", "--config=quickstart"], "chooses a config of its own"),
+        (["--size=32"], "give --images too"),
+    ],
+)
+def test_bad_input_is_one_line(argv, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["quickstart", *argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error

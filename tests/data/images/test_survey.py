@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder is described as it is: pictures, sizes, classes, captions."""
+
+import numpy as np
+import pytest
+
+from ldm_jax.data.images.survey import survey
+from ldm_jax.files.png import save_png
+
+
+def make(folder, classes=("a", "b"), count=20, size=(20, 30)):
+    for name in classes:
+        for i in range(count):
+            image = np.full((*size, 3), i, np.uint8)
+            save_png(folder / name / f"{i}.png", image)
+    return folder
+
+
+def test_a_folder_is_counted(tmp_path):
+    (make(tmp_path) / "a" / "torn.jpg").write_bytes(b"no picture")
+    found = survey(str(tmp_path))
+    assert found.count == 40 and dict(found.classes) == {"a": 20, "b": 20}
+    assert dict(found.formats) == {".png": 40} and found.captions is None
+    assert found.short_sides.tolist() == [20] * 40
+    assert len(found.left_out) == 1 and "torn.jpg" in found.left_out[0]
+    assert "torn.jpg" in found.describe()["left out"]
+
+
+def test_pictures_held_out_are_those_of_the_split(tmp_path):
+    """Identity: the count is that of the split "test"."""
+    from ldm_jax.data.images.folder import FolderSource
+
+    make(tmp_path, count=60)
+    assert survey(str(tmp_path)).num_held_out == len(FolderSource(tmp_path, "test"))
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "txt"])
+def test_captions_are_found(name, tmp_path):
+    make(tmp_path, classes=("",), count=4)
+    if name == "txt":
+        for i in range(4):
+            (tmp_path / f"{i}.txt").write_text(f"number {i}")
+    else:
+        lines = ["file,caption", *(f"{i}.png,number {i}" for i in range(4))]
+        (tmp_path / name).write_text("\n".join(lines))
+    assert survey(str(tmp_path)).captions == name
+
+
+def test_one_note_beside_pictures_is_no_set_of_captions(tmp_path):
+    make(tmp_path, classes=("",), count=4)
+    (tmp_path / "0.txt").write_text("a note")
+    found = survey(str(tmp_path))
+    assert found.captions is None and found.count == 4
+
+
+def test_a_changed_folder_has_another_fingerprint(tmp_path):
+    before = survey(str(make(tmp_path))).fingerprint
+    save_png(tmp_path / "a" / "new.png", np.zeros((20, 30, 3), np.uint8))
+    assert survey(str(tmp_path)).fingerprint != before
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no image file"):
+        survey(str(tmp_path))
+    with pytest.raises(ValueError, match="is not a directory"):
+        survey(str(tmp_path / "none"))
