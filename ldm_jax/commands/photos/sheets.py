@@ -24,7 +24,7 @@ def sample_sheet(directory: str) -> tuple[np.ndarray, np.ndarray]:
     """
     model, params = model_directory.load(directory)
     config = model_directory.read_config(directory, "latent_diffusion")
-    y, names = _rows(model.conditioner, config.latents.directory)
+    y, names = row_conditions(model.conditioner, config.latents.directory)
     count = len(names) * COLUMNS
     images = sample_images(
         model,
@@ -41,7 +41,7 @@ def sample_sheet(directory: str) -> tuple[np.ndarray, np.ndarray]:
     return png.grid(images, COLUMNS, labels, enlarge=enlarge), images
 
 
-def _rows(
+def row_conditions(
     condition: Condition, latents: str
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Returns the condition of every row, [R, ...] by field, and the row's name."""

@@ -29,7 +29,7 @@ def changed(**values):
 @pytest.mark.parametrize(
     ("folder", "platform", "expected"),
     [
-        ({}, "cpu", dict(image_size=64, f=4, condition="class", held_out="test")),
+        ({}, "cpu", dict(image_size=32, f=4, condition="class", held_out="test")),
         ({}, "gpu", dict(image_size=128, f=8, condition="class")),
         ({"sizes": np.full((600, 2), 40)}, "cpu", dict(image_size=32, f=4)),
         ({"sizes": np.full((600, 2), 17)}, "cpu", dict(image_size=16, f=2)),
