@@ -8,18 +8,23 @@ r"""Classes from a folder whose sub-folders are classes, e.g. Fashion-MNIST; or 
     ldm-jax sample --model runs/class --out samples --label 0,1,2 --num 12
 
 kind=none learns the same pictures without a condition. The first stage: small.py.
+Autoencoder, image size, number and names of the classes are those of the latents.
 """
+
+from ml_collections.config_dict import placeholder
 
 from ldm_jax.configs import common, small
 
 
 def get_config(arg: str = ""):
-    """Returns the experiment with ten classes, or with no condition."""
+    """Returns the experiment with the classes of its data, or with no condition."""
     kind = common.parse(arg, kind="class").kind
     has_classes = common.choose("kind", kind, {"class": True, "none": False})
     config = small.diffusion()
+    config.autoencoder = {}
+    config.latents.image_size = placeholder(int)
     if has_classes:
         width = 64
-        config.condition = dict(kind="class", num_classes=10, width=width)
+        config.condition = dict(kind="class", num_classes=placeholder(int), width=width)
         small.attend(config, width)
     return config

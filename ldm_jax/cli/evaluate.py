@@ -11,7 +11,14 @@ from ldm_jax.cli.sample import add_sampling, condition_inputs, sampling_changes
 # Flags of `evaluate` without a meaning for a denoiser that is evaluated on latents.
 OF_IMAGES = (
     *("images", "split", "size", "pairs", "protocol", "paper_row", "metrics"),
-    *("reference", "feature_weights", "lpips_weights", "clip_model", "captions"),
+    *(
+        "reference",
+        "feature_weights",
+        "step",
+        "lpips_weights",
+        "clip_model",
+        "captions",
+    ),
     "standard_error",
 )
 DETAILS = """
@@ -25,7 +32,8 @@ FID is computed with the published InceptionV3 (ldm-jax weights inception); with
 feature network the result is called FD(mobilenet).
 """
 WRITES = """
-  OUT/results.json and OUT/results.md; OUT/images, where samples are made. Stopped and
+  OUT/results.json and OUT/results.md; OUT/images, where samples are made. With several
+  checkpoints or numbers of steps, the same in a sub-folder of OUT for each. Stopped and
   run again, the command makes the samples that are missing.
 """
 EXAMPLES = """
@@ -33,6 +41,8 @@ EXAMPLES = """
       --reference churches.npz --num-steps 200 --out runs/churches/fid50k
   ldm-jax evaluate --model runs/digits --metrics fid,kid,precision,recall --num 1000 \\
       --reference digits.npz --out results
+  ldm-jax evaluate --model runs/digits --step 500,1000 --num-steps 10,20,50 \\
+      --num 1000 --reference digits.npz --out results
   ldm-jax evaluate --model runs/kl-f8 --paper-row kl-f8 --images ./imagenet_val \\
       --lpips-weights weights/lpips.safetensors --out results
   ldm-jax evaluate --images samples/ --reference ref.npz --out results
@@ -113,7 +123,14 @@ def add(commands) -> None:
     command.add_argument(
         "--raw", action="store_true", help="use the trained parameters, not their EMA"
     )
-    add_sampling(command)
+    command.add_argument(
+        "--step",
+        type=values.counts,
+        default=(),
+        help="checkpoint to sample from, or several, comma-separated; default: the "
+        "newest",
+    )
+    add_sampling(command, takes_several=["num_steps"])
 
 
 def _run(args, overrides) -> None:
@@ -132,12 +149,13 @@ def _run(args, overrides) -> None:
             raise ValueError(
                 "there must be --model or --images to evaluate: got neither."
             )
-        latents = _given(args, ["latents"])
+        latents = _given(args, ["latents", "step"])
         _refuse({**inputs, **options, **latents}, "finished images")
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
     elif model_directory.read_config(args.model).task == "first_stage":
         _refuse(
-            {**inputs, **options, **_given(args, ["pairs", "latents"])}, "a first stage"
+            {**inputs, **options, **_given(args, ["pairs", "latents", "step"])},
+            "a first stage",
         )
         result = evaluate.evaluate_reconstructions(
             args.model, args.out, request, args.images, args.split, args.size
@@ -157,23 +175,37 @@ def _run(args, overrides) -> None:
     else:
         given = _given(args, ["images", "split", "size"])
         _refuse(given, "a diffusion model, whose samples are evaluated,")
-        result = evaluate.evaluate_samples(
-            args.model,
-            args.out,
-            request,
-            inputs,
-            options,
-            classes=args.classes,
-            seed=args.seed,
-            which="raw" if args.raw else "ema",
-            pairs=args.pairs,
-        )
+        _evaluate_samples(args, request, inputs, options)
+        return
     values.say(markdown(result))
+
+
+def _evaluate_samples(args, request, inputs, options) -> None:
+    """Evaluates a diffusion model: checkpoints, with numbers of steps for each."""
+    from ldm_jax.commands import evaluate
+    from ldm_jax.metrics.tables import markdown
+
+    points = evaluate.points_of(args.out, args.step, options.pop("num_steps", ()))
+    results = evaluate.evaluate_samples(
+        args.model,
+        points,
+        request,
+        inputs,
+        options,
+        classes=args.classes,
+        seed=args.seed,
+        which="raw" if args.raw else "ema",
+        pairs=args.pairs,
+    )
+    for point, result in zip(points, results, strict=True):
+        if len(points) > 1:
+            values.say(f"{point.out}\n")
+        values.say(markdown(result))
 
 
 def _given(args, names: Iterable[str]) -> dict[str, Any]:
     """Returns those of some flags that were given."""
-    return {n: vars(args)[n] for n in names if vars(args)[n] not in (None, False)}
+    return {n: vars(args)[n] for n in names if vars(args)[n] not in (None, False, ())}
 
 
 def _refuse(given, what: str) -> None:

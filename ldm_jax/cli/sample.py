@@ -3,6 +3,7 @@
 
 import argparse
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from ldm_jax.cli import values
@@ -84,10 +85,15 @@ def add(commands) -> None:
     given.add_argument("--hole", help="PNG, white where --known is painted over")
 
 
-def add_sampling(command: CommandParser) -> None:
-    """Adds the flags of every condition, of `Sampling` and of every sampler."""
+def add_sampling(command: CommandParser, takes_several: Sequence[str] = ()) -> None:
+    """Adds the flags of every condition, of `Sampling` and of every sampler.
+
+    Args:
+      command: gets the flags.
+      takes_several: names of whole numbers of which the flag takes several.
+    """
     command.add_later(lambda: _add_condition_flags(command))
-    command.add_later(lambda: _add_sampling_flags(command))
+    command.add_later(lambda: _add_sampling_flags(command, takes_several))
 
 
 def _add_condition_flags(command: argparse.ArgumentParser) -> None:
@@ -99,13 +105,20 @@ def _add_condition_flags(command: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", help=_escape(text))
 
 
-def _add_sampling_flags(command: argparse.ArgumentParser) -> None:
+def _add_sampling_flags(
+    command: argparse.ArgumentParser, takes_several: Sequence[str]
+) -> None:
     from ldm_jax.diffusion.samplers import options_by_name
     from ldm_jax.tasks.sampling import sampling_fields
 
     group = command.add_argument_group("sampler (default: the model's config)")
     for name, field in sampling_fields().items():
-        _add_flag(group, name, field.kind, field.doc)
+        if name in takes_several:
+            text = f"{field.doc}; several, comma-separated, are evaluated in turn"
+            flag = f"--{name.replace('_', '-')}"
+            group.add_argument(flag, type=values.counts, help=_escape(text))
+        else:
+            _add_flag(group, name, field.kind, field.doc)
     for name, (option, samplers) in options_by_name().items():
         _add_flag(group, name, option.kind, f"{option.doc} ({', '.join(samplers)})")
 

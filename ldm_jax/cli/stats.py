@@ -63,7 +63,7 @@ def add_metric_command(
     command.add_argument(
         "--feature-network",
         default="inception",
-        help="inception (default) or mobilenet",
+        help="inception (default), mobilenet, or random, which needs no weights",
     )
     command.add_argument(
         "--feature-weights",

@@ -68,6 +68,11 @@ def count(text: str) -> int:
     return int(text)
 
 
+def counts(text: str) -> tuple[int, ...]:
+    """Reads whole numbers from 1 on, separated by commas."""
+    return tuple(count(part.strip()) for part in text.split(","))
+
+
 def size(text: str) -> tuple[int, int]:
     """Reads HEIGHTxWIDTH, or the side of a square."""
     height, _, width = text.partition("x")

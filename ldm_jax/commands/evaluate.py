@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates a model, or finished images, by a named protocol or chosen metrics."""
 
+import itertools
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,10 +29,43 @@ from ldm_jax.parallel.outputs import output_directory, reserves
 QUANTIZATION = "truncation to bytes, as the original"
 
 
-@reserves(output_directory)
+class Point(NamedTuple):
+    """One of the evaluations of a model.
+
+    Attributes:
+      out: directory of its samples and results.
+      step: of the checkpoint; None takes the newest.
+      num_steps: of the sampler; None takes the model's.
+    """
+
+    out: str
+    step: int | None = None
+    num_steps: int | None = None
+
+
+def points_of(
+    out: str, steps: Sequence[int] = (), nums_steps: Sequence[int] = ()
+) -> list[Point]:
+    """Lists the evaluations of several checkpoints, with several numbers of steps each.
+
+    Args:
+      out: directory of the one evaluation, or of one sub-folder for each:
+        "step500", "sampled10" or "step500-sampled10".
+      steps: of the checkpoints; () takes the newest.
+      nums_steps: of the sampler; () takes the model's.
+    """
+    points = []
+    for step, num_steps in itertools.product(steps or [None], nums_steps or [None]):
+        names = [f"step{step}"] if len(steps) > 1 else []
+        names += [f"sampled{num_steps}"] if len(nums_steps) > 1 else []
+        folder = "/".join([out, "-".join(names)]) if names else out
+        points.append(Point(folder, step, num_steps))
+    return points
+
+
 def evaluate_samples(
     model_dir: str,
-    out: str,
+    points: Iterable[Point],
     request: Request,
     inputs: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -40,15 +74,16 @@ def evaluate_samples(
     seed: int = 0,
     which: str = "ema",
     pairs: str | None = None,
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Samples from a diffusion model into OUT/images, then evaluates the images.
 
     Interrupted and run again it makes the images that are missing; the evaluation
-    starts from scratch.
+    starts from scratch. The sampler is compiled once for each number of steps.
 
     Args:
       model_dir: a diffusion model.
-      out: directory; gets images/, results.json and results.md.
+      points: checkpoints and numbers of steps; the OUT of each gets images/,
+        results.json and results.md.
       request: what to measure.
       inputs, options, seed, which: of `write_samples`; a class model
         without classes gets all of them.
@@ -56,8 +91,8 @@ def evaluate_samples(
       pairs: images that the samples are to resemble one by one (super-resolution,
         inpainting): of `open_set`.
 
-    Returns:
-      What was measured, as in results.json.
+    Yields:
+      What was measured at each point, as in results.json.
 
     Raises:
       ValueError: something does not fit, before anything is sampled where it can be.
@@ -67,37 +102,59 @@ def evaluate_samples(
     inputs = dict(inputs)
     if config.get("condition", {}).get("kind") == "class" and not inputs:
         inputs["class_label"] = _classes(config, classes, request.num, seed)
-    images = f"{out}/images"
-    sample.write_samples(
-        model_dir,
-        images,
-        inputs,
-        options,
-        num=request.num,
-        seed=seed,
-        batch_size=request.batch_size,
-        which=which,
-        admit=lambda count, size: evaluator.check(count, size, pairs),
-    )
-    agreed(True)  # the main process has written its last picture
     settings = {
         "model": model_dir,
         "weights": which,
         "classes": classes if "class_label" in inputs else "",
         "seed of image 0": seed,
-        "sampling": _sampling_of(images),
         "bytes": QUANTIZATION,
     }
-    return _finish(
-        evaluator.images(images, pairs, by_name=False), out, request, settings
-    )
+    model = None
+    for step, group in itertools.groupby(points, key=lambda point: point.step):
+        fresh, params = model_directory.load(model_dir, which, step)
+        model = model or fresh  # another one would be compiled anew
+        for point in group:
+            number = point.num_steps
+            changes = {} if number is None else {"num_steps": number}
+            with output_directory(point.out) as out:
+                images = f"{out}/images"
+                throughput = sample.write_samples(
+                    model_dir,
+                    images,
+                    inputs,
+                    {**options, **changes},
+                    num=request.num,
+                    seed=seed,
+                    batch_size=request.batch_size,
+                    which=which,
+                    admit=lambda n, size: evaluator.check(n, size, pairs),
+                    step=step,
+                    loaded=(model, params),
+                    measures_speed=True,
+                )
+                agreed(True)  # the main process has written its last picture
+                measured = evaluator.images(images, pairs, by_name=False)
+                measured["throughput"] = throughput
+                made = settings | {"sampling": _sampling_of(images)}
+                made |= {} if step is None else {"step": step}
+                yield _finish(measured, str(out), request, made)
 
 
 @reserves(output_directory)
 def evaluate_images(
     images: str, out: str, request: Request, pairs: str | None = None
 ) -> dict[str, Any]:
-    """Evaluates finished images; arguments as of `evaluate_samples`."""
+    """Evaluates finished images.
+
+    Args:
+      images: a folder or .npz, of `open_set`.
+      out: directory of the results.
+      request: what to measure.
+      pairs: images that they are to resemble one by one, of `open_set`.
+
+    Returns:
+      What was measured, as in results.json.
+    """
     evaluator = Evaluator(request, None)
     settings = {"images": images, "bytes": "as they are"}
     return _finish(evaluator.images(images, pairs), out, request, settings)

@@ -30,7 +30,7 @@ from ldm_jax.data.transforms.buckets import (
     parse_buckets,
 )
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.experiment import model_directory, models
+from ldm_jax.experiment import data_metadata, model_directory, models
 from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.files.writing import write_json
@@ -110,7 +110,9 @@ def encode_image_set(
     """
     model_dir, stage_config = first_stage_of(model_dir)
     model, params = model_directory.load(model_dir)
-    given = _images_to_encode(stage_config, config, images, split, manual_dir)
+    spec = _images_to_encode(stage_config, config, images, split, manual_dir)
+    source = open_images(**spec)
+    given = _how_to_encode(model_dir, stage_config, config, spec, source)
     job = write.LatentJob(
         latent_channels=model.autoencoder.embed_channels,
         autoencoder=params_fingerprint(params),
@@ -123,7 +125,6 @@ def encode_image_set(
         num_crops=num_crops,
     )
     _refuse_other_kind(out, buckets)
-    source = open_images(**given.spec)
     _check_condition(given, source, job.seed)
     parts = by_bucket(source, buckets) if buckets else {"": source}
     _encode(model, params, parts, given, out, job)
@@ -143,10 +144,14 @@ def _images_to_encode(
     images: str | None,
     split: str | None,
     manual_dir: str | None,
-) -> _Images:
-    """Chooses the images of a first stage, or those of a diffusion config."""
+) -> dict[str, Any]:
+    """Chooses the images of a first stage, or those of a diffusion config.
+
+    Returns:
+      Arguments of `open_images`.
+    """
     if config is None:
-        result = _Images(*images_of(stage_config, images, split))
+        spec, _ = images_of(stage_config, images, split)
     else:
         schema.check_config(config)
         spec = dict(config.get("images", {}))
@@ -157,13 +162,26 @@ def _images_to_encode(
                 "config.images.dataset must name the images to encode: got none; give "
                 "--images FOLDER."
             )
-        # Mirrored both ways, and a new mask in every step: neither is decided here.
-        transform = models.make_transform(config, flip=False, mask=None)
-        condition = models.make_latent_diffusion(config).conditioner
-        result = _Images(spec, transform, condition, config.latents.flip)
-    if manual_dir:
-        result.spec.update(manual_dir=manual_dir)
-    return result
+    return {**spec, "manual_dir": manual_dir} if manual_dir else spec
+
+
+def _how_to_encode(
+    model_dir: str,
+    stage_config: ConfigDict,
+    config: ConfigDict | None,
+    spec: dict[str, Any],
+    source: Source,
+) -> _Images:
+    """Takes transform and condition of the first stage, or of a diffusion config."""
+    if config is None:
+        return _Images(spec, models.still_transform(stage_config.transform))
+    config = config.copy_and_resolve_references().unlock()
+    metadata = data_metadata.of_first_stage(model_dir, stage_config)
+    data_metadata.complete(config, data_metadata.with_classes(metadata, source))
+    # Mirrored both ways, and a new mask in every step: neither is decided here.
+    transform = models.make_transform(config, flip=False, mask=None)
+    condition = models.make_latent_diffusion(config).conditioner
+    return _Images(spec, transform, condition, config.latents.flip)
 
 
 def _check_condition(given: _Images, source: Source, seed: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ldm_jax.commands.stopwatch import Stopwatch
 from ldm_jax.conditions.registry import condition_flags
 from ldm_jax.conditions.user_inputs import to_image, to_mask
 from ldm_jax.experiment import model_directory
@@ -20,8 +21,10 @@ from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
+from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import replace_sampling
+from ldm_jax.types import PyTree
 
 GRID = 100
 PREVIEWED = 8
@@ -46,7 +49,10 @@ def write_samples(
     classifier: str | None = None,
     classifier_scale: float = 1.0,
     admit: Callable[[int, tuple[int, int]], None] = lambda num, size: None,
-) -> None:
+    step: int | None = None,
+    loaded: tuple[LatentDiffusion, PyTree] | None = None,
+    measures_speed: bool = False,
+) -> dict[str, Any]:
     """Samples images into a directory; goes on where an earlier call was stopped.
 
     Image i has seed + i and condition i modulo the number of conditions, so it is the
@@ -72,6 +78,15 @@ def write_samples(
         `inputs["class_label"]`.
       classifier_scale: factor of its gradient.
       admit: gets number and (height, width) before anything is drawn; may raise.
+      step: of the checkpoint; None takes the newest.
+      loaded: (model, parameters) of this directory and step, where they are loaded
+        already: a model that is given again is not compiled again.
+      measures_speed: whether more is drawn where too little was to tell the speed.
+
+    Returns:
+      The speed, as in throughput.json: "images_per_second" of the fastest batch but the
+      first, which is compiled, "batch_size", "device" and "num_devices"; {} where it
+      was not measured.
 
     Raises:
       ValueError: the options or the condition do not fit the model, or `out` holds
@@ -79,7 +94,8 @@ def write_samples(
     """
     config = model_directory.read_config(model_dir, "latent_diffusion")
     sampling = replace_sampling(config.sampling, options)
-    model, params = model_directory.load(model_dir, which)
+    model, params = loaded or model_directory.load(model_dir, which, step)
+    params = dict(params)
     _check_makes_images(model)
     towards = None
     if classifier and "label" not in model.conditioner.fields:
@@ -110,6 +126,8 @@ def write_samples(
     if classifier:
         settings |= dict(classifier=str(classifier), classifier_scale=classifier_scale)
         settings["condition"] |= {} if towards is None else {"class_label": towards}
+    if step is not None:
+        settings["step"] = step
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)
     missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
@@ -128,11 +146,12 @@ def write_samples(
             guide,
         )
 
+    watch = Stopwatch(batch_size)
     with tqdm(
         desc="samples", total=num, initial=num - len(missing), unit="image"
     ) as bar:
         done = 0
-        for batch in draw(missing, batch_size):
+        for batch in watch.timed(draw(missing, batch_size)):
             if done == 0:  # not before: what fails at once must not take the folder
                 _note(folder, settings)
             for i, image in zip(missing[done:], batch, strict=False):
@@ -141,6 +160,11 @@ def write_samples(
                     png.save_png(_file(folder, i), image, about)
             done += len(batch)
             bar.update(len(batch))
+    throughput = watch.read(folder)
+    if measures_speed and not throughput:
+        for _ in watch.timed(draw(np.arange(2 * batch_size), batch_size)):
+            pass
+        throughput = watch.read(folder)
     if is_main_process():
         _write_sheets(folder, num, write_npz)
     if num_previews:
@@ -150,6 +174,7 @@ def write_samples(
             in_rows = np.concatenate(np.moveaxis(shown, 0, 1))
             sheet = png.grid(in_rows, num_previews + 1)
             png.save_png(folder / "previews.png", sheet, settings)
+    return throughput
 
 
 def _check_makes_images(model) -> None:

@@ -90,13 +90,14 @@ def latent_shape(directory: str) -> tuple[int, int, int]:
     return LatentSet(**config.latents).latent_shape(Autoencoder(**config.autoencoder))
 
 
-def load(directory: str, which: str = "ema"):
+def load(directory: str, which: str = "ema", step: int | None = None):
     """Loads a model, trained here or imported.
 
     Args:
       directory: config.json, checkpoints/, and of a diffusion model autoencoder/ and,
         if it reads a frozen text encoder, text_encoder/.
       which: "ema" takes averaged parameters where there are some, "raw" never.
+      step: of the checkpoint; None takes the newest whole one.
 
     Returns:
       (FirstStage, LatentDiffusion, NoisyLatentClassifier or ConditionEncoder, params):
@@ -107,7 +108,7 @@ def load(directory: str, which: str = "ema"):
       FileNotFoundError: it holds no whole checkpoint.
     """
     config = read_config(directory)
-    params = load_params(directory, which)
+    params = load_params(directory, which, step)
     if config.task == "first_stage":
         return make_first_stage(config), {"autoencoder": params["autoencoder"]}
     if config.task == "classifier":

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from ldm_jax.data.records import Source
+from ldm_jax.experiment import data_metadata
 from ldm_jax.experiment.config.sections import LatentSet, TextEncoderSource
 from ldm_jax.experiment.first_stage_source import TrainedStage, open_stage
 from ldm_jax.experiment.lpips import read_lpips
@@ -79,8 +80,12 @@ def _first_stage(config: ConfigDict, abstract: bool) -> Inputs:
 
 
 def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
-    """Fills in the text condition's fields, which encoder that is, and the scale."""
+    """Fills in the text condition's fields, which encoder that is, and the scale.
+
+    Also what the config leaves to the metadata of its data, see `data_metadata`.
+    """
     frozen, params = {}, None
+    _complete(config, abstract)
     encoder = TextEncoderSource(**config.get("text_encoder", {}))
     if encoder.directory:
         fields = encoder_fields(encoder.directory, config.condition)
@@ -106,6 +111,22 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
     config.latents.scale = stage.scale
     frozen["autoencoder"] = stage.params
     return Inputs(frozen, stage, params)
+
+
+def _complete(config: ConfigDict, abstract: bool) -> None:
+    """Takes from the data what a denoiser's config leaves open."""
+    if abstract and not data_metadata.is_open(config):
+        return  # the data need not be there
+    metadata = data_metadata.read_metadata(config)
+    if metadata is not None:
+        data_metadata.complete(config, metadata)
+    elif data_metadata.is_open(config):
+        raise ValueError(
+            "a config that leaves its autoencoder, image size or classes open takes "
+            "them from its data: got neither config.latents.directory nor "
+            "config.latents.first_stage; write latents with ldm-jax latents and give "
+            "their directory."
+        )
 
 
 def _classifier(config: ConfigDict, abstract: bool) -> Inputs:

@@ -30,7 +30,7 @@ class Evaluation:
 
     Attributes:
       reference: .npz of `ldm-jax stats`; "" computes no metrics.
-      feature_network: "inception" or "mobilenet".
+      feature_network: "inception", "mobilenet" or "random".
       feature_weights: its file of weights; "" is weights/FEATURE_NETWORK.safetensors.
       num: samples, of the averaged parameters, with the conditions of the set's first
         records and the same noise every time; a few thousand show a trend.

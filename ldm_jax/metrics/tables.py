@@ -17,9 +17,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     """Writes one evaluation as a page of Markdown.
 
     Args:
-      result: of `jobs.evaluate.evaluate`: "figures" {metric: {"label", "value",
-        "spread"}}, "num_images", "settings", "warnings", and "row" of the paper, or
-        None.
+      result: of `commands.evaluate`: "figures" {metric: {"label", "value",
+        "spread"}}, "num_images", "settings", "warnings", "row" of the paper, or None,
+        and of samples "throughput".
 
     Returns:
       The page: a table of metrics, how they were made, and every warning.
@@ -39,12 +39,23 @@ def markdown(result: Mapping[str, Any]) -> str:
             cells.append(number(paper[name]) if name in paper else "")
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"{result['num_images']} images; +- is {SPREADS}"]
+    if result.get("throughput"):
+        lines.append(f"* speed: {_speed(result['throughput'])}")
     lines += [f"* {name}: {value}" for name, value in result["settings"].items()]
     if paper:
         row = find_row(result["row"])
         lines.append(f"* paper: {result['row']}, {row.where} {row.steps}".rstrip())
     lines += [f"* WARNING: {text}" for text in result["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def _speed(throughput: Mapping[str, Any]) -> str:
+    """Writes a throughput in words."""
+    return (
+        f"{number(throughput['images_per_second'])} images/s in batches of "
+        f"{throughput['batch_size']} on {throughput['num_devices']} "
+        f"{throughput['device']}"
+    )
 
 
 SPREADS = (

@@ -51,6 +51,8 @@ class LoopOptions:
       checkpoint_every: steps between checkpoints; None for none but by time.
       checkpoint_seconds: seconds between checkpoints, in addition; None for none.
       keep: how many of the latest checkpoints are kept.
+      keep_every: multiples of this step are kept as well, for later evaluation; None
+        for none.
       best: evaluation scalar by which one more checkpoint is kept.
       best_is_lowest: whether low values of `best` are good.
       step_timeout: seconds after which a step, a batch or a checkpoint counts as
@@ -82,6 +84,7 @@ class LoopOptions:
     checkpoint_every: int | None = option(1000, at_least=1, may_change=True)
     checkpoint_seconds: float | None = option(None, at_least=0, may_change=True)
     keep: int = option(2, at_least=1, may_change=True)
+    keep_every: int | None = option(None, at_least=1, may_change=True)
     best: str | None = option(None, may_change=True)
     best_is_lowest: bool = option(True, may_change=True)
     step_timeout: float | None = option(1800.0, above=0, may_change=True)

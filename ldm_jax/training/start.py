@@ -39,6 +39,7 @@ def open_checkpoints(run: Run, workdir: str) -> Checkpointer:
         keep=options.keep,
         best=options.best,
         best_is_lowest=options.best_is_lowest,
+        keep_every=options.keep_every,
     )
 
 

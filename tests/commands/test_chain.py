@@ -309,3 +309,32 @@ def test_killed_in_every_stage_it_ends_with_the_same_numbers(tmp_path):
         assert (killed / name).read_text() == (whole / name).read_text()
     for name in ("results.json", "samples.png"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_checkpoints_and_numbers_of_steps_are_evaluated_in_one_call(
+    finished, tmp_path, capsys
+):
+    """Identity: a point is what an evaluation of it alone would be."""
+    model, reference = finished / "diffusion", tmp_path / "reference.npz"
+    stats = ["stats", "--feature-network=random", f"--like={finished / 'first_stage'}"]
+    assert cli.main([*stats, f"--out={reference}", "--keep=50"]) == 0
+    argv = ["evaluate", f"--model={model}", "--feature-network=random", "--num=16"]
+    argv += [f"--reference={reference}", "--metrics=fid,kid", "--batch-size=8"]
+    out = tmp_path / "several"
+    assert cli.main([*argv, "--step=8,12", "--num-steps=2,5", f"--out={out}"]) == 0
+    several = {
+        p.name: json.loads((p / "results.json").read_text()) for p in out.iterdir()
+    }
+    assert sorted(several) == [f"step{s}-sampled{n}" for s in (12, 8) for n in (2, 5)]
+    alone = tmp_path / "alone"
+    assert cli.main([*argv, "--num-steps=5", f"--out={alone}"]) == 0
+    one = json.loads((alone / "results.json").read_text())
+    assert one["figures"] == several["step12-sampled5"]["figures"]
+    assert one["figures"] != several["step8-sampled5"]["figures"]
+    assert one["figures"]["kid"]["label"] == "KD(random)"
+    speeds = [result["throughput"]["images_per_second"] for result in several.values()]
+    assert min(speeds) > 0
+    assert several["step8-sampled2"]["settings"]["step"] == 8
+    capsys.readouterr()
+    assert cli.main([*argv, "--step=5", f"--out={tmp_path / 'x'}"]) == 2
+    assert "got 5, there are 8, 12" in capsys.readouterr().err

@@ -29,7 +29,7 @@ def run(config: ConfigDict, repeats: int, has_torch: bool) -> None:
       has_torch: whether PyTorch is measured where it is installed.
     """
     prepared = prepare(config, abstract=True)
-    runs = {"ldm_jax": _step(prepared)}
+    runs = {"ldm_jax": make_step(prepared)}
     if has_torch:
         runs |= _torch_steps(prepared)
     seconds = best_of(runs, repeats)
@@ -48,7 +48,7 @@ def run(config: ConfigDict, repeats: int, has_torch: bool) -> None:
             print(f"ratio       {ratio:8.2f} of {name} (below 1: ldm_jax is faster)")
 
 
-def _step(run: Run) -> Callable[[], None]:
+def make_step(run: Run) -> Callable[[], None]:
     """Compiles the step of a run; returns a function that does the next one."""
     mesh, options = run.mesh, run.options
     batch_shapes = on_mesh(run.batch_shapes, mesh)

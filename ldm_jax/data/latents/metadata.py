@@ -111,7 +111,24 @@ def _stats(values: Any) -> LatentStats:
     for name in ("autoencoder", "images"):
         _is(getattr(stats, name), str, name)
     _is(stats.transform, dict, "transform")
-    return dataclasses.replace(stats, latent_shape=tuple(shape))
+    return dataclasses.replace(
+        stats, latent_shape=tuple(shape), class_names=_class_names(stats)
+    )
+
+
+def _class_names(stats: LatentStats) -> tuple[str, ...]:
+    """Checks the classes; returns their names."""
+    if stats.num_classes is not None:
+        _count(stats.num_classes, "num_classes")
+    names = _is(stats.class_names, list, "class_names") if stats.class_names else []
+    for name in names:
+        _is(name, str, "a class name")
+    if names and len(names) != stats.num_classes:
+        raise ValueError(
+            f"class_names must name every class: got {len(names)} names for "
+            f"{stats.num_classes} classes"
+        )
+    return tuple(names)
 
 
 def _shard(entry: Any) -> Shard:

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from ldm_jax.data.latents.source import open_latents, reachable
 from ldm_jax.data.latents.statistics import LatentStats
@@ -101,7 +102,15 @@ def pool(stats: Sequence[LatentStats], weights: Sequence[float]) -> LatentStats:
         scale_error=spread / (2 * std**3),
         images=fingerprint([s.images for s in stats]),
         dropped=sum(s.dropped for s in stats),
+        **_common_classes(stats),
     )
+
+
+def _common_classes(stats: Sequence[LatentStats]) -> dict[str, Any]:
+    """Returns number and names of the classes; none where the sets differ."""
+    classes = {(s.num_classes, s.class_names) for s in stats}
+    count, names = classes.pop() if len(classes) == 1 else (None, ())
+    return dict(num_classes=count, class_names=names)
 
 
 def write_bucket_names(directory: str, names: Sequence[str]) -> None:

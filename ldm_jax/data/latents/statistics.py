@@ -27,6 +27,8 @@ class LatentStats:
       images: fingerprint of the image set.
       transform: description of what was done to the images.
       dropped: damaged records that were left out.
+      num_classes: of the labels; None without labels.
+      class_names: of the labels; () where they have none.
 
     Source: Rombach et al. 2022, App. G: latents are rescaled by their component-wise
     standard deviation, there of the first batch, here of all.
@@ -43,6 +45,8 @@ class LatentStats:
     images: str
     transform: dict[str, Any]
     dropped: int = 0
+    num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
 
     def check(self, autoencoder: str, where: str = "the latents") -> None:
         """Refuses the latents of another first stage.

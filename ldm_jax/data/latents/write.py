@@ -158,6 +158,8 @@ def _finish(
         images=source.fingerprint,
         transform=transform.description,
         dropped=sum(entry["dropped"] for entry in shard_metadata),
+        num_classes=getattr(source, "num_classes", None),
+        class_names=tuple(getattr(source, "class_names", ())),
     )
     features = {name: _feature(*kind) for name, kind in fields.items()}
     metadata = {

@@ -16,6 +16,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -32,33 +33,47 @@ def is_config(config: str) -> bool:
 
 
 def read(config: str) -> ConfigDict:
-    """Runs a config file.
-
-    Args:
-      config: NAME or FILE.py, with :ARGUMENT where get_config takes one.
+    """Runs the get_config of a config file; see `run_file`.
 
     Returns:
-      What get_config returned, locked: only fields that exist can be set.
+      What it returned, locked: only fields that exist can be set.
+    """
+    made = run_file(config, "get_config", (ConfigDict, FrozenConfigDict))
+    return (made.as_configdict() if isinstance(made, FrozenConfigDict) else made).lock()
+
+
+def run_file(config: str, function: str, kinds: type | tuple[type, ...]) -> Any:
+    """Runs a function of a config file.
+
+    Args:
+      config: NAME or FILE.py, with :ARGUMENT where the function takes one.
+      function: its name.
+      kinds: of what it must return.
+
+    Returns:
+      What the function returned.
 
     Raises:
-      ValueError: there is no such file or name, or the file has no get_config, raises
-        an error (given with its line), or returns no ConfigDict.
+      ValueError: there is no such file or name, or the file has no such function,
+        raises an error (given with its line), or returns something else.
     """
     head, argument = _split(config)
     path = _find(head)
     with _errors_in_one_line(config, path), _neighbours_importable(path):
-        get_config = getattr(_run(path), "get_config", None)
-        if not callable(get_config):
+        get = getattr(_run(path), function, None)
+        if not callable(get):
             raise configs.ArgumentError(
-                "a config file must have a function get_config: got "
-                f"{type(get_config).__name__ if get_config else 'none'}."
+                f"a config file must have a function {function}: got "
+                f"{type(get).__name__ if get else 'none'}."
             )
-        made = _call(get_config, argument)
-        if not isinstance(made, ConfigDict):
+        made = _call(get, argument)
+        if not isinstance(made, kinds):
+            kind = kinds if isinstance(kinds, type) else kinds[0]
             raise configs.ArgumentError(
-                f"get_config must return a ConfigDict: got a {type(made).__name__}."
+                f"{function} must return a {kind.__name__}: got a "
+                f"{type(made).__name__}."
             )
-    return (made.as_configdict() if isinstance(made, FrozenConfigDict) else made).lock()
+    return made
 
 
 def _split(config: str) -> tuple[str, str | None]:
@@ -117,9 +132,9 @@ def _run(path: pathlib.Path) -> types.ModuleType:
     return module
 
 
-def _call(get_config: Callable, argument: str | None):
-    """Calls get_config with the argument, or without one where there is none."""
-    signature = inspect.signature(get_config)
+def _call(get: Callable, argument: str | None):
+    """Calls a function with the argument, or without one where there is none."""
+    signature = inspect.signature(get)
     arguments = [] if argument is None else [argument]
     if argument == "" and not signature.parameters:
         arguments = []
@@ -127,12 +142,13 @@ def _call(get_config: Callable, argument: str | None):
         signature.bind(*arguments)
     except TypeError:
         raise configs.ArgumentError(
-            f"get_config{signature} does not take what follows the colon: got "
+            f"{get.__name__}{signature} does not take what follows the colon: got "
             f"{argument!r}."
             if arguments
-            else f"get_config{signature} needs an argument: --config=CONFIG:ARGUMENT."
+            else f"{get.__name__}{signature} needs an argument: "
+            "--config=CONFIG:ARGUMENT."
         ) from None
-    return get_config(*arguments)
+    return get(*arguments)
 
 
 @contextlib.contextmanager

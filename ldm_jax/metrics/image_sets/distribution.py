@@ -59,7 +59,7 @@ def label(metric: str, network: Mapping[str, Any]) -> str:
 
     Returns:
       "FID", "KID", "IS" ... only for the published InceptionV3; "FD(mobilenet)",
-      "KD(mobilenet)", "IS(mobilenet)", "precision(mobilenet)" otherwise.
+      "KD(random)", "IS(mobilenet)", "precision(mobilenet)" otherwise.
     """
     kind = network["kind"]
     if kind == "inception" and network["official"]:

@@ -2,22 +2,27 @@
 """Runs images through feature networks, spread over all devices."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.interop.feature_networks.weights import PUBLISHED, load_feature_network
 from ldm_jax.metrics import reconstruction
 from ldm_jax.metrics.image_sets.distribution import Figure
 from ldm_jax.models.features.lpips import LPIPS
+from ldm_jax.models.features.random_features import SEED, RandomFeatures, kernels
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.types import PyTree
 
+# The feature network without a file of weights.
+RANDOM = "random"
 PAIR_METRICS = ("psnr", "ssim", "ms_ssim", "lpips")
 
 
@@ -27,7 +32,7 @@ class FeatureNetwork(NamedTuple):
     Attributes:
       metadata: "kind", "origin", "sha256", "official": what figures depend on.
       run: uint8 [B, H, W, 3] -> its features and logits, NumPy [B, ...]; any B.
-      widths: {name of an output: numbers of an image}; "pool" and "logits" always.
+      widths: {name of an output: numbers of an image}; "pool" always.
     """
 
     metadata: dict[str, Any]
@@ -41,19 +46,16 @@ def open_feature_network(
     """Opens a feature network on all devices.
 
     Args:
-      kind: "inception" or "mobilenet".
+      kind: "inception", "mobilenet" or "random", which has no file of weights.
       weights: file of `ldm-jax weights KIND`; None is weights/KIND.safetensors.
 
     Raises:
       ValueError: unknown kind, or no weights; says how to get them.
     """
-    if kind not in PUBLISHED:
-        raise ValueError(
-            f'unknown feature network "{kind}"; one of: {", ".join(PUBLISHED)}.'
-        )
-    module, params, header = load_feature_network(
-        weights or f"weights/{kind}.safetensors", kind
-    )
+    if kind not in (*PUBLISHED, RANDOM):
+        known = ", ".join([*PUBLISHED, RANDOM])
+        raise ValueError(f'unknown feature network "{kind}"; one of: {known}.')
+    module, params, header = _load(kind, weights)
     metadata = {name: header[name] for name in ("origin", "sha256")}
     mesh = sharding.make_mesh()
     placed = jax.device_put(params, sharding.replicated(mesh))
@@ -68,6 +70,21 @@ def open_feature_network(
         run,
         {name: output.shape[-1] for name, output in shapes.items()},
     )
+
+
+def _load(kind: str, weights: str | None) -> tuple[nn.Module, PyTree, dict[str, str]]:
+    """Returns (module, parameters, header), see `load_feature_network`."""
+    if kind != RANDOM:
+        path = weights or f"weights/{kind}.safetensors"
+        return load_feature_network(path, kind)
+    if weights:
+        raise ValueError(
+            f'the feature network "{RANDOM}" draws its weights: got the file {weights};'
+            " leave it out."
+        )
+    sha256 = hashlib.sha256(b"".join(k.tobytes() for k in kernels())).hexdigest()
+    header = dict(origin=f"seed {SEED}", sha256=sha256, official="True")
+    return RandomFeatures(), {}, header
 
 
 @functools.lru_cache(maxsize=4)

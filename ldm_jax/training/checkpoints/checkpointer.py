@@ -53,6 +53,7 @@ class Checkpointer:
         keep: int = 2,
         best: str | None = None,
         best_is_lowest: bool = True,
+        keep_every: int | None = None,
     ):
         """Opens the directory, which is made if it is missing.
 
@@ -62,6 +63,7 @@ class Checkpointer:
           keep: how many of the latest checkpoints stay.
           best: name of an evaluation scalar; the best checkpoint by it stays as well.
           best_is_lowest: whether low values of `best` are good.
+          keep_every: multiples of this step stay as well; None for none.
 
         Raises:
           Unusable: another run works in the directory.
@@ -75,7 +77,9 @@ class Checkpointer:
         try:
             if settings is not None:
                 settings.write(self._workdir)
-            self._kept = LatestAndBest(self._workdir, keep, best, best_is_lowest)
+            self._kept = LatestAndBest(
+                self._workdir, keep, best, best_is_lowest, keep_every
+            )
             self._manager = open_steps(
                 self._workdir / "checkpoints",
                 cleanup_tmp_directories=True,
@@ -254,7 +258,7 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
       Pytree of NumPy arrays, an entry per network.
 
     Raises:
-      ValueError: `which` is neither.
+      ValueError: `which` is neither, or there is no checkpoint of that step.
       FileNotFoundError: there is no (whole) checkpoint.
       Unusable: one could not be read, and is not proven to be damaged.
     """
@@ -264,7 +268,15 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
     if not path.exists():
         raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")
     with open_steps(path, create=False) as manager:
-        steps = sorted(manager.all_steps(), reverse=True) if step is None else [step]
+        steps = sorted(manager.all_steps(), reverse=True)
+        if step is not None:
+            if step not in steps:
+                there = ", ".join(map(str, reversed(steps))) or "none"
+                raise ValueError(
+                    f"--step must be that of a checkpoint in {directory}: got {step}, "
+                    f"there are {there}; config.train.keep says how many are kept."
+                )
+            steps = [step]
         for candidate in steps:
             try:
                 found = shapes_in(manager, candidate)

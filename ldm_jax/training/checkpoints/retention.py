@@ -26,6 +26,7 @@ class LatestAndBest:
         keep: int = 2,
         best: str | None = None,
         best_is_lowest: bool = True,
+        keep_every: int | None = None,
     ):
         """Reads the scores of an earlier attempt.
 
@@ -34,6 +35,7 @@ class LatestAndBest:
           keep: how many of the latest checkpoints are kept.
           best: name of an evaluation scalar; None for none.
           best_is_lowest: whether low values of `best` are good.
+          keep_every: multiples of this step are kept forever; None for none.
 
         Raises:
           ValueError: `keep` is less than 1.
@@ -45,6 +47,7 @@ class LatestAndBest:
             )
         self._path = workdir / "scores.json"
         self._keep, self._best, self._is_lowest = keep, best, best_is_lowest
+        self._keep_every = keep_every
         self._scores = _read(self._path)
 
     def note(
@@ -79,6 +82,8 @@ class LatestAndBest:
         del context
         steps = sorted(info.step for info in checkpoints)
         kept = set(steps[-self._keep :])
+        if self._keep_every:
+            kept |= {step for step in steps if step % self._keep_every == 0}
         values = {
             step: self._scores[step][self._best]
             for step in steps

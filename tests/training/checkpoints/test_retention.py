@@ -49,3 +49,8 @@ def test_damaged_scores_are_no_scores(tmp_path):
     for text in ('{"1": {"fi', "[1]", '{"a": {}}'):
         (tmp_path / "scores.json").write_text(text)
         assert kept(LatestAndBest(epath.Path(tmp_path), 1, "fid"), [1, 2]) == [2]
+
+
+def test_multiples_of_keep_every_are_kept_forever(tmp_path):
+    policy = LatestAndBest(epath.Path(tmp_path), 1, keep_every=4)
+    assert kept(policy, [2, 4, 6, 8, 10]) == [4, 8, 10]

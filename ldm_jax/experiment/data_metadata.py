@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Completes a denoiser's config by the metadata of the data that it learns from.
+
+Latents carry their first stage, the size of their images, and the classes. A config may
+leave these fields open (an empty section `autoencoder`, None, no class names); what it
+does say must agree with the data.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.latents import sets
+from ldm_jax.data.latents.statistics import LatentStats
+from ldm_jax.experiment.model_directory import first_stage_of
+
+Size = int | tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataMetadata:
+    """What data tell about themselves.
+
+    Attributes:
+      where: their directory, for errors.
+      autoencoder: fields of the section `autoencoder`; empty where it is not known.
+      image_size: side of the images, or (height, width); None where there are several.
+      num_classes: None without labels.
+      class_names: () where the classes have no names.
+    """
+
+    where: str
+    autoencoder: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    image_size: Size | None = None
+    num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
+
+
+def complete(config: ConfigDict, metadata: DataMetadata) -> None:
+    """Fills in the fields that a denoiser's config leaves open.
+
+    Args:
+      config: of the task "latent_diffusion", unlocked; is changed.
+      metadata: of the data that it learns from.
+
+    Raises:
+      ValueError: the data do not tell what is open, or have other classes than the
+        config; names the field.
+    """
+    with config.ignore_type():
+        if not config.autoencoder:
+            known = metadata.autoencoder
+            config.autoencoder = _known("autoencoder", known, metadata)
+        if config.latents.image_size is None:
+            size = _known("latents.image_size", metadata.image_size, metadata)
+            config.latents.image_size = size
+        for name, section in class_sections(config):
+            _complete_classes(name, section, metadata)
+
+
+def is_open(config: ConfigDict) -> bool:
+    """Tells whether a denoiser's config needs the metadata of its data."""
+    return (
+        not config.autoencoder
+        or config.latents.image_size is None
+        or any(
+            section.get("num_classes") is None for _, section in class_sections(config)
+        )
+    )
+
+
+def class_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, section) of each class condition of a config."""
+    condition = config["condition"]
+    parts = condition.get("parts", {}).items()
+    named = {f"condition.parts.{name}": part for name, part in parts}
+    for name, section in {"condition": condition, **named}.items():
+        if section.get("kind") == "class":
+            yield name, section
+
+
+def read_metadata(config: ConfigDict) -> DataMetadata | None:
+    """Reads the metadata of the latents, or of the images, that a config names.
+
+    Returns:
+      The metadata; None where the config names neither latents nor images.
+
+    Raises:
+      ValueError: there are no such latents, images or first stage.
+    """
+    if config.latents.directory:
+        return _of_latents(config.latents.directory)
+    images, stage_dir = config.get("images", {}), config.latents.get("first_stage")
+    if not images.get("dataset"):
+        return None
+    metadata = DataMetadata(images.dataset)
+    if stage_dir:
+        metadata = of_first_stage(*first_stage_of(stage_dir))
+    if any(x.get("num_classes") is None for _, x in class_sections(config)):
+        metadata = with_classes(metadata, open_images(**images))
+    return metadata
+
+
+def of_first_stage(directory: str, stage: ConfigDict) -> DataMetadata:
+    """Returns what a first stage tells: its own fields, and the size it learned from.
+
+    Args:
+      directory: of the first stage.
+      stage: its settings.
+    """
+    size = stage.transform.get("image_size")
+    return DataMetadata(directory, stage.autoencoder.to_dict(), size)
+
+
+def with_classes(metadata: DataMetadata, source: Any) -> DataMetadata:
+    """Adds the classes of an image set."""
+    return dataclasses.replace(
+        metadata,
+        num_classes=getattr(source, "num_classes", None),
+        class_names=tuple(getattr(source, "class_names", ())),
+    )
+
+
+def _of_latents(directory: str) -> DataMetadata:
+    _, stats, shapes = sets.open_latent_sets(directory)
+    first = sets.directories(directory)[0]
+    _, stage = first_stage_of(f"{first}/autoencoder")
+    return DataMetadata(
+        directory,
+        stage.autoencoder.to_dict(),
+        _image_size(stats) if len(shapes) == 1 else None,
+        stats.num_classes,
+        stats.class_names,
+    )
+
+
+def _image_size(stats: LatentStats) -> Size:
+    height, width = (stats.f * side for side in stats.latent_shape[:2])
+    return height if height == width else (height, width)
+
+
+def _complete_classes(name: str, section: Any, metadata: DataMetadata) -> None:
+    """Fills in the number and the names of a condition's classes."""
+    count = section.get("num_classes")
+    if count is None:
+        section.num_classes = _known(
+            f"{name}.num_classes", metadata.num_classes, metadata
+        )
+    elif metadata.num_classes not in (None, count):
+        raise ValueError(
+            f"config.{name}.num_classes must be that of the data: got {count}, "
+            f"{metadata.where} has {metadata.num_classes} classes; leave it out."
+        )
+    names = tuple(section.get("class_names") or ())
+    if names and metadata.class_names and names != metadata.class_names:
+        raise ValueError(
+            f"config.{name}.class_names must be those of the data: got "
+            f"{', '.join(names[:5])}, {metadata.where} has "
+            f"{', '.join(metadata.class_names[:5])}; leave them out."
+        )
+    section.class_names = names or metadata.class_names
+
+
+def _known(name: str, value: Any, metadata: DataMetadata) -> Any:
+    if not value:
+        raise ValueError(
+            f"config.{name} must be given: {metadata.where} does not tell it; set "
+            f"--config.{name}, or take other data."
+        )
+    return value
