@@ -82,7 +82,7 @@ def class_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, section
 
 
-def read_metadata(config: ConfigDict) -> DataMetadata | None:
+def read_data_metadata(config: ConfigDict) -> DataMetadata | None:
     """Reads the metadata of the latents, or of the images, that a config names.
 
     Returns:

@@ -117,7 +117,7 @@ def _complete(config: ConfigDict, abstract: bool) -> None:
     """Takes from the data what a denoiser's config leaves open."""
     if abstract and not data_metadata.is_open(config):
         return  # the data need not be there
-    metadata = data_metadata.read_metadata(config)
+    metadata = data_metadata.read_data_metadata(config)
     if metadata is not None:
         data_metadata.complete(config, metadata)
     elif data_metadata.is_open(config):
