@@ -17,7 +17,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "ldm_jax"
 # Rooms from the ground up (the map in CONTRIBUTING.md): each may import those below it,
 # and of those on its own floor none but itself.
 FLOORS = (
-    {"types", "configs"},
+    {"types", "configs", "pretrained"},
     {"files"},
     {"models", "diffusion", "data", "parallel", "reports"},
     {"conditions"},

@@ -4,7 +4,16 @@
 from ldm_jax.cli import values
 
 FORMS = (
-    *("compvis", "diffusers", "npz", "onnx", "orbax", "safetensors", "stablehlo"),
+    *(
+        "compact",
+        "compvis",
+        "diffusers",
+        "npz",
+        "onnx",
+        "orbax",
+        "safetensors",
+        "stablehlo",
+    ),
     "torch",
 )
 DETAILS = """
@@ -12,6 +21,8 @@ A model that the target cannot compute is refused with the reason, and nothing i
 written.
 
 targets:
+  compact    a small model directory, in half precision: for sample, demo, import and
+             ldm_jax.load
   compvis    .safetensors or .ckpt with the original's names, and its .yaml beside it
   diffusers  a folder for from_pretrained; with a model_index.json where diffusers has
              a pipeline for the model. A class embedding, for which it has no class, is
@@ -33,6 +44,7 @@ WRITES = """
   files are printed.
 """
 EXAMPLES = """
+  ldm-jax export runs/quickstart/diffusion --to compact --out digits
   ldm-jax export models/celeba --to compvis --out celeba.safetensors
   ldm-jax export models/celeba --to diffusers --out celeba_diffusers
   ldm-jax export models/celeba --to npz --out celeba.npz

@@ -2,6 +2,7 @@
 """Exports model directories to other frameworks."""
 
 import pathlib
+from typing import Any
 
 from etils import epath
 
@@ -16,13 +17,16 @@ from ldm_jax.interop.own_files import write_own_folder, write_own_npz, write_own
 from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.parallel.outputs import new_output
 from ldm_jax.tasks.sampling import make_sampling
+from ldm_jax.training.checkpoints.compact import write_compact
 
 OWN = {
     "npz": write_own_npz,
     "orbax": write_own_orbax,
     "safetensors": write_own_folder,
 }
-FOLDERS = ("diffusers", "onnx", "orbax", "safetensors", "stablehlo", "torch")
+FOLDERS = ("compact", "diffusers", "onnx", "orbax", "safetensors", "stablehlo", "torch")
+# What belongs to the machine or the run that a model was trained in.
+OF_THE_RUN = ("latents.directory", "latents.first_stage", "images.data_dir")
 
 
 def export_weights(
@@ -33,8 +37,8 @@ def export_weights(
     Args:
       model_dir: trained here, or imported.
       out: new file or folder, see `interop.convert.export_model`.
-      form: "compvis", "diffusers", "npz", "onnx", "orbax", "safetensors", "stablehlo"
-        or "torch".
+      form: "compact", "compvis", "diffusers", "npz", "onnx", "orbax", "safetensors",
+        "stablehlo" or "torch".
       which: "ema" or "raw" parameters.
 
     Returns:
@@ -63,6 +67,10 @@ def _export(
         with new_files(*results) as folder:
             _write(folder / path.name, form, config, model, params)
         return results
+    if form == "compact":
+        with atomic_directory(path) as folder:
+            paths = _write_compact(folder, model_dir, config, params)
+        return sorted(path / file.relative_to(folder) for file in paths)
     with atomic_directory(path) as folder:
         paths = _write(folder, form, config, model, params)
     return sorted(path / file.relative_to(folder) for file in paths)
@@ -78,6 +86,35 @@ def _write_own(path: pathlib.Path, form: str, config, params) -> list[pathlib.Pa
         files = {p: epath.Path(section[f]).read_bytes() for f, p in places.items()}
         section.update(places)
     return OWN[form](path, settings, params, files)
+
+
+def _write_compact(
+    folder: pathlib.Path, model_dir: str, config, params
+) -> list[pathlib.Path]:
+    """Writes a small model directory; that of a denoiser contains its first stage."""
+    if text_section(config.get("condition", {})) is not None:
+        raise ValueError(
+            f"--to=compact writes models without a vocabulary: {model_dir} reads texts"
+            "; use --to=safetensors."
+        )
+    stage = params.get("autoencoder")
+    paths = []
+    if config.task == "latent_diffusion" and stage:
+        params = {name: x for name, x in params.items() if name != "autoencoder"}
+        _, stage_config = model_directory.first_stage_of(model_dir)
+        parts = _without_places(stage_config), {"autoencoder": stage}
+        paths = write_compact(folder / "autoencoder", *parts)
+    return [*paths, *write_compact(folder, _without_places(config), params)]
+
+
+def _without_places(config) -> dict[str, Any]:
+    """Returns settings without the paths of the machine that a model was trained on."""
+    config = config.copy_and_resolve_references().unlock()
+    for name in OF_THE_RUN:
+        section, _, field = name.partition(".")
+        if config.get(section, {}).get(field):
+            config[section][field] = "" if field == "directory" else None
+    return config.to_dict()
 
 
 def _write(path: pathlib.Path, form: str, config, model, params) -> list[pathlib.Path]:

@@ -21,8 +21,6 @@ from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.monitoring.metric_rows import read_rows
 from ldm_jax.types import PyTree
 
-# Folders inside a model directory, which belong to it.
-PARTS_OF_A_MODEL = ("autoencoder", "text_encoder", "checkpoints", "images")
 KINDS = dict(
     first_stage="first stage",
     latent_diffusion="diffusion model",
@@ -40,7 +38,7 @@ def describe(path: str) -> str:
     Raises:
       ValueError: the path holds none of these.
     """
-    place = resolve(path)
+    place = resolve(model_directory.locate(path))
     if str(path).endswith(".npz"):
         return _lines(path, _statistics(str(place)))
     if not place.is_dir():
@@ -67,7 +65,7 @@ def describe(path: str) -> str:
 
 def _describe_directory(path: str) -> str | None:
     """Describes a directory; returns None for one of unknown content."""
-    place = resolve(path)
+    place = resolve(model_directory.locate(path))
     if (place / "config.json").exists():
         return _lines(path, _model(path))
     if (place / BUCKETS_FILE).exists() or (place / "dataset_info.json").exists():

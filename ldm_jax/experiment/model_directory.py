@@ -16,8 +16,18 @@ from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.files.paths import resolve
 from ldm_jax.files.structured import read_json
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.pretrained import FOLDER, pretrained_names
 from ldm_jax.tasks.model import ConditionEncoder, with_frozen
 from ldm_jax.training.checkpoints.checkpointer import load_params
+
+
+def locate(directory: str) -> str:
+    """Returns a model directory as it is, or the folder of a model of the package.
+
+    A directory of the same name comes first.
+    """
+    is_name = directory in pretrained_names() and not resolve(directory).exists()
+    return str(FOLDER / directory) if is_name else directory
 
 
 def read_config(directory: str, task: str | None = None) -> ConfigDict:
@@ -31,11 +41,12 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
       ValueError: it is no model directory, its settings are not ours, or it holds a
         model of the other task.
     """
-    path = resolve(directory) / "config.json"
+    path = resolve(locate(directory)) / "config.json"
     if not path.exists():
         raise ValueError(
             f"{directory} is no model directory: it has no config.json; give the "
-            "--workdir of `ldm-jax train`, or the --out of `ldm-jax import`."
+            "--workdir of `ldm-jax train`, the --out of `ldm-jax import`, or the name "
+            f"of a model of the package: {', '.join(pretrained_names())}."
         )
     content = read_json(path)
     if empty := [name for name, entry in content.items() if entry is None]:
@@ -73,6 +84,7 @@ def first_stage_of(directory: str) -> tuple[str, ConfigDict]:
     Raises:
       ValueError: there is none.
     """
+    directory = locate(directory)
     if read_config(directory).task == "latent_diffusion":
         inside = f"{directory}/autoencoder"
         if not resolve(inside).exists():
@@ -95,7 +107,8 @@ def load(directory: str, which: str = "ema", step: int | None = None):
 
     Args:
       directory: config.json, checkpoints/, and of a diffusion model autoencoder/ and,
-        if it reads a frozen text encoder, text_encoder/.
+        if it reads a frozen text encoder, text_encoder/; or the name of a model of the
+        package, "digits".
       which: "ema" takes averaged parameters where there are some, "raw" never.
       step: of the checkpoint; None takes the newest whole one.
 
@@ -107,6 +120,7 @@ def load(directory: str, which: str = "ema", step: int | None = None):
       ValueError: not a model directory.
       FileNotFoundError: it holds no whole checkpoint.
     """
+    directory = locate(directory)
     config = read_config(directory)
     params = load_params(directory, which, step)
     if config.task == "first_stage":

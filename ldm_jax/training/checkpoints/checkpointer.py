@@ -26,6 +26,7 @@ from ldm_jax.files.write_errors import first_line, reported
 from ldm_jax.files.writing import move
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import in_main_process, is_main_process
+from ldm_jax.training.checkpoints.compact import COMPACT_FILE, read_compact
 from ldm_jax.training.checkpoints.damage import proof_of_damage
 from ldm_jax.training.checkpoints.differences import check_structure
 from ldm_jax.training.checkpoints.digest import digests
@@ -264,6 +265,8 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
     """
     if which not in ("ema", "raw"):
         raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
+    if (resolve(directory) / COMPACT_FILE).exists():
+        return read_compact(directory)
     path = resolve(directory) / "checkpoints"
     if not path.exists():
         raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small model directory: settings and one file of parameters in half precision."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from ldm_jax.files.arrays import read_npz
+from ldm_jax.files.paths import resolve
+from ldm_jax.files.writing import atomic_file, write_json
+from ldm_jax.types import PyTree
+
+COMPACT_FILE = "params.npz"
+
+
+def write_compact(
+    folder: pathlib.Path, settings: Mapping[str, Any], params: PyTree
+) -> list[pathlib.Path]:
+    """Writes settings and parameters; the latter are rounded to float16.
+
+    Args:
+      folder: made if missing.
+      settings: of the model, JSON-able.
+      params: pytree of arrays, an entry per network.
+
+    Returns:
+      The paths written.
+
+    Raises:
+      ValueError: a parameter is too large for float16.
+    """
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
+    with np.errstate(over="ignore"):  # refused below, by name
+        arrays = {name: np.asarray(x, np.float16) for name, x in flat.items()}
+    large = [name for name, x in arrays.items() if not np.isfinite(x).all()]
+    if large:
+        raise ValueError(
+            f"parameters must be below 65504 to be stored in half precision: "
+            f"{', '.join(large[:3])} are not; use --to=safetensors."
+        )
+    write_json(folder / "config.json", dict(settings), indent=1)
+    with atomic_file(folder / COMPACT_FILE) as file:
+        np.savez_compressed(file, **arrays)
+    return [folder / "config.json", folder / COMPACT_FILE]
+
+
+def read_compact(directory: str) -> PyTree:
+    """Reads the parameters of a small model directory, as float32."""
+    flat = read_npz(os.fspath(resolve(directory) / COMPACT_FILE))
+    tree = traverse_util.unflatten_dict(flat, sep="/")
+    return jax.tree.map(lambda x: x.astype(np.float32), tree)

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small model directories: parameters to the rounding of half precision."""
+
+import numpy as np
+import pytest
+
+from ldm_jax.training.checkpoints.checkpointer import load_params
+from ldm_jax.training.checkpoints.compact import write_compact
+
+
+def test_parameters_come_back_rounded(tmp_path):
+    """Oracle: float16 has 11 significant bits."""
+    kernel = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    write_compact(tmp_path, {}, {"unet": {"conv": {"kernel": kernel}}})
+    read = load_params(str(tmp_path))["unet"]["conv"]["kernel"]
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, kernel, rtol=2**-11)
+
+
+@pytest.mark.parametrize("value", [1e5, -1e5])
+def test_what_half_precision_cannot_hold_is_refused(value, tmp_path):
+    params = {"unet": {"kernel": np.array([value], np.float32)}}
+    with pytest.raises(ValueError, match="unet/kernel"):
+        write_compact(tmp_path, {}, params)
