@@ -21,9 +21,12 @@ import yaml
 import ldm_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Copied into exports, where it is run with PyTorch alone.
-EXPORTED = ROOT / "ldm_jax/interop/pytorch/model.py"
-SOURCES = {*ROOT.glob("ldm_jax/**/*.py"), *ROOT.glob("configs/*.py")} - {EXPORTED}
+# Copied into exports, where they are run without this package.
+EXPORTED = {
+    ROOT / "ldm_jax/interop/pytorch/model.py",
+    *ROOT.glob("ldm_jax/interop/diffusers/exported/*.py"),
+}
+SOURCES = {*ROOT.glob("ldm_jax/**/*.py"), *ROOT.glob("configs/*.py")} - EXPORTED
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ targets:
   compact    a small model directory, in half precision: for sample, demo, import and
              ldm_jax.load
   compvis    .safetensors or .ckpt with the original's names, and its .yaml beside it
-  diffusers  a folder for from_pretrained; with a model_index.json where diffusers has
-             a pipeline for the model. A class embedding, for which it has no class, is
-             stored in conditioner/
+  diffusers  a folder for from_pretrained and the Hub, with a model card. Models for
+             which diffusers has no pipeline bring theirs, pipeline.py, which needs
+             from_pretrained(folder, trust_remote_code=True)
   npz        one .npz file with our own names, and the settings; import reads it
   onnx       a folder of ONNX files (encoder, decoder, denoiser, condition) for any
              batch size, with the noise schedule in manifest.json (extra: onnx)
@@ -69,6 +69,20 @@ def add(commands) -> None:
         "--to", required=True, choices=FORMS, dest="form", metavar="|".join(FORMS)
     )
     command.add_argument("--out", required=True, help="file or folder to write, new")
+    hub = command.add_argument_group("of --to diffusers")
+    hub.add_argument(
+        "--variant", default="", choices=("fp16",), help="weights in half precision too"
+    )
+    hub.add_argument(
+        "--licence", default="", help="for the model card: apache-2.0, say"
+    )
+    hub.add_argument(
+        "--results", help="results.json of ldm-jax evaluate, for the model card"
+    )
+    hub.add_argument(
+        "--picture",
+        help="picture of samples, for the model card; default: the newest of training",
+    )
     command.add_argument(
         "--raw",
         action="store_true",
@@ -77,8 +91,9 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.commands.export import export_weights
+    from ldm_jax.commands.export import HubOptions, export_weights
 
+    hub = HubOptions(args.variant, args.licence, args.results, args.picture)
     which = "raw" if args.raw else "ema"
-    for path in export_weights(args.model, args.out, args.form, which):
+    for path in export_weights(args.model, args.out, args.form, which, hub):
         values.say(path)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports model directories to other frameworks."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
 from etils import epath
+from ml_collections import ConfigDict
 
+from ldm_jax.commands.export_card import HubOptions, read_card_details
 from ldm_jax.commands.export_onnx import export_onnx
 from ldm_jax.commands.export_stablehlo import export_stablehlo
 from ldm_jax.experiment import model_directory
@@ -18,6 +21,7 @@ from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.parallel.outputs import new_output
 from ldm_jax.tasks.sampling import make_sampling
 from ldm_jax.training.checkpoints.compact import write_compact
+from ldm_jax.types import PyTree
 
 OWN = {
     "npz": write_own_npz,
@@ -27,10 +31,16 @@ OWN = {
 FOLDERS = ("compact", "diffusers", "onnx", "orbax", "safetensors", "stablehlo", "torch")
 # What belongs to the machine or the run that a model was trained in.
 OF_THE_RUN = ("latents.directory", "latents.first_stage", "images.data_dir")
+# Targets that run a model, and so need more of it than parameters.
+PROGRAMS = ("onnx", "stablehlo", "torch")
 
 
 def export_weights(
-    model_dir: str, out: str, form: str, which: str = "ema"
+    model_dir: str,
+    out: str,
+    form: str,
+    which: str = "ema",
+    hub: HubOptions = HubOptions(),  # noqa: B008  (a constant)
 ) -> list[pathlib.Path]:
     """Exports a model directory.
 
@@ -40,6 +50,7 @@ def export_weights(
       form: "compact", "compvis", "diffusers", "npz", "onnx", "orbax", "safetensors",
         "stablehlo" or "torch".
       which: "ema" or "raw" parameters.
+      hub: of a diffusers folder: half precision, and what the model card states.
 
     Returns:
       The paths written.
@@ -50,64 +61,115 @@ def export_weights(
       OSError: `out` cannot be written.
     """
     path = local(out, "the output of an export")
+    if hub != HubOptions() and form != "diffusers":
+        raise ValueError(
+            "a variant, a licence, results and a picture are options of "
+            f"--to=diffusers: got --to={form}; leave them out."
+        )
     results = [path]
     if form == "compvis":
         results.append(path.with_suffix(".yaml"))
     with new_output(*results):
-        return _export(model_dir, results, form, which)
-
-
-def _export(
-    model_dir: str, results: list[pathlib.Path], form: str, which: str
-) -> list[pathlib.Path]:
-    path = results[0]
-    config = model_directory.read_config(model_dir)
-    model, params = model_directory.load(model_dir, which)
-    if form not in FOLDERS:
-        with new_files(*results) as folder:
-            _write(folder / path.name, form, config, model, params)
-        return results
-    if form == "compact":
+        loaded = Loaded.read(model_dir, which, path.name, hub)
+        if form not in FOLDERS:
+            with new_files(*results) as folder:
+                loaded.write(folder / path.name, form)
+            return results
         with atomic_directory(path) as folder:
-            paths = _write_compact(folder, model_dir, config, params)
+            paths = loaded.write(folder, form)
         return sorted(path / file.relative_to(folder) for file in paths)
-    with atomic_directory(path) as folder:
-        paths = _write(folder, form, config, model, params)
-    return sorted(path / file.relative_to(folder) for file in paths)
 
 
-def _write_own(path: pathlib.Path, form: str, config, params) -> list[pathlib.Path]:
-    """Writes our own names: with the settings, and the vocabulary of a text model."""
-    settings, files = config.to_dict(), {}
-    settings.pop("text_encoder", None)  # its parameters are among the model's
-    section = text_section(settings.get("condition", {}))
-    if section is not None:
-        places = places_of(section)
-        files = {p: epath.Path(section[f]).read_bytes() for f, p in places.items()}
-        section.update(places)
-    return OWN[form](path, settings, params, files)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model that is exported.
+
+    Attributes:
+      directory: model directory.
+      title: name of the model.
+      config: settings of the directory.
+      model, params: see `model_directory.load`.
+      hub: see `export_weights`.
+    """
+
+    directory: str
+    title: str
+    config: ConfigDict
+    model: Any
+    params: PyTree
+    hub: HubOptions
+
+    @classmethod
+    def read(cls, directory: str, which: str, title: str, hub: HubOptions) -> "Loaded":
+        """Reads a model directory."""
+        config = model_directory.read_config(directory)
+        model, params = model_directory.load(directory, which)
+        return cls(directory, title, config, model, params, hub)
+
+    def write(self, path: pathlib.Path, form: str) -> list[pathlib.Path]:
+        """Writes the files of one form; returns their paths."""
+        config, params = self.config, self.params
+        if form in OWN:
+            return self._write_own(path, form)
+        if form == "compact":
+            return self._write_compact(path)
+        if config.task == "classifier":
+            raise ValueError(
+                f"--to={form} exports a first stage or a diffusion model: this is a "
+                f"classifier; its parameters go to --to={', --to='.join(OWN)}."
+            )
+        if config.task == "text_encoder":
+            if form in PROGRAMS:
+                raise ValueError(
+                    f"--to={form} exports a first stage or a diffusion model: this is "
+                    "a text encoder alone; export the model that uses it."
+                )
+            return export_model(path, form, config.to_dict(), params)
+        size = (config.latents if "latents" in config else config.transform).image_size
+        if form in ("onnx", "stablehlo"):
+            sampling = (
+                make_sampling(**config.sampling) if "sampling" in config else None
+            )
+            write = {"onnx": export_onnx, "stablehlo": export_stablehlo}[form]
+            return write(self.model, params, path, size, sampling)
+        spec = {**config.to_dict(), "latent_scale": self.model.latent_scale}
+        if form == "torch":
+            return export_torch(path, spec, params, size)
+        options: dict[str, Any] = {}
+        if form == "diffusers" and "unet" in spec:
+            details = read_card_details(self.directory, self.title, config, self.hub)
+            options = {"variant": self.hub.variant, "details": details}
+        return export_model(path, form, spec, params, image_size=size, **options)
+
+    def _write_own(self, path: pathlib.Path, form: str) -> list[pathlib.Path]:
+        """Writes our own names: with the settings, and a text model's vocabulary."""
+        settings, files = self.config.to_dict(), {}
+        settings.pop("text_encoder", None)  # its parameters are among the model's
+        section = text_section(settings.get("condition", {}))
+        if section is not None:
+            places = places_of(section)
+            files = {p: epath.Path(section[f]).read_bytes() for f, p in places.items()}
+            section.update(places)
+        return OWN[form](path, settings, self.params, files)
+
+    def _write_compact(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        """Writes a small model directory; a denoiser's contains its first stage."""
+        config, params = self.config, self.params
+        if text_section(config.get("condition", {})) is not None:
+            raise ValueError(
+                "--to=compact writes models without a vocabulary: "
+                f"{self.directory} reads texts; use --to=safetensors."
+            )
+        stage, paths = params.get("autoencoder"), []
+        if config.task == "latent_diffusion" and stage:
+            params = {name: x for name, x in params.items() if name != "autoencoder"}
+            _, stage_config = model_directory.first_stage_of(self.directory)
+            parts = without_places(stage_config), {"autoencoder": stage}
+            paths = write_compact(folder / "autoencoder", *parts)
+        return [*paths, *write_compact(folder, without_places(config), params)]
 
 
-def _write_compact(
-    folder: pathlib.Path, model_dir: str, config, params
-) -> list[pathlib.Path]:
-    """Writes a small model directory; that of a denoiser contains its first stage."""
-    if text_section(config.get("condition", {})) is not None:
-        raise ValueError(
-            f"--to=compact writes models without a vocabulary: {model_dir} reads texts"
-            "; use --to=safetensors."
-        )
-    stage = params.get("autoencoder")
-    paths = []
-    if config.task == "latent_diffusion" and stage:
-        params = {name: x for name, x in params.items() if name != "autoencoder"}
-        _, stage_config = model_directory.first_stage_of(model_dir)
-        parts = _without_places(stage_config), {"autoencoder": stage}
-        paths = write_compact(folder / "autoencoder", *parts)
-    return [*paths, *write_compact(folder, _without_places(config), params)]
-
-
-def _without_places(config) -> dict[str, Any]:
+def without_places(config: ConfigDict) -> dict[str, Any]:
     """Returns settings without the paths of the machine that a model was trained on."""
     config = config.copy_and_resolve_references().unlock()
     for name in OF_THE_RUN:
@@ -115,25 +177,3 @@ def _without_places(config) -> dict[str, Any]:
         if config.get(section, {}).get(field):
             config[section][field] = "" if field == "directory" else None
     return config.to_dict()
-
-
-def _write(path: pathlib.Path, form: str, config, model, params) -> list[pathlib.Path]:
-    """Writes the files of one form; returns their paths."""
-    if form in OWN:
-        return _write_own(path, form, config, params)
-    if config.task == "text_encoder":
-        if form in ("onnx", "stablehlo", "torch"):
-            raise ValueError(
-                f"--to={form} exports a first stage or a diffusion model: this is a "
-                "text encoder alone; export the model that uses it."
-            )
-        return export_model(path, form, config.to_dict(), params)
-    size = (config.latents if "latents" in config else config.transform).image_size
-    if form in ("onnx", "stablehlo"):
-        sampling = make_sampling(**config.sampling) if "sampling" in config else None
-        write = {"onnx": export_onnx, "stablehlo": export_stablehlo}[form]
-        return write(model, params, path, size, sampling)
-    spec = {**config.to_dict(), "latent_scale": model.latent_scale}
-    if form == "torch":
-        return export_torch(path, spec, params, size)
-    return export_model(path, form, spec, params, image_size=size)

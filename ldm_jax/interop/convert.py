@@ -15,6 +15,7 @@ from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.read_config import image_size_of, spec_from_compvis
 from ldm_jax.interop.compvis.state_dict import Imported, export_compvis, import_compvis
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
+from ldm_jax.interop.diffusers.model_card import CardDetails
 from ldm_jax.interop.diffusers.read import import_diffusers
 from ldm_jax.interop.diffusers.write import Size, export_diffusers
 from ldm_jax.interop.diffusers.write import describe_model as describe_for_diffusers
@@ -91,6 +92,8 @@ def export_model(
     ema: PyTree | None = None,
     extras: Mapping[str, np.ndarray] | None = None,
     image_size: Size = 256,
+    variant: str = "",
+    details: CardDetails = CardDetails(),  # noqa: B008  (a constant)
 ) -> list[pathlib.Path]:
     """Exports a model.
 
@@ -105,6 +108,7 @@ def export_model(
       ema: {"unet": ...}, written with the weights (CompVis only).
       extras: of `Imported`: tensors that our modules do not declare (CompVis only).
       image_size: side of the images in pixels, or (height, width) (diffusers only).
+      variant, details: see `export_diffusers` (diffusers only).
 
     Returns:
       The paths written.
@@ -129,7 +133,7 @@ def export_model(
         raise ValueError(f'form "{form}" holds one set of weights: leave ema out.')
     _check_expressible(form, spec, image_size)
     if form == "diffusers":
-        export_diffusers(out, spec, params, image_size)
+        export_diffusers(out, spec, params, image_size, variant, details)
         return sorted(path for path in out.rglob("*") if path.is_file())
     config = compvis_from_spec(spec)
     state = export_compvis(spec, params, ema, extras)

@@ -83,6 +83,37 @@ class Renamed(Mapping[str, np.ndarray]):
         return name in self._names
 
 
+class HalfPrecision(Mapping[str, np.ndarray]):
+    """Arrays of a mapping in float16, each converted when it is accessed."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray]):
+        self._weights = weights
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Converts an array; whole numbers stay as they are.
+
+        Raises:
+          ValueError: a value is beyond what float16 holds.
+        """
+        array = np.asarray(self._weights[name])
+        if array.dtype.kind != "f":
+            return array
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ValueError(
+                f"half precision holds numbers up to {np.finfo(np.float16).max:.0f}: "
+                f"{name} has {np.abs(array).max():.3g}; leave the variant out."
+            )
+        return half
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
 def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     """Strides in bytes of a C-ordered array."""
     strides = [itemsize] * len(shape)

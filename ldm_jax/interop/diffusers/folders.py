@@ -9,8 +9,9 @@ from ldm_jax.files.errors import shown
 from ldm_jax.files.paths import printable
 from ldm_jax.files.structured import read_json
 
-# Class of a conditioner for which diffusers has none: a config with our own fields.
-OWN_CONDITIONER = "ldm_jax.Conditioner"
+# The class of `exported/conditioner.py`: settings of any condition, and a network of
+# those for which diffusers has none.
+OWN_CONDITIONER = "LDMConditioner"
 # Class name in a config -> our network.
 NETWORKS = {
     "AutoencoderKL": "autoencoder",

@@ -26,6 +26,7 @@ from ldm_jax.interop.layouts import (
     listed,
 )
 from ldm_jax.interop.networks import network_rows
+from ldm_jax.interop.safetensors import read_safetensors
 from ldm_jax.interop.stored import Renamed
 from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.types import PyTree
@@ -65,8 +66,11 @@ def import_diffusers(folder: PathLike, which: str = "ema") -> Imported:
     found = find_folders(folder, which)
     sections, weights, configs = {}, {}, {}
     notes = list(found.notes)
-    for part in found.parts:
-        config = read_json(part / "config.json")
+    opened = [(part, read_json(part / "config.json")) for part in found.parts]
+    # The settings in conditioner/ are complete, those of a text encoder's are not.
+    for part, config in sorted(
+        opened, key=lambda entry: class_name(entry[1]) == OWN_CONDITIONER
+    ):
         network, section, tensors, more = _open_model(part, config)
         sections[network], configs[network] = section, config
         if tensors or network not in weights:  # conditioner/ may only describe bert/
@@ -120,9 +124,9 @@ def _open_model(folder: pathlib.Path, config):
     }
     network = NETWORKS[name]
     if name == OWN_CONDITIONER:
-        condition = {k: v for k, v in config.items() if k != "_class_name"}
-        has_weights = (folder / "model.safetensors").is_file()
-        return network, condition, read_weights(folder) if has_weights else {}, ()
+        # Without a network of its own, the file holds no tensors.
+        weights = read_safetensors(folder / "diffusion_pytorch_model.safetensors")
+        return network, dict(config["condition"]), weights, ()
     weights = read_weights(folder)
     names = _modern(weights, name)
     if name == "CLIPModel":

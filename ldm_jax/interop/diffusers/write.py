@@ -3,25 +3,40 @@
 
 import pathlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax import traverse_util
 
 from ldm_jax.files.paths import PathLike
-from ldm_jax.files.writing import write_bytes, write_json
+from ldm_jax.files.png import save_png
+from ldm_jax.files.writing import write_bytes, write_json, write_text
 from ldm_jax.interop.diffusers import write_config as configs
 from ldm_jax.interop.diffusers.folders import OWN_CONDITIONER
+from ldm_jax.interop.diffusers.model_card import PICTURE, CardDetails, model_card
+from ldm_jax.interop.diffusers.model_index import (
+    OWN_PIPELINE,
+    TOKENIZERS,
+    choose_pipeline,
+    exported_code,
+    has_tokenizer,
+    model_index,
+)
 from ldm_jax.interop.diffusers.read import TEXT_KINDS, form_of
 from ldm_jax.interop.diffusers.scheduler import write_scheduler
 from ldm_jax.interop.layouts import export_flat
 from ldm_jax.interop.networks import make_unet, network_rows, token_transformer
 from ldm_jax.interop.safetensors import write_safetensors
+from ldm_jax.interop.stored import HalfPrecision
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
 from ldm_jax.types import PyTree
 
 Size = int | tuple[int, int]
+# Fields of a condition that name local files, which are copied.
+FILE_FIELDS = ("vocab", "merges")
 
 
 class Description(NamedTuple):
@@ -32,13 +47,15 @@ class Description(NamedTuple):
       networks: {folder: our network whose tensors it holds}; a folder that only holds
         a config has none.
       scheduler: scheduler_config.json; None for one model alone.
-      index: model_index.json; None where diffusers has no pipeline for the model.
+      index: model_index.json; None for one model alone.
+      code: {path: content} of the pipeline, where diffusers has none for the model.
     """
 
     models: dict[str, dict[str, Any]]
     networks: dict[str, str]
     scheduler: dict[str, Any] | None = None
     index: dict[str, Any] | None = None
+    code: Mapping[str, bytes] = MappingProxyType({})
 
 
 def describe_model(spec: Mapping[str, Any], image_size: Size = 256) -> Description:
@@ -52,25 +69,32 @@ def describe_model(spec: Mapping[str, Any], image_size: Size = 256) -> Descripti
         return Description({"": config}, {"": "conditioner"})
     stage = Autoencoder(**spec["autoencoder"])
     models, networks = {}, {}
+    scale = spec["latent_scale"]
     if stage.bottleneck != "pixels":
-        scale = spec["latent_scale"]
         config = configs.autoencoder_config(stage, scale, _side(image_size))
         if "unet" not in spec:
             return Description({"": config}, {"": "autoencoder"})
         models["vqvae"], networks["vqvae"] = config, "autoencoder"
-    config = configs.unet_config(make_unet(spec), _side(image_size, stage.f))
-    models["unet"], networks["unet"] = config, "unet"
-    conditioner = _conditioner_models(spec["condition"])
+    condition, unet, side = (
+        spec["condition"],
+        make_unet(spec),
+        _side(image_size, stage.f),
+    )
+    models["unet"], networks["unet"] = configs.unet_config(unet, side), "unet"
+    is_square = isinstance(side, int)
+    pipeline = choose_pipeline(condition, stage, unet, scale, is_square)
+    conditioner = _conditioner_models(spec, stage, pipeline)
     models |= conditioner
     if conditioner and "conditioner" in network_rows(spec):
         networks[next(iter(conditioner))] = "conditioner"
-    if "text_encoder" in models:  # Stable Diffusion's name for the first stage
+    if pipeline == "StableDiffusionPipeline":  # its name for the first stage
         models["vae"], networks["vae"] = models.pop("vqvae"), networks.pop("vqvae")
     scheduler = write_scheduler(
         spec["schedule"], spec["prediction"], spec.get("sampling", {})
     )
-    index = _model_index(spec, models)
-    return Description(models, networks, configs.versioned(scheduler), index)
+    index = model_index(pipeline, models, condition)
+    code = exported_code(pipeline)
+    return Description(models, networks, configs.versioned(scheduler), index, code)
 
 
 def export_diffusers(
@@ -78,12 +102,13 @@ def export_diffusers(
     spec: Mapping[str, Any],
     params: PyTree,
     image_size: Size = 256,
+    variant: str = "",
+    details: CardDetails = CardDetails(),  # noqa: B008  (a constant)
 ) -> None:
     """Writes a diffusers pipeline folder: configs, weights and scheduler.
 
-    A first stage or a text encoder alone is a folder of that one model. What diffusers
-    has no class for, such as a class embedding, is written to conditioner/, under its
-    CompVis names.
+    A first stage or a text encoder alone is a folder of that one model. Models for
+    which diffusers has no pipeline get one of their own, and the folder conditioner/.
 
     Args:
       folder: made if it is missing.
@@ -91,8 +116,11 @@ def export_diffusers(
       params: {"autoencoder", "unet", "conditioner"}, as many as the model has.
       image_size: side of the images the model was trained on, in pixels, or (height,
         width).
+      variant: "fp16" writes weights in half precision beside the others.
+      details: for the model card of a diffusion model.
 
     Raises:
+      ValueError: half precision cannot hold a weight.
       CannotExpress: diffusers has no class that computes what the model does; nothing
         has been written then.
     """
@@ -105,7 +133,8 @@ def export_diffusers(
         if network is not None:
             flat: Any = traverse_util.flatten_dict(params[network], sep="/")
             tensors = export_flat(flat, rows[network], form_of(spec, network))
-        _write_model(folder / name, config, tensors | _unused_tensors(config))
+        tensors |= _unused_tensors(config)
+        _write_model(folder / name, config, tensors, variant)
     place = folder / "tokenizer" if description.scheduler else folder
     _write_tokenizer(place, spec.get("condition", {"kind": "none"}))
     if description.scheduler is not None:
@@ -113,6 +142,25 @@ def export_diffusers(
         write_json(scheduler, description.scheduler)
     if description.index is not None:
         write_json(folder / "model_index.json", description.index)
+        _write_card(folder, spec, params, description.index, details, bool(variant))
+    for name, code in description.code.items():
+        if (folder / name).parent.is_dir():
+            write_bytes(folder / name, code)
+
+
+def _write_card(folder, spec, params, index, details, has_half) -> None:
+    """Writes README.md, and the picture that it shows."""
+    name = index["_class_name"]
+    pipeline = name if isinstance(name, str) else name[-1]
+    counts = {
+        network: sum(np.size(x) for x in jax.tree.leaves(tree))
+        for network, tree in params.items()
+    }
+    counts = {network: count for network, count in counts.items() if count}
+    card = model_card(spec, pipeline, counts, details, has_half)
+    write_text(folder / "README.md", card)
+    if details.picture is not None:
+        save_png(folder / PICTURE, details.picture)
 
 
 def _side(image_size: Size, f: int = 1) -> Any:
@@ -122,17 +170,25 @@ def _side(image_size: Size, f: int = 1) -> Any:
     return sides[0] if len(set(sides)) == 1 else sides
 
 
-def _conditioner_models(condition: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _conditioner_models(
+    spec: Mapping[str, Any], stage: Autoencoder, pipeline: str
+) -> dict[str, dict[str, Any]]:
     """Describes the networks of a condition; the first one holds its tensors."""
-    kind, models = condition["kind"], {}
-    if kind in TEXT_KINDS:
+    condition = {k: v for k, v in spec["condition"].items() if k not in FILE_FIELDS}
+    models = {}
+    if condition["kind"] in TEXT_KINDS:
         model = token_transformer(condition)
-        config = configs.token_transformer_config(model)
-        if isinstance(model, ClipText):
-            return {"text_encoder": config}
-        models["bert"] = config
-    if kind not in ("none", "text", "superres"):
-        models["conditioner"] = {"_class_name": OWN_CONDITIONER, **condition}
+        name = "text_encoder" if isinstance(model, ClipText) else "bert"
+        models[name] = configs.token_transformer_config(model)
+    if pipeline != OWN_PIPELINE or condition["kind"] == "none":
+        return models
+    scale = 1.0
+    if condition["kind"] == "semantic":
+        condition.setdefault("f", stage.f)
+    if condition["kind"] == "inpaint" and "autoencoder" not in condition:
+        scale = condition.get("latent_scale", spec["latent_scale"])
+    config = configs.versioned({"_class_name": OWN_CONDITIONER})
+    models["conditioner"] = config | {"condition": condition, "latent_scale": scale}
     return models
 
 
@@ -147,59 +203,34 @@ def _unused_tensors(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _write_tokenizer(folder: pathlib.Path, condition: Mapping[str, Any]) -> None:
     """Copies the tokenizer's files, if the model has them, and names their reader."""
     names = {
-        "bert": ("BertTokenizer", {"vocab": "vocab.txt"}),
-        "clip": ("CLIPTokenizer", {"vocab": "vocab.json", "merges": "merges.txt"}),
+        "bert": {"vocab": "vocab.txt"},
+        "clip": {"vocab": "vocab.json", "merges": "merges.txt"},
+        "bytes": {},
     }
-    if condition["kind"] != "text" or not condition.get("vocab"):
+    if condition["kind"] != "text" or not has_tokenizer(condition):
         return
-    class_name, files = names[condition["tokenizer"]]
+    tokenizer = condition.get("tokenizer", "bytes")
     config = {
-        "tokenizer_class": class_name,
+        "tokenizer_class": TOKENIZERS[tokenizer],
         "model_max_length": token_transformer(condition).length,
     }
     write_json(folder / "tokenizer_config.json", config)
-    for field, name in files.items():
+    for field, name in names[tokenizer].items():
         write_bytes(folder / name, pathlib.Path(condition[field]).read_bytes())
-
-
-def _model_index(
-    spec: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """Describes the pipeline that runs the model; None where diffusers has none."""
-    kind = spec["condition"]["kind"]
-    pipelines = {
-        "none": "LDMPipeline" if "vqvae" in models else "DDIMPipeline",
-        "text": "LDMTextToImagePipeline",
-        "superres": "LDMSuperResolutionPipeline",
-    }
-    if kind not in pipelines or (kind == "none" and make_unet(spec).context_dim):
-        return None
-    is_clip = "text_encoder" in models
-    name = "StableDiffusionPipeline" if is_clip else pipelines[kind]
-    index: dict[str, Any] = configs.versioned({"_class_name": name})
-    index["scheduler"] = ["diffusers", "DDIMScheduler"]
-    for name in ("vqvae", "vae", "unet"):
-        if name in models:
-            index[name] = ["diffusers", models[name]["_class_name"]]
-    # Without the tokenizer's files: from_pretrained(folder, tokenizer=...).
-    if is_clip:
-        index["text_encoder"] = ["transformers", "CLIPTextModel"]
-        index["tokenizer"] = ["transformers", "CLIPTokenizer"]
-        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
-    elif kind == "text":
-        index["bert"] = ["latent_diffusion", "LDMBertModel"]
-        index["tokenizer"] = ["transformers", "BertTokenizer"]
-    return index
 
 
 def _write_model(
     folder: pathlib.Path,
     config: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],
+    variant: str,
 ) -> None:
     """Writes config.json and the weights, if there are any, under their usual names."""
     is_diffusers = "_diffusers_version" in config
     name = "diffusion_pytorch_model" if is_diffusers else "model"
-    if tensors:
+    if tensors or config.get("_class_name") == OWN_CONDITIONER:
         write_safetensors(folder / f"{name}.safetensors", tensors)
+        if variant:
+            half = HalfPrecision(tensors)
+            write_safetensors(folder / f"{name}.{variant}.safetensors", half)
     write_json(folder / "config.json", config)

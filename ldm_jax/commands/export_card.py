@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collects what the model card of an export states beside the model's settings."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from ldm_jax.experiment import model_directory
+from ldm_jax.files.paths import local, printable, resolve
+from ldm_jax.files.pictures import read_image
+from ldm_jax.files.structured import read_json
+from ldm_jax.interop.diffusers.model_card import CardDetails
+
+
+class HubOptions(NamedTuple):
+    """Options of an export to a folder for the Hub.
+
+    Attributes:
+      variant: "fp16" adds weights in half precision; "" does not.
+      licence: identifier for the model card, such as "apache-2.0"; "" for none.
+      results: results.json of `ldm-jax evaluate`, for the model card.
+      picture: of samples, for the model card; None takes the newest in images/, where
+        training writes them.
+    """
+
+    variant: str = ""
+    licence: str = ""
+    results: str | None = None
+    picture: str | None = None
+
+
+def read_card_details(
+    model_dir: str, title: str, config: ConfigDict, options: HubOptions
+) -> CardDetails:
+    """Reads the details of a model card.
+
+    Args:
+      model_dir: model directory.
+      title: name of the model.
+      config: settings of the directory.
+      options: of the export.
+
+    Raises:
+      ValueError: the results hold no figures, or a file cannot be read.
+    """
+    picture = options.picture or _newest_picture(model_dir)
+    results = None if options.results is None else _read_results(options.results)
+    return CardDetails(
+        title=title,
+        dataset=_dataset(model_dir, config),
+        licence=options.licence,
+        training=_training(config),
+        results=results,
+        picture=None if picture is None else read_image(picture),
+    )
+
+
+def _newest_picture(model_dir: str) -> pathlib.Path | None:
+    """Finds the samples of the last evaluation in training."""
+    pictures = sorted(local(model_dir).glob("images/sample*.png"))
+    return pictures[-1] if pictures else None
+
+
+def _dataset(model_dir: str, config: ConfigDict) -> str:
+    """Returns the name of the images, of a folder its last part; "" if unknown."""
+    images: Mapping[str, Any] = config.get("images", {})
+    inside = f"{model_dir}/autoencoder"
+    if not images.get("dataset") and resolve(inside).exists():
+        images = model_directory.read_config(inside).get("images", {})
+    return printable(pathlib.PurePath(images.get("dataset", "")).name)
+
+
+def _training(config: ConfigDict) -> dict[str, Any]:
+    """Lists the settings of the run; none of an imported model."""
+    if not config.train:
+        return {}
+    rows = {"steps": config.train.get("num_steps"), "batch size": config.batch_size}
+    optimizer = config.optimizer.to_dict().items()
+    rows |= {
+        name.replace("_", " "): value
+        for name, value in optimizer
+        if isinstance(value, int | float | str)
+    }
+    return {name: value for name, value in rows.items() if value is not None}
+
+
+def _read_results(path: str) -> dict[str, Any]:
+    results = read_json(path)
+    figures = results.get("figures")
+    entries = figures.values() if isinstance(figures, dict) else [None]
+    if "num_images" not in results or not all(
+        isinstance(entry, dict) and {"label", "value"} <= entry.keys()
+        for entry in entries
+    ):
+        raise ValueError(
+            f"--results must be the results.json of ldm-jax evaluate: {printable(path)}"
+            " has no figures of a number of images; give another file."
+        )
+    return results

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card of an exported folder: README.md with the metadata that the Hub reads.
+
+Source: the Hub's specification of model cards (YAML between two lines of dashes, then
+Markdown) and of `model-index`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from ldm_jax.files.errors import shown
+
+PAPER = "https://arxiv.org/abs/2112.10752"
+PICTURE = "samples.png"
+# kind of condition -> task of the Hub.
+TASKS = {
+    "none": "unconditional-image-generation",
+    "text": "text-to-image",
+    "superres": "image-to-image",
+    "inpaint": "image-to-image",
+    "semantic": "image-to-image",
+}
+# kind of condition -> (what the images follow, arguments of the pipeline).
+INPUTS = {
+    "none": ("nothing", ""),
+    "class": ("a class", "class_labels=[0, 1], "),
+    "text": ("a text", 'prompt="a dog", '),
+    "layout": ("boxes", "boxes=[[(3, 0.1, 0.2, 0.5, 0.25)]], "),
+    "semantic": ("a label map", "label_map=label_map, "),
+    "superres": ("a small image", "low_res=picture, "),
+    "inpaint": (
+        "an image with a hole",
+        "image=picture, mask_image=mask, ",
+    ),
+}
+
+
+class CardDetails(NamedTuple):
+    """What a card states beside the model's own settings.
+
+    Attributes:
+      title: name of the model.
+      dataset: the images that it was trained on; "" where that is not known.
+      licence: identifier of a licence, as the Hub lists them; "" for none.
+      training: {setting: value} of the training run; empty for an imported model.
+      results: of `ldm-jax evaluate`, results.json; None where nothing was measured.
+      picture: [H, W, 3] uint8, of samples; None for none.
+    """
+
+    title: str = "Latent diffusion model"
+    dataset: str = ""
+    licence: str = ""
+    training: Mapping[str, Any] = MappingProxyType({})
+    results: Mapping[str, Any] | None = None
+    picture: np.ndarray | None = None
+
+
+def model_card(
+    spec: Mapping[str, Any],
+    pipeline: str,
+    num_parameters: Mapping[str, int],
+    details: CardDetails,
+    has_half: bool = False,
+) -> str:
+    """Writes the model card of a diffusion model.
+
+    Args:
+      spec: sections of a config, see `networks`.
+      pipeline: class that runs the folder.
+      num_parameters: by network.
+      details: what the settings do not tell.
+      has_half: whether the folder has a variant in half precision.
+    """
+    header = yaml.safe_dump(_metadata(spec, details), sort_keys=False)
+    sections = [
+        f"---\n{header}---\n\n# {details.title}",
+        _description(spec),
+        f"![samples]({PICTURE})" if details.picture is not None else "",
+        _table("Model", _settings(spec, num_parameters)),
+        _table("Training", _training(details)),
+        _results(details.results),
+        _usage(spec["condition"]["kind"], pipeline, has_half),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _metadata(spec: Mapping[str, Any], details: CardDetails) -> dict[str, Any]:
+    kind = spec["condition"]["kind"]
+    metadata: dict[str, Any] = {"library_name": "diffusers"}
+    if details.licence:
+        metadata["license"] = details.licence
+    if kind in TASKS:
+        metadata["pipeline_tag"] = TASKS[kind]
+    metadata["tags"] = ["latent-diffusion", "diffusion", f"condition-{kind}"]
+    if details.results is not None:
+        metadata["model-index"] = [_model_index(details, TASKS.get(kind, "other"))]
+    return metadata
+
+
+def _model_index(details: CardDetails, task: str) -> dict[str, Any]:
+    """Describes the metrics as the Hub's `model-index` has them."""
+    results = details.results or {}
+    name = details.dataset or "unknown"
+    result = {
+        "task": {"type": task},
+        "dataset": {"name": name, "type": name},
+        "metrics": [
+            {"type": metric, "name": figure["label"], "value": figure["value"]}
+            for metric, figure in results["figures"].items()
+        ],
+    }
+    return {"name": details.title, "results": [result]}
+
+
+def _description(spec: Mapping[str, Any]) -> str:
+    follows = INPUTS[spec["condition"]["kind"]][0]
+    what = "images" if follows == "nothing" else f"images that follow {follows}"
+    return (
+        f"A latent diffusion model ([Rombach et al. 2022]({PAPER})) that samples {what}"
+        ". Trained with, or converted by, `ldm_jax`."
+    )
+
+
+def _settings(
+    spec: Mapping[str, Any], num_parameters: Mapping[str, int]
+) -> dict[str, Any]:
+    stage = spec["autoencoder"]
+    bottleneck = stage.get("bottleneck", "kl")
+    schedule = spec["schedule"]
+    counts = {
+        f"parameters, {network}": f"{count:,}"
+        for network, count in num_parameters.items()
+    }
+    if bottleneck == "pixels":
+        first = {"first stage": "none: diffusion of pixels"}
+    else:
+        f = 2 ** (len(stage["channel_mult"]) - 1)
+        first = {"first stage": bottleneck.upper(), "f": f}
+        first["latent scale"] = f"{spec['latent_scale']:.6g}"
+    return {
+        "condition": spec["condition"]["kind"],
+        **first,
+        "prediction": spec["prediction"],
+        "noise schedule": f"{schedule.get('kind', 'scaled_linear')}, "
+        f"{schedule.get('num_timesteps', 1000)} steps",
+        **counts,
+    }
+
+
+def _training(details: CardDetails) -> dict[str, Any]:
+    return {"images": details.dataset or "not recorded", **details.training}
+
+
+def _table(title: str, rows: Mapping[str, Any]) -> str:
+    lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items()]
+    return "\n".join([f"## {title}\n", "| | |", "|---|---|", *lines])
+
+
+def _cell(value: Any) -> str:
+    return (value if isinstance(value, str) else shown(value)).replace("|", "\\|")
+
+
+def _results(results: Mapping[str, Any] | None) -> str:
+    if results is None:
+        return ""
+    lines = [
+        f"| {figure['label']} | {figure['value']:.4g} |"
+        for figure in results["figures"].values()
+    ]
+    table = ["| metric | |", "|---|---|", *lines]
+    count = f"Of {results['num_images']} images."
+    return "\n".join(["## Results\n", *table, "", count])
+
+
+def _usage(kind: str, pipeline: str, has_half: bool) -> str:
+    is_own = pipeline == "LatentDiffusionPipeline"
+    names = {"LDMSuperResolutionPipeline": "picture, ", "DDIMPipeline": ""}
+    arguments = names.get(pipeline, INPUTS[kind][1])
+    option = ", trust_remote_code=True" if is_own else ""
+    note = (
+        "\n`trust_remote_code=True` runs the folder's own `pipeline.py` and "
+        "`conditioner/conditioner.py`: read them first.\n"
+        if is_own
+        else ""
+    )
+    half = (
+        '\nHalf precision: `variant="fp16", torch_dtype=torch.float16`.\n'
+        if has_half
+        else ""
+    )
+    return (
+        "## How to load\n\n```python\nfrom diffusers import DiffusionPipeline\n\n"
+        f'pipeline = DiffusionPipeline.from_pretrained("FOLDER"{option})\n'
+        f"images = pipeline({arguments}num_inference_steps=50).images\n```\n"
+        f"{note}{half}"
+    ).rstrip()

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card, read as the Hub reads it."""
+
+import numpy as np
+import pytest
+import yaml
+
+from ldm_jax.interop.diffusers.model_card import CardDetails, model_card
+from tests.interop import small
+
+RESULTS = {
+    "figures": {"fid": {"label": "FID", "value": 5.25, "spread": None}},
+    "num_images": 5000,
+}
+DETAILS = CardDetails(
+    title="digits",
+    dataset="mnist",
+    licence="apache-2.0",
+    training={"steps": 900, "batch size": 64},
+    results=RESULTS,
+    picture=np.zeros((4, 4, 3), np.uint8),
+)
+
+
+def card(details=DETAILS, spec=small.CLASSES, pipeline="LatentDiffusionPipeline"):
+    return model_card(spec, pipeline, {"unet": 1234567}, details, has_half=True)
+
+
+def test_the_metadata_are_what_the_hub_takes():
+    """Golden: huggingface_hub's own reader."""
+    hub = pytest.importorskip("huggingface_hub")
+    data = hub.ModelCard(card()).data
+    assert data.license == "apache-2.0" and data.library_name == "diffusers"
+    assert data.model_name == "digits"
+    (result,) = data.eval_results
+    assert (result.metric_type, result.metric_value) == ("fid", 5.25)
+    assert result.dataset_name == "mnist"
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [("none", "unconditional-image-generation"), ("text", "text-to-image")],
+)
+def test_the_task_follows_from_the_condition(kind, task):
+    spec = {**small.CLASSES, "condition": {"kind": kind}}
+    metadata = yaml.safe_load(card(spec=spec).split("---\n")[1])
+    assert metadata["pipeline_tag"] == task
+
+
+def test_the_card_states_model_training_results_and_use():
+    text = card()
+    for line in (
+        "# digits",
+        "![samples](samples.png)",
+        "| f | 2 |",
+        "| latent scale | 0.5 |",
+        "| parameters, unet | 1,234,567 |",
+        "| images | mnist |",
+        "| steps | 900 |",
+        "| FID | 5.25 |",
+        'from_pretrained("FOLDER", trust_remote_code=True)',
+        'variant="fp16"',
+    ):
+        assert line in text
+
+
+def test_what_is_not_known_is_left_out():
+    text = card(CardDetails(), pipeline="LDMPipeline")
+    assert "license" not in text and "Results" not in text and "samples.png" not in text
+    assert "| images | not recorded |" in text and "trust_remote_code" not in text
+
+
+def test_the_lines_of_use_can_be_parsed():
+    for kind in ("none", "class", "text", "layout", "semantic", "superres", "inpaint"):
+        text = card(spec={**small.CLASSES, "condition": {"kind": kind}})
+        code = text.split("```python\n")[1].split("```")[0]
+        compile(code, kind, "exec")
