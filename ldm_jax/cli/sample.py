@@ -30,6 +30,7 @@ EXAMPLES = """
   ldm-jax sample --model DIR --out all --label 0,1,2,3,4,5,6,7,8,9 --num 50000 --npz
   ldm-jax sample --model DIR --out varied --start photo.png --strength 0.5
   ldm-jax sample --model DIR --out threes --classifier runs/classifier --label 3
+  ldm-jax sample --model DIR --out large --guide small.png --guide-transform down4
 """
 
 
@@ -79,10 +80,76 @@ def add(commands) -> None:
         default=1.0,
         help="factor of its gradient; default: 1, the paper's LDM-8-G: 10",
     )
+    _add_guide_flags(command)
     given = command.add_argument_group("images given")
     given.add_argument("--start", help="image to vary; see --strength")
     given.add_argument("--known", help="image of which a region is kept")
     given.add_argument("--hole", help="PNG, white where --known is painted over")
+
+
+def _add_guide_flags(command: CommandParser) -> None:
+    """Adds the flags of image guiding, the fields of `tasks.guides.ImageGuide`."""
+    group = command.add_argument_group("image guiding, through the decoder (Eq. 18)")
+    group.add_argument(
+        "--guide", metavar="IMAGE", help="image, folder or .npz that pulls the samples"
+    )
+    group.add_argument(
+        "--guide-by",
+        choices=("l2", "lpips"),
+        default="l2",
+        help="distance to it: l2, a sum over pixels, or lpips; default: l2",
+    )
+    group.add_argument(
+        "--guide-scale",
+        type=float,
+        default=1.0,
+        help="factor of its gradient; 0 is off; default: 1, the paper's is unpublished",
+    )
+    group.add_argument(
+        "--guide-transform",
+        choices=("identity", "down2", "down4"),
+        default="identity",
+        help="how a sample is made smaller before it is compared; default: identity",
+    )
+    group.add_argument(
+        "--guide-interval",
+        type=values.interval,
+        metavar="FIRST,LAST",
+        help="steps t that are guided; default: all",
+    )
+    group.add_argument(
+        "--guide-through",
+        choices=("network", "decoder"),
+        default="network",
+        help="what the gradient passes: network, as printed, or the decoder alone, "
+        "which is cheaper; default: network",
+    )
+    group.add_argument(
+        "--guide-unquantized",
+        action="store_true",
+        help="decode for the comparison without the codebook (VQ)",
+    )
+    group.add_argument(
+        "--guide-lpips", default="", metavar="FILE", help="LPIPS weights, of vgg"
+    )
+
+
+def _image_guide(args: argparse.Namespace) -> Any:
+    """Returns the images that guide, or None."""
+    if args.guide is None:
+        return None
+    from ldm_jax.experiment.image_guide import GuidingImages
+    from ldm_jax.tasks.guides import ImageGuide
+
+    how = ImageGuide(
+        args.guide_by,
+        args.guide_scale,
+        args.guide_transform,
+        args.guide_interval,
+        args.guide_through,
+        not args.guide_unquantized,
+    )
+    return GuidingImages(args.guide, how, args.guide_lpips)
 
 
 def add_sampling(command: CommandParser, takes_several: Sequence[str] = ()) -> None:
@@ -179,5 +246,6 @@ def _run(args, overrides) -> None:
         num_previews=args.previews,
         classifier=args.classifier,
         classifier_scale=args.classifier_scale,
+        guide=_image_guide(args),
     )
     values.say(f"images and grid.png in {args.out}")

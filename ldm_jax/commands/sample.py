@@ -15,12 +15,14 @@ from ldm_jax.conditions.registry import condition_flags
 from ldm_jax.conditions.user_inputs import to_image, to_mask
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.classifier_guide import guided_labels, open_guide
+from ldm_jax.experiment.image_guide import GuidingImages
 from ldm_jax.files import png
 from ldm_jax.files.pictures import read_image
 from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
+from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import replace_sampling
@@ -48,6 +50,7 @@ def write_samples(
     num_previews: int = 0,
     classifier: str | None = None,
     classifier_scale: float = 1.0,
+    guide: GuidingImages | None = None,
     admit: Callable[[int, tuple[int, int]], None] = lambda num, size: None,
     step: int | None = None,
     loaded: tuple[LatentDiffusion, PyTree] | None = None,
@@ -77,6 +80,7 @@ def write_samples(
         towards their classes: those of the condition, or, for a model without classes,
         `inputs["class_label"]`.
       classifier_scale: factor of its gradient.
+      guide: images that pull samples, image i by guide i modulo their number.
       admit: gets number and (height, width) before anything is drawn; may raise.
       step: of the checkpoint; None takes the newest.
       loaded: (model, parameters) of this directory and step, where they are loaded
@@ -104,13 +108,17 @@ def write_samples(
     y = _condition(model.conditioner, inputs)
     size = _image_size(config, model.conditioner.image_size(y), image_size)
     shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
-    guide = None
+    guides: list[Guide] = []
     if classifier:
-        guide, params["classifier"] = open_guide(
+        by_class, params["classifier"] = open_guide(
             classifier, classifier_scale, config, shape
         )
         names = model_directory.read_config(classifier).get("class_names", ())
-        y = {**y, "guided_label": guided_labels(guide, y, towards, names)}
+        y = {**y, "guided_label": guided_labels(by_class, y, towards, names)}
+        guides.append(by_class)
+    if guide is not None:
+        y["guided_image"], params["guide"] = guide.open(size)
+        guides.append(guide.how)
     num = num or max(map(len, y.values()), default=1)
     given = _read_images(images or {}, size, options)
     admit(num, size)
@@ -126,8 +134,8 @@ def write_samples(
     if classifier:
         settings |= dict(classifier=str(classifier), classifier_scale=classifier_scale)
         settings["condition"] |= {} if towards is None else {"class_label": towards}
-    if step is not None:
-        settings["step"] = step
+    settings |= {} if guide is None else {"guide": guide.to_dict()}
+    settings |= {} if step is None else {"step": step}
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)
     missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
@@ -143,7 +151,7 @@ def write_samples(
             batch_size,
             {name: np.repeat(x, len(rows), axis=0) for name, x in given.items()},
             num_previews,
-            guide,
+            tuple(guides),
         )
 
     watch = Stopwatch(batch_size)

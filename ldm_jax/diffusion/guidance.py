@@ -103,11 +103,7 @@ def classifier_guidance(
 
     Source: Dhariwal & Nichol 2021, Algorithm 2.
     """
-    if schedule.zero_terminal_snr:
-        raise ValueError(
-            "classifier_guidance divides by alpha, which is 0 at the last step of a "
-            "schedule with zero_terminal_snr=True; use another schedule."
-        )
+    _check_divisible(schedule, "classifier_guidance")
     gradient = jax.grad(lambda z_t, t: log_probability(z_t, t).sum())
 
     def denoise(z_t, t):
@@ -116,6 +112,78 @@ def classifier_guidance(
         return denoiser(z_t, t) + gain * gradient(z_t, t)
 
     return denoise
+
+
+def image_guidance(
+    schedule: NoiseSchedule,
+    denoiser: Denoiser,
+    log_likelihood: Callable[
+        [Float[Array, "B h w c"], Int[Array, " B"]], Float[Array, " B"]
+    ],
+    scale: float = 1.0,
+    *,
+    interval: tuple[int, int] | None = None,
+    through_network: bool = True,
+) -> Denoiser:
+    """Guides a denoiser of x0 with the likelihood of an observation of the image.
+
+        x0_hat + scale * sigma_t^2 / alpha_t * grad_z ln p(y | x0_hat(z_t))
+
+    which is eps_hat - scale * sigma_t * grad, written for x0. The paper prints a plus
+    before the gradient, which would lead away from y.
+
+    Args:
+      schedule: NoiseSchedule of T steps, without zero terminal SNR.
+      denoiser: predicts x0; called once for each z_t.
+      log_likelihood: (x0_hat, t) -> ln p(y | x0_hat), nats, up to a constant; row i
+        must depend on x0_hat[i] only. y is closed over.
+      scale: the number 0 turns guidance off.
+      interval: (first, last) t, inclusive, outside of which the scale is 0; None is
+        all t.
+      through_network: whether the gradient passes the denoiser, as Eq. 18 has it; False
+        takes eps_hat for a constant, which saves the way back through the network.
+
+    Raises:
+      ValueError: the schedule has zero terminal SNR, or the interval holds no t.
+
+    Source: Rombach et al. 2022, Eq. 16 to 18.
+    """
+    _check_divisible(schedule, "image_guidance")
+    if interval is not None and interval[0] > interval[1]:
+        raise ValueError(f"interval is (first, last) t: got {interval}; swap them.")
+    if scale == 0:
+        return denoiser
+
+    def likelihood_of_latent(z_t, t):
+        x0_hat = denoiser(z_t, t)
+        return log_likelihood(x0_hat, t).sum(), x0_hat
+
+    def likelihood_of_estimate(x0_hat, t):
+        return log_likelihood(x0_hat, t).sum()
+
+    def denoise(z_t, t):
+        alpha, sigma = schedule.levels(t)
+        gain = scale * sigma**2 / alpha
+        if through_network:
+            gradient, x0_hat = jax.grad(likelihood_of_latent, has_aux=True)(z_t, t)
+        else:
+            x0_hat = denoiser(z_t, t)
+            gradient = jax.grad(likelihood_of_estimate)(x0_hat, t)
+            gain = gain / alpha  # x0_hat = (z_t - sigma * eps_hat) / alpha
+        if interval is not None:
+            gain = jnp.where((interval[0] <= t) & (t <= interval[1]), gain, 0)
+        return x0_hat + per_sample(gain, z_t) * gradient
+
+    return denoise
+
+
+def _check_divisible(schedule: NoiseSchedule, name: str) -> None:
+    """Raises ValueError where alpha is 0 at the last step."""
+    if schedule.zero_terminal_snr:
+        raise ValueError(
+            f"{name} divides by alpha, which is 0 at the last step of a schedule with "
+            "zero_terminal_snr=True; use another schedule."
+        )
 
 
 def _interleave(

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.experiment import model_directory
-from ldm_jax.tasks.generate import ClassifierGuide
+from ldm_jax.tasks.guides import ClassifierGuide
 from ldm_jax.types import PyTree
 
 # What a classifier takes from the model that it guides, see `resolve`.

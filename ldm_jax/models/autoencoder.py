@@ -183,12 +183,16 @@ class Autoencoder(nn.Module):
         return self.quant_conv(self.encoder(image, is_training))
 
     def decode(
-        self, z: Float[Array, "B h w c"], is_training: bool = False
+        self,
+        z: Float[Array, "B h w c"],
+        is_training: bool = False,
+        quantize: bool = True,
     ) -> Float[Array, "B H W {self.out_channels}"]:
-        """Maps latents to images; VQ quantizes them first."""
+        """Maps latents to images; VQ quantizes them first, unless told not to."""
         if self.bottleneck == "pixels":
             return z
-        z, _ = self.regularizer.to_decoder(z, self.codes())
+        if quantize:
+            z, _ = self.regularizer.to_decoder(z, self.codes())
         return self.to_image(self.decoder_features(z, is_training))
 
     def encode_indices(self, image: Float[Array, "B H W C"]) -> Int32[Array, "B h w"]:

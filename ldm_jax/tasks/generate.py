@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a condition to images: denoiser, guidance and sampler in one jit."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 
 from ldm_jax.diffusion import constraints, guidance, process, tiles
 from ldm_jax.diffusion.samplers import base
-from ldm_jax.tasks.classifier import NoisyLatentClassifier
+from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion, check_batch_sizes
 from ldm_jax.tasks.sampling import Sampling, make_sampling
 from ldm_jax.types import Array, Batch, Conditioning, Denoiser, PyTree
@@ -30,31 +29,6 @@ class Given(NamedTuple):
     start: Array | None = None
     known: Array | None = None
     mask: Array | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClassifierGuide:
-    """A classifier of noisy latents that pulls samples towards their class.
-
-    Attributes:
-      classifier: trained for the diffusion model, see `tasks.classifier`.
-      scale: factor of the gradient of ln p(y | z_t); 0 is off.
-
-    Source: Dhariwal & Nichol 2021, Algorithm 2.
-    """
-
-    classifier: NoisyLatentClassifier
-    scale: float = 1.0
-
-    def guide(self, denoiser: Denoiser, params: PyTree, class_label: Array) -> Denoiser:
-        """Guides a denoiser of x0 towards `class_label` [B] int32 in [0, K)."""
-
-        def log_probability(z_t, t):
-            return self.classifier.log_probability(params, z_t, t, class_label)
-
-        return guidance.classifier_guidance(
-            self.classifier.schedule, denoiser, log_probability, self.scale
-        )
 
 
 def sample_latents(
@@ -190,7 +164,7 @@ def make_generate(
     latent_shape: tuple[int, int, int],
     sampling: Sampling,
     num_previews: int = 0,
-    guide: ClassifierGuide | None = None,
+    guides: tuple[Guide, ...] = (),
 ):
     """Makes the compiled function from raw conditions to images.
 
@@ -199,8 +173,8 @@ def make_generate(
       latent_shape: (h, w, c) of one latent.
       sampling: sampler, steps and guidance.
       num_previews: K; 0 is none.
-      guide: a classifier; its parameters come in as params["classifier"], and the
-        classes as y["guided_label"] [B] int32.
+      guides: of the denoiser of x0, the first innermost; see `tasks.guides` for the
+        parameters and the fields of y that they read.
 
     Returns:
       (params, y, keys [B], given) -> images [B, H, W, 3], about [-1, 1]. `y` is a
@@ -216,16 +190,30 @@ def make_generate(
             null = model.encode_condition(params, model.conditioner.null(y))
         z_T = base.initial_noise(keys, (keys.shape[0], *latent_shape))
         given = _given_latents(model, params, images)
-        towards = None
-        if guide is not None:
-            label = y["guided_label"]
-            towards = functools.partial(guide.guide, params=params, class_label=label)
+
+        def decode(z, **options):
+            return _decode(model, params, z, sampling, **options)
+
+        def guide_all(denoiser):
+            for guide in guides:
+                denoiser = guide.guide(denoiser, model.schedule, params, y, decode)
+            return denoiser
+
         z_0, previews = sample_latents(
-            model, params, cond, null, z_T, keys, sampling, given, num_previews, towards
+            model,
+            params,
+            cond,
+            null,
+            z_T,
+            keys,
+            sampling,
+            given,
+            num_previews,
+            guide_all if guides else None,
         )
 
         def finish(z):
-            return model.conditioner.finish(y, _decode(model, params, z, sampling))
+            return model.conditioner.finish(y, decode(z))
 
         if not num_previews:
             return finish(z_0)
@@ -234,12 +222,12 @@ def make_generate(
     return jax.jit(generate)
 
 
-def _decode(model, params, z_0: Array, sampling: Sampling) -> Array:
+def _decode(model, params, z_0: Array, sampling: Sampling, **options) -> Array:
     """Decodes z_0, in tiles where the denoiser saw tiles."""
     if not sampling.tile:
-        return model.decode(params, z_0)
+        return model.decode(params, z_0, **options)
     return tiles.tile_apply(
-        lambda z: model.decode(params, z),
+        lambda z: model.decode(params, z, **options),
         z_0,
         sampling.tile,
         sampling.overlap,

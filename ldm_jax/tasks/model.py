@@ -65,12 +65,12 @@ class FirstStage:
         return self.latent(self.moments(params, image), key)
 
     def decode(
-        self, params: PyTree, z_0: Float[Array, "B h w c"]
+        self, params: PyTree, z_0: Float[Array, "B h w c"], *, quantize: bool = True
     ) -> Float[Array, "B H W C"]:
-        """Decodes scaled z_0 [B, h, w, c] to [B, H, W, 3]; VQ quantizes."""
+        """Decodes scaled z_0 [B, h, w, c] to [B, H, W, 3]; VQ quantizes if it may."""
         variables = {"params": params["autoencoder"]}
         z = jnp.asarray(z_0) / self.latent_scale
-        return self.autoencoder.apply(variables, z, method="decode")
+        return self.autoencoder.apply(variables, z, quantize=quantize, method="decode")
 
     def quantize(self, params: PyTree, z_0: Array) -> Array:
         """Moves scaled z_0 [B, h, w, c] to the nearest codes (VQ).

@@ -11,6 +11,7 @@ from ldm_jax.files import png
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks import generate
+from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.types import PyTree
 
@@ -25,7 +26,7 @@ def sample_images(
     batch_size: int = 64,
     images: dict[str, np.ndarray] | None = None,
     num_previews: int = 0,
-    guide: generate.ClassifierGuide | None = None,
+    guides: tuple[Guide, ...] = (),
 ) -> Iterator[np.ndarray]:
     """Samples one image per row of a condition, batch by batch.
 
@@ -37,7 +38,7 @@ def sample_images(
       sampling: sampler, steps and guidance.
       images: images to start from or to keep, [N, ...] each, see `make_generate`.
       batch_size: images at once; rounded up to a multiple of the devices.
-      num_previews, guide: see `make_generate`.
+      num_previews, guides: see `make_generate`.
 
     Yields:
       [B, H, W, 3] uint8 ([K + 1, B, H, W, 3] with previews); the last one may be
@@ -46,7 +47,7 @@ def sample_images(
     mesh = sharding.make_mesh()
     on_mesh = sharding.batch_sharding(mesh)
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    draw = generate.make_generate(model, latent_shape, sampling, num_previews, guide)
+    draw = generate.make_generate(model, latent_shape, sampling, num_previews, guides)
     placed = sharding.place(params, mesh)
     for low in range(0, len(seeds), batch_size):
         valid = min(batch_size, len(seeds) - low)

@@ -43,6 +43,19 @@ def test_a_classifier_changes_samples_and_is_noted(guided, classifier, tmp_path)
     assert noted["classifier"] == classifier and noted["classifier_scale"] == 50.0
 
 
+def test_an_image_changes_samples_by_command_and_is_noted(guided, tmp_path):
+    """Identity: guides are a folder of samples; at scale 0 they change nothing."""
+    plain = sampled(guided, tmp_path / "plain")
+    by_image = f"--guide={tmp_path / 'plain'}"
+    off = sampled(guided, tmp_path / "off", by_image, "--guide-scale=0")
+    np.testing.assert_array_equal(plain, off)
+    flags = (by_image, "--guide-scale=9", "--seed=7", "--guide-through=decoder")
+    pulled = sampled(guided, tmp_path / "pulled", *flags)
+    assert (pulled != sampled(guided, tmp_path / "other", "--seed=7")).any()
+    noted = json.loads((tmp_path / "pulled" / "settings.json").read_text())
+    assert noted["guide"]["scale"] == 9.0 and noted["guide"]["through"] == "decoder"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

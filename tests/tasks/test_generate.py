@@ -14,7 +14,7 @@ from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 from ldm_jax.tasks import generate
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
-from ldm_jax.tasks.generate import ClassifierGuide
+from ldm_jax.tasks.guides import ClassifierGuide
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sampling import make_sampling
 from ldm_jax.types import Conditioning
@@ -136,8 +136,9 @@ def draw_modes(guide, label, num=256):
         schedule=schedule,
         prediction="x0",
     )
+    guides = () if guide is None else (guide,)
     run = generate.make_generate(
-        model, (1, 1, 3), make_sampling(num_steps=50, grid="even"), guide=guide
+        model, (1, 1, 3), make_sampling(num_steps=50, grid="even"), guides=guides
     )
     params = {"unet": {}, "autoencoder": {}, "classifier": {}}
     y = {} if guide is None else {"guided_label": jnp.full(num, label)}

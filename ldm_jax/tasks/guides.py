@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pulls samples towards a class or an image while they are made."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.diffusion.guidance import classifier_guidance, image_guidance
+from ldm_jax.diffusion.schedule import NoiseSchedule
+from ldm_jax.models.features.lpips import LPIPS, SMALLEST
+from ldm_jax.tasks.classifier import NoisyLatentClassifier
+from ldm_jax.types import Array, Batch, Denoiser, PyTree
+
+# (z_0, quantize=) -> images [B, H, W, 3].
+Decode = Callable[..., Array]
+
+
+class Guide(Protocol):
+    """Guides a denoiser of x0."""
+
+    def guide(
+        self,
+        denoiser: Denoiser,
+        schedule: NoiseSchedule,
+        params: PyTree,
+        y: Batch,
+        decode: Decode,
+    ) -> Denoiser:
+        """Returns the guided denoiser of x0.
+
+        Args:
+          denoiser: of x0.
+          schedule: of the model.
+          params: of the model and of the guides, by network.
+          y: fields of the batch, those that guides read among them.
+          decode: scaled latents to images.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassifierGuide:
+    """A classifier of noisy latents that pulls samples towards their class.
+
+    Reads params["classifier"], and y["guided_label"] [B] int32 in [0, K).
+
+    Attributes:
+      classifier: trained for the diffusion model, see `tasks.classifier`.
+      scale: factor of the gradient of ln p(y | z_t); 0 is off.
+
+    Source: Dhariwal & Nichol 2021, Algorithm 2.
+    """
+
+    classifier: NoisyLatentClassifier
+    scale: float = 1.0
+
+    def guide(
+        self,
+        denoiser: Denoiser,
+        schedule: NoiseSchedule,
+        params: PyTree,
+        y: Batch,
+        decode: Decode,
+    ) -> Denoiser:
+        """Guides a denoiser of x0 towards y["guided_label"]."""
+        del decode
+
+        def log_probability(z_t, t):
+            return self.classifier.log_probability(params, z_t, t, y["guided_label"])
+
+        return classifier_guidance(schedule, denoiser, log_probability, self.scale)
+
+
+# How an image is made smaller before it is compared: name -> divisor of its sides.
+TRANSFORMS = {"identity": 1, "down2": 2, "down4": 4}
+DISTANCES = ("l2", "lpips")
+THROUGH = ("network", "decoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageGuide:
+    """Pulls samples towards an image, or towards one that is a smaller copy of theirs.
+
+        ln p(y | x0_hat) = -1/2 sum (y - T(D(x0_hat)))^2           distance "l2"
+        ln p(y | x0_hat) = -LPIPS(y, T(D(x0_hat)))                 distance "lpips"
+
+    The sum is over pixels and channels, so a larger image pulls more strongly. Reads
+    y["guided_image"] [B, H / n, W / n, 3] in [-1, 1], and params["guide"], those of
+    LPIPS, where that is the distance.
+
+    Attributes:
+      distance: one of DISTANCES.
+      scale: factor of the gradient; 0 is off. The paper's is not published.
+      transform: T, a row of TRANSFORMS: bicubic reduction with antialiasing.
+      interval: (first, last) t that is guided; None guides all.
+      through: what the gradient passes besides the decoder: "network", as Eq. 18 is
+        written, or "decoder", nothing more: the network is run once, forwards.
+      quantize: whether the decoder quantizes (VQ; the gradient passes straight).
+      trunk: of LPIPS.
+
+    Raises:
+      ValueError: an unknown name, or an interval without a step.
+
+    Source: Rombach et al. 2022, App. C, Eq. 16 to 18; the perceptual distance Sec. 4.4.
+    """
+
+    distance: str = "l2"
+    scale: float = 1.0
+    transform: str = "identity"
+    interval: tuple[int, int] | None = None
+    through: str = "network"
+    quantize: bool = True
+    trunk: str = "vgg"
+
+    def __post_init__(self):
+        for name, known in (
+            ("distance", DISTANCES),
+            ("transform", tuple(TRANSFORMS)),
+            ("through", THROUGH),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f'unknown {name} "{getattr(self, name)}" of image guiding; one of: '
+                    f"{', '.join(known)}."
+                )
+        if self.interval is not None and self.interval[0] > self.interval[1]:
+            raise ValueError(
+                f"the interval of image guiding is (first, last) t: got "
+                f"{self.interval}; swap them."
+            )
+
+    def check_size(self, guide: tuple[int, int], image: tuple[int, int]) -> None:
+        """Checks the size of the guide against that of the samples.
+
+        Args:
+          guide, image: (height, width).
+
+        Raises:
+          ValueError: the guide is not as large as the transformed sample, or too small
+            for LPIPS.
+        """
+        divisor = TRANSFORMS[self.transform]
+        expected = tuple(side // divisor for side in image)
+        if guide != expected or any(side % divisor for side in image):
+            raise ValueError(
+                f'a guide must be as large as samples after "{self.transform}", '
+                f"{expected[0]}x{expected[1]} for samples of {image[0]}x{image[1]}: "
+                f"got {guide[0]}x{guide[1]}; choose --guide-transform, or --size."
+            )
+        if self.distance == "lpips" and min(guide) < SMALLEST[self.trunk]:
+            raise ValueError(
+                f"LPIPS({self.trunk}) needs guides of {SMALLEST[self.trunk]} pixels at "
+                f"least: got {guide[0]}x{guide[1]}; guide by l2."
+            )
+
+    def guide(
+        self,
+        denoiser: Denoiser,
+        schedule: NoiseSchedule,
+        params: PyTree,
+        y: Batch,
+        decode: Decode,
+    ) -> Denoiser:
+        """Guides a denoiser of x0 towards y["guided_image"]."""
+
+        # The decoder's activations are computed again on the way back: at 512 pixels
+        # they would not fit beside the network's.
+        @jax.checkpoint
+        def log_likelihood(x0_hat, t):
+            del t
+            image = decode(x0_hat, quantize=self.quantize).astype(jnp.float32)
+            return self.log_likelihood(image, y["guided_image"], params.get("guide"))
+
+        return image_guidance(
+            schedule,
+            denoiser,
+            log_likelihood,
+            self.scale,
+            interval=self.interval,
+            through_network=self.through == "network",
+        )
+
+    def log_likelihood(self, image: Array, target: Array, lpips: PyTree) -> Array:
+        """Returns ln p(target | image) up to a constant, [B].
+
+        Args:
+          image: [B, H, W, 3] in about [-1, 1].
+          target: [B, H / n, W / n, 3].
+          lpips: parameters of LPIPS, for that distance.
+        """
+        seen = reduce_image(image, TRANSFORMS[self.transform])
+        if self.distance == "lpips":
+            return -LPIPS(self.trunk).apply({"params": lpips}, target, seen)
+        return -0.5 * jnp.square(target - seen).sum((1, 2, 3))
+
+
+def reduce_image(image: Array, divisor: int) -> Array:
+    """Makes [B, H, W, 3] smaller by antialiased bicubic: [B, H / n, W / n, 3].
+
+    Linear in the image, and Pillow's result to one level of 255.
+    """
+    batch, height, width, channels = image.shape
+    if divisor == 1:
+        return image
+    shape = (batch, height // divisor, width // divisor, channels)
+    return jax.image.resize(image, shape, "cubic", antialias=True)
