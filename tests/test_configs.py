@@ -12,7 +12,7 @@ import pytest
 from ldm_jax.configs import open_images, small
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import models
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files, schema
 from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.data_metadata import DataMetadata, complete, is_open
 from ldm_jax.experiment.prepare import prepare
@@ -83,7 +83,7 @@ SIZES = {
 def load(name):
     """Loads a config; one that leaves it open learns from ten classes of 32x32."""
     file, _, argument = name.partition(":")
-    config = schema.load_config(f"{CONFIGS / file}.py:{argument}")
+    config = config_files.load_config(f"{CONFIGS / file}.py:{argument}")
     if name in SMALL and is_open(config):
         with config.unlocked():
             complete(config, DataMetadata("./latents", small.AUTOENCODER, 32, 10))

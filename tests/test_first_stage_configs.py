@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files, schema
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.adversarial import Adversary
 
@@ -28,7 +28,7 @@ RELEASED = {
 
 
 def load(kind, arg):
-    return schema.load_config(f"{CONFIGS / f'first_stage_{kind}'}.py:{arg}")
+    return config_files.load_config(f"{CONFIGS / f'first_stage_{kind}'}.py:{arg}")
 
 
 def rows(kind):
@@ -114,7 +114,7 @@ def test_a_wrong_f_or_variant_is_answered_with_the_known_ones():
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_the_small_experiments_fit_together(kind, f):
     path = CONFIGS / "flowers_first_stage.py"
-    config = schema.load_config(f"{path}:kind={kind},f={f}")
+    config = config_files.load_config(f"{path}:kind={kind},f={f}")
     schema.check_config(config)
     model = Autoencoder(**config.autoencoder)
     assert model.f == f and model.bottleneck == kind

@@ -14,7 +14,7 @@ from PIL import Image
 from ldm_jax import cli
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.experiment import models
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.training.checkpoints.checkpointer import save_params
 from tests.conditions.test_tokens import write_vocab
 from tests.interop import small
@@ -55,7 +55,7 @@ def root(tmp_path_factory):
         "--config.autoencoder.channels=32",
         "--config.transform.image_size=8",
     ]
-    config = schema.load_config("quickstart:stage=first_stage", overrides)
+    config = config_files.load_config("quickstart:stage=first_stage", overrides)
     autoencoder = models.make_first_stage(config).autoencoder
     image = np.zeros((1, 8, 8, 3), np.float32)
     params = autoencoder.init(jax.random.key(0), image, jax.random.key(1))["params"]

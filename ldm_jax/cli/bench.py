@@ -193,6 +193,6 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     from ldm_jax.commands.bench.train import run
-    from ldm_jax.experiment.config.schema import load_config
+    from ldm_jax.experiment.config.config_files import load_config
 
     run(load_config(args.config, overrides), args.repeats, args.has_torch)

@@ -79,7 +79,7 @@ def add(commands) -> None:
 def _run(args, overrides) -> None:
     from ldm_jax.commands.inspect_latents import inspect_latents
     from ldm_jax.commands.latents import encode_image_set
-    from ldm_jax.experiment.config.schema import load_config
+    from ldm_jax.experiment.config.config_files import load_config
 
     if args.inspect:
         values.say(inspect_latents(args.inspect, args.num))

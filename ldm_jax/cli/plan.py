@@ -57,10 +57,10 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.experiment.config import schema
+    from ldm_jax.experiment.config import config_files
     from ldm_jax.planning import plan
 
-    config = schema.load_config(args.config, overrides)
+    config = config_files.load_config(args.config, overrides)
     if args.sweep:
         _sweep(config, args)
         return

@@ -49,7 +49,7 @@ def add(commands) -> None:
 def _run(args, overrides) -> None:
     import pathlib
 
-    from ldm_jax.experiment.config import schema
+    from ldm_jax.experiment.config import config_files
 
     if args.images:
         from ldm_jax.commands.photos.run import model_pictures
@@ -66,5 +66,5 @@ def _run(args, overrides) -> None:
 
     if args.size:
         raise ValueError("--size is for pictures of your own: give --images too.")
-    config = schema.load_config(args.config or "quickstart", overrides)
+    config = config_files.load_config(args.config or "quickstart", overrides)
     quickstart.run_quickstart(config, args.workdir or "runs/quickstart")

@@ -59,9 +59,9 @@ def add(commands) -> None:
 
 def _run(args, overrides) -> None:
     from ldm_jax.commands.train import dry_run, train_config
-    from ldm_jax.experiment.config import schema
+    from ldm_jax.experiment.config import config_files
 
-    config = schema.load_config(args.config, overrides)
+    config = config_files.load_config(args.config, overrides)
     if args.dry_run:
         values.say(dry_run(config))
         return

@@ -70,7 +70,7 @@ def import_weights(
         return _import_own(source, out, config)
     described: Any = config
     if config is not None and config_files.is_config(config):
-        described = _sections_of(schema.load_config(config, overrides))
+        described = _sections_of(config_files.load_config(config, overrides))
     elif overrides:
         raise ValueError(
             f"{overrides[0]} replaces a value of one of our configs: got "

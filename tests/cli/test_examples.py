@@ -9,7 +9,7 @@ import re
 import pytest
 
 from ldm_jax import cli
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -43,7 +43,7 @@ def test_the_config_of_an_example_takes_its_fields(
     config, overrides, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    schema.load_config(config, [o for o in overrides if "..." not in o])
+    config_files.load_config(config, [o for o in overrides if "..." not in o])
 
 
 def test_examples_are_found():

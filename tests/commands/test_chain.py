@@ -21,7 +21,7 @@ from PIL import Image
 
 from ldm_jax import cli
 from ldm_jax.commands import quickstart
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.metrics.image_sets.reference import load_reference, save_reference
 from tests.metrics.features import write_feature_network
 
@@ -51,7 +51,7 @@ TINY = [
 def finished(tmp_path_factory):
     """A directory in which the tiny quickstart ran to its end."""
     root = tmp_path_factory.mktemp("quickstart")
-    quickstart.run_quickstart(schema.load_config(CONFIG, TINY), str(root))
+    quickstart.run_quickstart(config_files.load_config(CONFIG, TINY), str(root))
     return root
 
 

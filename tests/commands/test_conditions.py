@@ -12,7 +12,7 @@ from ldm_jax import cli
 from ldm_jax.commands.train import train_config
 from ldm_jax.conditions.kinds.boxes import BoxTokens
 from ldm_jax.conditions.registry import make_condition
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.training.checkpoints.checkpointer import save_params
 
@@ -36,7 +36,7 @@ def painter(tmp_path_factory):
     root = tmp_path_factory.mktemp("painter")
     for i in range(8):
         save_png(root / "photos" / f"{i}.png", noise(i))
-    config = schema.load_config(f"{CONFIGS / 'small_inpaint.py'}")
+    config = config_files.load_config(f"{CONFIGS / 'small_inpaint.py'}")
     with config.unlocked():
         config.autoencoder = dict(bottleneck="pixels")
         config.images.update(dataset=str(root / "photos"), split="all")
@@ -104,7 +104,7 @@ def test_options_that_fail_leave_no_mark_on_the_folder(painter, tmp_path, capsys
     ],
 )
 def test_training_from_images_says_what_it_lacks(painter, tmp_path, changes, message):
-    config = schema.load_config(f"{CONFIGS / 'small_inpaint.py'}")
+    config = config_files.load_config(f"{CONFIGS / 'small_inpaint.py'}")
     given = {"images.dataset": str(painter / "photos"), "latents.scale": 1.0, **changes}
     config.update_from_flattened_dict(given)
     config.images.split = "all"
@@ -140,7 +140,7 @@ def models(tmp_path_factory):
     """Model directories without a trained weight: what is said is read before it."""
     root = tmp_path_factory.mktemp("models")
     for kind in ("class", "text", "layout", "semantic", "superres", "inpaint"):
-        config = schema.load_config(f"{CONFIGS / f'small_{kind}.py'}")
+        config = config_files.load_config(f"{CONFIGS / f'small_{kind}.py'}")
         config.latents.scale = 1.0
         params = {"unet": {"nothing": np.zeros(1)}}
         save_params(str(root / kind), params, config.to_dict())

@@ -5,7 +5,7 @@ import pytest
 
 from ldm_jax import cli, configs
 from ldm_jax.commands.configs import describe_config, list_configs
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 
 
 def test_every_config_is_listed_with_a_sentence():
@@ -17,7 +17,7 @@ def test_every_config_is_listed_with_a_sentence():
 @pytest.mark.parametrize("config", list_configs(), ids=lambda config: config.name)
 def test_a_listed_usage_is_one_that_the_config_takes(config):
     """Identity: the defaults that are shown are the defaults."""
-    given, default = (schema.load_config(n) for n in (config.usage, config.name))
+    given, default = (config_files.load_config(n) for n in (config.usage, config.name))
     assert given.to_dict() == default.to_dict()
 
 

@@ -19,7 +19,7 @@ from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.samplers.ddim import ddim
 from ldm_jax.experiment import models
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files, schema
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.tasks.sampling import make_sampling
 from ldm_jax.training.checkpoints.checkpointer import save_params
@@ -66,7 +66,7 @@ def root(tmp_path_factory):
     for i in range(8):
         pixels = np.random.default_rng(i).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
         Image.fromarray(pixels).save(root / "photos" / f"{i}.png")
-    stage = schema.load_config("quickstart:stage=first_stage")
+    stage = config_files.load_config("quickstart:stage=first_stage")
     with stage.unlocked():
         stage.autoencoder.channels = 32
         stage.images = dict(dataset=str(root / "photos"), split="all")
@@ -127,7 +127,7 @@ def test_python_takes_the_new_keyword(root):
 
 
 def test_plans_and_exports_know_the_shape_of_the_new_field(root):
-    config = schema.load_config(str(root / "depth.py"))
+    config = config_files.load_config(str(root / "depth.py"))
     run = prepare(config, abstract=True)
     assert run.batch_shapes["depth"].shape == (8, SIDE, SIDE, 1)
     model, params = ldm_jax.load(str(root / "model"))
@@ -138,10 +138,10 @@ def test_plans_and_exports_know_the_shape_of_the_new_field(root):
 
 def test_the_new_option_is_a_field_of_the_section_sampling(root):
     flags = ["--config.sampling.sampler=wobbly", "--config.sampling.wobble=0.25"]
-    config = schema.load_config(str(root / "depth.py"), flags)
+    config = config_files.load_config(str(root / "depth.py"), flags)
     schema.check_config(config)
     assert make_sampling(**config.sampling).to_dict()["wobble"] == 0.25
     with pytest.raises(ValueError, match='has no "wobbel"; did you mean "wobble"'):
-        schema.load_config(
+        config_files.load_config(
             str(root / "depth.py"), [*flags, flags[1].replace("le", "el")]
         )

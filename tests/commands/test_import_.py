@@ -15,7 +15,7 @@ from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.interop.compvis.read_config import image_size_of
 from ldm_jax.interop.torch_files.writer import write_ckpt
@@ -297,7 +297,7 @@ def test_a_scale_that_nobody_tells_is_asked_for(tmp_path):
     known = {"prediction": "eps", "autoencoder.channels": 32}
     known["autoencoder.num_groups"] = 32
     flags = [f"--config.{field}={value}" for field, value in known.items()]
-    spec = schema.load_config(config, flags).to_dict() | {"latent_scale": 0.5}
+    spec = config_files.load_config(config, flags).to_dict() | {"latent_scale": 0.5}
     argv = ["import", small.checkpoint(tmp_path, spec), f"--config={config}", *flags]
     argv += [f"--out={tmp_path / 'ours'}"]
     with pytest.raises(ValueError, match="scale of the latents must be known"):

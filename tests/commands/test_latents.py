@@ -13,7 +13,7 @@ from ldm_jax import cli
 from ldm_jax.commands.train import train_config
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.experiment import models
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.training.checkpoints.checkpointer import save_params
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
@@ -35,7 +35,7 @@ def root(tmp_path_factory):
         "--config.autoencoder.channels=32",
         "--config.transform.image_size=8",
     ]
-    config = schema.load_config(f"{CONFIG}:stage=first_stage", overrides)
+    config = config_files.load_config(f"{CONFIG}:stage=first_stage", overrides)
     autoencoder = models.make_first_stage(config).autoencoder
     image = np.zeros((1, 8, 8, 3), np.float32)
     params = autoencoder.init(jax.random.key(0), image, jax.random.key(1))["params"]
@@ -154,7 +154,7 @@ def test_a_model_learns_from_buckets_and_from_mixtures(root, directory, tmp_path
         "--config.train.report_every=1",
         "--config.sampling.num_steps=2",
     ]
-    config = schema.load_config(f"{CONFIG}:stage=diffusion", overrides)
+    config = config_files.load_config(f"{CONFIG}:stage=diffusion", overrides)
     config.condition = dict(kind="none")
     config.unet.context_dim = None
     config.objective.drop_probability = 0.0

@@ -5,7 +5,7 @@ import pytest
 
 from ldm_jax import cli
 from ldm_jax.commands.summary import summarize
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.prepare import prepare
 
 CONFIG = "quickstart:stage=first_stage"
@@ -30,7 +30,9 @@ def test_a_dry_run_shows_settings_and_summary_and_writes_nothing(
 
 def test_a_summary_has_the_sizes_of_the_run(data):
     """Oracle: epochs are steps times batch over records; 8x8x2 is 16 / f."""
-    run = prepare(schema.load_config(CONFIG, [data, "--config.train.num_steps=721"]))
+    run = prepare(
+        config_files.load_config(CONFIG, [data, "--config.train.num_steps=721"])
+    )
     lines = summarize(run)
     assert lines["latents"] == "8x8x2, f = 2"
     assert lines["steps"] == "721 of 32 images: 16 epochs"

@@ -8,14 +8,14 @@ import pytest
 
 from ldm_jax import cli
 from ldm_jax.experiment import model_directory, models
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIFFUSION = f"{ROOT / 'configs' / 'quickstart.py'}:stage=diffusion"
 
 
 def test_settings_come_back_from_json_with_their_tuples(tmp_path):
-    config = schema.load_config(DIFFUSION, ["--config.latents.scale=2.0"])
+    config = config_files.load_config(DIFFUSION, ["--config.latents.scale=2.0"])
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     read = model_directory.read_config(str(tmp_path))
     assert read.to_dict() == config.to_dict()
@@ -26,7 +26,7 @@ def test_settings_come_back_from_json_with_their_tuples(tmp_path):
 
 
 def test_a_model_of_the_other_task_is_refused(tmp_path, capsys):
-    config = schema.load_config(DIFFUSION, ["--config.latents.scale=2.0"])
+    config = config_files.load_config(DIFFUSION, ["--config.latents.scale=2.0"])
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     argv = [f"--model={tmp_path}", f"--out={tmp_path / 'out'}"]
     for command in ("latents", "reconstruct"):

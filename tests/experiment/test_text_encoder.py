@@ -18,7 +18,7 @@ from ldm_jax.commands.import_ import import_weights
 from ldm_jax.commands.train import train_config
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.networks import token_transformer
@@ -121,7 +121,7 @@ def experiment_of(root, directory, stable, **condition):
 
     The config leaves defaults out that the import spells out.
     """
-    config = schema.load_config(f"{CONFIG}:frozen=8")
+    config = config_files.load_config(f"{CONFIG}:frozen=8")
     with config.unlocked():
         config.autoencoder = small.VQ
         config.images.update(dataset=str(root / "photos"))

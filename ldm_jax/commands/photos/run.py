@@ -24,7 +24,7 @@ from ldm_jax.commands.summary import show
 from ldm_jax.commands.train import train_config
 from ldm_jax.data.images.survey import Survey, survey
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.config.schema import load_config
+from ldm_jax.experiment.config.config_files import load_config
 from ldm_jax.files import png
 from ldm_jax.files.paths import printable_lines
 from ldm_jax.files.structured import read_json

@@ -15,13 +15,14 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from ldm_jax import configs
-from ldm_jax.files.paths import local, printable
+from ldm_jax.experiment.config.overrides import apply_overrides
+from ldm_jax.files.paths import expand_in, local, printable
 
 
 def is_config(config: str) -> bool:
@@ -74,6 +75,32 @@ def run_file(config: str, function: str, kinds: type | tuple[type, ...]) -> Any:
                 f"{type(made).__name__}."
             )
     return made
+
+
+def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Runs NAME or FILE.py, then sets fields of what it returns (`overrides`).
+
+    In paths, `~` is expanded: what is stored with a model means one place for everyone.
+
+    Args:
+      config: see `read`.
+      overrides: see `overrides.apply_overrides`.
+
+    Raises:
+      ValueError: there is no such config, it fails, or has no such field.
+    """
+    loaded = apply_overrides(read(config), overrides)
+    _expand_paths(loaded)
+    return loaded
+
+
+def _expand_paths(config: ConfigDict) -> None:
+    """Expands `~` in every text of a config."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _expand_paths(value)
+        elif isinstance(value, str) and "~" in value:
+            config[name] = expand_in(value)
 
 
 def _split(config: str) -> tuple[str, str | None]:

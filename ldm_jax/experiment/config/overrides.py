@@ -4,17 +4,17 @@
 import ast
 import collections.abc
 import decimal
-import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-FieldsOf = Callable[[ConfigDict, str], Mapping[str, inspect.Parameter]]
+from ldm_jax.experiment.config.schema import check_names, section_fields
+
 EXPECTED = {
     bool: "true or false",
     int: "a whole number",
@@ -27,18 +27,15 @@ SWITCHES = {"true": True, "t": True, "1": True, "false": False, "f": False, "0":
 MAX_DIGITS = 40  # of 1e40; 1e999999999 would fill the memory
 
 
-def apply_overrides(
-    config: ConfigDict, overrides: Sequence[str], fields_of: FieldsOf
-) -> ConfigDict:
+def apply_overrides(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """Sets fields of a config, in the order of a command line.
 
     Args:
       config: is changed.
       overrides: "--config.section.field=value". A value is read as the type of the
         field: `None` where the field may be None, `1e3` and `1_000` for whole numbers,
-        `1,2,4` for tuples, `true` or nothing at all for a switch.
-      fields_of: (config of an experiment, section) -> the fields that a section may
-        have, with defaults and types. What a config leaves at its default can be set.
+        `1,2,4` for tuples, `true` or nothing at all for a switch. A field that the
+        config leaves at its default can be set, too.
 
     Returns:
       `config`.
@@ -49,21 +46,11 @@ def apply_overrides(
     """
     for override in overrides:
         flag, has_value, text = override.partition("=")
-        _set(config, flag, text if has_value else None, fields_of)
+        _set(config, flag, text if has_value else None)
     return config
 
 
-def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError for a name that is not known, with the nearest that is."""
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f'; did you mean "{near[0]}"?' if near else "."
-            takes = ", ".join(sorted(known)) or "nothing"
-            raise ValueError(f'{where} has no "{name}"{hint} It takes: {takes}.')
-
-
-def _set(config: ConfigDict, flag: str, text: str | None, fields_of: FieldsOf) -> None:
+def _set(config: ConfigDict, flag: str, text: str | None) -> None:
     """Sets the field that "--config.a.b" names; adds it if its section may have it."""
     *path, last = flag.removeprefix("--").split(".")[1:]
     # Fields are known in the sections of an experiment; a config may hold several.
@@ -78,7 +65,7 @@ def _set(config: ConfigDict, flag: str, text: str | None, fields_of: FieldsOf) -
             experiment, depth = entry, 0
         if depth == 1:
             section = name
-    fields = fields_of(experiment, section) if depth == 1 else {}
+    fields = section_fields(experiment, section) if depth == 1 else {}
     _check_field(where, entry, last, fields)
     field, where = fields.get(last), f"{where}.{last}"
     if isinstance(entry.get(last), ConfigDict):

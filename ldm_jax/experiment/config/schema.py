@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of a config and their fields: loading, checking, copies with changes.
+"""The sections of a config and their fields: checking, and copies with changes.
 
 A section mirrors a constructor (the table SECTIONS), so a misspelt field is refused by
 name before anything runs.
 """
 
+import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,10 +17,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.schedule import make_schedule
-from ldm_jax.experiment.config import config_files
-from ldm_jax.experiment.config.overrides import apply_overrides, check_names
 from ldm_jax.experiment.config.sections import GuidedModel, LatentSet, TextEncoderSource
-from ldm_jax.files.paths import expand_in
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.models.autoencoder import Autoencoder
@@ -104,27 +102,18 @@ OPTIONAL = {
 }
 
 
-def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Runs NAME or FILE.py (`config_files`), then sets fields of it (`overrides`).
+def section_fields(
+    config: Mapping[str, Any], section: str
+) -> Mapping[str, inspect.Parameter]:
+    """Returns the fields that a section may have; none where that is not known.
 
-    In paths, `~` is expanded: what is stored with a model means one place for everyone.
+    Args:
+      config: of an experiment, or of a file of several.
+      section: its name, "unet" for example.
+
+    Returns:
+      {name: parameter, with its default and type}.
     """
-    loaded = apply_overrides(config_files.read(config), overrides, _fields)
-    _expand_paths(loaded)
-    return loaded
-
-
-def _expand_paths(config: ConfigDict) -> None:
-    """Expands `~` in every text of a config."""
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            _expand_paths(value)
-        elif isinstance(value, str) and "~" in value:
-            config[name] = expand_in(value)
-
-
-def _fields(config: Mapping[str, Any], section: str) -> Mapping[str, inspect.Parameter]:
-    """Returns the fields that a section may have; none where that is not known."""
     makers = [SECTIONS.get(config.get("task", ""), {}).get(section)]
     given = set(GIVEN_BY_CODE.get(section, ()))
     if makers[0] is not None and section in CHOICES:
@@ -140,6 +129,16 @@ def _fields(config: Mapping[str, Any], section: str) -> Mapping[str, inspect.Par
         for name, field in inspect.signature(maker).parameters.items()
         if name not in given
     }
+
+
+def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError for a name that is not known, with the nearest that is."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f'; did you mean "{near[0]}"?' if near else "."
+            takes = ", ".join(sorted(known)) or "nothing"
+            raise ValueError(f'{where} has no "{name}"{hint} It takes: {takes}.')
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:
@@ -180,7 +179,7 @@ def check_config(config: Mapping[str, Any]) -> None:
                 f"config.{name}.dtype must be one of {', '.join(DTYPES)}: got "
                 f"{config[name]['dtype']!r}."
             )
-        fields = _fields(config, name)
+        fields = section_fields(config, name)
         if not any(field.kind == field.VAR_KEYWORD for field in fields.values()):
             check_names(f"config.{name}", config[name], fields)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ldm_jax.commands.photos.choices import BUDGETS, choose_settings, config_file
 from ldm_jax.data.images.survey import Survey
-from ldm_jax.experiment.config.schema import load_config
+from ldm_jax.experiment.config.config_files import load_config
 
 FLOWERS = Survey(
     folder="/photos",

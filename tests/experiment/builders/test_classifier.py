@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from ldm_jax.commands.latents import encode_image_set
 from ldm_jax.commands.train import train_config
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.models import make_latent_diffusion
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.models.autoencoder import Autoencoder
@@ -28,14 +28,14 @@ def zeros(init, *args):
 def guided(tmp_path_factory):
     """Digits' latents and a diffusion model of them, both of untrained networks."""
     root = tmp_path_factory.mktemp("guided")
-    stage = schema.load_config(f"{QUICKSTART}:stage=first_stage")
+    stage = config_files.load_config(f"{QUICKSTART}:stage=first_stage")
     image = jnp.zeros((1, 16, 16, 3))
     autoencoder = Autoencoder(**stage.autoencoder)
     params = {"autoencoder": autoencoder.init(jax.random.key(0), image)["params"]}
     for directory in ("a", "b/autoencoder"):
         save_params(str(root / directory), params, stage.to_dict())
     encode_image_set(str(root / "a"), str(root / "latents"), split="test")
-    config = schema.load_config(f"{QUICKSTART}:stage=diffusion")
+    config = config_files.load_config(f"{QUICKSTART}:stage=diffusion")
     config.latents.update(directory=str(root / "latents"), scale=3.5)
     model = make_latent_diffusion(config)
     z_t, t = jnp.zeros((1, 8, 8, 2)), jnp.zeros(1, jnp.int32)

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.config.overrides import apply_overrides, read_value
 
 DIFFUSION = "quickstart:stage=diffusion"
@@ -15,7 +15,7 @@ DIFFUSION = "quickstart:stage=diffusion"
 
 def value_of(override, config=DIFFUSION):
     """The value that a config has after an override, "section.field=value"."""
-    value = schema.load_config(config, [f"--config.{override}"])
+    value = config_files.load_config(config, [f"--config.{override}"])
     for name in override.partition("=")[0].split("."):
         value = value[name]
     return value
@@ -137,26 +137,26 @@ def test_experiments_inside_of_a_config_take_the_same_fields():
 
 def test_the_last_of_several_overrides_wins():
     overrides = ["--config.seed=1", "--config.seed=2"]
-    assert schema.load_config(DIFFUSION, overrides).seed == 2
+    assert config_files.load_config(DIFFUSION, overrides).seed == 2
 
 
 def test_a_later_override_may_set_a_field_of_the_kind_that_an_earlier_one_chose():
     kind, depth = "--config.condition.kind=text", "--config.condition.depth=3"
-    assert schema.load_config(DIFFUSION, [kind, depth]).condition.depth == 3
+    assert config_files.load_config(DIFFUSION, [kind, depth]).condition.depth == 3
     with pytest.raises(ValueError, match='condition has no "depth"'):
-        schema.load_config(DIFFUSION, [depth, kind])
+        config_files.load_config(DIFFUSION, [depth, kind])
 
 
 def test_without_declared_fields_a_value_has_the_type_of_what_it_replaces():
     config = ConfigDict(dict(a=dict(b=1, c=placeholder(float), d=(1, "x"), e=None)))
-    apply_overrides(config, ["--config.a.c=None"], lambda config, section: {})
+    apply_overrides(config, ["--config.a.c=None"])
     assert config.a.c is None
     overrides = ["--config.a.b=1e2", "--config.a.c=1", "--config.a.d=2,'y'"]
-    apply_overrides(config, overrides, lambda config, section: {})
+    apply_overrides(config, overrides)
     assert config.a.b == 100 and config.a.d == (2, "y")
     assert config.a.c == 1.0 and isinstance(config.a.c, float)
     with pytest.raises(ValueError, match="e cannot be set on a command line"):
-        apply_overrides(config, ["--config.a.e=1"], lambda config, section: {})
+        apply_overrides(config, ["--config.a.e=1"])
 
 
 def test_the_narrowest_type_is_taken_first():

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from ldm_jax.experiment import models
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files, schema
 from ldm_jax.training.options import LoopOptions
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -16,7 +16,7 @@ DIFFUSION = f"{QUICKSTART}:stage=diffusion"
 
 
 def test_an_override_takes_the_type_of_what_it_replaces():
-    config = schema.load_config(
+    config = config_files.load_config(
         DIFFUSION,
         [
             "--config.train.num_steps=7",
@@ -35,7 +35,7 @@ def test_what_a_file_leaves_at_its_default_can_be_set():
     """Half precision and recomputation are one flag for every config of the paper."""
     overrides = ["unet.dtype=bfloat16", "unet.remat=full", "autoencoder.dtype=bfloat16"]
     overrides += ["optimizer.clip_norm=1", "condition.has_null=False"]
-    config = schema.load_config(
+    config = config_files.load_config(
         f"{ROOT / 'configs' / 'imagenet.py'}:f=8",
         [f"--config.{override}" for override in overrides],
     )
@@ -43,7 +43,7 @@ def test_what_a_file_leaves_at_its_default_can_be_set():
     assert config.unet.dtype == "bfloat16" and config.optimizer.clip_norm == 1.0
     model = models.make_latent_diffusion(config)
     assert (model.unet.dtype, model.unet.remat) == ("bfloat16", "full")
-    text = schema.load_config(
+    text = config_files.load_config(
         str(ROOT / "configs" / "text.py"), ["--config.condition.dtype=bfloat16"]
     )
     assert text.condition.dtype == "bfloat16"
@@ -63,28 +63,28 @@ def test_what_a_file_leaves_at_its_default_can_be_set():
 )
 def test_a_wrong_override_is_refused_with_a_hint(override, message):
     with pytest.raises(ValueError, match=message):
-        schema.load_config(DIFFUSION, [override])
+        config_files.load_config(DIFFUSION, [override])
 
 
 def test_a_missing_config_file_says_where_it_looked():
     with pytest.raises(ValueError, match=r"no config file nowhere/x\.py"):
-        schema.load_config("nowhere/x.py")
+        config_files.load_config("nowhere/x.py")
 
 
 def test_a_wrong_config_argument_names_the_right_ones():
     with pytest.raises(ValueError, match="one of: all, first_stage, diffusion"):
-        schema.load_config(f"{QUICKSTART}:stage=second")
+        config_files.load_config(f"{QUICKSTART}:stage=second")
     with pytest.raises(ValueError, match="this config takes stage=all"):
-        schema.load_config(f"{QUICKSTART}:f=8")
+        config_files.load_config(f"{QUICKSTART}:f=8")
     ablation = ROOT / "configs" / "imagenet_f.py"
     with pytest.raises(ValueError, match="f is of type int: got 'eight'") as raised:
-        schema.load_config(f"{ablation}:f=eight")
+        config_files.load_config(f"{ablation}:f=eight")
     assert "Traceback" not in str(raised.value)
 
 
 @pytest.mark.parametrize("stage", ["first_stage", "diffusion"])
 def test_the_configs_of_this_package_pass_their_own_check(stage):
-    config = schema.load_config(f"{QUICKSTART}:stage={stage}")
+    config = config_files.load_config(f"{QUICKSTART}:stage={stage}")
     schema.check_config(config)
 
 
@@ -97,20 +97,20 @@ def test_the_configs_of_this_package_pass_their_own_check(stage):
     ],
 )
 def test_a_misspelt_field_in_a_config_file_is_refused(section, field, message):
-    config = schema.load_config(DIFFUSION).unlock()
+    config = config_files.load_config(DIFFUSION).unlock()
     config[section][field] = 1
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         schema.check_config(config)
 
 
 def test_a_dtype_that_is_none_is_refused():
-    config = schema.load_config(DIFFUSION, ["--config.unet.dtype=bf16"])
+    config = config_files.load_config(DIFFUSION, ["--config.unet.dtype=bf16"])
     with pytest.raises(ValueError, match="must be one of float32, bfloat16, float16"):
         schema.check_config(config)
 
 
 def test_an_unknown_task_and_a_missing_section_are_refused():
-    config = schema.load_config(DIFFUSION).unlock()
+    config = config_files.load_config(DIFFUSION).unlock()
     del config["unet"]
     with pytest.raises(ValueError, match="lacks the sections unet"):
         schema.check_config(config)
@@ -121,7 +121,7 @@ def test_an_unknown_task_and_a_missing_section_are_refused():
 
 def test_every_option_of_training_can_be_given_on_the_command_line():
     options = {field.name for field in dataclasses.fields(LoopOptions)}
-    assert options == set(schema.load_config(DIFFUSION).train)
+    assert options == set(config_files.load_config(DIFFUSION).train)
 
 
 def test_the_home_directory_is_expanded_in_every_field(monkeypatch, tmp_path):
@@ -134,7 +134,7 @@ def test_the_home_directory_is_expanded_in_every_field(monkeypatch, tmp_path):
     }
     for stage, names in fields.items():
         flags = [f"--config.{name}=~/a,~/b" for name in names.split()]
-        config = schema.load_config(f"quickstart:stage={stage}", flags)
+        config = config_files.load_config(f"quickstart:stage={stage}", flags)
         for name in names.split():
             section, field = name.split(".")
             assert config[section][field] == "/home/me/a,/home/me/b"
@@ -144,5 +144,5 @@ def test_the_home_directory_is_expanded_in_every_field(monkeypatch, tmp_path):
         "def get_config():\n"
         "    return ConfigDict(dict(a=dict(b='~/c', d='a ~ b', e=('~/f', 1))))\n"
     )
-    config = schema.load_config(str(file))
+    config = config_files.load_config(str(file))
     assert config.a.b == "/home/me/c" and config.a.d == "a ~ b"
