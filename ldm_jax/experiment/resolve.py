@@ -15,8 +15,8 @@ from ldm_jax.experiment.config.sections import LatentSet, TextEncoderSource
 from ldm_jax.experiment.first_stage_source import TrainedStage, open_stage
 from ldm_jax.experiment.lpips import read_lpips
 from ldm_jax.experiment.model_directory import read_config
-from ldm_jax.experiment.text_encoder import encoder_fields, read_encoder
-from ldm_jax.experiment.vocabulary import by_part, text_section
+from ldm_jax.experiment.text_encoder import TrainedEncoder, encoder_fields, open_encoder
+from ldm_jax.experiment.vocabulary import Vocabulary, by_part, text_section
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.options import LoopOptions
@@ -29,18 +29,23 @@ class Inputs(NamedTuple):
     Attributes:
       frozen: parameters that are read and never trained, by network: "lpips",
         "autoencoder", "conditioner".
-      first_stage: that of a diffusion model, and its latents.
-      text_encoder: the parameters of the text encoder by itself.
+      latents: to learn from; None where images are encoded in every step.
+      copied: what a model needs beside its own parameters, each with a method
+        `copy_to(workdir)`.
     """
 
     frozen: dict[str, PyTree]
-    first_stage: TrainedStage | None = None
-    text_encoder: PyTree = None
+    latents: Source | None = None
+    copied: tuple[TrainedStage | TrainedEncoder | Vocabulary, ...] = ()
 
-    @property
-    def latents(self) -> Source | None:
-        """The latents to learn from; None where images are encoded in every step."""
-        return self.first_stage.latents if self.first_stage else None
+    def copy_to(self, workdir: str) -> None:
+        """Copies what a model needs beside its own parameters into its directory.
+
+        Raises:
+          ValueError: the directory holds copies of something else.
+        """
+        for part in self.copied:
+            part.copy_to(workdir)
 
 
 def resolve_config(config: ConfigDict, *, abstract: bool) -> tuple[ConfigDict, Inputs]:
@@ -84,7 +89,6 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
 
     Also what the config leaves to the metadata of its data, see `data_metadata`.
     """
-    frozen, params = {}, None
     _complete(config, abstract)
     encoder = TextEncoderSource(**config.get("text_encoder", {}))
     if encoder.directory:
@@ -95,11 +99,16 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
     if abstract:
         if config.latents.scale is None:
             config.latents.scale = 1.0
-        return Inputs(frozen)
+        return Inputs({})
+    frozen, copied = {}, []
+    words = text_section(config.condition)
+    if words is not None:
+        copied.append(Vocabulary(words.to_dict()))
     if encoder.directory:
-        params, fingerprint = read_encoder(encoder.directory, encoder.fingerprint)
-        config.text_encoder = dict(directory=encoder.directory, fingerprint=fingerprint)
-        frozen["conditioner"] = by_part(config.condition, params)
+        trained = open_encoder(encoder, config.condition)
+        config.text_encoder.fingerprint = trained.fingerprint
+        frozen["conditioner"] = by_part(config.condition, trained.params)
+        copied.append(trained)
     wanted = LatentSet(**config.latents)
     if not wanted.directory and not config.get("images", {}).get("dataset"):
         raise ValueError(
@@ -110,7 +119,7 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
     stage = open_stage(wanted, Autoencoder(**config.autoencoder))
     config.latents.scale = stage.scale
     frozen["autoencoder"] = stage.params
-    return Inputs(frozen, stage, params)
+    return Inputs(frozen, stage.latents, (*copied, stage))
 
 
 def _complete(config: ConfigDict, abstract: bool) -> None:
@@ -161,4 +170,4 @@ def _classifier(config: ConfigDict, abstract: bool) -> Inputs:
     if abstract:
         return Inputs({})
     stage = open_stage(LatentSet(**config.latents), Autoencoder(**config.autoencoder))
-    return Inputs({}, stage)
+    return Inputs({}, stage.latents, (stage,))

@@ -2,8 +2,9 @@
 """The pretrained text encoder of a diffusion model: its fields, parameters and copy."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from ldm_jax.experiment.config.sections import TextEncoderSource
 from ldm_jax.experiment.model_directory import load, read_config
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.parallel.hosts import is_main_process
@@ -53,61 +54,69 @@ def encoder_fields(directory: str, condition: Mapping[str, Any]) -> dict[str, An
     return {**fields, **chosen}
 
 
-def read_encoder(directory: str, expected: str | None) -> tuple[PyTree, str]:
-    """Reads a text encoder.
+class TrainedEncoder(NamedTuple):
+    """A text encoder that was trained before.
+
+    Attributes:
+      directory: where it was read.
+      section: the text condition of the run that reads it, with the encoder's fields.
+      params: its parameters.
+      fingerprint: of the parameters.
+    """
+
+    directory: str
+    section: Mapping[str, Any]
+    params: PyTree
+    fingerprint: str
+
+    def copy_to(self, workdir: str) -> None:
+        """Makes text_encoder/ of a run's directory, unless it is there.
+
+        Raises:
+          ValueError: the run started with another text encoder.
+        """
+        folder = f"{workdir}/text_encoder"
+        section = dict(self.section)
+        if is_main_process():
+            copy_files(folder, section)
+        section |= places_of(section)
+        section.pop("is_frozen")
+        settings = {"task": "text_encoder", "condition": section}
+        save_params(folder, {"conditioner": self.params}, settings)
+        kept = params_fingerprint(load_params(folder))
+        if kept != self.fingerprint:
+            raise ValueError(
+                f"a run keeps the text encoder that it began with: {folder} is {kept}, "
+                f"{self.directory} holds {self.fingerprint}; name the first one, or "
+                "start in another directory."
+            )
+
+
+def open_encoder(
+    source: TextEncoderSource, condition: Mapping[str, Any]
+) -> TrainedEncoder:
+    """Reads the text encoder that a config names.
 
     Args:
-      directory: a model directory with one, alone or in a diffusion model.
-      expected: fingerprint that the parameters must have; None for any.
-
-    Returns:
-      (its parameters, their fingerprint).
+      source: the section `text_encoder`.
+      condition: the section `condition`, with the encoder's fields.
 
     Raises:
-      ValueError: the parameters have another fingerprint.
+      ValueError: the parameters have another fingerprint than the config says.
     """
+    directory = source.directory
     _, params = load(directory)
     params = params["conditioner"]
-    condition = read_config(directory).condition
-    parts = condition.get("parts", {}).items()
+    parts = read_config(directory).condition.get("parts", {}).items()
     name = next((n for n, part in parts if part.kind == "text"), "")
     params = params[name] if name else params
     actual = params_fingerprint({"conditioner": params})
-    if expected not in (None, actual):
+    if source.fingerprint not in (None, actual):
         raise ValueError(
-            f"config.text_encoder.fingerprint is {expected}, {directory} holds "
-            f"{actual}; name the encoder of that run, or leave the fingerprint out in "
-            "a new one."
+            f"config.text_encoder.fingerprint is {source.fingerprint}, {directory} "
+            f"holds {actual}; name the encoder of that run, or leave the fingerprint "
+            "out in a new one."
         )
-    return params, actual
-
-
-def copy_encoder(
-    workdir: str, section: Mapping[str, Any], params: PyTree, directory: str
-) -> None:
-    """Makes text_encoder/ of a run's directory, unless it is there.
-
-    Args:
-      workdir: of the run.
-      section: the text condition, with the fields of the encoder.
-      params: its parameters, from `directory`.
-      directory: where they were read, for the error.
-
-    Raises:
-      ValueError: the run started with another text encoder.
-    """
-    folder = f"{workdir}/text_encoder"
-    section = dict(section)
-    if is_main_process():
-        copy_files(folder, section)
-    section |= places_of(section)
-    section.pop("is_frozen")
-    named = {"conditioner": params}
-    save_params(folder, named, {"task": "text_encoder", "condition": section})
-    kept, actual = params_fingerprint(load_params(folder)), params_fingerprint(named)
-    if kept != actual:
-        raise ValueError(
-            f"a run keeps the text encoder that it began with: {folder} is {kept}, "
-            f"{directory} holds {actual}; name the first one, or start in another "
-            "directory."
-        )
+    section = text_section(condition)
+    assert section is not None  # else `encoder_fields` had refused it
+    return TrainedEncoder(directory, section.to_dict(), params, actual)

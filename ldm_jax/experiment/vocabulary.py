@@ -5,12 +5,14 @@ A model directory has copies in tokenizer/, so that it can be moved.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from ldm_jax.conditions.vocabulary import FILES
 from ldm_jax.files.writing import write_bytes
+from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.types import PyTree
 
 
@@ -78,3 +80,27 @@ def copy_files(directory, section: Mapping[str, Any]) -> None:
                 f"a model keeps the vocabulary that it began with: {source} differs "
                 f"from {copy}; name the same file, or another directory."
             )
+
+
+class Vocabulary(NamedTuple):
+    """The vocabulary that a run's text condition names.
+
+    Attributes:
+      section: of the text condition.
+    """
+
+    section: Mapping[str, Any]
+
+    def copy_to(self, workdir: str) -> None:
+        """Copies the files into a run's directory: see `copy_files`."""
+        if is_main_process():
+            copy_files(workdir, self.section)
+
+
+def stored_form(config: ConfigDict) -> Mapping[str, Any]:
+    """Returns a config as config.json holds it: with the vocabulary beside it."""
+    stored = config.copy_and_resolve_references()
+    section = text_section(stored.get("condition", {}))
+    if section is not None:
+        section.update(places_of(section))
+    return stored.to_dict()

@@ -5,10 +5,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.data.records import Record
+from ldm_jax.tasks.model import LatentDiffusion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,31 @@ class ConditionTransform:
         example = self.conditioner.prepare(self.transform(record, rng))
         kept = {self.subject, *self.conditioner.fields}
         return {name: value for name, value in example.items() if name in kept}
+
+
+def batch_shapes(
+    model: LatentDiffusion, batch_size: int, shape: tuple[int, int, int], subject: str
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Lists the fields of a batch of such examples.
+
+    Args:
+      model: that learns from them.
+      batch_size: B.
+      shape: (h, w, c) of a latent.
+      subject: "moments" or "image".
+
+    Returns:
+      {field: jax.ShapeDtypeStruct [B, ...]} of the subject and the condition's fields.
+    """
+    h, w, c = shape
+    f, autoencoder = model.autoencoder.f, model.autoencoder
+    subjects = {
+        "moments": (h, w, autoencoder.regularizer.moments_channels(c)),
+        "image": (f * h, f * w, autoencoder.in_channels),
+    }
+    learned = jax.ShapeDtypeStruct((batch_size, *subjects[subject]), jnp.float32)
+    condition = model.conditioner.shapes(batch_size, (f * h, f * w), f)
+    return {subject: learned, **condition}
 
 
 @dataclasses.dataclass(frozen=True)

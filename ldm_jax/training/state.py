@@ -35,6 +35,11 @@ class TrainState:
     collections: PyTree
     ema: PyTree
 
+    @property
+    def mesh(self) -> Mesh:
+        """The devices that the state is spread over, or replicated on."""
+        return self.step.sharding.mesh
+
     def averaged_params(self) -> PyTree:
         """Returns `params` with the averaged entries in place of the raw ones."""
         return {**self.params, **on_device(self.ema)}

@@ -16,6 +16,7 @@ from ldm_jax.files import png
 from ldm_jax.metrics.evaluation import Evaluation, make_sample_metrics
 from ldm_jax.metrics.reconstruct import PairMetric, reconstruct_all
 from ldm_jax.models.attention import attention
+from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.tasks.generate import make_generate
@@ -23,7 +24,7 @@ from ldm_jax.tasks.model import FirstStage, LatentDiffusion, with_frozen
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.training.state import TrainState
-from ldm_jax.types import PyTree
+from ldm_jax.types import PyTree, Task
 
 NUM_SHOWN = 16
 # Samples at once where they are measured.
@@ -41,7 +42,6 @@ class HeldOut:
       source: the images.
       transform: cuts each the same way every time.
       batch_size: images at once.
-      sharding: of a batch.
       metrics: name -> function of images and reconstructions.
     """
 
@@ -49,12 +49,12 @@ class HeldOut:
     source: Source
     transform: ImageTransform
     batch_size: int
-    sharding: jax.sharding.Sharding
     metrics: Mapping[str, PairMetric]
 
     def __call__(self, state: TrainState, step: int) -> Result:
         """Returns (the metrics' means, a sheet of image and reconstruction pairs)."""
-        rows = iterate_once(self.source, self.transform, self.batch_size, self.sharding)
+        spread = sharding.batch_sharding(state.mesh)
+        rows = iterate_once(self.source, self.transform, self.batch_size, spread)
         params = state.averaged_params()
         figures, sheet = reconstruct_all(
             self.model, params, rows, NUM_SHOWN, self.metrics
@@ -109,17 +109,20 @@ class SamplePreview:
         y = {name: np.stack([row[name] for row in rows]) for name in fields}
         return cls(model, frozen, y, shape, sampling, evaluation.num, measure)
 
-    def check(self, params: PyTree) -> None:
+    def check(self, task: Task, batch_shapes: Mapping[str, Any]) -> None:
         """Traces the sampler, so that what it refuses is refused before training.
 
         Args:
-          params: shapes of the parameters that are trained.
+          task: that makes the parameters which are trained.
+          batch_shapes: field -> jax.ShapeDtypeStruct of a batch.
 
         Raises:
           ValueError: the section `sampling` does not fit the model.
         """
         # Not the cached program of `sample_images`: its kernels ask for a mesh.
         draw = make_generate.__wrapped__(self.model, self.shape, self.sampling)
+        key = jax.random.key(0)
+        params = jax.eval_shape(lambda key: task.init(key, batch_shapes)[0], key)
         frozen = jax.eval_shape(lambda: dict(self.frozen))
         y = {
             name: jax.ShapeDtypeStruct((NUM_SHOWN, *x.shape[1:]), x.dtype)

@@ -1,38 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the run of a first stage: images -> autoencoder."""
 
+import dataclasses
 import os
-from typing import Any
 
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ldm_jax.data.images.image_sets import open_images
-from ldm_jax.data.loader import make_batches
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.builders.abstract import floats, zero_lpips
 from ldm_jax.experiment.builders.data_summary import describe_source
 from ldm_jax.experiment.builders.evaluation import HeldOut
+from ldm_jax.experiment.builders.parts import Examples, Parts
 from ldm_jax.experiment.models import make_first_stage, still_transform
 from ldm_jax.experiment.resolve import Inputs
 from ldm_jax.metrics.reconstruct import make_pair_metrics
-from ldm_jax.parallel import sharding
 from ldm_jax.tasks.first_stage import first_stage
 
 
-def build_first_stage(
-    config: ConfigDict, inputs: Inputs, mesh: Mesh, abstract: bool
-) -> dict[str, Any]:
+def build_first_stage(config: ConfigDict, inputs: Inputs, abstract: bool) -> Parts:
     """Makes the model, the data, the task and the evaluation of a first stage.
 
     Args:
       config: resolved.
       inputs: the LPIPS weights.
-      mesh: of the run.
       abstract: shapes in the place of data and weights.
-
-    Returns:
-      Fields of `Run`.
 
     Raises:
       ValueError: the sections do not fit together, or there are no such images.
@@ -44,19 +36,17 @@ def build_first_stage(
     lpips = inputs.frozen.get("lpips")
     if abstract and trunk not in (None, "none"):
         lpips = zero_lpips(trunk)
-    task = first_stage(model.autoencoder, perceptual_params=lpips, **config.objective)
-    parts = dict(model=model, task=task, label="first stage")
-    if abstract:
-        return parts | dict(batch_shapes={"image": floats(config.batch_size, *shape)})
-    images = open_images(**config.images)
-    batches = make_batches(
-        images,
-        transform,
-        config.batch_size,
-        sharding.batch_sharding(mesh),
-        seed=config.seed,
-        num_threads=os.cpu_count() or 1,  # photographs keep every core busy
+    parts = Parts(
+        model=model,
+        task=first_stage(
+            model.autoencoder, perceptual_params=lpips, **config.objective
+        ),
+        label="first stage",
+        batch_shapes={"image": floats(config.batch_size, *shape)},
     )
+    if abstract:
+        return parts
+    images = open_images(**config.images)
     evaluate = None
     if config.held_out:
         evaluate = HeldOut(
@@ -64,12 +54,8 @@ def build_first_stage(
             open_images(**{**config.images, "split": config.held_out}),
             still_transform(config.transform),
             config.batch_size,
-            sharding.batch_sharding(mesh),
             make_pair_metrics(transform.size, trunk, lpips),
         )
-    return parts | dict(
-        batches=batches,
-        batch_shapes=batches.shapes(),
-        evaluate=evaluate,
-        data=describe_source(images, f"images of {config.images.dataset}"),
-    )
+    description = describe_source(images, f"images of {config.images.dataset}")
+    examples = Examples(images, transform, description, num_threads=os.cpu_count() or 1)
+    return dataclasses.replace(parts, examples=examples, evaluate=evaluate)
