@@ -76,8 +76,8 @@ def prepare(
             seed=config.seed,
             num_threads=parts.examples.num_threads,
         )
-    if batches is not None and workdir:
-        inputs.copy_to(workdir)
+        if workdir:
+            inputs.copy_to(workdir)
     return Run(
         model=parts.model,
         task=parts.task,
