@@ -91,6 +91,7 @@ def experiment(task: str) -> ConfigDict:
         checkpoint_every=5_000,
         checkpoint_seconds=placeholder(float),
         keep=2,
+        keep_every=placeholder(int),
         best=placeholder(str),
         best_is_lowest=True,
         # A model directory to fine-tune from; training/loop.py tells of every field.
