@@ -3,12 +3,20 @@
 
     model, params = ldm_jax.load(directory)
     z_0 = ldm_jax.sample(model, params, cond, z_T=z_T, guidance_scale=3.0, null=null)
+    ldm_jax.save(directory, model, params)
 
 The rooms (`models`, `diffusion`, `tasks`, `data`, `training`, `metrics`, `interop`) are
 imported by name when needed; CONTRIBUTING.md has the map.
 """
 
-__all__ = ["load", "sample"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ldm_jax.experiment.model_directory import load
+    from ldm_jax.experiment.save_model import save
+    from ldm_jax.tasks.generate import sample
+
+__all__ = ["load", "sample", "save"]
 __version__ = "0.1.0"
 
 
@@ -18,6 +26,10 @@ def __getattr__(name):
         from ldm_jax.experiment.model_directory import load
 
         return load
+    if name == "save":
+        from ldm_jax.experiment.save_model import save
+
+        return save
     if name == "sample":
         from ldm_jax.tasks.generate import sample
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ldm_jax.experiment import model_directory
-from ldm_jax.files.paths import local, printable, resolve
+from ldm_jax.files.paths import local, printable
 from ldm_jax.files.pictures import read_image
 from ldm_jax.files.structured import read_json
 from ldm_jax.interop.diffusers.model_card import CardDetails
@@ -66,9 +66,9 @@ def _newest_picture(model_dir: str) -> pathlib.Path | None:
 def _dataset(model_dir: str, config: ConfigDict) -> str:
     """Returns the name of the images, of a folder its last part; "" if unknown."""
     images: Mapping[str, Any] = config.get("images", {})
-    inside = f"{model_dir}/autoencoder"
-    if not images.get("dataset") and resolve(inside).exists():
-        images = model_directory.read_config(inside).get("images", {})
+    if not images.get("dataset") and config.autoencoder.get("bottleneck") != "pixels":
+        _, stage = model_directory.first_stage_of(model_dir)
+        images = stage.get("images", {})
     return printable(pathlib.PurePath(images.get("dataset", "")).name)
 
 
@@ -79,7 +79,7 @@ def _training(config: ConfigDict) -> dict[str, Any]:
     rows = {"steps": config.train.get("num_steps"), "batch size": config.batch_size}
     optimizer = config.optimizer.to_dict().items()
     rows |= {
-        name.replace("_", " "): value
+        "optimizer" if name == "name" else name.replace("_", " "): value
         for name, value in optimizer
         if isinstance(value, int | float | str)
     }

@@ -1,25 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports models of other frameworks as model directories."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES
 from ldm_jax.experiment.config import config_files, schema
+from ldm_jax.experiment.save_model import (
+    model_settings,
+    new_model_directory,
+    write_model,
+)
 from ldm_jax.experiment.vocabulary import copy_files, places_of
-from ldm_jax.files.paths import inside, is_remote
-from ldm_jax.files.writing import atomic_directory, write_bytes
-from ldm_jax.interop.compvis.state_dict import Imported
+from ldm_jax.files.paths import inside
+from ldm_jax.files.writing import write_bytes
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.own_files import holds_own, read_own
-from ldm_jax.parallel.outputs import new_output
-from ldm_jax.training.checkpoints.checkpointer import save_params
-
-# What a model directory says of a run that never was: nothing, so constructors' own
-# defaults hold if someone trains on from it.
-NO_RUN = dict(seed=0, batch_size=1, mesh={}, optimizer={}, train={})
 
 
 class ImportReport(NamedTuple):
@@ -76,7 +73,7 @@ def import_weights(
             f"{overrides[0]} replaces a value of one of our configs: got "
             f"{config or 'none'}; leave it out."
         )
-    with _whole(out) as folder:
+    with new_model_directory(out) as folder:
         imported = import_model(source, described, which, key)
         if "task" not in imported.spec:
             raise ValueError(
@@ -91,11 +88,11 @@ def import_weights(
                 "txt2img-1.4B), or the original's YAML."
             )
         size = image_size or imported.image_size
-        settings = _settings(imported.spec, size)
+        settings = model_settings(imported.spec, size)
         files = {"vocab": vocab, "merges": merges}
         notes = _carry_vocabulary(folder, settings.get("condition", {}), files)
         schema.check_config(settings)
-        _save(folder, imported, settings, size)
+        write_model(folder, imported.spec, imported.params, settings, size)
     return ImportReport(settings["task"], imported.used, (*imported.notes, *notes))
 
 
@@ -105,15 +102,14 @@ def _import_own(source: str, out: str, config: str | None) -> ImportReport:
         raise ValueError(
             f"{source} contains its settings: got --config={config}; leave it out."
         )
-    with _whole(out) as folder:
+    with new_model_directory(out) as folder:
         settings, params, files = read_own(source)
         schema.check_config(settings)
         for name, data in files.items():
             write_bytes(inside(folder, name), data)
         place = settings.get("latents") or settings.get("transform", {})
         size = place.get("image_size")
-        imported = Imported(settings, params, "ema", {}, size)
-        _save(folder, imported, settings, size)
+        write_model(folder, settings, params, settings, size)
     return ImportReport(settings["task"], "ema", ())
 
 
@@ -122,51 +118,6 @@ def _sections_of(config) -> dict[str, Any]:
     schema.check_config(config)
     spec = config.to_dict()
     return {**spec, "latent_scale": spec.get("latents", {"scale": 1.0})["scale"]}
-
-
-def _settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
-    """Makes a model directory's settings of a spec, whatever sections it has."""
-    if spec["task"] == "text_encoder":
-        return {"task": spec["task"], "condition": dict(spec["condition"])}
-    size = {"image_size": 256 if image_size is None else image_size}
-    defaults: dict[str, dict[str, Any]] = {
-        "first_stage": {
-            "images": dict(dataset="", split="train"),
-            "transform": size,
-            "objective": dict(perceptual="none"),
-            "held_out": "",
-        },
-        "latent_diffusion": {
-            "latents": dict(directory="", **size),
-            "objective": {},
-            "sampling": {},
-        },
-    }
-    task = spec["task"]
-    known = {k: v for k, v in spec.items() if k in schema.SECTIONS[task]}
-    settings = {**NO_RUN, **defaults[task], **known}
-    place = "transform" if task == "first_stage" else "latents"
-    settings[place] = {**settings[place], **(size if image_size else {})}
-    if task == "latent_diffusion":
-        settings["latents"]["scale"] = spec["latent_scale"]
-        settings["condition"] = dict(settings["condition"])
-    return settings
-
-
-def _save(folder: str, imported: Imported, settings, image_size: int | None) -> None:
-    """Writes the parameters; a diffusion model's first stage goes to autoencoder/."""
-    params = dict(imported.params)
-    if settings["task"] == "text_encoder":
-        save_params(folder, params, settings)
-        return
-    stage = {"autoencoder": params.pop("autoencoder", {})}
-    if settings["task"] == "first_stage":
-        save_params(folder, stage, settings)
-        return
-    if stage["autoencoder"]:  # a model of pixels has none
-        spec = {"task": "first_stage", "autoencoder": imported.spec["autoencoder"]}
-        save_params(f"{folder}/autoencoder", stage, _settings(spec, image_size))
-    save_params(folder, params, settings)
 
 
 def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
@@ -200,14 +151,3 @@ def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
     copy_files(folder, {**condition, **paths})
     condition.update(places_of({**condition, **paths}))
     return []
-
-
-@contextlib.contextmanager
-def _whole(out: str) -> Iterator[str]:
-    """Yields a directory that takes the name `out` when all was written."""
-    with new_output(out):
-        if is_remote(out):  # cannot be renamed
-            yield out
-            return
-        with atomic_directory(out) as folder:
-            yield str(folder)

@@ -41,6 +41,7 @@ def make_latent_diffusion(config, latent_scale: float | None = None) -> LatentDi
         ),
         schedule=make_schedule(**config.schedule),
         prediction=config.prediction,
+        schedule_settings=dict(config.schedule),
     )
 
 

@@ -7,6 +7,7 @@ arguments, so it may stand inside `jax.jit`, with the spec closed over.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -150,11 +151,14 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
       unet: the denoiser.
       schedule: the noise schedule of training.
       prediction: what the denoiser predicts, "eps", "x0" or "v".
+      schedule_settings: arguments of `make_schedule` that made the schedule; only
+        saving needs them.
     """
 
     unet: UNet = dataclasses.field(kw_only=True)
     schedule: NoiseSchedule = dataclasses.field(kw_only=True)
     prediction: str = "eps"
+    schedule_settings: Mapping[str, Any] | None = None
 
     def condition(self, params: PyTree, **inputs: Any) -> Conditioning:
         """Encodes a condition as `ConditionEncoder` does, or takes it ready-made.

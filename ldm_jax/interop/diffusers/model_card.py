@@ -83,7 +83,7 @@ def model_card(
         _table("Model", _settings(spec, num_parameters)),
         _table("Training", _training(details)),
         _results(details.results),
-        _usage(spec["condition"]["kind"], pipeline, has_half),
+        _usage(spec, pipeline, has_half),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -176,10 +176,15 @@ def _results(results: Mapping[str, Any] | None) -> str:
     return "\n".join(["## Results\n", *table, "", count])
 
 
-def _usage(kind: str, pipeline: str, has_half: bool) -> str:
+def _usage(spec: Mapping[str, Any], pipeline: str, has_half: bool) -> str:
+    kind, sampling = spec["condition"]["kind"], spec.get("sampling", {})
     is_own = pipeline == "LatentDiffusionPipeline"
     names = {"LDMSuperResolutionPipeline": "picture, ", "DDIMPipeline": ""}
     arguments = names.get(pipeline, INPUTS[kind][1])
+    steps = f"num_inference_steps={sampling.get('num_steps', 50)}"
+    scale = sampling.get("guidance_scale", 1.0)
+    if scale != 1 and kind != "none":
+        steps += f", guidance_scale={scale}"
     option = ", trust_remote_code=True" if is_own else ""
     note = (
         "\n`trust_remote_code=True` runs the folder's own `pipeline.py` and "
@@ -195,6 +200,6 @@ def _usage(kind: str, pipeline: str, has_half: bool) -> str:
     return (
         "## How to load\n\n```python\nfrom diffusers import DiffusionPipeline\n\n"
         f'pipeline = DiffusionPipeline.from_pretrained("FOLDER"{option})\n'
-        f"images = pipeline({arguments}num_inference_steps=50).images\n```\n"
+        f"images = pipeline({arguments}{steps}).images\n```\n"
         f"{note}{half}"
     ).rstrip()

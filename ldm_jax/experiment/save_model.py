@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes model directories: of imported models, and of models made in Python."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.conditions.base import Condition
+from ldm_jax.conditions.kinds.hybrid import Hybrid
+from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
+from ldm_jax.files.errors import shown
+from ldm_jax.files.paths import PathLike, is_remote
+from ldm_jax.files.writing import atomic_directory
+from ldm_jax.interop.own_files import check_shapes, flatten
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.parallel.outputs import new_output
+from ldm_jax.tasks.model import ConditionEncoder, FirstStage, LatentDiffusion
+from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.types import PyTree
+
+# What a model directory says of a run that never was: nothing, so constructors' own
+# defaults hold if someone trains on from it.
+NO_RUN = dict(seed=0, batch_size=1, mesh={}, optimizer={}, train={})
+
+
+def save(
+    directory: PathLike,
+    model: FirstStage | ConditionEncoder,
+    params: PyTree,
+    *,
+    image_size: int | tuple[int, int] = 256,
+) -> None:
+    """Writes a model as a model directory, which `load` and all commands take.
+
+    Args:
+      directory: new, or an empty folder.
+      model: a first stage, diffusion model or text encoder, from `load` or made of its
+        parts.
+      params: pytree of arrays, an entry per network.
+      image_size: side of the images in pixels, or (height, width), that sampling makes
+        unless it is given another.
+
+    Raises:
+      ValueError: the directory is taken, the parameters are not the model's, or the
+        model has settings that a directory does not hold; nothing is written.
+    """
+    spec = model_spec(model)
+    settings = model_settings(spec, image_size)
+    schema.check_config(settings)
+    expected = {**spec, "latents": {}} if "unet" in spec else spec
+    check_shapes(expected, flatten(params), directory)
+    with new_model_directory(directory) as folder:
+        section = text_section(settings.get("condition", {}))
+        if section is not None:
+            copy_files(folder, section)
+            section.update(places_of(section))
+        write_model(folder, spec, params, settings, image_size)
+
+
+def model_spec(model: FirstStage | ConditionEncoder) -> dict[str, Any]:
+    """Describes a model by the sections of a config.
+
+    Raises:
+      ValueError: see `save`.
+    """
+    if type(model) is ConditionEncoder:
+        condition = condition_section(model.conditioner)
+        return {"task": "text_encoder", "condition": condition}
+    if type(model) is FirstStage:
+        if model.latent_scale != 1:
+            raise ValueError(
+                "a first stage alone is stored without a scale of its latents: got "
+                f"latent_scale={model.latent_scale}; save the diffusion model, or "
+                "dataclasses.replace(model, latent_scale=1.0)."
+            )
+        stage = module_fields(model.autoencoder)
+        return {"task": "first_stage", "autoencoder": stage}
+    if not isinstance(model, LatentDiffusion):
+        raise ValueError(
+            "a first stage, a diffusion model or a text encoder can be saved: got "
+            f"{type(model).__name__}; its run is its model directory."
+        )
+    return {
+        "task": "latent_diffusion",
+        "autoencoder": module_fields(model.autoencoder),
+        "latent_scale": float(model.latent_scale),
+        "unet": module_fields(model.unet),
+        "condition": condition_section(model.conditioner, model.autoencoder),
+        "schedule": schedule_section(model),
+        "prediction": model.prediction,
+    }
+
+
+def schedule_section(model: LatentDiffusion) -> dict[str, Any]:
+    """Returns the section of a model's noise schedule.
+
+    Raises:
+      ValueError: its settings are missing, or make another schedule.
+    """
+    section = dict(model.schedule_settings or {})
+    if not section:  # its betas, if they are enough
+        betas = tuple(np.asarray(model.schedule.betas, np.float64).tolist())
+        section = dict(kind="given", num_timesteps=len(betas), betas=betas)
+    pair = model.schedule, make_schedule(**section)
+    tables = [jax.tree.leaves(schedule) for schedule in pair]
+    if any(not np.array_equal(a, b) for a, b in zip(*tables, strict=True)):
+        raise ValueError(
+            "schedule_settings must be the arguments of make_schedule that made the "
+            f"model's schedule: got {shown(model.schedule_settings)}; "
+            "dataclasses.replace(model, schedule_settings=...) sets them."
+        )
+    return section
+
+
+def condition_section(
+    condition: Condition, first_stage: Autoencoder | None = None
+) -> dict[str, Any]:
+    """Returns the section of a condition: fields that differ from their defaults."""
+    if isinstance(condition, Hybrid):
+        parts = condition.parts.items()
+        sections = {name: condition_section(x, first_stage) for name, x in parts}
+        return {"kind": "hybrid", "parts": sections}
+    fields = changed_fields(condition)
+    stage = fields.get("autoencoder")
+    if isinstance(stage, Autoencoder):
+        fields["autoencoder"] = module_fields(stage)
+    if stage is not None and stage == first_stage:
+        # Without a first stage of its own, it takes over the scale unless it has one.
+        del fields["autoencoder"]
+        fields["latent_scale"] = getattr(condition, "latent_scale", None)
+    return {"kind": condition.kind, **fields}
+
+
+def module_fields(module: nn.Module) -> dict[str, Any]:
+    """Returns the fields of a module that differ from their defaults."""
+    fields = changed_fields(module)
+    return {n: x for n, x in fields.items() if n not in ("parent", "name")}
+
+
+def changed_fields(instance: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass that differ from their defaults."""
+    values = {
+        field.name: getattr(instance, field.name)
+        for field in dataclasses.fields(instance)
+        if getattr(instance, field.name) is not field.default
+        and getattr(instance, field.name) != field.default
+    }
+    if "dtype" in values:
+        values["dtype"] = jnp.dtype(values["dtype"]).name
+    return values
+
+
+def model_settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
+    """Makes a model directory's settings of a spec, whatever sections it has."""
+    if spec["task"] == "text_encoder":
+        return {"task": spec["task"], "condition": dict(spec["condition"])}
+    size = {"image_size": 256 if image_size is None else image_size}
+    defaults: dict[str, dict[str, Any]] = {
+        "first_stage": {
+            "images": dict(dataset="", split="train"),
+            "transform": size,
+            "objective": dict(perceptual="none"),
+            "held_out": "",
+        },
+        "latent_diffusion": {
+            "latents": dict(directory="", **size),
+            "objective": {},
+            "sampling": {},
+        },
+    }
+    task = spec["task"]
+    known = {k: v for k, v in spec.items() if k in schema.SECTIONS[task]}
+    settings = {**NO_RUN, **defaults[task], **known}
+    place = "transform" if task == "first_stage" else "latents"
+    settings[place] = {**settings[place], **(size if image_size else {})}
+    if task == "latent_diffusion":
+        settings["latents"]["scale"] = spec["latent_scale"]
+        settings["condition"] = dict(settings["condition"])
+    return settings
+
+
+def write_model(
+    folder: str,
+    spec: Mapping[str, Any],
+    params: PyTree,
+    settings: Mapping[str, Any],
+    image_size: Any,
+) -> None:
+    """Writes the parameters; a diffusion model's first stage goes to autoencoder/."""
+    params = dict(params)
+    if settings["task"] == "text_encoder":
+        save_params(folder, params, settings)
+        return
+    stage = {"autoencoder": params.pop("autoencoder", {})}
+    if settings["task"] == "first_stage":
+        save_params(folder, stage, settings)
+        return
+    if stage["autoencoder"]:  # a model of pixels has none
+        stage_spec = {"task": "first_stage", "autoencoder": spec["autoencoder"]}
+        save_params(
+            f"{folder}/autoencoder", stage, model_settings(stage_spec, image_size)
+        )
+    save_params(folder, params, settings)
+
+
+@contextlib.contextmanager
+def new_model_directory(out: str) -> Iterator[str]:
+    """Yields a directory that takes the name `out` when all was written."""
+    with new_output(out):
+        if is_remote(out):  # cannot be renamed
+            yield out
+            return
+        with atomic_directory(out) as folder:
+            yield str(folder)
