@@ -23,7 +23,16 @@ from ldm_jax.types import Conditioning
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 # Shared pieces, and what has tests of its own.
-OTHERS = {"__init__", "common", "autoencoders", "open_images", "quickstart", "small"}
+# Photos: tests/commands/photos/; the others are no experiments, or in the chain.
+OTHERS = {
+    "__init__",
+    "common",
+    "autoencoders",
+    "open_images",
+    "photos",
+    "quickstart",
+    "small",
+}
 SMALL = (
     "small_class:kind=class",
     "small_class:kind=none",
