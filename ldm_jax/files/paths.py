@@ -40,6 +40,13 @@ def expand(path: PathLike) -> str:
     return expanded
 
 
+def cache_directory() -> pathlib.Path:
+    """Returns the folder of what can be computed again: ~/.cache/ldm_jax, or the same
+    under $XDG_CACHE_HOME. It may not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return pathlib.Path(base) / "ldm_jax"
+
+
 def expand_in(text: str) -> str:
     """Expands `~` in a text that may name paths, several separated by commas.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Float
 
+from ldm_jax.models.attention import trial
 from ldm_jax.models.attention.packed import (
     LANES,
     MAX_TOKENS,
@@ -80,7 +81,8 @@ def attend(
       v: values.
       backend: "xla"; "cudnn", flash attention of cuDNN (GPU, bfloat16 or float16);
         "packed", our kernel for TPU, for narrow heads in bfloat16; "splash", JAX's for
-        TPU; or "auto", which chooses by device, dtype and shape.
+        TPU; or "auto", which chooses by device, dtype and shape, among the kernels
+        that pass a trial on this device (`trial`).
       is_causal: whether query n sees keys 0..n only ("xla").
 
     Returns:
@@ -104,7 +106,8 @@ def attend(
     if _is_portable.get():
         backend = "xla"
     if backend == "auto":
-        backend = choose_backend(q.shape, k.shape, q.dtype, traced_for())
+        works = functools.partial(_works_here, width=q.shape[-1], dtype=q.dtype)
+        backend = choose_backend(q.shape, k.shape, q.dtype, traced_for(), works)
         if backend in PALLAS and jax.device_count() > 1 and not mesh_is_set():
             backend = "xla"  # a kernel cannot be divided among devices without a mesh
     if backend not in BACKENDS:
@@ -126,22 +129,46 @@ def check_qkv(q: Array, k: Array, v: Array) -> None:
 
 
 def choose_backend(
-    q_shape: tuple[Size, ...], k_shape: tuple[Size, ...], dtype: DType, platform: str
+    q_shape: tuple[Size, ...],
+    k_shape: tuple[Size, ...],
+    dtype: DType,
+    platform: str,
+    works: Callable[[str], bool] = lambda backend: True,
 ) -> str:
     """Returns the fastest backend for shapes, a dtype and a platform.
 
     Flash kernels are faster when the table of logits is large; for a context of a few
     tokens (a text has 77) XLA is, which fuses the operations.
+
+    Args:
+      q_shape, k_shape: [B, N or M, heads, d].
+      dtype: of both.
+      platform: "cpu", "gpu" or "tpu".
+      works: (backend) -> whether it may be chosen.
     """
     half = dtype in (jnp.bfloat16, jnp.float16)
     tokens, context, width = q_shape[1], k_shape[1], q_shape[3]
-    if platform == "gpu" and half and width <= CUDNN_MAX_WIDTH and context > 8:
-        return "cudnn"
-    if platform == "tpu" and can_pack(q_shape, k_shape, dtype):
-        return "packed"
-    if platform == "tpu" and tokens >= 2 * LANES and context >= LANES:
-        return "splash"
-    return "xla"
+    suits = {
+        "cudnn": platform == "gpu"
+        and half
+        and width <= CUDNN_MAX_WIDTH
+        and context > 8,
+        "packed": platform == "tpu" and can_pack(q_shape, k_shape, dtype),
+        "splash": platform == "tpu" and tokens >= 2 * LANES and context >= LANES,
+    }
+    return next((name for name in suits if suits[name] and works(name)), "xla")
+
+
+def _works_here(backend: str, width: int, dtype: DType) -> bool:
+    """Tells whether a kernel passes its trial on this device, see `trial.works`."""
+    if _platform.get() is not None:
+        return True  # planned for devices that are absent
+    on_device = {
+        "cudnn": attend_cudnn,
+        "packed": functools.partial(packed_on_device, interpret=False),
+        "splash": functools.partial(splash_on_device, interpret=False),
+    }
+    return trial.works(backend, on_device[backend], width, dtype)
 
 
 def attend_xla(
