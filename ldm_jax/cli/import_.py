@@ -28,6 +28,8 @@ EXAMPLES = """
       --vocab vocab.json --merges merges.txt --out models/sd1
   ldm-jax import kl-f8.ckpt --config first_stage_kl:f=8 --out models/kl-f8
   ldm-jax import ldm-celebahq-256/ --out models/celeba       (a diffusers folder)
+  ldm-jax import classifier.pt --config imagenet_classifier \
+      --config.diffusion.directory=models/cin256 --out models/classifier
   ldm-jax import clip-vit-large-patch14/ --out models/clip   (a text encoder)
 """
 
@@ -92,6 +94,7 @@ def _run(args, overrides) -> None:
         first_stage="first stage",
         latent_diffusion="diffusion model",
         text_encoder="text encoder",
+        classifier="classifier",
     )
     weights = {"ema": "averaged (EMA) weights", "raw": "raw weights"}[report.used]
     if report.used == "raw" and not args.raw:

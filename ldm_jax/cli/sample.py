@@ -80,6 +80,13 @@ def add(commands) -> None:
         default=1.0,
         help="factor of its gradient; default: 1, the paper's LDM-8-G: 10",
     )
+    group.add_argument(
+        "--classifier-form",
+        choices=("eps", "mean"),
+        default="eps",
+        help="eps corrects the noise, for any sampler; mean moves the mean of ddpm, as "
+        "guided-diffusion does; default: eps",
+    )
     _add_guide_flags(command)
     given = command.add_argument_group("images given")
     given.add_argument("--start", help="image to vary; see --strength")
@@ -246,6 +253,7 @@ def _run(args, overrides) -> None:
         num_previews=args.previews,
         classifier=args.classifier,
         classifier_scale=args.classifier_scale,
+        classifier_form=args.classifier_form,
         guide=_image_guide(args),
     )
     values.say(f"images and grid.png in {args.out}")

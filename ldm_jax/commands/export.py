@@ -15,9 +15,12 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.vocabulary import places_of, text_section
 from ldm_jax.files.paths import local
 from ldm_jax.files.writing import atomic_directory, new_files
+from ldm_jax.interop.compvis.classifier import export_classifier
 from ldm_jax.interop.convert import export_model
 from ldm_jax.interop.own_files import write_own_folder, write_own_npz, write_own_orbax
 from ldm_jax.interop.pytorch.write import export_torch
+from ldm_jax.interop.safetensors import write_safetensors
+from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.parallel.outputs import new_output
 from ldm_jax.tasks.sampling import make_sampling
 from ldm_jax.training.checkpoints.compact import write_compact
@@ -29,6 +32,8 @@ OWN = {
     "safetensors": write_own_folder,
 }
 FOLDERS = ("compact", "diffusers", "onnx", "orbax", "safetensors", "stablehlo", "torch")
+# Tasks whose models the original's YAML describes.
+DESCRIBED = ("first_stage", "latent_diffusion", "text_encoder")
 # What belongs to the machine or the run that a model was trained in.
 OF_THE_RUN = ("latents.directory", "latents.first_stage", "images.data_dir")
 # Targets that run a model, and so need more of it than parameters.
@@ -67,7 +72,7 @@ def export_weights(
             f"--to=diffusers: got --to={form}; leave them out."
         )
     results = [path]
-    if form == "compvis":
+    if form == "compvis" and model_directory.read_config(model_dir).task in DESCRIBED:
         results.append(path.with_suffix(".yaml"))
     with new_output(*results):
         loaded = Loaded.read(model_dir, which, path.name, hub)
@@ -114,10 +119,7 @@ class Loaded:
         if form == "compact":
             return self._write_compact(path)
         if config.task == "classifier":
-            raise ValueError(
-                f"--to={form} exports a first stage or a diffusion model: this is a "
-                f"classifier; its parameters go to --to={', --to='.join(OWN)}."
-            )
+            return self._write_classifier(path, form)
         if config.task == "text_encoder":
             if form in PROGRAMS:
                 raise ValueError(
@@ -140,6 +142,18 @@ class Loaded:
             details = read_card_details(self.directory, self.title, config, self.hub)
             options = {"variant": self.hub.variant, "details": details}
         return export_model(path, form, spec, params, image_size=size, **options)
+
+    def _write_classifier(self, path: pathlib.Path, form: str) -> list[pathlib.Path]:
+        """Writes a classifier under the original's names; it has no YAML of its own."""
+        if form != "compvis" or path.suffix not in (".safetensors", ".ckpt"):
+            forms = ", --to=".join((*OWN, "compvis with a .ckpt or .safetensors"))
+            raise ValueError(
+                f"--to={form} exports a first stage or a diffusion model: this is a "
+                f"classifier; its parameters go to --to={forms}."
+            )
+        state = export_classifier(self.params["classifier"], self.model.classifier)
+        (write_ckpt if path.suffix == ".ckpt" else write_safetensors)(path, state)
+        return [path]
 
     def _write_own(self, path: pathlib.Path, form: str) -> list[pathlib.Path]:
         """Writes our own names: with the settings, and a text model's vocabulary."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES
 from ldm_jax.experiment.config import config_files, schema
+from ldm_jax.experiment.models import make_classifier
+from ldm_jax.experiment.resolve import resolve_config
 from ldm_jax.experiment.save_model import (
     model_settings,
     new_model_directory,
@@ -15,15 +17,18 @@ from ldm_jax.experiment.save_model import (
 from ldm_jax.experiment.vocabulary import copy_files, places_of
 from ldm_jax.files.paths import inside
 from ldm_jax.files.writing import write_bytes
+from ldm_jax.interop.compvis.classifier import import_classifier
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.own_files import holds_own, read_own
+from ldm_jax.interop.weight_files import read_weights
+from ldm_jax.training.checkpoints.checkpointer import save_params
 
 
 class ImportReport(NamedTuple):
     """What an import made.
 
     Attributes:
-      task: "first_stage", "latent_diffusion" or "text_encoder".
+      task: "first_stage", "latent_diffusion", "text_encoder" or "classifier".
       used: "ema" or "raw", which of the weights were taken.
       notes: sentences on what was changed, or not taken over.
     """
@@ -67,7 +72,10 @@ def import_weights(
         return _import_own(source, out, config)
     described: Any = config
     if config is not None and config_files.is_config(config):
-        described = _sections_of(config_files.load_config(config, overrides))
+        loaded = config_files.load_config(config, overrides)
+        if loaded.task == "classifier":
+            return _import_classifier(source, out, loaded, key)
+        described = _sections_of(loaded)
     elif overrides:
         raise ValueError(
             f"{overrides[0]} replaces a value of one of our configs: got "
@@ -111,6 +119,21 @@ def _import_own(source: str, out: str, config: str | None) -> ImportReport:
         size = place.get("image_size")
         write_model(folder, settings, params, settings, size)
     return ImportReport(settings["task"], "ema", ())
+
+
+def _import_classifier(source: str, out: str, config, key) -> ImportReport:
+    """Imports a classifier for the diffusion model that its config names.
+
+    Raises:
+      ValueError: there is no such model, or the tensors do not fit the config; by name.
+    """
+    schema.check_config(config)
+    settings, _ = resolve_config(config, abstract=True)
+    model = make_classifier(settings)
+    params = import_classifier(read_weights(source, key), model.classifier)
+    with new_model_directory(out) as folder:
+        save_params(folder, {"classifier": params}, settings.to_dict())
+    return ImportReport("classifier", "raw", ())
 
 
 def _sections_of(config) -> dict[str, Any]:

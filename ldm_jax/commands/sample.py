@@ -50,6 +50,7 @@ def write_samples(
     num_previews: int = 0,
     classifier: str | None = None,
     classifier_scale: float = 1.0,
+    classifier_form: str = "eps",
     guide: GuidingImages | None = None,
     admit: Callable[[int, tuple[int, int]], None] = lambda num, size: None,
     step: int | None = None,
@@ -79,7 +80,7 @@ def write_samples(
       classifier: directory of a classifier of noisy latents that guides the samples
         towards their classes: those of the condition, or, for a model without classes,
         `inputs["class_label"]`.
-      classifier_scale: factor of its gradient.
+      classifier_scale, classifier_form: see `tasks.guides.ClassifierGuide`.
       guide: images that pull samples, image i by guide i modulo their number.
       admit: gets number and (height, width) before anything is drawn; may raise.
       step: of the checkpoint; None takes the newest.
@@ -111,7 +112,12 @@ def write_samples(
     guides: list[Guide] = []
     if classifier:
         by_class, params["classifier"] = open_guide(
-            classifier, classifier_scale, config, shape
+            classifier,
+            classifier_scale,
+            config,
+            shape,
+            classifier_form,
+            sampling.sampler,
         )
         names = model_directory.read_config(classifier).get("class_names", ())
         y = {**y, "guided_label": guided_labels(by_class, y, towards, names)}
@@ -133,6 +139,7 @@ def write_samples(
     )
     if classifier:
         settings |= dict(classifier=str(classifier), classifier_scale=classifier_scale)
+        settings |= {} if classifier_form == "eps" else dict(form=classifier_form)
         settings["condition"] |= {} if towards is None else {"class_label": towards}
     settings |= {} if guide is None else {"guide": guide.to_dict()}
     settings |= {} if step is None else {"step": step}

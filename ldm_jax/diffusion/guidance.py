@@ -84,12 +84,17 @@ def classifier_guidance(
         [Float[Array, "B h w c"], Int[Array, " B"]], Float[Array, " B"]
     ],
     scale: float | Float[Array, "#B"] = 1.0,
+    next_step: Int[Array, " T"] | None = None,
 ) -> Denoiser:
     """Guides a denoiser of x0 with the gradient of a classifier of noisy latents.
 
         x0_hat + scale * sigma_t^2 / alpha_t * grad_z log p(y | z_t)
 
-    which is eps_hat - scale * sigma_t * grad, written for x0.
+    which is eps_hat - scale * sigma_t * grad, written for x0. With `next_step` it is
+    the other form, for the ancestral sampler, whose mean moves by its variance times
+    scale * grad; there the gain is that of the step s after t:
+
+        x0_hat + scale * sigma_s^2 / alpha_s * grad_z log p(y | z_t)
 
     Args:
       schedule: NoiseSchedule of T steps, without zero terminal SNR.
@@ -97,17 +102,18 @@ def classifier_guidance(
       log_probability: (z_t, t) -> ln p(y | z_t), nats; sample i must depend on z_t[i]
         only. Its parameters and y are closed over.
       scale: one number, or one per sample.
+      next_step: s of every t, -1 is clean; of the steps that "ddpm" visits.
 
     Raises:
       ValueError: the schedule has zero terminal SNR: alpha is 0 at its last step.
 
-    Source: Dhariwal & Nichol 2021, Algorithm 2.
+    Source: Dhariwal & Nichol 2021, Algorithm 2, and with `next_step` Algorithm 1.
     """
     _check_divisible(schedule, "classifier_guidance")
     gradient = jax.grad(lambda z_t, t: log_probability(z_t, t).sum())
 
     def denoise(z_t, t):
-        alpha, sigma = schedule.levels(t)
+        alpha, sigma = schedule.levels(t if next_step is None else next_step[t])
         gain = per_sample(scale * sigma**2 / alpha, z_t)
         return denoiser(z_t, t) + gain * gradient(z_t, t)
 

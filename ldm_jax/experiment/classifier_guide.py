@@ -21,6 +21,8 @@ def open_guide(
     scale: float,
     guided: ConfigDict,
     latent_shape: tuple[int, int, int],
+    form: str = "eps",
+    sampler: str = "ddim",
 ) -> tuple[ClassifierGuide, PyTree]:
     """Opens a classifier for a diffusion model.
 
@@ -29,14 +31,22 @@ def open_guide(
       scale: of its gradient; 1 follows Bayes' rule, the paper takes 10.
       guided: settings of the diffusion model.
       latent_shape: (h, w, c) of the latents to sample.
+      form: "eps" or "mean", see `ClassifierGuide`.
+      sampler: that is guided.
 
     Returns:
       (the guide, the classifier's parameters).
 
     Raises:
       ValueError: it is no classifier, or one of another first stage, schedule, scale,
-        number of classes or latent size.
+        number of classes or latent size; or the form "mean" of another sampler than
+        "ddpm".
     """
+    if form == "mean" and sampler != "ddpm":
+        raise ValueError(
+            'the form "mean" moves the mean of the sampler "ddpm": got sampler '
+            f'"{sampler}"; choose --sampler ddpm, or --classifier-form eps.'
+        )
     config = model_directory.read_config(directory, "classifier")
     for name in SHARED:
         if dict(config[name]) != dict(guided[name]):
@@ -65,7 +75,7 @@ def open_guide(
             f'a classifier with pool="attention" reads images of {side * f}x{side * f} '
             f"only: got {latent_shape[0] * f}x{latent_shape[1] * f}; leave --size out."
         )
-    return ClassifierGuide(model, scale), params["classifier"]
+    return ClassifierGuide(model, scale, form), params["classifier"]
 
 
 def guided_labels(

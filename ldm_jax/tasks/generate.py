@@ -194,9 +194,13 @@ def make_generate(
         def decode(z, **options):
             return _decode(model, params, z, sampling, **options)
 
+        timesteps = sampling.make_timesteps(model.schedule)
+
         def guide_all(denoiser):
             for guide in guides:
-                denoiser = guide.guide(denoiser, model.schedule, params, y, decode)
+                denoiser = guide.guide(
+                    denoiser, model.schedule, params, y, decode, timesteps
+                )
             return denoiser
 
         z_0, previews = sample_latents(

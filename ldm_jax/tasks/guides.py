@@ -7,6 +7,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ldm_jax.diffusion.guidance import classifier_guidance, image_guidance
 from ldm_jax.diffusion.schedule import NoiseSchedule
@@ -14,6 +15,7 @@ from ldm_jax.models.features.lpips import LPIPS, SMALLEST
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.types import Array, Batch, Denoiser, PyTree
 
+FORMS = ("eps", "mean")
 # (z_0, quantize=) -> images [B, H, W, 3].
 Decode = Callable[..., Array]
 
@@ -28,6 +30,7 @@ class Guide(Protocol):
         params: PyTree,
         y: Batch,
         decode: Decode,
+        timesteps: np.ndarray,
     ) -> Denoiser:
         """Returns the guided denoiser of x0.
 
@@ -37,6 +40,7 @@ class Guide(Protocol):
           params: of the model and of the guides, by network.
           y: fields of the batch, those that guides read among them.
           decode: scaled latents to images.
+          timesteps: [S + 1] that the sampler visits, falling, -1 last.
         """
         ...
 
@@ -50,12 +54,25 @@ class ClassifierGuide:
     Attributes:
       classifier: trained for the diffusion model, see `tasks.classifier`.
       scale: factor of the gradient of ln p(y | z_t); 0 is off.
+      form: "eps" corrects the predicted noise, for any sampler, as the paper does;
+        "mean" moves the mean of the ancestral sampler "ddpm", as guided-diffusion does.
 
-    Source: Dhariwal & Nichol 2021, Algorithm 2.
+    Raises:
+      ValueError: an unknown form.
+
+    Source: Dhariwal & Nichol 2021, Algorithms 2 and 1.
     """
 
     classifier: NoisyLatentClassifier
     scale: float = 1.0
+    form: str = "eps"
+
+    def __post_init__(self):
+        if self.form not in FORMS:
+            raise ValueError(
+                f'unknown form "{self.form}" of classifier guidance; one of: '
+                f"{', '.join(FORMS)}."
+            )
 
     def guide(
         self,
@@ -64,6 +81,7 @@ class ClassifierGuide:
         params: PyTree,
         y: Batch,
         decode: Decode,
+        timesteps: np.ndarray,
     ) -> Denoiser:
         """Guides a denoiser of x0 towards y["guided_label"]."""
         del decode
@@ -71,7 +89,14 @@ class ClassifierGuide:
         def log_probability(z_t, t):
             return self.classifier.log_probability(params, z_t, t, y["guided_label"])
 
-        return classifier_guidance(schedule, denoiser, log_probability, self.scale)
+        next_step = None
+        if self.form == "mean":
+            after = np.full(schedule.num_timesteps, -1)
+            after[timesteps[:-1]] = timesteps[1:]
+            next_step = jnp.asarray(after)
+        return classifier_guidance(
+            schedule, denoiser, log_probability, self.scale, next_step
+        )
 
 
 # How an image is made smaller before it is compared: name -> divisor of its sides.
@@ -163,8 +188,10 @@ class ImageGuide:
         params: PyTree,
         y: Batch,
         decode: Decode,
+        timesteps: np.ndarray,
     ) -> Denoiser:
         """Guides a denoiser of x0 towards y["guided_image"]."""
+        del timesteps
 
         # The decoder's activations are computed again on the way back: at 512 pixels
         # they would not fit beside the network's.

@@ -104,6 +104,39 @@ def test_classifier_guidance_turns_a_prior_into_the_posterior():
     np.testing.assert_array_equal(off, prior(Z_T, T))
 
 
+@pytest.mark.parametrize(
+    ("t", "by_eps", "by_mean"),
+    [
+        (1, 0.0015090, 0.0007525),
+        (10, 0.0015805, 0.0014331),
+        (500, 0.0079951, 0.0079549),
+        (999, 0.0196930, 0.0194999),
+    ],
+)
+def test_the_two_forms_move_the_mean_of_ddpm_by_the_published_amounts(
+    t, by_eps, by_mean
+):
+    """Oracle: beta_t / sqrt(alpha_t), and the posterior variance, for gradient 1."""
+    schedule = make_schedule(start=0.0015, end=0.0195)
+    following = jnp.arange(schedule.num_timesteps) - 1
+    z_t, keys = jnp.zeros((1, 1, 1, 1)), jax.random.split(jax.random.key(0), 1)
+    sampler = SAMPLERS["ddpm"](schedule, temperature=0.0)
+
+    def mean(next_step):
+        denoiser = classifier_guidance(
+            schedule,
+            lambda z_t, t: 0 * z_t,
+            lambda z_t, t: z_t.sum((1, 2, 3)),
+            next_step=next_step,
+        )
+        leg = {"t": jnp.int32(t), "s": jnp.int32(t - 1)}
+        state, _ = sampler.step(denoiser, {"z": z_t}, leg, keys)
+        return float(state["z"][0, 0, 0, 0])
+
+    assert mean(None) == pytest.approx(by_eps, rel=2e-4)
+    assert mean(following) == pytest.approx(by_mean, rel=2e-4)
+
+
 def linear_observation():
     """(matrix A [3, 32], y [B, 3]): an image of three numbers of a latent."""
     rng = np.random.default_rng(3)

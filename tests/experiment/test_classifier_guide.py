@@ -3,6 +3,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,6 +55,31 @@ def test_an_image_changes_samples_by_command_and_is_noted(guided, tmp_path):
     assert (pulled != sampled(guided, tmp_path / "other", "--seed=7")).any()
     noted = json.loads((tmp_path / "pulled" / "settings.json").read_text())
     assert noted["guide"]["scale"] == 9.0 and noted["guide"]["through"] == "decoder"
+
+
+def test_the_mean_form_is_of_ddpm_alone(guided, classifier, tmp_path):
+    config = model_directory.read_config(str(guided / "b"))
+    open_guide(classifier, 1.0, config, (8, 8, 2), "mean", "ddpm")
+    with pytest.raises(ValueError, match=r'got sampler "ddim"; choose --sampler ddpm'):
+        open_guide(classifier, 1.0, config, (8, 8, 2), "mean", "ddim")
+
+
+def test_a_classifier_is_exported_and_imported_by_command(guided, classifier, tmp_path):
+    """Identity: the parameters come back, for the model that the config names."""
+    state = tmp_path / "classifier.ckpt"
+    assert cli.main(["export", classifier, "--to=compvis", f"--out={state}"]) == 0
+    config = tmp_path / "config.py"
+    plain = model_directory.read_config(classifier).to_dict()
+    config.write_text(
+        "from ml_collections import ConfigDict\n\n"
+        f"def get_config(arg=''):\n    return ConfigDict({plain!r})\n"
+    )
+    out = tmp_path / "back"
+    argv = ["import", str(state), f"--config={config}", f"--out={out}"]
+    assert cli.main(argv) == 0
+    _, params = model_directory.load(classifier)
+    _, back = model_directory.load(str(out))
+    jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
 @pytest.mark.parametrize(
