@@ -26,6 +26,7 @@ FLOORS = (
     {"experiment"},
     {"planning"},
     {"commands"},
+    {"study"},
     {"cli", "__init__"},
 )
 

@@ -23,7 +23,8 @@ from ldm_jax.types import Conditioning
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 # Shared pieces, and what has tests of its own.
-# Photos: tests/commands/photos/; the others are no experiments, or in the chain.
+# Photos: tests/commands/photos/; studies: tests/study/; the others are no experiments,
+# or in the chain.
 OTHERS = {
     "__init__",
     "common",
@@ -32,6 +33,8 @@ OTHERS = {
     "photos",
     "quickstart",
     "small",
+    "study_f",
+    "study_toy",
 }
 SMALL = (
     "small_class:kind=class",

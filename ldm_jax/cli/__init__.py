@@ -29,6 +29,7 @@ from ldm_jax.cli import (
     reconstruct,
     sample,
     stats,
+    study,
     train,
     weights,
 )
@@ -36,7 +37,7 @@ from ldm_jax.cli.parser import CommandParser
 
 COMMANDS = (
     *(quickstart, train, latents, reconstruct, sample, stats, evaluate),
-    *(info, configs, weights, import_, export, plan, bench),
+    *(study, info, configs, weights, import_, export, plan, bench),
 )
 INTERRUPTED = "interrupted; the same command resumes from what was written."
 

@@ -95,6 +95,11 @@ def _add_sampler(benchmarks: Any) -> None:
         repeats=(3, "runs of each"),
     )
     command.add_argument(
+        "--model",
+        help="directory of a diffusion model to measure instead, with its first stage, "
+        "condition and guidance; the flags of the network are not read",
+    )
+    command.add_argument(
         "--channel-mult",
         type=values.count,
         nargs="+",

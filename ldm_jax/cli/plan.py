@@ -7,13 +7,14 @@ from ldm_jax.cli.train import CONFIG_HELP
 DETAILS = """
 Nothing is trained, nothing is written, and no TPU is needed: libtpu, the compiler
 (extra: tpu), runs on any Linux machine. Compiling takes minutes, large models most of
-an hour.
+an hour. --no-compile does without the compiler, for TPUs and for GPUs.
 """
 EXAMPLES = """
   ldm-jax plan --config=celebahq --topology v5e:4x4
   ldm-jax plan --config=text --topology v5p:4x4x4 --slices 2 \\
       --config.mesh.fsdp=8 --config.batch_size=2048
   ldm-jax plan --config=imagenet:f=8 --topology v6e:2x4 --what sample
+  ldm-jax plan --config=imagenet:f=8 --topology h100:8 --no-compile
 """
 NOTHING_FITS = "nothing fits; use remat, mesh.tensor, or more or larger chips"
 
@@ -31,7 +32,10 @@ def add(commands) -> None:
     )
     command.add_argument("--config", required=True, help="the experiment, see above")
     command.add_argument(
-        "--topology", required=True, help="GENERATION:SHAPE of a slice, e.g. v5e:4x4"
+        "--topology",
+        required=True,
+        help="GENERATION:SHAPE of a slice, e.g. v5e:4x4; with --no-compile also "
+        "KIND:NUMBER of GPUs, e.g. h100:8",
     )
     command.add_argument("--slices", type=values.count, default=1, help="default: 1")
     command.add_argument(

@@ -67,8 +67,9 @@ def _describe(name: str) -> Listed:
 
 def _arguments(module: ModuleType) -> Mapping[str, Any]:
     """Asks a config for its arguments: it lists them where it gets an unknown one."""
+    get = getattr(module, "get_config", None) or module.get_study
     try:
-        module.get_config(UNKNOWN)
+        get(UNKNOWN)
     except configs.ArgumentError as error:
         return error.takes or {}
     return {}

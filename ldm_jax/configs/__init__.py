@@ -17,7 +17,7 @@ if not pathlib.Path(__file__).with_name("common.py").exists():
     __path__ = [str(pathlib.Path(__file__).parents[2] / "configs")]
 
 # What experiments are made of, and no experiments themselves.
-PARTS = {"autoencoders", "common"}
+PARTS = {"autoencoders", "common", "open_images"}
 
 
 class ArgumentError(ValueError):

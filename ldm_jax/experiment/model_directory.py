@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads model directories: their settings, and models with their parameters."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from ldm_jax.conditions.registry import make_condition
@@ -18,6 +21,7 @@ from ldm_jax.files.structured import read_json
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.pretrained import FOLDER, pretrained_names
 from ldm_jax.tasks.model import ConditionEncoder, with_frozen
+from ldm_jax.tasks.sampling import Sampling, replace_sampling
 from ldm_jax.training.checkpoints.checkpointer import load_params
 
 
@@ -94,6 +98,16 @@ def first_stage_of(directory: str) -> tuple[str, ConfigDict]:
             )
         directory = inside
     return directory, read_config(directory, "first_stage")
+
+
+def read_sampling(directory: str, changes: Mapping[str, Any]) -> Sampling:
+    """Returns how a diffusion model is sampled, with some settings replaced.
+
+    Args:
+      directory: of the model.
+      changes: fields of `Sampling`, or options of its sampler, by name.
+    """
+    return replace_sampling(read_config(directory).sampling, changes)
 
 
 def latent_shape(directory: str) -> tuple[int, int, int]:

@@ -2,9 +2,11 @@
 """Compiles what a config runs for TPUs that are not there, and says what it costs."""
 
 import dataclasses
+import functools
 import math
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,7 +38,7 @@ class Work:
 
     Attributes:
       label: what it does.
-      lowered: of `jax.jit`.
+      lower: makes what `jax.jit` lowers.
       params: what is trained or read, with shardings.
       held: everything that stays on the devices, with shardings.
       flops: of all devices together.
@@ -45,7 +47,7 @@ class Work:
     """
 
     label: str
-    lowered: Any
+    lower: Callable[[], Any]
     params: PyTree
     held: PyTree
     flops: int
@@ -102,7 +104,7 @@ def plan(
 
     Args:
       config: of one experiment; `mesh` and `batch_size` are those of the run.
-      topology: see `topologies.describe_topology`.
+      topology: of `topologies.describe_topology`; else of `absent_devices`.
       slices: how many such slices.
       what: "train", or "sample" of a diffusion model, whose batch is `batch_size` too.
       quick: whether the compiler optimizes as little as it can: much sooner done,
@@ -115,7 +117,8 @@ def plan(
     """
     # Whatever is installed: this process must not look for a TPU of its own.
     jax.config.update("jax_platforms", "cpu")
-    devices = topologies.describe_topology(topology, slices)
+    make = topologies.describe_topology if compiles else topologies.absent_devices
+    devices = make(topology, slices)
     run = prepare(config, abstract=True, devices=devices)
     rows = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
     if run.batch_size % rows:
@@ -124,8 +127,7 @@ def plan(
             f"{len(devices)} devices: got {run.batch_size}; change "
             "config.batch_size, or give devices to mesh.tensor."
         )
-    with attention.planned_for("tpu"):
-        work = dict(train=_training, sample=_sampling)[what](run)
+    work = dict(train=_training, sample=_sampling)[what](run)
     started = time.monotonic()
     chip = topologies.chip_of(devices[0])
     found = Plan(work, chip, dict(run.mesh.shape), run.batch_size)
@@ -133,7 +135,9 @@ def plan(
         return found
     options = {**compiler_options(run.mesh), **(QUICK if quick else {})}
     try:
-        compiled = work.lowered.compile(options)
+        with attention.planned_for("tpu"):
+            lowered = work.lower()
+        compiled = lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
         needed = re.search(r"\(([\d.]+)G\) exceeds available", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:
@@ -158,13 +162,12 @@ def _training(run: Run) -> Work:
     batch = on_mesh(run.batch_shapes, mesh)
     shapes, _ = make_state(run.task, run.optimizer, batch, mesh, options)
     frozen = sharding.with_shardings(run.task.frozen, mesh, options.min_shard_mib)
-    lowered = lower(run, shapes, frozen, batch, _key(mesh))
-
+    lazily = functools.partial(lower, run, shapes, frozen, batch, _key(mesh))
     flops = training_flops(run.task, run.batch_shapes)
     least = hlo.least_traffic(shapes.params, mesh)
     held, has_loop = (shapes, frozen), options.accumulate > 1
     label = f"training step of a {run.label}"
-    return Work(label, lowered, shapes.params, held, flops, has_loop, least)
+    return Work(label, lazily, shapes.params, held, flops, has_loop, least)
 
 
 def _sampling(run: Run) -> Work:
@@ -184,14 +187,17 @@ def _sampling(run: Run) -> Work:
     keys = on_mesh({"key": keys}, mesh)["key"]
     sampling, shape = run.sampling, run.latent_shape
     generate = make_generate(model, shape, sampling)
-    with jax.set_mesh(mesh):
-        lowered = generate.lower(params, y, keys, {})
+
+    def lazily():
+        with jax.set_mesh(mesh):
+            return generate.lower(params, y, keys, {})
+
     with attention.portable():
         flops = count_flops(
             make_generate.__wrapped__(model, shape, sampling), params, y, keys, {}
         )
     label = f"{sampling.num_steps} steps of {sampling.sampler}, and the decoder"
-    return Work(label, lowered, params, params, flops, True, 0.0)
+    return Work(label, lazily, params, params, flops, True, 0.0)
 
 
 def _key(mesh) -> jax.ShapeDtypeStruct:
@@ -211,6 +217,7 @@ def plan_rows(found: Plan) -> list[tuple[str, str]]:
         ("held", f"{_gib(sharding.bytes_per_device(work.held))} a device"),
         *_memory(found),
         ("FLOPs", f"{work.flops:.4g}, {work.flops / found.num_devices:.4g} a device"),
+        ("", f"{work.flops / found.batch_size:.4g} an image"),
         ("compute", _roof(work.flops / found.num_devices, chip.flops, "FLOP/s, bf16")),
     ]
     if found.memory is None:

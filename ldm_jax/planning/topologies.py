@@ -5,7 +5,9 @@ Peaks are the makers' published figures for dense bfloat16: limits that no progr
 passes, to hold times against. Google Cloud's TPU pages; NVIDIA's data sheets.
 """
 
+import dataclasses
 import importlib.util
+import math
 import os
 import re
 from typing import Any, NamedTuple
@@ -44,7 +46,17 @@ CHIPS = {
     "NVIDIA A100-SXM4-80GB": Chip(312e12, 80e9, 2039e9, 300e9),
     "NVIDIA H100 80GB HBM3": Chip(989e12, 80e9, 3350e9, 450e9),
     "NVIDIA H200": Chip(989e12, 141e9, 4800e9, 450e9),
+    "NVIDIA B200": Chip(2250e12, 180e9, 7700e9, 900e9),
 }
+
+# Short names of devices -> `device_kind`; those of GPUs and of TPU generations.
+GPUS = {
+    "a100": "NVIDIA A100-SXM4-80GB",
+    "h100": "NVIDIA H100 80GB HBM3",
+    "h200": "NVIDIA H200",
+    "b200": "NVIDIA B200",
+}
+TPUS = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
 
 # Generation of TPU -> shapes of a slice. v4 and v5p are tori of three dimensions.
 GENERATIONS = {
@@ -71,6 +83,59 @@ def chip_of(device) -> Chip | None:
     return CHIPS.get(device.device_kind)
 
 
+@dataclasses.dataclass(frozen=True)
+class AbsentDevice:
+    """A device in name only: a mesh can be made of it, nothing can be compiled for it.
+
+    Attributes:
+      id: its number.
+      device_kind: a key of CHIPS.
+      platform: "gpu" or "tpu".
+      slice_index: the slice, or the node, that it is in.
+    """
+
+    id: int
+    device_kind: str
+    platform: str
+    slice_index: int = 0
+    process_index: int = 0
+
+
+def chip_by_name(name: str) -> Chip:
+    """Returns the limits of a device by its short name, "h100" or "v5e".
+
+    Raises:
+      ValueError: it is unknown; lists those that are known.
+    """
+    kinds = {**GPUS, **TPUS}
+    if name not in kinds:
+        raise ValueError(f'unknown device "{name}"; one of: {", ".join(kinds)}.')
+    return CHIPS[kinds[name]]
+
+
+def absent_devices(name: str, slices: int = 1) -> list[AbsentDevice]:
+    """Makes devices for what follows from shapes alone, without any compiler.
+
+    Args:
+      name: "h100:8", GPUs of a node; or of TPUs as for `describe_topology`.
+      slices: how many such nodes, or slices.
+
+    Raises:
+      ValueError: the name is unknown.
+    """
+    kind, _, shape = name.partition(":")
+    is_gpu, is_tpu = kind in GPUS, re.fullmatch(r"\d+x\d+(x\d+)?", shape)
+    known = (is_gpu and shape.isdecimal() and int(shape)) or (kind in TPUS and is_tpu)
+    if not known or slices < 1:
+        raise ValueError(_unknown(name, slices))
+    count = math.prod(map(int, shape.split("x")))
+    device_kind, platform = {**GPUS, **TPUS}[kind], "gpu" if is_gpu else "tpu"
+    return [
+        AbsentDevice(i, device_kind, platform, i // count)
+        for i in range(count * slices)
+    ]
+
+
 def describe_topology(name: str, slices: int = 1) -> list[jax.Device]:
     """Makes devices of a TPU slice that programs can be compiled for, without a TPU.
 
@@ -85,6 +150,11 @@ def describe_topology(name: str, slices: int = 1) -> list[jax.Device]:
       ValueError: the generation or the shape is unknown, or
         libtpu, the compiler, is not installed.
     """
+    if name.partition(":")[0] in GPUS:
+        raise ValueError(
+            f"only TPUs are compiled for without being there: got {name}; add "
+            "--no-compile, which prints what follows from the shapes."
+        )
     match = re.fullmatch(r"(\w+):(\d+x\d+(?:x\d+)?)", name)
     if match is None or match[1] not in GENERATIONS or slices < 1:
         raise ValueError(_unknown(name, slices))
@@ -118,5 +188,6 @@ def _unknown(name: str, slices: int) -> str:
     known = "; ".join(f"{n}: {shapes}" for n, shapes in GENERATIONS.items())
     return (
         "a topology is GENERATION:SHAPE and slices are 1 or more: got "
-        f'"{name}" and {slices}. Known are {known}.'
+        f'"{name}" and {slices}. Known are {known}; with --no-compile also '
+        f"{', '.join(GPUS)}:NUMBER of GPUs."
     )

@@ -10,6 +10,7 @@ import pytest
 
 from ldm_jax import cli
 from ldm_jax.experiment.config import config_files
+from ldm_jax.study.config import load_study
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -19,7 +20,15 @@ def shown_to_readers():
     for pattern in ("*.md", "configs/*.py", "launch/*", "ldm_jax/**/*.md"):
         for path in sorted(ROOT.glob(pattern)):
             yield str(path.relative_to(ROOT)), path.read_text()
-    for command in ("train", "quickstart", "plan", "latents", "import", "weights"):
+    for command in (
+        "train",
+        "quickstart",
+        "plan",
+        "latents",
+        "import",
+        "weights",
+        "study",
+    ):
         page = io.StringIO()
         with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
             cli.main([command, "--help"])
@@ -35,14 +44,18 @@ def examples():
             config = next(w for w in words if w.startswith("--config="))[9:]
             overrides = [w for w in words if w.startswith("--config.")]
             if not config.endswith((".py", ".yaml")):  # the reader's own
-                yield pytest.param(config, overrides, id=where)
+                is_study = "study" in words[:2] or "study_slurm" in line
+                yield pytest.param(config, overrides, is_study, id=where)
 
 
-@pytest.mark.parametrize(("config", "overrides"), list(examples()))
+@pytest.mark.parametrize(("config", "overrides", "is_study"), list(examples()))
 def test_the_config_of_an_example_takes_its_fields(
-    config, overrides, tmp_path, monkeypatch
+    config, overrides, is_study, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    if is_study:
+        load_study(config)
+        return
     config_files.load_config(config, [o for o in overrides if "..." not in o])
 
 

@@ -6,6 +6,7 @@ import pytest
 from ldm_jax import cli, configs
 from ldm_jax.commands.configs import describe_config, list_configs
 from ldm_jax.experiment.config import config_files
+from ldm_jax.study.config import load_study
 
 
 def test_every_config_is_listed_with_a_sentence():
@@ -17,6 +18,10 @@ def test_every_config_is_listed_with_a_sentence():
 @pytest.mark.parametrize("config", list_configs(), ids=lambda config: config.name)
 def test_a_listed_usage_is_one_that_the_config_takes(config):
     """Identity: the defaults that are shown are the defaults."""
+    if config.name.startswith("study"):
+        given, default = (load_study(n) for n in (config.usage, config.name))
+        assert str(given) == str(default)
+        return
     given, default = (config_files.load_config(n) for n in (config.usage, config.name))
     assert given.to_dict() == default.to_dict()
 

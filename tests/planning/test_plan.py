@@ -23,9 +23,8 @@ CPU = topologies.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10
 def cpu_slice(monkeypatch):
     """Puts this machine's 8 devices in the place of a TPU slice's."""
     monkeypatch.setitem(topologies.CHIPS, "cpu", CPU)
-    monkeypatch.setattr(
-        topologies, "describe_topology", lambda name, slices: jax.devices()
-    )
+    for name in ("describe_topology", "absent_devices"):
+        monkeypatch.setattr(topologies, name, lambda name, slices: jax.devices())
 
 
 def small(stage="diffusion", **mesh):
@@ -119,6 +118,21 @@ def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'ldm_jax\[tpu\]'"):
         topologies.describe_topology("v5e:2x2")
+
+
+def test_without_compiling_neither_a_gpu_nor_libtpu_is_needed(monkeypatch, capsys):
+    """Oracle: the roof is the FLOPs of a device over its peak."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for topology, peak in (("b200:8", 2250e12), ("v5e:2x4", 197e12)):
+        found = plan.plan(small(), topology, compiles=False)
+        assert found.num_devices == 8 and found.work.flops > 0
+        milliseconds = 1e3 * found.work.flops / 8 / peak
+        assert dict(plan.plan_rows(found))["compute"].startswith(f"{milliseconds:.4g} ")
+    for wrong in ("h100:0", "h100:2x2", "h300:8", "v5e:8"):
+        with pytest.raises(ValueError, match=r"a100, h100, h200, b200:NUMBER of GPUs"):
+            topologies.absent_devices(wrong)
+    with pytest.raises(ValueError, match=r"only TPUs are compiled for .* --no-compile"):
+        topologies.describe_topology("h100:8")
 
 
 def test_shapes_alone_tell_what_is_held(cpu_slice, capsys):

@@ -16,7 +16,9 @@ from ldm_jax.diffusion.samplers import make_sampler
 from ldm_jax.diffusion.samplers.base import initial_noise, run_sampler
 from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.experiment import model_directory
 from ldm_jax.models.unet import UNet
+from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.types import Conditioning
 
 TOKENS, SCALE, HEAD_CHANNELS = 16, 3.0, 32
@@ -35,6 +37,8 @@ class Options:
       context_dim: d.
       repeats: runs, of which the fastest counts.
       has_torch: whether diffusers is measured where it is installed.
+      model: directory of a diffusion model that is measured instead; None takes random
+        weights.
     """
 
     num_steps: int
@@ -45,10 +49,14 @@ class Options:
     context_dim: int
     repeats: int
     has_torch: bool
+    model: str | None = None
 
 
 def run(options: Options) -> None:
     """Samples with both implementations in turns, and prints the times."""
+    if options.model is not None:
+        _run_model(options, options.model)
+        return
     ours = _ours(options)
     runs = {"ldm_jax": ours}
     if options.has_torch:
@@ -63,6 +71,30 @@ def run(options: Options) -> None:
     if len(seconds) == 2:
         ratio = seconds["ldm_jax"] / seconds["diffusers"]
         print(f"ratio       {ratio:8.2f} (below 1: ldm_jax is faster; the goal is 0.7)")
+
+
+def _run_model(options: Options, directory: str) -> None:
+    """Samples images from a trained model, first stage included; prints the speed."""
+    model, params = model_directory.load(directory)
+    h, w, c = model_directory.latent_shape(directory)
+    sampling = model_directory.read_sampling(
+        directory, {"num_steps": options.num_steps}
+    )
+    size, f = options.batch_size, model.autoencoder.f
+    shapes = model.conditioner.shapes(size, (f * h, f * w), f)
+    y = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+
+    def draw() -> None:
+        seeds = np.arange(size)
+        list(sample_images(model, params, y, seeds, (h, w, c), sampling, size))
+
+    best = best_of({"ldm_jax": draw}, options.repeats)["ldm_jax"]
+    print(
+        f"{sampling.num_steps} steps of {sampling.sampler}, guidance scale "
+        f"{sampling.guidance_scale:g}, on {jax.device_count()} "
+        f"{jax.devices()[0].device_kind}\n"
+        f"{best:.3f} s a batch of {size}, {size / best:.4g} images/s"
+    )
 
 
 def _ours(options: Options) -> Callable[[], None]:

@@ -20,7 +20,7 @@ MIN_IMAGES, MAX_CLASSES, MIN_PER_CLASS = 16, 1000, 8
 MIN_SIDE = 16
 
 
-class Budget(NamedTuple):
+class DeviceBudget(NamedTuple):
     """What a kind of device can do in about half an hour.
 
     Attributes:
@@ -43,10 +43,10 @@ class Budget(NamedTuple):
 
 
 BUDGETS = dict(
-    cpu=Budget((32, 16), 4, 24, 64, 4000, 8, 5000, 16),
+    cpu=DeviceBudget((32, 16), 4, 24, 64, 4000, 8, 5000, 16),
     # Not measured: as much work as these chips do in half an hour at a third of peak.
-    gpu=Budget((256, 128, 64, 32, 16), 8, 64, 128, 10_000, 16, 20_000, 64),
-    tpu=Budget((256, 128, 64, 32, 16), 8, 64, 128, 10_000, 32, 20_000, 128),
+    gpu=DeviceBudget((256, 128, 64, 32, 16), 8, 64, 128, 10_000, 16, 20_000, 64),
+    tpu=DeviceBudget((256, 128, 64, 32, 16), 8, 64, 128, 10_000, 32, 20_000, 128),
 )
 
 
@@ -164,7 +164,7 @@ def _check_size(size: int) -> int:
     return size
 
 
-def _image_size(pictures: Survey, budget: Budget) -> int:
+def _image_size(pictures: Survey, budget: DeviceBudget) -> int:
     """Chooses the largest size of the device that nine of ten pictures have."""
     side = np.percentile(pictures.short_sides, 10)
     return next((size for size in budget.sizes if size <= side), budget.sizes[-1])

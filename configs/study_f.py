@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The ablation on f in one command (Rombach et al. 2022, Sec. 4.1, Tab. 8, Fig. 6, 7).
+
+    ldm-jax study --config=study_f --out=runs/study_f --dry-run --chip=h200
+    ldm-jax study --config=study_f:first_stages=models --out=runs/study_f
+
+Arms f = 1 to 32 of class-conditional ImageNet (Tab. 13; data=celebahq: unconditional
+CelebA-HQ, Tab. 14). first_stages=DIR takes trained ones, DIR/vq-f4 and so on, as
+`ldm-jax import` writes the released weights; without it the study trains them, VQ, or
+KL with bottleneck=kl. The paper gives every arm 2M steps (ImageNet) or 500k; here all
+have the FLOPs that flops= says, so that the figure over FLOPs compares like with like;
+steps= gives equal steps instead.
+"""
+
+from ldm_jax.configs import (
+    celebahq_f,
+    common,
+    first_stage_kl,
+    first_stage_vq,
+    imagenet_f,
+)
+from ldm_jax.study import Arm, Budget, Study
+
+FACTORS = (1, 2, 4, 8, 16, 32)
+DATA = {"imagenet": (imagenet_f, "validation"), "celebahq": (celebahq_f, "validation")}
+STAGES = {"vq": first_stage_vq, "kl": first_stage_kl}
+
+
+def get_study(arg: str = "") -> Study:
+    """Returns the study of one data set, with first stages of one kind."""
+    values = common.parse(
+        arg, data="imagenet", bottleneck="vq", first_stages="", flops=3e19, steps=0
+    )
+    experiment, held_out = common.choose("data", values.data, DATA)
+    stages = common.choose("bottleneck", values.bottleneck, STAGES)
+
+    def arm(f: int) -> Arm:
+        denoiser, name = experiment.get_config(f"f={f}"), f"{values.bottleneck}-f{f}"
+        if f == 1:
+            return Arm(denoiser)
+        stage = stages.get_config(f"f={f}")
+        if values.first_stages:
+            stage = f"{values.first_stages}/{name}"
+        denoiser.autoencoder = {}
+        if values.bottleneck == "kl":
+            denoiser.latents.scale = None
+        rows = (name, "imagenet-f8") if f == 8 else (name,)
+        return Arm(denoiser, stage, rows)
+
+    return Study(
+        arms={f"f={f}": arm(f) for f in FACTORS},
+        seeds=(0,),
+        budget=Budget(steps=values.steps) if values.steps else Budget(values.flops),
+        images=dict(dataset=values.data),
+        image_size=256,
+        evaluate_at=8,
+        num_steps=100,
+        sampling_steps=(10, 20, 50, 100, 200),
+        num_samples=5000,
+        metrics=("fid", "kid", "is", "precision", "recall"),
+        held_out=held_out,
+    )

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the stages of a study one after the other, each where it was left.
+
+A stage that fails is noted and does not stop those that do not need it. The same
+command runs what is missing.
+"""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ldm_jax.files.lock import Unusable
+from ldm_jax.files.structured import read_json
+from ldm_jax.files.writing import remove, write_json
+from ldm_jax.parallel.hosts import is_main_process
+from ldm_jax.study import report
+from ldm_jax.study.budget import ResolvedArm, resolve_arms
+from ldm_jax.study.config import Study
+from ldm_jax.study.rows import FAILURE, RESULT, SUMMARY, summary_of
+from ldm_jax.study.stages import Stage, make_stages, select
+from ldm_jax.training.checkpoints.differences import differences, shorten
+from ldm_jax.training.monitoring.divergence import Diverged
+
+# What a stage may end with that says something of its own; the rest is a fault of ours.
+FAILURES = (ValueError, TypeError, OSError, Unusable, Diverged)
+
+
+class StudyFailed(ValueError):
+    """Raised at the end of a study of which stages failed."""
+
+
+def run_study(study: Study, out: str, only: Sequence[str] = (), kind: str = "") -> None:
+    """Runs what is missing of a study, and writes its report.
+
+    Args:
+      study: what is compared.
+      out: directory of the study.
+      only: names of arms; () runs all.
+      kind: of stages ("first_stage"); "" runs all.
+
+    Raises:
+      ValueError: an arm does not fit, or a finished stage had other settings: before
+        anything is run.
+      StudyFailed: stages failed; the others are done.
+    """
+    arms = resolve_arms(study)
+    stages = select(make_stages(study, arms, out), _known(only, arms), kind)
+    for stage in stages:
+        check_unchanged(stage, out)
+    _write_summary(study, arms, out)
+    failed: dict[str, str] = {}
+    for number, stage in enumerate(stages, 1):
+        place = f"[{number}/{len(stages)}] {stage.name}"
+        missing = [name for name in stage.needs if not is_done(name, out)]
+        if is_done(stage.name, out):
+            continue
+        if missing:
+            print(f"{place}: left out, {', '.join(missing)} is missing", flush=True)
+            continue
+        print(f"{place}: {stage.note}", flush=True)
+        try:
+            run_stage(stage, out)
+        except FAILURES as error:
+            failed[stage.name] = str(error)
+            print(f"{place} FAILED: {error}", flush=True)
+    report.write_study_report(out)
+    if failed:
+        raise StudyFailed(
+            f"{len(failed)} of {len(stages)} stages failed, the others are done; the "
+            "same command tries them again: "
+            + "; ".join(f"{name} ({text})" for name, text in failed.items())
+        )
+
+
+def run_one(study: Study, out: str, name: str) -> None:
+    """Runs one stage by its name: what an engine of jobs calls.
+
+    Raises:
+      ValueError: there is no such stage, its settings changed, or what it needs is
+        not done.
+    """
+    if name == "report":
+        report.write_study_report(out)
+        return
+    arms = resolve_arms(study)
+    stages = {stage.name: stage for stage in make_stages(study, arms, out)}
+    if name not in stages:
+        raise ValueError(f'there is no stage "{name}"; one of: {", ".join(stages)}.')
+    stage = stages[name]
+    check_unchanged(stage, out)
+    _write_summary(study, arms, out)
+    if is_done(name, out):
+        return
+    missing = [other for other in stage.needs if not is_done(other, out)]
+    if missing:
+        raise ValueError(
+            f"{name} reads the result of {', '.join(missing)}: got none; run it before."
+        )
+    run_stage(stage, out)
+
+
+def run_stage(stage: Stage, out: str) -> None:
+    """Does a stage's work in its folder; writes result.json, or failed.json."""
+    folder = pathlib.Path(out, stage.name)
+    started = time.monotonic()
+    try:
+        result = stage.run(folder)
+    except FAILURES as error:
+        if is_main_process():
+            with contextlib.suppress(OSError):  # the disk may be full
+                write_json(folder / FAILURE, dict(error=str(error)))
+        raise
+    if not is_main_process():
+        return
+    remove(folder / FAILURE)
+    seconds = time.monotonic() - started
+    content = {"settings": stage.settings, "seconds": seconds, "result": result}
+    write_json(folder / RESULT, content, indent=1)
+
+
+def is_done(name: str, out: str) -> bool:
+    """Tells whether a stage's result is there."""
+    return pathlib.Path(out, name, RESULT).exists()
+
+
+def check_unchanged(stage: Stage, out: str) -> None:
+    """Refuses a finished stage whose settings changed since.
+
+    Raises:
+      ValueError: lists what differs.
+    """
+    path = pathlib.Path(out, stage.name, RESULT)
+    if not path.exists():
+        return
+    before, now = read_json(path)["settings"], dict(stage.settings)
+    changed = [line for _, line in differences(before, now)]
+    if changed:
+        raise ValueError(
+            f"{stage.name} is finished with other settings:\n{shorten(changed)}\n"
+            f"Undo the change, name another --out, or delete {path.parent}."
+        )
+
+
+def _known(only: Sequence[str], arms: dict[str, ResolvedArm]) -> Sequence[str]:
+    """Refuses names of arms that there are not."""
+    unknown = [name for name in only if name not in arms]
+    if unknown:
+        raise ValueError(
+            f"there is no arm {', '.join(unknown)}; one of: {', '.join(arms)}."
+        )
+    return only
+
+
+def _write_summary(study: Study, arms: dict[str, ResolvedArm], out: str) -> None:
+    """Writes what the report has to know of the study beside the results."""
+    if is_main_process():
+        content: dict[str, Any] = summary_of(study, arms)
+        write_json(pathlib.Path(out, SUMMARY), content, indent=1)

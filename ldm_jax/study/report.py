@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the report of a study from whatever is finished: one folder, opens from disk.
+
+index.html      everything, with its pictures inside
+table.md, table.csv, results.jsonl
+plots/          each figure as PNG and SVG; the sheets as PNG
+"""
+
+import base64
+import html
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from ldm_jax.files import png
+from ldm_jax.files.pictures import read_image
+from ldm_jax.files.writing import write_bytes, write_text
+from ldm_jax.parallel.hosts import is_main_process
+from ldm_jax.reports import page
+from ldm_jax.study import plots, tabulate
+from ldm_jax.study.rows import (
+    Row,
+    failures,
+    last_rows,
+    mean_and_error,
+    read_summary,
+    reconstruction_figures,
+    results,
+    warnings_of,
+)
+
+PLOT_STYLE = """<style>
+.plot img { image-rendering: auto; background: #fff; border-radius: 6px;
+            max-width: 640px; }
+.switch > input { margin-left: 1em; } .switch > figure { display: none; }
+.switch > input:nth-of-type(1):checked ~ figure:nth-of-type(1),
+.switch > input:nth-of-type(2):checked ~ figure:nth-of-type(2),
+.switch > input:nth-of-type(3):checked ~ figure:nth-of-type(3) { display: block; }
+.wide { overflow-x: auto; } .wide td, .wide th { white-space: nowrap;
+        overflow-wrap: normal; }
+</style>"""
+# Shown at least this large, in pixels.
+LEAST_SIDE = 64
+
+
+def write_study_report(out: str | os.PathLike) -> None:
+    """Writes the report of a study.
+
+    Args:
+      out: directory of the study; gets index.html and the files above.
+
+    Raises:
+      ValueError: no study was started in the directory.
+    """
+    summary, rows = read_summary(out), results(out)
+    if not is_main_process():
+        return
+    folder = pathlib.Path(out)
+    heads, cells = tabulate.make_table(out)
+    write_text(folder / "table.md", tabulate.to_markdown(heads, cells))
+    write_text(folder / "table.csv", tabulate.to_csv(heads, cells))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_text(folder / "results.jsonl", lines)
+    title = f"Study of {', '.join(summary['arms'])}"
+    parts = [
+        page.Html(PLOT_STYLE),
+        *_introduction(summary, rows),
+        page.heading("Results"),
+        _wide(page.table(heads, cells)),
+        page.paragraph(
+            "± is the standard error over seeds. FLOPs are those of matrix products "
+            "and convolutions in training, counted, not measured. Images per second "
+            "are those of the fastest batch."
+        ),
+        *_of_training(folder, summary, rows),
+        *_of_speed(folder, rows),
+        *_of_first_stages(folder, summary),
+        *_sheets(folder, summary, rows),
+        *_what_was_run(folder, summary, rows),
+    ]
+    page.write_page(folder / "index.html", title, parts)
+
+
+def _introduction(summary: Row, rows: list[Row]) -> list[page.Html]:
+    """Says what is compared, and what is missing, before any figure."""
+    study, arms = summary["study"], summary["arms"]
+    text = (
+        f"{len(arms)} models are compared at equal budget: "
+        f"{summary['budget']['text']}. Images of {study['image_size']}x"
+        f"{study['image_size']}, {study['num_samples']} samples at each point, "
+        f"feature network {study['feature_network']}, seeds "
+        f"{', '.join(map(str, study['seeds']))}."
+    )
+    missing = [
+        f"{arm}, seed {seed}"
+        for arm in arms
+        for seed in study["seeds"]
+        if not any(row["arm"] == arm and row["seed"] == seed for row in rows)
+    ]
+    parts = [page.paragraph(text)]
+    if missing:
+        parts.append(page.paragraph(f"Not finished yet: {'; '.join(missing)}."))
+    return parts
+
+
+def _of_training(folder: pathlib.Path, summary: Row, rows: list[Row]):
+    """Makes the figures of quality over training: one for each metric, three x axes."""
+    parts = []
+    for number, metric in enumerate(tabulate.labels_of(rows)):
+        figures = []
+        for x, label in plots.PROGRESS.items():
+            figure = plots.quality_over_training(rows, metric, x)
+            name = f"{_file_name(metric)}_over_{x}"
+            figures.append((label.partition(" [")[0], _save(folder, name, figure)))
+        caption = _best(rows, metric, summary["study"]["num_steps"])
+        if number == 0:
+            parts.append(page.heading("Quality over training (as the paper's Fig. 6)"))
+        parts.append(_switch(f"x{number}", figures, caption))
+    return parts
+
+
+def _best(rows: list[Row], metric: str, num_steps: int) -> str:
+    """Writes the sentence below a figure: which arm leads at the end, by how much."""
+    ends: dict[str, list[float]] = {}
+    for row in last_rows(rows):
+        if row["num_steps"] == num_steps and metric in row:
+            ends.setdefault(row["arm"], []).append(row[metric])
+    ranked = sorted(
+        ((*mean_and_error(values), arm) for arm, values in ends.items()),
+        key=lambda entry: entry[0],
+        reverse=plots.is_higher_better(metric),
+    )
+    named = ", ".join(
+        f"{arm} {mean:.3g}" + (f" ± {error:.1g}" if error else "")
+        for mean, error, arm in ranked
+    )
+    return f"At the end of the budget, best first: {named}. Bands: standard error."
+
+
+def _of_speed(folder: pathlib.Path, rows: list[Row]) -> list[page.Html]:
+    """Makes the figures of quality over sampling speed."""
+    if len({row["num_steps"] for row in rows}) < 2:
+        return []
+    parts = [page.heading("Quality over sampling speed (as the paper's Fig. 7)")]
+    for metric in tabulate.labels_of(rows):
+        figure = plots.quality_over_speed(rows, metric)
+        name = f"{_file_name(metric)}_over_speed"
+        caption = (
+            "Each point is the last checkpoint sampled with the number of steps beside "
+            "it; to the right is faster."
+        )
+        parts.append(_plot(_save(folder, name, figure), caption))
+    return parts
+
+
+def _of_first_stages(folder: pathlib.Path, summary: Row) -> list[page.Html]:
+    """Makes the figures of rate and distortion, and the sheet of reconstructions."""
+    stages = {
+        arm: (about["f"], reconstruction_figures(folder, about["stage"]))
+        for arm, about in summary["arms"].items()
+        if about["stage"]
+    }
+    known = {name: d.label for _, ds in stages.values() for name, d in ds.items()}
+    if not known:
+        return []
+    parts = [page.heading("First stages: rate and distortion (as the paper's Tab. 8)")]
+    shown = [name for name in ("psnr", "fid", "kid", "lpips") if name in known]
+    for name in shown[:2]:
+        label = "PSNR [dB]" if name == "psnr" else f"R-{known[name]}"
+        values = {
+            arm: (f, {n: d.value for n, d in ds.items()})
+            for arm, (f, ds) in stages.items()
+        }
+        figure = plots.distortion_over_f(values, name, label)
+        text = f"{label} of held-out images that a first stage encodes and decodes."
+        parts.append(_plot(_save(folder, f"{name}_over_f", figure), text))
+    sheet = _reconstruction_sheet(folder, summary)
+    return [*parts, *sheet]
+
+
+def _reconstruction_sheet(folder: pathlib.Path, summary: Row) -> list[page.Html]:
+    """Lays out the same held-out images and their reconstructions, an arm a row."""
+    rows: dict[str, np.ndarray] = {}
+    for arm, about in summary["arms"].items():
+        stage = folder / "reconstructions" / about["stage"]
+        if not about["stage"] or not (stage / "reconstructions.png").exists():
+            continue
+        rows.setdefault("images", read_image(stage / "originals.png"))
+        rows[arm] = read_image(stage / "reconstructions.png")
+    if not rows:
+        return []
+    side = summary["study"]["image_size"]
+    images = np.concatenate([_cut(row, side) for row in rows.values()])
+    sheet = png.grid(
+        images, len(images) // len(rows), [*rows], enlarge=_enlargement(side)
+    )
+    text = "Held-out images, and what each first stage makes of them."
+    return [_sheet(folder, "reconstructions", sheet, text)]
+
+
+def _cut(row: np.ndarray, side: int) -> np.ndarray:
+    """Cuts [side, N * side, 3] into [N, side, side, 3]."""
+    return row.reshape(side, -1, side, 3).swapaxes(0, 1)
+
+
+def _sheets(folder: pathlib.Path, summary: Row, rows: list[Row]) -> list[page.Html]:
+    """Makes the sheets of samples: along the budget, and at its end."""
+    study = summary["study"]
+    seed, usual = study["seeds"][0], study["num_steps"]
+    by_arm: dict[str, list[list[np.ndarray]]] = {}
+    for arm in summary["arms"]:
+        points = [
+            _samples(folder / row["folder"] / "images", study["num_shown"])
+            for row in rows
+            if (row["arm"], row["seed"], row["num_steps"]) == (arm, seed, usual)
+        ]
+        if len(points) == study["evaluate_at"] and all(points):
+            by_arm[arm] = points
+    if not by_arm:
+        return []
+    enlarge = _enlargement(study["image_size"])
+    count = study["evaluate_at"]
+    along = [image[k] for points in by_arm.values() for k in (0, 1) for image in points]
+    names = [label for arm in by_arm for label in (arm, "")]
+    sheet = png.grid(np.stack(along), count, names, enlarge=enlarge)
+    ends = np.stack([image for points in by_arm.values() for image in points[-1]])
+    last = png.grid(ends, len(ends) // len(by_arm), [*by_arm], enlarge=enlarge)
+    return [
+        page.heading("Samples"),
+        _sheet(
+            folder,
+            "samples_over_training",
+            sheet,
+            f"Two samples of every arm after 1/{count} to {count}/{count} of the "
+            "budget, from left to right; the noise of a row is the same.",
+        ),
+        _sheet(
+            folder,
+            "samples",
+            last,
+            "Samples at the end of the budget, an arm a row; not chosen: the first "
+            "seeds.",
+        ),
+    ]
+
+
+def _samples(folder: pathlib.Path, count: int) -> list[np.ndarray]:
+    return [read_image(path) for path in sorted(folder.glob("[0-9]*.png"))[:count]]
+
+
+def _what_was_run(folder: pathlib.Path, summary: Row, rows: list[Row]):
+    """Lists versions, devices, differences between arms, warnings and failures."""
+    parts = [page.heading("What was run")]
+    failed, warnings = failures(folder), warnings_of(folder)
+    network = summary["study"]["feature_network"]
+    if network != "inception":
+        warnings.append(
+            f'the feature network is "{network}", not InceptionV3: distances have its '
+            "name, and are not FID or KID."
+        )
+    if failed:
+        parts += [page.paragraph("Failed stages:"), page.pairs(failed)]
+    parts += [page.paragraph(f"Warning: {text}") for text in warnings]
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax")}
+    about = {
+        "device of this report": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        "versions": ", ".join(f"{n} {v}" for n, v in versions.items()),
+        "Python": platform.python_version(),
+        "evaluations": len(rows),
+    }
+    heads, cells = tabulate.differing_settings(summary["arms"])
+    settings: dict[str, Any] = {n: str(v) for n, v in summary["study"].items()}
+    return [
+        *parts,
+        page.pairs(about),
+        page.folded(
+            "Settings in which the denoisers differ", _wide(page.table(heads, cells))
+        ),
+        page.folded("Settings that all arms share", page.pairs(settings)),
+    ]
+
+
+def _enlargement(side: int) -> int:
+    return max(1, -(-LEAST_SIDE // side))
+
+
+def _file_name(label: str) -> str:
+    """Makes a file name of a metric's label: "KD(random)" -> "kd_random"."""
+    kept = "".join(c if c.isalnum() else " " for c in label.lower())
+    return "_".join(kept.split())
+
+
+def _save(folder: pathlib.Path, name: str, figure: Figure) -> bytes:
+    """Writes a figure as PNG and SVG; returns the SVG."""
+    figure.set_dpi(110)
+    png_file, svg_file = io.BytesIO(), io.BytesIO()
+    FigureCanvasAgg(figure).print_png(png_file)
+    FigureCanvasSVG(figure).print_svg(svg_file)
+    for kind, file in {"png": png_file, "svg": svg_file}.items():
+        write_bytes(folder / "plots" / f"{name}.{kind}", file.getvalue())
+    return svg_file.getvalue()
+
+
+def _sheet(folder: pathlib.Path, name: str, sheet: np.ndarray, text: str) -> page.Html:
+    """Writes a sheet of pictures, and makes the figure of it."""
+    png.save_png(folder / "plots" / f"{name}.png", sheet)
+    return page.picture(sheet, text)
+
+
+def _plot(svg: bytes, caption: str) -> page.Html:
+    """Makes a figure of an SVG, which is copied into the page."""
+    data = base64.b64encode(svg).decode()
+    text, source = html.escape(caption), f"data:image/svg+xml;base64,{data}"
+    return page.Html(
+        f'<figure class="plot"><img alt="{text}" src="{source}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def _switch(group: str, figures: list[tuple[str, bytes]], caption: str):
+    """Makes figures of which one is shown, with a button for each."""
+    buttons = [
+        f'<input type="radio" name="{group}" id="{group}-{number}"'
+        f"{' checked' if number == 0 else ''}>"
+        f'<label for="{group}-{number}"> {html.escape(label)}</label>'
+        for number, (label, _) in enumerate(figures)
+    ]
+    shown = [_plot(svg, caption) for _, svg in figures]
+    return page.Html(f'<div class="switch">{"".join([*buttons, *shown])}</div>')
+
+
+def _wide(table: page.Html) -> page.Html:
+    """Lets a table that is wider than the page be scrolled."""
+    return page.Html(f'<div class="wide">{table}</div>')

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a study has measured so far, as rows: one for each arm, seed and evaluation."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ldm_jax.files.structured import read_json
+from ldm_jax.study.budget import HOUR, ResolvedArm
+from ldm_jax.study.config import Study
+
+RESULT, FAILURE, SUMMARY = "result.json", "failed.json", "study.json"
+Row = dict[str, Any]
+
+
+def summary_of(study: Study, arms: Mapping[str, ResolvedArm]) -> dict[str, Any]:
+    """Describes a study and its arms, JSON-able, for the report."""
+    described = {}
+    for name, arm in arms.items():
+        autoencoder = arm.denoiser.autoencoder
+        described[name] = dict(
+            stage=arm.stage,
+            f=arm.f,
+            latent_shape=list(arm.latent_shape),
+            bottleneck=autoencoder.bottleneck,
+            parameters=arm.cost.parameters,
+            flops_per_image=arm.cost.flops_per_image,
+            batch_size=arm.cost.batch_size,
+            first_stage_flops=arm.first_stage_flops,
+            paper_rows=list(arm.paper_rows),
+            settings=_flat(arm.denoiser.to_dict()),
+        )
+    shared = {
+        field.name: getattr(study, field.name)
+        for field in dataclasses.fields(study)
+        if field.name not in ("arms", "budget")
+    }
+    budget = dataclasses.asdict(study.budget) | {"text": str(study.budget)}
+    return dict(study=shared, budget=budget, arms=described)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Returns {dotted name: value in words} of a config."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat
+
+
+def read_summary(directory: str | os.PathLike) -> dict[str, Any]:
+    """Reads what `summary_of` described.
+
+    Raises:
+      ValueError: no study was started in the directory.
+    """
+    path = pathlib.Path(directory, SUMMARY)
+    if not path.exists():
+        raise ValueError(
+            f"{directory} is no directory of a study: it has no {SUMMARY}; give the "
+            "--out of ldm-jax study."
+        )
+    return read_json(path)
+
+
+def results(directory: str | os.PathLike) -> list[Row]:
+    """Returns every evaluation of samples that is finished.
+
+    Args:
+      directory: of a study.
+
+    Returns:
+      A row for each arm, seed, checkpoint and number of sampling steps: "arm", "f",
+      "seed", "step", "num_steps" of the sampler, "images" and "flops" of training so
+      far, "hours" (device-hours, by the median step), "images_per_second" of sampling,
+      "num_images", and each metric by its label ("FID", "KD(random)").
+
+    Raises:
+      ValueError: no study was started in the directory.
+    """
+    summary, rows = read_summary(directory), []
+    for arm, about in summary["arms"].items():
+        for seed in summary["study"]["seeds"]:
+            trained = _read(directory, f"denoiser/{arm}/seed{seed}")
+            evaluated = _read(directory, f"evaluate/{arm}/seed{seed}")
+            for point in evaluated.get("points", ()):
+                rows.append(_row(arm, about, seed, point, trained))
+    return rows
+
+
+def _row(arm: str, about: Row, seed: int, point: Row, trained: Row) -> Row:
+    images = point["step"] * about["batch_size"]
+    seconds = trained.get("seconds_per_step")
+    devices = trained.get("num_devices", 1)
+    hours = None if seconds is None else seconds * point["step"] * devices / HOUR
+    figures = {x["label"]: x["value"] for x in point["figures"].values()}
+    return dict(
+        arm=arm,
+        f=about["f"],
+        seed=seed,
+        step=point["step"],
+        num_steps=point["num_steps"],
+        folder=f"evaluate/{arm}/seed{seed}/{point['name']}",
+        images=images,
+        flops=images * about["flops_per_image"],
+        hours=hours,
+        images_per_second=point["throughput"].get("images_per_second"),
+        num_images=point["num_images"],
+        **figures,
+    )
+
+
+class Distortion(NamedTuple):
+    """A metric of a first stage: its label ("FD(random)") and its value."""
+
+    label: str
+    value: float
+
+
+def reconstruction_figures(
+    directory: str | os.PathLike, stage: str
+) -> dict[str, Distortion]:
+    """Returns the metrics of a first stage by name; {} where they are not measured."""
+    figures = _read(directory, f"reconstructions/{stage}").get("figures", {})
+    return {n: Distortion(x["label"], x["value"]) for n, x in figures.items()}
+
+
+def last_rows(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of the last checkpoint of every arm."""
+    last: dict[str, int] = {}
+    for row in rows:
+        last[row["arm"]] = max(row["step"], last.get(row["arm"], 0))
+    return [row for row in rows if row["step"] == last[row["arm"]]]
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Returns the mean over seeds and its standard error; None of one value alone."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, statistics.stdev(values) / math.sqrt(len(values))
+
+
+def failures(directory: str | os.PathLike) -> dict[str, str]:
+    """Returns {stage: error} of the stages that failed when they were last run."""
+    root, found = pathlib.Path(directory), {}
+    for path in sorted(root.rglob(FAILURE)):
+        if not (path.parent / RESULT).exists():
+            name = path.parent.relative_to(root).as_posix()
+            found[name] = str(read_json(path)["error"])
+    return found
+
+
+def warnings_of(directory: str | os.PathLike) -> list[str]:
+    """Returns the warnings of all finished stages, each once."""
+    root, found = pathlib.Path(directory), []
+    for path in sorted(root.rglob(RESULT)):
+        result = read_json(path)["result"]
+        found += result.get("warnings", [])
+        for point in result.get("points", ()):
+            found += point["warnings"]
+    return list(dict.fromkeys(map(str, found)))
+
+
+def _read(directory: str | os.PathLike, stage: str) -> dict[str, Any]:
+    """Returns the result of a stage; {} where it is not done."""
+    path = pathlib.Path(directory, stage, RESULT)
+    return read_json(path)["result"] if path.exists() else {}

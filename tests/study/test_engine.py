@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages run once, resume, fail alone, and refuse other settings."""
+
+import pytest
+
+from ldm_jax.files.structured import read_json
+from ldm_jax.study import engine
+from ldm_jax.study.stages import Stage
+
+
+@pytest.fixture
+def calls(monkeypatch, arms):
+    """Names of stages that ran; b needs a, d needs c, and c may be made to fail."""
+    ran, broken = [], {"c/x"}
+
+    def run(folder):
+        name = f"{folder.parent.name}/{folder.name}"
+        ran.append(name)
+        if name in broken:
+            raise ValueError("it does not fit")
+        return dict(value=len(ran))
+
+    def stages(study, arms, out):
+        needs = {"a/x": (), "b/x": ("a/x",), "c/x": (), "d/x": ("c/x",)}
+        owner = {"a/x": "f=1", "b/x": "f=1", "c/x": "f=2", "d/x": "f=2"}
+        return [
+            Stage(name, (owner[name],), needs[name], {"rate": RATE[0]}, run)
+            for name in needs
+        ]
+
+    RATE[0] = 1
+    monkeypatch.setattr(engine, "make_stages", stages)
+    monkeypatch.setattr(engine, "resolve_arms", lambda study: arms)
+    return ran, broken
+
+
+RATE = [1]
+
+
+def test_a_stage_that_fails_does_not_stop_the_others_and_is_tried_again(
+    calls, study, tmp_path, capsys
+):
+    ran, broken = calls
+    with pytest.raises(engine.StudyFailed, match=r"1 of 4 .*c/x \(it does not fit\)"):
+        engine.run_study(study, str(tmp_path))
+    assert ran == ["a/x", "b/x", "c/x"]
+    assert "d/x: left out, c/x is missing" in capsys.readouterr().out
+    assert read_json(tmp_path / "c/x/failed.json") == {"error": "it does not fit"}
+    assert (tmp_path / "index.html").exists()
+    broken.clear()
+    engine.run_study(study, str(tmp_path))
+    assert ran[3:] == ["c/x", "d/x"]
+    assert not (tmp_path / "c/x/failed.json").exists()
+    engine.run_study(study, str(tmp_path))
+    assert len(ran) == 5
+
+
+def test_arms_and_kinds_of_stages_can_be_chosen(calls, study, tmp_path):
+    ran, broken = calls
+    broken.clear()
+    engine.run_study(study, str(tmp_path), only=["f=2"], kind="c")
+    assert ran == ["c/x"]
+    with pytest.raises(ValueError, match="there is no arm f=3; one of: f=1, f=2"):
+        engine.run_study(study, str(tmp_path), only=["f=3"])
+    with pytest.raises(ValueError, match='no stage "z"; one of: a, b, c, d'):
+        engine.run_study(study, str(tmp_path), kind="z")
+
+
+def test_a_finished_stage_refuses_other_settings_and_lists_them(calls, study, tmp_path):
+    ran, broken = calls
+    broken.clear()
+    engine.run_study(study, str(tmp_path))
+    RATE[0] = 2
+    with pytest.raises(ValueError, match=r"a/x is finished .*\n  rate: 1 -> 2\n"):
+        engine.run_study(study, str(tmp_path))
+    assert len(ran) == 4
+
+
+def test_one_stage_runs_by_its_name_after_those_it_needs(calls, study, tmp_path):
+    ran, _ = calls
+    with pytest.raises(ValueError, match="b/x reads the result of a/x: got none"):
+        engine.run_one(study, str(tmp_path), "b/x")
+    for name in ("a/x", "b/x", "b/x", "report"):
+        engine.run_one(study, str(tmp_path), name)
+    assert ran == ["a/x", "b/x"]
+    with pytest.raises(ValueError, match='no stage "e"; one of: a/x, b/x'):
+        engine.run_one(study, str(tmp_path), "e")
+
+
+def test_a_full_disk_fails_a_stage_in_a_line(calls, study, tmp_path, monkeypatch):
+    _, broken = calls
+    broken.clear()
+
+    def full(path, content, **_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engine, "write_json", full)
+    monkeypatch.setattr(engine, "_write_summary", lambda *_: None)
+    monkeypatch.setattr(engine.report, "write_study_report", lambda out: None)
+    with pytest.raises(engine.StudyFailed, match="No space left on device"):
+        engine.run_study(study, str(tmp_path), kind="a")
