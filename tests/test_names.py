@@ -70,7 +70,6 @@ NOT_YET_MIRRORED = {
     "experiment/builders/abstract.py",
     "experiment/builders/data_summary.py",
     "experiment/builders/diffusion.py",
-    "experiment/builders/evaluation.py",
     "experiment/builders/first_stage.py",
     "experiment/config/sections.py",
     "experiment/resolve.py",

@@ -26,7 +26,7 @@ def add(commands) -> None:
         writes=WRITES,
         examples=EXAMPLES,
     )
-    add_images(command)
+    add_images(command, split="those held out from training, if there are some")
     command.add_argument("--out", required=True, help="PNG file to write")
     command.add_argument(
         "--num", type=values.count, default=16, help="images to show; all are measured"
@@ -37,16 +37,20 @@ def add(commands) -> None:
     values.add_batch_size(command)
 
 
-def add_images(command: argparse.ArgumentParser, is_required: bool = True) -> None:
-    """Adds the first stage and the images that it encodes."""
+def add_images(
+    command: argparse.ArgumentParser,
+    is_required: bool = True,
+    split: str = "the split that was trained on",
+) -> None:
+    """Adds the first stage and the images that it encodes; `split` is the default."""
     command.add_argument(
         "--model", required=is_required, help="directory of a first stage"
     )
     command.add_argument(
         "--images",
-        help="a folder, or the name of a data set; default: the training images",
+        help="a folder, or the name of a data set; default: those of its training",
     )
-    command.add_argument("--split", help="default: the split that was trained on")
+    command.add_argument("--split", help=f"default: {split}")
 
 
 def _run(args, overrides) -> None:

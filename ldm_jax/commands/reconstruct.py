@@ -34,7 +34,8 @@ def write_reconstructions(
     Args:
       model_dir: directory of a first stage, or of a diffusion model that has one.
       out: PNG file; pairs of image and reconstruction, side by side.
-      images, split: as for `encode_image_set`.
+      images, split: as for `encode_image_set`, but that the images which the first
+        stage did not learn from are taken where it has some.
       num: pairs to show; the whole set is measured.
       batch_size: images at once.
       image_size: (height, width), multiples of f; None is that of training.
@@ -47,12 +48,14 @@ def write_reconstructions(
     """
     model_dir, config = first_stage_of(model_dir)
     model, params = model_directory.load(model_dir)
-    spec, transform = images_of(config, images, split, image_size)
+    spec, transform = images_of(config, images, split, image_size, held_out=True)
     model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
     source = open_images(**spec)
     on_mesh = sharding.batch_sharding(sharding.make_mesh())
     rows = iterate_once(source, transform, batch_size, on_mesh)
-    figures, sheet = reconstruct_all(model, params, rows, num, {"psnr": psnr})
+    figures, sheet = reconstruct_all(
+        model, params, rows, num, {"psnr": psnr}, len(source)
+    )
     quality = figures["psnr"]
     if is_main_process():
         png.save_png(out, sheet, dict(model=model_dir, psnr=f"{quality:.2f}"))
@@ -64,6 +67,8 @@ def images_of(
     images: str | None,
     split: str | None,
     size: tuple[int, int] | None = None,
+    *,
+    held_out: bool = False,
 ) -> tuple[dict[str, Any], ImageTransform]:
     """Chooses the images that a first stage encodes.
 
@@ -71,6 +76,7 @@ def images_of(
       config: of the first stage.
       images, split: of `open_images`; None is the set that it was trained on.
       size: (height, width) of the transform; None is that of training.
+      held_out: of the set that it was trained on, take the images that were held out.
 
     Returns:
       Arguments of `open_images`, and the transform.
@@ -78,7 +84,8 @@ def images_of(
     Raises:
       ValueError: the model was imported and `images` is None.
     """
-    spec, transform = training_images(config, size)
+    held_out = held_out and images is None
+    spec, transform = training_images(config, size, held_out=held_out)
     spec |= {"dataset": images} if images is not None else {}
     spec |= {"split": split} if split else {}
     if not spec.get("dataset"):

@@ -3,13 +3,13 @@
 
 import json
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ldm_jax.commands.sample_sheets import name_conditions, write_sheets
 from ldm_jax.commands.stopwatch import Stopwatch
 from ldm_jax.conditions.registry import condition_flags
 from ldm_jax.conditions.user_inputs import to_image, to_mask
@@ -17,9 +17,8 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.classifier_guide import guided_labels, open_guide
 from ldm_jax.experiment.image_guide import GuidingImages
 from ldm_jax.files import png
-from ldm_jax.files.pictures import read_image
 from ldm_jax.files.structured import read_json
-from ldm_jax.files.writing import atomic_file, write_json
+from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.tasks.guides import Guide
@@ -28,7 +27,6 @@ from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import replace_sampling
 from ldm_jax.types import PyTree
 
-GRID = 100
 PREVIEWED = 8
 SHOWN = (str, int, float)
 
@@ -181,7 +179,8 @@ def write_samples(
             pass
         throughput = watch.read(folder)
     if is_main_process():
-        _write_sheets(folder, num, write_npz)
+        captions = name_conditions(model.conditioner, inputs, y)
+        write_sheets([_file(folder, i) for i in range(num)], write_npz, captions)
     if num_previews:
         rows = np.arange(min(num, PREVIEWED))
         (shown,) = draw(rows, PREVIEWED, num_previews)  # [K + 1, B, H, W, 3]
@@ -284,28 +283,3 @@ def _read_images(
                 "it, or give --size."
             )
     return images
-
-
-def _write_sheets(folder: pathlib.Path, num: int, write_npz: bool) -> None:
-    """Writes grid.png of the first images, and samples.npz of all."""
-    shown = np.stack([_read(folder, i) for i in range(min(num, GRID))])
-    png.save_png(folder / "grid.png", png.grid(shown, int(np.ceil(len(shown) ** 0.5))))
-    if write_npz:
-        _write_npz(folder, num, shown[0].shape)
-
-
-def _write_npz(folder: pathlib.Path, num: int, shape: tuple[int, ...]) -> None:
-    """Writes what `np.savez` would, image by image: 50,000 do not fit in memory."""
-    header = {"shape": (num, *shape), "fortran_order": False, "descr": "|u1"}
-    with (
-        atomic_file(folder / "samples.npz") as file,
-        zipfile.ZipFile(file, "w") as archive,
-        archive.open("arr_0.npy", "w", force_zip64=True) as array,
-    ):
-        np.lib.format.write_array_header_1_0(array, header)
-        for i in range(num):
-            array.write(_read(folder, i).tobytes())
-
-
-def _read(folder: pathlib.Path, index: int) -> np.ndarray:
-    return read_image(_file(folder, index))

@@ -35,6 +35,7 @@ def to_uint8(image) -> np.ndarray:
 
 # Sheets are for people: small images are enlarged to about this many pixels.
 SHOWN_SIDE = 128
+CAPTION_HEIGHT = 14
 
 
 def enlargement(side: int) -> int:
@@ -48,8 +49,9 @@ def grid(
     row_labels: Sequence[str] = (),
     pad: int = 2,
     enlarge: int = 1,
+    captions: Sequence[str] = (),
 ) -> np.ndarray:
-    """Lays images out in rows on white, with an optional label left of every row.
+    """Lays images out in rows on white, with labels of rows and captions of images.
 
     Args:
       images: [N, H, W, 3] uint8, row by row; the last row may be shorter.
@@ -57,13 +59,19 @@ def grid(
       row_labels: one short text per row, or none.
       pad: white pixels around every image.
       enlarge: every pixel becomes enlarge x enlarge pixels.
+      captions: a short text below every image, cut to its width; or none.
 
     Returns:
-      [rows * (H * enlarge + pad) + pad, ..., 3] uint8.
+      [rows * (H * enlarge + pad) + pad, ..., 3] uint8; rows with captions are
+      CAPTION_HEIGHT higher.
 
     Raises:
-      ValueError: the number of labels is not the number of rows.
+      ValueError: the number of labels is not the number of rows, or the number of
+        captions not that of images.
     """
+    if captions:
+        images = _with_captions(images, captions, enlarge)
+        enlarge = 1
     images = np.repeat(np.repeat(images, enlarge, axis=1), enlarge, axis=2)
     count, height, width, _ = images.shape
     num_rows = -(-count // num_columns)
@@ -84,6 +92,28 @@ def grid(
         left = margin + pad + (i % num_columns) * (width + pad)
         canvas[top : top + height, left : left + width] = image
     return _write_labels(canvas, row_labels, pad, height) if row_labels else canvas
+
+
+def _with_captions(
+    images: np.ndarray, captions: Sequence[str], enlarge: int
+) -> np.ndarray:
+    """Enlarges images, with a strip below each for its caption."""
+    if len(captions) != len(images):
+        raise ValueError(
+            f"captions must name every image: got {len(captions)} for {len(images)}."
+        )
+    images = np.repeat(np.repeat(images, enlarge, axis=1), enlarge, axis=2)
+    strip = np.full((len(images), CAPTION_HEIGHT, *images.shape[2:]), 255, np.uint8)
+    made, font = [], ImageFont.load_default()
+    for image, text in zip(np.concatenate([images, strip], 1), captions, strict=True):
+        picture = Image.fromarray(image)
+        while text and font.getlength(text) > image.shape[1] - 2:
+            text = text[:-1]
+        draw = ImageDraw.Draw(picture)
+        middle = image.shape[0] - CAPTION_HEIGHT // 2
+        draw.text((1, middle), text, fill=(0, 0, 0), anchor="lm")
+        made.append(np.asarray(picture))
+    return np.stack(made)
 
 
 def _label_width(labels: Sequence[str]) -> int:

@@ -46,14 +46,16 @@ def reconstruct_all(
     rows: Iterable[tuple[Batch, int]],
     num_shown: int,
     metrics: Mapping[str, PairMetric],
+    num_rows: int,
 ) -> tuple[dict[str, float], UInt8[np.ndarray, "H W 3"]]:
     """Encodes and decodes images.
 
     Args:
       model, params: of a first stage.
       rows: iterator of (batch, how many of its rows are valid).
-      num_shown: pairs to show.
+      num_shown: pairs to show, evenly spread over all rows.
       metrics: name -> function of images and their reconstructions.
+      num_rows: valid rows in all.
 
     Returns:
       {name: mean over all rows}, with "codebook_usage" and "perplexity" over all rows
@@ -63,7 +65,8 @@ def reconstruct_all(
     usage = CodebookUsage(num_codes) if num_codes else None
     run = _program(model)
     values = {name: [] for name in metrics}
-    shown = []
+    places = np.linspace(0, num_rows - 1, min(num_shown, num_rows)).astype(int)
+    shown, first = [], 0
     for batch, valid in rows:
         image = batch["image"]
         reconstruction, indices = run(params, image)
@@ -72,13 +75,15 @@ def reconstruct_all(
         reconstruction, indices = fetch((reconstruction, indices))
         if usage:
             usage.update(indices[:valid])
-        if sum(map(len, shown)) < 2 * num_shown:
-            pairs = np.stack([fetch(image)[:valid], reconstruction[:valid]], axis=1)
-            shown.append(pairs.reshape(-1, *pairs.shape[2:]))
+        here = places[(places >= first) & (places < first + valid)] - first
+        if len(here):
+            shown += [x for i in here for x in (fetch(image)[i], reconstruction[i])]
+        first += valid
     figures = {name: float(np.concatenate(values[name]).mean()) for name in values}
     figures |= usage.result() if usage else {}
-    sheet = png.to_uint8(np.concatenate(shown)[: 2 * num_shown])
-    return figures, png.grid(sheet, num_columns=8)
+    sheet = png.to_uint8(np.stack(shown))
+    enlarge = png.enlargement(sheet.shape[2])
+    return figures, png.grid(sheet, num_columns=8, enlarge=enlarge)
 
 
 @functools.cache

@@ -40,6 +40,25 @@ def test_grid_enlarges_and_labels_rows():
         png.grid(images, 2, ["only one"])
 
 
+def test_captions_are_below_the_images():
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    sheet = png.grid(images, 3, enlarge=10, captions=["rose", "", "a very long name"])
+    height, width = 40 + png.CAPTION_HEIGHT, 42
+    assert sheet.shape == (2 + height + 2, 2 + 3 * width, 3)
+    inks = [
+        (sheet[42 : 2 + height, 2 + i * width : 42 + i * width] < 128).any()
+        for i in range(3)
+    ]
+    assert inks == [True, False, True]
+    assert (sheet[2:42, 2:42] == 0).all()
+    with pytest.raises(ValueError, match="captions must name every image: got 1"):
+        png.grid(images, 3, captions=["rose"])
+
+
+def test_small_images_are_enlarged_and_large_ones_are_not():
+    assert [png.enlargement(side) for side in (16, 100, 256)] == [8, 1, 1]
+
+
 def test_png_carries_its_settings(tmp_path):
     path = tmp_path / "new" / "a.png"
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from ldm_jax.files import png
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.metrics.reconstruct import make_pair_metrics, reconstruct_all
 from ldm_jax.models.autoencoder import Autoencoder
@@ -27,10 +28,15 @@ def test_held_out_images_are_measured_and_shown(file):
     image = np.zeros((4, 24, 24, 3), np.float32) + np.arange(4)[:, None, None, None] / 4
     rows = [({"image": image}, 4), ({"image": image}, 2)]
     model = FirstStage(Autoencoder(bottleneck="pixels"))
-    figures, sheet = reconstruct_all(model, {"autoencoder": {}}, rows, 3, metrics)
+    figures, sheet = reconstruct_all(model, {"autoencoder": {}}, rows, 3, metrics, 6)
     assert figures["lpips"] == 0 and figures["psnr"] > 100
     assert figures["mean"] == pytest.approx(np.mean([0, 0.25, 0.5, 0.75, 0, 0.25]))
-    assert sheet.shape == (28, 8 * 26 + 2, 3) and sheet.dtype == np.uint8
+    # Each pixel is shown as five, so that people see something.
+    assert sheet.shape == (5 * 24 + 4, 8 * (5 * 24 + 2) + 2, 3)
+    assert sheet.dtype == np.uint8
+    # Rows 0, 2 and 5 of six, each beside its reconstruction.
+    shown = sheet[60, 60 :: 5 * 24 + 2][:6, 0].astype(int)
+    assert shown.tolist() == [png.to_uint8(v)[()] for v in (0, 0, 0.5, 0.5, 0.25, 0.25)]
 
 
 def test_codes_are_counted_over_all_held_out_images():
@@ -51,6 +57,6 @@ def test_codes_are_counted_over_all_held_out_images():
     indices = run(variables, images, method="encode_indices")
     params = {"autoencoder": variables["params"]}
     rows = [({"image": images[:2]}, 2), ({"image": images[2:]}, 2)]
-    figures, _ = reconstruct_all(FirstStage(model), params, rows, 1, {})
+    figures, _ = reconstruct_all(FirstStage(model), params, rows, 1, {}, 4)
     assert figures["codebook_usage"] == len(np.unique(indices)) / 16
     assert 1 <= figures["perplexity"] <= 16

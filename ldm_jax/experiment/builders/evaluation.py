@@ -2,14 +2,16 @@
 """What a run looks at while it trains: held-out reconstructions, preview samples."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from ldm_jax.conditions.base import Condition
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.data.records import Source
+from ldm_jax.data.records import Record, Source
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.files import png
@@ -57,7 +59,7 @@ class HeldOut:
         rows = iterate_once(self.source, self.transform, self.batch_size, spread)
         params = state.averaged_params()
         figures, sheet = reconstruct_all(
-            self.model, params, rows, NUM_SHOWN, self.metrics
+            self.model, params, rows, NUM_SHOWN, self.metrics, len(self.source)
         )
         return figures, {"reconstructions": sheet}
 
@@ -66,8 +68,8 @@ class HeldOut:
 class SamplePreview:
     """Draws samples from a diffusion model, and measures them if that is asked for.
 
-    They have the conditions of the set's first records and the same noise every time,
-    so that sheets of different steps can be compared.
+    They have the conditions of records that are spread over the set and the same noise
+    every time, so that sheets of different steps can be compared.
 
     Attributes:
       model: the diffusion model.
@@ -77,6 +79,7 @@ class SamplePreview:
       sampling: sampler, steps and guidance.
       num_measured: samples that are measured, at most N.
       measure: batches of uint8 images -> figures by name; None for none.
+      captions: of the samples that are shown; () for none.
     """
 
     model: LatentDiffusion
@@ -86,6 +89,7 @@ class SamplePreview:
     sampling: Sampling
     num_measured: int = 0
     measure: Callable[[Iterator[np.ndarray]], dict[str, float]] | None = None
+    captions: tuple[str, ...] = ()
 
     @classmethod
     def make(
@@ -98,16 +102,29 @@ class SamplePreview:
         sampling: Sampling,
         evaluation: Evaluation,
     ) -> "SamplePreview":
-        """Reads the conditions of a set's first records, and opens the metrics."""
+        """Reads the conditions of some records, and opens the metrics."""
         size = [model.autoencoder.f * side for side in shape[:2]]
         measure = make_sample_metrics(evaluation, size)
+        span = getattr(source, "spans", [range(len(source))])[0]
+        num_rows = max(NUM_SHOWN, evaluation.num if measure else 0)
+        records = [source[span[i]] for i in spread(num_rows, len(span))]
         rows = [
-            transform(source[i % len(source)], np.random.default_rng(i))
-            for i in range(max(NUM_SHOWN, evaluation.num if measure else 0))
+            transform(record, np.random.default_rng(i))
+            for i, record in enumerate(records)
         ]
         fields = model.conditioner.fields
         y = {name: np.stack([row[name] for row in rows]) for name in fields}
-        return cls(model, frozen, y, shape, sampling, evaluation.num, measure)
+        captions = [_caption(model.conditioner, r) for r in records[:NUM_SHOWN]]
+        return cls(
+            model,
+            frozen,
+            y,
+            shape,
+            sampling,
+            evaluation.num,
+            measure,
+            tuple(captions) if any(captions) else (),
+        )
 
     def check(self, task: Task, batch_shapes: Mapping[str, Any]) -> None:
         """Traces the sampler, so that what it refuses is refused before training.
@@ -147,8 +164,31 @@ class SamplePreview:
             )
 
         shown = np.concatenate(list(draw(NUM_SHOWN, NUM_SHOWN)))
-        sheet = png.grid(shown, num_columns=4)
+        enlarge = png.enlargement(shown.shape[2])
+        sheet = png.grid(shown, 4, enlarge=enlarge, captions=self.captions)
         figures: dict[str, Any] = {}
         if self.measure is not None:
             figures = self.measure(draw(self.num_measured, MEASURED_AT_ONCE))
         return figures, {"samples": sheet}
+
+
+def spread(count: int, num_records: int) -> list[int]:
+    """Returns places in a set, of which the first few are spread over all of it.
+
+    Multiples of a number near the golden section of the set's size, which has no factor
+    in common with it: no place comes twice before every place came once.
+    """
+    step = max(round(0.618 * num_records), 1)
+    while math.gcd(step, num_records) > 1:
+        step += 1
+    return [i * step % num_records for i in range(count)]
+
+
+def _caption(condition: Condition, record: Record) -> str:
+    """Names what a sample shall show: its class or its caption; "" for the rest."""
+    if "label" in condition.fields and "label" in record:
+        number = int(record["label"])
+        names = getattr(condition, "class_names", ())
+        return names[number] if number < len(names) else str(number)
+    captions = record.get("captions", ()) if "tokens" in condition.fields else ()
+    return captions[0] if captions else ""

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `ldm-jax sample` writes of all its images: a sheet, and an array for metrics."""
+
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ldm_jax.conditions.base import Condition
+from ldm_jax.files import png
+from ldm_jax.files.pictures import read_image
+from ldm_jax.files.writing import atomic_file
+
+# Images of the sheet; conditions that are compared side by side, in columns.
+GRID, COLUMNS = 100, 10
+
+
+def name_conditions(
+    condition: Condition, inputs: Mapping[str, Any], y: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Names each condition: its class or its prompt; [] of those without words.
+
+    Args:
+      condition: of the model.
+      inputs: a user's, the arguments of `from_user`.
+      y: what that made of them, [N, ...] by field.
+    """
+    if "label" in condition.fields:
+        names = getattr(condition, "class_names", ())
+        numbers = [int(i) for i in y["label"]]
+        return [names[i] if i < len(names) else str(i) for i in numbers]
+    text = inputs.get("text")
+    is_text = isinstance(text, str) and not text.endswith(".txt")
+    return [text] if is_text else []
+
+
+def write_sheets(
+    files: Sequence[pathlib.Path], writes_npz: bool, captions: Sequence[str]
+) -> None:
+    """Writes grid.png of the first images, and samples.npz of all, beside them.
+
+    With several conditions a column is one of them, for up to ten; so they can be
+    compared.
+
+    Args:
+      files: of the images, in their order.
+      writes_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
+      captions: of the conditions, which the images have in turn; () for none.
+    """
+    folder = files[0].parent
+    shown = np.stack([read_image(file) for file in files[:GRID]])
+    num_columns = int(np.ceil(len(shown) ** 0.5))
+    if 1 < len(captions) <= COLUMNS:
+        num_columns = len(captions)
+    texts = [captions[i % len(captions)] for i in range(len(shown))] if captions else []
+    enlarge = png.enlargement(shown.shape[2])
+    sheet = png.grid(shown, num_columns, enlarge=enlarge, captions=texts)
+    png.save_png(folder / "grid.png", sheet)
+    if writes_npz:
+        _write_npz(folder / "samples.npz", files, shown[0].shape)
+
+
+def _write_npz(
+    path: pathlib.Path, files: Sequence[pathlib.Path], shape: tuple[int, ...]
+) -> None:
+    """Writes what `np.savez` would, image by image: 50,000 do not fit in memory."""
+    header = {"shape": (len(files), *shape), "fortran_order": False, "descr": "|u1"}
+    with (
+        atomic_file(path) as target,
+        zipfile.ZipFile(target, "w") as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as array,
+    ):
+        np.lib.format.write_array_header_1_0(array, header)
+        for file in files:
+            array.write(read_image(file).tobytes())
