@@ -190,9 +190,10 @@ def _metadata(
         known.autoencoder.to_dict(),
         denoiser.latents.image_size,
     )
-    if any(True for _ in data_metadata.class_sections(denoiser)):
-        return data_metadata.with_classes(metadata, open_images(**denoiser.images))
-    return metadata
+    sections = [section for _, section in data_metadata.class_sections(denoiser)]
+    if all(section.get("num_classes") for section in sections):
+        return metadata  # the images need not be there
+    return data_metadata.with_classes(metadata, open_images(**denoiser.images))
 
 
 def short_digest(text: str) -> str:

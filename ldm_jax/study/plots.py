@@ -25,7 +25,7 @@ PROGRESS = {
     "step": "training steps",
     "hours": "training time [device-hours]",
 }
-SIZE = (6.4, 3.8)
+SIZE = (5.4, 3.6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +98,8 @@ def quality_over_speed(rows: Sequence[Row], metric: str) -> Figure:
                 str(place), (x, y), (3, 4), textcoords="offset points", fontsize=7
             )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
     _finish(axes, metric)
     return figure
 

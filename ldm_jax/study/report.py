@@ -16,7 +16,6 @@ import pathlib
 import platform
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -40,9 +39,11 @@ from ldm_jax.study.rows import (
 )
 
 PLOT_STYLE = """<style>
-.plot img { image-rendering: auto; background: #fff; border-radius: 6px;
-            max-width: 640px; }
-.switch > input { margin-left: 1em; } .switch > figure { display: none; }
+.plot, .switch { width: 505px; max-width: 100%; }
+.plot img { image-rendering: auto; background: #fff; border-radius: 6px; width: 100%; }
+.switch { display: inline-block; vertical-align: top; margin-right: 1em; }
+.switch > label { font-size: .9em; margin-right: .8em; }
+.switch > figure { display: none; }
 .switch > input:nth-of-type(1):checked ~ figure:nth-of-type(1),
 .switch > input:nth-of-type(2):checked ~ figure:nth-of-type(2),
 .switch > input:nth-of-type(3):checked ~ figure:nth-of-type(3) { display: block; }
@@ -76,7 +77,7 @@ def write_study_report(out: str | os.PathLike) -> None:
         page.Html(PLOT_STYLE),
         *_introduction(summary, rows),
         page.heading("Results"),
-        _wide(page.table(heads, cells)),
+        _wide(page.table(*_transposed(heads, cells))),
         page.paragraph(
             "± is the standard error over seeds. FLOPs are those of matrix products "
             "and convolutions in training, counted, not measured. Images per second "
@@ -272,8 +273,9 @@ def _what_was_run(folder: pathlib.Path, summary: Row, rows: list[Row]):
         parts += [page.paragraph("Failed stages:"), page.pairs(failed)]
     parts += [page.paragraph(f"Warning: {text}") for text in warnings]
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax")}
+    devices = sorted({row["device"] for row in rows if row["device"]})
     about = {
-        "device of this report": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        "trained on": ", ".join(devices),
         "versions": ", ".join(f"{n} {v}" for n, v in versions.items()),
         "Python": platform.python_version(),
         "evaluations": len(rows),
@@ -337,6 +339,13 @@ def _switch(group: str, figures: list[tuple[str, bytes]], caption: str):
     ]
     shown = [_plot(svg, caption) for _, svg in figures]
     return page.Html(f'<div class="switch">{"".join([*buttons, *shown])}</div>')
+
+
+def _transposed(heads: list[str], rows: list[list[str]]):
+    """Makes an arm a column, for a page that is narrower than the table."""
+    columns = [*zip(*rows, strict=True)]
+    lines = [[head, *cells] for head, cells in zip(heads, columns, strict=True)]
+    return lines[0], lines[1:]
 
 
 def _wide(table: page.Html) -> page.Html:

@@ -79,7 +79,7 @@ def results(directory: str | os.PathLike) -> list[Row]:
       A row for each arm, seed, checkpoint and number of sampling steps: "arm", "f",
       "seed", "step", "num_steps" of the sampler, "images" and "flops" of training so
       far, "hours" (device-hours, by the median step), "images_per_second" of sampling,
-      "num_images", and each metric by its label ("FID", "KD(random)").
+      "num_images", "device", and each metric by its label ("FID", "KD(random)").
 
     Raises:
       ValueError: no study was started in the directory.
@@ -90,7 +90,8 @@ def results(directory: str | os.PathLike) -> list[Row]:
             trained = _read(directory, f"denoiser/{arm}/seed{seed}")
             evaluated = _read(directory, f"evaluate/{arm}/seed{seed}")
             for point in evaluated.get("points", ()):
-                rows.append(_row(arm, about, seed, point, trained))
+                row = _row(arm, about, seed, point, trained)
+                rows.append(row | _figures(point, summary["study"]["metrics"]))
     return rows
 
 
@@ -99,7 +100,6 @@ def _row(arm: str, about: Row, seed: int, point: Row, trained: Row) -> Row:
     seconds = trained.get("seconds_per_step")
     devices = trained.get("num_devices", 1)
     hours = None if seconds is None else seconds * point["step"] * devices / HOUR
-    figures = {x["label"]: x["value"] for x in point["figures"].values()}
     return dict(
         arm=arm,
         f=about["f"],
@@ -112,8 +112,14 @@ def _row(arm: str, about: Row, seed: int, point: Row, trained: Row) -> Row:
         hours=hours,
         images_per_second=point["throughput"].get("images_per_second"),
         num_images=point["num_images"],
-        **figures,
+        device=trained.get("device", ""),
     )
+
+
+def _figures(point: Row, metrics: Sequence[str]) -> dict[str, float]:
+    """Returns what was measured by label, in the order of the study's metrics."""
+    figures = point["figures"]
+    return {figures[m]["label"]: figures[m]["value"] for m in metrics if m in figures}
 
 
 class Distortion(NamedTuple):

@@ -51,7 +51,7 @@ def labels_of(rows: Sequence[Row]) -> list[str]:
     """Returns the labels of the metrics that rows have."""
     known = {
         *("arm", "f", "seed", "step", "num_steps", "folder", "images", "flops"),
-        *("hours", "images_per_second", "num_images"),
+        *("hours", "images_per_second", "num_images", "device"),
     }
     return list(
         dict.fromkeys(name for row in rows for name in row if name not in known)

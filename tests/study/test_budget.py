@@ -91,12 +91,15 @@ def test_the_cost_of_pixels_grows_with_their_number():
     assert 4 < large.flops_per_image / small.flops_per_image < 16
 
 
-def test_class_conditions_are_counted_with_the_classes_of_the_images(study, tmp_path):
-    config = make_denoiser()
+def test_images_are_opened_for_their_classes_only_where_a_config_leaves_them_open(
+    study, tmp_path
+):
+    open_config, config = make_denoiser(), make_denoiser()
+    common.add_classes(open_config, None, has_null=True)
     common.add_classes(config, 3, has_null=True)
-    arms = {"classes": Arm(config)}
-    with pytest.raises(ValueError, match="arm classes: "):
-        bad = dataclasses.replace(
-            study, arms=arms, images=dict(dataset=str(tmp_path / "none"))
-        )
-        resolve_arms(bad)
+    arms = {"open": Arm(open_config), "three": Arm(config)}
+    missing = dict(dataset=str(tmp_path / "none"))
+    study = dataclasses.replace(study, arms=arms, images=missing)
+    with pytest.raises(ValueError, match=r"^arm open: the image folder .* is not a"):
+        resolve_arms(study)
+    assert resolve_arms(study, ("three",))["three"].cost.parameters > 0
