@@ -19,6 +19,7 @@ import ldm_jax
 from ldm_jax.cli import (
     bench,
     configs,
+    database,
     evaluate,
     export,
     import_,
@@ -37,7 +38,7 @@ from ldm_jax.cli.parser import CommandParser
 
 COMMANDS = (
     *(quickstart, train, latents, reconstruct, sample, stats, evaluate),
-    *(study, info, configs, weights, import_, export, plan, bench),
+    *(study, info, configs, database, weights, import_, export, plan, bench),
 )
 INTERRUPTED = "interrupted; the same command resumes from what was written."
 

@@ -88,6 +88,7 @@ def add(commands) -> None:
         "guided-diffusion does; default: eps",
     )
     _add_guide_flags(command)
+    _add_query_flags(command)
     given = command.add_argument_group("images given")
     given.add_argument("--start", help="image to vary; see --strength")
     given.add_argument("--known", help="image of which a region is kept")
@@ -138,6 +139,43 @@ def _add_guide_flags(command: CommandParser) -> None:
     )
     group.add_argument(
         "--guide-lpips", default="", metavar="FILE", help="LPIPS weights, of vgg"
+    )
+
+
+def _add_query_flags(command: CommandParser) -> None:
+    """Adds the flags of retrieval, the fields of `experiment.retrieval`."""
+    group = command.add_argument_group("retrieval models, with --prompt or --query")
+    group.add_argument(
+        "--clip-model",
+        metavar="FOLDER",
+        help="CLIPModel that it was trained with",
+    )
+    group.add_argument("--query", help="image or folder to ask with")
+    group.add_argument(
+        "--database", default="", help="of `ldm-jax database`, or a published one"
+    )
+    group.add_argument(
+        "--neighbours",
+        type=values.count,
+        help="neighbours beside the query; default: 10 with a database",
+    )
+
+
+def _query(args: argparse.Namespace, inputs: dict[str, Any]) -> Any:
+    """Returns what a retrieval model is asked; takes the text out of the inputs."""
+    if args.clip_model is None:
+        for flag in ("query", "database", "neighbours"):
+            if getattr(args, flag):
+                raise ValueError(
+                    f"--{flag} is of retrieval models, with their CLIP model: got no "
+                    "--clip-model."
+                )
+        return None
+    from ldm_jax.experiment.retrieval import RetrievalQuery
+
+    neighbours = args.neighbours or (10 if args.database else 0)
+    return RetrievalQuery(
+        args.clip_model, inputs.pop("text", None), args.query, args.database, neighbours
     )
 
 
@@ -237,11 +275,13 @@ def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
 def _run(args, overrides) -> None:
     from ldm_jax.commands import sample
 
+    inputs = condition_inputs(args)
+    query = _query(args, inputs)
     given = dict(start=args.start, known=args.known, hole=args.hole)
     sample.write_samples(
         args.model,
         args.out,
-        condition_inputs(args),
+        inputs,
         sampling_changes(args),
         num=args.num,
         seed=args.seed,
@@ -255,5 +295,6 @@ def _run(args, overrides) -> None:
         classifier_scale=args.classifier_scale,
         classifier_form=args.classifier_form,
         guide=_image_guide(args),
+        query=query,
     )
     values.say(f"images and grid.png in {args.out}")

@@ -11,11 +11,14 @@ from tqdm import tqdm
 
 from ldm_jax.commands.sample_sheets import name_conditions, write_sheets
 from ldm_jax.commands.stopwatch import Stopwatch
+from ldm_jax.conditions.base import Condition
+from ldm_jax.conditions.kinds.retrieval import Retrieval
 from ldm_jax.conditions.registry import condition_flags
 from ldm_jax.conditions.user_inputs import to_image, to_mask
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.classifier_guide import guided_labels, open_guide
 from ldm_jax.experiment.image_guide import GuidingImages
+from ldm_jax.experiment.retrieval import RetrievalQuery
 from ldm_jax.files import png
 from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
@@ -50,6 +53,7 @@ def write_samples(
     classifier_scale: float = 1.0,
     classifier_form: str = "eps",
     guide: GuidingImages | None = None,
+    query: RetrievalQuery | None = None,
     admit: Callable[[int, tuple[int, int]], None] = lambda num, size: None,
     step: int | None = None,
     loaded: tuple[LatentDiffusion, PyTree] | None = None,
@@ -80,6 +84,7 @@ def write_samples(
         `inputs["class_label"]`.
       classifier_scale, classifier_form: see `tasks.guides.ClassifierGuide`.
       guide: images that pull samples, image i by guide i modulo their number.
+      query: of a retrieval model; neighbours.json describes what was found.
       admit: gets number and (height, width) before anything is drawn; may raise.
       step: of the checkpoint; None takes the newest.
       loaded: (model, parameters) of this directory and step, where they are loaded
@@ -104,7 +109,12 @@ def write_samples(
     if classifier and "label" not in model.conditioner.fields:
         inputs, towards = dict(inputs), inputs.get("class_label")
         inputs.pop("class_label", None)
-    y = _condition(model.conditioner, inputs)
+    found: list[dict[str, Any]] = []
+    if query is not None:
+        embeddings, found = query.open(_width_of(model.conditioner))
+        y = _condition(model.conditioner, {**inputs, "embeddings": embeddings})
+    else:
+        y = _condition(model.conditioner, inputs)
     size = _image_size(config, model.conditioner.image_size(y), image_size)
     shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
     guides: list[Guide] = []
@@ -141,6 +151,7 @@ def write_samples(
         settings["condition"] |= {} if towards is None else {"class_label": towards}
     settings |= {} if guide is None else {"guide": guide.to_dict()}
     settings |= {} if step is None else {"step": step}
+    settings |= {} if query is None else {"query": query.to_dict()}
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)
     missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
@@ -167,6 +178,8 @@ def write_samples(
         for batch in watch.timed(draw(missing, batch_size)):
             if done == 0:  # not before: what fails at once must not take the folder
                 _note(folder, settings)
+                if any(found) and is_main_process():
+                    write_json(folder / "neighbours.json", found)
             for i, image in zip(missing[done:], batch, strict=False):
                 if is_main_process():
                     about = {**settings, "index": i, "seed": seed + i}
@@ -189,6 +202,16 @@ def write_samples(
             sheet = png.grid(in_rows, num_previews + 1)
             png.save_png(folder / "previews.png", sheet, settings)
     return throughput
+
+
+def _width_of(condition: Condition) -> int:
+    """Returns the width of a retrieval model's embeddings."""
+    if not isinstance(condition, Retrieval):
+        raise ValueError(
+            "--clip-model is for models that retrieve: this one has the "
+            f'"{condition.kind}" condition; leave --clip-model out.'
+        )
+    return condition.width
 
 
 def _check_makes_images(model) -> None:

@@ -9,6 +9,7 @@ layout     tokens          cross-attention    no objects
 semantic   label_map       concatenation      no label anywhere
 superres   low_res         concatenation      mid-grey
 inpaint    image, mask     concatenation      everything is hole
+retrieval  embeddings      cross-attention    zeros
 hybrid     of its parts    both               that of each part
 """
 
@@ -23,6 +24,7 @@ from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.conditions.kinds.hybrid import Hybrid
 from ldm_jax.conditions.kinds.inpainting import Inpainting
 from ldm_jax.conditions.kinds.layout import Layout
+from ldm_jax.conditions.kinds.retrieval import Retrieval
 from ldm_jax.conditions.kinds.semantic_map import SemanticMap
 from ldm_jax.conditions.kinds.super_resolution import SuperResolution
 from ldm_jax.conditions.kinds.text import Text
@@ -37,6 +39,7 @@ CONDITIONS: dict[str, type[Condition]] = {
     "semantic": SemanticMap,
     "superres": SuperResolution,
     "inpaint": Inpainting,
+    "retrieval": Retrieval,
     "hybrid": Hybrid,
 }
 

@@ -102,7 +102,7 @@ def conditioner_rows(condition: Mapping[str, Any]) -> tuple[NameRow, ...]:
     """
     kind = condition["kind"]
     labels = jax.ShapeDtypeStruct((1,), jnp.int32)
-    if kind in ("none", "superres", "inpaint"):
+    if kind in ("none", "superres", "inpaint", "retrieval"):
         return ()
     if kind == "class":
         width = condition.get("width", 512)

@@ -28,6 +28,7 @@ KINDS = {
     "layout": dict(num_classes=5, width=8, depth=1, max_objects=2),
     "semantic": dict(num_classes=3, f=2, out_channels=2),
     "superres": {},
+    "retrieval": dict(width=8, length=3),
     "inpaint": dict(autoencoder=FIRST_STAGE, latent_scale=0.5),
     "hybrid": dict(
         parts={"text": dict(kind="text", **TEXT), "small": dict(kind="superres")}
@@ -47,6 +48,7 @@ def batch():
     for name, size, channels in (("image", 8, 3), ("low_res", 4, 3)):
         values = rng.uniform(-1, 1, (B, size, size, channels))
         fields[name] = jnp.asarray(values, jnp.float32)
+    fields["embeddings"] = jnp.asarray(rng.normal(size=(B, 3, 8)), jnp.float32)
     fields["mask"] = jnp.asarray(rng.integers(0, 2, (B, 8, 8, 1)), jnp.float32)
     return fields
 

@@ -24,6 +24,7 @@ SHAPES = {
     "semantic": (None, (B, 4, 4, 2)),
     "superres": (None, (B, 4, 4, 3)),
     "inpaint": (None, (B, 4, 4, 4)),
+    "retrieval": ((B, 3, 8), None),
     "hybrid": ((B, 6, 8), (B, 4, 4, 3)),
 }
 

@@ -13,6 +13,7 @@ def condition_from_compvis(
     conditioning_key: str | None,
     autoencoder: Mapping[str, Any],
     num_classes: int | None = None,
+    context_dim: int | None = None,
 ) -> dict[str, Any]:
     """Translates a conditioning stage.
 
@@ -22,6 +23,7 @@ def condition_from_compvis(
       conditioning_key: "concat", "crossattn", "adm" or None.
       autoencoder: fields of the first stage.
       num_classes: those whose embedding the UNet adds to time ("adm").
+      context_dim: width of the context that the UNet reads.
 
     Returns:
       The "condition" section of a spec.
@@ -51,7 +53,9 @@ def condition_from_compvis(
         sizes = {"width": 768, "depth": 12, "length": fields.get("max_length", 77)}
         return {"kind": "text", "encoder": "clip", "tokenizer": "clip", **sizes}
     if name in ("FrozenCLIPTextEmbedder", "Identity"):
-        return {"kind": "none"}  # the context is handed in ready-made
+        if context_dim is None:
+            return {"kind": "none"}
+        return {"kind": "retrieval", "width": context_dim}
     raise ValueError(f"cond_stage_config.target {section['target']} is not supported.")
 
 

@@ -125,6 +125,7 @@ def _latent_diffusion(params) -> dict[str, Any]:
         top.take("conditioning_key"),
         autoencoder,
         unet.get("num_classes"),
+        unet.get("context_dim"),
     )
     spec = {
         "task": "latent_diffusion",

@@ -187,7 +187,8 @@ def _check_left_over(weights, spec, rows, renames) -> None:
     if condition == "inpaint":  # the first stage, once more
         old, new = PREFIXES["autoencoder"], PREFIXES["conditioner"]
         known |= {new + n.removeprefix(old) for n in known if n.startswith(old)}
-    given_context = condition == "none" and spec["unet"].get("context_dim")
+    is_given = condition in ("none", "retrieval")
+    given_context = is_given and spec["unet"].get("context_dim")
     left_over = [
         f"left over: {name} {np.shape(weights[name])}"
         for name in weights

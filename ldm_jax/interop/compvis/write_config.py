@@ -171,6 +171,8 @@ def _condition(condition, unet) -> tuple[str, str | None, Any]:
     """Translates a condition: cond_stage_key, conditioning_key, cond_stage_config."""
     kind = condition["kind"]
     encoders = "ldm.modules.encoders.modules"
+    if kind == "retrieval":  # embeddings are handed in ready-made
+        return "nix", "crossattn", {"target": "torch.nn.Identity"}
     if kind == "none":
         if unet.context_dim is None:
             return "image", None, "__is_unconditional__"

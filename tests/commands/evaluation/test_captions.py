@@ -72,10 +72,3 @@ def test_what_is_no_clip_model_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match="there must be a caption"):
         read_caption_lines(str(tmp_path / "empty.txt"))
-
-
-def test_images_are_resized_and_cropped_in_the_center():
-    image = np.zeros((8, 16, 3), np.uint8)
-    image[:, 4:12] = 255
-    small = captions._square(image, 4)
-    assert small.shape == (4, 4, 3) and small[:, 1:3].min() > 200

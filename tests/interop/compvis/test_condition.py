@@ -26,3 +26,11 @@ def test_a_vocabulary_too_small_for_the_released_classes_has_numbers_only():
     section = condition_from_compvis(small, "coordinates_bbox", "crossattn", {})
     layout = make_condition(**section)
     assert layout.num_classes == 600 and not layout.class_names
+
+
+def test_a_model_that_reads_a_ready_made_context_retrieves():
+    """Golden: the released 768 model has torch's Identity and a context of 768."""
+    section = {"target": "torch.nn.Identity"}
+    found = condition_from_compvis(section, "nix", "crossattn", {}, context_dim=768)
+    assert found == {"kind": "retrieval", "width": 768}
+    assert condition_from_compvis(section, "nix", None, {}) == {"kind": "none"}
