@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax export`."""
 
+import pathlib
+
 from ldm_jax.cli import values
 
 FORMS = (
-    *(
-        "compact",
-        "compvis",
-        "diffusers",
-        "npz",
-        "onnx",
-        "orbax",
-        "safetensors",
-        "stablehlo",
-    ),
-    "torch",
+    *("all", "compact", "compvis", "diffusers", "npz", "onnx", "orbax"),
+    *("safetensors", "stablehlo", "torch"),
 )
 DETAILS = """
 A model that the target cannot compute is refused with the reason, and nothing is
 written.
 
 targets:
+  all        a folder with an entry for each target that takes the model
   compact    a small model directory, in half precision: for sample, demo, import and
              ldm_jax.load
   compvis    .safetensors or .ckpt with the original's names, and its .yaml beside it
@@ -49,7 +43,8 @@ EXAMPLES = """
   ldm-jax export models/celeba --to diffusers --out celeba_diffusers
   ldm-jax export models/celeba --to npz --out celeba.npz
   ldm-jax export models/celeba --to stablehlo --out celeba_programs
-  ldm-jax export models/celeba --to torch --out celeba_torch
+  ldm-jax export models/celeba --to torch --out celeba_torch --check
+  ldm-jax export models/celeba --to all --out celeba_exports
 """
 
 
@@ -69,6 +64,12 @@ def add(commands) -> None:
         "--to", required=True, choices=FORMS, dest="form", metavar="|".join(FORMS)
     )
     command.add_argument("--out", required=True, help="file or folder to write, new")
+    command.add_argument(
+        "--check",
+        action="store_true",
+        help="run what was written with the program it is for, where that is installed,"
+        " and print the difference",
+    )
     hub = command.add_argument_group("of --to diffusers")
     hub.add_argument(
         "--variant", default="", choices=("fp16",), help="weights in half precision too"
@@ -91,9 +92,19 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.commands.export import HubOptions, export_weights
+    from ldm_jax.commands import export
 
-    hub = HubOptions(args.variant, args.licence, args.results, args.picture)
+    hub = export.HubOptions(args.variant, args.licence, args.results, args.picture)
     which = "raw" if args.raw else "ema"
-    for path in export_weights(args.model, args.out, args.form, which, hub):
+    if args.form == "all":
+        for form, path, reason in export.export_all(args.model, args.out, which, hub):
+            values.say(f"{form}: {path or f'refused: {reason}'}")
+            if args.check and path is not None:
+                values.say(f"  {export.check(args.model, form, path, which)}")
+        return
+    paths = export.export_weights(args.model, args.out, args.form, which, hub)
+    for path in paths:
         values.say(path)
+    if args.check:
+        out = pathlib.Path(args.out).expanduser()
+        values.say(export.check(args.model, args.form, out, which))

@@ -7,13 +7,15 @@ DETAILS = """
 The result is used like a model that was trained here: by sample, latents, reconstruct,
 train (--config.train.init_from) and export.
 
-SOURCE is a CompVis checkpoint (first stages, latent diffusion, Stable Diffusion 1.x)
-or a folder of diffusers: a pipeline, or one AutoencoderKL, VQModel, UNet2DModel,
-UNet2DConditionModel, LDMBertModel, CLIPTextModel or CLIPModel (its text tower). The
-checkpoint provides the weights, the config describes the model. A text encoder alone
-serves text models that do not train one (--config.text_encoder.directory). Missing and
-additional tensors and wrong shapes are listed by name, and nothing is written. No code
-in a checkpoint is run, and PyTorch is not needed.
+SOURCE is a CompVis checkpoint (first stages, latent diffusion, Stable Diffusion 1.x),
+an export of ours, or a folder of diffusers: a pipeline, or one AutoencoderKL, VQModel,
+UNet2DModel, UNet2DConditionModel, LDMBertModel, CLIPTextModel or CLIPModel (its text
+tower), with weights of PyTorch, safetensors or Flax. A folder may be in the Hub's
+cache, or be named hf://USER/NAME. The checkpoint provides the weights, the config
+describes the model. A text encoder alone serves text models that do not train one
+(--config.text_encoder.directory). Missing and additional tensors and wrong shapes are
+listed by name, and nothing is written. No code in a checkpoint is run, and PyTorch is
+not needed.
 """
 WRITES = """
   OUT, a new model directory.
@@ -30,6 +32,7 @@ EXAMPLES = """
   ldm-jax import ldm-celebahq-256/ --out models/celeba       (a diffusers folder)
   ldm-jax import classifier.pt --config imagenet_classifier \
       --config.diffusion.directory=models/cin256 --out models/classifier
+  ldm-jax import hf://CompVis/ldm-celebahq-256 --out models/celeba   (extra: hub)
   ldm-jax import clip-vit-large-patch14/ --out models/clip   (a text encoder)
 """
 
@@ -45,7 +48,9 @@ def add(commands) -> None:
         writes=WRITES,
         examples=EXAMPLES,
     )
-    command.add_argument("source", help=".ckpt, .safetensors, or diffusers folder")
+    command.add_argument(
+        "source", help=".ckpt, .safetensors, diffusers folder or hf://USER/NAME"
+    )
     command.add_argument("--out", required=True, help="model directory to write, new")
     command.add_argument(
         "--config",

@@ -3,14 +3,20 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from ldm_jax.commands.export_card import HubOptions, read_card_details
+from ldm_jax.commands.export_check import check_export
 from ldm_jax.commands.export_onnx import export_onnx
-from ldm_jax.commands.export_stablehlo import export_stablehlo
+from ldm_jax.commands.export_stablehlo import (
+    Program,
+    export_stablehlo,
+    make_programs,
+)
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.vocabulary import places_of, text_section
 from ldm_jax.files.paths import local
@@ -22,7 +28,7 @@ from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.parallel.outputs import new_output
-from ldm_jax.tasks.sampling import make_sampling
+from ldm_jax.tasks.sampling import Sampling, make_sampling
 from ldm_jax.training.checkpoints.compact import write_compact
 from ldm_jax.types import PyTree
 
@@ -36,6 +42,9 @@ FOLDERS = ("compact", "diffusers", "onnx", "orbax", "safetensors", "stablehlo", 
 DESCRIBED = ("first_stage", "latent_diffusion", "text_encoder")
 # What belongs to the machine or the run that a model was trained in.
 OF_THE_RUN = ("latents.directory", "latents.first_stage", "images.data_dir")
+# Endings of targets that are files.
+SUFFIXES = {"compvis": ".safetensors", "npz": ".npz"}
+FORMS = tuple(sorted((*FOLDERS, *SUFFIXES)))
 # Targets that run a model, and so need more of it than parameters.
 PROGRAMS = ("onnx", "stablehlo", "torch")
 
@@ -76,13 +85,80 @@ def export_weights(
         results.append(path.with_suffix(".yaml"))
     with new_output(*results):
         loaded = Loaded.read(model_dir, which, path.name, hub)
-        if form not in FOLDERS:
-            with new_files(*results) as folder:
-                loaded.write(folder / path.name, form)
-            return results
-        with atomic_directory(path) as folder:
-            paths = loaded.write(folder, form)
-        return sorted(path / file.relative_to(folder) for file in paths)
+        return _write_whole(loaded, results, form)
+
+
+def export_all(
+    model_dir: str,
+    out: str,
+    which: str = "ema",
+    hub: HubOptions = HubOptions(),  # noqa: B008  (a constant)
+) -> Iterator[tuple[str, pathlib.Path | None, str]]:
+    """Exports a model directory to every target that takes it.
+
+    Args:
+      model_dir, which, hub: see `export_weights`.
+      out: new folder, which gets an entry for each target.
+
+    Yields:
+      (form, its file or folder, "") when it was written, or (form, None, reason).
+
+    Raises:
+      ValueError: `out` exists.
+      OSError: it cannot be written.
+    """
+    root = local(out, "the output of an export")
+    with new_output(root):
+        loaded = Loaded.read(model_dir, which, root.name, hub)
+        for form in FORMS:
+            path = (
+                root / form / f"model{SUFFIXES[form]}"
+                if form in SUFFIXES
+                else (root / form)
+            )
+            results = [path]
+            if form == "compvis":
+                results.append(path.with_suffix(".yaml"))
+            try:
+                _write_whole(loaded, results, form)
+            except ValueError as error:
+                if path.parent != root and path.parent.is_dir():
+                    path.parent.rmdir()  # made for the file, and empty
+                yield form, None, str(error)
+            else:
+                yield form, path, ""
+
+
+def check(model_dir: str, form: str, path: pathlib.Path, which: str = "ema") -> str:
+    """Runs an exported model where it will be run; returns a sentence on the result.
+
+    Args:
+      model_dir, which: what was exported.
+      form: what to.
+      path: the file or folder.
+
+    Raises:
+      ValueError: the exported model computes something else.
+    """
+    loaded = Loaded.read(model_dir, which, path.name, HubOptions())
+    try:
+        return str(check_export(form, path, loaded.programs(), loaded.params))
+    except ImportError as error:
+        return f"not checked: {error}"
+
+
+def _write_whole(
+    loaded: "Loaded", results: list[pathlib.Path], form: str
+) -> list[pathlib.Path]:
+    """Writes one form, whole or not at all; returns the paths."""
+    path = results[0]
+    if form not in FOLDERS:
+        with new_files(*results) as folder:
+            loaded.write(folder / path.name, form)
+        return results
+    with atomic_directory(path) as folder:
+        paths = loaded.write(folder, form)
+    return sorted(path / file.relative_to(folder) for file in paths)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,6 +187,25 @@ class Loaded:
         model, params = model_directory.load(directory, which)
         return cls(directory, title, config, model, params, hub)
 
+    @property
+    def image_size(self) -> Any:
+        """Side of the images in pixels, or (height, width)."""
+        place = "latents" if "latents" in self.config else "transform"
+        return self.config[place].image_size
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How the model samples; None of a first stage."""
+        return (
+            make_sampling(**self.config.sampling) if "sampling" in self.config else None
+        )
+
+    def programs(self) -> dict[str, Program]:
+        """Returns the functions of a first stage or diffusion model; else none."""
+        if self.config.task in ("classifier", "text_encoder"):
+            return {}
+        return make_programs(self.model, self.params, self.image_size, self.sampling)
+
     def write(self, path: pathlib.Path, form: str) -> list[pathlib.Path]:
         """Writes the files of one form; returns their paths."""
         config, params = self.config, self.params
@@ -127,13 +222,10 @@ class Loaded:
                     "a text encoder alone; export the model that uses it."
                 )
             return export_model(path, form, config.to_dict(), params)
-        size = (config.latents if "latents" in config else config.transform).image_size
+        size = self.image_size
         if form in ("onnx", "stablehlo"):
-            sampling = (
-                make_sampling(**config.sampling) if "sampling" in config else None
-            )
             write = {"onnx": export_onnx, "stablehlo": export_stablehlo}[form]
-            return write(self.model, params, path, size, sampling)
+            return write(self.model, params, path, size, self.sampling)
         spec = {**config.to_dict(), "latent_scale": self.model.latent_scale}
         if form == "torch":
             return export_torch(path, spec, params, size)

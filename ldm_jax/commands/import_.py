@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports models of other frameworks as model directories."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from ldm_jax.files.paths import inside
 from ldm_jax.files.writing import write_bytes
 from ldm_jax.interop.compvis.classifier import import_classifier
 from ldm_jax.interop.convert import import_model
+from ldm_jax.interop.hub import find_source
 from ldm_jax.interop.own_files import holds_own, read_own
 from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.training.checkpoints.checkpointer import save_params
@@ -52,7 +54,8 @@ def import_weights(
     """Imports a published model as a model directory.
 
     Args:
-      source: a CompVis checkpoint (.ckpt, .safetensors) or a diffusers folder.
+      source: a CompVis checkpoint (.ckpt, .safetensors), a diffusers folder, an export
+        of ours, or such a repository of the Hub, see `interop.hub.find_source`.
       out: model directory to write, new or empty.
       config: the original's YAML, or one of our configs (NAME or FILE.py); None looks
         beside the checkpoint. A folder describes itself.
@@ -68,6 +71,7 @@ def import_weights(
       ValueError: names, shapes, schedule or config do not fit, the file is unsafe, the
         scale of the latents is nowhere, or `out` is taken; nothing is written.
     """
+    source = os.fspath(find_source(source))
     if holds_own(source):
         return _import_own(source, out, config)
     described: Any = config

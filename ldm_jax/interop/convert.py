@@ -163,7 +163,7 @@ def _check_expressible(form: str, spec: Mapping[str, Any], image_size: Size) -> 
     if form not in reasons:
         return
     others = [name for name in describe if name not in reasons]
-    others += ["npz", "orbax", "safetensors", "stablehlo"]
+    others += ["npz", "onnx", "orbax", "safetensors", "stablehlo", "torch"]
     raise CannotExpress(
         f"{reasons[form]} Formats that can: {', '.join(others)} (ldm-jax export --to)."
     )

@@ -13,6 +13,7 @@ from ldm_jax.files.errors import UnreadableFile, impostor_bytes, shown
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.reading import opened
 from ldm_jax.files.structured import read_json
+from ldm_jax.interop.flax_files import read_flax
 from ldm_jax.interop.safetensors import read_safetensors
 from ldm_jax.interop.stored import Weights
 from ldm_jax.interop.torch_files.legacy_format import START, read_torch_legacy
@@ -26,6 +27,8 @@ FOLDER_FILES = (
     "model.safetensors",
     "diffusion_pytorch_model.bin",
     "pytorch_model.bin",
+    "diffusion_flax_model.msgpack",
+    "flax_model.msgpack",
 )
 # Endings of files that are not read, with what to do about them.
 OTHER_FILES = {
@@ -33,7 +36,6 @@ OTHER_FILES = {
     ".fp16.bin": "half precision: rename it without .fp16",
     ".non_ema.safetensors": "without averaging: rename it without .non_ema",
     ".non_ema.bin": "without averaging: rename it without .non_ema",
-    ".msgpack": "Flax: get the PyTorch weights of the same model",
     ".onnx": "ONNX: get the PyTorch weights of the same model",
     ".h5": "TensorFlow: get the PyTorch weights of the same model",
     ".gguf": "GGUF: get the PyTorch weights of the same model",
@@ -45,8 +47,8 @@ def read_weights(path: PathLike, key: str | None = None) -> Weights:
 
     Args:
       path: a .safetensors, .ckpt, .pth, .pt or .bin file (the last four as written by
-        `torch.save`), or a folder that holds one model as diffusers and transformers
-        save it.
+        `torch.save`), a .msgpack of Flax (which is in memory as a whole), or a folder
+        that holds one model as diffusers and transformers save it.
       key: where a file holds the tensors: the entry of a checkpoint ("model",
         "state.ema"), or what their names begin with ("first_stage_model"). None takes
         "state_dict", or the only entry that holds tensors.
@@ -78,6 +80,8 @@ def _read_file(path: pathlib.Path) -> Any:
         return read_torch(path)
     if start[:4] == START:
         return read_torch_legacy(path)
+    if path.suffix == ".msgpack":
+        return dict(read_flax(path).stored)
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return dict(read_safetensors(path).stored)
     if path.suffix in OTHER_FILES:

@@ -198,7 +198,6 @@ def test_weights_are_a_regular_file(tmp_path):
     [
         ("diffusion_pytorch_model.fp16.safetensors", "half precision"),
         ("model.fp16.safetensors", "half precision"),
-        ("diffusion_flax_model.msgpack", "Flax"),
         ("model.onnx", "ONNX"),
     ],
 )
@@ -209,6 +208,6 @@ def test_a_folder_of_only_other_variants_is_named(tmp_path, name, words):
 
 
 def test_weights_of_another_framework_are_named(tmp_path):
-    (tmp_path / "flax_model.msgpack").write_bytes(b"\x85\xa1x")
-    with pytest.raises(ValueError, match="it is of Flax: get the PyTorch weights"):
-        read_weights(tmp_path / "flax_model.msgpack")
+    (tmp_path / "tf_model.h5").write_bytes(b"\x85\xa1x")
+    with pytest.raises(ValueError, match="it is of TensorFlow: get the PyTorch"):
+        read_weights(tmp_path / "tf_model.h5")
