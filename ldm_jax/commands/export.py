@@ -80,9 +80,7 @@ def export_weights(
             "a variant, a licence, results and a picture are options of "
             f"--to=diffusers: got --to={form}; leave them out."
         )
-    results = [path]
-    if form == "compvis" and model_directory.read_config(model_dir).task in DESCRIBED:
-        results.append(path.with_suffix(".yaml"))
+    results = _results(path, form, model_directory.read_config(model_dir).task)
     with new_output(*results):
         loaded = Loaded.read(model_dir, which, path.name, hub)
         return _write_whole(loaded, results, form)
@@ -111,16 +109,11 @@ def export_all(
     with new_output(root):
         loaded = Loaded.read(model_dir, which, root.name, hub)
         for form in FORMS:
-            path = (
-                root / form / f"model{SUFFIXES[form]}"
-                if form in SUFFIXES
-                else (root / form)
-            )
-            results = [path]
-            if form == "compvis":
-                results.append(path.with_suffix(".yaml"))
+            path = root / form
+            if form in SUFFIXES:
+                path /= f"model{SUFFIXES[form]}"
             try:
-                _write_whole(loaded, results, form)
+                _write_whole(loaded, _results(path, form, loaded.config.task), form)
             except ValueError as error:
                 if path.parent != root and path.parent.is_dir():
                     path.parent.rmdir()  # made for the file, and empty
@@ -143,8 +136,14 @@ def check(model_dir: str, form: str, path: pathlib.Path, which: str = "ema") -> 
     loaded = Loaded.read(model_dir, which, path.name, HubOptions())
     try:
         return str(check_export(form, path, loaded.programs(), loaded.params))
-    except ImportError as error:
+    except (ImportError, FileNotFoundError) as error:
         return f"not checked: {error}"
+
+
+def _results(path: pathlib.Path, form: str, task: str) -> list[pathlib.Path]:
+    """Lists what an export writes: the path, and the YAML of a CompVis checkpoint."""
+    has_yaml = form == "compvis" and task in DESCRIBED
+    return [path, path.with_suffix(".yaml")] if has_yaml else [path]
 
 
 def _write_whole(
