@@ -110,17 +110,19 @@ def distortion_over_f(
     """Draws a metric of the first stages over their downsampling factors (Tab. 8).
 
     Args:
-      stages: name of an arm -> (f, metrics of its first stage).
+      stages: name of an arm -> (f, metrics of its first stage); all arms, so that each
+        has its colour.
       metric: which of them.
       label: of its axis.
     """
     figure, axes = _axes("downsampling factor f", label)
+    order = {arm: number for number, arm in enumerate(stages)}
     points = sorted(
         (f, m[metric], arm) for arm, (f, m) in stages.items() if metric in m
     )
     axes.plot(*zip(*[p[:2] for p in points], strict=True), color="#999999", zorder=1)
-    for number, (f, value, arm) in enumerate(points):
-        axes.scatter([f], [value], color=PALETTE[number % len(PALETTE)], zorder=2)
+    for f, value, arm in points:
+        axes.scatter([f], [value], color=PALETTE[order[arm] % len(PALETTE)], zorder=2)
         axes.annotate(arm, (f, value), (5, 4), textcoords="offset points", fontsize=8)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(ScalarFormatter())

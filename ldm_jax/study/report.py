@@ -169,7 +169,6 @@ def _of_first_stages(folder: pathlib.Path, summary: Row) -> list[page.Html]:
     stages = {
         arm: (about["f"], reconstruction_figures(folder, about["stage"]))
         for arm, about in summary["arms"].items()
-        if about["stage"]
     }
     known = {name: d.label for _, ds in stages.values() for name, d in ds.items()}
     if not known:

@@ -133,6 +133,8 @@ def reconstruction_figures(
     directory: str | os.PathLike, stage: str
 ) -> dict[str, Distortion]:
     """Returns the metrics of a first stage by name; {} where they are not measured."""
+    if not stage:  # pixels
+        return {}
     figures = _read(directory, f"reconstructions/{stage}").get("figures", {})
     return {n: Distortion(x["label"], x["value"]) for n, x in figures.items()}
 

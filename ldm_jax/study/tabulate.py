@@ -42,7 +42,8 @@ def make_table(directory: str | os.PathLike) -> tuple[list[str], list[list[str]]
         _entry(directory, arm, about, summary, [r for r in rows if r["arm"] == arm])
         for arm, about in summary["arms"].items()
     ]
-    heads = list(dict.fromkeys(name for entry in entries for name in entry))
+    fullest = sorted(entries, key=len, reverse=True)  # its order is that of the table
+    heads = list(dict.fromkeys(name for entry in fullest for name in entry))
     kept = [n for n in heads if any(e.get(n, MISSING) != MISSING for e in entries)]
     return kept, [[entry.get(name, MISSING) for name in kept] for entry in entries]
 
@@ -63,7 +64,7 @@ def _entry(
 ) -> dict[str, str]:
     """Makes the cells of one arm, by the heads of their columns."""
     num_steps, final = summary["study"]["num_steps"], last_rows(rows)
-    stage = reconstruction_figures(directory, about["stage"]) if about["stage"] else {}
+    stage = reconstruction_figures(directory, about["stage"])
     usual = [row for row in final if row["num_steps"] == num_steps]
     cells = {
         "arm": arm,
@@ -73,8 +74,8 @@ def _entry(
     }
     for name, head in FIRST_STAGE.items():
         entry = stage.get(name)
-        head = head or f"R-{entry.label if entry else name}"
-        cells[head] = number(entry.value) if entry else MISSING
+        if entry is not None:
+            cells[head or f"R-{entry.label}"] = number(entry.value)
     cells |= {
         "parameters": f"{about['parameters'] / 1e6:.3g}M",
         "GFLOP/image": number(about["flops_per_image"] / 1e9),
