@@ -16,6 +16,7 @@ from ldm_jax.experiment.save_model import (
     write_model,
 )
 from ldm_jax.experiment.vocabulary import copy_files, places_of
+from ldm_jax.files.errors import naming
 from ldm_jax.files.paths import inside
 from ldm_jax.files.writing import write_bytes
 from ldm_jax.interop.compvis.classifier import import_classifier
@@ -116,7 +117,8 @@ def _import_own(source: str, out: str, config: str | None) -> ImportReport:
         )
     with new_model_directory(out) as folder:
         settings, params, files = read_own(source)
-        schema.check_config(settings)
+        with naming(source):
+            schema.check_config(settings)
         for name, data in files.items():
             write_bytes(inside(folder, name), data)
         place = settings.get("latents") or settings.get("transform", {})

@@ -9,10 +9,14 @@ entries that maps every word to "unknown", so each is checked when it is made.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from ldm_jax.files.errors import MissingFile, UnreadableFile, reading
+from ldm_jax.files.reading import read_text
+from ldm_jax.files.structured import read_json
 
 # Ids of the BERT vocabulary that the published text models were trained with.
 BERT_SIZE = 30522
@@ -20,6 +24,8 @@ CLIP_SIZE = 49408
 # 256 bytes, 3 special ids, 125 sentinels.
 BYTES_SIZE = 384
 PROBE = "a photo of a cat"
+# The published files have 1 MB at most.
+MAX_FILE_BYTES = 2**24
 # transformers warns on import that it has no PyTorch; tokenizers need none.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
@@ -72,12 +78,12 @@ def make_tokenizer(
         if path is not None and field not in needs[name]:
             raise ValueError(f'tokenizer "{name}" takes no {field} file: got {path}.')
         if field in needs[name] and (path is None or not pathlib.Path(path).is_file()):
-            raise ValueError(
+            raise MissingFile(
                 f'tokenizer "{name}" needs {field}=, a local file: got {path}; copy it '
                 'from the published model, or use the tokenizer "bytes".'
             )
-    source, size = MAKERS[name](**{field: files[field] for field in needs[name]})
-    check_tokenizer(name, source, size, vocab)
+    source = _open_tokenizer(name, {field: files[field] for field in needs[name]})
+    size = SIZES[name]
 
     def encode(texts):
         ids = source(
@@ -91,42 +97,60 @@ def make_tokenizer(
     return Tokenizer(name, size, length, encode, num_tokens)
 
 
-def make_bytes() -> tuple[Any, int]:
+def _open_tokenizer(name: str, files: Mapping[str, Any]) -> Any:
+    """Makes a tokenizer of transformers from files of strangers.
+
+    Raises:
+      UnreadableFile: they are too large, damaged, or not the published ones.
+    """
+    if not files:
+        return make_bytes()
+    for path in files.values():
+        read_text(path, MAX_FILE_BYTES)  # a regular file, of texts
+    with reading(files["vocab"], rule="must be the vocabulary of a tokenizer"):
+        source = MAKERS[name](**files)
+        check_tokenizer(name, source, SIZES[name], files["vocab"])
+    return source
+
+
+def make_bytes() -> Any:
     """Makes the ByT5 tokenizer: pure rules, nothing to load."""
     from transformers import ByT5Tokenizer
 
-    return ByT5Tokenizer(), BYTES_SIZE
+    return ByT5Tokenizer()
 
 
-def make_bert(vocab: str) -> tuple[Any, int]:
+def make_bert(vocab: str) -> Any:
     """Makes the uncased BERT tokenizer from its vocab.txt."""
     from transformers import BertTokenizer
 
     # `vocab_file=` of transformers 4 is ignored by 5.
-    return BertTokenizer(vocab=str(vocab), do_lower_case=True), BERT_SIZE
+    return BertTokenizer(vocab=str(vocab), do_lower_case=True)
 
 
-def make_clip(vocab: str, merges: str) -> tuple[Any, int]:
+def make_clip(vocab: str, merges: str) -> Any:
     """Makes the CLIP tokenizer from vocab.json and merges.txt."""
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer(vocab=str(vocab), merges=str(merges)), CLIP_SIZE
+    read_json(vocab, MAX_FILE_BYTES)  # bounded in depth
+    return CLIPTokenizer(vocab=str(vocab), merges=str(merges))
 
 
-MAKERS = {"bytes": make_bytes, "bert": make_bert, "clip": make_clip}
+MAKERS = {"bert": make_bert, "clip": make_clip}
+SIZES = {"bytes": BYTES_SIZE, "bert": BERT_SIZE, "clip": CLIP_SIZE}
 
 
-def check_tokenizer(name: str, source, size: int, vocab: str | None) -> None:
-    """Raises ValueError when a tokenizer lacks entries or calls known words unknown."""
+def check_tokenizer(name: str, source, size: int, vocab: str) -> None:
+    """Raises UnreadableFile for a tokenizer that lacks entries or knows no words."""
     # Sizes first: a tokenizer without its special tokens encodes nothing.
-    if name != "bytes" and len(source) != size:
-        raise ValueError(
+    if len(source) != size:
+        raise UnreadableFile(
             f'tokenizer "{name}" must have {size} entries: got {len(source)} (from '
             f"{vocab}); give it the published vocabulary."
         )
     ids = source(PROBE, add_special_tokens=False)["input_ids"]
     if ids.count(source.unk_token_id) == len(ids):
-        raise ValueError(
+        raise UnreadableFile(
             f'tokenizer "{name}" must know "{PROBE}": got ids {ids} (from {vocab}); '
             "give it the published vocabulary."
         )

@@ -6,7 +6,7 @@ Such a model takes tokens; of texts it knows the empty one, which guidance needs
 
 import numpy as np
 
-from ldm_jax.conditions.tokens import BERT_SIZE, CLIP_SIZE, Tokenizer
+from ldm_jax.conditions.tokens import SIZES, Tokenizer
 
 # Name of a file in tokenizer/ of a model directory, by tokenizer and field.
 FILES = {
@@ -15,7 +15,6 @@ FILES = {
 }
 # (first, last, padding) id of the published vocabularies.
 EMPTY_TEXT = {"bert": (101, 102, 0), "clip": (49406, 49407, 49407)}
-SIZES = {"bert": BERT_SIZE, "clip": CLIP_SIZE}
 
 
 def without_vocabulary(name: str, length: int) -> Tokenizer:

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from ldm_jax.files.errors import UnreadableFile, reading, shown
+from ldm_jax.files.errors import UnreadableFile, described, reading, shown
 from ldm_jax.files.paths import PathLike, printable, resolve
 from ldm_jax.files.structured import parse_json, read_json
 
@@ -40,6 +40,65 @@ def open_tfds(directory: PathLike) -> Any:
         folder, rule="must hold a prepared TFDS set", advice=advice, data=b"-"
     ):
         return tfds.builder_from_directory(folder)
+
+
+def open_split(builder: Any, split: str) -> tuple[Any, list]:
+    """Opens a split of a prepared set for random access.
+
+    Args:
+      builder: of the set.
+      split: in TFDS' syntax: "train", "train+test", "all", "train[:10%]+test[-5:]".
+
+    Returns:
+      (records as bytes, the numbers of records in the shards of the split or, if there
+      are several, of each).
+
+    Raises:
+      ValueError: no such split, or no record in it.
+      UnreadableFile: the shards cannot be read at random, or are not all there.
+    """
+    info, folder = builder.info, printable(builder.data_path)
+    suffix = info.file_format.file_suffix
+    if suffix != FORMAT:
+        raise UnreadableFile(
+            f"a set must be stored as {FORMAT}, which can be read at random: {folder} "
+            f"is of {suffix}. Convert it where TensorFlow is installed: tfds "
+            f"convert_format --dataset_dir={folder} --out_file_format={FORMAT} "
+            "--out_path=FOLDER; or prepare it again with another data_dir."
+        )
+    try:
+        chosen = info.splits[split]
+        count, files = chosen.num_examples, chosen.filepaths
+    except (KeyError, ValueError, NotImplementedError, AssertionError) as error:
+        raise ValueError(
+            f'unknown split "{split}" of {builder.name}; one of: '
+            f"{', '.join(info.splits)}, all, or parts of these in TFDS' syntax: "
+            f"train[:10%]+test ({described(error)})."
+        ) from error
+    if count < 1:
+        raise ValueError(
+            f'split "{split}" of {builder.name} has no records; of '
+            f"{', '.join(f'{n}: {s.num_examples}' for n, s in info.splits.items())}."
+        )
+    if missing := [file for file in files if not file.exists()]:
+        raise UnreadableFile(
+            f"{len(missing)} shards of {builder.name} are not there, the first is "
+            f"{missing[0]}. Copy them again, or delete the set and prepare it anew."
+        )
+    # Raw bytes: our parser is faster than TFDS', and our decoding bounds the size.
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    names = _PARTS.findall(split)
+    lengths = [
+        list(info.splits[name].shard_lengths)
+        for name in (info.splits if "all" in names else names)
+    ]
+    records = builder.as_data_source(split, deserialize_method=raw)
+    return records, lengths[0] if len(lengths) == 1 else lengths
+
+
+FORMAT = "array_record"
+# Names of splits, without their slices.
+_PARTS = re.compile(r"([\w-]+)(?:\[[^\]]*\])?")
 
 
 def check_features(folder: PathLike) -> None:

@@ -15,7 +15,7 @@ from ldm_jax.experiment.models import (
     make_latent_diffusion,
 )
 from ldm_jax.experiment.vocabulary import by_part, files_of, text_section
-from ldm_jax.files.errors import UnreadableFile, reading
+from ldm_jax.files.errors import MissingFile, UnreadableFile, naming
 from ldm_jax.files.paths import resolve
 from ldm_jax.files.structured import read_json
 from ldm_jax.models.autoencoder import Autoencoder
@@ -47,7 +47,7 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
     """
     path = resolve(locate(directory)) / "config.json"
     if not path.exists():
-        raise ValueError(
+        raise MissingFile(
             f"{directory} is no model directory: it has no config.json; give the "
             "--workdir of `ldm-jax train`, the --out of `ldm-jax import`, or the name "
             f"of a model of the package: {', '.join(pretrained_names())}."
@@ -58,17 +58,18 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
             f"{path} must have settings in every section: {', '.join(empty)} is null; "
             "it is damaged. Train or import the model again."
         )
-    config = ConfigDict(_tuples(content))
-    with reading(path, rule="must hold the settings of a model", data=b"{"):
+    with naming(path, "must hold the settings of a model"):
+        config = ConfigDict(_tuples(content))
         check_config(config)
     if task not in (None, config.task):
         raise ValueError(
             f"this needs a model of the task {task}: {directory} holds one of the task "
             f"{config.task}; give another directory."
         )
-    section = text_section(config.get("condition", {}))
-    if section is not None:
-        section.update(files_of(directory, section))
+    with naming(path):
+        section = text_section(config.get("condition", {}))
+        if section is not None:
+            section.update(files_of(directory, section))
     return config
 
 
@@ -113,7 +114,9 @@ def read_sampling(directory: str, changes: Mapping[str, Any]) -> Sampling:
 def latent_shape(directory: str) -> tuple[int, int, int]:
     """Returns (h, w, c) of the latents that a diffusion model was trained on."""
     config = read_config(directory)
-    return LatentSet(**config.latents).latent_shape(Autoencoder(**config.autoencoder))
+    with naming(resolve(directory) / "config.json"):
+        autoencoder = Autoencoder(**config.autoencoder)
+        return LatentSet(**config.latents).latent_shape(autoencoder)
 
 
 def load(directory: str, which: str = "ema", step: int | None = None):
@@ -136,13 +139,13 @@ def load(directory: str, which: str = "ema", step: int | None = None):
     """
     directory = locate(directory)
     config = read_config(directory)
+    with naming(resolve(directory) / "config.json"):
+        model = make_model(config)
     params = load_params(directory, which, step)
     if config.task == "first_stage":
-        return make_first_stage(config), {"autoencoder": params["autoencoder"]}
-    if config.task == "classifier":
-        return make_classifier(config), params
-    if config.task == "text_encoder":
-        return ConditionEncoder(conditioner=make_condition(**config.condition)), params
+        return model, {"autoencoder": params["autoencoder"]}
+    if config.task != "latent_diffusion":
+        return model, params
     frozen = {"autoencoder": {}}
     stage, encoder = (resolve(directory) / n for n in ("autoencoder", "text_encoder"))
     if stage.exists():
@@ -151,4 +154,12 @@ def load(directory: str, which: str = "ema", step: int | None = None):
         frozen["conditioner"] = by_part(
             config.condition, load_params(encoder)["conditioner"]
         )
-    return make_latent_diffusion(config), with_frozen(params, frozen)
+    return model, with_frozen(params, frozen)
+
+
+def make_model(config: ConfigDict):
+    """Makes the model of a model directory, without parameters; see `load`."""
+    if config.task == "text_encoder":
+        return ConditionEncoder(conditioner=make_condition(**config.condition))
+    makers = {"first_stage": make_first_stage, "classifier": make_classifier}
+    return makers.get(config.task, make_latent_diffusion)(config)

@@ -40,7 +40,7 @@ class ZipMembers:
         size = self.path.stat().st_size
         with reading(path, rule="is damaged"):
             self._zip = zipfile.ZipFile(self.path)
-        infos = [info for info in self._zip.infolist() if not info.is_dir()]
+            infos = [info for info in self._zip.infolist() if not info.is_dir()]
         self._infos = {info.filename: info for info in infos}
         if len(self._infos) != len(infos):
             names = [info.filename for info in infos]

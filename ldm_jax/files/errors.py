@@ -2,7 +2,8 @@
 """Turns whatever a library raises about the bytes of a file into one kind of error.
 
 Parsers raise what they like (zlib.error, struct.error, RecursionError, a bare Exception
-of Pillow); `reading` turns all of it into `UnreadableFile`, which names the file.
+of Pillow); `reading` turns all of it into `UnreadableFile`, which names the file, and
+`naming` does so where values that were read are used.
 """
 
 import contextlib
@@ -12,14 +13,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from ldm_jax.files.paths import PathLike, is_remote, printable
+from ldm_jax.files.paths import PathLike, is_remote, printable, printable_lines
 
 # What `shown` prints of a value: characters in all, entries and depth of containers.
 MAX_SHOWN, MAX_ENTRIES, MAX_DEPTH = 200, 6, 3
+# Characters of the message of an error.
+MAX_MESSAGE = 3000
 
 
 class UnreadableFile(ValueError):
-    """A file that cannot be read as what it should be; the message names it."""
+    """A file that cannot be read as what it should be; the message names it.
+
+    What a terminal would obey is escaped in the message, and its length is bounded.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(cut(printable_lines(message), MAX_MESSAGE))
 
 
 class MissingFile(UnreadableFile, FileNotFoundError):
@@ -63,6 +72,34 @@ def reading(
         reason = other or f"got {described(error)}"
         advice = advice or "It is damaged, cut off or of another kind: get it again."
         raise UnreadableFile(f"{where} {rule}: {reason}. {advice}") from error
+
+
+@contextlib.contextmanager
+def naming(
+    path: PathLike, rule: str = "has values that cannot be used"
+) -> Iterator[None]:
+    """Names the file in whatever its values provoke after they were read.
+
+    A ValueError in the block is a sentence of ours about a value, and gets the path;
+    anything else (a KeyError, a TypeError) is turned as by `reading`.
+
+    Args:
+      path: of the file that holds the values.
+      rule: what went wrong, for errors that are no sentences.
+
+    Raises:
+      UnreadableFile: names the file; its length is bounded.
+    """
+    with reading(path, data=b"-", rule=rule):
+        try:
+            yield
+        except ValueError as error:
+            text, name = str(error), printable(path)
+            if isinstance(error, UnreadableFile) and name in text:
+                raise
+            text = text if name in text else f"{name}: {text}"
+            kind = type(error) if isinstance(error, UnreadableFile) else UnreadableFile
+            raise kind(text) from error
 
 
 def impostor(path: PathLike) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ldm_jax.files.errors import MissingFile, naming
 from ldm_jax.files.paths import PathLike
 from ldm_jax.files.structured import read_yaml
 from ldm_jax.files.writing import write_text
@@ -45,11 +46,11 @@ def import_model(
       Imported, with `params` in NumPy. Memory: the bytes of `params` and of one tensor.
 
     Raises:
-      FileNotFoundError: no such file, or no config next to it.
-      UnreadableFile: the file is damaged or unsafe.
+      MissingFile: no such file, or no config next to it.
+      UnreadableFile: a file is damaged or unsafe, or the config asks for what is not
+        supported.
       NamesDiffer: tensors are missing, left over or misshapen, or the schedule differs
         from the config's; lists them by name.
-      ValueError: the config asks for what is not supported.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -62,22 +63,24 @@ def import_model(
     weights = read_weights(path, key)
     if config is None:
         config = _config_next_to(path)
+    name = path
     if not isinstance(config, Mapping):
-        config = read_yaml(config)
+        name, config = pathlib.Path(config), read_yaml(config)
     is_own = "autoencoder" in config
-    spec = config if is_own else spec_from_compvis(config)
-    imported = import_compvis(weights, spec, which)
-    return imported._replace(
-        image_size=None if is_own else image_size_of(config),
-        notes=(*weights.notes, *imported.notes),
-    )
+    with naming(name):
+        spec = config if is_own else spec_from_compvis(config)
+        size = None if is_own else image_size_of(config)
+    with naming(path):
+        imported = import_compvis(weights, spec, which)
+    notes = (*weights.notes, *imported.notes)
+    return imported._replace(image_size=size, notes=notes)
 
 
 def _config_next_to(path: pathlib.Path) -> pathlib.Path:
     for name in (f"{path.stem}.yaml", "config.yaml"):
         if path.with_name(name).is_file():
             return path.with_name(name)
-    raise FileNotFoundError(
+    raise MissingFile(
         f"no {path.stem}.yaml or config.yaml next to {path}; give the original's YAML, "
         "or one of our configs, as config."
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.interop.name_rows import NameRow
 
 FORMATS = {"compvis": 0, "diffusers": 1}
@@ -29,7 +30,7 @@ def _matrix(a: np.ndarray) -> np.ndarray:
     return a.reshape(a.shape[:2])
 
 
-class NamesDiffer(ValueError):
+class NamesDiffer(UnreadableFile):
     """Tensors are missing, left over or misshapen; the message lists them by name."""
 
 

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from ldm_jax.files.arrays import read_npz
+from ldm_jax.files.errors import UnreadableFile, naming
 from ldm_jax.files.reading import read_bytes
 from ldm_jax.files.structured import parse_json, read_json
 from ldm_jax.files.writing import atomic_file, write_bytes, write_json
@@ -140,14 +141,15 @@ def read_own(
     else:
         flat = read_npz(path)
         if CONFIG not in flat:
-            raise ValueError(
+            raise UnreadableFile(
                 f"an .npz model must hold its settings ({CONFIG}): {path} does not; "
                 "export it again with ldm-jax export --to=npz."
             )
         settings = parse_json(str(flat.pop(CONFIG)).encode(), path)
         names = [name for name in flat if name.startswith(f"{TOKENIZER}/")]
         files = {name: flat.pop(name).tobytes() for name in names}
-    check_shapes(settings, flat, path)
+    with naming(path):
+        check_shapes(settings, flat, path)
     return settings, traverse_util.unflatten_dict(flat, sep="/"), files
 
 

@@ -2,6 +2,7 @@
 """A prepared set cannot have a module imported that its files name."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -83,3 +84,70 @@ def test_damaged_metadata_are_an_error_of_one_kind(prepared, name, text):
     (prepared / name).write_text(text)
     with pytest.raises(UnreadableFile, match=r"1\.0\.0"):
         open_tfds(prepared)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Both splits of a prepared set, 1442 and 355 images."""
+    root = tmp_path_factory.mktemp("sets")
+    open_images("digits", data_dir=str(root))
+    return root / "digits" / "1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("split", "count"),
+    [
+        ("train", 1442),
+        ("train+test", 1797),
+        ("train + test", 1797),
+        ("all", 1797),
+        ("train[:10%]+test[-5:]", 149),
+        ("train[0shard]", 1442),
+    ],
+)
+def test_a_split_is_read_in_the_syntax_of_tfds(digits, split, count):
+    source = open_images(str(digits), split)
+    assert len(source) == count and source[count - 1]["image"].shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("val", 'unknown split "val" of digits; one of: train, test, all'),
+        ("train+val", "unknown split"),
+        ("", "unknown split"),
+        ("train[", "unknown split"),
+        ("all[:10%]", "unknown split"),
+        ("train[:200%]", "unknown split"),
+        ("train[50%:40%]", "has no records; of train: 1442, test: 355"),
+        ("train[1shard]", "has no records"),
+    ],
+)
+def test_a_split_that_is_not_there_is_answered_in_one_line(digits, split, message):
+    with pytest.raises(ValueError) as error:
+        open_images(str(digits), split)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture
+def copied(digits, tmp_path):
+    return shutil.copytree(digits, tmp_path / "digits" / "1.0.0")
+
+
+@pytest.mark.parametrize("split", ["test", "train+test", "all", "train[:5]+test[:5]"])
+def test_a_missing_shard_of_any_part_is_noticed_when_the_set_is_opened(copied, split):
+    next(copied.glob("*-test.*")).unlink()
+    with pytest.raises(UnreadableFile, match="1 shards of digits are not there"):
+        open_images(str(copied), split)
+    assert len(open_images(str(copied), "train")) == 1442
+
+
+@pytest.mark.parametrize("form", ["tfrecord", "riegeli", "parquet"])
+def test_a_set_in_another_format_says_how_to_convert_it(copied, form):
+    """By its path, and by its name: not "unknown image set"."""
+    path = copied / "dataset_info.json"
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps({**info, "fileFormat": form}))
+    for arguments in ((str(copied),), ("digits", "train", str(copied.parents[1]))):
+        with pytest.raises(UnreadableFile, match=f"is of {form}. .*convert_format"):
+            open_images(*arguments)

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 
-from ldm_jax.files.errors import MissingFile, UnreadableFile, reading, shown
+from ldm_jax.files.errors import MissingFile, UnreadableFile, naming, reading, shown
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,37 @@ def test_any_value_is_shown_in_bounded_time_and_length(value):
 def test_small_values_are_shown_as_they_are():
     value = {"a": [1, 2.5, None], "b": ("x", b"y", True)}
     assert shown(value) == "{'a': [1, 2.5, None], 'b': ('x', b'y', True)}"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            KeyError("unet"),
+            "a.json has values that cannot be used: got KeyError: 'unet'",
+        ),
+        (TypeError("no"), "a.json has values that cannot be used: got TypeError: no"),
+        (ValueError("f must be 4: got 5."), "a.json: f must be 4: got 5."),
+        (ValueError("a.json is odd."), "a.json is odd."),
+        (UnreadableFile("b is odd."), "a.json: b is odd."),
+    ],
+    ids=str,
+)
+def test_what_values_provoke_names_their_file(error, message):
+    """A sentence of ours stays; anything else is described."""
+    with pytest.raises(UnreadableFile) as caught, naming("a.json"):
+        raise error
+    assert str(caught.value).startswith(message)
+
+
+def test_a_kind_of_unreadable_file_stays_that_kind():
+    class NamesDiffer(UnreadableFile):
+        pass
+
+    with pytest.raises(NamesDiffer, match=r"a\.json: b lacks c"), naming("a.json"):
+        raise NamesDiffer("b lacks c")
+
+
+def test_messages_are_bounded_and_printable():
+    message = str(UnreadableFile("a\x1b[2J\nb" + "c" * 10**6))
+    assert len(message) == 3000 and message.startswith("a\\x1b[2J\nbccc")

@@ -273,7 +273,7 @@ def before(step):
         time.sleep(600)
     if fault == "fails":
         raise OSError("record 7 cannot be read")
-run(sys.argv[1], before, sharding.make_mesh(2, 2, 1), report_every=4, **spec)
+run(sys.argv[1], before, mesh=sharding.make_mesh(2, 2, 1), report_every=4, **spec)
 """
 
 

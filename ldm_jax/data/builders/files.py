@@ -16,6 +16,7 @@ from ldm_jax.files.archives import (
     read_tar_member,
     tar_members,
 )
+from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.files.folders import list_folder
 from ldm_jax.files.paths import printable
 from ldm_jax.files.reading import opened, read_bytes, text_stream
@@ -152,7 +153,7 @@ class Files:
     def _add(self, found: Iterable[tuple[str, Place]], origin: str) -> None:
         for name, place in found:
             if name in self._found:
-                raise ValueError(
+                raise UnreadableFile(
                     f"{self.root / origin} holds {printable(name)} a second time: "
                     "remove the archives that are unpacked, or their files."
                 )

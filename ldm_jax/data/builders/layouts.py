@@ -13,6 +13,7 @@ from ldm_jax.data.builders.manual import ManualBuilder, Split, by_digest, divide
 from ldm_jax.data.images.annotations import parse_captions
 from ldm_jax.data.images.boxes import parse_boxes
 from ldm_jax.data.records import DamagedRecord
+from ldm_jax.files.errors import UnreadableFile
 
 
 class COCO(ManualBuilder):
@@ -47,7 +48,7 @@ and annotations/ (captions_*.json and instances_*.json)."""
         paths = [f"annotations/{kind}_{folder}.json" for kind in KINDS]
         for path in paths:
             if path not in files:
-                raise ValueError(
+                raise UnreadableFile(
                     f"{files.root} has {folder} but no {path}.\n"
                     f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
                 )

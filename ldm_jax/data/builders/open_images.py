@@ -51,7 +51,7 @@ that is not there is not made."""
             ]
             path = files.find(*(f"{v}{split}-annotations-bbox.csv" for v in VERSIONS))
             if names and not path:
-                raise ValueError(
+                raise UnreadableFile(
                     f"{files.root} has images of {split} but not their boxes.\n"
                     f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
                 )

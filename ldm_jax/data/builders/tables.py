@@ -7,11 +7,11 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow
 import pyarrow.parquet
 
 from ldm_jax.data.builders.files import Files
-from ldm_jax.data.records import DamagedRecord
+from ldm_jax.data.records import DamagedRecord, reading_record
+from ldm_jax.files.errors import UnreadableFile, reading
 
 # Columns, the first that is there: bytes of a file, or a struct of "bytes" and "path"
 # as sets of Hugging Face have; and a text, or a list of texts.
@@ -74,19 +74,17 @@ class Table:
     """
 
     def __init__(self, name: str, path: pathlib.Path):
-        try:
+        with reading(path, rule="is damaged"):
             # Without buffers of whole columns, which may be as large as the file.
             self._file = pyarrow.parquet.ParquetFile(
                 path, pre_buffer=False, buffer_size=2**20
             )
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{path} is damaged: {error}.") from error
         columns = self._file.schema_arrow.names
         self._name = name
         self.image = _first(IMAGE_COLUMNS, columns)
         self._caption = _first(CAPTION_COLUMNS, columns)
         if self.image is not None and self._caption is None:
-            raise ValueError(
+            raise UnreadableFile(
                 f"{path} must have a column of captions, {', '.join(CAPTION_COLUMNS)}: "
                 f"got {', '.join(columns)}."
             )
@@ -106,13 +104,11 @@ class Table:
         group = bisect.bisect_right(self._starts, row) - 1
         if not self._starts[group] <= self._next <= row:
             self._rows, self._next = self._from(group), self._starts[group]
-        try:
-            said = next(itertools.islice(self._rows, row - self._next, None))
-        except (pyarrow.ArrowException, OSError, StopIteration) as error:
-            self._next = -1
-            raise DamagedRecord(f"{self._name}/{row:08d}: {error!r}") from error
+        skipped, self._next = row - self._next, -1
+        with reading_record(), reading(f"{self._name}/{row:08d}", data=b"-"):
+            values = next(itertools.islice(self._rows, skipped, None))
         self._next = row + 1
-        return self._read(row, said)
+        return self._read(row, values)
 
     def _from(self, group: int) -> Iterator[dict[str, Any]]:
         """Reads rows from the beginning of a group to the end of the file."""
@@ -123,9 +119,9 @@ class Table:
         )
         return (row for batch in batches for row in batch.to_pylist())
 
-    def _read(self, row: int, said: dict[str, Any]) -> dict[str, Any]:
+    def _read(self, row: int, values: dict[str, Any]) -> dict[str, Any]:
         """Makes an example of a row's columns."""
-        image, captions = said[self.image], said[self._caption]
+        image, captions = values[self.image], values[self._caption]
         image = image.get("bytes") if isinstance(image, dict) else image
         captions = captions if isinstance(captions, list) else [captions]
         captions = [str(c).strip() for c in captions if c and str(c).strip()]

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from ldm_jax.files.arrays import Npz
-from ldm_jax.files.errors import shown
+from ldm_jax.files.errors import UnreadableFile, shown
 from ldm_jax.files.folders import list_folder
 from ldm_jax.files.paths import printable
 from ldm_jax.files.pictures import is_picture, read_image
@@ -54,7 +54,7 @@ def open_set(path, num: int | None = None) -> ImageSet:
     elif path.suffix == ".npz" and path.is_file():
         found = _open_npz(path)
     else:
-        raise ValueError(f"images are a folder or an .npz file: got {path}.")
+        raise UnreadableFile(f"images are a folder or an .npz file: got {path}.")
     if num is None or num == found.count:
         return found
     if num > found.count:
@@ -140,7 +140,7 @@ def _open_folder(path: pathlib.Path) -> ImageSet:
         and (not is_ours or pathlib.PurePosixPath(file).stem.isdigit())
     ]
     if not files:
-        raise ValueError(f"a folder of images must hold some: {path} holds none.")
+        raise UnreadableFile(f"a folder of images must hold some: {path} holds none.")
     names = [file.relative_to(path).with_suffix("").as_posix() for file in files]
     return _of_files(files, names)
 
@@ -155,7 +155,7 @@ def _of_files(files: Sequence[pathlib.Path], names: Sequence[str]) -> ImageSet:
             for file in files[low : low + batch_size]:
                 rows.append(read_image(file))
                 if rows[-1].shape != shape:
-                    raise ValueError(
+                    raise UnreadableFile(
                         f"images must have one size: {files[0]} is "
                         f"{shape[0]}x{shape[1]}, {file} is {rows[-1].shape[0]}x"
                         f"{rows[-1].shape[1]}; crop and resize them to one."
@@ -171,14 +171,14 @@ def _open_npz(path: pathlib.Path) -> ImageSet:
         headers = {name: stored.header(name) for name in stored.names}
     arrays = [name for name, header in headers.items() if len(header.shape) == 4]
     if len(arrays) != 1:
-        raise ValueError(
+        raise UnreadableFile(
             f"an .npz of images holds one array [N, H, W, 3]: {path} holds "
             f"{shown({name: header.shape for name, header in headers.items()})}."
         )
     dtype, shape, is_fortran = headers[arrays[0]]
     if dtype != np.uint8 or shape[3] != 3 or 0 in shape or is_fortran:
         order = " in Fortran's order" if is_fortran else ""
-        raise ValueError(
+        raise UnreadableFile(
             f"images are bytes [N, H, W, 3] in [0, 255]: got {dtype} {shape}{order} in "
             f"{path}; truncate as the original does: np.clip((x + 1) * 127.5, 0, 255)"
             ".astype(np.uint8) for x in [-1, 1]."

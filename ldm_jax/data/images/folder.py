@@ -61,13 +61,15 @@ class FolderSource:
     ):
         root, annotations = pathlib.Path(root), annotations or Annotations()
         if not root.is_dir():
-            raise ValueError(f"the image folder {root} is not a directory.")
+            raise UnreadableFile(f"the image folder {root} is not a directory.")
         if "/" not in split and split != ".." and (root / split).is_dir():
             if not (root / split).resolve().is_relative_to(root.resolve()):
-                raise ValueError(f"{root / split} leads out of {root}: give its path.")
+                raise UnreadableFile(
+                    f"{root / split} leads out of {root}: give its path."
+                )
             root, split = root / split, "all"
         elif split not in ("all", "train", "test"):
-            raise ValueError(
+            raise UnreadableFile(
                 f'unknown split "{split}" of the folder {root}; one of: all, train, '
                 f"test, or a sub-folder's name."
             )
@@ -77,7 +79,7 @@ class FolderSource:
         self.refused = [f"{printable(f)} {why}" for f, why in left_out.items()]
         if not files:
             shown = "".join(f"\n  {line}" for line in self.refused[:10])
-            raise ValueError(
+            raise UnreadableFile(
                 f"{root} holds no image file ({', '.join(SUFFIXES)}). Give the folder "
                 f"that holds the images, or the sub-folders of its classes.{shown}"
             )
@@ -109,13 +111,13 @@ class FolderSource:
             total = self._num_files
             message = f"{len(self.refused)} of {total} files refused:\n  {shown}"
             if len(self.refused) > max_refused:
-                raise ValueError(
+                raise UnreadableFile(
                     f"{message}\nMore than max_refused = {max_refused}: mend or remove "
                     f"them, or raise the bound."
                 )
             logging.warning("%s", message)
         if not kept:
-            raise ValueError(
+            raise UnreadableFile(
                 f'split "{split}" of {self._root} is empty ({len(files)} files in all, '
                 f"{len(self.refused)} refused). Use split=all, or make sub-folders "
                 f"train and test."
@@ -181,7 +183,7 @@ def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
         return ()
     if len(inside) < len(files):
         loose = next(file for file in files if "/" not in file)
-        raise ValueError(
+        raise UnreadableFile(
             f"either all images are in class folders or none: {loose} lies beside "
             f"{inside[0].split('/')[0]}/. Move it into a class folder."
         )
@@ -189,7 +191,7 @@ def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
     for file in left_out:
         folder = file.split("/", 1)[0]
         if "/" in file and folder not in names:
-            raise ValueError(
+            raise UnreadableFile(
                 f"every class folder must hold an image that can be read: {folder}/ "
                 f"has none, only files like {printable(file)}; without it the later "
                 f"classes would be numbered anew. Convert its files to PNG or JPEG, or "

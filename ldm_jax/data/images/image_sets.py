@@ -26,7 +26,7 @@ from ldm_jax.data.images.in_memory import InMemory
 from ldm_jax.data.images.tfds_source import TfdsSource
 from ldm_jax.data.mixture import Mixture
 from ldm_jax.data.records import Source
-from ldm_jax.data.tfds_sets import check_prepared, open_tfds
+from ldm_jax.data.tfds_sets import FORMAT, check_prepared, open_tfds
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
 from ldm_jax.files.paths import expand
 from ldm_jax.files.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
@@ -76,8 +76,8 @@ def open_images(
         whose sub-folders are classes, or of a prepared TFDS set (with
         dataset_info.json), the latter also a URL ("gs://..."). Several, separated by
         commas ("celebahq,ffhq"), are mixed; the other arguments count for each.
-      split: a TFDS split ("train", "test", "train[:10%]"); of a folder see
-        `FolderSource`.
+      split: in TFDS' syntax ("train", "train+test", "all", "train[:10%]+test[-5:]");
+        of a folder see `FolderSource`.
       data_dir: where TFDS sets lie and BUILDERS are prepared; None is TFDS' own
         place, ~/tensorflow_datasets.
       manual_dir: the folder with the files of a set that nobody may download for you
@@ -188,8 +188,11 @@ def _own_builder(
 ) -> Any:
     """Finds a set of BUILDERS, prepared."""
     check_prepared(data_dir, name)
-    builder = BUILDERS[name](data_dir=data_dir, file_format="array_record")
-    if builder.data_path.exists() or not isinstance(builder, ManualBuilder):
+    builder = BUILDERS[name](data_dir=data_dir)  # of whatever format is there
+    if builder.data_path.exists():
+        return builder
+    builder = BUILDERS[name](data_dir=data_dir, file_format=FORMAT)
+    if not isinstance(builder, ManualBuilder):
         return _prepared(builder)
     if manual_dir is None:
         raise ValueError(
@@ -227,7 +230,10 @@ def _tfds_builder(
     """Finds a set by its TFDS name, prepared for random access."""
     check_prepared(data_dir, name)
     try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        builder = tfds.builder(name, data_dir=data_dir)
+        if builder.data_path.exists():
+            return builder  # of whatever format is there
+        builder = tfds.builder(name, data_dir=data_dir, file_format=FORMAT)
     except (ValueError, AssertionError) as error:
         if "Failed to construct" in str(error):  # no such config or version of a set
             raise ValueError(str(error)) from error
@@ -236,8 +242,6 @@ def _tfds_builder(
             f"TFDS name, or a folder (write ./{name or 'FOLDER'} for one in this "
             "directory)."
         ) from error
-    if builder.data_path.exists():
-        return builder
     if not download:
         raise ValueError(
             f"{name} is not in {builder.data_path}. Pass download=True to have TFDS "
@@ -266,7 +270,7 @@ def _prepared(builder: Any, quietly: bool = True, **how: Any) -> Any:
                 raise
         return type(builder)(
             data_dir=os.fspath(builder.data_path.parent.parent),
-            file_format="array_record",
+            file_format=FORMAT,
         )
     finally:
         if quietly:

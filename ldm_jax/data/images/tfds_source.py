@@ -10,6 +10,8 @@ import tensorflow_datasets as tfds
 
 from ldm_jax.data.examples import read_example
 from ldm_jax.data.records import DamagedRecord, Record, fingerprint, reading_record
+from ldm_jax.data.tfds_sets import open_split
+from ldm_jax.files.errors import naming, reading, shown
 from ldm_jax.files.pictures import (
     MAX_PIXELS,
     decode_image,
@@ -36,32 +38,22 @@ class TfdsSource:
     """
 
     def __init__(self, builder: Any, split: str, max_pixels: int = MAX_PIXELS):
+        with naming(builder.data_path):
+            self._open(builder, split, max_pixels)
+
+    def _open(self, builder: Any, split: str, max_pixels: int) -> None:
         info, features = builder.info, builder.info.features
         if "image" not in features:
             raise ValueError(
                 f"an image set needs a feature named image: {builder.name} has "
                 f"{sorted(features)}. Use another set, or write the images to a folder."
             )
-        whole = split.split("[")[0]
-        if whole not in info.splits:
-            raise ValueError(
-                f'unknown split "{split}" of {builder.name}; one of: '
-                f"{', '.join(info.splits)}."
-            )
-        missing = [file for file in info.splits[whole].filepaths if not file.exists()]
-        if missing:
-            raise ValueError(
-                f"{len(missing)} shards of {builder.name} are not there, the first is "
-                f"{missing[0]}. Copy them again, or delete the set and prepare it anew."
-            )
         if not isinstance(features["image"], tfds.features.Image):
             raise ValueError(
                 f"the feature image of {builder.name} must be a tfds.features.Image: "
                 f"got {features['image']}. Use another set, or write it to a folder."
             )
-        # Raw bytes: our parser is faster than TFDS', and our decoding bounds the size.
-        raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        self._records = builder.as_data_source(split, deserialize_method=raw)
+        self._records, shard_lengths = open_split(builder, split)
         self._name = f"{info.full_name}:{split}"
         self._max_pixels = max_pixels
         features = dict(features.items())  # a FeaturesDict has no `get`
@@ -71,7 +63,7 @@ class TfdsSource:
         self.class_names = tuple(label.names) if is_class else ()
         self.box_names = _box_names(features)
         self._readers = _readers(features)
-        facts = [info.full_name, split, list(info.splits[whole].shard_lengths)]
+        facts = [info.full_name, split, shard_lengths]
         if info.metadata and info.metadata.get("digest"):  # of our own builders
             facts.append(info.metadata["digest"])
         self.fingerprint = fingerprint(facts)
@@ -92,27 +84,23 @@ class TfdsSource:
         for start in range(0, len(self), 256):
             indices = range(start, min(start + 256, len(self)))
             for index, data in zip(indices, self._read(indices), strict=True):
-                image = read_example(data)["image"][0]
                 name = f"{self._name}[{index}]"
+                with reading(name, data=data):
+                    image = read_example(data)["image"][0]
                 found.append(upright_size(image, name, self._max_pixels))
         return np.array(found).reshape(-1, 2)
 
     def _read(self, indices: Sequence[int]) -> list[bytes]:
         indices = [int(i) for i in indices]
-        try:
+        with reading_record(), reading(f"{self._name}{indices}", data=b"-"):
             return self._records.__getitems__(indices)
-        except (RuntimeError, ValueError) as error:  # ArrayRecord: a checksum is wrong
-            raise DamagedRecord(f"{self._name}{indices}: {error}") from error
 
     def _record(self, data: bytes, index: int) -> Record:
         name = f"{self._name}[{index}]"
-        try:
+        with reading_record(), reading(name, data=b"-"):
             found = read_example(data)
-        except ValueError as error:
-            raise DamagedRecord(f"{name}: {error}") from error
-        if "file_name" in found:
-            name += f" ({found['file_name'][0].decode(errors='replace')})"
-        with reading_record():
+            if "file_name" in found:
+                name += f" ({found['file_name'][0].decode(errors='replace')})"
             image = decode_image(found["image"][0], name, self._max_pixels)
             record: Record = {"image": image}
             for read in self._readers:
@@ -134,11 +122,12 @@ def _readers(features: dict[str, Any]) -> list[Read]:
     """Chooses what to read of each record."""
     found: list[Read] = []
     if isinstance(features.get("label"), tfds.features.ClassLabel):
-        found.append(lambda stored, _: {"label": np.int32(stored["label"][0])})
+        count = features["label"].num_classes
+        found.append(lambda stored, _: {"label": _labels(stored["label"], count)[0]})
     if captions := _captions_key(features):
         found.append(lambda stored, name: _captions(stored[captions], name))
     if _box_names(features):
-        found.append(_boxes)
+        found.append(functools.partial(_boxes, len(_box_names(features))))
         if "attributes" in features["objects"].feature:
             found.append(_box_attributes)
     for key in LABEL_MAPS:
@@ -189,15 +178,30 @@ def _box_names(features: dict[str, Any]) -> tuple[str, ...]:
     return tuple(label.names) if relative and is_class else ()
 
 
-def _boxes(stored: dict[str, Any], name: str) -> Record:
+def _boxes(num_classes: int, stored: dict[str, Any], name: str) -> Record:
     """Turns TFDS' corners (y, x, y, x) into x, y, width, height."""
     del name
     corners = np.asarray(stored["objects/bbox"], np.float32).reshape(-1, 2, 2)
+    labels = _labels(stored["objects/label"], num_classes)
     low, high = corners[:, 0, ::-1], corners[:, 1, ::-1]
-    return {
-        "boxes": np.concatenate([low, high - low], axis=1),
-        "box_labels": np.asarray(stored["objects/label"], np.int32),
-    }
+    within = (low >= 0) & (low <= high) & (high <= 1)  # also False of NaN
+    if len(labels) != len(corners) or not within.all():
+        raise ValueError(
+            f"boxes must be within the image, with a label each: got {len(labels)} "
+            f"labels for {shown(corners.reshape(-1, 4).tolist())}"
+        )
+    return {"boxes": np.concatenate([low, high - low], axis=1), "box_labels": labels}
+
+
+def _labels(stored: Any, num_classes: int | None) -> np.ndarray:
+    """Returns class numbers int32 [N] as they are stored; ValueError out of range."""
+    labels = np.asarray(stored, np.int64)
+    high = num_classes or 2**31  # of a class without names any number
+    if labels.size and not (labels.min() >= 0 and labels.max() < high):
+        raise ValueError(
+            f"a label must be in 0..{high - 1}: got {shown(labels.tolist())}"
+        )
+    return labels.astype(np.int32)
 
 
 def _box_attributes(stored: dict[str, Any], name: str) -> Record:

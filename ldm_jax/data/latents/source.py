@@ -47,7 +47,7 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
         if not (folder / "dataset_info.json").exists():
             begun = len(list(folder.glob("*.done.json")))
             state = f"unfinished ({begun} shards are whole)" if begun else "not there"
-            raise ValueError(
+            raise UnreadableFile(
                 f"the set of latents {folder} is {state}; run ldm-jax latents, which "
                 f"goes on where it stopped, or give the directory of others."
             )
@@ -81,7 +81,7 @@ class LatentSource:
             path = folder / name
             stored = sizes.get(name, "no file")
             if stored not in (size, UNKNOWN):
-                raise ValueError(
+                raise UnreadableFile(
                     f"shard {path} must have {size} bytes: got {stored}. Delete "
                     f"dataset_info.json and run ldm-jax latents again: it writes this "
                     f"shard again and keeps the others."
@@ -193,7 +193,9 @@ def _sizes(folder: epath.Path) -> dict[str, int]:
     if "://" in os.fspath(folder):
         return {path.name: UNKNOWN for path in folder.iterdir()}
     with os.scandir(folder) as entries:
-        return {entry.name: entry.stat().st_size for entry in entries}
+        return {
+            entry.name: entry.stat().st_size for entry in entries if entry.is_file()
+        }
 
 
 def _value(view: memoryview, kind: tuple[np.dtype, tuple[int, ...]] | None) -> Any:

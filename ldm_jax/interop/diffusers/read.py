@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.files.errors import naming
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.structured import read_json
 from ldm_jax.interop.compvis.state_dict import Imported
@@ -58,11 +59,16 @@ def import_diffusers(folder: PathLike, which: str = "ema") -> Imported:
       first stage or a text encoder alone gives a spec with its one section.
 
     Raises:
-      ValueError: a class or an option that is not supported, several networks of one
-        kind, or no weights.
+      UnreadableFile: a class or an option that is not supported, several networks of
+        one kind, or no weights; names the file.
       NamesDiffer: tensors are missing, left over or misshapen; lists them by name.
     """
     folder = pathlib.Path(folder)
+    with naming(folder):
+        return _import_folder(folder, which)
+
+
+def _import_folder(folder: pathlib.Path, which: str) -> Imported:
     found = find_folders(folder, which)
     sections, weights, configs = {}, {}, {}
     notes = list(found.notes)
@@ -71,7 +77,8 @@ def import_diffusers(folder: PathLike, which: str = "ema") -> Imported:
     for part, config in sorted(
         opened, key=lambda entry: class_name(entry[1]) == OWN_CONDITIONER
     ):
-        network, section, tensors, more = _open_model(part, config)
+        with naming(part / "config.json"):
+            network, section, tensors, more = _open_model(part, config)
         sections[network], configs[network] = section, config
         if tensors or network not in weights:  # conditioner/ may only describe bert/
             weights[network] = tensors
@@ -80,7 +87,8 @@ def import_diffusers(folder: PathLike, which: str = "ema") -> Imported:
         sections["conditioner"] |= _tokenizer_files(folder)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
-        sections["scheduler"] = read_scheduler(read_json(scheduler))
+        with naming(scheduler):
+            sections["scheduler"] = read_scheduler(read_json(scheduler))
         notes += sections["scheduler"].notes
     spec = _whole_spec(sections)
     params = _import_networks(spec, weights)

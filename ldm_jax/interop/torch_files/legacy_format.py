@@ -11,7 +11,7 @@ import pickletools
 import struct
 from typing import Any, BinaryIO
 
-from ldm_jax.files.errors import UnreadableFile, described
+from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.interop.torch_files.rebuild import Storage
 from ldm_jax.interop.torch_files.torch_pickle import TorchUnpickler, unpickle
 
@@ -48,14 +48,10 @@ def read_torch_legacy(path: pathlib.Path) -> Any:
 def _next_pickle(path: pathlib.Path, file: BinaryIO) -> bytes:
     """Reads up to the end of the pickle that starts here."""
     start = file.tell()
-    try:
+    advice = "If it is cut off, get it again."
+    with reading(path, rule="has a damaged pickle", advice=advice, data=b"-"):
         for _ in pickletools.genops(file):
             pass
-    except Exception as error:  # whatever damaged bytes provoke
-        raise UnreadableFile(
-            f"{path}: damaged pickle ({described(error)}). If it is cut "
-            "off, download it again."
-        ) from None
     end = file.tell()
     file.seek(start)
     return file.read(end - start)

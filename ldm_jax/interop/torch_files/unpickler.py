@@ -13,7 +13,7 @@ import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from ldm_jax.files.errors import UnreadableFile, described, shown
+from ldm_jax.files.errors import UnreadableFile, reading, shown
 from ldm_jax.files.paths import printable
 
 FORBIDDEN = ("BYTEARRAY8", "NEXT_BUFFER", "EXT1", "EXT2", "EXT4")
@@ -139,7 +139,7 @@ def run_pickle(path, pickled: bytes, make: Callable[[], SafeUnpickler]) -> Any:
     Raises:
       UnreadableFile: it is damaged, or asks for what its unpickler refuses.
     """
-    try:
+    with reading(path, rule="has a damaged pickle", data=b"-"):
         for op, argument, _ in pickletools.genops(pickled):
             # A huge memo index makes an unpickler take memory for all below it.
             if op.name.endswith("PUT") and int(argument or 0) > len(pickled):
@@ -147,7 +147,3 @@ def run_pickle(path, pickled: bytes, make: Callable[[], SafeUnpickler]) -> Any:
             if op.name in FORBIDDEN:
                 raise UnreadableFile(f"{path}: the pickle uses {op.name}.")
         return make().load()
-    except UnreadableFile:
-        raise
-    except Exception as error:  # whatever a damaged pickle provokes
-        raise UnreadableFile(f"{path}: damaged pickle ({described(error)}).") from None

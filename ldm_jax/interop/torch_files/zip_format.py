@@ -10,14 +10,8 @@ import struct
 import zipfile
 from typing import Any
 
-from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.interop.torch_files.torch_pickle import unpickle
-
-# What zipfile raises for one kind of damage or another.
-_BAD_ZIP = (
-    *(zipfile.BadZipFile, EOFError, struct.error, OSError, ValueError),
-    *(NotImplementedError, RuntimeError),
-)
 
 
 def read_torch(path: pathlib.Path) -> Any:
@@ -27,26 +21,23 @@ def read_torch(path: pathlib.Path) -> Any:
       UnreadableFile: the file is damaged or unsafe.
     """
     path = pathlib.Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-            entries = _checked_entries(path, archive)
-            root = _root(path, entries)
-            order = entries.get(f"{root}/byteorder")
-            if order is not None and archive.read(order) != b"little":
-                raise UnreadableFile(f"{path}: only little-endian files are read.")
-            offsets = {
-                name[len(root) + 6 :]: (_data_offset(path, file, info), info.file_size)
-                for name, info in entries.items()
-                if name.startswith(f"{root}/data/")
-            }
-            pickled = archive.read(entries[f"{root}/data.pkl"])
-    except UnreadableFile:
-        raise
-    except _BAD_ZIP as error:
-        raise UnreadableFile(
-            f"{path}: not a complete zip file ({error}); it is probably cut off. "
-            "Download it again."
-        ) from None
+    rule, advice = "must be a whole zip file", "It is probably cut off: get it again."
+    with (
+        reading(path, rule=rule, advice=advice),
+        zipfile.ZipFile(path) as archive,
+        open(path, "rb") as file,
+    ):
+        entries = _checked_entries(path, archive)
+        root = _root(path, entries)
+        order = entries.get(f"{root}/byteorder")
+        if order is not None and archive.read(order) != b"little":
+            raise UnreadableFile(f"{path}: only little-endian files are read.")
+        offsets = {
+            name[len(root) + 6 :]: (_data_offset(path, file, info), info.file_size)
+            for name, info in entries.items()
+            if name.startswith(f"{root}/data/")
+        }
+        pickled = archive.read(entries[f"{root}/data.pkl"])
     return unpickle(path, pickled, offsets)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.files.arrays import Npz
+from ldm_jax.files.errors import UnreadableFile, naming, shown
+from ldm_jax.files.paths import printable
 from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.metrics.image_sets.frechet import Gaussian
@@ -111,10 +113,10 @@ def load_reference(path) -> Reference:
             names = [name for name in stored.names if name != "arr_0"]
             arrays = {name: stored.read(name) for name in names}
             has_images = "arr_0" in stored.names
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"reference statistics are an .npz file: {path} cannot be read ({error}); "
-            "make one with `ldm-jax stats`."
+    except ValueError as error:
+        raise UnreadableFile(
+            f"reference statistics are an .npz file: {printable(path)} cannot be read "
+            f"({error}); make one with `ldm-jax stats`."
         ) from error
     return make_reference(arrays, path, has_images)
 
@@ -130,33 +132,58 @@ def make_reference(
       has_images: whether it holds images too.
 
     Raises:
-      ValueError: "mu" or "sigma" is missing, or the two do not fit.
+      UnreadableFile: "mu" or "sigma" is missing, the two do not fit, or they hold
+        values that cannot be.
     """
     if not {"mu", "sigma"} <= set(arrays):
-        raise ValueError(
-            f'reference statistics hold "mu" and "sigma": {path} holds '
-            f"{', '.join(sorted(arrays)) or 'only images'}; make them of the images "
-            "with `ldm-jax stats`."
+        raise UnreadableFile(
+            f'reference statistics hold "mu" and "sigma": {printable(path)} holds '
+            f"{shown(sorted(arrays)) if arrays else 'only images'}; make them of the "
+            "images with `ldm-jax stats`."
         )
-    count = int(arrays.get("count", 0))
-    return Reference(
-        _gaussian(path, arrays, "", count),
-        _gaussian(path, arrays, "_s", count) if "mu_s" in arrays else None,
-        arrays.get("features"),
-        parse_json(str(arrays["metadata"]).encode(), path)
-        if "metadata" in arrays
-        else {},
-        str(path),
-        has_images,
-    )
+    with naming(path):
+        pool = _gaussian(arrays, "", _count(arrays))
+        features = arrays.get("features")
+        if features is not None and (
+            features.shape[1:] != pool.mean.shape or not _is_finite(features)
+        ):
+            raise ValueError(
+                f"features must be finite numbers [K, {len(pool.mean)}]: got "
+                f"{shown(features)}; the file is damaged or of another kind."
+            )
+        metadata = str(arrays.get("metadata", "{}")).encode()
+        return Reference(
+            pool,
+            _gaussian(arrays, "_s", pool.count) if "mu_s" in arrays else None,
+            features,
+            parse_json(metadata, path),
+            str(path),
+            has_images,
+        )
 
 
-def _gaussian(path, arrays, suffix: str, count: int) -> Gaussian:
+def _count(arrays: Mapping[str, np.ndarray]) -> int:
+    """Returns the number of images; 0 where a file does not say."""
+    count = np.asarray(arrays.get("count", 0))
+    if count.shape != () or count.dtype.kind not in "iu" or not 0 <= count < 2**48:
+        raise ValueError(f"count must be a number of images: got {shown(count)}.")
+    return int(count)
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
+
+
+def _gaussian(arrays: Mapping[str, np.ndarray], suffix: str, count: int) -> Gaussian:
     mean, covariance = arrays[f"mu{suffix}"], arrays.get(f"sigma{suffix}")
     shape = None if covariance is None else covariance.shape
-    if mean.ndim != 1 or shape != (len(mean), len(mean)):
+    if covariance is None or mean.ndim != 1 or shape != (len(mean), len(mean)):
         raise ValueError(
-            f"a mean [D] takes a covariance [D, D]: got {mean.shape} and {shape} in "
-            f"{path}; the file is damaged or of another kind."
+            f"a mean [D] takes a covariance [D, D]: got {mean.shape} and {shape}; the "
+            "file is damaged or of another kind."
+        )
+    if not _is_finite(mean) or not _is_finite(covariance):
+        raise ValueError(
+            f"mu{suffix} and sigma{suffix} must be finite numbers; the file is damaged."
         )
     return Gaussian(np.float64(mean), np.float64(covariance), count)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
+from ldm_jax.data.examples import read_example
 from ldm_jax.data.images.tfds_source import TfdsSource
 from ldm_jax.data.records import DamagedRecord
 from tests.data.builders.layouts import label_map, picture
@@ -88,3 +89,20 @@ def test_other_features_are_passed_over(tmp_path):
     features = {"number": np.int64, "objects": tfds.features.Sequence(np.int64)}
     source = source_of(tmp_path, features, {"number": 3, "objects": [1]})
     assert set(source[0]) == {"image"} and source.sizes().tolist() == [[4, 6]]
+
+
+@pytest.mark.parametrize(
+    ("box", "label"), [((0.5, 0, 0.2, 1), 0), ((0, 0, 2, 1), 0), ((0, 0, 1, 1), 5)]
+)
+def test_boxes_and_labels_that_cannot_be_are_a_damaged_record(tmp_path, box, label):
+    """What TFDS wrote is changed in the record, as a damaged or hostile set has it."""
+    boxes = tfds.features.Sequence(
+        {"bbox": tfds.features.BBoxFeature(), "label": CLASSES}
+    )
+    entry = {"bbox": tfds.features.BBox(0.0, 0.0, 1.0, 1.0), "label": 1}
+    source = source_of(tmp_path, {"objects": boxes}, {"objects": [entry]})
+    source[0]
+    stored = read_example(source._records[0])
+    stored |= {"objects/bbox": np.float32(box), "objects/label": np.int64([label])}
+    with pytest.raises(ValueError, match=r"boxes must be within|a label must be in"):
+        source._readers[-1](stored, "name")
