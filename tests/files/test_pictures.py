@@ -4,11 +4,13 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ldm_jax.files import pictures
 from ldm_jax.files.errors import UnreadableFile
@@ -280,3 +282,31 @@ def test_a_fifo_among_pictures_is_refused_by_name(tmp_path):
     os.mkfifo(tmp_path / "z.png")
     with pytest.raises(UnreadableFile, match=r"z\.png is a FIFO"):
         pictures.list_pictures(tmp_path)
+
+
+PEAK = """
+import re, sys
+from ldm_jax.files.pictures import read_image
+status = lambda: open("/proc/self/status").read()
+peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", status())[1])
+before = peak()
+assert read_image(sys.argv[1]).shape == (4096, 4096, 3)
+print((peak() - before) / 4096**2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("mode", "orientation", "bytes_per_pixel"), [("RGBA", 1, 7), ("RGB", 6, 8)]
+)
+def test_decoding_takes_the_memory_that_is_documented(
+    tmp_path, mode, orientation, bytes_per_pixel
+):
+    """Of 16 megapixels; beside them what a decoder and a strip take, 2 a pixel here."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "large.png"
+    Image.new(mode, (4096, 4096)).save(path, compress_level=1, exif=exif)
+    argv = [sys.executable, "-c", PEAK, str(path)]
+    measured = float(subprocess.run(argv, capture_output=True, check=True).stdout)
+    assert 3 < measured < bytes_per_pixel + 2

@@ -11,7 +11,7 @@ from ldm_jax.data.records import DamagedRecord, Record, fingerprint, reading_rec
 from ldm_jax.files import paths
 from ldm_jax.files.errors import UnreadableFile, reading, shown
 from ldm_jax.files.paths import printable
-from ldm_jax.files.pictures import read_label_map
+from ldm_jax.files.pictures import MAX_PIXELS, read_label_map
 from ldm_jax.files.reading import MISSING, not_regular, read_bytes, read_lines
 from ldm_jax.files.structured import parse_json, read_csv, read_json_lines
 
@@ -124,7 +124,8 @@ class Annotated:
             with reading_record():
                 path = regular_file_inside(self._root, self._map(file))
                 name = f"label map of {file}"
-                record["label_map"] = read_label_map(path, name=name)
+                bound = max(MAX_PIXELS, shape[0] * shape[1])  # of the image itself
+                record["label_map"] = read_label_map(path, bound, name)
             if record["label_map"].shape != shape:
                 raise DamagedRecord(
                     f"label map of {file} is {record['label_map'].shape}, the image is "

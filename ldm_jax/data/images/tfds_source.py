@@ -62,7 +62,7 @@ class TfdsSource:
         self.num_classes = label.num_classes if is_class else None
         self.class_names = tuple(label.names) if is_class else ()
         self.box_names = _box_names(features)
-        self._readers = _readers(features)
+        self._readers = _readers(features, max_pixels)
         facts = [info.full_name, split, shard_lengths]
         if info.metadata and info.metadata.get("digest"):  # of our own builders
             facts.append(info.metadata["digest"])
@@ -118,7 +118,7 @@ class TfdsSource:
 Read = Callable[[dict[str, Any], str], Record]
 
 
-def _readers(features: dict[str, Any]) -> list[Read]:
+def _readers(features: dict[str, Any], max_pixels: int) -> list[Read]:
     """Chooses what to read of each record."""
     found: list[Read] = []
     if isinstance(features.get("label"), tfds.features.ClassLabel):
@@ -134,7 +134,7 @@ def _readers(features: dict[str, Any]) -> list[Read]:
         feature = features.get(key)
         channels = getattr(feature, "shape", ())[-1:]
         if isinstance(feature, tfds.features.Image) and channels == (1,):
-            found.append(functools.partial(_label_map, key))
+            found.append(functools.partial(_label_map, key, max_pixels))
             break
     return found
 
@@ -153,8 +153,9 @@ def _captions_key(features: dict[str, Any]) -> str:
     return ""
 
 
-def _label_map(key: str, stored: dict[str, Any], name: str) -> Record:
-    return {"label_map": decode_label_map(stored[key][0], f"label map of {name}")}
+def _label_map(key: str, max_pixels: int, stored: dict[str, Any], name: str) -> Record:
+    name = f"label map of {name}"
+    return {"label_map": decode_label_map(stored[key][0], name, max_pixels)}
 
 
 def _captions(stored: Sequence[bytes], name: str) -> Record:

@@ -331,3 +331,15 @@ def test_annotations_change_the_fingerprint(folder):
     (folder / "a.txt").write_text("a dog")
     after = FolderSource(folder, annotations=Annotations(captions="txt")).fingerprint
     assert before != after
+
+
+def test_a_label_map_may_be_as_large_as_its_image(folder, monkeypatch):
+    """One bound: what max_pixels lets pass as an image is a label map too."""
+    monkeypatch.setattr("ldm_jax.data.images.annotations.MAX_PIXELS", 4)
+    (folder / "maps").mkdir()
+    for name in ("a", "b", "c"):
+        Image.new("L", (8, 4), 3).save(folder / f"maps/{name}.png")
+    source = FolderSource(
+        folder, max_pixels=32, annotations=Annotations(label_maps="maps")
+    )
+    assert source[0]["label_map"].shape == (4, 8)
