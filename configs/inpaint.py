@@ -7,17 +7,28 @@ r"""Inpainting of Places (Rombach et al. 2022, Tab. 6, 7 and 15).
 
     model=small   LDM-4 with attention in the first stage: UNet 215M; 360k steps of 128.
                   FID 2.15, LPIPS 0.144 at 512 (Tab. 7).
+    model=noattn  the same without attention in the first stage: 2.37, 0.145.
+    model=kl      the same with a KL first stage; Tab. 6 alone, FID 15.21 after 6
+                  epochs on 2,000 images. Whether its latents were rescaled is not
+                  published; here they are.
+    model=pixels  LDM-1, no first stage; Tab. 6 alone, FID 24.74. Its UNet is not
+                  published: 220.5M is inferred from "parameters fixed" and its speed.
     model=big     387M, first stage without attention: FID 2.40, LPIPS 0.142; after
                   half an epoch at 512 1.50 and 0.137. The released inpainting_big.
 
-Trained on 256, at 512 sampled. Latents for it (ldm-jax latents --config) hold the
-images as well, since every step draws new holes; here images are encoded in the step.
+Trained on 256, at 512 sampled. size=512 is the half epoch at 512, all weights, from
+--config.train.init_from=runs/inpaint; its batch and rate are not published: those of
+256, for 900,000 images. Latents for it (ldm-jax latents --config) hold the images as
+well, since every step draws new holes; here images are encoded in the step.
 """
 
 from ldm_jax.configs import common
 
 MODELS = {
     "small": ("vq-f4", common.UNET_215M),
+    "noattn": ("vq-f4-noattn", common.UNET_215M),
+    "kl": ("kl-f4", common.UNET_215M),
+    "pixels": ("pixels", dict(common.UNET_215M, channel_mult=(1, 1, 1, 4, 8))),
     "big": (
         "vq-f4-noattn",
         dict(
@@ -33,18 +44,23 @@ MODELS = {
 
 def get_config(arg: str = ""):
     """Returns one model's experiment."""
-    name = common.parse(arg, model="small").model
-    autoencoder, unet = common.choose("model", name, MODELS)
-    config = common.latent_diffusion(autoencoder, "places")
+    values = common.parse(arg, model="small", size=256)
+    autoencoder, unet = common.choose("model", values.model, MODELS)
+    batch = 128
+    num_steps = common.choose(
+        "size", values.size, {256: 360_000, 512: 900_000 // batch}
+    )
+    config = common.latent_diffusion(autoencoder, "places", values.size)
     config.transform.update(crop="random", mask="train")
     config.schedule.end = 0.0205
     config.condition.kind = "inpaint"
     config.unet = unet
     # The image with its hole, encoded, and the mask.
-    common.add_concat(config, config.autoencoder.latent_channels + 1)
+    channels = config.autoencoder.get("latent_channels", 3)
+    config.unet.in_channels = 2 * channels + 1
     config.objective.distance = "l1"
-    config.batch_size = 128
+    config.batch_size = batch
     config.optimizer.learning_rate = 1e-6
-    config.train.num_steps = 360_000
+    config.train.num_steps = num_steps
     config.sampling.num_steps = 200
     return config

@@ -14,6 +14,8 @@ COCO-Stuff's 182 classes.
 
     f=4 (default)   VQ-f4, as the released models
     f=8             VQ-f8, as Tab. 15 says; UNet 215,232,772
+    stage=kl-f4     KL-f4, with scale=raw or rescaled: Fig. 15, where raw latents (of a
+                    larger deviation) make worse large images
 """
 
 from ldm_jax.configs import common
@@ -21,11 +23,16 @@ from ldm_jax.configs import common
 
 def get_config(arg: str = ""):
     """Returns the experiment at one size."""
-    values = common.parse(arg, size=256, f=4)
+    values = common.parse(arg, size=256, f=4, stage="", scale="measured")
+    is_raw = common.choose("scale", values.scale, {"measured": False, "raw": True})
     size = values.size
     rate = common.choose("size", size, {256: 4.8e-5, 512: 8e-6})
     stage = common.choose("f", values.f, {4: "vq-f4", 8: "vq-f8"})
-    config = common.latent_diffusion(stage, "landscapes", image_size=size)
+    config = common.latent_diffusion(
+        values.stage or stage, "landscapes", image_size=size
+    )
+    if is_raw:
+        config.latents.scale = 1.0
     config.transform = dict(crop="random", min_scale=2 / 3, max_scale=2 / 3)
     config.schedule.end = 0.0205
     config.unet = common.UNET_215M

@@ -4,6 +4,7 @@
 import functools
 import math
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files.writing import write_json
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.networks import network_rows
+from ldm_jax.metrics.paper import ROWS
 from ldm_jax.types import Conditioning
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -89,6 +91,13 @@ SIZES = {
     "superres:low_res=bsrgan_light": (113_622_563, 0),
     "inpaint:model=small": (215.23e6, 0),
     "inpaint:model=big": (387_245_827, 0),
+    "inpaint:model=noattn": (215_230_467, 0),
+    "inpaint:model=kl,size=512": (215_230_467, 0),
+    "inpaint:model=pixels": (220_517_891, 0),
+    "superres:model=big": (552_677_025 - 55_322_782, 0),
+    "semantic:stage=kl-f4,scale=raw": (215_229_315, 546),
+    "layout:data=coco4": (246_277_379, 58_858_496 - 8192 * 513),
+    "layout:size=512": (246_277_379, 58_858_496 - 8192 * 513),
 }
 
 
@@ -282,3 +291,16 @@ def test_windows_are_those_of_the_released_data_classes(name, scales):
     assert (transform.min_scale, transform.max_scale) == scales
     assert transform.crop == "random"
     assert config.images.min_side == (256 if name == "superres" else 0)
+
+
+def test_the_page_of_configs_has_every_row_of_the_paper_and_configs_that_load():
+    """Identity: a row of metrics/paper.py is in one line of the table, and no other."""
+    lines = (CONFIGS / "README.md").read_text().splitlines()
+    cells = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
+    rows = [name for line in cells[1:] for name in re.findall(r"`([^`]+)`", line[3])]
+    assert sorted(rows) == sorted(ROWS)
+    tables = {name for line in cells for name in re.findall(r"Tab\. (\d+)", line[0])}
+    assert tables == {str(n) for n in range(1, 19)}
+    for line in cells[1:]:
+        for name in re.findall(r"`([^`]+)`", line[2]):
+            load(name)
