@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from ldm_jax.commands.export_stablehlo import Program, make_programs
 from ldm_jax.files.writing import atomic_file, write_json
@@ -56,7 +57,7 @@ def export_onnx(
     for name, program in programs.items():
         _check_size(name, program, params)
     entries, paths = {}, []
-    for name, program in programs.items():
+    for name, program in tqdm(programs.items(), desc="programs", delay=3):
         outputs = _output_names(program, params)
         proto = _convert(convert, name, program, params, outputs)
         paths.append(out / f"{name}.onnx")

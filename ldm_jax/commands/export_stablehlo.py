@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax import export
+from tqdm import tqdm
 
 from ldm_jax.conditions.keywords import read_keywords
 from ldm_jax.files.writing import atomic_file
@@ -76,7 +77,10 @@ def export_stablehlo(
         or the params lack a network. Nothing is written.
     """
     programs = make_programs(model, params, image_size, sampling)
-    exported = {name: _export(program, params) for name, program in programs.items()}
+    exported = {
+        name: _export(program, params)
+        for name, program in tqdm(programs.items(), desc="programs", delay=3)
+    }
     manifest = {
         "jax": jax.__version__,
         "platforms": PLATFORMS,

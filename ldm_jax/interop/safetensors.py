@@ -21,7 +21,7 @@ from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.reading import opened
 from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
-from ldm_jax.interop.stored import Stored, Weights, contiguous_strides
+from ldm_jax.interop.stored import Stored, Weights, contiguous_strides, progress
 
 # Published headers take a few hundred bytes per tensor; the format's own limit.
 MAX_HEADER_BYTES = 100_000_000
@@ -168,7 +168,9 @@ def write_safetensors(
         end += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # readers map tensors: keep them aligned
-    with atomic_file(path) as file:
+    with atomic_file(path) as file, progress(path, end) as bar:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in tensors:
-            np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).tofile(file)
+            array = np.ascontiguousarray(tensors[name]).reshape(-1)
+            array.view(np.uint8).tofile(file)
+            bar.update(array.nbytes)

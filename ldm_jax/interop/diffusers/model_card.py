@@ -31,6 +31,7 @@ INPUTS = {
     "text": ("a text", 'prompt="a dog", '),
     "layout": ("boxes", "boxes=[[(3, 0.1, 0.2, 0.5, 0.25)]], "),
     "semantic": ("a label map", "label_map=label_map, "),
+    "retrieval": ("retrieved neighbours", "embeddings=embeddings, "),
     "superres": ("a small image", "low_res=picture, "),
     "inpaint": (
         "an image with a hole",

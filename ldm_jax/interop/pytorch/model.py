@@ -19,6 +19,7 @@ write PNG files). The inputs of a condition, all with first axis B:
     superres  low_res    float [B, 3, h, w] in [-1, 1]
     inpaint   image      float [B, 3, H, W] in [-1, 1]
               mask       float [B, 1, H, W], 1 where the image is to be painted
+    retrieval embeddings float [B, M, d], of CLIP
 
 Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion
 Models"; names of modules and parameters are those of the model that was exported.
@@ -574,6 +575,7 @@ FIELDS = {
     "semantic": ("label_map",),
     "superres": ("low_res",),
     "inpaint": ("image", "mask"),
+    "retrieval": ("embeddings",),
 }
 
 
@@ -611,6 +613,8 @@ class Condition(nn.Module):
             return {"concat": self.network(y["label_map"])}
         if self.kind == "superres":
             return {"concat": y["low_res"]}
+        if self.kind == "retrieval":
+            return {"context": y["embeddings"]}
         if self.kind == "inpaint":
             hole = y["mask"] >= 0.5
             seen = torch.where(hole, torch.tensor(-1.0), y["image"])
@@ -633,8 +637,8 @@ class Condition(nn.Module):
         if self.kind == "semantic":
             unknown = self.config["num_classes"]
             return {"label_map": torch.full_like(inputs["label_map"], unknown)}
-        if self.kind == "superres":
-            return {"low_res": torch.zeros_like(inputs["low_res"])}
+        if self.kind in ("superres", "retrieval"):
+            return {n: torch.zeros_like(inputs[n]) for n in FIELDS[self.kind]}
         if self.kind == "inpaint":
             return {"mask": torch.ones_like(inputs["mask"])}
         return {}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ldm_jax.files.writing import atomic_file
-from ldm_jax.interop.stored import contiguous_strides
+from ldm_jax.interop.stored import contiguous_strides, progress
 from ldm_jax.interop.torch_files.rebuild import STORAGES
 
 
@@ -30,13 +30,19 @@ def write_ckpt(path, tensors: Mapping[str, np.ndarray]) -> None:
             raise TypeError(
                 f'"{name}" is {array.dtype}; a .ckpt takes {list(storages)}.'
             )
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+    size = sum(array.nbytes for array in tensors.values())
+    with (
+        atomic_file(path) as file,
+        zipfile.ZipFile(file, "w") as archive,
+        progress(path, size) as bar,
+    ):
         archive.writestr("archive/data.pkl", _pickled(tensors, storages))
         archive.writestr("archive/byteorder", "little")
         for i, name in enumerate(tensors):
             with archive.open(f"archive/data/{i}", "w", force_zip64=True) as entry:
                 flat = np.ascontiguousarray(tensors[name]).reshape(-1)
                 entry.write(flat.view(np.uint8).data)
+            bar.update(flat.nbytes)
         archive.writestr("archive/version", "3\n")
 
 

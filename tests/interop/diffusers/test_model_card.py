@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ldm_jax.interop.diffusers.model_card import CardDetails, model_card
+from ldm_jax.conditions.registry import CONDITIONS
+from ldm_jax.interop.diffusers.model_card import INPUTS, CardDetails, model_card
 from tests.interop import small
 
 RESULTS = {
@@ -70,8 +71,12 @@ def test_what_is_not_known_is_left_out():
     assert "| images | not recorded |" in text and "trust_remote_code" not in text
 
 
+def test_the_card_knows_every_condition_but_hybrids():
+    assert set(INPUTS) == set(CONDITIONS) - {"hybrid"}
+
+
 def test_the_lines_of_use_can_be_parsed():
-    for kind in ("none", "class", "text", "layout", "semantic", "superres", "inpaint"):
+    for kind in INPUTS:
         text = card(spec={**small.CLASSES, "condition": {"kind": kind}})
         code = text.split("```python\n")[1].split("```")[0]
         compile(code, kind, "exec")

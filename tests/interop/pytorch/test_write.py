@@ -102,6 +102,10 @@ KINDS = {
         ),
         {"label_map": MAP, "label": LABELS},
     ),
+    "retrieval": (
+        small.diffusion(dict(kind="retrieval", width=8), small.CROSS),
+        {"embeddings": IMAGES[:, 0].repeat(3, -1)[..., :8]},
+    ),
 }
 
 

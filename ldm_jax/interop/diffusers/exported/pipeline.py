@@ -14,6 +14,7 @@ The inputs, by kind of condition:
     superres  low_res        pictures, or floats [B, 3, h, w] in [-1, 1]
     inpaint   image          pictures, or floats [B, 3, H, W] in [-1, 1]
               mask_image     pictures, white where to paint, or floats [B, 1, H, W]
+    retrieval embeddings     floats [B, M, d], of CLIP
     any       encoder_hidden_states [B, M, d] and concat [B, k, h, w], ready-made
 
 Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion
@@ -160,6 +161,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             "semantic": ("label_map",),
             "superres": ("low_res",),
             "inpaint": ("image", "mask_image"),
+            "retrieval": ("embeddings",),
         }.get(self.kind, ())
         needed = 2 if self.kind == "inpaint" else min(1, len(takes))
         if len(inputs) != needed or inputs.keys() - set(takes):
@@ -174,10 +176,9 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             inputs = {"tokens": self.boxes_to_tokens(inputs["boxes"])}
         if self.kind in ("superres", "inpaint"):
             return {name: self._pictures(x, name) for name, x in inputs.items()}
-        return {
-            name: torch.as_tensor(x, device=self._execution_device).long()
-            for name, x in inputs.items()
-        }
+        dtype = self.unet.dtype if self.kind == "retrieval" else torch.long
+        device = self._execution_device
+        return {n: torch.as_tensor(x).to(device, dtype) for n, x in inputs.items()}
 
     def _pictures(self, value, name):
         """Makes a tensor [B, k, H, W] of pictures; a mask is in [0, 1]."""
@@ -235,6 +236,8 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             return {"concat": concat}
         if self.kind == "superres":
             return {"concat": y["low_res"]}
+        if self.kind == "retrieval":
+            return {"encoder_hidden_states": y["embeddings"]}
         if self.kind == "inpaint":
             hole = y["mask_image"] >= 0.5
             latent = self._first_latent(y["image"].masked_fill(hole, -1.0))
@@ -263,8 +266,8 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         if self.kind == "layout":
             empty = self.boxes_to_tokens([[]] * len(y["tokens"]))
             return {"tokens": empty.to(y["tokens"].device)}
-        if self.kind == "superres":
-            return {"low_res": torch.zeros_like(y["low_res"])}
+        if self.kind in ("superres", "retrieval"):
+            return {name: torch.zeros_like(x) for name, x in y.items()}
         if self.kind == "inpaint":
             return {**y, "mask_image": torch.ones_like(y["mask_image"])}
         raise ValueError("guidance needs a condition: use guidance_scale=1.")

@@ -93,6 +93,11 @@ KINDS = {
         {"image": IMAGES, "mask": MASKS},
         {"image": last(IMAGES), "mask_image": last(MASKS)},
     ),
+    "retrieval": (
+        small.diffusion(dict(kind="retrieval", width=8), small.CROSS),
+        {"embeddings": IMAGES[:, 0].repeat(3, -1)[..., :8]},
+        {"embeddings": IMAGES[:, 0].repeat(3, -1)[..., :8]},
+    ),
     "none, images of two sides": (small.diffusion(dict(kind="none")), {}, {}),
 }
 
