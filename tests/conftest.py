@@ -46,3 +46,6 @@ def unchecked_shapes():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+pytest_plugins = ["tests.object_store"]

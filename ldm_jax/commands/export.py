@@ -80,10 +80,10 @@ def export_weights(
             "a variant, a licence, results and a picture are options of "
             f"--to=diffusers: got --to={form}; leave them out."
         )
-    results = _results(path, form, model_directory.read_config(model_dir).task)
-    with new_output(*results):
+    # Reserved before the model is read; its kind may leave the YAML out.
+    with new_output(*_results(path, form, *DESCRIBED)):
         loaded = Loaded.read(model_dir, which, path.name, hub)
-        return _write_whole(loaded, results, form)
+        return _write_whole(loaded, _results(path, form, loaded.config.task), form)
 
 
 def export_all(
@@ -140,9 +140,15 @@ def check(model_dir: str, form: str, path: pathlib.Path, which: str = "ema") -> 
         return f"not checked: {error}"
 
 
-def _results(path: pathlib.Path, form: str, task: str) -> list[pathlib.Path]:
-    """Lists what an export writes: the path, and the YAML of a CompVis checkpoint."""
-    has_yaml = form == "compvis" and task in DESCRIBED
+def _results(path: pathlib.Path, form: str, *tasks: str) -> list[pathlib.Path]:
+    """Lists what an export writes: the path, and the YAML of a CompVis checkpoint.
+
+    Args:
+      path: of the result.
+      form: of it.
+      tasks: that the model may have.
+    """
+    has_yaml = form == "compvis" and any(task in DESCRIBED for task in tasks)
     return [path, path.with_suffix(".yaml")] if has_yaml else [path]
 
 

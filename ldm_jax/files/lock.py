@@ -23,6 +23,7 @@ from ldm_jax.files.outputs import check_writable
 from ldm_jax.files.paths import PathLike, local, printable
 from ldm_jax.files.write_errors import reported
 
+LOCK_NAME = "run.lock"  # in a directory
 # A lock of another machine counts as left behind when it was not renewed for so long.
 STALE_SECONDS = 600.0
 RENEW_SECONDS = 60.0
@@ -151,7 +152,7 @@ def _make_folders(folder: Path) -> list[Path]:
 def lock_directory(directory: PathLike, advice: str = "choose another workdir") -> Lock:
     """Locks a directory for the one process that may add to it; makes it."""
     folder = local(directory, "a directory that is locked")
-    return Lock(folder / "run.lock", folder, advice)
+    return Lock(folder / LOCK_NAME, folder, advice)
 
 
 def lock_output(path: PathLike, flag: str = "--out") -> Lock:

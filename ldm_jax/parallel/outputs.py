@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The place of a command's result: checked and locked before any work is done.
 
-Process 0 checks and locks; where it fails, every process ends.
+Process 0 checks and locks; where it fails, every process ends. A result on an object
+store is made on a disk here and copied in the end, see `files.stores`.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
+from ldm_jax.files import stores
 from ldm_jax.files.lock import Lock, lock_directory, lock_output
 from ldm_jax.files.outputs import check_absent, check_writable, check_writable_file
 from ldm_jax.files.paths import is_remote, local
@@ -24,25 +26,27 @@ def output_file(out: PathLike, flag: str = "--out") -> Iterator[pathlib.Path]:
     """Reserves the file that a command writes; one of this name will be replaced.
 
     Args:
-      out: as the user wrote it.
+      out: as the user wrote it; a URL must be new.
       flag: names it in errors.
 
     Yields:
-      Its path.
+      Its path; for a URL, that of the local file which is copied there.
 
     Raises:
-      ValueError: a URL.
+      ValueError: a URL of another kind than STORES, or one that exists.
       OSError: it cannot be written.
       Unusable: another process is about to write it.
     """
-    path = local(out, flag)
+    path, copy = _place(out)
 
     def take() -> Lock:
+        _check_store(out, flag)
         check_writable_file(path, flag)
         return lock_output(path, flag)
 
     with _held(take):
         yield path
+        copy()
 
 
 @contextlib.contextmanager
@@ -51,14 +55,30 @@ def output_directory(out: PathLike, flag: str = "--out") -> Iterator[pathlib.Pat
 
     If it is made for this and stays empty, it is removed again.
     """
-    path = local(out, flag)
+    path, copy = _place(out)
 
     def take() -> Lock:
+        _check_store(out, flag)
         check_writable(path, flag)
         return lock_directory(path, f"choose another {flag}")
 
     with _held(take):
         yield path
+        copy()
+
+
+def _place(out: PathLike) -> tuple[pathlib.Path, Callable[[], None]]:
+    """Returns (where to write on this machine, what copies it to its place)."""
+    if not is_remote(out):
+        return local(out), lambda: None
+    return stores.staging_of(out), functools.partial(stores.upload, out)
+
+
+def _check_store(out: PathLike, flag: str) -> None:
+    """Refuses a URL that cannot be written, or that exists."""
+    if is_remote(out):
+        check_writable(out, flag)
+        stores.check_new(out, flag)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ at first.
 """
 
 import os
+import sys
 
 import pytest
 
@@ -35,7 +36,9 @@ DIRECTORIES = {
     "evaluate": ["--images=photos", WEIGHTS, "--out={}"],
 }
 COMMANDS = {**FILES, **NEW, **DIRECTORIES}
-REMOTE = ("train", "import")  # may write to gs://
+# Written to gs:// directly; made here and copied there.
+REMOTE = ("train", "import")
+STAGED = sorted({**FILES, **DIRECTORIES}.keys() - REMOTE)
 
 
 def run(name, out, capsys):
@@ -73,7 +76,18 @@ def test_the_second_of_two_writers_is_refused_at_once(name, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - REMOTE))
+@pytest.mark.parametrize("name", STAGED)
+def test_a_store_without_its_package_is_refused_before_any_work(
+    name, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    error = run(name, "gs://bucket/a", capsys)
+    assert "gs://bucket/a" in error and "pip install 'ldm_jax[gcs]'" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {*REMOTE, *STAGED}))
 def test_a_url_is_refused_where_files_are_needed(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     error = run(name, "gs://bucket/a", capsys)

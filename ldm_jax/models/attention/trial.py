@@ -90,7 +90,7 @@ def _try(kernel: Kernel, width: int, dtype: DType) -> str:
     # being built while the kernel is chosen.
     with ThreadPoolExecutor(1) as thread:
         try:
-            errors = thread.submit(differences, kernel, width, dtype).result()
+            errors = thread.submit(kernel_errors, kernel, width, dtype).result()
         except Exception as error:  # whatever a compiler raises
             first = str(error).strip().partition("\n")[0][:200]
             return f"{type(error).__name__}: {first}"
@@ -100,7 +100,7 @@ def _try(kernel: Kernel, width: int, dtype: DType) -> str:
     return f"differs from plain attention ({', '.join(wrong)} of the norm)"
 
 
-def differences(kernel: Kernel, width: int, dtype: DType) -> dict[str, float]:
+def kernel_errors(kernel: Kernel, width: int, dtype: DType) -> dict[str, float]:
     """Compares a kernel with plain float32 attention on one random example.
 
     Returns:

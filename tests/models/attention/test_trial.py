@@ -72,9 +72,9 @@ WRONG = [
 
 
 def test_a_right_kernel_passes_by_far():
-    errors = trial.differences(right, 32, BF16)
+    errors = trial.kernel_errors(right, 32, BF16)
     assert len(errors) == 4 and max(errors.values()) < trial.TOLERANCE / 2
-    assert max(trial.differences(right, 32, jnp.dtype("float32")).values()) < 1e-5
+    assert max(trial.kernel_errors(right, 32, jnp.dtype("float32")).values()) < 1e-5
     assert trial.works("packed", right, 32, BF16)
 
 

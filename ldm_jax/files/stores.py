@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results on object stores (gs://, s3://): made on a disk here first, then copied.
+
+A store has no rename, no lock and no appending, so a result is written into a folder of
+this machine and copied when it is whole: what makes it complete, the JSON files at its
+top, comes last. The folder follows from the URL, so a command that was killed continues
+in it when it is started again, also where it was killed while copying.
+"""
+
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+from tqdm import tqdm
+
+from ldm_jax.files.lock import LOCK_NAME
+from ldm_jax.files.outputs import check_absent
+from ldm_jax.files.paths import PathLike, cache_directory, resolve
+from ldm_jax.files.write_errors import reported
+
+# Small objects are limited by the time of a request, not by the network.
+UPLOADS_AT_ONCE = 16
+SHOW_PROGRESS_ABOVE = 100  # files
+
+
+def staging_of(url: PathLike) -> pathlib.Path:
+    """Returns the local place where the result of a URL is made; it may not exist."""
+    text = os.fspath(resolve(url)).rstrip("/")
+    name = re.sub(r"[^\w.-]+", "-", text.rpartition("/")[2])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return cache_directory() / "outputs" / digest / name
+
+
+def check_new(url: PathLike, flag: str = "--out") -> None:
+    """Refuses a URL that has something, unless a copy to it was interrupted.
+
+    Raises:
+      ValueError: objects of this name exist, and this machine did not begin them.
+    """
+    if not staging_of(url).exists():
+        check_absent(url, flag)
+
+
+def upload(url: PathLike) -> None:
+    """Copies what `staging_of` holds to a URL, and removes it here.
+
+    Raises:
+      WriteError: an object could not be written; what is here stays.
+    """
+    import fsspec  # comes with the packages that reach stores
+
+    source, target = staging_of(url), resolve(url)
+    system, root = fsspec.core.url_to_fs(os.fspath(target))
+    if source.is_file():
+        files = {source: root}
+    else:
+        files = {
+            file: f"{root}/{file.relative_to(source).as_posix()}"
+            for file in sorted(source.rglob("*"))
+            if file.is_file() and not _is_of_this_machine(file)
+        }
+    last = [f for f in files if f.parent == source and f.suffix == ".json"]
+    first = [file for file in files if file not in last]
+
+    def put(file: pathlib.Path) -> None:
+        with reported(target, every=True):
+            system.put_file(os.fspath(file), files[file])
+
+    hidden = len(files) < SHOW_PROGRESS_ABOVE
+    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+        copied = pool.map(put, first)
+        list(tqdm(copied, total=len(first), desc=f"to {target}", disable=hidden))
+    for file in last:
+        put(file)
+    shutil.rmtree(source.parent)
+
+
+def _is_of_this_machine(file: pathlib.Path) -> bool:
+    """Tells a lock, or what a killed writer left, from a part of the result."""
+    return file.name.startswith(".") or file.name == LOCK_NAME
