@@ -43,7 +43,7 @@ def get_study(arg: str = "") -> Study:
         num_steps=10,
         sampling_steps=(5, 10, 20),
         num_samples=values.num_samples,
-        metrics=("kid", "fid"),
+        metrics=("fid", "kid"),
         feature_network="random",
         batch_size=32,
     )

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
@@ -162,7 +163,7 @@ def _line(axes: Axes, number: int, arm: str, curve: Curve) -> None:
 
 def _finish(axes: Axes, metric: str) -> None:
     """Adds the legend and the better direction; a wide range gets a log axis."""
-    values = [y for line in axes.get_lines() for y in line.get_ydata()]
+    values = [y for line in axes.get_lines() for y in np.asarray(line.get_ydata())]
     if values and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
     better = "higher" if is_higher_better(metric) else "lower"
