@@ -8,7 +8,7 @@ its arrays as `fields`, from which derive the flags of `ldm-jax sample`, the key
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ldm_jax.conditions.fields import Field, FirstStageFields
-from ldm_jax.types import Array, Batch, Conditioning, PyTree
+from ldm_jax.types import Array, Batch, Conditioning, PyTree, RandomKey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Condition:
         section: Mapping[str, Any],
         first_stage: FirstStageFields | None,
         make: Callable[..., "Condition"],
-    ) -> Self:
+    ) -> "Condition":
         """Makes the condition of a config's section without its `kind`.
 
         Args:
@@ -154,18 +154,18 @@ class Condition:
         del batch
         return None
 
-    def init(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
+    def init(self, key: RandomKey, batch: Mapping[str, Any]) -> PyTree:
         """Draws the parameters that are trained with the denoiser; {} if none.
 
         `batch` may hold `jax.ShapeDtypeStruct`s.
         """
         return {} if "conditioner" in self.reads_frozen else self._draw(key, batch)
 
-    def init_frozen(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
+    def init_frozen(self, key: RandomKey, batch: Mapping[str, Any]) -> PyTree:
         """Draws parameters like those of frozen["conditioner"]; {} if none."""
         return self._draw(key, batch) if "conditioner" in self.reads_frozen else {}
 
-    def _draw(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
+    def _draw(self, key: RandomKey, batch: Mapping[str, Any]) -> PyTree:
         self.check(batch)
         if self.module is None:
             return {}
@@ -221,7 +221,7 @@ class Condition:
             )
         return {**batch, **self.null_fields(batch)}
 
-    def drop(self, batch: Batch, key: Array, probability: float) -> Batch:
+    def drop(self, batch: Batch, key: RandomKey, probability: float) -> Batch:
         """Replaces the condition by null, sample by sample, with a probability.
 
         Args:

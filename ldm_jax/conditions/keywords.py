@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Int32
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import Field
-from ldm_jax.types import Array, Batch
+from ldm_jax.types import Batch
 
 
 def read_keywords(condition: Condition, inputs: Mapping[str, Any]) -> Batch:
@@ -74,7 +75,9 @@ def _check_sizes(keyword, axes, shape, sizes) -> None:
             )
 
 
-def read_keyword(condition: Condition, field: Field, value: Any) -> Array:
+def read_keyword(
+    condition: Condition, field: Field, value: Any
+) -> Int32[jax.Array, "B ..."] | Float32[jax.Array, "B ..."]:
     """Checks an array against its field.
 
     Args:
@@ -83,7 +86,7 @@ def read_keyword(condition: Condition, field: Field, value: Any) -> Array:
       value: the array, or what NumPy makes one of.
 
     Returns:
-      A JAX array, int32 or float32.
+      The array, as a JAX array.
 
     Raises:
       ValueError: see `read_keywords`.
@@ -109,7 +112,7 @@ def read_keyword(condition: Condition, field: Field, value: Any) -> Array:
     return jnp.asarray(array, field.dtype)
 
 
-def read_floats(name: str, value: Any) -> Array:
+def read_floats(name: str, value: Any) -> Float32[jax.Array, "..."]:
     """Converts an array to float32, unless it holds whole numbers.
 
     Raises:

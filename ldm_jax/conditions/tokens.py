@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 from ldm_jax.files.errors import MissingFile, UnreadableFile, reading
 from ldm_jax.files.reading import read_text
@@ -45,7 +46,7 @@ class Tokenizer:
     name: str
     vocab_size: int
     length: int
-    encode: Callable[[Sequence[str]], np.ndarray]
+    encode: Callable[[Sequence[str]], Int32[np.ndarray, "B M"]]
     num_tokens: Callable[[Sequence[str]], list[int]]
 
 

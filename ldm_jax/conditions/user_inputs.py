@@ -8,13 +8,13 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from ldm_jax.files.pictures import list_pictures, read_image, read_mask
 
 
 def to_image(item: Any) -> Float[np.ndarray, "H W 3"]:
-    """Reads an image as float32 [H, W, 3] in [-1, 1]."""
+    """Reads an image in [-1, 1]."""
     if isinstance(item, (str, pathlib.Path)):
         item = read_image(item)
     item = np.asarray(item)
@@ -27,7 +27,7 @@ def to_image(item: Any) -> Float[np.ndarray, "H W 3"]:
 
 
 def to_mask(item: Any) -> Float[np.ndarray, "H W 1"]:
-    """Reads a mask as float32 [H, W, 1], 1 in the hole; see `files.pictures`."""
+    """Reads a mask, 1 in the hole; see `files.pictures`."""
     if isinstance(item, (str, pathlib.Path)):
         item = read_mask(item)
     item = np.asarray(item)
@@ -65,8 +65,8 @@ def check_sides(shape: tuple[int, ...], f: int, where: Any) -> None:
         )
 
 
-def stack(items: list[np.ndarray], what: str) -> np.ndarray:
-    """Stacks arrays of one shape: [B, ...]."""
+def stack(items: list[np.ndarray], what: str) -> Shaped[np.ndarray, "B ..."]:
+    """Stacks arrays of one shape."""
     shapes = {item.shape for item in items}
     if len(shapes) != 1:
         raise ValueError(

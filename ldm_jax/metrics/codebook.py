@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a codebook a whole image set uses."""
+"""Measures how much of a codebook a whole image set uses."""
 
 import numpy as np
+from jaxtyping import Int
+
+from ldm_jax.types import Array
 
 
 class CodebookUsage:
@@ -10,8 +13,8 @@ class CodebookUsage:
     def __init__(self, num_codes: int):
         self._counts = np.zeros(num_codes, np.int64)
 
-    def update(self, indices: np.ndarray) -> None:
-        """Adds the codes [B, h, w] of a batch, in [0, num_codes)."""
+    def update(self, indices: Int[Array, "..."]) -> None:
+        """Adds the codes of a batch, in [0, num_codes)."""
         self._counts += np.bincount(np.ravel(indices), minlength=len(self._counts))
 
     def result(self) -> dict[str, float]:

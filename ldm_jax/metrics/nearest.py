@@ -6,23 +6,26 @@ larger sets are compared in a feature space.
 """
 
 import numpy as np
+from jaxtyping import Float, Int, Num
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+
+from ldm_jax.types import Array
 
 
 def classification_accuracy(
-    train_image: np.ndarray,
-    train_label: np.ndarray,
-    image: np.ndarray,
-    label: np.ndarray,
+    train_image: Num[Array, "N H W C"],
+    train_label: Int[Array, " N"],
+    image: Num[Array, "M H W C"],
+    label: Int[Array, " M"],
     num_neighbors: int = 1,
 ) -> float:
-    """Share of images that a k-nearest-neighbour classifier names as `label`.
+    """Computes the share of images that a nearest-neighbour classifier gets right.
 
     Args:
-      train_image: [N, H, W, C] real images the classifier is fitted on.
-      train_label: [N] their classes.
-      image: [M, H, W, C] images to be named.
-      label: [M] the class each of them should be.
+      train_image: real images, which the classifier is fitted on.
+      train_label: their classes.
+      image: images to classify.
+      label: the class that each of them should have.
       num_neighbors: k, by Euclidean distance between pixels.
 
     Returns:
@@ -33,18 +36,20 @@ def classification_accuracy(
     return float(np.mean(classifier.predict(_flat(image)) == np.asarray(label)))
 
 
-def nearest_distances(train_image: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Distance of every image to the nearest training image.
+def nearest_distances(
+    train_image: Num[Array, "N H W C"], image: Num[Array, "M H W C"]
+) -> Float[np.ndarray, " M"]:
+    """Computes the distance of every image to the nearest training image.
 
     A generator that copies has distances near zero; one that generalises has about
     those of held-out real images.
 
     Args:
-      train_image: [N, H, W, C].
-      image: [M, H, W, C], same range.
+      train_image: in any range.
+      image: in the same range.
 
     Returns:
-      [M] root-mean-square difference per pixel, in the images' own units.
+      Root-mean-square difference per pixel, in the units of the images.
     """
     neighbors = NearestNeighbors(n_neighbors=1).fit(_flat(train_image))
     distance, _ = neighbors.kneighbors(_flat(image))

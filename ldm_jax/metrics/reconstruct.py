@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encodes and decodes whole image sets, and measures what comes back."""
+"""Encodes and decodes whole image sets, and measures the reconstructions."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from ldm_jax.files import png
 from ldm_jax.metrics.codebook import CodebookUsage
@@ -16,8 +16,10 @@ from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks.model import FirstStage
 from ldm_jax.types import Array, Batch, PyTree
 
-# [B, H, W, 3] images and reconstructions in [-1, 1] -> a number for each, [B].
-PairMetric = Callable[[Array, Array], Array]
+# (images, reconstructions), both in [-1, 1] -> a number for each.
+PairMetric = Callable[
+    [Float[Array, "B H W C"], Float[Array, "B H W C"]], Float[Array, " B"]
+]
 
 
 def make_pair_metrics(

@@ -1,50 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How close a reconstruction is to its image."""
+"""Measures how close a reconstruction is to its image: PSNR, SSIM, MS-SSIM."""
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float, Float32
 
 from ldm_jax.models.resampling import halve
 from ldm_jax.types import Array
 
 PEAK = 2.0  # images are in [-1, 1]
 # Of the structural similarity: a Gaussian window of 11 x 11 pixels, and two constants
-# that keep quotients of small numbers calm, for intensities in [0, 1].
+# that keep quotients of small numbers stable, for intensities in [0, 1].
 WINDOW, SIGMA = 11, 1.5
 C_1, C_2 = 0.01**2, 0.03**2
 # Weights of the five scales, the finest first.
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
-def psnr(image: Array, reconstruction: Array) -> Array:
+def psnr(
+    image: Float[Array, "B H W C"], reconstruction: Float[Array, "B H W C"]
+) -> Float32[Array, " B"]:
     """Computes the peak signal-to-noise ratio of each image.
 
         10 log10(peak^2 / mean squared difference), peak = 2
 
     Args:
-      image: [B, H, W, C] in [-1, 1].
-      reconstruction: [B, H, W, C]; clamped to [-1, 1], as it will be shown.
+      image: in [-1, 1].
+      reconstruction: clamped to [-1, 1], as it will be shown.
 
     Returns:
-      [B] float32 in dB; infinite for equal images.
+      Decibels; infinite for equal images.
     """
     difference = image - jnp.clip(reconstruction, -1, 1)
     mean_square = jnp.mean(jnp.square(difference), axis=(1, 2, 3))
     return 10 * jnp.log10(PEAK**2 / mean_square)
 
 
-def ssim(image: Array, reconstruction: Array) -> Array:
+def ssim(
+    image: Float[Array, "B H W C"], reconstruction: Float[Array, "B H W C"]
+) -> Float32[Array, " B"]:
     """Computes the structural similarity of each image.
 
-    Over windows that lie wholly inside, averaged over them and the channels.
+    The mean over all windows inside the image and over the channels.
 
     Args:
-      image: [B, H, W, C] in [-1, 1]; H and W are at least 11.
-      reconstruction: [B, H, W, C]; clamped to [-1, 1].
+      image: in [-1, 1]; H and W are at least 11.
+      reconstruction: clamped to [-1, 1].
 
     Returns:
-      [B] float32, 1 for equal images.
+      At most 1, which equal images have.
 
     Raises:
       ValueError: the images are smaller than the window.
@@ -55,15 +60,17 @@ def ssim(image: Array, reconstruction: Array) -> Array:
     return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
-def ms_ssim(image: Array, reconstruction: Array) -> Array:
+def ms_ssim(
+    image: Float[Array, "B H W C"], reconstruction: Float[Array, "B H W C"]
+) -> Float32[Array, " B"]:
     """Computes the multi-scale structural similarity of each image.
 
     Args:
-      image: [B, H, W, C] in [-1, 1]; H and W are at least 176, multiples of 16.
-      reconstruction: [B, H, W, C]; clamped to [-1, 1].
+      image: in [-1, 1]; H and W are at least 176, multiples of 16.
+      reconstruction: clamped to [-1, 1].
 
     Returns:
-      [B] float32 in [0, 1], 1 for equal images; a negative term counts as 0.
+      Values in [0, 1], 1 for equal images; a negative term counts as 0.
 
     Raises:
       ValueError: the images are too small or cannot be halved four times.
@@ -90,7 +97,7 @@ def ms_ssim(image: Array, reconstruction: Array) -> Array:
 
 
 def _similarities(x: Array, y: Array) -> tuple[Array, Array]:
-    """Luminance and (contrast times structure) of every window, [B, h, w, C] each."""
+    """Computes luminance and contrast times structure of every window."""
     if min(x.shape[1:3]) < WINDOW:
         raise ValueError(
             f"ssim needs images of at least {WINDOW}x{WINDOW} pixels: got "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adversary of the first stage: two players' gradients from one scalar."""
+"""Adds an adversary to the first stage: two players' gradients from one scalar."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,10 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float, Int
 
 from ldm_jax.models.autoencoder import Autoencoder, Reconstruction
 from ldm_jax.models.discriminator import Discriminator
-from ldm_jax.types import Array, PyTree
+from ldm_jax.types import Array, PyTree, RandomKey
 
 # Largest ratio of gradient norms, and the guard against a vanishing denominator.
 MAX_WEIGHT = 1e4
@@ -57,7 +58,9 @@ class Adversary:
         """The discriminator module, without parameters."""
         return Discriminator(self.num_layers, self.channels, self.batch_groups)
 
-    def init(self, key: Array, image_shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
+    def init(
+        self, key: RandomKey, image_shape: tuple[int, ...]
+    ) -> tuple[PyTree, PyTree]:
         """Makes the discriminator's parameters and running statistics.
 
         Args:
@@ -69,9 +72,9 @@ class Adversary:
         return variables["params"], variables["batch_stats"]
 
     def apply_discriminator(
-        self, params: PyTree, stats: PyTree, image: Array
-    ) -> tuple[Array, PyTree]:
-        """Returns logits [B, h', w', 1] and the updated running statistics."""
+        self, params: PyTree, stats: PyTree, image: Float[Array, "B H W C"]
+    ) -> tuple[Float[Array, "B patch_h patch_w 1"], PyTree]:
+        """Returns logits of patches and the updated running statistics."""
         variables = {"params": params, "batch_stats": stats}
         logits, moved = self.discriminator.apply(
             variables, image, is_training=True, mutable=["batch_stats"]
@@ -79,13 +82,17 @@ class Adversary:
         return logits, moved["batch_stats"]
 
 
-def hinge_loss(real: Array, fake: Array) -> Array:
-    """Hinge loss of the discriminator on logits of real and reconstructed patches."""
+def hinge_loss(
+    real: Float[Array, "*patches"], fake: Float[Array, "*patches"]
+) -> Float[Array, ""]:
+    """Computes the hinge loss on logits of real and reconstructed patches."""
     return 0.5 * (jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake)))
 
 
-def vanilla_loss(real: Array, fake: Array) -> Array:
-    """Cross-entropy of the discriminator on the same logits."""
+def vanilla_loss(
+    real: Float[Array, "*patches"], fake: Float[Array, "*patches"]
+) -> Float[Array, ""]:
+    """Computes the cross-entropy on logits of real and reconstructed patches."""
     softplus = jax.nn.softplus
     return 0.5 * (jnp.mean(softplus(-real)) + jnp.mean(softplus(fake)))
 
@@ -111,11 +118,13 @@ class Players(NamedTuple):
 
 def play(
     players: Players,
-    image: Array,
+    image: Float[Array, "B H W C"],
     reconstruction: Reconstruction,
-    fidelity: Callable[[Array], tuple[Array, dict[str, Array]]],
-    step: Array,
-):
+    fidelity: Callable[
+        [Float[Array, "B H W C"]], tuple[Float[Array, ""], dict[str, Array]]
+    ],
+    step: Int[Array, ""] | int,
+) -> tuple[Float[Array, ""], dict[str, Array], PyTree]:
     """Adds both players' losses into one scalar whose gradient is both gradients.
 
         L_G = nll + weight * active * g,    g = -mean D(reconstruction)
@@ -131,15 +140,15 @@ def play(
 
     Args:
       players: networks and rules.
-      image: [B, H, W, 3] real images.
+      image: real images.
       reconstruction: of the autoencoder, with its gradient.
-      fidelity: reconstruction [B, H, W, 3] -> (nll [], metrics).
-      step: [] int32; before `disc_start` active is 0: the discriminator's gradient is
+      fidelity: reconstruction -> (nll, metrics).
+      step: before `disc_start` active is 0: the discriminator's gradient is
         zero, but its optimizer steps and its running statistics move, as in the
         original.
 
     Returns:
-      [] L_G + L_D, metrics, and the moved running statistics.
+      L_G + L_D, metrics, and the moved running statistics.
 
     Source: Esser et al. 2021, Eq. 7; `contperceptual.py` of the released code.
     """
@@ -187,17 +196,19 @@ def play(
 
 
 def last_layer_norms(
-    players: Players, reconstruction: Reconstruction, cotangents: tuple[Array, ...]
-) -> list[Array]:
-    """Norms of the gradients by the decoder's last kernel, without walking the decoder.
+    players: Players,
+    reconstruction: Reconstruction,
+    cotangents: tuple[Float[Array, "B H W C"], ...],
+) -> list[Float[Array, ""]]:
+    """Computes norms of gradients by the last kernel, without walking the decoder.
 
     Args:
       players: networks.
-      reconstruction: holds the last layer's input, [B, H, W, channels].
-      cotangents: gradients by the reconstruction, each [B, H, W, 3].
+      reconstruction: has the last layer's input.
+      cotangents: gradients by the reconstruction.
 
     Returns:
-      A [] norm for each; over the whole batch, on however many devices it lies.
+      A norm for each, over the whole batch, on however many devices it is.
     """
     params = lax.stop_gradient(players.params["autoencoder"])
     features = lax.stop_gradient(reconstruction.features)

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.features.lpips import LPIPS, TRUNKS
 from ldm_jax.tasks.adversarial import Adversary, Players, play
-from ldm_jax.types import Array, PyTree, Task
+from ldm_jax.types import Array, PyTree, RandomKey, Task
 
 PIXEL_LOSSES = {"l1": jnp.abs, "l2": jnp.square}
 
@@ -131,9 +132,13 @@ class Fidelity:
                 )
 
     def nll(
-        self, image: Array, x_hat: Array, lpips_params: PyTree | None, key: Array
-    ) -> tuple[Array, dict[str, Array]]:
-        """Returns the reconstruction term [] and its metrics.
+        self,
+        image: Float[Array, "B H W C"],
+        x_hat: Float[Array, "B H W C"],
+        lpips_params: PyTree | None,
+        key: RandomKey,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Returns the reconstruction term and its metrics.
 
         The original adds LPIPS to every element before it reduces; so do we, in effect.
         """
@@ -151,7 +156,9 @@ class Fidelity:
         return elements * error, metrics
 
 
-def check_options(autoencoder, perceptual, perceptual_params) -> None:
+def check_options(
+    autoencoder: Autoencoder, perceptual: str, perceptual_params: PyTree | None
+) -> None:
     """Raises ValueError for arguments of `first_stage` that do not fit together."""
     if autoencoder.bottleneck == "pixels":
         raise ValueError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a condition to images: denoiser, guidance and sampler in one jit."""
+"""Turns conditions into images: denoiser, guidance and sampler in one jit."""
 
 import functools
 from collections.abc import Callable
@@ -8,27 +8,28 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ldm_jax.diffusion import constraints, guidance, process, tiles
 from ldm_jax.diffusion.samplers import base
 from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion, check_batch_sizes
 from ldm_jax.tasks.sampling import Sampling, make_sampling
-from ldm_jax.types import Array, Batch, Conditioning, Denoiser, PyTree
+from ldm_jax.types import Array, Batch, Conditioning, Denoiser, PyTree, RandomKey
 
 
 class Given(NamedTuple):
     """Images that sampling starts from or keeps; latents, absent entries None.
 
     Attributes:
-      start: [B, h, w, c] z_0 of the images to vary (image-to-image).
-      known: [B, h, w, c] z_0 of images of which a region is kept.
-      mask: [B, h, w, 1] in [0, 1]; 1 keeps `known`, 0 samples.
+      start: z_0 of the images to vary (image-to-image).
+      known: z_0 of images of which a region is kept.
+      mask: in [0, 1]; 1 keeps `known`, 0 samples.
     """
 
-    start: Array | None = None
-    known: Array | None = None
-    mask: Array | None = None
+    start: Float[Array, "B h w c"] | None = None
+    known: Float[Array, "B h w c"] | None = None
+    mask: Float[Array, "B h w 1"] | None = None
 
 
 def sample_latents(
@@ -36,13 +37,13 @@ def sample_latents(
     params,
     cond: Conditioning,
     null: Conditioning | None,
-    z_T: Array,
-    key: Array,
+    z_T: Float[Array, "B h w c"],
+    key: RandomKey,
     sampling: Sampling,
     given: Given = Given(),  # noqa: B008  (a constant)
     num_previews: int = 0,
     guide: Callable[[Denoiser], Denoiser] | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "B h w c"], Float[Array, "K B h w c"]]:
     """Carries noise to latents under a condition; pure, to be traced.
 
     Args:
@@ -50,7 +51,7 @@ def sample_latents(
       params: {"unet": ...}.
       cond: B rows.
       null: shaped like `cond`; not needed at guidance_scale 1.
-      z_T: [B, h, w, c] standard normal noise; not read where `given.start` is.
+      z_T: standard normal noise; not read where `given.start` is.
       key: one key or [B] keys; sample i depends on the i-th alone.
       sampling: sampler, steps and guidance.
       given: latents to start from or to keep.
@@ -58,7 +59,7 @@ def sample_latents(
       guide: of a denoiser of x0, after classifier-free guidance.
 
     Returns:
-      z_0 [B, h, w, c], scaled, and x0_hat [K, B, h, w, c].
+      Scaled z_0, and the K predictions of x0.
 
     Raises:
       ValueError: more previews than steps.
@@ -120,24 +121,24 @@ def sample(
     params: PyTree,
     cond: Conditioning | None,
     *,
-    z_T: Array,
+    z_T: Float[Array, "B h w c"],
     null: Conditioning | None = None,
-    key: Array | None = None,
+    key: RandomKey | None = None,
     **options,
-) -> Array:
+) -> Float[Array, "B h w c"]:
     """Samples latents, compiled once per model and options.
 
     Args:
       model, params: from `ldm_jax.load`.
       cond: from `model.condition`, B rows; None of an unconditional model.
-      z_T: [B, h, w, c] standard normal noise.
+      z_T: standard normal noise.
       null: from `model.null`, for guidance.
       key: one key or [B] keys, for samplers that add noise; None is key 0.
       **options: of `make_sampling`: sampler="ddim", num_steps=50, eta=0.0,
         guidance_scale=3.0 ...
 
     Returns:
-      z_0 [B, h, w, c] for `model.decode`.
+      z_0 for `model.decode`.
 
     Raises:
       ValueError: options that do not fit, or z_T and cond of different batch sizes.
@@ -165,7 +166,7 @@ def make_generate(
     sampling: Sampling,
     num_previews: int = 0,
     guides: tuple[Guide, ...] = (),
-):
+) -> Callable[..., Array]:
     """Makes the compiled function from raw conditions to images.
 
     Args:

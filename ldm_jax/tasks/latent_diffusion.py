@@ -2,13 +2,15 @@
 """Diffusion in the latent space: Rombach et al. 2022, Eq. 2 and 3, as a Task."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ldm_jax.diffusion import process, weighting
 from ldm_jax.tasks.model import LatentDiffusion
-from ldm_jax.types import Task
+from ldm_jax.types import PyTree, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Objective:
             )
 
 
-def zeros_like_result(function, *args):
-    """Zeros of the shapes that a function would return; nothing is computed."""
+def zeros_like_result(function: Callable, *args: Any) -> PyTree:
+    """Makes zeros of the shapes that a function would return, without calling it."""
     shapes = jax.eval_shape(function, *args)
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 

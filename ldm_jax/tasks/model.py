@@ -3,7 +3,7 @@
 
 A spec is frozen and holds no parameters; `params` is a plain pytree with one entry per
 network: "autoencoder", "unet", "conditioner". Every method is a pure function of its
-arguments, so it may stand inside `jax.jit`, with the spec closed over.
+arguments, so it can be called inside `jax.jit`, with the spec closed over.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.keywords import read_floats, read_keywords
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
-from ldm_jax.types import Array, Batch, Conditioning, PyTree
+from ldm_jax.types import Array, Batch, Conditioning, PyTree, RandomKey
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,11 +40,11 @@ class FirstStage:
 
         Args:
           params: {"autoencoder": ...}.
-          image: [B, H, W, 3] in [-1, 1]; f divides H and W.
+          image: in [-1, 1]; f divides H and W.
 
         Returns:
-          [B, h, w, 2c] mean and log-variance, unscaled (VQ: [B, h, w, c] before
-          quantization); what a latent dataset stores.
+          Mean and log-variance, unscaled (VQ: vectors before quantization); a data set
+          of latents stores them.
 
         Raises:
           ValueError: f does not divide H or W, or the image holds bytes.
@@ -53,13 +53,20 @@ class FirstStage:
         image = read_floats("image", image)
         return self.autoencoder.apply(variables, image, method="encode")
 
-    def latent(self, moments: Array, key: Array | None = None) -> Array:
-        """Draws z_0 [B, h, w, c], scaled, from moments; without a key, its mode."""
+    def latent(
+        self, moments: Float[Array, "B h w moments"], key: RandomKey | None = None
+    ) -> Float[Array, "B h w c"]:
+        """Draws scaled z_0 from moments; without a key, its mode."""
         moments = jnp.asarray(moments, jnp.float32)
         return self.latent_scale * self.autoencoder.regularizer.sample(moments, key)
 
-    def encode(self, params: PyTree, image: Array, key: Array | None = None) -> Array:
-        """Encodes [B, H, W, 3] in [-1, 1] to scaled z_0 [B, h, w, c].
+    def encode(
+        self,
+        params: PyTree,
+        image: Float[Array, "B H W C"],
+        key: RandomKey | None = None,
+    ) -> Float[Array, "B h w c"]:
+        """Encodes images in [-1, 1] to scaled z_0.
 
         A KL first stage gives the posterior's mode without a key, a sample with one.
         """
@@ -68,21 +75,25 @@ class FirstStage:
     def decode(
         self, params: PyTree, z_0: Float[Array, "B h w c"], *, quantize: bool = True
     ) -> Float[Array, "B H W C"]:
-        """Decodes scaled z_0 [B, h, w, c] to [B, H, W, 3]; VQ quantizes if it may."""
+        """Decodes scaled z_0 to images in about [-1, 1]; VQ quantizes first on request."""
         variables = {"params": params["autoencoder"]}
         z = jnp.asarray(z_0) / self.latent_scale
         return self.autoencoder.apply(variables, z, quantize=quantize, method="decode")
 
-    def quantize(self, params: PyTree, z_0: Array) -> Array:
-        """Moves scaled z_0 [B, h, w, c] to the nearest codes (VQ).
+    def quantize(
+        self, params: PyTree, z_0: Float[Array, "B h w c"]
+    ) -> Float[Array, "B h w c"]:
+        """Moves scaled z_0 to the nearest codes (VQ).
 
         Raises:
           ValueError: the first stage has no codebook.
         """
         return self.latent_scale * self._to_codes(params, z_0)[0]
 
-    def indices(self, params: PyTree, z_0: Array) -> Array:
-        """Finds the nearest code of scaled z_0 [B, h, w, c]: [B, h, w] int32 (VQ).
+    def indices(
+        self, params: PyTree, z_0: Float[Array, "B h w c"]
+    ) -> Int32[Array, "B h w"]:
+        """Finds the indices of the codes nearest to scaled z_0 (VQ).
 
         Raises:
           ValueError: the first stage has no codebook.
@@ -203,12 +214,9 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
 
         Args:
           params: {"unet": ...}.
-          z_t: [B, h, w, c].
-          t: [B] int32 in [0, T).
+          z_t: scaled noisy latents.
+          t: in [0, T).
           cond: B rows; None is no condition.
-
-        Returns:
-          [B, h, w, c].
 
         Raises:
           ValueError: z_t and cond are not of one batch size, or `cond` is not what the
@@ -219,8 +227,8 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
         return self.unet.apply({"params": params["unet"]}, z_t, t, cond)
 
 
-def check_batch_sizes(z: Array, cond: Conditioning) -> None:
-    """Raises ValueError unless a condition has one row for each latent [B, h, w, c]."""
+def check_batch_sizes(z: Float[Array, "B h w c"], cond: Conditioning) -> None:
+    """Raises ValueError unless a condition has one row for each latent."""
     for name, array in cond._asdict().items():
         if array is not None and array.shape[0] != z.shape[0]:
             raise ValueError(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.files import png
@@ -20,20 +21,20 @@ def sample_images(
     model: LatentDiffusion,
     params: PyTree,
     y: dict[str, np.ndarray],
-    seeds: np.ndarray,
+    seeds: Int[np.ndarray, " N"],
     latent_shape: tuple[int, int, int],
     sampling: generate.Sampling,
     batch_size: int = 64,
     images: dict[str, np.ndarray] | None = None,
     num_previews: int = 0,
     guides: tuple[Guide, ...] = (),
-) -> Iterator[np.ndarray]:
+) -> Iterator[UInt8[np.ndarray, "*previews B H W 3"]]:
     """Samples one image per row of a condition, batch by batch.
 
     Args:
       model, params: from `ldm_jax.load`.
       y: the conditioner's fields, [N, ...] each.
-      seeds: [N] whole numbers; image i depends on its seed and condition alone.
+      seeds: image i depends on its seed and condition alone.
       latent_shape: (h, w, c).
       sampling: sampler, steps and guidance.
       images: images to start from or to keep, [N, ...] each, see `make_generate`.
@@ -41,8 +42,7 @@ def sample_images(
       num_previews, guides: see `make_generate`.
 
     Yields:
-      [B, H, W, 3] uint8 ([K + 1, B, H, W, 3] with previews); the last one may be
-      shorter.
+      Batches of images (with K + 1 previews first); the last batch may be shorter.
     """
     mesh = sharding.make_mesh()
     on_mesh = sharding.batch_sharding(mesh)

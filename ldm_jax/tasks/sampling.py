@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
+from jaxtyping import Int
 
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.samplers.base import Sampler
@@ -117,8 +118,8 @@ class Sampling:
         """Makes the sampler for a schedule of T steps."""
         return SAMPLERS[self.sampler](schedule, **dict(self.options))
 
-    def make_timesteps(self, schedule: NoiseSchedule) -> np.ndarray:
-        """Returns the steps [S + 1] of T that the sampler visits.
+    def make_timesteps(self, schedule: NoiseSchedule) -> Int[np.ndarray, " grid"]:
+        """Returns the S + 1 steps of T that the sampler visits.
 
         Raises:
           ValueError: the grid does not have this number of steps, or begins before the

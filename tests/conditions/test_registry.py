@@ -54,7 +54,9 @@ def test_a_section_takes_from_the_first_stage_what_it_leaves_out():
         ("hybrid", {}, "parts must name the parts"),
     ],
 )
-def test_fields_out_of_range_are_refused_by_name(kind, fields, message):
+def test_fields_out_of_range_are_refused_by_name(
+    kind, fields, message, unchecked_shapes
+):
     with pytest.raises(ValueError, match=message):
         make_condition(kind, **fields)
 

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 # Of a box, as Open Images annotates them: bits of its class token, lowest first.
 ATTRIBUTES = ("is_group", "is_occluded", "is_depiction", "is_inside")
@@ -112,7 +112,9 @@ class BoxTokens:
         tokens += [self.vocab_size - 1] * empty + list(self.corners(Box(0, *crop)))
         return np.asarray(tokens, np.int32)
 
-    def decode(self, tokens: Sequence[int]) -> tuple[list[Box], tuple]:
+    def decode(
+        self, tokens: Sequence[int] | Int[np.ndarray, " M"]
+    ) -> tuple[list[Box], tuple]:
         """Returns boxes and crop, the inverse of `encode`; corners to half a cell."""
         *triples, first, last = (int(token) for token in tokens)
         boxes = []

@@ -3,15 +3,16 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import Field, FirstStageFields
-from ldm_jax.types import Array, Batch, Conditioning, PyTree
+from ldm_jax.types import Array, Batch, Conditioning, PyTree, RandomKey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Hybrid(Condition):
         section: Mapping[str, Any],
         first_stage: FirstStageFields | None,
         make: Callable[..., Condition],
-    ) -> Self:
+    ) -> "Hybrid":
         parts = sorted(section.get("parts", {}).items())
         made = {name: make(first_stage=first_stage, **part) for name, part in parts}
         return cls(**{**section, "parts": made})
@@ -98,7 +99,10 @@ class Hybrid(Condition):
             fields |= part.from_user(**{name: inputs[name] for name in names})
         return fields
 
-    def finish(self, batch: Batch, image: Array) -> Array:
+    def finish(
+        self, batch: Batch, image: Float[Array, "B H W 3"]
+    ) -> Float[Array, "B H W 3"]:
+        """Finishes images by every part in turn."""
         for part in self.parts.values():
             image = part.finish(batch, image)
         return image
@@ -120,15 +124,17 @@ class Hybrid(Condition):
             shapes |= part.shapes(batch_size, image_size, f)
         return shapes
 
-    def init(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
+    def init(self, key: RandomKey, batch: Mapping[str, Any]) -> PyTree:
         """Draws the parameters of the parts that have any, by name of the part."""
         return self._of_parts("init", key, batch)
 
-    def init_frozen(self, key: Array, batch: Mapping[str, Any]) -> PyTree:
+    def init_frozen(self, key: RandomKey, batch: Mapping[str, Any]) -> PyTree:
         """Draws parameters like the frozen ones of the parts, by name of the part."""
         return self._of_parts("init_frozen", key, batch)
 
-    def _of_parts(self, method: str, key: Array, batch: Mapping[str, Any]) -> PyTree:
+    def _of_parts(
+        self, method: str, key: RandomKey, batch: Mapping[str, Any]
+    ) -> PyTree:
         keys = jax.random.split(key, len(self.parts))
         drawn = {
             name: getattr(part, method)(k, batch)

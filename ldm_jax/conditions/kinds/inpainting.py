@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import Field
@@ -123,7 +124,9 @@ class Inpainting(Condition):
             check_sides(picture.shape, self.network.f, "the image")
         return {"image": stack(images, "images"), "mask": stack(masks, "masks")}
 
-    def finish(self, batch: Batch, image: Array) -> Array:
+    def finish(
+        self, batch: Batch, image: Float[Array, "B H W 3"]
+    ) -> Float[Array, "B H W 3"]:
         """Puts the image back outside of the hole, to the last of 256 levels.
 
         Source: scripts/inpaint.py of the released code.

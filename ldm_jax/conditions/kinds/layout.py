@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int32
 
 from ldm_jax.conditions.fields import (
     MAX_CLASSES,
@@ -101,7 +102,7 @@ class Layout(TokenCondition):
         )
 
     @property
-    def null_tokens(self) -> np.ndarray:
+    def null_tokens(self) -> Int32[np.ndarray, " M"]:
         return self.box_tokens.encode([])
 
     def prepare(self, record: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int32
 
 from ldm_jax.conditions.fields import (
     MAX_DEPTH,
@@ -146,7 +147,7 @@ class Text(TokenCondition):
         return ("conditioner",) if is_frozen else ()
 
     @functools.cached_property
-    def null_tokens(self) -> np.ndarray:
+    def null_tokens(self) -> Int32[np.ndarray, " M"]:
         return self.words.encode([""])[0]
 
     def check_vocabulary(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int32
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import Field
@@ -32,8 +33,8 @@ class TokenCondition(Condition):
     """A condition of token ids [B, M], encoded to a context [B, M, d]."""
 
     @property
-    def null_tokens(self) -> np.ndarray:
-        """The tokens [M] of the null condition."""
+    def null_tokens(self) -> Int32[np.ndarray, " M"]:
+        """The tokens of the null condition."""
         raise NotImplementedError
 
     def encode_fields(

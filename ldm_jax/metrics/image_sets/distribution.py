@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Num
 
 from ldm_jax.metrics.image_sets.frechet import FeatureMoments, frechet_distance
 from ldm_jax.metrics.image_sets.inception_score import InceptionScore
@@ -17,6 +18,7 @@ from ldm_jax.metrics.image_sets.kernel import kernel_distance
 from ldm_jax.metrics.image_sets.manifold import density_coverage, precision_recall
 from ldm_jax.metrics.image_sets.reference import Reference
 from ldm_jax.metrics.image_sets.reservoir import Reservoir
+from ldm_jax.types import Array
 
 # Metrics of sets, in the order in which they are printed.
 SET_METRICS = (
@@ -38,7 +40,7 @@ NUM_FOLDS = 5
 
 
 class Figure(NamedTuple):
-    """A number and how far it may be off.
+    """A number and its uncertainty.
 
     Attributes:
       value: the metric.
@@ -85,7 +87,7 @@ def check_network(metrics: Collection[str], outputs: Collection[str]) -> None:
 
 
 def check_reference(metrics: Collection[str], reference: Reference | None) -> None:
-    """Refuses, with a ValueError, metrics that a reference is too little for."""
+    """Refuses, with a ValueError, metrics that a reference has too little for."""
     comparing = [name for name in SET_METRICS if name in metrics and name != "is"]
     if not comparing:
         return
@@ -122,7 +124,7 @@ class Collector:
 
         Args:
           metrics: of SET_METRICS.
-          num_images: all that will come.
+          num_images: of the whole set.
           keep: features kept at most, a uniform sample.
           has_spread: whether Frechet distances come with a standard error.
 
@@ -143,10 +145,10 @@ class Collector:
         self._reservoir = Reservoir(kept)
         self.count = 0
 
-    def update(self, features: Mapping[str, np.ndarray]) -> None:
-        """Adds a batch: "pool" [B, D], "logits" [B, C] and, for sFID, "spatial".
+    def update(self, features: Mapping[str, Num[Array, "B _"]]) -> None:
+        """Adds a batch: "pool" and, as the metrics need them, "logits" and "spatial".
 
-        What `check_network` has passed has all of them.
+        A network that `check_network` accepts has them.
         """
         rows = len(features["pool"])
         fold = (self.count + np.arange(rows)) % self._folds
@@ -166,7 +168,7 @@ class Collector:
         self.count += rows
 
     def reference(self, metadata: Mapping[str, Any], path: str = "") -> Reference:
-        """Makes statistics of all that came."""
+        """Makes statistics of all images so far."""
         features = self._reservoir.rows()
         return Reference(
             self._total("pool").gaussian(),
@@ -176,8 +178,8 @@ class Collector:
             path,
         )
 
-    def kept(self) -> np.ndarray:
-        """Returns the features kept, [K, D]."""
+    def kept(self) -> Num[np.ndarray, "K D"]:
+        """Returns the features kept."""
         return self._reservoir.rows()
 
     def compute(

@@ -8,24 +8,27 @@ its spatial ones, and by the network's name otherwise.
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Num
+
+from ldm_jax.types import Array
 
 
 class Gaussian(NamedTuple):
-    """What a Frechet distance knows of a set.
+    """Statistics of a set that a Frechet distance compares.
 
     Attributes:
-      mean: [D] float64.
-      covariance: [D, D] float64, with N - 1 in the denominator.
-      count: N; 0 where a file does not say.
+      mean: of the features.
+      covariance: of the features, with N - 1 in the denominator.
+      count: N; 0 where a file does not give it.
     """
 
-    mean: np.ndarray
-    covariance: np.ndarray
+    mean: Float64[np.ndarray, " D"]
+    covariance: Float64[np.ndarray, "D D"]
     count: int = 0
 
 
 class FeatureMoments:
-    """Mean and covariance of rows that come in batches; float64, memory O(D^2).
+    """Accumulates mean and covariance of batches of rows; float64, memory O(D^2).
 
     Batches are centered before they are joined, so that no digits are lost to a large
     mean however many rows there are.
@@ -38,8 +41,8 @@ class FeatureMoments:
         self._mean = np.zeros(width)
         self._scatter = np.zeros((width, width))
 
-    def update(self, rows: np.ndarray) -> None:
-        """Adds [B, D] rows.
+    def update(self, rows: Num[Array, "B D"]) -> None:
+        """Adds rows.
 
         Raises:
           ValueError: a row holds NaN or infinity.
@@ -55,7 +58,7 @@ class FeatureMoments:
         self._join(len(rows), mean, centered.T @ centered)
 
     def merge(self, other: "FeatureMoments") -> None:
-        """Adds the rows that another one has seen."""
+        """Adds the rows of another accumulator."""
         self._join(other.count, other._mean, other._scatter)
 
     def _join(self, count, mean, scatter) -> None:
@@ -116,6 +119,7 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     """Returns F [D, r] with F F^T = the covariance, of the directions that vary."""
     covariance = np.asarray(covariance, np.float64)
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    # What is this small beside the largest is rounding, and its root is not small.
+    # Eigenvalues so small relative to the largest are rounding errors, but their roots
+    # are not small.
     kept = values > max(values[-1], 0) * len(values) * np.finfo(np.float64).eps
     return vectors[:, kept] * np.sqrt(values[kept])

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inception score: are images each of one class, and together of many?"""
+"""Computes the inception score: is each image of one class, and the set of many?"""
 
 import numpy as np
+from jaxtyping import Num
+
+from ldm_jax.types import Array
 
 # torch-fidelity's, so that the same images fall into the same splits.
 SPLIT_SEED = 2020
 
 
 class InceptionScore:
-    """Score of images whose logits come in batches, in their order.
+    """Accumulates the score of images from batches of logits, in their order.
 
         IS = mean over splits of exp( mean_i KL( p(y | x_i) || mean_j p(y | x_j) ) )
 
@@ -38,8 +41,8 @@ class InceptionScore:
         self._probability = None  # [splits, classes], sums
         self._negentropy = np.zeros(num_splits)
 
-    def update(self, logits: np.ndarray) -> None:
-        """Adds the next [B, classes] logits."""
+    def update(self, logits: Num[Array, "B classes"]) -> None:
+        """Adds the logits of the next images."""
         logits = np.asarray(logits, np.float64)
         logits = logits - logits.max(axis=1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel distance (KID): unbiased at any number of images, from features kept."""
+"""Computes the kernel distance (KID), which is unbiased at any number of images."""
 
 import numpy as np
+from jaxtyping import Num
 
 # torch-fidelity's, so that the same subsets are drawn of the same features.
 SUBSET_SEED = 2020
 
 
 def kernel_distance(
-    first: np.ndarray,
-    second: np.ndarray,
+    first: Num[np.ndarray, "N D"],
+    second: Num[np.ndarray, "M D"],
     num_subsets: int = 100,
     subset_size: int = 1000,
 ) -> tuple[float, float]:
@@ -18,7 +19,7 @@ def kernel_distance(
         k(x, y) = (x . y / D + 1)^3
 
     Args:
-      first, second: [N, D] and [M, D] features.
+      first, second: features.
       num_subsets: subsets drawn of each set, over which the estimate is averaged.
       subset_size: rows of a subset, at most N and M.
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Precision and recall, density and coverage: who lies among whose neighbours?
+"""Computes precision and recall, density and coverage, from nearest neighbours.
 
-Each set is surrounded by balls that reach to an image's k-th neighbour. Distances are
-computed in blocks, which the devices share; what is held is [block, N], never [N, N].
+Every image is the center of a ball that reaches to its k-th neighbour. Distances are
+computed in blocks, which the devices share: memory is [block, N], never [N, N].
 """
 
 import functools
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Num
 
 from ldm_jax.types import Array
 
@@ -19,12 +20,15 @@ BLOCK = 512
 
 
 def precision_recall(
-    real: np.ndarray, fake: np.ndarray, k: int = 3, place: Callable = jnp.asarray
+    real: Num[Array, "N D"],
+    fake: Num[Array, "M D"],
+    k: int = 3,
+    place: Callable = jnp.asarray,
 ) -> tuple[float, float]:
-    """Measures how many fakes look real, and how much of the real is reached.
+    """Measures how many fakes look real, and how much of the real set they cover.
 
     Args:
-      real, fake: [N, D] and [M, D] features.
+      real, fake: features.
       k: neighbours of an image, itself not counted.
       place: puts a block [BLOCK, D] of rows on the devices, e.g. sharded over them.
 
@@ -45,16 +49,19 @@ def precision_recall(
 
 
 def density_coverage(
-    real: np.ndarray, fake: np.ndarray, k: int = 5, place: Callable = jnp.asarray
+    real: Num[Array, "N D"],
+    fake: Num[Array, "M D"],
+    k: int = 5,
+    place: Callable = jnp.asarray,
 ) -> tuple[float, float]:
-    """Measures how densely fakes lie among the real, and how many of these they reach.
+    """Measures how densely fakes surround real images, and how many they cover.
 
     Args and errors: as of `precision_recall`.
 
     Returns:
-      Density, the mean number of real balls that a fake lies in, over k (about 1 for
+      Density, the mean number of real balls that contain a fake, over k (about 1 for
       equal distributions, no upper bound); coverage, the share of real images whose
-      ball holds a fake.
+      ball contains a fake.
 
     Source: Naeem et al. 2020, Eq. 3 and 4.
     """
@@ -71,7 +78,7 @@ def _centered(real, fake):
 
 
 def _balls(centers, points, k: int, place):
-    """Counts for each point the balls around it, and tells which balls hold a point."""
+    """Counts the balls that contain each point; finds which balls contain a point."""
     if min(len(centers), len(points)) <= k:
         raise ValueError(
             f"neighbours up to the {k}th need more than {k} images in each set: got "
@@ -103,7 +110,7 @@ def _blocks(rows):
 
 
 def _squares(x: Array, y: Array) -> Array:
-    """Squared distances [B, N] of [B, D] and [N, D]."""
+    """Computes squared distances [B, N] of [B, D] and [N, D]."""
     products = jnp.dot(x, y.T, precision=lax.Precision.HIGHEST)
     squares = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None]
     return jnp.maximum(squares - 2 * products, 0)
@@ -111,7 +118,7 @@ def _squares(x: Array, y: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="k")
 def _kth_square(x: Array, y: Array, k: int) -> Array:
-    """Squared distance of each row of x to its k-th neighbour among y, not itself."""
+    """Computes each row's squared distance to its k-th neighbour among y."""
     # Itself is the nearest, at 0.
     return -lax.top_k(-_squares(x, y), k + 1)[0][:, k]
 

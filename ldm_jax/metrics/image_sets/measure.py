@@ -3,13 +3,14 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Float, Num, Shaped, UInt8
 
 from ldm_jax.interop.feature_networks.lpips import LpipsFile
 from ldm_jax.interop.feature_networks.weights import PUBLISHED, load_feature_network
@@ -19,7 +20,7 @@ from ldm_jax.models.features.lpips import LPIPS
 from ldm_jax.models.features.random_features import SEED, RandomFeatures, kernels
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
-from ldm_jax.types import PyTree
+from ldm_jax.types import Array, PyTree
 
 # The feature network without a file of weights.
 RANDOM = "random"
@@ -31,12 +32,12 @@ class FeatureNetwork(NamedTuple):
 
     Attributes:
       metadata: "kind", "origin", "sha256", "official": what figures depend on.
-      run: uint8 [B, H, W, 3] -> its features and logits, NumPy [B, ...]; any B.
+      run: images -> their features and logits; any B.
       widths: {name of an output: numbers of an image}; "pool" always.
     """
 
     metadata: dict[str, Any]
-    run: Callable[[np.ndarray], dict[str, np.ndarray]]
+    run: Callable[[UInt8[Array, "B H W 3"]], dict[str, Float[np.ndarray, "B _"]]]
     widths: dict[str, int]
 
 
@@ -93,8 +94,8 @@ def _compiled(module):
     return jax.jit(lambda params, image: module.apply({"params": params}, image))
 
 
-def on_devices(function: Callable, *arrays: np.ndarray) -> PyTree:
-    """Applies a function of [B, ...] arrays with B split over all devices.
+def on_devices(function: Callable, *arrays: Shaped[Array, "B ..."]) -> PyTree:
+    """Applies a function of arrays with their first axis split over all devices.
 
     Every process gives whole arrays and gets whole results. B is filled up to a
     multiple of the devices with copies of the first row.
@@ -111,8 +112,8 @@ def on_devices(function: Callable, *arrays: np.ndarray) -> PyTree:
     return jax.tree.map(lambda x: x[:valid], fetch(function(*placed)))
 
 
-def place_rows(x: np.ndarray) -> jax.Array:
-    """Splits rows over this process' devices, if they divide."""
+def place_rows(x: Shaped[Array, "B ..."]) -> Shaped[jax.Array, "B ..."]:
+    """Splits rows over the devices of this process, if their number divides B."""
     mesh = sharding.make_mesh(devices=jax.local_devices())
     if len(x) % mesh.size:
         return jnp.asarray(x)
@@ -155,8 +156,10 @@ class Pairs:
         self._compare = lambda *images: compare(params, *images)
         self._means: dict[str, Mean] = {}
 
-    def update(self, image: np.ndarray, other: np.ndarray) -> None:
-        """Adds pairs of uint8 [B, H, W, 3].
+    def update(
+        self, image: UInt8[Array, "B H W 3"], other: UInt8[Array, "B H W 3"]
+    ) -> None:
+        """Adds pairs.
 
         Raises:
           ValueError: the two differ in shape.
@@ -176,13 +179,13 @@ class Pairs:
 
 
 class Mean:
-    """Mean and standard deviation of numbers that come in batches."""
+    """Accumulates mean and standard deviation of batches of numbers."""
 
     def __init__(self):
         self.count, self._total, self._squares = 0, 0.0, 0.0
 
-    def update(self, values: np.ndarray) -> None:
-        """Adds [B] numbers."""
+    def update(self, values: Num[Array, " B"]) -> None:
+        """Adds numbers."""
         values = np.asarray(values, np.float64)
         self.count += len(values)
         self._total += values.sum()
@@ -196,9 +199,12 @@ class Mean:
 
 
 def with_features(
-    network: FeatureNetwork, batches: Iterator[np.ndarray], collector, show: Callable
+    network: FeatureNetwork,
+    batches: Iterable[UInt8[Array, "B H W 3"]],
+    collector: Any,
+    show: Callable[[int], Any],
 ) -> None:
-    """Collects the features of uint8 batches; `show` is called with each one's size."""
+    """Collects the features of batches; calls `show` with the size of each."""
     for batch in batches:
         collector.update(network.run(batch))
         show(len(batch))

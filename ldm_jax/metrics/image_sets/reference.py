@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ldm_jax.files.arrays import Npz
 from ldm_jax.files.errors import UnreadableFile, naming, shown
@@ -30,8 +31,8 @@ class Reference:
     Attributes:
       pool: mean and covariance of the network's features.
       spatial: of its spatial features; None where it has none.
-      features: [K, D] float32 features of some of the images; None where a file has
-        none, and then KID, precision and recall cannot be had from it.
+      features: of some of the images; None where a file has none, and then KID,
+        precision and recall cannot be computed with it.
       metadata: how it was made: "network", "transform", "dataset" ...; {} if unknown.
       path: of the file, for messages.
       has_images: whether the file also holds images, as "arr_0".
@@ -39,7 +40,7 @@ class Reference:
 
     pool: Gaussian
     spatial: Gaussian | None
-    features: np.ndarray | None
+    features: Float[np.ndarray, "K D"] | None
     metadata: Mapping[str, Any]
     path: str = ""
     has_images: bool = False

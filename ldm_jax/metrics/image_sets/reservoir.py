@@ -2,10 +2,13 @@
 """Keeps a uniform sample of a stream, in memory that its length does not change."""
 
 import numpy as np
+from jaxtyping import Shaped
+
+from ldm_jax.types import Array
 
 
 class Reservoir:
-    """A uniform random sample of the rows that came, without knowing how many will.
+    """Keeps a uniform random sample of a stream of unknown length.
 
     The choice depends on the seed and the rows' order, not on the batches they came in.
 
@@ -18,8 +21,8 @@ class Reservoir:
         self._rng = np.random.default_rng(seed)
         self._rows: list[np.ndarray] = []
 
-    def update(self, rows: np.ndarray) -> None:
-        """Adds [B, ...] rows."""
+    def update(self, rows: Shaped[Array, "B ..."]) -> None:
+        """Adds rows."""
         for row in np.asarray(rows):
             self._seen += 1
             if len(self._rows) < self._size:
@@ -29,6 +32,6 @@ class Reservoir:
                 if place < self._size:
                     self._rows[place] = row.copy()
 
-    def rows(self) -> np.ndarray:
-        """Returns [min(size, rows seen), ...]: the whole stream if it was short."""
+    def rows(self) -> Shaped[np.ndarray, "kept ..."]:
+        """Returns the rows kept: the whole stream if it was short."""
         return np.stack(self._rows) if self._rows else np.zeros((0, 0), np.float32)
