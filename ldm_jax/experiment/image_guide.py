@@ -9,7 +9,7 @@ import numpy as np
 
 from ldm_jax.conditions.user_inputs import to_image
 from ldm_jax.data.images.finished_images import open_set
-from ldm_jax.interop.feature_networks.lpips import LpipsFile
+from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.tasks.guides import ImageGuide
 from ldm_jax.types import PyTree
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The LPIPS weights of a first stage's run."""
 
-from ldm_jax.interop.feature_networks.lpips import LpipsFile
+from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.types import PyTree
 

@@ -17,7 +17,7 @@ from ldm_jax.experiment.lpips import read_lpips
 from ldm_jax.experiment.model_directory import read_config
 from ldm_jax.experiment.text_encoder import TrainedEncoder, encoder_fields, open_encoder
 from ldm_jax.experiment.vocabulary import Vocabulary, by_part, text_section
-from ldm_jax.interop.feature_networks.lpips import LpipsFile
+from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.options import LoopOptions
 from ldm_jax.types import PyTree

@@ -75,7 +75,7 @@ class FirstStage:
     def decode(
         self, params: PyTree, z_0: Float[Array, "B h w c"], *, quantize: bool = True
     ) -> Float[Array, "B H W C"]:
-        """Decodes scaled z_0 to images in about [-1, 1]; VQ quantizes first on request."""
+        """Decodes scaled z_0 to images in about [-1, 1]; VQ may quantize it first."""
         variables = {"params": params["autoencoder"]}
         z = jnp.asarray(z_0) / self.latent_scale
         return self.autoencoder.apply(variables, z, quantize=quantize, method="decode")

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from ldm_jax.interop.feature_networks import lpips, weights
+from ldm_jax.interop.feature_networks import lpips_file, weights
 from ldm_jax.interop.safetensors import write_safetensors
 
 
@@ -56,7 +56,7 @@ def write_lpips(path, seed):
     rng = np.random.default_rng(seed)
     tensors = {
         f"squeeze/{name}": rng.normal(0, 0.1, shape).astype(np.float32)
-        for name, shape in lpips.trunk_shapes("squeeze").items()
+        for name, shape in lpips_file.trunk_shapes("squeeze").items()
     }
     write_safetensors(path, tensors)
     return str(path)

@@ -18,7 +18,7 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment.config.sections import GuidedModel, LatentSet, TextEncoderSource
-from ldm_jax.interop.feature_networks.lpips import LpipsFile
+from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.classifier import LatentClassifier

@@ -1,33 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LPIPS weights: from torchvision's and LPIPS' own files into one file of ours.
+"""Builds a file of LPIPS weights from the published ones.
 
-LPIPS v0.1 has two parts, published apart: a trunk, the convolutions of a network of
-torchvision, and linear weights. A file of ours is a .safetensors that holds both parts
-of some trunks, as "vgg/trunk/conv_0/kernel" and so on.
+LPIPS v0.1 has two parts, which are published separately: a trunk, the convolutions of
+a network of torchvision, and linear weights. `lpips_file` describes the file built.
 """
 
-import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
-from ldm_jax.files.arrays import read_npz
+from ldm_jax.interop.feature_networks.lpips_file import (
+    check_trunks,
+    read_arrays,
+    trunk_shapes,
+)
 from ldm_jax.interop.feature_networks.weights import download
 from ldm_jax.interop.layouts import LAYOUTS
 from ldm_jax.interop.safetensors import write_safetensors
-from ldm_jax.interop.weight_files import read_weights
-from ldm_jax.models.features.lpips import FIRES, LPIPS, TRUNKS
+from ldm_jax.models.features.lpips import FIRES
 from ldm_jax.parallel.outputs import output_file, reserves
-from ldm_jax.types import PyTree
 
-# torchvision's number in `features` of each convolution, or module, in turn.
+# The number of each convolution in `features` of torchvision's network.
 CONVS = {
     "alex": (0, 3, 6, 8, 10),
     "vgg": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
@@ -54,7 +50,7 @@ class Part(NamedTuple):
 
 
 class PublishedPart(NamedTuple):
-    """Where a part is published, and how the SHA-256 of its file begins."""
+    """The address of a published part, and the first digits of its file's SHA-256."""
 
     url: str
     sha256: str
@@ -83,17 +79,12 @@ PARTS = tuple(SOURCES)
 
 
 @functools.cache
-def trunk_shapes(trunk: str) -> dict[str, tuple[int, ...]]:
-    """{path of a parameter: shape} of `LPIPS(trunk)`."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    params = jax.eval_shape(LPIPS(trunk).init, jax.random.key(0), image, image)
-    flat: Mapping[str, Any] = traverse_util.flatten_dict(params["params"], sep="/")
-    return {path: leaf.shape for path, leaf in flat.items()}
-
-
-@functools.cache
 def published_names(part: Part) -> dict[str, tuple[str, ...]]:
-    """{our path: the names under which files hold it} of one part."""
+    """Lists the parameters of a part with their names in published files.
+
+    Returns:
+      {path of a parameter: its possible names}.
+    """
     if part.half == "lin":
         lins = [path for path in trunk_shapes(part.trunk) if path.startswith("lin_")]
         spellings = ("lin{}.model.1.weight", "lin{}")
@@ -105,38 +96,32 @@ def published_names(part: Part) -> dict[str, tuple[str, ...]]:
         for i, n in zip(range(len(FIRES)), FIRE_NUMBERS, strict=True):
             convs |= {f"fire_{i}/{o}": f"{n}.{t}" for o, t in FIRE_CONVS.items()}
     return {
-        f"trunk/{ours}/{leaf}": (f"features.{theirs}.{their_leaf}",)
-        for ours, theirs in convs.items()
-        for leaf, their_leaf in (("kernel", "weight"), ("bias", "bias"))
+        f"trunk/{path}/{leaf}": (f"features.{number}.{torch_leaf}",)
+        for path, number in convs.items()
+        for leaf, torch_leaf in (("kernel", "weight"), ("bias", "bias"))
     }
 
 
-def read_arrays(path) -> Mapping[str, np.ndarray]:
-    """Opens a .npz, or any file of `files.read_weights`, as {name: array}."""
-    if pathlib.Path(path).suffix == ".npz":
-        return read_npz(path)
-    return read_weights(path)
-
-
 def identify(path) -> tuple[Part, dict[str, np.ndarray]]:
-    """Recognises which part a published file holds, by names and shapes.
+    """Recognises which part a published file contains, by names and shapes.
 
     Args:
       path: of torchvision's alexnet, vgg16 or squeezenet1_1, or of LPIPS' linear
-        weights; what else lies in it (a classifier) is left alone.
+        weights; other tensors (a classifier) are ignored.
 
     Returns:
-      (the part, {our path: float32 array in our layout}).
+      (the part, {path of a parameter: float32 array in the layout of `LPIPS`}).
 
     Raises:
-      ValueError: the file holds no whole part; the nearest and what it lacks are named.
+      ValueError: the file has no complete part; the error names the nearest part and
+        what is missing of it.
     """
     arrays = read_arrays(path)
     lacking = {}
     for part in PARTS:
-        found, missing = _match(part, arrays)
+        params, missing = _match(part, arrays)
         if not missing:
-            return part, found
+            return part, params
         lacking[part] = missing
     nearest = min(
         PARTS, key=lambda part: len(lacking[part]) / len(published_names(part))
@@ -158,46 +143,45 @@ def _listed(parts) -> str:
 
 
 def _match(part: Part, arrays) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns the part's parameters as far as they are there, and what is not."""
-    shapes, found, missing = trunk_shapes(part.trunk), {}, []
+    """Returns the parameters of a part that a file has, and those that are missing."""
+    shapes, params, missing = trunk_shapes(part.trunk), {}, []
     for path, names in published_names(part).items():
         name = next((name for name in names if name in arrays), None)
-        theirs = None if name is None else np.asarray(arrays[name])
-        ours = None if theirs is None else _to_ours(theirs)
-        if ours is None or ours.shape != shapes[path]:
-            missing.append(f"{names[0]} {_their_shape(shapes[path])}")
+        array = None if name is None else _from_torch(np.asarray(arrays[name]))
+        if array is None or array.shape != shapes[path]:
+            missing.append(f"{names[0]} {_torch_shape(shapes[path])}")
         else:
-            found[path] = np.array(ours, np.float32)
+            params[path] = np.array(array, np.float32)
     if part.half == "lin" and f"lin{len(published_names(part))}" in {
         name.partition(".")[0] for name in arrays
     }:
         missing.append("an end: it has more of them")
-    return found, missing
+    return params, missing
 
 
-def _to_ours(theirs: np.ndarray) -> np.ndarray:
-    """Kernels O, I, h, w become h, w, I, O; linear weights 1, C, 1, 1 become C."""
-    if theirs.ndim != 4:
-        return theirs
-    is_linear = theirs.shape[0] == theirs.shape[2] == theirs.shape[3] == 1
-    return theirs.reshape(-1) if is_linear else LAYOUTS["conv"][0](theirs)
+def _from_torch(array: np.ndarray) -> np.ndarray:
+    """Makes kernels h, w, I, O of O, I, h, w, and linear weights C of 1, C, 1, 1."""
+    if array.ndim != 4:
+        return array
+    is_linear = array.shape[0] == array.shape[2] == array.shape[3] == 1
+    return array.reshape(-1) if is_linear else LAYOUTS["conv"][0](array)
 
 
-def _their_shape(ours: tuple[int, ...]) -> tuple[int, ...]:
-    return (ours[3], ours[2], *ours[:2]) if len(ours) == 4 else ours
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
 
 
 @reserves(output_file)
 def build_lpips(paths, out, trunks_to_fetch=()) -> list[str]:
-    """Puts published files together into one file of ours.
+    """Combines published files into one.
 
     Args:
-      paths: files, each one part; every trunk needs both parts.
+      paths: files of one part each; every trunk needs both parts.
       out: .safetensors file to write.
-      trunks_to_fetch: trunks whose two parts are downloaded, beside `out`.
+      trunks_to_fetch: trunks whose two parts are downloaded to the folder of `out`.
 
     Returns:
-      The trunks it holds.
+      The trunks in the file.
 
     Raises:
       ValueError: a file is no part, a part is given twice, or one is missing; nothing
@@ -209,13 +193,13 @@ def build_lpips(paths, out, trunks_to_fetch=()) -> list[str]:
     given: dict[Part, Any] = {}
     tensors = {}
     for path in paths:
-        part, found = identify(path)
+        part, params = identify(path)
         if part in given:
             raise ValueError(
                 f"{path} and {given[part]} both hold the {part}; give one."
             )
         given[part] = path
-        tensors |= {f"{part.trunk}/{name}": array for name, array in found.items()}
+        tensors |= {f"{part.trunk}/{name}": array for name, array in params.items()}
     trunks = sorted({part.trunk for part in given})
     lacking = [p for p in PARTS if p.trunk in trunks and p not in given]
     if lacking or not trunks:
@@ -230,19 +214,15 @@ def build_lpips(paths, out, trunks_to_fetch=()) -> list[str]:
 
 def parts_of_trunks(trunks) -> list[Part]:
     """Lists both parts of each trunk; ValueError for an unknown one."""
-    unknown = sorted(set(trunks) - set(TRUNKS))
-    if unknown:
-        raise ValueError(
-            f"unknown LPIPS trunk {unknown[0]!r}; one of: {', '.join(sorted(TRUNKS))}."
-        )
+    check_trunks(trunks)
     return [part for part in PARTS if part.trunk in trunks]
 
 
 def download_part(part: Part, out) -> pathlib.Path:
-    """Downloads a part to the folder of `out`, unless it lies there, and checks it.
+    """Downloads a part to the folder of `out`, unless it is there, and checks it.
 
     Raises:
-      ValueError: the checksum is another.
+      ValueError: the checksum differs.
       OSError: the download failed.
     """
     url, expected = SOURCES[part]
@@ -250,57 +230,10 @@ def download_part(part: Part, out) -> pathlib.Path:
     if not path.is_file():
         download(url, path)
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(expected):
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(expected):
         raise ValueError(
-            f"the SHA-256 of {path} must begin with {expected}: got {found[:16]}; "
+            f"the SHA-256 of {path} must begin with {expected}: got {digest[:16]}; "
             f"delete it and fetch {url} again."
         )
     return path
-
-
-@dataclasses.dataclass(frozen=True)
-class LpipsFile:
-    """Where a run's LPIPS weights are; the section `lpips` of a first stage's config.
-
-    Attributes:
-      file: written by `build_lpips`; "" where there is none yet.
-      fingerprint: of the parameters of the trunk in use; a run notes it, so that it is
-        not continued with others.
-    """
-
-    file: str = ""
-    fingerprint: str | None = None
-
-    def load(self, trunk: str) -> PyTree:
-        """Reads the parameters of `LPIPS(trunk)`.
-
-        Raises:
-          ValueError: there is no such file, it is of another kind, or holds other
-            trunks.
-        """
-        parts_of_trunks([trunk])
-        if not self.file or not pathlib.Path(self.file).is_file():
-            raise ValueError(
-                f'objective.perceptual="{trunk}" needs LPIPS weights, and config.lpips.'
-                f'file="{self.file}" is no file; make one with `ldm-jax weights lpips '
-                f"--download {trunk} --out FILE`, or set objective.perceptual to "
-                '"none" to train without, which blurs.'
-            )
-        stored = read_arrays(self.file)
-        shapes = trunk_shapes(trunk)
-        wrong = [n for n, s in shapes.items() if _shape(stored, f"{trunk}/{n}") != s]
-        if wrong:
-            held = {name.partition("/")[0] for name in stored} & set(TRUNKS)
-            raise ValueError(
-                f"{self.file} must hold LPIPS weights of the trunk {trunk}: it lacks "
-                f"{trunk}/{wrong[0]} of {shapes[wrong[0]]} and holds "
-                f"{', '.join(sorted(held)) or 'no trunk'}; make a file with `ldm-jax "
-                "weights lpips`."
-            )
-        flat = {name: np.array(stored[f"{trunk}/{name}"]) for name in shapes}
-        return traverse_util.unflatten_dict(flat, sep="/")
-
-
-def _shape(stored, name: str) -> tuple[int, ...] | None:
-    return stored[name].shape if name in stored else None

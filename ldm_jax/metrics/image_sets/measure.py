@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Num, Shaped, UInt8
 
-from ldm_jax.interop.feature_networks.lpips import LpipsFile
+from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.interop.feature_networks.weights import PUBLISHED, load_feature_network
 from ldm_jax.metrics import reconstruction
 from ldm_jax.metrics.image_sets.distribution import Figure
