@@ -6,12 +6,11 @@ from typing import NamedTuple
 import flax.linen as nn
 from jaxtyping import Float, Float32, Int, Int32
 
-from ldm_jax.models import bounds
-from ldm_jax.models.bottleneck import BOTTLENECKS, KL, VQ, Pixels
-from ldm_jax.models.bounds import check_bounds
-from ldm_jax.models.coders import ATTENTION, Decoder, Encoder
-from ldm_jax.models.codes import Codebook, nearest_code
-from ldm_jax.models.layers import REMAT_POLICIES, Conv
+from ldm_jax.models.first_stage.autoencoder_options import check_autoencoder
+from ldm_jax.models.first_stage.bottleneck import BOTTLENECKS, KL, VQ, Pixels
+from ldm_jax.models.first_stage.coders import Decoder, Encoder
+from ldm_jax.models.first_stage.codes import Codebook, nearest_code
+from ldm_jax.models.layers import Conv
 from ldm_jax.types import Array, DType, RandomKey, Size
 
 
@@ -86,7 +85,7 @@ class Autoencoder(nn.Module):
     remat: str = "none"
 
     def __post_init__(self):
-        _check_options(self)
+        check_autoencoder(self)
         super().__post_init__()
 
     @property
@@ -252,60 +251,3 @@ class Autoencoder(nn.Module):
                 f'code indices need bottleneck="vq": got "{self.bottleneck}"; use '
                 "encode and decode."
             )
-
-
-def _check_options(model: Autoencoder) -> None:
-    """Raises ValueError for options of an Autoencoder that contradict each other."""
-    check_bounds(
-        "Autoencoder",
-        {
-            "in_channels": (model.in_channels, bounds.MAX_CHANNELS),
-            "out_channels": (model.out_channels, bounds.MAX_CHANNELS),
-            "latent_channels": (model.latent_channels, bounds.MAX_CHANNELS),
-            "channels": (model.channels, bounds.MAX_CHANNELS),
-            "channel_mult": (model.channel_mult, bounds.MAX_CHANNELS),
-            "num_res_blocks": (model.num_res_blocks, bounds.MAX_BLOCKS),
-            "num_codes": (model.num_codes, bounds.MAX_CODES),
-        },
-    )
-    choices = (
-        ("bottleneck", BOTTLENECKS),
-        ("attn_type", ATTENTION),
-        ("remat", REMAT_POLICIES),
-    )
-    for name, known in choices:
-        value = getattr(model, name)
-        if value not in known:
-            raise ValueError(
-                f'unknown {name} "{value}"; one of: {", ".join(sorted(known))}.'
-            )
-    levels = len(model.channel_mult)
-    if any(not 0 <= level < levels for level in model.attention_levels):
-        raise ValueError(
-            f"attention_levels must be in [0, {levels - 1}], one per entry of "
-            f"channel_mult={tuple(model.channel_mult)}: got "
-            f"{tuple(model.attention_levels)}; 0 is the finest level."
-        )
-    widths = [model.channels * mult for mult in model.channel_mult]
-    if model.num_groups < 1 or any(width % model.num_groups for width in widths):
-        raise ValueError(
-            f"the widths {widths} of the levels (channels={model.channels} times "
-            f"channel_mult) must be multiples of num_groups: got {model.num_groups}; "
-            "use a number that divides them all, or other channels."
-        )
-    if (model.bottleneck == "vq") != (model.num_codes is not None):
-        raise ValueError(
-            'num_codes must be given for bottleneck="vq" and only there: got '
-            f'bottleneck="{model.bottleneck}", num_codes={model.num_codes}.'
-        )
-    bound = model.code_range
-    if bound is not None and (model.bottleneck != "vq" or bound <= 0):
-        raise ValueError(
-            'code_range must be positive, and given only for bottleneck="vq": got '
-            f'{bound} for "{model.bottleneck}"; leave it out for 1 / num_codes.'
-        )
-    if model.bottleneck == "pixels" and model.in_channels != model.out_channels:
-        raise ValueError(
-            'bottleneck="pixels" returns its input image: got in_channels='
-            f"{model.in_channels}, out_channels={model.out_channels}; make them equal."
-        )

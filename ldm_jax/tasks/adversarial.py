@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Float, Int
 
 from ldm_jax.models.autoencoder import Autoencoder, Reconstruction
-from ldm_jax.models.discriminator import Discriminator
+from ldm_jax.models.first_stage.discriminator import Discriminator
 from ldm_jax.types import Array, PyTree, RandomKey
 
 # Largest ratio of gradient norms, and the guard against a vanishing denominator.
@@ -28,7 +28,7 @@ class Adversary:
       disc_start: step at which both players start to feel the game.
       disc_weight: factor on the adaptive weight of the generator's term.
       disc_factor: factor on both players' terms.
-      num_layers, channels, batch_groups: see `models.discriminator.Discriminator`.
+      num_layers, channels, batch_groups: see `Discriminator`.
 
     Source: Esser et al. 2021, Eq. 6 and 7; values of the released configs.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.bottleneck import kl_divergence, split_moments
+from ldm_jax.models.first_stage.bottleneck import kl_divergence, split_moments
 from ldm_jax.models.layers import GroupNorm
 from tests.golden import first_stage as golden
 
@@ -183,24 +183,3 @@ def test_a_size_that_f_does_not_divide_is_refused_at_trace():
 def test_images_with_other_channels_are_refused():
     with pytest.raises(ValueError, match="in_channels=3"):
         Autoencoder(**TINY).latent_shape((1, 4, 16, 16))
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        (dict(bottleneck="gumbel"), "unknown bottleneck"),
-        (dict(attn_type="none"), "unknown attn_type"),
-        (dict(remat="some"), "unknown remat"),
-        (dict(attention_levels=(4,)), "attention_levels"),
-        (dict(num_groups=24), r"\[128, 256, 512, 512\].*num_groups: got 24"),
-        (dict(num_groups=0), "num_groups: got 0"),
-        (dict(bottleneck="vq"), "num_codes"),
-        (dict(num_codes=8), "num_codes"),
-        (dict(code_range=0.5), "code_range"),
-        (dict(bottleneck="vq", num_codes=8, code_range=0.0), "code_range"),
-        (dict(bottleneck="pixels", in_channels=1), "pixels"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused_when_built(fields, message):
-    with pytest.raises(ValueError, match=message):
-        Autoencoder(**fields)

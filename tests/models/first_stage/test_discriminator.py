@@ -6,7 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.models.discriminator import MOMENTUM, BatchNorm, Discriminator, PatchConv
+from ldm_jax.models.first_stage.discriminator import (
+    MOMENTUM,
+    BatchNorm,
+    Discriminator,
+    PatchConv,
+)
 from tests.models.oracles import normal, run, torch_conv
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Float, Int, Int32
 
-from ldm_jax.models.codes import code_usage, nearest_code
+from ldm_jax.models.first_stage.codes import code_usage, nearest_code
 from ldm_jax.types import Array, RandomKey
 
 # A penalty and its metrics.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.coders import Level, LinearAttention
+from ldm_jax.models.first_stage.coders import Level, LinearAttention
 
 TINY = dict(channels=32, channel_mult=(1, 1), num_res_blocks=1)
 

@@ -5,8 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.models.bottleneck import KL, VQ, Pixels, kl_divergence, split_moments
-from ldm_jax.models.codes import (
+from ldm_jax.models.first_stage.bottleneck import (
+    KL,
+    VQ,
+    Pixels,
+    kl_divergence,
+    split_moments,
+)
+from ldm_jax.models.first_stage.codes import (
     nearest_code,
 )
 from tests.models.oracles import normal

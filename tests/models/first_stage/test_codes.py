@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.codes import (
+from ldm_jax.models.first_stage.codes import (
     CODES_PER_BLOCK,
     code_usage,
     nearest_code,
