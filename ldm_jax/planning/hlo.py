@@ -238,7 +238,7 @@ def _numbers(text: str) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", text)]
 
 
-def least_traffic(params: PyTree, mesh: Mesh) -> float:
+def minimum_traffic(params: PyTree, mesh: Mesh) -> float:
     """Returns the bytes that a device must send in a training step, for params alone.
 
     Of an array on every device its gradient is summed (2 (n-1)/n); one split over

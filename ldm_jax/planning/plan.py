@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles what a config runs for TPUs that are not there, and says what it costs."""
+"""Compiles the program of a config for absent TPUs, and estimates its costs."""
 
 import dataclasses
 import functools
@@ -27,8 +27,9 @@ from ldm_jax.training.run import Run
 from ldm_jax.training.state import make_state
 from ldm_jax.types import PyTree
 
+# The programs that can be planned.
 WHAT = ("train", "sample")
-# Cheapest effort of XLA's own scale from -1 to 1: minutes instead of most of an hour.
+# The lowest of XLA's efforts, from -1 to 1: minutes instead of most of an hour.
 QUICK = {"exec_time_optimization_effort": -1.0}
 
 
@@ -40,38 +41,39 @@ class Work:
       label: what it does.
       lower: makes what `jax.jit` lowers.
       params: what is trained or read, with shardings.
-      held: everything that stays on the devices, with shardings.
+      resident: everything that stays in the memory of the devices, with shardings.
       flops: of all devices together.
-      has_loop: whether much of it is in a loop, whose body XLA counts once.
-      least_traffic: bytes that a device must send, see `hlo.least_traffic`.
+      has_loop: whether most of it is in a loop, whose body XLA counts once.
+      minimum_traffic: bytes that a device must send, see `hlo.minimum_traffic`.
     """
 
     label: str
     lower: Callable[[], Any]
     params: PyTree
-    held: PyTree
+    resident: PyTree
     flops: int
     has_loop: bool
-    least_traffic: float
+    minimum_traffic: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a compiled program costs; bytes and seconds are of one device.
+    """Costs of a compiled program; bytes and seconds are of one device.
 
     Attributes:
       work: what was compiled.
       chip: the device's limits.
-      mesh: name -> size of its axes.
+      mesh: name of an axis -> its size.
       batch_size: of the program, over all devices.
       memory: jax's CompiledMemoryStats; None where nothing was compiled.
-      needed: bytes that the compiler says it needs, where that did not fit.
-      executed: operations as the compiler counts them; None in a loop.
-      moved: bytes to and from memory as the compiler counts them, likewise.
+      needed: bytes that the program needs by the compiler's count, where they do not
+        fit.
+      executed: operations by the compiler's count; None for a program with a loop.
+      moved: bytes to and from memory by the compiler's count; None likewise.
       collectives: messages among devices.
-      schedule: what the compiler expects of it; None at its least effort, which looks
-        for no tiles and expects several times as much.
-      seconds: of compiling.
+      schedule: the compiler's estimate of the time; None at the lowest effort, which
+        does not search for tiles and estimates several times as much.
+      seconds: that compiling took.
     """
 
     work: Work
@@ -88,7 +90,7 @@ class Plan:
 
     @property
     def num_devices(self) -> int:
-        """Devices that the program runs on."""
+        """The number of devices that the program runs on."""
         return math.prod(self.mesh.values())
 
 
@@ -106,16 +108,17 @@ def plan(
       config: of one experiment; `mesh` and `batch_size` are those of the run.
       topology: of `topologies.describe_topology`; else of `absent_devices`.
       slices: how many such slices.
-      what: "train", or "sample" of a diffusion model, whose batch is `batch_size` too.
-      quick: whether the compiler optimizes as little as it can: much sooner done,
-        memory and time come out higher than they will be.
-      compiles: False stops before, with what the shapes and the traced program tell.
+      what: "train", or "sample" of a diffusion model, with batches of `batch_size`.
+      quick: whether the compiler optimizes as little as it can: much faster, but
+        memory and time are overestimated.
+      compiles: False stops before compiling, with the figures that follow from shapes
+        and from the traced program.
 
     Raises:
-      ValueError: the config, the topology or the mesh is not right, or libtpu is not
+      ValueError: the config, the topology or the mesh is invalid, or libtpu is not
         installed.
     """
-    # Whatever is installed: this process must not look for a TPU of its own.
+    # This process must not search for local TPUs, whatever is installed.
     jax.config.update("jax_platforms", "cpu")
     make = topologies.describe_topology if compiles else topologies.absent_devices
     devices = make(topology, slices)
@@ -130,9 +133,9 @@ def plan(
     work = dict(train=_training, sample=_sampling)[what](run)
     started = time.monotonic()
     chip = topologies.chip_of(devices[0])
-    found = Plan(work, chip, dict(run.mesh.shape), run.batch_size)
+    result = Plan(work, chip, dict(run.mesh.shape), run.batch_size)
     if not compiles:
-        return found
+        return result
     options = {**compiler_options(run.mesh), **(QUICK if quick else {})}
     try:
         with attention.planned_for("tpu"):
@@ -142,11 +145,11 @@ def plan(
         needed = re.search(r"\(([\d.]+)G\) exceeds available", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:
             raise
-        return dataclasses.replace(found, needed=float(needed[1]) * topologies.GIB)
+        return dataclasses.replace(result, needed=float(needed[1]) * topologies.GIB)
     text = compiled.as_text()
     counted = {} if work.has_loop else compiled.cost_analysis()
     return dataclasses.replace(
-        found,
+        result,
         memory=compiled.memory_analysis(),
         executed=counted.get("flops"),
         moved=counted.get("bytes accessed"),
@@ -164,10 +167,10 @@ def _training(run: Run) -> Work:
     frozen = sharding.with_shardings(run.task.frozen, mesh, options.min_shard_mib)
     lazily = functools.partial(lower, run, shapes, frozen, batch, _key(mesh))
     flops = training_flops(run.task, run.batch_shapes)
-    least = hlo.least_traffic(shapes.params, mesh)
-    held, has_loop = (shapes, frozen), options.accumulate > 1
+    minimum = hlo.minimum_traffic(shapes.params, mesh)
+    resident, has_loop = (shapes, frozen), options.accumulate > 1
     label = f"training step of a {run.label}"
-    return Work(label, lazily, shapes.params, held, flops, has_loop, least)
+    return Work(label, lazily, shapes.params, resident, flops, has_loop, minimum)
 
 
 def _sampling(run: Run) -> Work:
@@ -206,45 +209,45 @@ def _key(mesh) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
 
 
-def plan_rows(found: Plan) -> list[tuple[str, str]]:
-    """Writes a plan as (name, value) rows."""
-    work, chip = found.work, found.chip
+def plan_rows(result: Plan) -> list[tuple[str, str]]:
+    """Formats a plan as (name, value) rows."""
+    work, chip = result.work, result.chip
     count = sum(x.size for x in jax.tree.leaves(work.params))
     rows = [
         ("program", work.label),
-        ("mesh", " x ".join(f"{name} {n}" for name, n in found.mesh.items())),
+        ("mesh", " x ".join(f"{name} {n}" for name, n in result.mesh.items())),
         ("parameters", f"{count / 1e6:.1f}M"),
-        ("held", f"{_gib(sharding.bytes_per_device(work.held))} a device"),
-        *_memory(found),
-        ("FLOPs", f"{work.flops:.4g}, {work.flops / found.num_devices:.4g} a device"),
-        ("", f"{work.flops / found.batch_size:.4g} an image"),
-        ("compute", _roof(work.flops / found.num_devices, chip.flops, "FLOP/s, bf16")),
+        ("state", f"{_gib(sharding.bytes_per_device(work.resident))} a device"),
+        *_memory(result),
+        ("FLOPs", f"{work.flops:.4g}, {work.flops / result.num_devices:.4g} a device"),
+        ("", f"{work.flops / result.batch_size:.4g} an image"),
+        ("compute", _roof(work.flops / result.num_devices, chip.flops, "FLOP/s, bf16")),
     ]
-    if found.memory is None:
-        return [*rows, *_least(found)]
-    if found.executed is None:
-        rows.append(("compiled", "has a loop, whose work XLA counts only once"))
+    if result.memory is None:
+        return [*rows, *_minimum(result)]
+    if result.executed is None:
+        rows.append(("compiled", "has a loop, whose body XLA counts only once"))
     else:
         rows += [
-            ("compiled", f"{found.executed:.4g} FLOPs a device, as XLA counts"),
-            ("memory", _roof(found.moved, chip.hbm_rate, "B/s")),
+            ("compiled", f"{result.executed:.4g} FLOPs a device, by XLA's count"),
+            ("memory", _roof(result.moved, chip.hbm_rate, "B/s")),
         ]
-    rows += [*_schedule(found), *_traffic(found)]
-    return [*rows, ("compile", f"{found.seconds:.0f} s")]
+    rows += [*_schedule(result), *_traffic(result)]
+    return [*rows, ("compile", f"{result.seconds:.0f} s")]
 
 
-def _memory(found: Plan) -> list[tuple[str, str]]:
-    limit = found.chip.hbm_bytes
-    if found.memory is None and found.needed is None:
+def _memory(result: Plan) -> list[tuple[str, str]]:
+    limit = result.chip.hbm_bytes
+    if result.memory is None and result.needed is None:
         return [("HBM", f"{_gib(limit)}; what the step needs is not compiled")]
-    if found.memory is None:
-        over = found.needed - limit
+    if result.memory is None:
+        over = result.needed - limit
         return [
-            ("HBM", f"DOES NOT FIT: {_gib(found.needed)} of {_gib(limit)}"),
+            ("HBM", f"DOES NOT FIT: {_gib(result.needed)} of {_gib(limit)}"),
             ("", f"{_gib(over)} too much: split parameters (mesh.fsdp), remat, "),
             ("", "train.accumulate, a smaller batch, or more devices"),
         ]
-    stats = found.memory
+    stats = result.memory
     peak = stats.peak_memory_in_bytes + stats.generated_code_size_in_bytes
     return [
         ("HBM", f"fits: {_gib(peak)} of {_gib(limit)} ({peak / limit:.0%})"),
@@ -254,22 +257,22 @@ def _memory(found: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _schedule(found: Plan) -> list[tuple[str, str]]:
-    chip, schedule = found.chip, found.schedule
+def _schedule(result: Plan) -> list[tuple[str, str]]:
+    chip, schedule = result.chip, result.schedule
     if schedule is None or chip.clock is None or not schedule.cycles:
         return []
     seconds = schedule.cycles / chip.clock
-    text = f"{1e3 * seconds:.4g} ms at {chip.clock:.4g} Hz, as the compiler expects"
-    if found.executed is not None:
-        text += f": {found.executed / seconds / chip.flops:.0%} of the peak"
+    text = f"{1e3 * seconds:.4g} ms at {chip.clock:.4g} Hz, by the compiler's estimate"
+    if result.executed is not None:
+        text += f": {result.executed / seconds / chip.flops:.0%} of the peak"
     more = f" and {schedule.num_kernels} kernels" if schedule.num_kernels else ""
     return [("schedule", text), ("", f"without messages{more}")]
 
 
-def _traffic(found: Plan) -> list[tuple[str, str]]:
+def _traffic(result: Plan) -> list[tuple[str, str]]:
     """Sums the messages by kind, within a slice and across."""
     sums: dict[tuple[str, bool], list[float]] = {}
-    for one in found.collectives:
+    for one in result.collectives:
         entry = sums.setdefault((one.kind, one.crosses_slices), [0, 0, 0.0])
         entry[0] += 1
         entry[1] += one.num_bytes
@@ -281,20 +284,22 @@ def _traffic(found: Plan) -> list[tuple[str, str]]:
         )
         for (kind, crosses), (number, size, sent) in sorted(sums.items())
     ]
-    near = sum(one.sent for one in found.collectives if not one.crosses_slices)
-    rows.append(("traffic", _roof(near, found.chip.link_rate, "B/s to neighbours")))
-    every = sum(one.sent for one in found.collectives)
-    return [*rows, *_least(found, every)]
+    near = sum(one.sent for one in result.collectives if not one.crosses_slices)
+    rows.append(("traffic", _roof(near, result.chip.link_rate, "B/s to neighbours")))
+    every = sum(one.sent for one in result.collectives)
+    return [*rows, *_minimum(result, every)]
 
 
-def _least(found: Plan, sent: float | None = None) -> list[tuple[str, str]]:
-    """Says what has to be sent for the parameters, and how much more is."""
-    least = found.work.least_traffic
-    if not least:
+def _minimum(result: Plan, sent: float | None = None) -> list[tuple[str, str]]:
+    """Formats the minimum traffic, and how much more the program sends."""
+    minimum = result.work.minimum_traffic
+    if not minimum:
         return []
-    text = f"{least / 2**20:.4g} MiB, for parameters in their own dtype"
-    more = "" if sent is None else f"; the program sends {sent / least:.2f} times that"
-    return [("least sent", text + more)]
+    text = f"{minimum / 2**20:.4g} MiB, for parameters in their own dtype"
+    more = (
+        "" if sent is None else f"; the program sends {sent / minimum:.2f} times that"
+    )
+    return [("minimum traffic", text + more)]
 
 
 def _roof(amount: float, rate: float, unit: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks for the largest batch and the best mesh of a TPU slice, plan by plan."""
+"""Searches for the largest batch and the best mesh of a TPU slice."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -15,55 +15,55 @@ class Trial(NamedTuple):
     Attributes:
       fsdp: devices over which parameters are split.
       batch_size: of the step.
-      found: what the compiled step costs.
+      costs: of the compiled step.
     """
 
     fsdp: int
     batch_size: int
-    found: plan.Plan
+    costs: plan.Plan
 
     @property
     def fits(self) -> bool:
         """Whether the step fits into the devices' memory."""
-        return self.found.needed is None
+        return self.costs.needed is None
 
     @property
     def rate(self) -> float:
-        """Images per second of all devices at the roof: at most; 0 if it fits not."""
-        return self.batch_size / least_seconds(self.found) if self.fits else 0.0
+        """The upper bound of images per second of all devices; 0 if it does not fit."""
+        return self.batch_size / minimum_seconds(self.costs) if self.fits else 0.0
 
     def describe(self) -> str:
-        """Writes the trial as a line."""
+        """Formats the trial as a line."""
         head = f"fsdp {self.fsdp:<4d} batch {self.batch_size:<6d} "
-        hbm = dict(plan.plan_rows(self.found))["HBM"]
+        hbm = dict(plan.plan_rows(self.costs))["HBM"]
         return head + hbm + (f", at most {self.rate:.4g} images/s" * self.fits)
 
 
-def least_seconds(found: plan.Plan) -> float:
-    """Returns the seconds that a step takes at least: compute, memory or traffic."""
-    chip, flops = found.chip, found.work.flops / found.num_devices
-    near = sum(one.sent for one in found.collectives if not one.crosses_slices)
-    moved = (found.moved or 0.0) / chip.hbm_rate
+def minimum_seconds(result: plan.Plan) -> float:
+    """Returns the lower bound of a step's seconds: compute, memory or traffic."""
+    chip, flops = result.chip, result.work.flops / result.num_devices
+    near = sum(one.sent for one in result.collectives if not one.crosses_slices)
+    moved = (result.moved or 0.0) / chip.hbm_rate
     return max(flops / chip.flops, moved, near / (chip.link_rate or float("inf")))
 
 
 def sweep(
     config, topology: str, slices: int = 1, quick: bool = False
 ) -> Iterator[Trial]:
-    """Plans a training step on several meshes, with batches up to what fits.
+    """Plans a training step on several meshes, with the largest batches that fit.
 
     Parameters are split over 1, 4, 16, ... and all devices of a slice; `mesh.tensor`
-    stays as the config has it. The batch begins near the config's and doubles until it
-    does not fit, or halves until it does.
+    stays as in the config. The batch starts near the config's and doubles until it does
+    not fit, or halves until it does.
 
     Args:
-      config, topology, slices, quick: see `plan.plan`; all of its errors may come.
+      config, topology, slices, quick: see `plan.plan`, whose errors are raised too.
 
     Yields:
-      Trial after Trial, as they are compiled: minutes each.
+      A Trial after each compilation, which takes minutes.
 
     Raises:
-      ValueError: the config has a mesh of its own.
+      ValueError: the config sets mesh.fsdp.
     """
     devices = topologies.describe_topology(topology, slices)
     run = prepare(config, abstract=True, devices=devices)
@@ -92,7 +92,7 @@ def splits(devices: int) -> list[int]:
 def _batches(
     planned: Callable[[int], plan.Plan], fsdp: int, batch_size: int, rows: int
 ) -> Iterator[Trial]:
-    """Doubles or halves the batch, in multiples of `rows`, up to what fits."""
+    """Doubles or halves the batch, a multiple of `rows`, to the largest that fits."""
     batch_size = max(1, batch_size // rows) * rows
     grows = None
     while batch_size:
@@ -106,6 +106,6 @@ def _batches(
 
 
 def best(trials: Iterable[Trial]) -> Trial | None:
-    """Returns the trial of the most images per second; None where nothing fits."""
+    """Returns the trial with the most images per second; None if nothing fits."""
     fitting = [trial for trial in trials if trial.fits]
     return max(fitting, key=lambda trial: trial.rate, default=None)

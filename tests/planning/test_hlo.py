@@ -17,7 +17,7 @@ from ldm_jax.parallel.sharding import (
     replicated,
     with_shardings,
 )
-from ldm_jax.planning.hlo import least_traffic, read_collectives, read_schedule
+from ldm_jax.planning.hlo import minimum_traffic, read_collectives, read_schedule
 
 LINES = {
     "pairs of brackets": (
@@ -220,14 +220,14 @@ def test_replicated_parameters_cost_one_sum_of_gradients():
     w, mesh, found = compiled_gradient()
     large = [one for one in found if one.num_bytes > 2**16]
     assert [(one.kind, one.num_devices) for one in large] == [("all-reduce", 8)]
-    assert least_traffic(w, mesh) == 2 * 7 / 8 * 2**20 == large[0].sent
+    assert minimum_traffic(w, mesh) == 2 * 7 / 8 * 2**20 == large[0].sent
 
 
 def test_split_parameters_are_gathered():
     w, mesh, found = compiled_gradient(data=2, fsdp=4)
     assert w["w"].sharding.spec == PartitionSpec("fsdp", None)
     assert bytes_per_device(w) == 2**18
-    assert least_traffic(w, mesh) == 3 * 3 / 4 * 2**20 + 2 * 1 / 2 * 2**18
+    assert minimum_traffic(w, mesh) == 3 * 3 / 4 * 2**20 + 2 * 1 / 2 * 2**18
     assert {"all-gather"} <= {one.kind for one in found}
     assert max(one.num_devices for one in found) <= 8
 

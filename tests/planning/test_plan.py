@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans: on 8 CPU devices in the place of a slice; with libtpu for a real one."""
+"""Plans on 8 CPU devices instead of a slice, and with libtpu for a real slice."""
 
 import dataclasses
 import importlib.util
@@ -21,7 +21,7 @@ CPU = topologies.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10
 
 @pytest.fixture
 def cpu_slice(monkeypatch):
-    """Puts this machine's 8 devices in the place of a TPU slice's."""
+    """Replaces the devices of a TPU slice by the 8 CPU devices."""
     monkeypatch.setitem(topologies.CHIPS, "cpu", CPU)
     for name in ("describe_topology", "absent_devices"):
         monkeypatch.setattr(topologies, name, lambda name, slices: jax.devices())
@@ -34,66 +34,68 @@ def small(stage="diffusion", **mesh):
     if stage == "diffusion":
         config.unet.channel_mult = (1,)
         config.unet.attention_levels = ()
-        config.unet.num_res_blocks = 0  # one on the way up: quick to compile
+        config.unet.num_res_blocks = 0  # one on the upward path: quick to compile
     return config
 
 
-def test_a_plan_says_what_the_step_needs(cpu_slice):
-    """Oracle: what is held follows from the spec; so does what is told each other."""
-    found = plan.plan(small(slices=2), "cpu", slices=2, quick=False)
-    rows = dict(plan.plan_rows(found))
-    count = sum(x.size for x in jax.tree.leaves(found.work.params))
+def test_a_plan_states_what_the_step_needs(cpu_slice):
+    """Oracle: the size of the state and the messages follow from the config."""
+    result = plan.plan(small(slices=2), "cpu", slices=2, quick=False)
+    rows = dict(plan.plan_rows(result))
+    count = sum(x.size for x in jax.tree.leaves(result.work.params))
     assert rows["parameters"] == f"{count / 1e6:.1f}M"
     # params, two moments, the average of the denoiser and the step.
     assert (
-        3.9 * 4 * count < sharding.bytes_per_device(found.work.held) < 4.1 * 4 * count
+        3.9 * 4 * count
+        < sharding.bytes_per_device(result.work.resident)
+        < 4.1 * 4 * count
     )
-    sums = [one for one in found.collectives if one.kind == "all-reduce"]
+    sums = [one for one in result.collectives if one.kind == "all-reduce"]
     gradients = sum(one.num_bytes for one in sums)
     assert gradients == pytest.approx(4 * count, rel=0.1)
     assert any(one.crosses_slices for one in sums)
-    assert found.work.least_traffic == pytest.approx(2 * 7 / 8 * 4 * count)
+    assert result.work.minimum_traffic == pytest.approx(2 * 7 / 8 * 4 * count)
     assert rows["HBM"].startswith("fits") and "all-reduce (DCN)" in rows
-    uncompiled = dict(plan.plan_rows(dataclasses.replace(found, memory=None)))
+    uncompiled = dict(plan.plan_rows(dataclasses.replace(result, memory=None)))
     assert uncompiled["HBM"] == "1.00 GiB; what the step needs is not compiled"
-    same = ("parameters", "held", "FLOPs", "compute")
+    same = ("parameters", "state", "FLOPs", "compute")
     assert [uncompiled[name] for name in same] == [rows[name] for name in same]
-    assert "schedule" not in rows  # CPUs expect nothing
-    refused = dataclasses.replace(found, memory=None, needed=3 * 2**30)
+    assert "schedule" not in rows  # there is no estimate for CPUs
+    refused = dataclasses.replace(result, memory=None, needed=3 * 2**30)
     text = dict(plan.plan_rows(refused))
     assert text["HBM"] == "DOES NOT FIT: 3.00 GiB of 1.00 GiB"
 
 
-def test_a_plan_says_what_the_compiler_expects():
+def test_a_plan_states_the_time_that_the_compiler_estimates():
     """Oracle: 2e6 cycles at 1 GHz are 2 ms, in which 1e9 FLOPs are half of 1e12/s."""
     work = plan.Work("", None, {}, {}, 0, False, 0.0)
     schedule = hlo.Schedule(cycles=2_000_000, num_kernels=3)
     chip = CPU._replace(clock=1e9)
-    found = plan.Plan(work, chip, {"data": 1}, executed=1e9, schedule=schedule)
-    (_, text), (_, more) = plan._schedule(found)
-    assert text == "2 ms at 1e+09 Hz, as the compiler expects: 50% of the peak"
+    result = plan.Plan(work, chip, {"data": 1}, executed=1e9, schedule=schedule)
+    (_, text), (_, more) = plan._schedule(result)
+    assert text == "2 ms at 1e+09 Hz, by the compiler's estimate: 50% of the peak"
     assert more == "without messages and 3 kernels"
-    without = dataclasses.replace(found, schedule=hlo.Schedule(2_000_000, 0))
+    without = dataclasses.replace(result, schedule=hlo.Schedule(2_000_000, 0))
     assert plan._schedule(without)[1] == ("", "without messages")
-    assert not plan._schedule(dataclasses.replace(found, schedule=None))
+    assert not plan._schedule(dataclasses.replace(result, schedule=None))
 
 
 def test_the_denoiser_of_the_paper_is_split_over_devices():
-    """Identity: on 8 devices each holds an eighth of all but small arrays."""
+    """Identity: each of 8 devices stores an eighth of all but the small arrays."""
     run = prepare(celebahq.get_config(), abstract=True)
     parts = (run.task, run.optimizer, run.batch_shapes, run.mesh, run.options)
     shapes, _ = make_state(*parts)
 
-    def held(floor=0.25, **sizes):
+    def num_bytes(floor=0.25, **sizes):
         mesh = sharding.make_mesh(**sizes)
         return sharding.bytes_per_device(sharding.with_shardings(shapes, mesh, floor))
 
-    whole = held()  # float32: parameters, two moments, average; and a few counters
+    whole = num_bytes()  # float32: parameters, two moments, average; and a few counters
     assert 0 <= whole - 4 * 4 * 274_056_163 < 64
-    assert 1 / 8 < held(fsdp=8, data=1) / whole < 1.05 / 8
-    assert 1 / 8 < held(fsdp=4, tensor=2, data=1) / whole < 1.25 / 8
-    assert 1 / 2 < held(tensor=2, data=4) / whole < 0.75
-    assert held(4.0, fsdp=8, data=1) > held(1.0, fsdp=8, data=1)
+    assert 1 / 8 < num_bytes(fsdp=8, data=1) / whole < 1.05 / 8
+    assert 1 / 8 < num_bytes(fsdp=4, tensor=2, data=1) / whole < 1.25 / 8
+    assert 1 / 2 < num_bytes(tensor=2, data=4) / whole < 0.75
+    assert num_bytes(4.0, fsdp=8, data=1) > num_bytes(1.0, fsdp=8, data=1)
 
 
 def test_meshes_and_batches_that_do_not_fit_are_named(cpu_slice):
@@ -105,7 +107,7 @@ def test_meshes_and_batches_that_do_not_fit_are_named(cpu_slice):
         plan.plan(small(fsdp=8, data=1, slices=2), "cpu", slices=2)
 
 
-def test_topologies_that_are_not_known_are_answered_with_those_that_are(capsys):
+def test_the_error_of_an_unknown_topology_lists_the_known_ones(capsys):
     for wrong in ("v5e", "v5litepod-16", "v9:2x2"):
         with pytest.raises(ValueError, match=r"Known are v4: .*v5p: .*v6e: "):
             topologies.describe_topology(wrong)
@@ -114,7 +116,7 @@ def test_topologies_that_are_not_known_are_answered_with_those_that_are(capsys):
     assert "a topology is GENERATION:SHAPE" in capsys.readouterr().err
 
 
-def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
+def test_the_error_without_libtpu_explains_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'ldm_jax\[tpu\]'"):
         topologies.describe_topology("v5e:2x2")
@@ -124,10 +126,12 @@ def test_without_compiling_neither_a_gpu_nor_libtpu_is_needed(monkeypatch, capsy
     """Oracle: the roof is the FLOPs of a device over its peak."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for topology, peak in (("b200:8", 2250e12), ("v5e:2x4", 197e12)):
-        found = plan.plan(small(), topology, compiles=False)
-        assert found.num_devices == 8 and found.work.flops > 0
-        milliseconds = 1e3 * found.work.flops / 8 / peak
-        assert dict(plan.plan_rows(found))["compute"].startswith(f"{milliseconds:.4g} ")
+        result = plan.plan(small(), topology, compiles=False)
+        assert result.num_devices == 8 and result.work.flops > 0
+        milliseconds = 1e3 * result.work.flops / 8 / peak
+        assert dict(plan.plan_rows(result))["compute"].startswith(
+            f"{milliseconds:.4g} "
+        )
     for wrong in ("h100:0", "h100:2x2", "h300:8", "v5e:8"):
         with pytest.raises(ValueError, match=r"a100, h100, h200, b200:NUMBER of GPUs"):
             topologies.absent_devices(wrong)
@@ -135,17 +139,17 @@ def test_without_compiling_neither_a_gpu_nor_libtpu_is_needed(monkeypatch, capsy
         topologies.describe_topology("h100:8")
 
 
-def test_shapes_alone_tell_what_is_held(cpu_slice, capsys):
-    """A whole command, without compiling."""
+def test_the_state_is_known_without_compiling(cpu_slice, capsys):
+    """Identity: the mesh and the minimum traffic follow from shapes alone."""
     config = "--config=configs/quickstart.py:stage=first_stage"
     command = ["plan", config, "--topology=cpu", "--no-compile", "--config.mesh.fsdp=2"]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "mesh                  data 4 x fsdp 2 x tensor 1" in out
-    assert "not compiled" in out and "least sent" in out
+    assert "not compiled" in out and "minimum traffic" in out
 
 
-def test_the_shapes_of_slices_that_are_told_are_those_that_the_compiler_knows():
+def test_the_compiler_knows_all_shapes_of_slices_that_are_listed():
     """Needs libtpu (extra: tpu)."""
     pytest.importorskip("libtpu")
     for generation, shapes in topologies.GENERATIONS.items():
@@ -161,19 +165,19 @@ def test_a_plan_for_a_real_slice(what):
     pytest.importorskip("libtpu")
     config = small(fsdp=4, data=1)
     config.sampling.num_steps = 2
-    found = plan.plan(config, "v5e:2x2", what=what, quick=True)
-    assert found.chip is topologies.CHIPS["TPU v5 lite"] and found.num_devices == 4
-    assert 0 < found.memory.peak_memory_in_bytes < found.chip.hbm_bytes
+    result = plan.plan(config, "v5e:2x2", what=what, quick=True)
+    assert result.chip is topologies.CHIPS["TPU v5 lite"] and result.num_devices == 4
+    assert 0 < result.memory.peak_memory_in_bytes < result.chip.hbm_bytes
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_into_a_real_slice_is_told_with_both_figures():
-    """F24, needs libtpu (extra: tpu): the compiler refuses before it does its work."""
+def test_the_error_of_a_step_too_large_for_a_slice_has_both_sizes():
+    """Needs libtpu (extra: tpu): the compiler refuses before it compiles."""
     pytest.importorskip("libtpu")
     config = small(fsdp=4, data=1)
     config.batch_size = 2**20
-    found = plan.plan(config, "v5e:2x2", quick=True)
-    assert found.memory is None and found.needed > found.chip.hbm_bytes
+    result = plan.plan(config, "v5e:2x2", quick=True)
+    assert result.memory is None and result.needed > result.chip.hbm_bytes
     assert re.fullmatch(
-        r"DOES NOT FIT: [\d.]+ GiB of 15\.75 GiB", dict(plan.plan_rows(found))["HBM"]
+        r"DOES NOT FIT: [\d.]+ GiB of 15\.75 GiB", dict(plan.plan_rows(result))["HBM"]
     )

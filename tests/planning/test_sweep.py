@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The search for a batch and a mesh, on a compiler whose answers are known."""
+"""Searches for a batch and a mesh with a fake compiler of known answers."""
 
 import types
 
@@ -13,7 +13,7 @@ CHIP = topologies.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e1
 
 
 class Device:
-    """A device of a mesh, absent."""
+    """Stands for an absent device of a mesh."""
 
     platform = device_kind = "none"
     process_index = 0
@@ -21,7 +21,7 @@ class Device:
 
 @pytest.fixture(autouse=True)
 def compiler(monkeypatch):
-    """16 devices: 4 images fit on each undivided, 8 split over 16; all split send."""
+    """Fakes 16 devices with memory for 4 images each, or 8 if parameters are split."""
 
     def planned(config, topology, slices=1, what="train", quick=False, compiles=True):
         fsdp, each = config.mesh.fsdp, config.batch_size / 16
@@ -29,10 +29,10 @@ def compiler(monkeypatch):
         return plan.Plan(
             types.SimpleNamespace(
                 flops=1e11 * config.batch_size,
-                least_traffic=0.0,
+                minimum_traffic=0.0,
                 label="",
                 params=(),
-                held=(),
+                resident=(),
             ),
             CHIP,
             dict(data=16 // fsdp, fsdp=fsdp, tensor=1),
@@ -70,17 +70,17 @@ def trials(batch_size):
 def test_batches_grow_until_they_do_not_fit_or_shrink_until_they_do(
     given, undivided, split
 ):
-    found = trials(given)
-    assert [t.batch_size for t in found if t.fsdp == 1] == undivided
-    assert [t.batch_size for t in found if t.fsdp == 16] == split
-    assert {t.fsdp for t in found} == {1, 4, 16}
+    tried = trials(given)
+    assert [t.batch_size for t in tried if t.fsdp == 1] == undivided
+    assert [t.batch_size for t in tried if t.fsdp == 16] == split
+    assert {t.fsdp for t in tried} == {1, 4, 16}
 
 
 def test_parameters_are_split_over_powers_of_four_and_over_a_whole_slice():
     assert [sweep.splits(n) for n in (1, 4, 8)] == [[1], [1, 4], [1, 4, 8]]
 
 
-def test_a_mesh_of_its_own_is_not_passed_over():
+def test_a_config_that_sets_the_mesh_is_refused():
     config = quickstart.get_config("stage=diffusion")
     config.mesh.fsdp = 4
     with pytest.raises(ValueError, match=r"got mesh\.fsdp=4; leave them"):
@@ -89,15 +89,15 @@ def test_a_mesh_of_its_own_is_not_passed_over():
 
 def test_the_best_is_the_fastest_that_fits():
     """Oracle: seconds are 0.1 (1 + each), so the largest batch has the best rate."""
-    found = trials(16)
-    chosen = sweep.best(found)
+    tried = trials(16)
+    chosen = sweep.best(tried)
     assert chosen is not None
     assert (chosen.fsdp, chosen.batch_size) == (16, 128)
     assert chosen.rate == pytest.approx(128 / 0.9)
-    assert sweep.best([t for t in found if not t.fits]) is None
+    assert sweep.best([t for t in tried if not t.fits]) is None
 
 
-def test_a_sweep_is_told_line_by_line(capsys, monkeypatch):
+def test_a_sweep_prints_a_line_per_trial(capsys, monkeypatch):
     command = ["plan", "--config=configs/quickstart.py:stage=diffusion", "--sweep"]
     assert main([*command, "--topology=v5e:4x4", "--config.batch_size=16"]) == 0
     lines = capsys.readouterr().out.splitlines()
