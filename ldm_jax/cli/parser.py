@@ -52,7 +52,7 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def _knows(self, flag: str) -> bool:
-        """Tells whether a flag, or a flag that it abbreviates, exists."""
+        """Whether a flag, or a flag that it abbreviates, exists."""
         names = self._option_string_actions
         return any(name.startswith(flag) for name in names)
 
@@ -80,7 +80,7 @@ def nearest(word: str, known: Iterable[str], quote: bool = False) -> str:
 
 
 def _is_flag(word: str) -> bool:
-    """Tells whether a word is a flag, and none that replaces a value of a config."""
+    """Whether a word is a flag, but not one that replaces a value of a config."""
     return (
         len(word) > 1
         and word[0] == "-"

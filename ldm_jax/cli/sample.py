@@ -22,8 +22,8 @@ batch size or on the devices.
 """
 WRITES = """
   OUT/000000.png and so on, OUT/grid.png and OUT/settings.json; OUT/samples.npz and
-  OUT/previews.png where asked for. Stopped and run again, the command makes the images
-  that are missing.
+  OUT/previews.png on request. If it was stopped, the same command makes the missing
+  images.
 """
 EXAMPLES = """
   ldm-jax sample --model runs/quickstart/diffusion --out threes --label 3 --num 16

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands' flags share: types that check a value, and parsers of commands."""
+"""Defines what flags share: types that check a value, and parsers of commands."""
 
 import argparse
 from collections.abc import Callable
@@ -24,12 +24,12 @@ def add_command(
     Args:
       commands: of `argparse.ArgumentParser.add_subparsers`.
       name: as it is typed.
-      run: (args, overrides) -> None; None for a command with commands of its own.
+      run: (args, overrides) -> None; None for a command with subcommands.
       summary: one sentence, in the list of commands and at the top of the help page.
       details: paragraphs below the summary.
       writes: the files that it writes; lines below the flags.
       examples: lines at the end of the page.
-      uses_devices: whether JAX runs here; else the devices are left alone.
+      uses_devices: whether JAX runs here; otherwise devices are not touched.
     """
     sections = {"what is written": writes, "examples": examples}
     command = commands.add_parser(

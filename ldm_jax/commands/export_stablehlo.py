@@ -2,7 +2,7 @@
 """Exports a model as StableHLO programs that run without this package.
 
 A folder of programs made by `jax.export`, each for any batch size and for CPU, CUDA and
-TPU; the weights lie beside them, once, and go in as arguments, so they can be swapped:
+TPU; the weights are stored once and are arguments, so that they can be exchanged:
 
     manifest.json      what every program takes and gives
     params.npz         the weights, by their flat names ("unet/conv_in/kernel")

@@ -28,7 +28,7 @@ from ldm_jax.training.checkpoints.checkpointer import save_params
 
 
 class ImportReport(NamedTuple):
-    """What an import made.
+    """Summary of an import.
 
     Attributes:
       task: "first_stage", "latent_diffusion", "text_encoder" or "classifier".
@@ -172,7 +172,7 @@ def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
     if not any(paths.values()):
         lacking = " and ".join(names.values())
         return (
-            [f"No {lacking} came along, so it is told tokens; --vocab gives it texts."]
+            [f"No {lacking} was found: the model takes tokens. Texts need --vocab."]
             if names
             else []
         )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax quickstart`: the whole chain on real digits, through the jobs of a pod.
 
-Every stage is a job that goes on where it was, so running again resumes the whole.
+Every stage resumes where it stopped, so the whole command can be run again.
 """
 
 import pathlib

@@ -59,10 +59,10 @@ def write_samples(
     loaded: tuple[LatentDiffusion, PyTree] | None = None,
     measures_speed: bool = False,
 ) -> dict[str, Any]:
-    """Samples images into a directory; goes on where an earlier call was stopped.
+    """Samples images into a directory; resumes where an earlier call was stopped.
 
     Image i has seed + i and condition i modulo the number of conditions, so it is the
-    same whatever the batch size, the number of devices and what was done before.
+    same for every batch size and number of devices, and after interruptions.
 
     Args:
       model_dir: directory of a diffusion model.
@@ -72,24 +72,24 @@ def write_samples(
       num: images in all; None makes one for each condition.
       seed: of image 0.
       batch_size: images at once.
-      image_size: (height, width); None takes the condition's (a map's, that of an
-        image to paint in, f times that of a small one), else the size trained on.
+      image_size: (height, width); None takes that of the condition (a label map, an
+        image to inpaint, f times a small image), otherwise that of training.
       which: "ema" or "raw" parameters.
       images: paths of "start", or of "known" and "hole" (white is painted).
       write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
-      num_previews: pictures a row of previews.png has beside the finished image: what
-        the denoiser saw behind the noise on the way; 0 draws none.
+      num_previews: predictions of x0 in a row of previews.png, before the finished
+        image; 0 draws none.
       classifier: directory of a classifier of noisy latents that guides the samples
         towards their classes: those of the condition, or, for a model without classes,
         `inputs["class_label"]`.
       classifier_scale, classifier_form: see `tasks.guides.ClassifierGuide`.
-      guide: images that pull samples, image i by guide i modulo their number.
+      guide: images that attract samples, image i to guide i modulo their number.
       query: of a retrieval model; neighbours.json describes what was found.
-      admit: gets number and (height, width) before anything is drawn; may raise.
+      admit: called with number and (height, width) before sampling; may raise.
       step: of the checkpoint; None takes the newest.
-      loaded: (model, parameters) of this directory and step, where they are loaded
-        already: a model that is given again is not compiled again.
-      measures_speed: whether more is drawn where too little was to tell the speed.
+      loaded: (model, parameters) of this directory and step, if they are loaded
+        already: a model that is passed again is not compiled again.
+      measures_speed: whether to draw more images if there are too few to measure it.
 
     Returns:
       The speed, as in throughput.json: "images_per_second" of the fastest batch but the
@@ -176,7 +176,7 @@ def write_samples(
     ) as bar:
         done = 0
         for batch in watch.timed(draw(missing, batch_size)):
-            if done == 0:  # not before: what fails at once must not take the folder
+            if done == 0:  # not earlier: a failing call must not claim the folder
                 _note(folder, settings)
                 if any(found) and is_main_process():
                     write_json(folder / "neighbours.json", found)
@@ -215,7 +215,7 @@ def _width_of(condition: Condition) -> int:
 
 
 def _check_makes_images(model) -> None:
-    """Refuses a denoiser of latents that was imported without its first stage."""
+    """Refuses a denoiser of latents imported without its first stage."""
     channels = model.autoencoder.out_channels
     if channels != 3:
         raise ValueError(
@@ -262,8 +262,8 @@ def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> 
     path = folder / "settings.json"
     if not path.exists():
         return
-    found = read_json(path)
-    differing = sorted(name for name in settings if found.get(name) != settings[name])
+    stored = read_json(path)
+    differing = sorted(name for name in settings if stored.get(name) != settings[name])
     if differing:
         raise ValueError(
             f"{folder} holds samples made with other settings "
@@ -272,7 +272,7 @@ def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> 
 
 
 def _note(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Writes the settings beside the images that are made with them."""
+    """Writes the settings to the folder of the images made with them."""
     if is_main_process():
         write_json(folder / "settings.json", settings)
 

@@ -35,7 +35,7 @@ from ldm_jax.parallel.outputs import output_file, reserves
 
 log = logging.getLogger(__name__)
 
-# The network sees whole bytes of the transformed image, nothing between.
+# The network gets the transformed images as whole bytes.
 QUANTIZATION = "none: bytes as the loader makes them"
 
 
@@ -61,9 +61,9 @@ def write_stats(
         takes what `like` was trained on.
       like: a model directory, whose crop, resize and size are taken over; without it
         the images are cropped in the center and resized bicubically.
-      image_size: (height, width), where `like` does not say.
+      image_size: (height, width), without `like`.
       split: of the data set; None is that of `like`, or "train".
-      data_dir: where TFDS sets lie.
+      data_dir: folder of the TFDS sets.
       network, weights: of `open_feature_network`.
       keep: features of single images kept, a uniform sample; KID, precision and
         recall need them.
@@ -77,9 +77,9 @@ def write_stats(
     """
     opened = open_feature_network(network, weights)
     if dataset is not None and dataset.endswith(".npz"):
-        found = open_set(dataset)
-        metadata = image_metadata(opened, found.size, None) | {"dataset": dataset}
-        count, batches = found.count, found.batches(batch_size)
+        image_set = open_set(dataset)
+        metadata = image_metadata(opened, image_set.size, None) | {"dataset": dataset}
+        count, batches = image_set.count, image_set.batches(batch_size)
     else:
         source, transform, metadata = _open(dataset, like, image_size, split, data_dir)
         metadata = (

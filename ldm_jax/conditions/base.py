@@ -62,8 +62,8 @@ class Condition:
             return cls(**section)
         names = {"autoencoder", "latent_scale", "f"}
         if "autoencoder" in section:
-            # A condition with a first stage of its own, as imported models have: the
-            # original does not scale what it encodes for a condition.
+            # A condition with its own first stage, as in imported models: the original
+            # does not scale the latents of a condition.
             names.remove("latent_scale")
         known = names & {field.name for field in dataclasses.fields(cls)}
         defaults = {name: getattr(first_stage, name) for name in known}

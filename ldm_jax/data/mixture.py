@@ -67,7 +67,7 @@ class _Parts:
         return records
 
     def neighbour(self, index: int) -> int:
-        """Returns the record that stands in for a damaged one: of the same set."""
+        """Returns the record that replaces a damaged one, from the same set."""
         span = self.spans[self._part(index)]
         return span[(index - span.start + 1) % len(span)]
 

@@ -37,47 +37,49 @@ class TrainedStage(NamedTuple):
             save_params(f"{workdir}/autoencoder", params, self.config)
 
 
-def open_stage(wanted: LatentSet, autoencoder: Autoencoder) -> TrainedStage:
+def open_stage(latent_set: LatentSet, autoencoder: Autoencoder) -> TrainedStage:
     """Opens the latents that a config names, or the first stage that encodes images.
 
     Args:
-      wanted: the section `latents`.
+      latent_set: the section `latents`.
       autoencoder: of the section `autoencoder`.
 
     Raises:
       ValueError: neither latents nor a first stage is named, they do not fit the
         config, or the latents were written by another first stage.
     """
-    if wanted.directory:
-        return _open_latents(wanted, autoencoder)
-    if wanted.scale is None:
+    if latent_set.directory:
+        return _open_latents(latent_set, autoencoder)
+    if latent_set.scale is None:
         raise ValueError(
             "config.latents.scale must be given where images are encoded in every "
             "step: 1.0 for pixels and for the published VQ models; else ldm-jax "
             "latents measures it."
         )
     if autoencoder.bottleneck == "pixels":
-        return TrainedStage({}, None, None, wanted.scale)
-    if not wanted.first_stage:
+        return TrainedStage({}, None, None, latent_set.scale)
+    if not latent_set.first_stage:
         raise ValueError(
             "config.latents.first_stage must be the directory of the first stage that "
             "encodes the images: got none; or set config.latents.directory to latents."
         )
-    params, config = _read_stage(wanted.first_stage, autoencoder)
-    return TrainedStage(params, config, None, wanted.scale)
+    params, config = _read_stage(latent_set.first_stage, autoencoder)
+    return TrainedStage(params, config, None, latent_set.scale)
 
 
-def _open_latents(wanted: LatentSet, autoencoder: Autoencoder) -> TrainedStage:
-    source, stats, shapes = sets.open_latent_sets(wanted.directory, wanted.weights)
-    directory = sets.directories(wanted.directory)[0]
+def _open_latents(latent_set: LatentSet, autoencoder: Autoencoder) -> TrainedStage:
+    source, stats, shapes = sets.open_latent_sets(
+        latent_set.directory, latent_set.weights
+    )
+    directory = sets.directories(latent_set.directory)[0]
     params, config = _read_stage(f"{directory}/autoencoder", autoencoder)
     stats.check(params_fingerprint({"autoencoder": params}), directory)
-    scale = latent_scale(wanted, autoencoder, stats.scale, shapes)
+    scale = latent_scale(latent_set, autoencoder, stats.scale, shapes)
     return TrainedStage(params, config, source, scale)
 
 
 def latent_scale(
-    wanted: LatentSet,
+    latent_set: LatentSet,
     autoencoder: Autoencoder,
     measured: float,
     shapes: Sequence[tuple[int, int, int]],
@@ -85,22 +87,22 @@ def latent_scale(
     """Returns the scale of latents: the config's, or the one that was measured.
 
     Args:
-      wanted, autoencoder: of the config.
+      latent_set, autoencoder: of the config.
       measured: 1 / standard deviation of the raw latents.
       shapes: (h, w, c) of the latents, of each bucket.
 
     Raises:
       ValueError: the latents are not of the size that the config describes.
     """
-    expected = wanted.latent_shape(autoencoder)
+    expected = latent_set.latent_shape(autoencoder)
     if expected not in shapes:
         raise ValueError(
-            f"config.latents.image_size={wanted.image_size} and "
+            f"config.latents.image_size={latent_set.image_size} and "
             f"config.autoencoder make latents of {expected}: those in "
-            f"{wanted.directory} are {', '.join(map(str, shapes))}; "
+            f"{latent_set.directory} are {', '.join(map(str, shapes))}; "
             "change the config, or write latents of that size (ldm-jax latents)."
         )
-    return measured if wanted.scale is None else wanted.scale
+    return measured if latent_set.scale is None else latent_set.scale
 
 
 def _read_stage(directory: str, autoencoder: Autoencoder):

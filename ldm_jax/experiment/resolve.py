@@ -109,14 +109,14 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
         config.text_encoder.fingerprint = trained.fingerprint
         frozen["conditioner"] = by_part(config.condition, trained.params)
         copied.append(trained)
-    wanted = LatentSet(**config.latents)
-    if not wanted.directory and not config.get("images", {}).get("dataset"):
+    latent_set = LatentSet(**config.latents)
+    if not latent_set.directory and not config.get("images", {}).get("dataset"):
         raise ValueError(
             "a diffusion model learns from latents or from images: got neither "
             "config.latents.directory nor config.images.dataset; write latents with "
             "ldm-jax latents and give their directory."
         )
-    stage = open_stage(wanted, Autoencoder(**config.autoencoder))
+    stage = open_stage(latent_set, Autoencoder(**config.autoencoder))
     config.latents.scale = stage.scale
     frozen["autoencoder"] = stage.params
     return Inputs(frozen, stage.latents, (*copied, stage))

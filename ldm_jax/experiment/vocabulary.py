@@ -45,7 +45,7 @@ def text_section(condition: Mapping[str, Any]) -> Any:
 
 
 def by_part(condition: Mapping[str, Any], params: PyTree) -> PyTree:
-    """Puts a text encoder's parameters where the condition's belong: see `Hybrid`."""
+    """Puts a text encoder's parameters where the condition has them: see `Hybrid`."""
     if condition["kind"] == "text":
         return params
     parts = condition["parts"].items()
@@ -53,7 +53,7 @@ def by_part(condition: Mapping[str, Any], params: PyTree) -> PyTree:
 
 
 def places_of(section: Mapping[str, Any]) -> dict[str, str]:
-    """Tells where a model directory keeps the files that a text section names.
+    """Maps the files of a text section to their places in a model directory.
 
     Returns:
       {field: path relative to the directory}.

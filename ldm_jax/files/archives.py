@@ -193,7 +193,7 @@ def _members(
 
 def _regular(path: PathLike, part: _Part, place: str) -> list[tarfile.TarInfo]:
     """Lists the regular members of a tar, each within it, in the order of the file."""
-    found, end = [], -1
+    infos, end = [], -1
     with (
         reading(path, place, rule="is damaged"),
         tarfile.open(fileobj=part, mode="r:") as tar,
@@ -209,7 +209,7 @@ def _regular(path: PathLike, part: _Part, place: str) -> list[tarfile.TarInfo]:
                 raise ValueError(f"{shown(info.name)} is a sparse file")
             if info.offset_data + info.size > part.size:
                 raise ValueError(f"it ends within {shown(info.name)}")
-            found.append(info)
-            if len(found) > MAX_MEMBERS:
+            infos.append(info)
+            if len(infos) > MAX_MEMBERS:
                 raise ValueError(f"it has more than {MAX_MEMBERS:,} members")
-    return found
+    return infos

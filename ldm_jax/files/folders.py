@@ -27,7 +27,7 @@ class Listing(NamedTuple):
 
 
 def is_side_file(name: PathLike) -> bool:
-    """Tells hidden files, and those that operating systems put beside a user's."""
+    """Whether a name is a hidden file, or one that an operating system creates."""
     base = os.path.basename(os.fspath(name))
     return base.startswith(".") or base.lower() in SIDE_FILES
 
@@ -48,13 +48,13 @@ def list_folder(
       OSError: `root` itself cannot be listed.
     """
     root = pathlib.Path(root)
-    home, found = root.resolve(), Listing([], {})
+    home, listing = root.resolve(), Listing([], {})
 
     def note(error: OSError) -> None:
         if error.filename == os.fspath(root):
             raise error
         name = pathlib.Path(error.filename).relative_to(root).as_posix()
-        found.left_out[name] = f"cannot be listed ({error.strerror})"
+        listing.left_out[name] = f"cannot be listed ({error.strerror})"
 
     for folder, subfolders, files in os.walk(root, onerror=note):
         inside = [pathlib.Path(folder, n) for n in sorted(subfolders)]
@@ -65,10 +65,10 @@ def list_folder(
         for path in [*links, *names]:
             name = path.relative_to(root).as_posix()
             if reason := _reason(path, home):
-                found.left_out[name] = reason
+                listing.left_out[name] = reason
             else:
-                found.files.append(name)
-    return Listing(sorted(found.files), dict(sorted(found.left_out.items())))
+                listing.files.append(name)
+    return Listing(sorted(listing.files), dict(sorted(listing.left_out.items())))
 
 
 def _reason(path: pathlib.Path, home: pathlib.Path) -> str:

@@ -3,7 +3,7 @@
 
 On one machine, and on network file systems with locks (NFS), the kernel holds the lock
 (flock, by `filelock`) and releases it when its process ends, however it ends. Where
-machines do not see each other's locks, the lock file tells: its owner renews it, and
+machines do not see each other's locks, the lock file is used: its owner renews it, and
 one that was not renewed for STALE_SECONDS counts as left behind.
 """
 
@@ -39,7 +39,7 @@ class Lock:
     """A lock file, which names the process that holds it."""
 
     def __init__(self, file: Path, path: PathLike, advice: str):
-        """Takes the lock; waits for nobody.
+        """Takes the lock without waiting.
 
         Args:
           file: the lock file.
@@ -65,7 +65,7 @@ class Lock:
                 self._refuse_living(before, has_locks)
                 started = time.strftime("%Y-%m-%d %H:%M:%S %z")
                 owner = {"host": self._host, "pid": os.getpid(), "start": started}
-                # In place: a new file would be one that nobody has locked.
+                # In place: a new file would not be locked.
                 file.write_text(json.dumps(owner))
             except BaseException:
                 self._lock.release()
@@ -111,7 +111,7 @@ class Lock:
             return {}
 
     def _renew(self) -> None:
-        """Tells other machines that this process is alive.
+        """Shows other machines that this process is alive.
 
         In a thread: nothing else comes often enough while a step is compiled or a model
         is evaluated. What hangs is ended by the watchdog.

@@ -18,7 +18,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def is_remote(path: PathLike) -> bool:
-    """Tells whether a path is a URL (gs://...)."""
+    """Whether a path is a URL (gs://...)."""
     return _URL.match(os.fspath(path)) is not None
 
 

@@ -58,7 +58,7 @@ def write_error(path: PathLike, error: Exception, what: str = "") -> WriteError:
 
 
 def free_space(path: PathLike) -> str:
-    """Tells how much is free where a path is, or would be."""
+    """Describes the free space where a path is, or would be."""
     if is_remote(path):
         return "free space unknown"
     try:
@@ -85,7 +85,7 @@ def first_line(error: Exception) -> str:
 
 
 def _is_elsewhere(error: OSError, path: PathLike) -> bool:
-    """Tells whether an error names a file that is not in the folder of `path`."""
+    """Whether an error names a file that is not in the folder of `path`."""
     if not isinstance(error.filename, str | bytes | os.PathLike):
         return False
     named = os.path.realpath(os.fsdecode(error.filename))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes files and folders that appear whole or not at all.
 
-Every writer has a temporary name of its own beside the result, `.NAME.HEX.partial`, so
+Every writer has its own temporary name next to the result, `.NAME.HEX.partial`, so
 two processes that write one result never mix; it takes its name when all was written
 and synchronised to the disk. What a killed process leaves is hidden, is never read, and
 is removed by a later writer of the same name once it is a day old.

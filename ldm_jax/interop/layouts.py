@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layouts of tensors: from others' order of axes to ours (channels last) and back.
 
-Theirs are PyTorch's: convolution [O, I, h, w], linear [O, I], 1x1 convolution
+Those of PyTorch: convolution [O, I, h, w], linear [O, I], 1x1 convolution
 [O, I, 1, 1]. Ours are [h, w, I, O] and [I, O]. Transposing moves no number, so a round
 trip is exact.
 """
@@ -15,7 +15,7 @@ from ldm_jax.interop.name_rows import NameRow
 
 FORMATS = {"compvis": 0, "diffusers": 1}
 
-# layout -> (theirs to ours, ours to theirs), on views.
+# layout -> (PyTorch to JAX, JAX to PyTorch), on views.
 LAYOUTS = {
     "vector": (lambda a: a, lambda a: a),
     "conv": (lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)),

@@ -28,7 +28,7 @@ class NameRow(NamedTuple):
     heads: int | None = None
 
 
-# Our last path component -> theirs, where a layer has the parameter as a child.
+# Last path component here -> there, where a layer has the parameter as a child.
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 

@@ -110,7 +110,7 @@ def write_own_orbax(
 
 
 def holds_own(path: pathlib.Path | str) -> bool:
-    """Tells whether a path is a folder or file written by this module."""
+    """Whether a path is a folder or file written by this module."""
     path = pathlib.Path(path)
     if path.is_dir():
         config = path / CONFIG

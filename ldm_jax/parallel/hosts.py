@@ -59,7 +59,7 @@ def initialize_hosts(
         return
     if heartbeat_seconds is None:
         heartbeat_seconds = environment.whole_number(environment.HEARTBEAT_SECONDS)
-    # CPU devices have no network of their own.
+    # CPU devices have no own network.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
@@ -116,7 +116,7 @@ def _not_started(env: Mapping[str, str]) -> str:
 
 
 def in_cluster(env: Mapping[str, str], devices: str = "/dev") -> bool:
-    """Tells whether a cluster has started, or may have, other processes of this run.
+    """Whether a cluster has started, or may have, other processes of this run.
 
     Args:
       env: the environment.
@@ -131,7 +131,7 @@ def in_cluster(env: Mapping[str, str], devices: str = "/dev") -> bool:
         or _MULTISLICE in env
     ):
         return True
-    # No variable tells the hosts of a pod made of TPU VMs: JAX asks the metadata
+    # No variable lists the hosts of a pod of TPU VMs: JAX asks the metadata
     # server. Without that each host would train alone, in one directory.
     if any(name in env for name in _LISTS) or "TPU_SKIP_MDS_QUERY" in env:
         return False
@@ -149,7 +149,7 @@ def _count(env: Mapping[str, str], name: str) -> int:
 
 
 def is_main_process() -> bool:
-    """Tells whether this process is the one that logs and writes small files."""
+    """Whether this process is the one that logs and writes small files."""
     return jax.process_index() == 0
 
 

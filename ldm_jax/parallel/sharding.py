@@ -45,7 +45,7 @@ def make_mesh(
 
     Args:
       data, fsdp, tensor: sizes of the axes; one may be -1: all remaining devices.
-      slices: groups of devices with a fast network of their own, over which "data" is
+      slices: groups of devices with their own fast network, over which "data" is
         split first; -1 is the number of TPU slices, or one. Devices without slices
         are divided into equal groups in their order.
       devices: the devices to use; all of the run by default.

@@ -30,7 +30,7 @@ class Interrupted(SystemExit):
 
 
 def is_everywhere(error: BaseException) -> bool:
-    """Tells whether an error is one that all processes raise at the same step."""
+    """Whether all processes raise this error at the same step."""
     return getattr(error, "is_everywhere", False)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a compiled program: the memory it takes, what its devices tell each other."""
+"""Reads a compiled program: messages among its devices, and its estimated time."""
 
 import functools
 import math
@@ -17,18 +17,18 @@ KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _OPERATION = re.compile(
     rf"\s*(?:ROOT )?%?[\w.-]+ = (?P<shape>.*?) (?P<kind>{KINDS})(?P<start>-start)?\("
 )
-# The first line of a computation, and what an operation says of those that it calls.
+# The first line of a computation, and the names of those that an operation calls.
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.-]+) \(.*\{$")
 _CALLED = re.compile(
     r"(?:body|calls|to_apply|branch_computations|true_computation|false_computation)"
     r"=\{?((?:%?[\w.-]+(?:, (?=%))?)+)"
 )
-# A TPU's sum of which each device gets its part: in the text a computation with a sum
-# to all and a cut, which the devices do not run; they send what a reduce-scatter does.
-_SCATTERED_SUM = "all-reduce-scatter"
-# What computes while a message travels; the message is written into each of them.
+# The TPU compiler writes a reduce-scatter as a computation of all-reduce and slice; the
+# devices run, and send the bytes of, the reduce-scatter.
+_REDUCE_SCATTER = "all-reduce-scatter"
+# Computations that overlap with a message, each of which contains the message.
 _FUSED = ("fused_computation", "async_collective_fusion")
-# What the TPU compiler expects of an operation; of messages and kernels it writes none.
+# The TPU compiler's estimate for an operation; messages and kernels have none.
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _KERNEL = 'custom_call_target="tpu_custom_call"'
 _IOTA = r"\[[\d,]+\](?:T\([\d,]+\))?"
@@ -42,7 +42,7 @@ class Collective(NamedTuple):
       kind: one of KINDS.
       num_bytes: of its result on one device.
       num_devices: that take part together.
-      crosses_slices: whether they lie in several slices.
+      crosses_slices: whether these are in several slices.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends at least: a ring's."""
+        """The minimum of bytes that each device sends, which is a ring's."""
         n = self.num_devices
         factor = {
             "all-reduce": 2 * (n - 1) / n,
@@ -65,17 +65,17 @@ class Collective(NamedTuple):
 def read_collectives(text: str, num_devices: int, slices: int = 1) -> list[Collective]:
     """Lists the messages of a program.
 
-    One in a loop is listed as often as the loop runs, where the text tells (a counter
-    that is compared with a constant, as of a scan); once where it does not. One that
-    travels while others compute is written into each of those, under one channel.
+    A message in a loop is listed once per iteration if the text has their number (a
+    counter that is compared with a constant, as of a scan), otherwise once. A message
+    that overlaps with computations is in the text of each of them, with one channel.
 
     Args:
       text: of the compiled program (`compiled.as_text()`).
-      num_devices: it runs on, slice after slice.
-      slices: equal parts of them with a network of their own.
+      num_devices: that it runs on, slice by slice.
+      slices: equal parts of the devices, each with its own network.
 
     Raises:
-      ValueError: groups of devices are written in a way that is not known.
+      ValueError: groups of devices are in an unknown notation.
     """
     bodies = dict(_computations(text))
     times = _times(bodies)
@@ -95,11 +95,11 @@ def read_collectives(text: str, num_devices: int, slices: int = 1) -> list[Colle
 
 
 class Schedule(NamedTuple):
-    """What the TPU compiler expects of a program's operations.
+    """The TPU compiler's estimate of a program's time.
 
     Attributes:
-      cycles: of the device, operations one after the other, without messages.
-      num_kernels: Pallas kernels, of which it expects nothing and counts no cycles.
+      cycles: of the device, for all operations one by one, without messages.
+      num_kernels: Pallas kernels, for which there is no estimate.
     """
 
     cycles: int
@@ -107,7 +107,7 @@ class Schedule(NamedTuple):
 
 
 def read_schedule(text: str) -> Schedule:
-    """Adds up what a TPU's program says of itself, loops as often as they run."""
+    """Sums the estimates in a TPU's program, those of loops for every iteration."""
     bodies = dict(_computations(text))
     times = _times(bodies)
     cycles = num_kernels = 0
@@ -165,19 +165,19 @@ def _collective(
     computation: str, line: str, num_devices: int, per_slice: int
 ) -> Collective | None:
     """Reads the message that a line of a computation is, if it is one."""
-    found = _OPERATION.match(line)
-    if found is None:
+    matched = _OPERATION.match(line)
+    if matched is None:
         return None
-    kind = found["kind"]
-    arrays = [_bytes(*array) for array in _ARRAY.findall(found["shape"])]
-    if found["start"] and kind == "all-gather":
+    kind = matched["kind"]
+    arrays = [_bytes(*array) for array in _ARRAY.findall(matched["shape"])]
+    if matched["start"] and kind == "all-gather":
         arrays = arrays[len(arrays) // 2 :]  # operands come first
-    elif found["start"] and kind == "collective-permute":
+    elif matched["start"] and kind == "collective-permute":
         arrays = arrays[1:2]
     num_bytes = sum(arrays)
     groups = _groups(line, num_devices)
     members = 2 if kind == "collective-permute" else groups.shape[1]
-    if computation.startswith(_SCATTERED_SUM):
+    if computation.startswith(_REDUCE_SCATTER):
         kind, num_bytes = "reduce-scatter", num_bytes // members
     spread = groups.min(1) // per_slice != groups.max(1) // per_slice
     return Collective(kind, num_bytes, members, bool(spread.any()))
@@ -189,44 +189,44 @@ def _bytes(dtype: str, shape: str) -> int:
 
 
 def _groups(line: str, num_devices: int) -> np.ndarray:
-    """Reads [groups, members] of one operation, in any of the ways XLA writes them."""
+    """Reads [groups, members] of one operation, in any of XLA's notations."""
     every = np.arange(num_devices)
     # replica_groups={{0,1},{2,3}}, source_target_pairs={{0,1},{1,0}}
-    found = re.search(
+    matched = re.search(
         r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]+\})\}", line
     )
-    if found:
-        rows = re.findall(r"\{([\d,]+)\}", found[1])
+    if matched:
+        rows = re.findall(r"\{([\d,]+)\}", matched[1])
         return np.array([[int(n) for n in row.split(",")] for row in rows])
     # replica_groups=[2,8]<=[4,4]T(1,0)
-    found = re.search(rf"replica_groups=\[([\d,]+)\]<=({_IOTA})", line)
-    if found:
-        return _iota(found[2]).reshape(_numbers(found[1]))
+    matched = re.search(rf"replica_groups=\[([\d,]+)\]<=({_IOTA})", line)
+    if matched:
+        return _iota(matched[2]).reshape(_numbers(matched[1]))
     # replica_groups=mesh['a'=2,'b'=8], device_ids=([4,4]T(1,0)) {'b'}
-    found = re.search(
+    matched = re.search(
         rf"replica_groups=mesh\[(.+?)\](?:, device_ids=\(({_IOTA})\))? \{{(.+?)\}}",
         line,
     )
-    if found:
-        sizes = re.findall(r"'(\w+)'=(\d+)", found[1])
+    if matched:
+        sizes = re.findall(r"'(\w+)'=(\d+)", matched[1])
         names, dims = [n for n, _ in sizes], [int(size) for _, size in sizes]
-        chosen = [names.index(n) for n in re.findall(r"'(\w+)'", found[3])]
+        chosen = [names.index(n) for n in re.findall(r"'(\w+)'", matched[3])]
         rest = [axis for axis in range(len(dims)) if axis not in chosen]
         members = math.prod(dims[axis] for axis in chosen)
-        ids = every if found[2] is None else _iota(found[2])
+        ids = every if matched[2] is None else _iota(matched[2])
         return ids.reshape(dims).transpose(rest + chosen).reshape(-1, members)
     # None, or replica_groups={}: all devices together.
-    found = re.search(r"(?:replica_groups|source_target_pairs)=(?!\{\})[^=]*", line)
-    if found:
+    matched = re.search(r"(?:replica_groups|source_target_pairs)=(?!\{\})[^=]*", line)
+    if matched:
         raise ValueError(
-            f"groups of devices in a notation that is not known: {found[0]!r}; "
-            "planning/hlo.py: _groups has to learn it, or the plan counts wrong."
+            f"groups of devices in an unknown notation: {matched[0]!r}; "
+            "extend _groups in planning/hlo.py."
         )
     return every[None]
 
 
 def _iota(text: str) -> np.ndarray:
-    """Reads "[4,4]T(1,0)": 0 to 15 as a matrix, turned, in a row."""
+    """Reads "[4,4]T(1,0)": 0 to 15 as a matrix, transposed and flattened."""
     dims, _, order = text.rstrip(")").partition("T(")
     numbers = np.arange(math.prod(_numbers(dims))).reshape(_numbers(dims))
     if order:
@@ -241,13 +241,13 @@ def _numbers(text: str) -> list[int]:
 def minimum_traffic(params: PyTree, mesh: Mesh) -> float:
     """Returns the bytes that a device must send in a training step, for params alone.
 
-    Of an array on every device its gradient is summed (2 (n-1)/n); one split over
-    "fsdp" is gathered for the forward and for the backward pass, its gradient summed
-    and scattered (3 (n-1)/n), and summed over "data". In the arrays' own dtype.
+    The gradient of an array on every device is all-reduced (2 (n-1)/n); an array split
+    over "fsdp" is gathered for the forward and for the backward pass and its gradient
+    reduce-scattered (3 (n-1)/n), then all-reduced over "data". In the arrays' dtypes.
 
     Args:
       params: arrays with shardings, of `training.state.make_state`.
-      mesh: theirs.
+      mesh: of the arrays.
     """
     data, fsdp = (mesh.shape[axis] for axis in BATCH_AXES)
 
@@ -255,10 +255,10 @@ def minimum_traffic(params: PyTree, mesh: Mesh) -> float:
         return (n - 1) / n
 
     def of_one(x) -> float:
-        held = x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
+        stored = x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
         axes = jax.tree.leaves(tuple(x.sharding.spec))
         if BATCH_AXES[1] in axes:
-            return 3 * ring(fsdp) * held * fsdp + 2 * ring(data) * held
-        return 2 * ring(data * fsdp) * held
+            return 3 * ring(fsdp) * stored * fsdp + 2 * ring(data) * stored
+        return 2 * ring(data * fsdp) * stored
 
     return sum(of_one(x) for x in jax.tree.leaves(params))

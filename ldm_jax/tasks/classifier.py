@@ -3,6 +3,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
@@ -19,11 +20,11 @@ class NoisyLatentClassifier(FirstStage):
     """A classifier and the diffusion model's first stage, scale and noise schedule.
 
     Attributes:
-      classifier: the network.
+      classifier: the network, or another module that is called like it.
       schedule: the noise schedule of the diffusion model that it guides.
     """
 
-    classifier: LatentClassifier = dataclasses.field(kw_only=True)
+    classifier: LatentClassifier | nn.Module = dataclasses.field(kw_only=True)
     schedule: NoiseSchedule = dataclasses.field(kw_only=True)
 
     def logits(

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Int32
 
@@ -159,14 +160,14 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
     """A first stage and the denoiser that was trained on its latents.
 
     Attributes:
-      unet: the denoiser.
+      unet: the denoiser, or another module that is called like it.
       schedule: the noise schedule of training.
       prediction: what the denoiser predicts, "eps", "x0" or "v".
       schedule_settings: arguments of `make_schedule` that made the schedule; only
         saving needs them.
     """
 
-    unet: UNet = dataclasses.field(kw_only=True)
+    unet: UNet | nn.Module = dataclasses.field(kw_only=True)
     schedule: NoiseSchedule = dataclasses.field(kw_only=True)
     prediction: str = "eps"
     schedule_settings: Mapping[str, Any] | None = None

@@ -28,14 +28,14 @@ class Taken:
     Attributes:
       taken: found with the same shape.
       widened: found with fewer input channels; the new ones were set to zero.
-      made_anew: of the new model, and not found, or found in another shape.
+      made_new: of the new model, and missing in the old or of another shape there.
       left: of the other model, and not used.
       share: taken and widened numbers / numbers of the new model.
     """
 
     taken: list[str]
     widened: list[str]
-    made_anew: list[str]
+    made_new: list[str]
     left: list[str]
     share: float
 
@@ -44,10 +44,10 @@ class Taken:
         parts = [
             f"{len(self.taken)} arrays taken ({self.share:.1%} of the numbers)",
             f"{len(self.widened)} widened by zeros",
-            f"{len(self.made_anew)} made anew",
+            f"{len(self.made_new)} initialized",
             f"{len(self.left)} left",
         ]
-        named = [*self.widened, *self.made_anew]
+        named = [*self.widened, *self.made_new]
         return ", ".join(parts) + "".join(f"\n  {line}" for line in named[:8])
 
 
@@ -70,7 +70,7 @@ def take_params(
       ValueError: nothing fits.
     """
     found = _by_path(old)
-    lists: dict[str, list[str]] = {"taken": [], "widened": [], "made_anew": []}
+    lists: dict[str, list[str]] = {"taken": [], "widened": [], "made_new": []}
     used, kept = set(), 0
 
     def choose(path, x):
@@ -78,7 +78,7 @@ def take_params(
         name = path_name(path)
         value = found.get(name)
         if value is None:
-            lists["made_anew"].append(f"{name} {list(x.shape)}: not there")
+            lists["made_new"].append(f"{name} {list(x.shape)}: not there")
             return x
         shapes = f"{name} {list(value.shape)} -> {list(x.shape)}"
         if value.shape == x.shape:
@@ -90,7 +90,7 @@ def take_params(
             )
             value = np.concatenate([value, extra], axis=-2)
         else:
-            lists["made_anew"].append(shapes)
+            lists["made_new"].append(shapes)
             return x
         used.add(name)
         kept += found[name].size

@@ -117,7 +117,7 @@ def make_rate_schedule(
     takes = inspect.signature(maker)
     length = LENGTHS.get(name)
     if run_steps is not None and length and fields.get(length) is None:
-        # A run may end during its warm-up; the schedule itself goes on after that.
+        # A run may end during its warm-up; the schedule itself is longer.
         fields[length] = max(run_steps, fields.get("warmup_steps", 0) + 1)
     try:
         takes.bind(**fields)

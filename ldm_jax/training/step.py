@@ -125,7 +125,7 @@ def _gradient(grad, params, collections, frozen, batch, key, step, accumulate):
 def _cut(x: Array, parts: int) -> Array:
     """[B, ...] -> [parts, B / parts, ...], every part spread over all devices.
 
-    Part i holds rows i, i + parts, ...: contiguous parts would each lie on a few
+    Part i holds rows i, i + parts, ...: contiguous parts would each be on a few
     devices only and have to be sent to the others.
     """
     if x.shape[0] % parts:

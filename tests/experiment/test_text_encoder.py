@@ -166,7 +166,7 @@ def test_a_run_reads_it_and_never_trains_it(run, clip):
     assert set(load_params(str(directory))) == {"unet"}
     assert model.condition(params, text="a cat").context.shape == (1, 77, 8)
     told = json.loads((directory / "initial.json").read_text())
-    assert told["share"] == 1 and not told["made_anew"] and not told["widened"]
+    assert told["share"] == 1 and not told["made_new"] and not told["widened"]
 
 
 def test_its_directory_may_move_and_it_is_sampled_from_guided(run, tmp_path):

@@ -63,7 +63,7 @@ def test_messages_are_read_in_every_notation(name):
 
 def test_a_notation_that_is_not_known_is_refused():
     for groups in ("v3[2,4]", "{0,1}"):
-        with pytest.raises(ValueError, match=r"notation that is not known: .*groups="):
+        with pytest.raises(ValueError, match=r"an unknown notation: .*groups="):
             read_collectives(
                 f"  %r = f32[2] all-reduce(%a), replica_groups={groups}", 8
             )

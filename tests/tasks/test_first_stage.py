@@ -266,7 +266,9 @@ def test_perceptual_weight_and_dropout_act_on_lpips():
         (dict(adversary=dict(disc_factor=0.0)), "disc_factor"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_when_built(options, message):
+def test_options_that_do_not_fit_are_refused_when_built(
+    options, message, unchecked_shapes
+):
     with pytest.raises(ValueError, match=message):
         first_stage(Autoencoder(**TINY), **{"perceptual": "none", **options})
 

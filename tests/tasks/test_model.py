@@ -81,6 +81,6 @@ def test_the_null_condition_is_the_row_of_no_class():
     np.testing.assert_array_equal(cond.context, jnp.stack([table[3:], table[3:]]))
 
 
-def test_images_in_bytes_are_refused():
+def test_images_in_bytes_are_refused(unchecked_shapes):
     with pytest.raises(ValueError, match="divide bytes"):
         tiny_model().encode({"autoencoder": {}}, np.zeros((1, 8, 8, 3), np.uint8))

@@ -36,7 +36,7 @@ def test_an_inpainting_model_first_predicts_what_the_unconditional_one_did():
     drawn = params(rng, new_net, (4, 4, 4), Conditioning(concat=concat[:1]))
     new, taken = take_params(drawn, old, "a model")
     assert taken.widened == ["unet/conv_in/kernel [3, 3, 4, 32] -> [3, 3, 9, 32]"]
-    assert not taken.made_anew and not taken.left
+    assert not taken.made_new and not taken.left
     assert taken.share == pytest.approx(1 - 9 * 5 * 32 / count(new))
     z_t = jnp.asarray(rng.standard_normal((2, 4, 4, 4)), jnp.float32)
     t = jnp.array([3, 500])
@@ -73,7 +73,7 @@ def test_every_array_is_told_of_once():
     }
     result, taken = take_params(new, old, "a model")
     assert taken.taken == ["unet/down_0/kernel"] and taken.widened == []
-    assert taken.made_anew == [
+    assert taken.made_new == [
         "unet/attn/k/kernel [16, 8] -> [24, 8]",
         "unet/conv_in/kernel [3, 3, 4, 8] -> [3, 3, 3, 8]",
         "unet/down_2/kernel [8, 8]: not there",
@@ -86,7 +86,7 @@ def test_every_array_is_told_of_once():
     ]
     kernel = result["unet"]["down_0"]["kernel"]
     assert kernel.dtype == np.float32 and (kernel == 2).all()
-    for part in ("1 arrays taken", "0 widened", "3 made anew", "4 left"):
+    for part in ("1 arrays taken", "0 widened", "3 initialized", "4 left"):
         assert part in taken.summary()
 
 
@@ -123,7 +123,7 @@ def test_a_run_begins_with_another_runs_average_and_goes_on_with_its_own(
     assert np.abs(state.params["conditioner"]["bias"]).max() <= 0.0101
     told = json.loads((second / "initial.json").read_text())
     assert told["taken"] == ["unet/mlp/in/kernel", "unet/mlp/out/kernel"]
-    assert told["made_anew"] == ["conditioner/bias [5] -> [8]"]
+    assert told["made_new"] == ["conditioner/bias [5] -> [8]"]
     assert told["settings"] == ["  unet.f: 4 -> 8"]
     out = capsys.readouterr().out
     assert "2 arrays taken" in out and "unet.f: 4 -> 8" in out

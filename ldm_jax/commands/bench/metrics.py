@@ -77,9 +77,9 @@ def _features(options: Options, has_peer: bool) -> float:
     if has_peer:
         runs["torch-fidelity"] = _theirs(flat)
     image = rng.integers(0, 256, shape).astype(np.uint8)
-    found = [run(image) for run in runs.values()]  # warms up, compiles
+    outputs = [run(image) for run in runs.values()]  # warms up, compiles
     if has_peer:
-        apart = np.abs(found[0] - found[1]).max() / found[1].max()
+        apart = np.abs(outputs[0] - outputs[1]).max() / outputs[1].max()
         print(f"features {apart:.1e} apart")
     costs = dict.fromkeys(runs, Cost(0, 0))
     num_batches = -(-options.images // options.batch_size)
@@ -175,10 +175,10 @@ def _distances(count: int, has_peer: bool) -> float:
         "KID": lambda: kernel_distance(*sets, subset_size=size)[0],
         "precision": lambda: precision_recall(*sets, place=place_rows)[0],
     }
-    theirs = _peers(sets, size) if has_peer else {}
+    peers = _peers(sets, size) if has_peer else {}
     seconds = {}
     for name, function in ours.items():
-        for who, run in (("ldm_jax", function), ("torch-fidelity", theirs.get(name))):
+        for who, run in (("ldm_jax", function), ("torch-fidelity", peers.get(name))):
             if run is None:
                 continue
             value, cost = _timed(run)

@@ -14,9 +14,9 @@ LEARNING_RATE = 1e-4
 
 
 def torch_training(run: Run) -> dict[str, Callable[[], None]]:
-    """Makes training steps of PyTorch, eager and compiled, each of its own UNet.
+    """Makes training steps of PyTorch, eager and compiled, each with its own UNet.
 
-    Channels last; where our arithmetic is bfloat16 theirs is autocast to it. A step
+    Channels last; where JAX computes in bfloat16, PyTorch uses autocast to it. A step
     draws noise and times, and does AdamW and an average, as ours.
 
     Args:
@@ -47,13 +47,13 @@ def _step(run: Run, config, is_compiled: bool):
     batch, (h, w, _) = run.batch_size, run.latent_shape
     z_0 = torch.randn(batch, unet.in_channels or unet.out_channels, h, w, device=device)
     z_0 = z_0.to(memory_format=torch.channels_last)
-    told = {}
+    conditions = {}
     if unet.context_dim is not None:
         tokens = _context_tokens(run)
         context = torch.randn(batch, tokens, unet.context_dim, device=device)
-        told["encoder_hidden_states"] = context
+        conditions["encoder_hidden_states"] = context
     if unet.num_classes is not None:
-        told["class_labels"] = torch.zeros(batch, dtype=torch.long, device=device)
+        conditions["class_labels"] = torch.zeros(batch, dtype=torch.long, device=device)
     keep = torch.linspace(0.999, 0.05, 1000, device=device)[:, None, None, None]
     half = jnp.dtype(unet.dtype) == jnp.bfloat16
 
@@ -62,7 +62,7 @@ def _step(run: Run, config, is_compiled: bool):
         eps = torch.randn_like(z_0)
         z_t = keep[t].sqrt() * z_0 + (1 - keep[t]).sqrt() * eps
         with torch.autocast(device, torch.bfloat16, enabled=half):
-            eps_hat = forward(z_t, t, **told).sample
+            eps_hat = forward(z_t, t, **conditions).sample
         target = eps[:, : eps_hat.shape[1]]
         loss = torch.nn.functional.mse_loss(eps_hat.float(), target)
         optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much a diffusion model uses its condition, without a single sample.
 
-A denoiser that reads its condition errs more when it is told another record's, or none
+A denoiser that reads its condition errs more if it gets another record's, or none
 (Eq. 3 of Rombach et al. 2022 with the wrong y). Both errors are of the same latents,
 noise and t, so their difference is seen long before it can be seen in pictures.
 """
@@ -67,7 +67,7 @@ def evaluate_condition(
     model, params = model_directory.load(model_dir, which)
     if not model.conditioner.fields:
         raise ValueError(
-            f"{model_dir} must have a condition, to be told another: got "
+            f"{model_dir} must have a condition, which can be exchanged: got "
             f'condition.kind "{model.conditioner.kind}"; evaluate its samples instead '
             "(leave --latents out)."
         )
@@ -94,7 +94,7 @@ def evaluate_condition(
     placed = sharding.place(params, mesh)
     errors = jax.jit(lambda *args: condition_errors(model, *args))
     keys = jax.random.split(jax.random.key(seed), LEVELS)
-    found = []
+    losses = []
     own, other = (
         iterate_once(
             Subset(source, rows), transform, batch_size, sharding.batch_sharding(mesh)
@@ -106,8 +106,8 @@ def evaluate_condition(
             errors(placed, batch, wrong, jax.random.fold_in(key, index), level)
             for level, key in enumerate(keys)
         ]
-        found.append(np.mean(fetch(levels), axis=0)[:, :valid])
-    right, shuffled, null = np.concatenate(found, axis=1)
+        losses.append(np.mean(fetch(levels), axis=0)[:, :valid])
+    right, shuffled, null = np.concatenate(losses, axis=1)
     settings = {
         "model": model_dir,
         "weights": which,

@@ -301,7 +301,7 @@ class Evaluator:
 
 
 def read_caption_lines(path: str) -> list[str]:
-    """Reads one caption per line; a ValueError says what is wrong with the file."""
+    """Reads one caption per line; a ValueError describes the problem of the file."""
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -151,7 +151,7 @@ class BoxTokens:
             raise ValueError(
                 f"a box's class must be in [0, {self.num_classes}): got {box.label}."
             )
-        # Boxes in pixels, rounded by whoever annotated them, may end a hair outside.
+        # Boxes in pixels, rounded by the annotator, may end slightly outside.
         low, high = -1e-3, 1 + 1e-3
         ends = (box.x, box.y, box.x + box.width, box.y + box.height)
         is_inside = all(low <= end <= high for end in ends)  # and so none is NaN

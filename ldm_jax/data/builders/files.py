@@ -87,10 +87,10 @@ class Files:
             if name.startswith(start) and name.lower().endswith(tuple(suffixes))
         )
 
-    def first(self, *wanted: str) -> str:
+    def first(self, *choices: str) -> str:
         """Returns the first of these folders that holds a file; "" if none does."""
         folders = {name.rpartition("/")[0] for name in self._found}
-        for folder in wanted:
+        for folder in choices:
             if any(f"{other}/".startswith(f"{folder}/") for other in folders):
                 return folder
         return ""
@@ -133,7 +133,7 @@ class Files:
           ValueError: it is in an archive.
         """
         if self._found[name] is not None:
-            raise ValueError(f"{name} lies in an archive of {self.root}: unpack it.")
+            raise ValueError(f"{name} is in an archive of {self.root}: unpack it.")
         return self.root / name
 
     @contextlib.contextmanager

@@ -44,7 +44,7 @@ class Captions(NamedTuple):
 
     Attributes:
       by_file: captions of each image, by its relative path.
-      refused: {what is wrong with a caption, with file and place: its image, or ""}.
+      refused: {problem of a caption, with file and place: its image, or ""}.
     """
 
     by_file: dict[str, tuple[str, ...]]
@@ -82,15 +82,15 @@ class Annotated:
         """
         refused += self._refused
         listed = set(self._refused.values())
-        wanted = {}
+        annotated = {}
         if self._where.captions:
-            wanted["caption"] = set(self._captions)
+            annotated["caption"] = set(self._captions)
         if self._where.boxes:
-            wanted["boxes"] = set(self._boxes)
+            annotated["boxes"] = set(self._boxes)
         if self._where.label_maps:
-            wanted["label map"] = {f for f in files if self._map(f).is_file()}
+            annotated["label map"] = {f for f in files if self._map(f).is_file()}
         there = set(files)
-        for name, having in wanted.items():
+        for name, having in annotated.items():
             refused += [
                 f"{file} has no {name}"
                 for file in files
@@ -107,7 +107,7 @@ class Annotated:
                 for path in sorted(self._root.rglob("*.txt"))
                 if path.with_suffix("") not in stems
             ]
-        return [f for f in files if all(f in having for having in wanted.values())]
+        return [f for f in files if all(f in having for having in annotated.values())]
 
     def fields(self, file: str, shape: tuple[int, int]) -> Record:
         """Returns the fields of one image: captions, boxes, box_labels, label_map.
@@ -154,14 +154,14 @@ def read_captions(root: pathlib.Path, where: str, files: Iterable[str]) -> Capti
     Raises:
       UnreadableFile: no such file, or a line without the columns, with its number.
     """
-    found: dict[str, list[str]] = {}
+    captions_of: dict[str, list[str]] = {}
     refused: dict[str, str] = {}
     if where == "txt":
         for file in files:
             path = (root / file).with_suffix(".txt")
             try:
                 if not_regular(path) != MISSING:
-                    found[file] = read_lines(regular_file_inside(root, path))
+                    captions_of[file] = read_lines(regular_file_inside(root, path))
             except (UnreadableFile, OSError) as error:
                 refused[str(error)] = file
     else:
@@ -174,12 +174,14 @@ def read_captions(root: pathlib.Path, where: str, files: Iterable[str]) -> Capti
                 image = normal(file) if isinstance(file, str) else ""
                 refused[f"{printable(path)}, {place}: {problem}"] = image
             else:
-                found.setdefault(normal(file), []).extend(texts)
-    return Captions({f: tuple(texts) for f, texts in found.items() if texts}, refused)
+                captions_of.setdefault(normal(file), []).extend(texts)
+    return Captions(
+        {f: tuple(texts) for f, texts in captions_of.items() if texts}, refused
+    )
 
 
 def _problem(file: Any, texts: Any) -> str:
-    """Says what is wrong with the values of a row; "" if nothing is."""
+    """Describes the problem of the values of a row; "" if there is none."""
     if not isinstance(file, str) or not file.strip():
         return f"the name of the file must be a text: got {shown(file)}"
     is_list = isinstance(texts, list) and all(isinstance(t, str) for t in texts)

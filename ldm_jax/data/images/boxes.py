@@ -22,7 +22,7 @@ class Boxes(NamedTuple):
         int32 [N])}.
       names: of the classes. Labels are ranks of COCO's category ids; in the plain
         format ranks of the names, or the numbers themselves.
-      refused: {what is wrong with a box, with file and number: relative path of its
+      refused: {problem of a box, with file and number: relative path of its
         image}; such images are not in `by_file`.
     """
 

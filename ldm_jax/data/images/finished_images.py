@@ -25,7 +25,7 @@ class ImageSet(NamedTuple):
       count: how many.
       size: (height, width).
       batches: batch size -> iterator of uint8 [B, H, W, 3], the last one shorter.
-      files: where they are read from, each of its own; empty for an .npz.
+      files: one per image; empty for an .npz.
       names: of `files`, without suffixes and relative to the folder.
     """
 
@@ -37,7 +37,7 @@ class ImageSet(NamedTuple):
 
 
 def open_set(path, num: int | None = None) -> ImageSet:
-    """Opens images on disk; they are read as they are asked for.
+    """Opens images on disk; they are read on demand.
 
     Args:
       path: a folder (of `ldm-jax sample`, or any; sub-folders count), or an .npz whose
@@ -50,29 +50,29 @@ def open_set(path, num: int | None = None) -> ImageSet:
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        found = _open_folder(path)
+        images = _open_folder(path)
     elif path.suffix == ".npz" and path.is_file():
-        found = _open_npz(path)
+        images = _open_npz(path)
     else:
         raise UnreadableFile(f"images are a folder or an .npz file: got {path}.")
-    if num is None or num == found.count:
-        return found
-    if num > found.count:
+    if num is None or num == images.count:
+        return images
+    if num > images.count:
         raise ValueError(
-            f"{num} images are to be evaluated: {path} holds {found.count}; make more, "
+            f"{num} images are to be evaluated: {path} has {images.count}; make more, "
             "or ask for fewer (--num)."
         )
 
     def first(batch_size):
         left = num
-        for batch in found.batches(batch_size):
+        for batch in images.batches(batch_size):
             yield batch[:left]
             left -= len(batch)
             if left <= 0:
                 return
 
-    return found._replace(
-        count=num, batches=first, files=found.files[:num], names=found.names[:num]
+    return images._replace(
+        count=num, batches=first, files=images.files[:num], names=images.names[:num]
     )
 
 

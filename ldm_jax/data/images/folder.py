@@ -31,7 +31,7 @@ HELD_OUT_TENTHS = 1
 
 
 class FolderSource:
-    """Images of a folder, read when asked for, each checked by its header beforehand.
+    """Reads images of a folder on demand, each checked by its header beforehand.
 
     `root/<class>/**.png` has one class per sub-folder, numbered in sorted order;
     `root/**.png` with no sub-folder has no label. If `root` has a sub-folder named like

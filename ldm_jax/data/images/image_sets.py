@@ -245,7 +245,7 @@ def _tfds_builder(
     if not download:
         raise ValueError(
             f"{name} is not in {builder.data_path}. Pass download=True to have TFDS "
-            f"fetch and prepare it, or set data_dir to where it lies."
+            f"fetch and prepare it, or set data_dir to its folder."
         )
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     return _prepared(builder, quietly=False, download_config=config)

@@ -63,10 +63,10 @@ class TfdsSource:
         self.class_names = tuple(label.names) if is_class else ()
         self.box_names = _box_names(features)
         self._readers = _readers(features, max_pixels)
-        facts = [info.full_name, split, shard_lengths]
+        identity = [info.full_name, split, shard_lengths]
         if info.metadata and info.metadata.get("digest"):  # of our own builders
-            facts.append(info.metadata["digest"])
-        self.fingerprint = fingerprint(facts)
+            identity.append(info.metadata["digest"])
+        self.fingerprint = fingerprint(identity)
 
     def __len__(self) -> int:
         return len(self._records)

@@ -26,7 +26,7 @@ class Shard(NamedTuple):
       count: records.
       num_bytes: of the file.
       sha256: of the file, in hexadecimal digits.
-      first: SHA-256 of its first record; tells a shard of another set at once.
+      first: SHA-256 of its first record; detects a shard of another set at once.
     """
 
     name: str
@@ -41,7 +41,7 @@ Kind = tuple[np.dtype, tuple[int, ...]] | None
 
 
 class LatentMetadata(NamedTuple):
-    """What metadata.json of a set of latents says: statistics, fields and shards."""
+    """Contents of metadata.json of a set of latents: statistics, fields and shards."""
 
     stats: LatentStats
     fields: dict[str, Kind]

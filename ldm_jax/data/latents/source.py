@@ -49,7 +49,7 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
             state = f"unfinished ({begun} shards are whole)" if begun else "not there"
             raise UnreadableFile(
                 f"the set of latents {folder} is {state}; run ldm-jax latents, which "
-                f"goes on where it stopped, or give the directory of others."
+                f"resumes where it stopped, or give another directory."
             )
         metadata = read_latent_metadata(folder)
     return LatentSource(folder, metadata), metadata.stats

@@ -47,9 +47,9 @@ def make_sampler(name: str, schedule: NoiseSchedule, **options: Any) -> Sampler:
 
 def options_by_name() -> dict[str, tuple[Option, tuple[str, ...]]]:
     """Lists the options of all samplers: name -> (option, samplers that have it)."""
-    found: dict[str, tuple[Option, tuple[str, ...]]] = {}
+    merged: dict[str, tuple[Option, tuple[str, ...]]] = {}
     for sampler, maker in SAMPLERS.items():
         for name, option in options_of(maker).items():
-            first, samplers = found.get(name, (option, ()))
-            found[name] = first, (*samplers, sampler)
-    return found
+            first, samplers = merged.get(name, (option, ()))
+            merged[name] = first, (*samplers, sampler)
+    return merged

@@ -66,7 +66,7 @@ class HeldOut:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SamplePreview:
-    """Draws samples from a diffusion model, and measures them if that is asked for.
+    """Draws samples from a diffusion model, and measures them on request.
 
     They have the conditions of records that are spread over the set and the same noise
     every time, so that sheets of different steps can be compared.

@@ -81,7 +81,7 @@ def _check_field(where: str, entry: Any, name: str, fields: Mapping) -> None:
     """Refuses a field that `entry` neither has nor may have."""
     if not isinstance(entry, ConfigDict):
         raise ValueError(
-            f"{where} has no fields of its own: got {where}.{name}; a section that a "
+            f"{where} has no fields: got {where}.{name}; a section that a "
             "config leaves out is written in a config file."
         )
     check_names(where, [name], {**fields, **dict.fromkeys(entry)})

@@ -37,7 +37,7 @@ DEFINE_MODEL = (
 
 
 def may_change(name: str) -> bool | str:
-    """Tells whether a setting may differ when a run is resumed.
+    """Whether a setting may differ when a run is resumed.
 
     Args:
       name: of a setting, dotted ("train.num_steps"), or of a section.
@@ -58,7 +58,7 @@ def may_change(name: str) -> bool | str:
 
 
 def defines_model(name: str) -> bool:
-    """Tells whether a setting decides what the networks compute."""
+    """Whether a setting affects what the networks compute."""
     return _is_within(name, DEFINE_MODEL)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sections of a config that tell where something comes from: facts, no networks."""
+"""Sections of a config that describe sources of data and of weights."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ class TextEncoderSource:
 
     Attributes:
       directory: a model directory with a text encoder, imported alone or with its
-        diffusion model; it also tells the fields of the text condition. "" for none.
+        diffusion model; it also defines the fields of the text condition. "" for none.
       fingerprint: of the encoder's parameters; a run notes it, so that it is not
         continued with others.
     """

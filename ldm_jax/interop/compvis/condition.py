@@ -19,7 +19,7 @@ def condition_from_compvis(
 
     Args:
       section: cond_stage_config.
-      key: cond_stage_key, which tells texts from boxes.
+      key: cond_stage_key, which distinguishes texts from boxes.
       conditioning_key: "concat", "crossattn", "adm" or None.
       autoencoder: fields of the first stage.
       num_classes: those whose embedding the UNet adds to time ("adm").
@@ -89,7 +89,7 @@ def _rescaled(fields) -> dict[str, Any]:
 def _layout(num_ids: int) -> dict[str, Any]:
     """Returns the classes of the released layout models.
 
-    No file of theirs says them, and no shape depends on them. A vocabulary too small
+    The original files lack them, and no shape depends on them. A vocabulary too small
     for the classes and their attributes is of no published model: it has numbers only.
     """
     if num_ids <= 16 * open_images.NUM_IDS:

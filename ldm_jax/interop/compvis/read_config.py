@@ -11,7 +11,7 @@ from typing import Any
 
 from ldm_jax.interop.compvis.condition import condition_from_compvis
 
-# Theirs -> ours.
+# Name in CompVis -> name here.
 SCHEDULES = {
     "linear": "scaled_linear",
     "sqrt_linear": "linear",
@@ -176,13 +176,13 @@ def _params(section) -> dict[str, Any]:
     return dict(section.get("params") or {})
 
 
-def _schedule_kind(theirs: str) -> str:
-    if theirs not in SCHEDULES:
+def _schedule_kind(compvis_name: str) -> str:
+    if compvis_name not in SCHEDULES:
         raise ValueError(
-            f'unknown beta_schedule "{theirs}" in the config; one of: '
+            f'unknown beta_schedule "{compvis_name}" in the config; one of: '
             f"{', '.join(SCHEDULES)}."
         )
-    return SCHEDULES[theirs]
+    return SCHEDULES[compvis_name]
 
 
 def _autoencoder(where: str, params) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def compvis_from_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _schedule(schedule) -> dict[str, Any]:
     """Translates the arguments of `make_schedule`."""
-    kinds = {ours: theirs for theirs, ours in SCHEDULES.items()}
+    kinds = {kind: compvis for compvis, kind in SCHEDULES.items()}
     kind = schedule.get("kind", "scaled_linear")
     if kind not in kinds or schedule.get("zero_terminal_snr"):
         raise CannotExpress(

@@ -69,10 +69,10 @@ def import_diffusers(folder: PathLike, which: str = "ema") -> Imported:
 
 
 def _import_folder(folder: pathlib.Path, which: str) -> Imported:
-    found = find_folders(folder, which)
+    matches = find_folders(folder, which)
     sections, weights, configs = {}, {}, {}
-    notes = list(found.notes)
-    opened = [(part, read_json(part / "config.json")) for part in found.parts]
+    notes = list(matches.notes)
+    opened = [(part, read_json(part / "config.json")) for part in matches.parts]
     # The settings in conditioner/ are complete, those of a text encoder's are not.
     for part, config in sorted(
         opened, key=lambda entry: class_name(entry[1]) == OWN_CONDITIONER
@@ -92,7 +92,7 @@ def _import_folder(folder: pathlib.Path, which: str) -> Imported:
         notes += sections["scheduler"].notes
     spec = _whole_spec(sections)
     params = _import_networks(spec, weights)
-    return Imported(spec, params, found.used, {}, _image_size(configs), tuple(notes))
+    return Imported(spec, params, matches.used, {}, _image_size(configs), tuple(notes))
 
 
 def _tokenizer_files(folder: pathlib.Path) -> dict[str, str]:

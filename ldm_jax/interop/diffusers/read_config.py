@@ -149,7 +149,7 @@ def unet_spec(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _condition_fields(config) -> dict[str, Any]:
-    """Reads what UNet2DConditionModel has of its own."""
+    """Reads the fields that only UNet2DConditionModel has."""
     widths = config["block_out_channels"]
     # The number of heads, whatever the field is called.
     heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)

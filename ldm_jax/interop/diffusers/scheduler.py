@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ldm_jax.files.errors import shown
 from ldm_jax.interop.cannot_express import CannotExpress
 
-# Ours -> theirs.
+# Name here -> name in diffusers.
 SCHEDULES = {
     "scaled_linear": "scaled_linear",
     "linear": "linear",
@@ -109,10 +109,10 @@ def read_scheduler(config: Mapping[str, Any]) -> Scheduler:
 
 def _schedule(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Reads the arguments of `make_schedule`, and the prediction."""
-    kinds = {theirs: ours for ours, theirs in SCHEDULES.items()}
+    kinds = {diffusers: kind for kind, diffusers in SCHEDULES.items()}
     kind = config.get("beta_schedule", "linear")
     prediction = config.get("prediction_type", "epsilon")
-    predictions = {theirs: ours for ours, theirs in PREDICTIONS.items()}
+    predictions = {diffusers: kind for kind, diffusers in PREDICTIONS.items()}
     betas = config.get("trained_betas")
     if (betas is None and kind not in kinds) or prediction not in predictions:
         raise ValueError(

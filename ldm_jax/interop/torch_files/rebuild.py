@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stands in for the functions that rebuild tensors and arrays from a pickle.
+"""Replaces the functions that rebuild tensors and arrays from a pickle.
 
 Nothing of PyTorch or NumPy's pickling runs. Every argument comes from a stranger, so
 only exact types are accepted, and no object here can carry attributes that a pickle
@@ -39,7 +39,7 @@ STORAGES_OF_OTHERS = {
     "ComplexDoubleStorage": np.dtype("<c16"),
 }
 ALL_STORAGES = STORAGES | STORAGES_OF_OTHERS
-# Dtypes of PyTorch that have no storage class of their own.
+# Dtypes of PyTorch without a storage class.
 TORCH_DTYPES = {
     "uint16": np.dtype("<u2"),
     "uint32": np.dtype("<u4"),
@@ -124,12 +124,12 @@ class NumpyArray:
 
 
 def reconstruct(*_) -> NumpyArray:
-    """Stands in for `numpy.core.multiarray._reconstruct`; the state comes later."""
+    """Replaces `numpy.core.multiarray._reconstruct`; the state comes later."""
     return NumpyArray()
 
 
 def encode(text: Any, encoding: Any = "utf-8") -> Any:
-    """Stands in for `_codecs.encode`, by which old protocols write bytes."""
+    """Replaces `_codecs.encode`, by which old protocols write bytes."""
     if type(text) is str and encoding in ("latin1", "latin-1"):
         return text.encode("latin1")
     return Inert()

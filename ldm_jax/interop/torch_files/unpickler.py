@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs pickles of unknown origin: plain containers and values, no calls of theirs.
+"""Runs pickles of unknown origin: plain containers and values, none of their calls.
 
 Unpickling calls functions by name. A subclass answers the few names that it knows with
 stand-ins; all others are refused. Python's own implementation is used instead of the

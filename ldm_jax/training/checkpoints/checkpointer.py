@@ -282,11 +282,13 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
             steps = [step]
         for candidate in steps:
             try:
-                found = shapes_in(manager, candidate)
-                found = {name: found.get(name, {}) for name in ("params", "ema")}
+                shapes_stored = shapes_in(manager, candidate)
+                shapes_stored = {
+                    name: shapes_stored.get(name, {}) for name in ("params", "ema")
+                }
                 if which == "raw":
-                    found.pop("ema")
-                tree, _ = read_verified(manager, candidate, found)
+                    shapes_stored.pop("ema")
+                tree, _ = read_verified(manager, candidate, shapes_stored)
             except Exception as error:
                 proof = proof_of_damage(error, path / str(candidate))
                 if proof is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells a damaged checkpoint from one that could not be read for another reason.
+"""Distinguishes damaged checkpoints from those that cannot be read for other reasons.
 
 A lack of memory, of rights or of a network is no damage: a checkpoint that was moved
 away for it would be lost to the run.
@@ -27,7 +27,7 @@ class Damaged(ValueError):
 
 
 def proof_of_damage(error: Exception, checkpoint: epath.Path) -> str | None:
-    """Tells what proves that a checkpoint is damaged.
+    """Returns the evidence that a checkpoint is damaged.
 
     Args:
       error: raised when it was read.

@@ -9,7 +9,7 @@ from ldm_jax.types import PyTree
 MAX_LINES = 15
 
 
-def check_structure(found: PyTree, wanted: PyTree, where: str) -> None:
+def check_structure(actual: PyTree, expected: PyTree, where: str) -> None:
     """Compares paths, shapes and dtypes, before anything is read.
 
     orbax answers a wrong shape with thousands of lines, and casts a wrong dtype.
@@ -19,7 +19,7 @@ def check_structure(found: PyTree, wanted: PyTree, where: str) -> None:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
         return {path_name(p): f"{x.dtype}{list(x.shape)}" for p, x in leaves}
 
-    lines = [line for _, line in differences(flat(found), flat(wanted))]
+    lines = [line for _, line in differences(flat(actual), flat(expected))]
     if lines:
         raise ValueError(
             f"the checkpoint in {where} is of another model:\n{shorten(lines)}\n"
@@ -41,7 +41,7 @@ def differences(old: PyTree, new: PyTree, prefix: str = "") -> list[tuple[str, s
 
 
 def shorten(lines: list[str]) -> str:
-    """Joins lines, fewer than MAX_LINES with what is said around them."""
+    """Joins lines; with the text around them at most MAX_LINES."""
     if len(lines) <= MAX_LINES - 3:
         return "\n".join(lines)
     rest = len(lines) - (MAX_LINES - 4)

@@ -78,7 +78,7 @@ class LatestAndBest:
             write_json(self._path, self._scores)
 
     def should_preserve(self, checkpoints, *, context=None) -> list[bool]:
-        """Tells of every checkpoint whether it is kept; called by orbax."""
+        """Decides for every checkpoint whether it is kept; called by orbax."""
         del context
         steps = sorted(info.step for info in checkpoints)
         kept = set(steps[-self._keep :])

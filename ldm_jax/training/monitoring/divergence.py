@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends a run whose steps are no longer finite, and writes down what they were fed."""
+"""Ends a run whose steps are not finite, and writes down their records."""
 
 import math
 from collections import deque
@@ -33,8 +33,8 @@ class DivergenceGuard:
 
         Args:
           workdir: gets diverged.json when the run ends here.
-          max_skipped: so many skipped steps in a row end the run; 1 ends it at once.
-          records: step (from 0) -> what names the records of its batch, JSON-able.
+          max_skipped: skipped steps in a row that end the run; 1 ends it at once.
+          records: step (from 0) -> names of the records of its batch, as JSON.
           last_checkpoint: the step of the newest checkpoint, or None.
         """
         self._workdir, self._max_skipped = resolve(workdir), max_skipped
@@ -43,7 +43,7 @@ class DivergenceGuard:
         self.in_a_row = 0
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Takes the metrics of a step.
+        """Checks the metrics of a step.
 
         Raises:
           Diverged: it was the last of `max_skipped` that were skipped in a row.

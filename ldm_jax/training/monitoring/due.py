@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When something is due: every so many steps, or every so many seconds."""
+"""Decides when something is due: every number of steps, or of seconds."""
 
 import time
 
@@ -15,7 +15,7 @@ def divides(every: int | None, step: int) -> bool:
 
 
 class Due:
-    """Tells when a checkpoint is due, by steps or by time."""
+    """Decides when a checkpoint is due, by steps or by time."""
 
     def __init__(self, every: int | None, seconds: float | None, check_every: int):
         """Args: steps, and seconds, between two; steps between looks at the clock."""
@@ -23,7 +23,7 @@ class Due:
         self._since = time.monotonic()
 
     def now(self, step: int, results: PyTree = ()) -> bool:
-        """Whether one is due after `step`, of `results`; every process must ask."""
+        """Whether one is due after `step`, of `results`; every process must call it."""
         is_due = divides(self._every, step)
         # All processes must agree on the time, which costs a message: not every step.
         if self._seconds is not None and (

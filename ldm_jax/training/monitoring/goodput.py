@@ -24,7 +24,7 @@ class Ledger:
         """Begins in the phase "start".
 
         Args:
-          on_change: is told the phase that begins.
+          on_change: called with the phase that begins.
         """
         self._on_change = on_change
         self.began = time.time()
@@ -56,7 +56,7 @@ class Ledger:
 
 
 def goodput(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Sums a run up.
+    """Computes how a run's time was spent.
 
     Args:
       rows: of timing.jsonl, oldest first: {"event": "start", "step", "time"}, and
@@ -92,7 +92,7 @@ def goodput(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _undo(kept, step: int, total: dict[str, float]) -> list:
-    """Counts the work past `step` as done again; returns what remains."""
+    """Counts the work after `step` as redone; returns the rest."""
     remain = []
     for last, steps, work in kept:
         lost = min(max(last - step, 0), steps)
@@ -104,6 +104,6 @@ def _undo(kept, step: int, total: dict[str, float]) -> list:
 
 
 def say_goodput(shares: Mapping[str, float]) -> str:
-    """Writes shares as a line, the large ones first, leaving out what is nothing."""
+    """Formats shares as a line, the largest first, without those near zero."""
     large = sorted(shares.items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {share:.1%}" for name, share in large if share >= 5e-4)

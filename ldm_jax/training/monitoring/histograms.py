@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the numbers of each parameter are spread, counted where they lie."""
+"""Computes histograms of parameters on the devices that store them."""
 
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ def histograms(tree: PyTree, mesh: Mesh) -> dict[str, Histogram]:
 
     Args:
       tree: global arrays on `mesh`.
-      mesh: where every process gets the counts.
+      mesh: of the arrays; every process gets the counts.
 
     Returns:
       path -> Histogram of NumPy values; arrays are never gathered.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of rows (JSON lines): appended to, cut back when a run resumes."""
+"""Appends to files of rows (JSON lines), and truncates them when a run resumes."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
 
 
 def drop_rows(path: str | Path, last_step: int) -> None:
-    """Drops the rows past `last_step`: those steps are done again."""
+    """Drops the rows after `last_step`: those steps are repeated."""
     path = Path(path)
     if not path.exists():
         return

@@ -2,7 +2,7 @@
 """The small files of a run on remote storage: written here, copied there.
 
 Object stores cannot append to a file, and event files are appended to all the time. So
-they lie in a local folder and go to the working directory whenever a checkpoint does.
+they are in a local folder and copied to the working directory with each checkpoint.
 """
 
 import tempfile

@@ -22,7 +22,7 @@ from ldm_jax.training.monitoring.goodput import goodput
 from ldm_jax.training.monitoring.metric_rows import read_rows
 
 PAGE = "report.html"
-# Curves of their own; the other figures of a row share the rest of the page.
+# Metrics with their own curves; the others of a row share the rest of the page.
 NOT_SHOWN = {"step", "images", "epochs", "skipped", "loss", "learning_rate"}
 # Evaluations whose pictures are shown: the first, some between, the last.
 MAX_PICTURES = 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells how a run goes: a progress line, files of rows, boards, pictures.
+"""Reports the progress of a run: a line, files of rows, boards, pictures.
 
 In the working directory, written by process 0: `metrics.jsonl`, a row per `every` steps
 with the means over them; `evaluation.jsonl`, a row per evaluation; `timing.jsonl`, see
@@ -31,8 +31,8 @@ from ldm_jax.training.monitoring.page import write_report
 from ldm_jax.training.monitoring.progress import Rate, say_progress, say_spread
 from ldm_jax.types import Array
 
-# Steps whose metrics may still be on their way: the host never waits for the step that
-# it has just started, and is never more than so many steps ahead.
+# Steps whose metrics may be pending: the host never waits for the step that it has just
+# started, and is at most this many steps ahead.
 STEPS_AHEAD = 2
 
 
@@ -63,8 +63,8 @@ class Report:
           batch_size: images per step, for the rate.
           num_records: of the data set, for the epochs; None where it is not known.
           guard: ends the run when its steps are not finite.
-          ledger: of the run's time; None begins one.
-          label: what the progress line begins with.
+          ledger: of the run's time; None starts one.
+          label: the first word of the progress line.
           utilization: steps per second -> share of the devices' peak in [0, 1].
           wandb: project of Weights & Biases; "" for none.
           config: the run's settings, which Weights & Biases shows.
@@ -183,7 +183,7 @@ class Report:
         self._append("metrics.jsonl", step, row)
 
     def _write_timing(self, step: int) -> None:
-        """Writes where the time since the last row went; tells of a slow process."""
+        """Writes how the time since the last row was spent; warns of slow processes."""
         if self._last_timed is None:
             return
         steps, self._last_timed = step - self._last_timed, step
@@ -221,7 +221,7 @@ class Report:
             write_report(self._workdir, self._label, self._config)
 
     def has_evaluation(self, step: int) -> bool:
-        """Tells whether a step was evaluated, by an earlier attempt too."""
+        """Whether a step was evaluated, also by an earlier attempt."""
         rows = read_rows(self._workdir / "evaluation.jsonl") if self._writes else []
         return agreed(any(row["step"] == step for row in rows))
 
@@ -273,14 +273,14 @@ class Report:
             yield
 
     def restart_clock(self, step: int) -> None:
-        """Starts measuring the rate anew."""
+        """Restarts measuring the rate."""
         self._rate.restart(step)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        """Writes out what is held back, and where the time went."""
+        """Writes pending rows, and how the time was spent."""
         with reported(self._workdir, "what the boards show", every=True):
             for board in self._boards:
                 board.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A profiler trace of some steps, for TensorBoard or Perfetto."""
+"""Records a profiler trace of some steps, for TensorBoard or Perfetto."""
 
 from collections.abc import Sequence
 

@@ -10,20 +10,20 @@ import time
 
 # sysexits.h: "temporary failure"; start the same command again.
 EXIT_HANGS = 75
-# The interpreter itself may be stuck: then no thread of it can tell, and a timer
-# outside it ends the process this much later.
+# The interpreter itself may hang, and with it the watching thread: a timer outside of
+# the interpreter ends the process this much later.
 GRACE_SECONDS = 10.0
 
 
-# What may take as long as it likes: it is not known how long it should take.
+# Phases without a limit: how long they should take is not known.
 UNWATCHED = ("start", "compile", "evaluation")
 
 
 class Watchdog:
-    """Watches that what is under way ends in time.
+    """Ends the process if a phase takes too long.
 
-    A lost host, a dead file system or a device that stopped answering would otherwise
-    hold a whole pod for as long as it is paid for.
+    Otherwise a lost host, a dead file system or a device that does not answer would
+    block a whole pod.
     """
 
     def __init__(self, seconds: float | None):
@@ -35,12 +35,12 @@ class Watchdog:
         self._thread = None
 
     def enter(self, phase: str) -> None:
-        """Starts the time of a phase of `Ledger`, of the step under way."""
+        """Restarts the clock for a phase of `Ledger` in the current step."""
         is_watched = phase not in UNWATCHED
         self.watch(f'the phase "{phase}" of step {self.step}' if is_watched else None)
 
     def watch(self, what: str | None) -> None:
-        """Starts the time of `what` anew; None watches nothing for now.
+        """Restarts the clock for `what`; None watches nothing.
 
         Does nothing outside the context.
         """
@@ -79,11 +79,11 @@ class Watchdog:
     def _give_up(self) -> None:
         print(
             f"\n{self._what} did not end within {self._seconds:g} s "
-            "(train.step_timeout): this process gives up. The same command goes on "
-            "from the last checkpoint. Where its threads stand:",
+            "(train.step_timeout): this process gives up. The same command resumes "
+            "from the last checkpoint. Stacks of its threads:",
             file=sys.stderr,
             flush=True,
         )
         with contextlib.suppress(OSError, ValueError):
             faulthandler.dump_traceback(all_threads=True)
-        os._exit(EXIT_HANGS)  # the threads that hang would keep sys.exit waiting
+        os._exit(EXIT_HANGS)  # sys.exit would wait for the threads that hang

@@ -103,7 +103,7 @@ def test_a_value_is_read_as_the_type_of_its_field(override, value):
         ("unet.dtype.kind=3", 'config.unet has no "dtype"'),
         (
             "prediction.x=3",
-            "config.prediction has no fields of its own: got config.pre",
+            "config.prediction has no fields: got config.pre",
         ),
         (
             "train.num_stps=7",
