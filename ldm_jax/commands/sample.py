@@ -101,7 +101,7 @@ def write_samples(
         samples made in another way.
     """
     config = model_directory.read_config(model_dir, "latent_diffusion")
-    sampling = replace_sampling(config.sampling, options)
+    sampling = replace_sampling(config.sampling.to_dict(), options)
     model, params = loaded or model_directory.load(model_dir, which, step)
     params = dict(params)
     _check_makes_images(model)
