@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pulls samples towards a class or an image while they are made."""
+"""Guides of sampling: towards a class, or towards an image."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from ldm_jax.diffusion.guidance import classifier_guidance, image_guidance
 from ldm_jax.diffusion.schedule import NoiseSchedule
@@ -20,6 +21,7 @@ FORMS = ("eps", "mean")
 Decode = Callable[..., Array]
 
 
+@runtime_checkable
 class Guide(Protocol):
     """Guides a denoiser of x0."""
 
@@ -30,7 +32,7 @@ class Guide(Protocol):
         params: PyTree,
         y: Batch,
         decode: Decode,
-        timesteps: np.ndarray,
+        timesteps: Int[np.ndarray, " grid"],
     ) -> Denoiser:
         """Returns the guided denoiser of x0.
 
@@ -40,7 +42,7 @@ class Guide(Protocol):
           params: of the model and of the guides, by network.
           y: fields of the batch, those that guides read among them.
           decode: scaled latents to images.
-          timesteps: [S + 1] that the sampler visits, falling, -1 last.
+          timesteps: the S + 1 steps of the sampler, falling, -1 last.
         """
         ...
 
@@ -81,7 +83,7 @@ class ClassifierGuide:
         params: PyTree,
         y: Batch,
         decode: Decode,
-        timesteps: np.ndarray,
+        timesteps: Int[np.ndarray, " grid"],
     ) -> Denoiser:
         """Guides a denoiser of x0 towards y["guided_label"]."""
         del decode
@@ -188,7 +190,7 @@ class ImageGuide:
         params: PyTree,
         y: Batch,
         decode: Decode,
-        timesteps: np.ndarray,
+        timesteps: Int[np.ndarray, " grid"],
     ) -> Denoiser:
         """Guides a denoiser of x0 towards y["guided_image"]."""
         del timesteps
@@ -210,12 +212,17 @@ class ImageGuide:
             through_network=self.through == "network",
         )
 
-    def log_likelihood(self, image: Array, target: Array, lpips: PyTree) -> Array:
-        """Returns ln p(target | image) up to a constant, [B].
+    def log_likelihood(
+        self,
+        image: Float[Array, "B H W 3"],
+        target: Float[Array, "B small_H small_W 3"],
+        lpips: PyTree,
+    ) -> Float[Array, " B"]:
+        """Returns ln p(target | image) up to a constant.
 
         Args:
-          image: [B, H, W, 3] in about [-1, 1].
-          target: [B, H / n, W / n, 3].
+          image: in about [-1, 1].
+          target: of the size of the transformed image.
           lpips: parameters of LPIPS, for that distance.
         """
         seen = reduce_image(image, TRANSFORMS[self.transform])
@@ -224,8 +231,10 @@ class ImageGuide:
         return -0.5 * jnp.square(target - seen).sum((1, 2, 3))
 
 
-def reduce_image(image: Array, divisor: int) -> Array:
-    """Makes [B, H, W, 3] smaller by antialiased bicubic: [B, H / n, W / n, 3].
+def reduce_image(
+    image: Float[Array, "B H W C"], divisor: int
+) -> Float[Array, "B small_H small_W C"]:
+    """Divides height and width by antialiased bicubic interpolation.
 
     Linear in the image, and Pillow's result to one level of 255.
     """
