@@ -36,6 +36,7 @@ def compiler(monkeypatch):
             ),
             CHIP,
             dict(data=16 // fsdp, fsdp=fsdp, tensor=1),
+            config.batch_size,
             needed=None if fits else 2.0**31,
             moved=1e10 * (1 + each),
             memory=types.SimpleNamespace(
