@@ -1,8 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conditioning stages that say less than a user needs: the classes of layouts."""
 
+import gzip
+import json
+import pathlib
+
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.interop.compvis.condition import condition_from_compvis
+from ldm_jax.interop.compvis.read_config import spec_from_compvis
+from ldm_jax.interop.compvis.state_dict import PREFIXES
+from ldm_jax.interop.compvis.write_config import compvis_from_spec
+from ldm_jax.interop.layouts import expected_shapes
+from ldm_jax.interop.networks import network_rows
+from tests.interop import published
 
 LAYOUT = {
     "target": "ldm.modules.encoders.modules.BERTEmbedder",
@@ -34,3 +44,37 @@ def test_a_model_that_reads_a_ready_made_context_retrieves():
     found = condition_from_compvis(section, "nix", "crossattn", {}, context_dim=768)
     assert found == {"kind": "retrieval", "width": 768}
     assert condition_from_compvis(section, "nix", None, {}) == {"kind": "none"}
+
+
+def test_the_names_of_the_released_retrieval_model_are_all_known():
+    """Golden: every tensor of the 768 model, none missing, none besides."""
+    path = pathlib.Path(__file__).parent.parent / "keys" / "rdm768.json.gz"
+    expected = json.loads(gzip.decompress(path.read_bytes()))
+    unet = dict(in_channels=16, out_channels=16, model_channels=448, num_res_blocks=2)
+    unet |= dict(channel_mult=[1, 2, 3, 4], attention_resolutions=[4, 2, 1])
+    unet |= dict(num_head_channels=32, use_spatial_transformer=True)
+    unet |= dict(transformer_depth=1, context_dim=768, image_size=48)
+    params = {
+        "linear_start": 0.0015,
+        "linear_end": 0.015,
+        "timesteps": 1000,
+        "scale_factor": 0.22765929,
+        "unet_config": {"params": unet},
+        "first_stage_config": {"params": published.FIRST_STAGES["kl-f16"]},
+        "cond_stage_config": {"target": "torch.nn.Identity"},
+        "conditioning_key": "crossattn",
+    }
+    spec = spec_from_compvis({"model": {"params": params}})
+    assert spec["condition"] == {"kind": "retrieval", "width": 768}
+    found = {
+        PREFIXES[network] + name: list(shape)
+        for network, rows in network_rows(spec).items()
+        for name, shape in expected_shapes(rows, "compvis").items()
+    }
+    assert found == {
+        name: shape for name, shape in expected.items() if "loss" not in name
+    }
+    written = compvis_from_spec(spec)["model"]["params"]
+    assert written["cond_stage_config"]["target"] == "torch.nn.Identity"
+    again = spec_from_compvis({"model": {"params": written}})
+    assert again["condition"] == spec["condition"]
