@@ -37,7 +37,6 @@ NOT_YET_MIRRORED = {
     "cli/train.py",
     "cli/weights.py",
     "commands/bench/peers.py",
-    "commands/bench/sampler.py",
     "commands/bench/timing.py",
     "commands/evaluation/feature_networks.py",
     "commands/info.py",

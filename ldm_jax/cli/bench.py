@@ -100,6 +100,15 @@ def _add_sampler(benchmarks: Any) -> None:
         "condition and guidance; the flags of the network are not read",
     )
     command.add_argument(
+        "--config",
+        help="config of a diffusion model to measure instead, NAME or FILE.py with "
+        ":ARGUMENT, with weights of zeros and its own sampling",
+    )
+    command.add_argument(
+        "--paper-row",
+        help="row whose steps are taken and whose printed speed is shown: ffhq ...",
+    )
+    command.add_argument(
         "--channel-mult",
         type=values.count,
         nargs="+",

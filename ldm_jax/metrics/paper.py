@@ -196,6 +196,47 @@ ROWS = {
 }
 
 
+class PaperSpeed(NamedTuple):
+    """What the paper prints of a row's speed on one A100, with its first stage.
+
+    Attributes:
+      images_per_second: as printed; of super-resolution Tab. 5, else Tab. 18. The batch
+        sizes are not published, and the original's clock stops before the decoder.
+      steps: of the sampler.
+      gmac: multiply-adds of the denoiser for one sample, 1e9, counted; None where they
+        were not.
+    """
+
+    images_per_second: float
+    steps: int
+    gmac: float | None = None
+
+
+SPEEDS = {
+    "celebahq": PaperSpeed(0.43, 500, 101.2),
+    "ffhq": PaperSpeed(1.07, 200, 101.2),
+    "bedrooms": PaperSpeed(1.07, 200, 101.2),
+    "churches": PaperSpeed(6.80, 100),
+    "imagenet-f8": PaperSpeed(1.9, 200, 39.8),
+    "imagenet-f8-g": PaperSpeed(1.93, 100, 39.8),
+    "imagenet": PaperSpeed(0.7, 250),
+    "imagenet-1.5": PaperSpeed(0.4, 250),
+    "superres": PaperSpeed(4.62, 100, 40.2),
+    "superres-big": PaperSpeed(4.5, 100),
+    "superres-guided-50": PaperSpeed(0.38, 50, 40.2),
+}
+
+
+def find_speed(name: str) -> PaperSpeed:
+    """Returns what the paper prints of a row's speed; ValueError lists the rows."""
+    if name not in SPEEDS:
+        raise ValueError(
+            f'the paper prints no speed of "{name}"; one of: '
+            f"{', '.join(sorted(SPEEDS))}."
+        )
+    return SPEEDS[name]
+
+
 def find_protocol(name: str) -> Protocol:
     """Returns a protocol by name; ValueError lists the names."""
     if name not in PROTOCOLS:

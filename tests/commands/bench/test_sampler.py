@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of samplers: configs with weights of zeros, the paper's speeds."""
+
+import pytest
+
+from ldm_jax import cli
+from ldm_jax.metrics.paper import ROWS, SPEEDS
+
+CONFIG = """
+from ldm_jax.configs import quickstart
+
+def get_config(arg=""):
+    config = quickstart.get_config("stage=diffusion")
+    config.sampling.update(num_steps=2, grid="even", guidance_scale=3.0)
+    return config
+"""
+
+
+def test_a_config_is_measured_with_and_without_its_decoder(tmp_path, capsys):
+    path = tmp_path / "config.py"
+    path.write_text(CONFIG)
+    argv = ["bench", "sampler", f"--config={path}", "--batch-size=1", "--repeats=1"]
+    assert cli.main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "2 steps of ddim, guidance scale 3" in printed
+    assert "with decoder" in printed and "without" in printed
+
+
+def test_a_row_without_a_printed_speed_is_refused(capsys):
+    argv = ["bench", "sampler", "--config=ffhq", "--paper-row=text"]
+    assert cli.main(argv) == 2
+    assert 'prints no speed of "text"; one of: bedrooms' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(SPEEDS))
+def test_speeds_are_of_rows_and_imply_a_rate_that_an_a100_has(name):
+    """Paper: 2 GMAC x steps x rate is 3 to 4.4e13 FLOP/s where all are known."""
+    speed = SPEEDS[name]
+    assert name in ROWS
+    if speed.gmac and "-g" not in name:
+        assert (
+            2.9e13 < 2e9 * speed.gmac * speed.steps * speed.images_per_second < 4.5e13
+        )
