@@ -23,6 +23,7 @@ COUNTERPARTS = {"interop/pytorch/model.py"}
 NOT_YET_MIRRORED = {
     "cli/bench.py",
     "cli/configs.py",
+    "cli/demo.py",
     "cli/evaluate.py",
     "cli/export.py",
     "cli/import_.py",

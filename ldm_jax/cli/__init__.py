@@ -20,6 +20,7 @@ from ldm_jax.cli import (
     bench,
     configs,
     database,
+    demo,
     evaluate,
     export,
     import_,
@@ -38,7 +39,7 @@ from ldm_jax.cli.parser import CommandParser
 
 COMMANDS = (
     *(quickstart, train, latents, reconstruct, sample, stats, evaluate),
-    *(study, info, configs, database, weights, import_, export, plan, bench),
+    *(study, demo, info, configs, database, weights, import_, export, plan, bench),
 )
 INTERRUPTED = "interrupted; the same command resumes from what was written."
 

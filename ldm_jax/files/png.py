@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one writer of pictures: batches to uint8, sheets, PNG files with settings."""
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -138,11 +139,17 @@ def save_png(path, image: np.ndarray, settings: Mapping[str, object] = {}) -> No
       image: [H, W, 3] uint8.
       settings: name -> value; a reader shows them (`Image.open(path).text`).
     """
-    info = PngImagePlugin.PngInfo()
+    with atomic_file(path, is_one_of_many=True) as file:
+        file.write(png_bytes(image, settings))
+
+
+def png_bytes(image: np.ndarray, settings: Mapping[str, object]) -> bytes:
+    """Returns a PNG file as bytes; arguments as of `save_png`."""
+    info, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
     for name, value in settings.items():
         info.add_text(f"ldm_jax:{name}", str(value))
-    with atomic_file(path, is_one_of_many=True) as file:
-        Image.fromarray(image).save(file, format="PNG", pnginfo=info)
+    Image.fromarray(image).save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()
 
 
 def plot_losses(path, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> None:

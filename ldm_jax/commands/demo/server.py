@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serves the page of a model on 127.0.0.1, with the standard library alone."""
+
+import http.server
+import importlib.resources
+import json
+from typing import Any
+
+from ldm_jax.commands.demo.studio import Studio
+from ldm_jax.files.structured import parse_json
+
+HOST = "127.0.0.1"
+MAX_BODY = 32 * 2**20
+
+
+def make_server(studio: Studio, port: int) -> http.server.ThreadingHTTPServer:
+    """Makes the server; `serve_forever` of it answers requests.
+
+    Args:
+      studio: the model.
+      port: 0 takes any that is free.
+
+    Raises:
+      ValueError: the port is in use.
+    """
+    page = importlib.resources.files("ldm_jax.reports") / "demo.html"
+    handler = type("Handler", (_Handler,), dict(studio=studio, page=page.read_bytes()))
+    try:
+        return http.server.ThreadingHTTPServer((HOST, port), handler)
+    except OSError as error:
+        raise ValueError(
+            f"--port must be free: {port} is not ({error.strerror}); give another one, "
+            "or 0 for any."
+        ) from error
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Answers the page and its four requests."""
+
+    studio: Studio
+    page: bytes
+
+    def do_GET(self) -> None:
+        """Answers the page, the model's description or the state of the queue."""
+        if not self._is_local():
+            return
+        answers = {"/model": self.studio.describe, "/state": self.studio.state}
+        if self.path == "/":
+            self._send(200, self.page, "text/html; charset=utf-8")
+        elif self.path in answers:
+            self._answer(200, answers[self.path]())
+        else:
+            self._answer(404, {"error": "there is no such page"})
+
+    def do_POST(self) -> None:
+        """Answers with samples or with a reconstruction; errors in one line."""
+        if not self._is_local():
+            return
+        actions = {
+            "/sample": self.studio.sample,
+            "/reconstruct": self.studio.reconstruct,
+        }
+        # Pages of other sites cannot send this type without asking first.
+        is_json = self.headers.get("Content-Type", "") == "application/json"
+        length = self.headers.get("Content-Length", "")
+        if self.path not in actions or not is_json or not length.isdecimal():
+            self._answer(400, {"error": "a request is a JSON text for /sample"})
+        elif int(length) > MAX_BODY:
+            self._answer(413, {"error": f"an upload may have {MAX_BODY >> 20} MiB"})
+            self.close_connection = True
+        else:
+            self._act(actions[self.path], self.rfile.read(int(length)))
+
+    def _act(self, action: Any, body: bytes) -> None:
+        try:
+            self._answer(200, action(parse_json(body, "the request")))
+        except (ValueError, TypeError, OSError) as error:
+            self._answer(400, {"error": str(error)})
+
+    def _is_local(self) -> bool:
+        """Refuses requests that a foreign page has sent here by a name of its own."""
+        host = self.headers.get("Host", "").rpartition(":")[0]
+        if host in (HOST, "localhost"):
+            return True
+        self._answer(403, {"error": f"open this page as {HOST}"})
+        return False
+
+    def _answer(self, code: int, content: dict[str, Any]) -> None:
+        self._send(code, json.dumps(content).encode(), "application/json")
+
+    def _send(self, code: int, content: bytes, kind: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        policy = "default-src 'none'; img-src data: blob:; connect-src 'self'; "
+        policy += "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        self.send_header("Content-Security-Policy", policy)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Logs nothing: the terminal shows the address alone."""

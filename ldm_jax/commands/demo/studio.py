@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the page of a model asks for: its description, samples, reconstructions."""
+
+import base64
+import binascii
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.diffusion.samplers import SAMPLERS
+from ldm_jax.experiment import model_directory
+from ldm_jax.files import png
+from ldm_jax.files.pictures import decode_image
+from ldm_jax.tasks.model import FirstStage
+from ldm_jax.tasks.sample_images import sample_images
+from ldm_jax.tasks.sampling import replace_sampling
+
+MAX_IMAGES, MAX_STEPS, MAX_SIDE = 16, 1000, 2048
+MAX_UPLOAD_PIXELS = 2**24
+# Inputs that are pictures, and those of which one channel counts.
+PICTURES, PLANES = ("image", "low_res"), ("mask", "segmentation")
+
+
+class Studio:
+    """Samples from one model, one request after another.
+
+    A program is compiled once for each number of images, size and sampler.
+    """
+
+    def __init__(self, directory: str):
+        """Loads the model.
+
+        Raises:
+          ValueError: it is no diffusion model that makes images.
+        """
+        self._name = directory
+        self._config = model_directory.read_config(directory, "latent_diffusion")
+        self._model, self._params = model_directory.load(directory)
+        channels = self._model.autoencoder.out_channels
+        if channels != 3:
+            raise ValueError(
+                f"a demo shows images of 3 channels: {directory} makes {channels}; "
+                "give a model with its first stage."
+            )
+        self._lock = threading.Lock()
+        self._waiting, self._began = 0, 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """Describes the model to the page: inputs, classes, sizes, samplers."""
+        condition = self._model.conditioner
+        f = self._model.autoencoder.f
+        size = self._side()
+        sampling = replace_sampling(self._config.sampling, {})
+        scale = getattr(condition, "f", 1)
+        return {
+            "name": self._name,
+            "kind": condition.kind,
+            "inputs": [field.argument for field in condition.fields.values()],
+            "classes": _class_names(condition),
+            "size": size,
+            "step": f,
+            "low_res_side": size // scale,
+            "reconstructs": self._model.autoencoder.bottleneck != "pixels",
+            "samplers": sorted(SAMPLERS),
+            "sampling": {
+                "sampler": sampling.sampler,
+                "num_steps": sampling.num_steps,
+                "guidance_scale": sampling.guidance_scale,
+            },
+        }
+
+    def state(self) -> dict[str, int]:
+        """Returns how many requests wait, and for how long the present one runs."""
+        seconds = int(time.monotonic() - self._began) if self._lock.locked() else 0
+        return {"waiting": max(self._waiting - 1, 0), "seconds": seconds}
+
+    def sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Samples images.
+
+        Args:
+          request: "inputs" by argument of the condition's `from_user`, pictures as data
+            URLs; "sampling", fields of `Sampling`; "num", "seed" and "size".
+
+        Returns:
+          "images", PNG files as data URLs, and "settings" in words.
+
+        Raises:
+          ValueError: a value is out of its range, or an upload is no picture.
+        """
+        num = _whole(request, "num", 1, MAX_IMAGES)
+        seed = _whole(request, "seed", 0, 2**31 - 1 - MAX_IMAGES)
+        sampling = replace_sampling(self._config.sampling, request.get("sampling", {}))
+        if sampling.num_steps > MAX_STEPS:
+            raise ValueError(f"steps must be at most {MAX_STEPS}.")
+        condition = self._model.conditioner
+        fields = [field.argument for field in condition.fields.values()]
+        given = {name: _read(name, request.get("inputs", {})) for name in fields}
+        y = condition.from_user(**given) if fields else {}
+        side = _whole(request, "size", 1, MAX_SIDE)
+        size = condition.image_size(y) or (side, side)
+        autoencoder = self._model.autoencoder
+        shape = autoencoder.latent_shape((*size, autoencoder.in_channels))
+        with self._turn():
+            images = sample_images(
+                self._model,
+                self._params,
+                {name: np.repeat(x[:1], num, axis=0) for name, x in y.items()},
+                seed + np.arange(num),
+                shape,
+                sampling,
+                num,
+            )
+            made = np.concatenate(list(images))
+        words = request.get("inputs", {}).items()
+        shown = [f"{n} {v}" for n, v in words if n in ("class_label", "text")]
+        settings = ", ".join(
+            [
+                *shown,
+                f"{sampling.sampler}, {sampling.num_steps} steps",
+                f"guidance {sampling.guidance_scale:g}, seed {seed}",
+            ]
+        )
+        about = {"model": self._name, "settings": settings}
+        files = [
+            png.png_bytes(image, {**about, "seed": seed + i})
+            for i, image in enumerate(made)
+        ]
+        return {"images": [_url(file) for file in files], "settings": settings}
+
+    def reconstruct(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Encodes and decodes a picture; returns both as `sample` does.
+
+        Raises:
+          ValueError: the upload is no picture, or a too large one.
+        """
+        picture = _picture(str(request.get("image", "")))
+        rng = np.random.default_rng(0)
+        image = ImageTransform(self._side())({"image": picture}, rng)["image"][None]
+        with self._turn():
+            again = np.asarray(_reconstruct(self._model, self._params, image))
+        both = png.to_uint8(np.concatenate([image, again]))
+        return {"images": [_url(png.png_bytes(x, {})) for x in both], "settings": ""}
+
+    def _side(self) -> int:
+        """Returns the side of the images that the model was trained on."""
+        size = self._config.latents.image_size
+        return size if isinstance(size, int) else min(size)
+
+    def _turn(self) -> "_Turn":
+        return _Turn(self)
+
+
+class _Turn:
+    """Is a context of one request: the others wait."""
+
+    def __init__(self, studio: Studio):
+        self._studio = studio
+
+    def __enter__(self):
+        self._studio._waiting += 1
+        self._studio._lock.acquire()
+        self._studio._began = time.monotonic()
+
+    def __exit__(self, *_):
+        self._studio._waiting -= 1
+        self._studio._lock.release()
+
+
+def _reconstruct(model: FirstStage, params: Any, image: np.ndarray) -> jax.Array:
+    return model.decode(params, model.encode(params, image))
+
+
+def _class_names(condition: Any) -> list[str]:
+    """Lists the names of a condition's classes; numbers where there are none."""
+    names = list(getattr(condition, "class_names", ()))
+    count = getattr(condition, "num_classes", 0) or 0
+    return names or [str(i) for i in range(count)]
+
+
+def _whole(request: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    value = request.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(
+            f"{name} must be a whole number in {low}..{high}: got {value!r}."
+        )
+    return value
+
+
+def _read(name: str, inputs: Mapping[str, Any]) -> Any:
+    """Reads one input of a condition; never a path of this machine."""
+    if name not in inputs:
+        raise ValueError(f"this model needs the input {name}: got none.")
+    value = inputs[name]
+    if name in PICTURES:
+        return _picture(str(value))
+    if name in PLANES:
+        return np.ascontiguousarray(_picture(str(value))[..., 0])
+    if name == "text":
+        return [str(value)]
+    if name == "class_label":
+        return [str(value)]
+    if not isinstance(value, list):
+        raise ValueError(f"{name} must be a list: got a {type(value).__name__}.")
+    return value
+
+
+def _picture(url: str) -> np.ndarray:
+    """Decodes a picture [H, W, 3] uint8 from a data URL.
+
+    Raises:
+      ValueError: no picture, or one of too many pixels.
+    """
+    head, _, data = url.partition(",")
+    if not head.startswith("data:image/"):
+        raise ValueError("an upload must be a picture: PNG or JPEG, say.")
+    try:
+        content = base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ValueError("an upload must be a whole picture: send it again.") from error
+    return decode_image(content, "the upload", MAX_UPLOAD_PIXELS)
+
+
+def _url(file: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(file).decode()

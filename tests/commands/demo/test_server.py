@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page is served to this machine alone, whole in itself; requests are bounded."""
+
+import http.client
+import json
+import threading
+
+import pytest
+
+from ldm_jax import cli
+from ldm_jax.commands.demo.server import HOST, MAX_BODY, make_server
+
+JSON = {"Content-Type": "application/json"}
+
+
+class Echo:
+    """Stands for a model: answers with what it was asked."""
+
+    def describe(self):
+        return {"kind": "echo"}
+
+    def state(self):
+        return {"waiting": 0, "seconds": 0}
+
+    def sample(self, request):
+        if "refuse" in request:
+            raise ValueError("num must be less.")
+        return {"asked": request}
+
+    reconstruct = sample
+
+
+@pytest.fixture(scope="module")
+def port():
+    with make_server(Echo(), 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def ask(port, method, path, body=None, headers=None):
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    connection.request(method, path, body, headers or {})
+    answer = connection.getresponse()
+    return answer.status, answer.read(), answer.headers
+
+
+def test_the_page_loads_nothing_from_elsewhere(port):
+    status, page, headers = ask(port, "GET", "/")
+    assert status == 200 and b"ldm_jax demo" in page
+    assert b"http://" not in page and b"https://" not in page
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+def test_requests_are_answered(port):
+    assert json.loads(ask(port, "GET", "/model")[1]) == {"kind": "echo"}
+    status, answer, _ = ask(port, "POST", "/sample", '{"num": 3}', JSON)
+    assert status == 200 and json.loads(answer) == {"asked": {"num": 3}}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status", "message"),
+    [
+        ("GET", "/../etc/passwd", None, {}, 404, "no such page"),
+        ("POST", "/sample", "{", JSON, 400, "the request"),
+        ("POST", "/sample", '{"refuse": 1}', JSON, 400, "num must be less"),
+        ("POST", "/sample", "{}", {"Content-Type": "text/plain"}, 400, "JSON"),
+        ("POST", "/model", "{}", JSON, 400, "JSON"),
+        ("GET", "/", None, {"Host": "evil.example:80"}, 403, HOST),
+    ],
+)
+def test_other_requests_are_refused(port, method, path, body, headers, status, message):
+    got, answer, _ = ask(port, method, path, body, headers)
+    assert got == status and message in json.loads(answer)["error"]
+
+
+def test_a_large_upload_is_refused_before_it_is_read(port):
+    headers = {**JSON, "Content-Length": str(MAX_BODY + 1)}
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    connection.putrequest("POST", "/sample")
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+
+
+def test_a_port_in_use_is_one_line(port, capsys):
+    assert cli.main(["demo", f"--port={port}"]) == 2
+    error = capsys.readouterr().err
+    assert "--port must be free" in error and "Traceback" not in error
+
+
+def test_a_first_stage_alone_has_no_demo(tmp_path, capsys):
+    assert cli.main(["demo", f"--model={tmp_path}"]) == 2
+    assert "is no model directory" in capsys.readouterr().err
