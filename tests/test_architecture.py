@@ -164,6 +164,7 @@ READERS = {
     "commands/evaluation/feature_networks.py": "reads a list of texts",
     "commands/export.py": COPIES,
     "commands/photos/page.py": OWN_RUN,
+    "commands/demo/server.py": "reads a page of this package",
 }
 PARSERS = {"zipfile", "tarfile", "csv", "pickle", "yaml"}
 CALLS = {
