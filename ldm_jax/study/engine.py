@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from ldm_jax.files.lock import Unusable
 from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import remove, write_json
@@ -23,8 +25,11 @@ from ldm_jax.study.stages import Stage, make_stages, select
 from ldm_jax.training.checkpoints.differences import differences, shorten
 from ldm_jax.training.monitoring.divergence import Diverged
 
-# What a stage may end with that says something of its own; the rest is a fault of ours.
-FAILURES = (ValueError, TypeError, OSError, Unusable, Diverged)
+# Errors that end a stage and not the study: the last is memory that a device lacks.
+FAILURES = (
+    *(ValueError, TypeError, OSError, Unusable, Diverged),
+    jax.errors.JaxRuntimeError,
+)
 
 
 class StudyFailed(ValueError):
@@ -63,7 +68,7 @@ def run_study(study: Study, out: str, only: Sequence[str] = (), kind: str = "") 
         try:
             run_stage(stage, out)
         except FAILURES as error:
-            failed[stage.name] = str(error)
+            failed[stage.name] = _in_a_line(error)
             print(f"{place} FAILED: {error}", flush=True)
     report.write_study_report(out)
     if failed:
@@ -110,7 +115,7 @@ def run_stage(stage: Stage, out: str) -> None:
     except FAILURES as error:
         if is_main_process():
             with contextlib.suppress(OSError):  # the disk may be full
-                write_json(folder / FAILURE, dict(error=str(error)))
+                write_json(folder / FAILURE, dict(error=_in_a_line(error)))
         raise
     if not is_main_process():
         return
@@ -118,6 +123,11 @@ def run_stage(stage: Stage, out: str) -> None:
     seconds = time.monotonic() - started
     content = {"settings": stage.settings, "seconds": seconds, "result": result}
     write_json(folder / RESULT, content, indent=1)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Returns the first line of an error; the rest was printed."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def is_done(name: str, out: str) -> bool:

@@ -16,17 +16,14 @@ import pathlib
 import platform
 from typing import Any
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from ldm_jax.files import png
-from ldm_jax.files.pictures import read_image
 from ldm_jax.files.writing import write_bytes, write_text
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.reports import page
-from ldm_jax.study import plots, tabulate
+from ldm_jax.study import plots, sheets, tabulate
 from ldm_jax.study.rows import (
     Row,
     failures,
@@ -50,8 +47,6 @@ PLOT_STYLE = """<style>
 .wide { overflow-x: auto; } .wide td, .wide th { white-space: nowrap;
         overflow-wrap: normal; }
 </style>"""
-# Shown at least this large, in pixels.
-LEAST_SIDE = 64
 
 
 def write_study_report(out: str | os.PathLike) -> None:
@@ -86,7 +81,7 @@ def write_study_report(out: str | os.PathLike) -> None:
         *_of_training(folder, summary, rows),
         *_of_speed(folder, rows),
         *_of_first_stages(folder, summary),
-        *_sheets(folder, summary, rows),
+        *sheets.of_samples(folder, summary, rows),
         *_what_was_run(folder, summary, rows),
     ]
     page.write_page(folder / "index.html", title, parts)
@@ -184,78 +179,7 @@ def _of_first_stages(folder: pathlib.Path, summary: Row) -> list[page.Html]:
         figure = plots.distortion_over_f(values, name, label)
         text = f"{label} of held-out images that a first stage encodes and decodes."
         parts.append(_plot(_save(folder, f"{name}_over_f", figure), text))
-    sheet = _reconstruction_sheet(folder, summary)
-    return [*parts, *sheet]
-
-
-def _reconstruction_sheet(folder: pathlib.Path, summary: Row) -> list[page.Html]:
-    """Lays out the same held-out images and their reconstructions, an arm a row."""
-    rows: dict[str, np.ndarray] = {}
-    for arm, about in summary["arms"].items():
-        stage = folder / "reconstructions" / about["stage"]
-        if not about["stage"] or not (stage / "reconstructions.png").exists():
-            continue
-        rows.setdefault("images", read_image(stage / "originals.png"))
-        rows[arm] = read_image(stage / "reconstructions.png")
-    if not rows:
-        return []
-    side = summary["study"]["image_size"]
-    images = np.concatenate([_cut(row, side) for row in rows.values()])
-    sheet = png.grid(
-        images, len(images) // len(rows), [*rows], enlarge=_enlargement(side)
-    )
-    text = "Held-out images, and what each first stage makes of them."
-    return [_sheet(folder, "reconstructions", sheet, text)]
-
-
-def _cut(row: np.ndarray, side: int) -> np.ndarray:
-    """Cuts [side, N * side, 3] into [N, side, side, 3]."""
-    return row.reshape(side, -1, side, 3).swapaxes(0, 1)
-
-
-def _sheets(folder: pathlib.Path, summary: Row, rows: list[Row]) -> list[page.Html]:
-    """Makes the sheets of samples: along the budget, and at its end."""
-    study = summary["study"]
-    seed, usual = study["seeds"][0], study["num_steps"]
-    by_arm: dict[str, list[list[np.ndarray]]] = {}
-    for arm in summary["arms"]:
-        points = [
-            _samples(folder / row["folder"] / "images", study["num_shown"])
-            for row in rows
-            if (row["arm"], row["seed"], row["num_steps"]) == (arm, seed, usual)
-        ]
-        if len(points) == study["evaluate_at"] and all(points):
-            by_arm[arm] = points
-    if not by_arm:
-        return []
-    enlarge = _enlargement(study["image_size"])
-    count = study["evaluate_at"]
-    along = [image[k] for points in by_arm.values() for k in (0, 1) for image in points]
-    names = [label for arm in by_arm for label in (arm, "")]
-    sheet = png.grid(np.stack(along), count, names, enlarge=enlarge)
-    ends = np.stack([image for points in by_arm.values() for image in points[-1]])
-    last = png.grid(ends, len(ends) // len(by_arm), [*by_arm], enlarge=enlarge)
-    return [
-        page.heading("Samples"),
-        _sheet(
-            folder,
-            "samples_over_training",
-            sheet,
-            f"Two samples of every arm after 1/{count} to {count}/{count} of the "
-            "budget, from left to right; the noise of a row is the same.",
-        ),
-        _sheet(
-            folder,
-            "samples",
-            last,
-            "Samples at the end of the budget, an arm a row; not chosen: the first "
-            "seeds.",
-        ),
-    ]
-
-
-def _samples(folder: pathlib.Path, count: int) -> list[np.ndarray]:
-    return [read_image(path) for path in sorted(folder.glob("[0-9]*.png"))[:count]]
+    return [*parts, *sheets.of_reconstructions(folder, summary)]
 
 
 def _what_was_run(folder: pathlib.Path, summary: Row, rows: list[Row]):
@@ -291,10 +215,6 @@ def _what_was_run(folder: pathlib.Path, summary: Row, rows: list[Row]):
     ]
 
 
-def _enlargement(side: int) -> int:
-    return max(1, -(-LEAST_SIDE // side))
-
-
 def _file_name(label: str) -> str:
     """Makes a file name of a metric's label: "KD(random)" -> "kd_random"."""
     kept = "".join(c if c.isalnum() else " " for c in label.lower())
@@ -310,12 +230,6 @@ def _save(folder: pathlib.Path, name: str, figure: Figure) -> bytes:
     for kind, file in {"png": png_file, "svg": svg_file}.items():
         write_bytes(folder / "plots" / f"{name}.{kind}", file.getvalue())
     return svg_file.getvalue()
-
-
-def _sheet(folder: pathlib.Path, name: str, sheet: np.ndarray, text: str) -> page.Html:
-    """Writes a sheet of pictures, and makes the figure of it."""
-    png.save_png(folder / "plots" / f"{name}.png", sheet)
-    return page.picture(sheet, text)
 
 
 def _plot(svg: bytes, caption: str) -> page.Html:

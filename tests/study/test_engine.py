@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stages run once, resume, fail alone, and refuse other settings."""
 
+import jax
 import pytest
 
 from ldm_jax.files.structured import read_json
@@ -85,6 +86,23 @@ def test_one_stage_runs_by_its_name_after_those_it_needs(calls, study, tmp_path)
     assert ran == ["a/x", "b/x"]
     with pytest.raises(ValueError, match='no stage "e"; one of: a/x, b/x'):
         engine.run_one(study, str(tmp_path), "e")
+
+
+def test_a_device_without_memory_fails_a_stage_and_not_the_study(
+    calls, study, tmp_path, monkeypatch
+):
+    _, broken = calls
+    broken.clear()
+
+    def run_out(stage, out):
+        text = "RESOURCE_EXHAUSTED: Out of memory\nAllocation table: ..."
+        raise jax.errors.JaxRuntimeError(text)
+
+    monkeypatch.setattr(engine, "run_stage", run_out)
+    with pytest.raises(engine.StudyFailed) as error:
+        engine.run_study(study, str(tmp_path))
+    assert str(error.value).count("RESOURCE_EXHAUSTED: Out of memory") == 2
+    assert "Allocation table" not in str(error.value)
 
 
 def test_a_full_disk_fails_a_stage_in_a_line(calls, study, tmp_path, monkeypatch):
