@@ -48,34 +48,35 @@ def run_study(study: Study, out: str, only: Sequence[str] = (), kind: str = "") 
     Raises:
       ValueError: an arm does not fit, or a finished stage had other settings: before
         anything is run.
-      StudyFailed: stages failed; the others are done.
+      StudyFailed: stages failed, or wait for those that did; the others are done.
     """
     arms = resolve_arms(study)
     stages = select(make_stages(study, arms, out), _known(only, arms), kind)
     for stage in stages:
         check_unchanged(stage, out)
     _write_summary(study, arms, out)
-    failed: dict[str, str] = {}
+    open_stages: dict[str, str] = {}
     for number, stage in enumerate(stages, 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
         missing = [name for name in stage.needs if not is_done(name, out)]
         if is_done(stage.name, out):
             continue
         if missing:
-            print(f"{place}: left out, {', '.join(missing)} is missing", flush=True)
+            open_stages[stage.name] = f"waits for {', '.join(missing)}"
+            print(f"{place}: {open_stages[stage.name]}", flush=True)
             continue
         print(f"{place}: {stage.note}", flush=True)
         try:
             run_stage(stage, out)
         except FAILURES as error:
-            failed[stage.name] = _in_a_line(error)
+            open_stages[stage.name] = _in_a_line(error)
             print(f"{place} FAILED: {error}", flush=True)
     report.write_study_report(out)
-    if failed:
+    if open_stages:
+        reasons = [f"{name} ({text})" for name, text in open_stages.items()]
         raise StudyFailed(
-            f"{len(failed)} of {len(stages)} stages failed, the others are done; the "
-            "same command tries them again: "
-            + "; ".join(f"{name} ({text})" for name, text in failed.items())
+            f"{len(open_stages)} of {len(stages)} stages are not done; the same "
+            f"command tries them again: {'; '.join(reasons)}"
         )
 
 

@@ -42,10 +42,11 @@ def test_a_stage_that_fails_does_not_stop_the_others_and_is_tried_again(
     calls, study, tmp_path, capsys
 ):
     ran, broken = calls
-    with pytest.raises(engine.StudyFailed, match=r"1 of 4 .*c/x \(it does not fit\)"):
+    message = r"2 of 4 .*c/x \(it does not fit\); d/x \(waits for c/x\)"
+    with pytest.raises(engine.StudyFailed, match=message):
         engine.run_study(study, str(tmp_path))
     assert ran == ["a/x", "b/x", "c/x"]
-    assert "d/x: left out, c/x is missing" in capsys.readouterr().out
+    assert "[4/4] d/x: waits for c/x" in capsys.readouterr().out
     assert read_json(tmp_path / "c/x/failed.json") == {"error": "it does not fit"}
     assert (tmp_path / "index.html").exists()
     broken.clear()
