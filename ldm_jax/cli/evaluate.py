@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from ldm_jax.cli import stats, values
-from ldm_jax.cli.sample import add_sampling, condition_inputs, sampling_changes
+from ldm_jax.cli.sample import (
+    add_classifier,
+    add_sampling,
+    classifier_flags,
+    condition_inputs,
+    sampling_changes,
+)
 
 # Flags of `evaluate` without a meaning for a denoiser that is evaluated on latents.
 OF_IMAGES = (
@@ -131,6 +137,7 @@ def add(commands) -> None:
         "newest",
     )
     add_sampling(command, takes_several=["num_steps"])
+    add_classifier(command)
 
 
 def _run(args, overrides) -> None:
@@ -149,19 +156,23 @@ def _run(args, overrides) -> None:
             raise ValueError(
                 "there must be --model or --images to evaluate: got neither."
             )
-        latents = _given(args, ["latents", "step"])
+        latents = _given(args, ["latents", "step", "classifier"])
         _refuse({**inputs, **options, **latents}, "finished images")
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
     elif model_directory.read_config(args.model).task == "first_stage":
         _refuse(
-            {**inputs, **options, **_given(args, ["pairs", "latents", "step"])},
+            {
+                **inputs,
+                **options,
+                **_given(args, ["pairs", "latents", "step", "classifier"]),
+            },
             "a first stage",
         )
         result = evaluate.evaluate_reconstructions(
             args.model, args.out, request, args.images, args.split, args.size
         )
     elif args.latents is not None:
-        given = _given(args, OF_IMAGES)
+        given = _given(args, (*OF_IMAGES, "classifier"))
         _refuse({**inputs, **options, **given}, "a denoiser on latents")
         result = evaluate_condition(
             args.model,
@@ -196,6 +207,7 @@ def _evaluate_samples(args, request, inputs, options) -> None:
         seed=args.seed,
         which="raw" if args.raw else "ema",
         pairs=args.pairs,
+        guidance=classifier_flags(args),
     )
     for point, result in zip(points, results, strict=True):
         if len(points) > 1:

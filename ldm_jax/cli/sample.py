@@ -70,6 +70,17 @@ def add(commands) -> None:
         help="also write previews.png: N stages of the first 8 images",
     )
     add_sampling(command)
+    add_classifier(command)
+    _add_guide_flags(command)
+    _add_query_flags(command)
+    given = command.add_argument_group("images given")
+    given.add_argument("--start", help="image to vary; see --strength")
+    given.add_argument("--known", help="image of which a region is kept")
+    given.add_argument("--hole", help="PNG, white where --known is painted over")
+
+
+def add_classifier(command: CommandParser) -> None:
+    """Adds the flags of classifier guidance."""
     group = command.add_argument_group("classifier guidance")
     group.add_argument(
         "--classifier", help="directory of a classifier trained for this model"
@@ -87,12 +98,17 @@ def add(commands) -> None:
         help="eps corrects the noise, for any sampler; mean moves the mean of ddpm, as "
         "guided-diffusion does; default: eps",
     )
-    _add_guide_flags(command)
-    _add_query_flags(command)
-    given = command.add_argument_group("images given")
-    given.add_argument("--start", help="image to vary; see --strength")
-    given.add_argument("--known", help="image of which a region is kept")
-    given.add_argument("--hole", help="PNG, white where --known is painted over")
+
+
+def classifier_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the flags of classifier guidance; {} without a classifier."""
+    if args.classifier is None:
+        return {}
+    return {
+        "classifier": args.classifier,
+        "classifier_scale": args.classifier_scale,
+        "classifier_form": args.classifier_form,
+    }
 
 
 def _add_guide_flags(command: CommandParser) -> None:
@@ -291,9 +307,7 @@ def _run(args, overrides) -> None:
         images={name: path for name, path in given.items() if path is not None},
         write_npz=args.npz,
         num_previews=args.previews,
-        classifier=args.classifier,
-        classifier_scale=args.classifier_scale,
-        classifier_form=args.classifier_form,
+        **classifier_flags(args),
         guide=_image_guide(args),
         query=query,
     )

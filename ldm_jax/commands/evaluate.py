@@ -4,6 +4,7 @@
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -74,6 +75,7 @@ def evaluate_samples(
     seed: int = 0,
     which: str = "ema",
     pairs: str | None = None,
+    guidance: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[dict[str, Any]]:
     """Samples from a diffusion model into OUT/images, then evaluates the images.
 
@@ -90,6 +92,8 @@ def evaluate_samples(
       classes: "balanced", one class after the other, or "random".
       pairs: images that the samples are to resemble one by one (super-resolution,
         inpainting): of `open_set`.
+      guidance: "classifier", "classifier_scale" and "classifier_form" of
+        `write_samples`; a model without classes gets those of the classifier.
 
     Yields:
       What was measured at each point, as in results.json.
@@ -100,14 +104,16 @@ def evaluate_samples(
     config = model_directory.read_config(model_dir, "latent_diffusion")
     evaluator = Evaluator(request, _transform_of(model_dir))
     inputs = dict(inputs)
-    if config.get("condition", {}).get("kind") == "class" and not inputs:
-        inputs["class_label"] = _classes(config, classes, request.num, seed)
+    num_classes = _num_classes(config, guidance)
+    if num_classes and not inputs:
+        inputs["class_label"] = _classes(num_classes, classes, request.num, seed)
     settings = {
         "model": model_dir,
         "weights": which,
         "classes": classes if "class_label" in inputs else "",
         "seed of image 0": seed,
         "bytes": QUANTIZATION,
+        **{name.replace("_", " "): value for name, value in guidance.items()},
     }
     model = None
     for step, group in itertools.groupby(points, key=lambda point: point.step):
@@ -131,6 +137,7 @@ def evaluate_samples(
                     step=step,
                     loaded=(model, params),
                     measures_speed=True,
+                    **guidance,
                 )
                 agreed(True)  # the main process has written its last picture
                 measured = evaluator.images(images, pairs, by_name=False)
@@ -257,9 +264,19 @@ def _sampling_of(images: str) -> dict[str, Any]:
     return {name: value for name, value in sampling if value is not None}
 
 
-def _classes(config, how: str, num: int | None, seed: int) -> list[int]:
+def _num_classes(config, guidance: Mapping[str, Any]) -> int | None:
+    """Returns how many classes samples are of: the model's, or its classifier's."""
+    condition = config.get("condition", {})
+    if condition.get("kind") == "class":
+        return condition.num_classes
+    if condition.get("kind", "none") == "none" and "classifier" in guidance:
+        guide = model_directory.read_config(guidance["classifier"], "classifier")
+        return guide.classifier.num_classes
+    return None
+
+
+def _classes(num_classes: int, how: str, num: int | None, seed: int) -> list[int]:
     """Chooses classes: each in turn, or drawn."""
-    num_classes = config.condition.num_classes
     if how == "balanced":
         return list(range(num_classes))
     if how != "random":

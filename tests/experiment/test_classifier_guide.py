@@ -13,6 +13,7 @@ from ldm_jax.commands.train import train_config
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.classifier_guide import open_guide
 from tests.experiment.builders.test_classifier import guided, settings
+from tests.metrics.features import write_feature_network
 
 __all__ = ["guided"]  # a fixture
 
@@ -108,3 +109,28 @@ def test_only_a_classifier_guides(guided):
     config = model_directory.read_config(str(guided / "b"))
     with pytest.raises(ValueError, match="needs a model of the task classifier"):
         open_guide(str(guided / "a"), 1.0, config, (8, 8, 2))
+
+
+def test_samples_with_a_classifier_are_evaluated_and_it_is_noted(
+    guided, classifier, tmp_path
+):
+    """Identity: the images are those of `sample` with the same classifier."""
+    write_feature_network(tmp_path / "mobilenet.safetensors")
+    out, flags = tmp_path / "out", ["--classifier-scale=50", "--guidance-scale=1"]
+    flags += [f"--classifier={classifier}", "--num-steps=2", "--grid=even"]
+    argv = ["evaluate", f"--model={guided / 'b'}", f"--out={out}", "--metrics=is"]
+    argv += ["--feature-network=mobilenet", "--num=10", "--batch-size=5", *flags]
+    assert (
+        cli.main([*argv, f"--feature-weights={tmp_path / 'mobilenet.safetensors'}"])
+        == 0
+    )
+    results = json.loads((out / "results.json").read_text())
+    assert results["settings"]["classifier"] == classifier
+    noted = json.loads((out / "images" / "settings.json").read_text())
+    assert noted["classifier_scale"] == 50.0
+
+
+def test_finished_images_take_no_classifier(tmp_path, capsys):
+    argv = ["evaluate", f"--images={tmp_path}", f"--out={tmp_path / 'o'}"]
+    assert cli.main([*argv, "--classifier=c", "--metrics=is"]) == 2
+    assert "finished images takes no classifier" in capsys.readouterr().err
