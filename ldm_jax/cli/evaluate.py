@@ -6,13 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ldm_jax.cli import stats, values
-from ldm_jax.cli.sample import (
-    add_classifier,
-    add_sampling,
-    classifier_flags,
-    condition_inputs,
-    sampling_changes,
-)
+from ldm_jax.cli.guides import add_classifier, classifier_flags
+from ldm_jax.cli.sample import add_sampling, condition_inputs, sampling_changes
 
 # Flags of `evaluate` without a meaning for a denoiser that is evaluated on latents.
 OF_IMAGES = (

@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ldm_jax.cli import values
+from ldm_jax.cli.guides import (
+    add_classifier,
+    add_image_guide,
+    add_query,
+    classifier_flags,
+    image_guide,
+    query_of,
+)
 from ldm_jax.cli.parser import CommandParser
 
 # Type of an option -> what reads it; of several types the first here.
@@ -71,146 +79,12 @@ def add(commands) -> None:
     )
     add_sampling(command)
     add_classifier(command)
-    _add_guide_flags(command)
-    _add_query_flags(command)
+    add_image_guide(command)
+    add_query(command)
     given = command.add_argument_group("images given")
     given.add_argument("--start", help="image to vary; see --strength")
     given.add_argument("--known", help="image of which a region is kept")
     given.add_argument("--hole", help="PNG, white where --known is painted over")
-
-
-def add_classifier(command: CommandParser) -> None:
-    """Adds the flags of classifier guidance."""
-    group = command.add_argument_group("classifier guidance")
-    group.add_argument(
-        "--classifier", help="directory of a classifier trained for this model"
-    )
-    group.add_argument(
-        "--classifier-scale",
-        type=float,
-        default=1.0,
-        help="factor of its gradient; default: 1, the paper's LDM-8-G: 10",
-    )
-    group.add_argument(
-        "--classifier-form",
-        choices=("eps", "mean"),
-        default="eps",
-        help="eps corrects the noise, for any sampler; mean moves the mean of ddpm, as "
-        "guided-diffusion does; default: eps",
-    )
-
-
-def classifier_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the flags of classifier guidance; {} without a classifier."""
-    if args.classifier is None:
-        return {}
-    return {
-        "classifier": args.classifier,
-        "classifier_scale": args.classifier_scale,
-        "classifier_form": args.classifier_form,
-    }
-
-
-def _add_guide_flags(command: CommandParser) -> None:
-    """Adds the flags of image guiding, the fields of `tasks.guides.ImageGuide`."""
-    group = command.add_argument_group("image guiding, through the decoder (Eq. 18)")
-    group.add_argument(
-        "--guide", metavar="IMAGE", help="image, folder or .npz that pulls the samples"
-    )
-    group.add_argument(
-        "--guide-by",
-        choices=("l2", "lpips"),
-        default="l2",
-        help="distance to it: l2, a sum over pixels, or lpips; default: l2",
-    )
-    group.add_argument(
-        "--guide-scale",
-        type=float,
-        default=1.0,
-        help="factor of its gradient; 0 is off; default: 1, the paper's is unpublished",
-    )
-    group.add_argument(
-        "--guide-transform",
-        choices=("identity", "down2", "down4"),
-        default="identity",
-        help="how a sample is made smaller before it is compared; default: identity",
-    )
-    group.add_argument(
-        "--guide-interval",
-        type=values.interval,
-        metavar="FIRST,LAST",
-        help="steps t that are guided; default: all",
-    )
-    group.add_argument(
-        "--guide-through",
-        choices=("network", "decoder"),
-        default="network",
-        help="what the gradient passes: network, as printed, or the decoder alone, "
-        "which is cheaper; default: network",
-    )
-    group.add_argument(
-        "--guide-unquantized",
-        action="store_true",
-        help="decode for the comparison without the codebook (VQ)",
-    )
-    group.add_argument(
-        "--guide-lpips", default="", metavar="FILE", help="LPIPS weights, of vgg"
-    )
-
-
-def _add_query_flags(command: CommandParser) -> None:
-    """Adds the flags of retrieval, the fields of `experiment.retrieval`."""
-    group = command.add_argument_group("retrieval models, with --prompt or --query")
-    group.add_argument(
-        "--clip-model",
-        metavar="FOLDER",
-        help="CLIPModel that it was trained with",
-    )
-    group.add_argument("--query", help="image or folder to ask with")
-    group.add_argument(
-        "--database", default="", help="of `ldm-jax database`, or a published one"
-    )
-    group.add_argument(
-        "--neighbours",
-        type=values.count,
-        help="neighbours beside the query; default: 10 with a database",
-    )
-
-
-def _query(args: argparse.Namespace, inputs: dict[str, Any]) -> Any:
-    """Returns what a retrieval model is asked; takes the text out of the inputs."""
-    if args.clip_model is None:
-        for flag in ("query", "database", "neighbours"):
-            if getattr(args, flag):
-                raise ValueError(
-                    f"--{flag} is of retrieval models, with their CLIP model: got no "
-                    "--clip-model."
-                )
-        return None
-    from ldm_jax.experiment.retrieval import RetrievalQuery
-
-    neighbours = args.neighbours or (10 if args.database else 0)
-    return RetrievalQuery(
-        args.clip_model, inputs.pop("text", None), args.query, args.database, neighbours
-    )
-
-
-def _image_guide(args: argparse.Namespace) -> Any:
-    """Returns the images that guide, or None."""
-    if args.guide is None:
-        return None
-    from ldm_jax.experiment.image_guide import GuidingImages
-    from ldm_jax.tasks.guides import ImageGuide
-
-    how = ImageGuide(
-        args.guide_by,
-        args.guide_scale,
-        args.guide_transform,
-        args.guide_interval,
-        args.guide_through,
-        not args.guide_unquantized,
-    )
-    return GuidingImages(args.guide, how, args.guide_lpips)
 
 
 def add_sampling(command: CommandParser, takes_several: Sequence[str] = ()) -> None:
@@ -292,7 +166,7 @@ def _run(args, overrides) -> None:
     from ldm_jax.commands import sample
 
     inputs = condition_inputs(args)
-    query = _query(args, inputs)
+    query = query_of(args, inputs)
     given = dict(start=args.start, known=args.known, hole=args.hole)
     sample.write_samples(
         args.model,
@@ -308,7 +182,7 @@ def _run(args, overrides) -> None:
         write_npz=args.npz,
         num_previews=args.previews,
         **classifier_flags(args),
-        guide=_image_guide(args),
+        guide=image_guide(args),
         query=query,
     )
     values.say(f"images and grid.png in {args.out}")

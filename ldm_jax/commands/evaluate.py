@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from etils import epath
 
 from ldm_jax.commands import sample, stats
+from ldm_jax.commands.evaluation.class_labels import choose_classes, count_classes
 from ldm_jax.commands.evaluation.feature_networks import Evaluator, Request
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
@@ -104,9 +104,9 @@ def evaluate_samples(
     config = model_directory.read_config(model_dir, "latent_diffusion")
     evaluator = Evaluator(request, _transform_of(model_dir))
     inputs = dict(inputs)
-    num_classes = _num_classes(config, guidance)
+    num_classes = count_classes(config, guidance)
     if num_classes and not inputs:
-        inputs["class_label"] = _classes(num_classes, classes, request.num, seed)
+        inputs["class_label"] = choose_classes(num_classes, classes, request.num, seed)
     settings = {
         "model": model_dir,
         "weights": which,
@@ -262,27 +262,6 @@ def _sampling_of(images: str) -> dict[str, Any]:
     settings = read_json(pathlib.Path(images, "settings.json"))
     sampling = settings["sampling"].items()
     return {name: value for name, value in sampling if value is not None}
-
-
-def _num_classes(config, guidance: Mapping[str, Any]) -> int | None:
-    """Returns how many classes samples are of: the model's, or its classifier's."""
-    condition = config.get("condition", {})
-    if condition.get("kind") == "class":
-        return condition.num_classes
-    if condition.get("kind", "none") == "none" and "classifier" in guidance:
-        guide = model_directory.read_config(guidance["classifier"], "classifier")
-        return guide.classifier.num_classes
-    return None
-
-
-def _classes(num_classes: int, how: str, num: int | None, seed: int) -> list[int]:
-    """Chooses classes: each in turn, or drawn."""
-    if how == "balanced":
-        return list(range(num_classes))
-    if how != "random":
-        raise ValueError(f'classes are "balanced" or "random": got "{how}".')
-    drawn = np.random.default_rng(seed).integers(num_classes, size=num or num_classes)
-    return drawn.tolist()
 
 
 def _finish(measured, out: str, request: Request, settings) -> dict[str, Any]:

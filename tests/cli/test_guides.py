@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flags of guides: what is read of them, and that none is ignored."""
+
+import argparse
+
+import pytest
+
+from ldm_jax.cli.guides import classifier_flags, image_guide, query_of
+
+
+def namespace(**flags):
+    none = dict(guide=None, classifier=None, clip_model=None, query=None)
+    none |= dict(database="", neighbours=None, classifier_scale=1.0)
+    none |= dict(classifier_form="eps", guide_by="l2", guide_scale=1.0)
+    none |= dict(guide_transform="identity", guide_interval=None)
+    none |= dict(guide_through="network", guide_unquantized=False, guide_lpips="")
+    return argparse.Namespace(**{**none, **flags})
+
+
+def test_without_flags_nothing_guides():
+    args = namespace()
+    assert classifier_flags(args) == {} and image_guide(args) is None
+    assert query_of(args, {"text": "a"}) is None
+
+
+def test_flags_become_settings():
+    args = namespace(guide="a.png", guide_scale=3.0, guide_unquantized=True)
+    found = image_guide(args)
+    assert found.path == "a.png" and found.how.scale == 3.0 and not found.how.quantize
+    inputs = {"text": "a fox"}
+    query = query_of(namespace(clip_model="clip", database="d.npz"), inputs)
+    assert query.text == "a fox" and query.neighbours == 10 and inputs == {}
+    found = classifier_flags(namespace(classifier="c"))
+    assert found["classifier_scale"] == 1.0
+
+
+def test_a_database_without_its_clip_model_is_refused():
+    with pytest.raises(ValueError, match="--database is of retrieval models"):
+        query_of(namespace(database="d.npz"), {})
