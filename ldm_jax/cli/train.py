@@ -25,9 +25,8 @@ WRITES = """
 EXAMPLES = """
   ldm-jax train --config=quickstart:stage=first_stage \\
       --workdir=runs/a
-  ldm-jax train --config=quickstart:stage=first_stage \\
-      --config.images.dataset=./photos --config.images.split=all \\
-      --config.held_out= --config.transform.image_size=32 --workdir=runs/photos
+  ldm-jax train --config=photos:stage=first_stage \\
+      --config.images.dataset=./photos --workdir=runs/photos
   ldm-jax train --config=imagenet:f=8 --workdir=runs/x --dry-run
 """
 

@@ -38,7 +38,10 @@ def after_denoiser(directory: str, condition: Condition) -> list[str]:
     """Lists what a trained diffusion model is for, with the flags of its condition."""
     model = shlex.quote(directory)
     flags = "".join(f" {flag}" for flag in example_flags(condition))
-    return [f"ldm-jax sample --model {model} --out {model}-samples{flags} --num 16"]
+    return [
+        f"ldm-jax sample --model {model} --out {model}-samples{flags} --num 16",
+        f"ldm-jax demo --model {model}",
+    ]
 
 
 def example_flags(condition: Condition) -> list[str]:

@@ -185,6 +185,6 @@ Samples about as far as held-out digits are no copies.
 
 Next:
   ldm-jax sample --model {root}/diffusion --out threes --label 3 --num 16
-  ldm-jax train --config=quickstart:stage=first_stage --workdir=runs/mine \\
-      --config.images.dataset=./my_photos --config.transform.image_size=32
+  ldm-jax demo --model {root}/diffusion
+  ldm-jax quickstart --images ./photos     the same with pictures of your own
   ldm-jax train --help          and configs/ for the experiments of the paper"""

@@ -148,7 +148,7 @@ def test_help_is_answered_without_loading_jax():
         (["weights", "lpips", "--dwnload=vgg"], "did you mean --download?"),
         (["bench", "trian"], 'no benchmark "trian"; did you mean "train"?'),
         (["bench", "data", "--batchsize=3"], "did you mean --batch-size?"),
-        (["export", "a", "--to=tensorflow", "--out=b"], "must be one of compact,"),
+        (["export", "a", "--to=tensorflow", "--out=b"], "must be one of all, compact,"),
         (["--verison"], "--verison; did you mean --version?"),
     ],
 )

@@ -108,3 +108,17 @@ def test_bad_input_is_one_line(argv, message, tmp_path, monkeypatch, capsys):
     assert cli.main(["quickstart", *argv]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_the_same_can_be_done_by_hand(finished, tmp_path, capsys):
+    """Size, autoencoder and class names are taken from the latents."""
+    _, workdir = finished
+    config = ["--config=photos:stage=diffusion,channels=32"]
+    config += [f"--config.latents.directory={workdir / 'latents'}"]
+    assert cli.main(["train", *config, "--workdir=x", "--dry-run"]) == 0
+    page = capsys.readouterr().out
+    assert "config.condition.class_names = ('blue sky', 'red')" in page
+    assert "config.latents.image_size = 16" in page
+    other = ["--config.condition.num_classes=7", "--workdir=x", "--dry-run"]
+    assert cli.main(["train", *config, *other]) == 2
+    assert "num_classes must be that of the data" in capsys.readouterr().err
