@@ -45,8 +45,7 @@ def add(commands) -> None:
     command.add_argument("--config", required=True, help="the experiment, see above")
     command.add_argument(
         "--workdir",
-        required=True,
-        help="directory of checkpoints, metrics and pictures",
+        help="directory of checkpoints, metrics and pictures; needed to train",
     )
 
     command.add_argument(
@@ -64,4 +63,9 @@ def _run(args, overrides) -> None:
     if args.dry_run:
         values.say(dry_run(config))
         return
+    if not args.workdir:
+        raise ValueError(
+            "ldm-jax train needs --workdir DIR, where the run is written; --dry-run "
+            "needs none."
+        )
     train_config(config, args.workdir)

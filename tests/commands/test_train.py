@@ -28,6 +28,12 @@ def test_a_dry_run_shows_settings_and_summary_and_writes_nothing(
     assert not workdir.exists()
 
 
+def test_only_a_dry_run_needs_no_directory(data, capsys):
+    assert cli.main(["train", f"--config={CONFIG}", data]) == 2
+    assert "needs --workdir DIR" in capsys.readouterr().err
+    assert cli.main(["train", f"--config={CONFIG}", data, "--dry-run"]) == 0
+
+
 def test_a_summary_has_the_sizes_of_the_run(data):
     """Oracle: epochs are steps times batch over records; 8x8x2 is 16 / f."""
     run = prepare(
