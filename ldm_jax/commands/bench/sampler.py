@@ -121,7 +121,7 @@ def _run_model(options: Options, directory: str) -> None:
 def _run_config(options: Options, config: str, paper: PaperSpeed | None) -> None:
     """Samples the model of a config, with and without the decoder; prints the speed."""
     run = prepare(load_config(config), abstract=True)
-    if run.sampling is None:
+    if run.sampling is None or run.latent_shape is None:
         raise ValueError(f"--config must be of a diffusion model: got {config}.")
     model, sampling, size = run.model, run.sampling, options.batch_size
     if paper is not None:
