@@ -180,7 +180,9 @@ def _how_to_encode(
     data_metadata.complete(config, data_metadata.with_classes(metadata, source))
     # Mirrored both ways, and a new mask in every step: neither is decided here.
     transform = models.make_transform(config, flip=False, mask=None)
-    condition = models.make_latent_diffusion(config).conditioner
+    # An open scale is measured when all latents are there; none depends on it.
+    scale = 1.0 if config.latents.scale is None else config.latents.scale
+    condition = models.make_latent_diffusion(config, scale).conditioner
     return _Images(spec, transform, condition, config.latents.flip)
 
 
