@@ -44,9 +44,13 @@ def test_digits_are_the_digits_that_were_asked_for():
         batch_size=len(labels),
     )
     # 16x16 pixels are 8x8 enlarged: means of four are the original's.
-    small = np.concatenate(list(images))[..., 0].reshape(-1, 8, 2, 8, 2).mean((2, 4))
+    small = (
+        np.concatenate(list(images))[..., 0]
+        .reshape(-1, 8, 2, 8, 2)
+        .mean((2, 4))[..., None]
+    )
     real, label = load_digits(return_X_y=True)
-    real = real.reshape(-1, 8, 8) / 16 * 255
+    real = real.reshape(-1, 8, 8, 1) / 16 * 255
     train = ~is_held_out(label)
     accuracy = classification_accuracy(real[train], label[train], small, labels)
     assert accuracy >= 0.95
