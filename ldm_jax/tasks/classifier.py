@@ -2,8 +2,8 @@
 """Classification of noisy latents as a Task, for guidance by its gradient."""
 
 import dataclasses
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
@@ -24,7 +24,7 @@ class NoisyLatentClassifier(FirstStage):
       schedule: the noise schedule of the diffusion model that it guides.
     """
 
-    classifier: LatentClassifier | nn.Module = dataclasses.field(kw_only=True)
+    classifier: LatentClassifier | Any = dataclasses.field(kw_only=True)
     schedule: NoiseSchedule = dataclasses.field(kw_only=True)
 
     def logits(

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Int32
 
@@ -167,7 +166,7 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
         saving needs them.
     """
 
-    unet: UNet | nn.Module = dataclasses.field(kw_only=True)
+    unet: UNet | Any = dataclasses.field(kw_only=True)
     schedule: NoiseSchedule = dataclasses.field(kw_only=True)
     prediction: str = "eps"
     schedule_settings: Mapping[str, Any] | None = None

@@ -33,13 +33,13 @@ class Inpainting(Condition):
     PyTorch's nearest resizing shrinks, and how the published model was trained.
 
     Attributes:
-      autoencoder: the first stage (or its fields); its parameters come in as
+      autoencoder: the first stage, or a mapping of its fields; parameters come as
         frozen["autoencoder"].
       latent_scale: factor of its latents; 1 for the published VQ model. None until it
         is measured, see `experiment.resolve`.
     """
 
-    autoencoder: Autoencoder | dict
+    autoencoder: Autoencoder | Any
     latent_scale: float | None = 1.0
 
     kind: ClassVar = "inpaint"
