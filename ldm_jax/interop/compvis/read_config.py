@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.interop.compvis.condition import condition_from_compvis
+from ldm_jax.interop.config_fields import AUTOENCODER, REQUIRED, UNET, read_fields
 
 # Name in CompVis -> name here.
 SCHEDULES = {
@@ -53,6 +54,10 @@ class _Section:
         if name not in self._left:
             raise ValueError(f"{self._where} of the config lacks {name}.")
         return self.take(name)
+
+    def field(self, name: str, default: Any) -> Any:
+        """Takes a field of a table of `config_fields`."""
+        return self.need(name) if default is REQUIRED else self.take(name, default)
 
     def refuse(self, *names):
         for name in names:
@@ -190,24 +195,17 @@ def _autoencoder(where: str, params) -> dict[str, Any]:
     top = _Section(where, params)
     encoder = _Section(f"{where}.ddconfig", top.need("ddconfig"))
     attn_type = params["ddconfig"].get("attn_type", "vanilla")
-    mult = tuple(encoder.take("ch_mult", (1, 2, 4, 8)))
+    fields = read_fields(AUTOENCODER, "compvis", encoder.field)
     pixels = set(encoder.take("attn_resolutions", ()))
     resolution = encoder.take("resolution", 256)
-    levels = [level for level in range(len(mult)) if resolution >> level in pixels]
-    latent_channels = encoder.need("z_channels")
+    num_levels = len(fields["channel_mult"])
+    levels = [level for level in range(num_levels) if resolution >> level in pixels]
     spec = {
-        "channels": encoder.need("ch"),
-        "channel_mult": mult,
-        "num_res_blocks": encoder.take("num_res_blocks", 2),
+        **fields,
         "attention_levels": tuple(levels) if attn_type != "none" else (),
         "mid_attention": attn_type != "none",
-        "latent_channels": latent_channels,
-        "embed_dim": top.take("embed_dim", latent_channels),
-        "in_channels": encoder.take("in_channels", 3),
-        "out_channels": encoder.take("out_ch", 3),
+        "embed_dim": top.take("embed_dim", fields["latent_channels"]),
         "bottleneck": "kl" if encoder.take("double_z", True) else "vq",
-        "dropout": float(encoder.take("dropout", 0.0)),
-        "tanh_out": bool(encoder.take("tanh_out", False)),
     }
     if attn_type == "linear" or encoder.take("use_linear_attn", False):
         spec["attn_type"] = "linear"
@@ -231,27 +229,20 @@ def _autoencoder(where: str, params) -> dict[str, Any]:
 def _unet(params) -> tuple[dict[str, Any], bool]:
     """Translates the params of UNetModel; also whether q, k, v are in the new order."""
     top = _Section("unet_config.params", params)
-    mult = tuple(top.take("channel_mult", (1, 2, 4, 8)))
+    fields = read_fields(UNET, "compvis", top.field)
     factors = set(top.take("attention_resolutions", ()))
     head_channels = top.take("num_head_channels", -1)
     num_heads = top.take("num_heads", -1)
     has_transformer = top.take("use_spatial_transformer", False)
     depth, context_dim = top.take("transformer_depth", 1), top.take("context_dim")
+    num_levels = len(fields["channel_mult"])
     spec = {
-        "channels": top.need("model_channels"),
-        "channel_mult": mult,
-        "in_channels": top.need("in_channels"),
-        "out_channels": top.need("out_channels"),
-        "num_res_blocks": top.take("num_res_blocks", 2),
+        **fields,
         # Factors that no level has (as in bsr_sr and semantic_synthesis) never matched.
         "attention_levels": tuple(
-            level for level in range(len(mult)) if 2**level in factors
+            level for level in range(num_levels) if 2**level in factors
         ),
         "transformer_depth": depth if has_transformer else 0,
-        "scale_shift_norm": bool(top.take("use_scale_shift_norm", False)),
-        "resblock_updown": bool(top.take("resblock_updown", False)),
-        "conv_resample": bool(top.take("conv_resample", True)),
-        "dropout": float(top.take("dropout", 0.0)),
     }
     if head_channels != -1:
         spec["head_channels"] = head_channels
@@ -263,9 +254,6 @@ def _unet(params) -> tuple[dict[str, Any], bool]:
         )
     if has_transformer and context_dim is not None:
         spec["context_dim"] = context_dim
-    classes = top.take("num_classes")
-    if classes is not None:
-        spec["num_classes"] = classes
     if top.take("dims", 2) != 2:
         raise ValueError("unet_config.params.dims must be 2.")
     if top.take("num_heads_upsample", -1) not in (-1, num_heads):

@@ -6,6 +6,7 @@ from typing import Any
 
 from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.read_config import SCHEDULES
+from ldm_jax.interop.config_fields import AUTOENCODER, UNET, write_fields
 from ldm_jax.interop.networks import make_unet, token_transformer
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
@@ -115,20 +116,13 @@ def _first_stage(model: Autoencoder, alone: bool) -> dict[str, Any]:
         "embed_dim": model.embed_channels,
         "lossconfig": {"target": "torch.nn.Identity"},
         "ddconfig": {
+            **write_fields(AUTOENCODER, "compvis", model),
             "double_z": model.bottleneck == "kl",
-            "z_channels": model.latent_channels,
             "resolution": NOMINAL_RESOLUTION,
-            "in_channels": model.in_channels,
-            "out_ch": model.out_channels,
-            "ch": model.channels,
-            "ch_mult": list(model.channel_mult),
-            "num_res_blocks": model.num_res_blocks,
             "attn_resolutions": [
                 NOMINAL_RESOLUTION >> n for n in model.attention_levels
             ],
-            "dropout": model.dropout,
             "attn_type": attn_type,
-            "tanh_out": model.tanh_out,
         },
     }
     if model.bottleneck == "kl":
@@ -141,17 +135,10 @@ def _first_stage(model: Autoencoder, alone: bool) -> dict[str, Any]:
 def _unet(unet, image_size: int) -> dict[str, Any]:
     """Translates a UNet."""
     params = {
+        **write_fields(UNET, "compvis", unet),
         "image_size": image_size,
         "in_channels": unet.in_channels or unet.out_channels,
-        "out_channels": unet.out_channels,
-        "model_channels": unet.channels,
         "attention_resolutions": [2**level for level in unet.attention_levels],
-        "num_res_blocks": unet.num_res_blocks,
-        "channel_mult": list(unet.channel_mult),
-        "conv_resample": unet.conv_resample,
-        "dropout": unet.dropout,
-        "use_scale_shift_norm": unet.scale_shift_norm,
-        "resblock_updown": unet.resblock_updown,
         "legacy": False,
     }
     if unet.num_heads:
@@ -162,8 +149,8 @@ def _unet(unet, image_size: int) -> dict[str, Any]:
         params["use_spatial_transformer"] = True
         params["transformer_depth"] = unet.transformer_depth
         params["context_dim"] = unet.context_dim
-    if unet.num_classes is not None:
-        params["num_classes"] = unet.num_classes
+    if unet.num_classes is None:
+        del params["num_classes"]
     return params
 
 

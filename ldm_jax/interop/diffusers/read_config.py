@@ -5,8 +5,10 @@ A field that is absent has diffusers' default; one that asks for what our module
 do refuses the config by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from ldm_jax.interop.config_fields import AUTOENCODER, REQUIRED, UNET, read_fields
 
 # field -> (diffusers' default, what our modules compute).
 _AUTOENCODER = {
@@ -64,6 +66,15 @@ def _check(config: Mapping[str, Any], fixed) -> None:
             )
 
 
+def _taken(config: Mapping[str, Any]) -> Callable[[str, Any], Any]:
+    """Returns what reads fields of a table of `config_fields`."""
+
+    def take(name: str, default: Any) -> Any:
+        return config[name] if default is REQUIRED else config.get(name, default)
+
+    return take
+
+
 def _levels(config, default=()) -> dict[str, Any]:
     """Reads widths and attention of the levels; up must mirror down."""
     widths = config["block_out_channels"]
@@ -91,21 +102,16 @@ def autoencoder_spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
     """
     _check(config, _AUTOENCODER)
     is_vq = config["_class_name"] == "VQModel"
-    latent_channels = config.get("latent_channels", 3 if is_vq else 4)
+    given = {"latent_channels": 3, **config} if is_vq else config
     spec = {
         **_levels(config),
-        "num_res_blocks": config.get("layers_per_block", 1),
-        "mid_attention": config.get("mid_block_add_attention", True),
-        "num_groups": config.get("norm_num_groups", 32),
-        "latent_channels": latent_channels,
-        "in_channels": config.get("in_channels", 3),
-        "out_channels": config.get("out_channels", 3),
+        **read_fields(AUTOENCODER, "diffusers", _taken(given)),
         "bottleneck": "vq" if is_vq else "kl",
     }
     if not is_vq:
         return spec, config.get("scaling_factor", 0.18215)
     spec["num_codes"] = config.get("num_vq_embeddings", 256)
-    spec["embed_dim"] = config.get("vq_embed_dim") or latent_channels
+    spec["embed_dim"] = config.get("vq_embed_dim") or spec["latent_channels"]
     # Configs older than the field are of the published models, whose scale is 1; the
     # class's default is the scale of another model.
     return spec, config.get("scaling_factor", 1.0)
@@ -116,14 +122,9 @@ def unet_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     _check(config, _UNET)
     spec = {
         **_levels(config),
-        "in_channels": config["in_channels"],
-        "out_channels": config["out_channels"],
-        "num_res_blocks": config.get("layers_per_block", 2),
-        "dropout": config.get("dropout", 0.0),
+        **read_fields(UNET, "diffusers", _taken(config)),
         "scale_shift_norm": config.get("resnet_time_scale_shift") == "scale_shift",
     }
-    if config.get("num_class_embeds") is not None:
-        spec["num_classes"] = config["num_class_embeds"]
     if config["_class_name"] == "UNet2DConditionModel":
         return spec | _condition_fields(config)
     types = {config.get("downsample_type", "conv"), config.get("upsample_type", "conv")}

@@ -4,6 +4,7 @@
 from typing import Any
 
 from ldm_jax.interop.cannot_express import CannotExpress
+from ldm_jax.interop.config_fields import AUTOENCODER, UNET, write_fields
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import TokenTransformer
@@ -34,19 +35,14 @@ def autoencoder_config(
         "AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)
     ]
     config = {
-        "in_channels": model.in_channels,
-        "out_channels": model.out_channels,
+        **write_fields(AUTOENCODER, "diffusers", model),
         "down_block_types": down,
         "up_block_types": up,
         "block_out_channels": [model.channels * mult for mult in model.channel_mult],
-        "layers_per_block": model.num_res_blocks,
         "act_fn": "silu",
-        "latent_channels": model.latent_channels,
-        "norm_num_groups": model.num_groups,
         "sample_size": image_size,
         # 1.0 for the published VQ models, which is not VQModel's default.
         "scaling_factor": latent_scale,
-        "mid_block_add_attention": model.mid_attention,
     }
     if model.bottleneck == "vq":
         return {
@@ -78,24 +74,21 @@ def unet_config(model: UNet, sample_size: int) -> dict[str, Any]:
         )
     widths = [model.channels * mult for mult in model.channel_mult]
     config = {
+        **write_fields(UNET, "diffusers", model),
         "sample_size": sample_size,
         "in_channels": model.in_channels or model.out_channels,
-        "out_channels": model.out_channels,
         "center_input_sample": False,
         "flip_sin_to_cos": True,
         "freq_shift": 0,
         "block_out_channels": widths,
-        "layers_per_block": model.num_res_blocks,
         "downsample_padding": 1,
         "mid_block_scale_factor": 1,
-        "dropout": model.dropout,
         "act_fn": "silu",
         "norm_num_groups": 32,
         "norm_eps": 1e-5,
         "resnet_time_scale_shift": "scale_shift"
         if model.scale_shift_norm
         else "default",
-        "num_class_embeds": model.num_classes,
     }
     if model.transformer_depth:
         return _condition_model(model, config, widths)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of settings that only have other names elsewhere, read in both directions.
+
+A row says for one field of our module: its name and default in CompVis's and in
+diffusers' configs. What has another meaning there, such as levels of attention, is
+translated by the functions of `read_config` and `write_config`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+
+class Other(NamedTuple):
+    """A field elsewhere.
+
+    Attributes:
+      name: of the field.
+      default: value of configs that leave it out; REQUIRED where they may not.
+    """
+
+    name: str
+    default: Any
+
+
+class FieldRow(NamedTuple):
+    """One field: ours, and theirs where they have it under another name only."""
+
+    ours: str
+    compvis: Other | None
+    diffusers: Other | None
+
+
+REQUIRED = object()
+
+AUTOENCODER = (
+    FieldRow("channels", Other("ch", REQUIRED), None),
+    FieldRow("channel_mult", Other("ch_mult", (1, 2, 4, 8)), None),
+    FieldRow(
+        "num_res_blocks", Other("num_res_blocks", 2), Other("layers_per_block", 1)
+    ),
+    # 3 in VQModel: see its reader.
+    FieldRow(
+        "latent_channels", Other("z_channels", REQUIRED), Other("latent_channels", 4)
+    ),
+    FieldRow("in_channels", Other("in_channels", 3), Other("in_channels", 3)),
+    FieldRow("out_channels", Other("out_ch", 3), Other("out_channels", 3)),
+    FieldRow("dropout", Other("dropout", 0.0), None),
+    FieldRow("tanh_out", Other("tanh_out", False), None),
+    FieldRow("mid_attention", None, Other("mid_block_add_attention", True)),
+    FieldRow("num_groups", None, Other("norm_num_groups", 32)),
+)
+UNET = (
+    FieldRow("channels", Other("model_channels", REQUIRED), None),
+    FieldRow("channel_mult", Other("channel_mult", (1, 2, 4, 8)), None),
+    FieldRow(
+        "in_channels", Other("in_channels", REQUIRED), Other("in_channels", REQUIRED)
+    ),
+    FieldRow(
+        "out_channels", Other("out_channels", REQUIRED), Other("out_channels", REQUIRED)
+    ),
+    FieldRow(
+        "num_res_blocks", Other("num_res_blocks", 2), Other("layers_per_block", 2)
+    ),
+    FieldRow("scale_shift_norm", Other("use_scale_shift_norm", False), None),
+    FieldRow("resblock_updown", Other("resblock_updown", False), None),
+    FieldRow("conv_resample", Other("conv_resample", True), None),
+    FieldRow("dropout", Other("dropout", 0.0), Other("dropout", 0.0)),
+    FieldRow(
+        "num_classes", Other("num_classes", None), Other("num_class_embeds", None)
+    ),
+)
+
+
+def read_fields(
+    table: tuple[FieldRow, ...], form: str, take: Callable[[str, Any], Any]
+) -> dict[str, Any]:
+    """Reads the fields of our module from a config.
+
+    Args:
+      table: `AUTOENCODER` or `UNET`.
+      form: "compvis" or "diffusers".
+      take: (name, default) -> value; default is REQUIRED where there is none.
+
+    Returns:
+      {our name: value}; numbers and flags have the type of their default, and a value
+      of None is left out.
+    """
+    fields = {}
+    for row in table:
+        other = getattr(row, form)
+        if other is None:
+            continue
+        value = take(other.name, other.default)
+        if isinstance(other.default, bool | float):
+            value = type(other.default)(value)
+        if value is not None:
+            fields[row.ours] = value
+    return fields
+
+
+def write_fields(
+    table: tuple[FieldRow, ...], form: str, module: nn.Module
+) -> dict[str, Any]:
+    """Writes the fields of a module under the names of a config; tuples as lists."""
+    fields = {}
+    for row in table:
+        other = getattr(row, form)
+        if other is not None:
+            value = getattr(module, row.ours)
+            fields[other.name] = list(value) if isinstance(value, tuple) else value
+    return fields
