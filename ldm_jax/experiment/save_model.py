@@ -57,7 +57,7 @@ def save(
     schema.check_config(settings)
     expected = {**spec, "latents": {}} if "unet" in spec else spec
     check_shapes(expected, flatten(params), directory)
-    with new_model_directory(directory) as folder:
+    with new_model_directory(directory, "directory") as folder:
         section = text_section(settings.get("condition", {}))
         if section is not None:
             copy_files(folder, section)
@@ -212,11 +212,16 @@ def write_model(
 
 
 @contextlib.contextmanager
-def new_model_directory(out: str) -> Iterator[str]:
-    """Yields a directory that takes the name `out` when all was written."""
-    with new_output(out):
+def new_model_directory(out: PathLike, flag: str = "--out") -> Iterator[str]:
+    """Yields a directory that takes the name `out` when all was written.
+
+    Args:
+      out: new, or an empty folder.
+      flag: names it in errors.
+    """
+    with new_output(out, flag=flag):
         if is_remote(out):  # cannot be renamed
-            yield out
+            yield str(out)
             return
         with atomic_directory(out) as folder:
             yield str(folder)

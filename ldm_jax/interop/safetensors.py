@@ -18,7 +18,7 @@ import numpy as np
 
 from ldm_jax.files.errors import UnreadableFile, shown
 from ldm_jax.files.paths import PathLike, printable
-from ldm_jax.files.reading import opened
+from ldm_jax.files.reading import opened, regular_file
 from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.stored import Stored, Weights, contiguous_strides, progress
@@ -75,7 +75,7 @@ def read_metadata(path: PathLike) -> dict[str, str]:
 
 def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
     """Reads (entries of the header, byte at which the data starts)."""
-    size = path.stat().st_size
+    size = regular_file(path, "a file of weights").stat().st_size
     with opened(path, "a file of weights") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None

@@ -222,6 +222,12 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
           ValueError: z_t and cond are not of one batch size, or `cond` is not what the
             denoiser reads.
         """
+        if cond is None and self.conditioner.fields:
+            inputs = " and ".join(f.keyword for f in self.conditioner.fields.values())
+            raise ValueError(
+                f'this model has the condition "{self.conditioner.kind}": got None; '
+                f"give model.condition(params, {inputs}=...)."
+            )
         cond = Conditioning() if cond is None else cond
         check_batch_sizes(z_t, cond)
         return self.unet.apply({"params": params["unet"]}, z_t, t, cond)

@@ -11,7 +11,7 @@ import pytest
 
 from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.files.structured import read_json
-from ldm_jax.interop.safetensors import write_safetensors
+from ldm_jax.interop.safetensors import read_safetensors, write_safetensors
 from ldm_jax.interop.weight_files import read_weights
 
 TENSORS = {
@@ -211,3 +211,8 @@ def test_weights_of_another_framework_are_named(tmp_path):
     (tmp_path / "tf_model.h5").write_bytes(b"\x85\xa1x")
     with pytest.raises(ValueError, match="it is of TensorFlow: get the PyTorch"):
         read_weights(tmp_path / "tf_model.h5")
+
+
+def test_a_missing_file_of_weights_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there must be a file of weights"):
+        read_safetensors(tmp_path / "model.safetensors")

@@ -24,6 +24,9 @@ CLIPPING = ("DDIMScheduler", "DDPMScheduler")
 # A `sample_max_value` from which dynamic thresholding counts as unbounded.
 UNBOUNDED = 1e6
 
+# Beginnings of classes that have no noise schedule of betas, whatever their fields are.
+WITHOUT_BETAS = ("FlowMatch", "EDM", "ScoreSde", "KarrasVe", "CMStochastic", "VQDiff")
+
 # Fields that `read_scheduler` translates, or that only name the file's version.
 _READ = frozenset(
     {
@@ -72,9 +75,16 @@ def read_scheduler(config: Mapping[str, Any]) -> Scheduler:
     """Translates the config of a scheduler.
 
     Raises:
-      ValueError: an unknown schedule or prediction, or a network that also predicts
-        variances.
+      ValueError: an unknown schedule or prediction, a class without a schedule of betas
+        (flow matching), or a network that also predicts variances.
     """
+    name, is_flow = str(config.get("_class_name")), bool(config.get("use_flow_sigmas"))
+    if name.startswith(WITHOUT_BETAS) or is_flow:
+        raise ValueError(
+            "a model must be trained on a noise schedule of betas: its scheduler is "
+            f"{shown(name)} with use_flow_sigmas={is_flow}, which is another process. "
+            "Such models are not supported."
+        )
     schedule, prediction = _schedule(config)
     sampling, left = _bound_of_x0(config)
     grid, more = _grid(config, schedule)

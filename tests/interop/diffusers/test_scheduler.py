@@ -115,3 +115,16 @@ def test_zero_terminal_snr_starts_at_the_last_step():
 def test_networks_that_predict_variances_are_refused():
     with pytest.raises(ValueError, match="variance_type is 'learned_range'"):
         read_scheduler({"variance_type": "learned_range"})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+        {"_class_name": "EDMDPMSolverMultistepScheduler"},
+        {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True},
+    ],
+)
+def test_another_process_is_not_taken_for_a_schedule_of_betas(config):
+    with pytest.raises(ValueError, match="trained on a noise schedule of betas"):
+        read_scheduler(config)
