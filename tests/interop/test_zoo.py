@@ -80,7 +80,7 @@ def said_to(model):
     h, w = latent_size(model)
     height, width = model.autoencoder.f * h, model.autoencoder.f * w
     kind = model.conditioner.kind
-    if kind == "none" and model.unet.context_dim:
+    if kind in ("none", "retrieval") and model.unet.context_dim:
         said = dict(context=rng.standard_normal((2, 3, model.unet.context_dim)))
         extra = model.unet.in_channels - model.unet.out_channels
         if extra:
@@ -130,7 +130,7 @@ def theirs(reference, torch, state, params, model, weights, said):
         context = table[said["class_label"]][:, None]
     elif kind in ("text", "layout"):
         context = reference.encode_tokens(state, said["tokens"])
-    elif kind == "none":
+    elif kind in ("none", "retrieval"):
         context, concat = said.get("context"), said.get("concat")
         concat = None if concat is None else concat.permute(0, 3, 1, 2)
     elif kind == "semantic":
