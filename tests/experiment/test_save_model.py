@@ -126,7 +126,9 @@ def test_other_parameters_and_a_taken_directory_are_refused(tmp_path):
 
 
 def test_a_dtype_is_saved_by_its_name():
-    condition = make_condition(kind="text", width=8, depth=1, dtype=jnp.bfloat16)
+    condition = make_condition(
+        kind="text", width=8, depth=1, dtype=jnp.dtype(jnp.bfloat16)
+    )
     assert condition_section(condition) == dict(
         kind="text", width=8, depth=1, dtype="bfloat16"
     )

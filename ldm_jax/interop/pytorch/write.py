@@ -175,7 +175,7 @@ def torch_weights(spec: Mapping[str, Any], params: PyTree) -> dict[str, np.ndarr
 
 
 def named_tensors(prefix: str, tree: PyTree) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, tensor) of a tree of our parameters."""
+    """Yields (name, tensor) of a tree of our parameters; views, nothing is copied."""
     for path, value in traverse_util.flatten_dict(tree).items():
         *place, leaf = path
         value = np.asarray(value)
@@ -183,4 +183,4 @@ def named_tensors(prefix: str, tree: PyTree) -> Iterator[tuple[str, np.ndarray]]
             # [kh, kw, in, out] -> [out, in, kh, kw]; [in, out] -> [out, in].
             value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
         leaf = "weight" if leaf in ("kernel", "scale") else leaf
-        yield ".".join([prefix, *place, leaf]), np.ascontiguousarray(value)
+        yield ".".join([prefix, *place, leaf]), value
