@@ -22,7 +22,8 @@ table { border-collapse: collapse; }
 th, td { text-align: left; padding: .2em 1em .2em 0; vertical-align: top;
          border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 th { font-weight: 600; white-space: nowrap; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { text-align: right; white-space: nowrap;
+            font-variant-numeric: tabular-nums; }
 figure { display: inline-block; margin: .5em 1em .5em 0; max-width: 100%;
          vertical-align: top; }
 figcaption { font-size: .9em; opacity: .8; }
