@@ -17,7 +17,7 @@ import pyarrow.parquet
 from PIL import Image
 
 from ldm_jax.data.images.image_sets import open_images
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.config import config_files
 from ldm_jax.interop.own_files import write_own_folder, write_own_npz
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
@@ -161,7 +161,7 @@ def settings() -> list[Folder]:
     """config.json of both stages."""
     return [
         {
-            "config.json": schema.load_config(f"quickstart:stage={stage}")
+            "config.json": config_files.load_config(f"quickstart:stage={stage}")
             .to_json()
             .encode()
         }

@@ -212,15 +212,15 @@ def regular_file_inside(root: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
     Raises:
       UnreadableFile: it is not there, or leads out of `root`.
     """
+    if reason := not_regular(path):  # first: a link to itself cannot be resolved
+        raise UnreadableFile(
+            f"{printable(path)} is not a file that can be read: it {reason} (paths "
+            f"are relative to {printable(root)})."
+        )
     if not path.resolve().is_relative_to(root.resolve()):
         raise UnreadableFile(
             f"{printable(path)} leads out of {printable(root)}: move it into the "
             "folder."
-        )
-    if reason := not_regular(path):
-        raise UnreadableFile(
-            f"{printable(path)} is not a file that can be read: it {reason} (paths "
-            f"are relative to {printable(root)})."
         )
     return path
 

@@ -50,11 +50,23 @@ def _next_pickle(path: pathlib.Path, file: BinaryIO) -> bytes:
     start = file.tell()
     advice = "If it is cut off, get it again."
     with reading(path, rule="has a damaged pickle", advice=advice, data=b"-"):
-        for _ in pickletools.genops(file):
+        for _ in pickletools.genops(_Bounded(file, path.stat().st_size)):
             pass
     end = file.tell()
     file.seek(start)
     return file.read(end - start)
+
+
+class _Bounded:
+    """A file of which no more is read than there is: a length of 2**62 takes memory."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._size = file, size
+        self.tell, self.readline = file.tell, file.readline
+
+    def read(self, size: int) -> bytes:
+        """Reads bytes, at most those up to the end."""
+        return self._file.read(min(size, self._size - self._file.tell()))
 
 
 class _Survey(TorchUnpickler):

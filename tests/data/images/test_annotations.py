@@ -13,6 +13,7 @@ from ldm_jax.data.images.folder import FolderSource
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.records import DamagedRecord
 from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.files.errors import UnreadableFile
 
 
 @pytest.fixture
@@ -343,3 +344,17 @@ def test_a_label_map_may_be_as_large_as_its_image(folder, monkeypatch):
         folder, max_pixels=32, annotations=Annotations(label_maps="maps")
     )
     assert source[0]["label_map"].shape == (4, 8)
+
+
+@pytest.mark.parametrize("where", [{"captions": "c.csv"}, {"boxes": "c.csv"}])
+def test_a_list_that_is_a_link_to_itself_is_named(folder, where):
+    (folder / "c.csv").symlink_to("c.csv")
+    with pytest.raises(UnreadableFile, match=r"c\.csv .*leads nowhere"):
+        FolderSource(folder, annotations=Annotations(**where))
+
+
+def test_a_caption_that_is_a_link_to_itself_is_one_image_less(folder):
+    (folder / "a.txt").symlink_to("a.txt")
+    (folder / "b.txt").write_text("a dog")
+    captions, refused = captions_of(folder, "txt")
+    assert captions == [("a dog",)] and "leads nowhere" in str(refused)

@@ -78,3 +78,13 @@ def test_a_damaged_legacy_file_is_refused(tmp_path, damage, message):
 def test_a_legacy_file_that_asks_for_more_is_refused(tmp_path, objects, message):
     with pytest.raises(UnreadableFile, match=message):
         read_weights(legacy(tmp_path / "a.pth", objects))
+
+
+def test_a_length_beyond_the_file_takes_no_memory(tmp_path):
+    """A binary string that claims 2**62 bytes, where the first pickle begins."""
+    path = tmp_path / "a.pth"
+    path.write_bytes(
+        b"\x80\x02\x8a\x0a" + b"0" * 10 + b"\x8e" + struct.pack("<Q", 2**62)
+    )
+    with pytest.raises(UnreadableFile, match="damaged pickle"):
+        read_weights(path)
