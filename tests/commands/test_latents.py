@@ -107,7 +107,8 @@ def test_a_first_stage_is_tried_at_other_sizes(root, capsys):
     pairs = root / "pairs.png"
     assert cli.main(["reconstruct", *flags, f"--out={pairs}", "--num=4"]) == 0
     psnr = float(capsys.readouterr().out.split()[1])
-    assert Image.open(pairs).size == (8 * 26 + 2, 14 + 2)
+    # Four pairs in a row, enlarged five times, with a margin of 2 pixels.
+    assert Image.open(pairs).size == (8 * (5 * 24 + 2) + 2, 5 * 12 + 4)
     evaluate = ["evaluate", *flags, f"--out={root / 'results'}", "--metrics=psnr,ssim"]
     assert cli.main(evaluate) == 0
     result = json.loads((root / "results/results.json").read_text())
