@@ -118,8 +118,8 @@ NOT_YET_MIRRORED = {
 }
 
 # Percent of public functions and methods that have them. May only grow.
-LEAST_RETURN_TYPES = 91
-LEAST_DOCSTRINGS = 92
+LEAST_RETURN_TYPES = 98
+LEAST_DOCSTRINGS = 96
 
 
 def sources():

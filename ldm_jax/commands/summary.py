@@ -53,10 +53,12 @@ def num_params(network: PyTree) -> int:
 def _sizes(run: Run) -> dict[str, str]:
     """Describes the images, f and the latents, where the model has them."""
     image = run.batch_shapes.get("image")
-    if run.latent_shape is None and image is None:
+    autoencoder, shape = run.model.autoencoder, run.latent_shape
+    if shape is None and image is not None:
+        shape = autoencoder.latent_shape(image.shape[1:])
+    if shape is None:
         return {}
-    autoencoder = run.model.autoencoder
-    h, w, c = run.latent_shape or autoencoder.latent_shape(image.shape[1:])
+    h, w, c = shape
     f = autoencoder.f
     return {"images": f"{h * f}x{w * f}", "latents": f"{h}x{w}x{c}, f = {f}"}
 

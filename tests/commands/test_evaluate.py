@@ -84,7 +84,7 @@ def test_an_npz_holds_the_same_images_as_a_folder(place):
 def test_images_that_cannot_be_evaluated_are_refused(
     place, reference, tmp_path, capsys
 ):
-    with pytest.raises(ValueError, match="holds 24; make more"):
+    with pytest.raises(ValueError, match="has 24; make more"):
         open_set(place / "real", num=25)
     np.savez(tmp_path / "float.npz", np.zeros((2, 8, 8, 3), np.float32))
     with pytest.raises(ValueError, match=r"bytes .* got float32 .* truncate"):

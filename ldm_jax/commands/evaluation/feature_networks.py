@@ -244,14 +244,15 @@ class Evaluator:
         return Collector(metrics, count, has_spread=self._request.standard_error)
 
     def _updates(self, collector, own, codes, agreement) -> list[Callable]:
-        """Lists the functions of (other, image, codes) that the metrics are fed by."""
-        network, updates = self._network, []
-        if collector is not None:
-            updates.append(lambda _, image, __: collector.update(network.run(image)))
-        if own is not None:
-            updates.append(lambda other, _, __: own.update(network.run(other)))
-        if self._pairs is not None:
-            updates.append(lambda other, image, _: self._pairs.update(other, image))
+        """Lists the functions of (other, image, codes) that update the metrics."""
+        pairs, updates = self._pairs, []
+        run = None if self._network is None else self._network.run
+        if collector is not None and run is not None:
+            updates.append(lambda _, image, __: collector.update(run(image)))
+        if own is not None and run is not None:
+            updates.append(lambda other, _, __: own.update(run(other)))
+        if pairs is not None:
+            updates.append(lambda other, image, _: pairs.update(other, image))
         if codes is not None:
             updates.append(lambda _, __, indices: codes.update(indices))
         if self._clip is not None:
@@ -274,7 +275,7 @@ class Evaluator:
                 f"the inception score is {figures['is'].value:.3f}: to the network all "
                 "images are of one class; are they all alike?"
             )
-        if {"fid", "sfid"} & set(figures):
+        if {"fid", "sfid"} & set(figures) and self._network is not None:
             width = self._network.widths["pool"]
             warnings += rank_warning(count, width, "the images evaluated")
             warnings += rank_warning(reference.pool.count, width, reference.path)
