@@ -99,7 +99,7 @@ def test_tensorflow_is_never_imported():
 @pytest.mark.parametrize("runner", ["stablehlo_runner.py", "onnx_runner.py"])
 def test_the_readme_shows_the_runners_that_are_tested(runner):
     root = PACKAGE.parent
-    runner = (root / "tests" / "commands" / runner).read_text()
+    runner = (root / "tests" / "commands" / "exports" / runner).read_text()
     assert runner.split("\n", 1)[1].strip() in (root / "README.md").read_text()
 
 

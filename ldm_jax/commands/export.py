@@ -9,10 +9,10 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from ldm_jax.commands.export_card import HubOptions, read_card_details
-from ldm_jax.commands.export_check import check_export
-from ldm_jax.commands.export_onnx import export_onnx
-from ldm_jax.commands.export_stablehlo import (
+from ldm_jax.commands.exports.card import HubOptions, read_card_details
+from ldm_jax.commands.exports.check import check_export
+from ldm_jax.commands.exports.onnx import export_onnx
+from ldm_jax.commands.exports.stablehlo import (
     Program,
     export_stablehlo,
     make_programs,

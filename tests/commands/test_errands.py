@@ -13,7 +13,7 @@ from PIL import Image
 
 import ldm_jax
 from ldm_jax import cli
-from ldm_jax.commands.export_stablehlo import make_programs
+from ldm_jax.commands.exports.stablehlo import make_programs
 from ldm_jax.conditions.registry import CONDITIONS
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.diffusion.samplers import SAMPLERS

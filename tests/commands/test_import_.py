@@ -26,7 +26,7 @@ from tests.conditions.test_tokens import write_vocab
 from tests.interop import published, small
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-RUNNER = pathlib.Path(__file__).with_name("stablehlo_runner.py").read_text()
+RUNNER = pathlib.Path(__file__).with_name("exports") / "stablehlo_runner.py"
 
 
 def assert_same(found, expected):
@@ -65,7 +65,7 @@ def test_its_programs_run_without_this_package(pixels, tmp_path):
         "\nkey = np.uint32([[0, 3], [0, 4]])\n"
         "np.save('image.npy', load('programs', 'sampler')(key=key)['image'])\n"
     )
-    command = [sys.executable, "-c", barred + RUNNER + use]
+    command = [sys.executable, "-c", barred + RUNNER.read_text() + use]
     subprocess.run(command, cwd=tmp_path, check=True)
     model, params = ldm_jax.load(directory)
     sampling = make_sampling(**model_directory.read_config(directory).sampling)

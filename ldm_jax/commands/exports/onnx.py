@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ldm_jax.commands.export_stablehlo import Program, make_programs
+from ldm_jax.commands.exports.stablehlo import Program, make_programs
 from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.models.attention import attention
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.commands.export import export_weights
-from ldm_jax.commands.export_card import HubOptions
+from ldm_jax.commands.exports.card import HubOptions
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.files.png import save_png
 from ldm_jax.interop.safetensors import read_safetensors

@@ -5,8 +5,8 @@ import pytest
 
 from ldm_jax import cli
 from ldm_jax.commands import export
-from ldm_jax.commands.export_card import HubOptions
-from ldm_jax.commands.export_check import RUNNERS, check_export
+from ldm_jax.commands.exports.card import HubOptions
+from ldm_jax.commands.exports.check import RUNNERS, check_export
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.interop.safetensors import read_safetensors, write_safetensors
 from tests.interop import small

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.commands.export_stablehlo import export_stablehlo, make_programs
+from ldm_jax.commands.exports.stablehlo import export_stablehlo, make_programs
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.generate import make_generate

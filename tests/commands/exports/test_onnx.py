@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.commands.export_onnx import export_onnx
+from ldm_jax.commands.exports.onnx import export_onnx
 from ldm_jax.diffusion.samplers.base import initial_noise
 from ldm_jax.tasks.generate import make_generate
 from ldm_jax.tasks.sampling import Sampling

@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from ldm_jax.commands.export_stablehlo import Program
+from ldm_jax.commands.exports.stablehlo import Program
 from ldm_jax.files.arrays import read_npz
 from ldm_jax.files.reading import read_bytes
 from ldm_jax.files.structured import read_json

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of `ldm-jax export`: programs, the model card, the check."""
