@@ -115,8 +115,6 @@ def export_all(
             try:
                 _write_whole(loaded, _results(path, form, loaded.config.task), form)
             except ValueError as error:
-                if path.parent != root and path.parent.is_dir():
-                    path.parent.rmdir()  # made for the file, and empty
                 yield form, None, str(error)
             else:
                 yield form, path, ""

@@ -239,8 +239,13 @@ def remove(path: PathLike) -> None:
 
 @contextlib.contextmanager
 def _temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes a temporary folder beside `path`; removes what is left of it."""
+    """Makes a temporary folder beside `path`; removes what is left of it.
+
+    Folders that are made for it are removed too where the block fails.
+    """
+    above = (path.parent, *path.parent.parents)
     with reported(path):
+        missing = [folder for folder in above if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_partials(path.parent, _stem(path).__eq__)
         partial = temporary_name(path)
@@ -251,6 +256,10 @@ def _temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
             raise write_error(path, error.__cause__ or error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            if not path.exists():
+                for folder in missing:
+                    with contextlib.suppress(OSError):  # no longer empty
+                        folder.rmdir()
         _sync(path.parent)
 
 

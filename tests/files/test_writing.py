@@ -93,6 +93,17 @@ def test_the_second_writer_of_a_folder_is_refused_and_the_first_stays(tmp_path):
     assert names(out) == ["quick"] and names(tmp_path) == ["out"]
 
 
+def test_folders_made_for_a_result_go_with_it_where_its_block_fails(tmp_path):
+    (tmp_path / "there").mkdir()
+    for make in (atomic_directory, new_files):
+        with (
+            pytest.raises(RuntimeError),
+            make(tmp_path / "there" / "new" / "deep" / "result"),
+        ):
+            raise RuntimeError
+    assert [*tmp_path.rglob("*")] == [tmp_path / "there"]
+
+
 @pytest.mark.parametrize("make", ["file", "folder"])
 def test_a_folder_that_exists_is_refused_before_any_work(make, tmp_path):
     out = tmp_path / "out"
