@@ -46,7 +46,7 @@ def after_denoiser(directory: str, condition: Condition) -> list[str]:
 
 def example_flags(condition: Condition) -> list[str]:
     """Lists the flags of `ldm-jax sample` that a condition needs, with a value each."""
-    names: tuple[str, ...] = getattr(condition, "class_names", ())
+    names = list(getattr(condition, "class_names", ()))
     flags = []
     for name, field in condition.fields.items():
         is_named = name == "label" and names
