@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The autoencoders of the paper (Tab. 8): the one table that all configs take from.
+"""Contains the paper's autoencoders (Tab. 8), in one table for all configs.
 
     name            f   latent at 256   codes    released as
     kl-f2           2   128x128x2                no
@@ -21,15 +21,15 @@
     vq-f32-c32     32   8x8x32          16384    no; Tab. 13 and 14 have 32 channels
     pixels          1   256x256x3                no network
 
-Widths of what was not released are inferred: a level per halving, (1, 2) at f = 2 and
-the released f = 32 of KL for VQ.
+The level widths of models that were not released are inferred: one level for each
+halving, (1, 2) at f = 2, and for VQ at f = 32 those of the released KL model.
 """
 
 from typing import Any
 
 
 def _levels(f: int, mult: tuple[int, ...], attention: tuple[int, ...] = ()):
-    """Fields of the network; `attention` are sides of the grid for images of 256."""
+    """Makes the levels; `attention` lists grid sides for images of 256 pixels."""
     assert 2 ** (len(mult) - 1) == f, (f, mult)
     levels = tuple((256 // side).bit_length() - 1 for side in attention)
     return dict(channel_mult=mult, attention_levels=levels)

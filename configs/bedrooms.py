@@ -5,7 +5,7 @@ r"""Unconditional LDM-4 on LSUN bedrooms 256x256 (Rombach et al. 2022, Tab. 1 an
     ldm-jax train --config=bedrooms --workdir=runs/bedrooms \
         --config.latents.directory=LATENTS
 
-UNet 274M on 64x64x3. The paper: 1.9M steps of 48, 60 V100 days; FID 2.95, precision
+UNet 274M on 64x64x3. Paper: 1.9M steps with batch 48, 60 V100 days; FID 2.95, precision
 0.66, recall 0.48 with 200 steps of DDIM, eta 1.
 """
 

@@ -5,8 +5,9 @@ r"""Unconditional LDM-4 on CelebA-HQ 256x256 (Rombach et al. 2022, Tab. 1 and 12
     ldm-jax train --config=celebahq --workdir=runs/celebahq \
         --config.latents.directory=LATENTS
 
-UNet 274M on 64x64x3. The paper: 410k steps of 48, 14.4 V100 days; FID 5.11, precision
-0.72, recall 0.49 (Tab. 1 with 500 steps of DDIM, the released model with 200, eta 0).
+UNet 274M on 64x64x3. Paper: 410k steps with batch 48, 14.4 V100 days; FID 5.11,
+precision 0.72, recall 0.49. Tab. 1 uses 500 steps of DDIM, the released model 200 steps
+with eta 0.
 """
 
 from ldm_jax.configs import common

@@ -6,14 +6,14 @@ r"""The ablation on f, unconditional CelebA-HQ (Rombach et al. 2022, Tab. 14, Fi
     ldm-jax train --config=celebahq_f:f=8 --workdir=runs/celebahq_f8 \
         --config.latents.directory=LATENTS
 
-f=1, pixels, needs no first stage and no latents. UNets of 258M to 274M, 500k steps
-each; FID over throughput for 10 to 200 steps is read off Fig. 7: LDM-4 and LDM-8 lead.
-Tab. 14 prints 260M at f=16, where its own numbers give 258M.
+f=1 trains on pixels and needs no first stage and no latents. UNets of 258M to 274M,
+500k steps each. Fig. 7 plots FID over throughput for 10 to 200 sampling steps; LDM-4
+and LDM-8 are best. Tab. 14 prints 260M at f=16, but its hyperparameters give 258M.
 """
 
 from ldm_jax.configs import common
 
-# f -> autoencoder, batch, learning rate.
+# f -> autoencoder, batch size, learning rate.
 MODELS = {
     1: ("pixels", 9, 9e-5),
     2: ("vq-f2", 11, 1.1e-4),

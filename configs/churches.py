@@ -5,10 +5,10 @@ r"""Unconditional LDM-8 on LSUN churches 256x256 (Rombach et al. 2022, Tab. 1 an
     ldm-jax train --config=churches --workdir=runs/churches \
         --config.latents.directory=LATENTS
 
-UNet 295M on 32x32x4; KL latents, rescaled by their deviation. The paper: 500k steps of
-96 (Tab. 18: 410k, 18 V100 days); FID 4.02, precision 0.64, recall 0.52 with 200 steps
-of DDIM, eta 0. The released config scales the rate by the batch; the paper's 5e-5 does
-not, and we follow it.
+UNet 295M on 32x32x4; KL latents, divided by their standard deviation. Paper: 500k steps
+with batch 96 (Tab. 18: 410k, 18 V100 days); FID 4.02, precision 0.64, recall 0.52 with
+200 steps of DDIM, eta 0. The released config multiplies the learning rate by the batch
+size; the paper's 5e-5 does not, and is used here.
 """
 
 from ldm_jax.configs import common

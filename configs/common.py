@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What configs share: defaults of the two kinds of experiment, and argument parsing.
+"""Contains the defaults that configs share, and parses the arguments of configs.
 
-A config's sections mirror constructors: `config.unet` are the fields of
+A config's sections mirror constructors: `config.unet` has the fields of
 `models.unet.UNet`, `config.optimizer` those of `training.optimizer.make_optimizer`, and
-so on; `ldm_jax/experiment.py` holds the table of sections. An unknown field is refused
-before anything runs.
+so on; `ldm_jax/experiment/config/schema.py` contains the table of sections. An unknown
+field is an error, raised before anything runs.
 """
 
 from ml_collections import ConfigDict
@@ -19,9 +19,9 @@ UNET_274M = dict(
     attention_levels=(1, 2, 3),
     head_channels=32,
 )
-# That of semantic synthesis and inpainting: attention in the middle only.
+# The denoiser of semantic synthesis and inpainting: attention in the middle only.
 UNET_215M = dict(channels=128, channel_mult=(1, 4, 8), num_heads=8)
-# Those of the ablation, f -> fields (Tab. 13; all but f = 4 also Tab. 14).
+# The denoisers of the ablation, f -> fields (Tab. 13; all but f = 4 also Tab. 14).
 _COARSE = dict(channels=256, channel_mult=(1, 2, 4), attention_levels=(0, 1, 2))
 IMAGENET_UNETS = {
     1: dict(channels=192, channel_mult=(1, 1, 2, 2, 4, 4), attention_levels=(3, 4, 5)),
@@ -34,11 +34,11 @@ IMAGENET_UNETS = {
 
 
 def parse(arg: str, **defaults):
-    """Reads a config's argument, "f=8,bottleneck=vq", into the types of its defaults.
+    """Parses a config's argument, "f=8,bottleneck=vq"; the defaults give the types.
 
     Args:
       arg: what follows the colon of --config=FILE:ARG; may be empty.
-      **defaults: every name the config knows, with the value it has when absent.
+      **defaults: every name that the config takes, with its default value.
 
     Raises:
       ArgumentError: an unknown name, or a value that is not of the default's type.
@@ -68,7 +68,7 @@ def choose(what: str, name, table):
     """Returns table[name].
 
     Raises:
-      ArgumentError: there is none; lists what there is.
+      ArgumentError: there is no such row; the error lists the names.
     """
     if name not in table:
         known = ", ".join(f"{what}={key}" for key in table)
@@ -77,7 +77,7 @@ def choose(what: str, name, table):
 
 
 def experiment(task: str) -> ConfigDict:
-    """Makes the sections that every experiment has."""
+    """Makes the sections that all experiments have."""
     config = ConfigDict()
     config.task = task
     config.seed = 0
@@ -94,7 +94,7 @@ def experiment(task: str) -> ConfigDict:
         keep_every=placeholder(int),
         best=placeholder(str),
         best_is_lowest=True,
-        # A model directory to fine-tune from; training/loop.py tells of every field.
+        # A model directory to fine-tune from; training/options.py explains all fields.
         init_from="",
         accumulate=1,
         ema_on_host=False,
@@ -118,11 +118,11 @@ def first_stage() -> ConfigDict:
     config.images = images("")
     config.transform = dict(image_size=256, crop="center", flip=False)
     config.objective = ConfigDict()
-    # Written by `ldm-jax weights lpips`, for objective.perceptual other than "none".
+    # File of `ldm-jax weights lpips`; needed unless objective.perceptual is "none".
     config.lpips = dict(file="", fingerprint=placeholder(str))
     # Rombach et al. 2022: Adam(0.5, 0.9), no weight decay, constant rate.
     config.optimizer = dict(name="adam", learning_rate=4.5e-6, b1=0.5, b2=0.9)
-    # Split of images that are reconstructed and measured on the way; "" for none.
+    # Split whose reconstructions are evaluated during training; "" for none.
     config.held_out = ""
     return config
 
@@ -130,15 +130,15 @@ def first_stage() -> ConfigDict:
 def train_for(
     config: ConfigDict, num_steps: int, learning_rate: float, warmup_steps: int
 ) -> None:
-    """Trains for so many steps, at a rate that rises, then falls along a cosine."""
+    """Sets the number of steps, and a learning rate with warm-up and cosine decay."""
     config.optimizer.learning_rate = learning_rate
-    # Its length follows train.num_steps.
+    # The length of the schedule follows train.num_steps.
     config.optimizer.schedule = dict(name="warmup_cosine", warmup_steps=warmup_steps)
     config.train.num_steps = num_steps
 
 
 def images(dataset: str) -> dict:
-    """Makes the section of an image set, or of several, "a,b", that are mixed.
+    """Makes the section of one image set, or of several ("a,b"), which are mixed.
 
     The fields are the arguments of `data.images.open_images`.
     """
@@ -163,13 +163,13 @@ def latent_diffusion(
 ) -> ConfigDict:
     """Makes a latent-diffusion experiment: latents -> denoiser.
 
-    The images are those that `ldm-jax latents --config` encodes, or, without
-    `latents.directory`, that `latents.first_stage` encodes in every step.
+    `ldm-jax latents --config` encodes the images once. Without `latents.directory`,
+    the first stage in `latents.first_stage` encodes them in every step.
 
     Args:
-      autoencoder: a row of autoencoders.AUTOENCODERS; "" if the config has its own.
-      dataset: of `open_images`.
-      image_size: side of the images.
+      autoencoder: a row of autoencoders.AUTOENCODERS; "" if the config sets its own.
+      dataset: the argument of `open_images`.
+      image_size: side of the images, in pixels.
     """
     config = experiment("latent_diffusion")
     config.latents = dict(
@@ -182,8 +182,8 @@ def latent_diffusion(
     )
     if autoencoder:
         config.autoencoder = autoencoders.autoencoder(autoencoder)
-        # The paper rescales KL latents by their deviation, which is measured when they
-        # are written; VQ latents and pixels stay as they are (App. G).
+        # The paper divides KL latents by their standard deviation, which is measured
+        # when they are written; VQ latents and pixels are not rescaled (App. G).
         if config.autoencoder.bottleneck != "kl":
             config.latents.scale = 1.0
     config.images = images(dataset)
@@ -198,7 +198,8 @@ def latent_diffusion(
     config.optimizer = dict(name="adamw", learning_rate=1e-4)
     config.train.update(ema_of=("unet",), max_ema_decay=0.9999)
     config.sampling = dict(sampler="ddim", num_steps=50, eta=0.0, guidance_scale=1.0)
-    # With a reference (ldm-jax stats), samples are measured at every evaluation.
+    # With a reference (ldm-jax stats), samples are drawn and compared with it at
+    # every evaluation.
     config.evaluation = dict(
         reference="",
         feature_network="inception",
@@ -212,11 +213,11 @@ def latent_diffusion(
 def classifier(directory: str = "") -> ConfigDict:
     """Makes an experiment of a classifier of noisy latents, which guides a denoiser.
 
-    Autoencoder, schedule, latent scale, image size and classes are those of the
+    Autoencoder, schedule, latent scale, image size and classes are taken from the
     diffusion model; a model without classes needs `classifier.num_classes`.
 
     Args:
-      directory: of the diffusion model; usually given on the command line.
+      directory: the diffusion model's; usually given on the command line.
     """
     config = experiment("classifier")
     del config.autoencoder
@@ -230,7 +231,7 @@ def classifier(directory: str = "") -> ConfigDict:
 
 
 def add_classes(config: ConfigDict, num_classes: int, has_null: bool) -> None:
-    """Gives an experiment classes, told by one token of 512 (Tab. 13 and 15)."""
+    """Adds a class condition, embedded as one token of width 512 (Tab. 13, 15)."""
     width = 512
     config.condition = dict(
         kind="class", num_classes=num_classes, width=width, has_null=has_null
@@ -239,13 +240,13 @@ def add_classes(config: ConfigDict, num_classes: int, has_null: bool) -> None:
 
 
 def add_text_encoder(config: ConfigDict) -> None:
-    """Lets a text experiment name a text encoder that is read and never trained.
+    """Adds the section of a pretrained text encoder, which is not trained.
 
-    Its directory is written by `ldm-jax import`; a run notes the fingerprint.
+    `ldm-jax import` writes its directory; a run records its fingerprint.
     """
     config.text_encoder = dict(directory="", fingerprint=placeholder(str))
 
 
 def add_concat(config: ConfigDict, channels: int) -> None:
-    """Makes room in the denoiser for a condition's channels beside the latent's."""
+    """Adds a condition's channels to the denoiser's input, after the latent's."""
     config.unet.in_channels = config.autoencoder.latent_channels + channels

@@ -5,7 +5,7 @@ r"""Unconditional LDM-4 on FFHQ 256x256 (Rombach et al. 2022, Tab. 1 and 12).
     ldm-jax train --config=ffhq --workdir=runs/ffhq \
         --config.latents.directory=LATENTS
 
-UNet 274M on 64x64x3. The paper: 635k steps of 42, 26 V100 days; FID 4.98, precision
+UNet 274M on 64x64x3. Paper: 635k steps with batch 42, 26 V100 days; FID 4.98, precision
 0.73, recall 0.50 with 200 steps of DDIM, eta 1.
 """
 

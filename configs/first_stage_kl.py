@@ -5,7 +5,7 @@ r"""KL first stages, f = 1 to 32 (Rombach et al. 2022, Sec. 3.1, Tab. 8, App. G)
     ldm-jax train --config=first_stage_kl:f=8 --workdir=runs/kl-f8 \
         --config.images.manual_dir=OPENIMAGES
 
-    f, variant  at 256         parameters   batch a device  steps    paper: PSNR, R-FID
+    f, variant  at 256         parameters   device's batch  steps    paper: PSNR, R-FID
     1           the image      0            -               -        -
     2           128x128x2      13,314,465   10              200,000  32.47  0.086
     4           64x64x3        55,312,063   10              176,991  27.53  0.27
@@ -15,20 +15,21 @@ r"""KL first stages, f = 1 to 32 (Rombach et al. 2022, Sec. 3.1, Tab. 8, App. G)
     32          8x8x64         103,880,131  6               406,763  22.27  2.04
     32, c16     8x8x16         103,197,139  6               406,763  20.38  7.3
 
-Released: f = 4, 8, 16, 32 without a variant; their batches are those of the released
-configs, their steps those of the checkpoints. The others are inferred from the nearest:
-at f=2 the widths (1, 2) as well. On how many GPUs they ran is not published: devices=8
-is ours. The rate is the original's rule, 4.5e-6 for each image of a batch.
+Released: f = 4, 8, 16, 32 without a variant. Their batch sizes are those of the
+released configs, their steps those of the checkpoints. The others are inferred from the
+nearest released model, at f=2 the widths (1, 2) too. The number of GPUs is not
+published: devices=8 is our choice. The learning rate follows the original's rule,
+4.5e-6 times the batch size.
 
 Cost: not published for KL; VQ took 29 (f=4) and 66 (f=8) V100-days for more steps.
-Images: parts of 256x256 of images whose shorter side is 384, which is a window of 2/3.
-The original reduces them by OpenCV's bicubic, which does not antialias; ours does.
+Images: windows of 256x256 from images whose shorter side is 384, that is, 2/3 of it.
+The original resizes by OpenCV's bicubic, which does not antialias; this package does.
 f=1 has nothing to learn: see imagenet_f.py:f=1.
 """
 
 from ldm_jax.configs import autoencoders, common
 
-# model -> images a device, steps.
+# model -> images per device, steps.
 RECIPES = {
     "kl-f2": (10, 200_000),
     "kl-f4": (10, 176_991),
@@ -54,7 +55,7 @@ def model_of(arg: str, recipes) -> tuple[str, int]:
     """Reads "f=16,variant=c8,devices=8": (name of the autoencoder, devices).
 
     Raises:
-      ValueError: an f or a variant that there is not; lists what there is.
+      ValueError: unknown f or variant; the error lists the known ones.
     """
     values = common.parse(arg, f=8, variant="", devices=8)
     variants: dict[int, dict[str, str]] = {1: {"": "pixels"}}
@@ -74,7 +75,7 @@ def pixels():
 
 
 def published(name: str, devices: int, recipes, window: float | str = 2 / 3):
-    """Makes what all of the paper's first stages share.
+    """Makes the part of a config that all of the paper's first stages share.
 
     Args:
       name: a row of `recipes`.

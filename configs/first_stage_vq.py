@@ -17,21 +17,23 @@ r"""VQ first stages, f = 1 to 32 (Rombach et al. 2022, Sec. 3.1, Tab. 8, App. G)
     16          16x16x8    16,384  69,593,371   14     1,101,166  20.83  5.15
     32          8x8x16     16,384  103,384,755  14     1,100,000  17.45  31.83
 
-Released: f = 4, noattn, 8, n256 at 8, 16; the rest is inferred, as in
-first_stage_kl.py, which describes the data and the rate too. f = 4 and noattn cut 256
-pixels out of the image as it is (a smaller one is enlarged), so do, inferred, f = 2 and
-n256 at 4; the others take a window of 2/3. In the original these
-models are trained by its VQGAN code, to which the penalty's slip belongs that
-`legacy_beta` keeps. The adversary starts at once at f = 4 and 8, and after 250,000
-steps at n256 and f = 16; at f = 8 and 16 it looks at patches of 34 pixels, not 70.
+Released: f = 4, noattn, 8, n256 at 8, 16. The others are inferred as in
+first_stage_kl.py, which also describes the data and the learning rate.
 
-Batch is that of a device; PSNR and R-FID are the paper's, as is the cost of 29
-V100-days at f = 4 and 66 at f = 8 (Tab. 18).
+Windows: f = 4 and noattn cut 256 pixels out of the image without resizing it (a smaller
+image is enlarged), and so do f = 2 and n256 at 4 (inferred); the others take 2/3 of the
+shorter side. The original trained these models with its VQGAN code, which has a bug in
+the penalty; `legacy_beta` reproduces it. The adversary starts at step 0 at f = 4 and 8,
+and after 250,000 steps at n256 and f = 16; at f = 8 and 16 its patches have 34 pixels,
+not 70.
+
+The batch is per device. PSNR and R-FID are the paper's, as is the cost of 29 V100-days
+at f = 4 and 66 at f = 8 (Tab. 18).
 """
 
 from ldm_jax.configs import first_stage_kl
 
-# model -> images a device, steps.
+# model -> images per device, steps.
 RECIPES = {
     "vq-f2": (8, 500_000),
     "vq-f2-n64": (8, 500_000),
@@ -43,8 +45,8 @@ RECIPES = {
     "vq-f16": (14, 1_101_166),
     "vq-f32": (14, 1_100_000),
 }
-# model -> what of its adversary differs from (disc_start=0, disc_weight=0.75,
-# num_layers=3).
+# model -> fields of its adversary that differ from disc_start=0, disc_weight=0.75,
+# num_layers=3.
 ADVERSARIES = {
     "vq-f4-noattn": dict(disc_start=11),
     "vq-f8": dict(disc_start=1, disc_weight=0.6, num_layers=2),

@@ -5,16 +5,16 @@ r"""Small first stages on photographs, with LPIPS and an adversary, on a CPU.
     ldm-jax train --config=flowers_first_stage:kind=kl,f=4 \
         --config.images.dataset=./photos --workdir=runs/flowers-kl-f4
 
-kind=kl or vq, f = 2, 4, 8 or 16; parts of 32x32 of any photographs. The objective is
-the paper's; the adversary enters halfway. f = 8 wants num_steps=4000. What came of it,
-a few minutes on one core: `ldm_jax/models/README.md`.
+kind=kl or vq, f = 2, 4, 8 or 16; windows of 32x32 from any photographs. The objective
+is the paper's; the adversary starts after half of the steps. Use num_steps=4000 for f =
+8. Training takes a few minutes on one core; results are in `ldm_jax/models/README.md`.
 """
 
 from ldm_jax.configs import common
 
 # f -> width of each level, times 16.
 MULT = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2, 4), 16: (1, 2, 2, 4, 4)}
-# f -> channels of the latent, those of the paper's models (Tab. 8).
+# f -> channels of the latent, as in the paper's models (Tab. 8).
 CHANNELS = {"kl": {2: 2, 4: 3, 8: 4, 16: 16}, "vq": {2: 2, 4: 3, 8: 4, 16: 8}}
 
 
@@ -33,11 +33,11 @@ def get_config(arg: str = ""):
         channels=16,
         channel_mult=MULT[f],
         num_res_blocks=1,
-        # Four channels in each, as in the paper's narrowest level.
+        # Four channels in each group, as in the paper's narrowest level.
         num_groups=4,
     )
     if kind == "vq":
-        # After 60 steps a batch has 71 codes in it; 11 from the original's 1/256.
+        # After 60 steps a batch uses 71 codes; 11 with the original's 1/256.
         config.autoencoder.update(num_codes=256, code_range=0.5)
     config.objective = dict(
         perceptual="alex",
@@ -49,7 +49,8 @@ def get_config(arg: str = ""):
         ),
     )
     config.lpips.file = "weights/lpips.safetensors"
-    # Far above the paper's rate: there are so few steps. Twice that learns no colours.
+    # Far above the paper's rate, for so few steps. At twice this rate, the model does
+    # not learn colours.
     common.train_for(config, num_steps, learning_rate=2e-3, warmup_steps=30)
     config.train.update(report_every=20, checkpoint_every=300)
     config.train.evaluate_every = num_steps // 2

@@ -5,13 +5,14 @@ r"""Class-conditional ImageNet 256x256 (Rombach et al. 2022, Tab. 3, 10 and 15).
     ldm-jax train --config=imagenet --workdir=runs/imagenet \
         --config.latents.directory=LATENTS
 
-    f=4   LDM-4: UNet 401M; 178k steps of 1200, 271 V100 days; FID 10.56, guided by 1.5
-          3.60 and IS 247.67, 250 steps. The released cin256-v2: one head per level.
-    f=8   LDM-8: UNet 395M; 4.8M steps of 64, 79 V100 days; FID 15.51, no guidance
-          without a classifier. The released cin256.
+    f=4   LDM-4: UNet 401M; 178k steps with batch 1200, 271 V100 days; FID 10.56 with
+          250 sampling steps; with guidance scale 1.5, FID 3.60 and IS 247.67. Released
+          as cin256-v2: one head per level.
+    f=8   LDM-8: UNet 395M; 4.8M steps with batch 64, 79 V100 days; FID 15.51. It can be
+          guided only by a classifier. Released as cin256.
 
-Guidance needs dropped labels, which the paper's text and code leave out; 0.1 is from
-Ho & Salimans 2022.
+Classifier-free guidance needs training with dropped labels. The paper's text and code
+do not give the probability; 0.1 is from Ho & Salimans 2022.
 """
 
 from ldm_jax.configs import common

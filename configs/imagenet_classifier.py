@@ -8,12 +8,13 @@ r"""LDM-8-G: a classifier that guides LDM-8 on ImageNet (Rombach et al. 2022, Ta
     ldm-jax sample --model runs/imagenet --classifier runs/imagenet_classifier \
         --classifier-scale 10 --num-steps 200 --eta 1 --out samples
 
-Parameters 111.6M, with LDM-8's 395.0M the printed 506M; 12 V100 days (Tab. 18). Paper:
-FID 7.76, IS 209.52, precision 0.84, recall 0.35 at 200 DDIM steps and scale 10.
+111.6M parameters; with LDM-8's 395.0M, this gives the 506M of the paper. Cost: 12 V100
+days (Tab. 18). Paper: FID 7.76, IS 209.52, precision 0.84, recall 0.35 with 200 DDIM
+steps and scale 10.
 
-The paper does not print learning rate, batch size and steps of this classifier: those
-here are of the 256x256 classifier of Dhariwal & Nichol 2021 (Tab. 12), as is the weight
-decay. Its random crops are made when the latents are written.
+The paper does not give the learning rate, batch size and steps of this classifier. The
+values here, and the weight decay, are those of the 256x256 classifier of Dhariwal &
+Nichol 2021 (Tab. 12). Its random crops are made when the latents are written.
 """
 
 from ldm_jax.configs import common

@@ -6,15 +6,15 @@ r"""The ablation on f, class-conditional ImageNet (Rombach et al. 2022, Tab. 13)
     ldm-jax train --config=imagenet_f:f=8 --workdir=runs/imagenet_f8 \
         --config.latents.directory=LATENTS
 
-f=1, pixels, needs no first stage and no latents. UNets of 391M to 401M, 2M steps each;
-FID-5k over steps is read off Fig. 6: LDM-1 is 38 behind LDM-8 at the end, LDM-4 to
-LDM-16 lead. Tab. 13 prints 32 latent channels at f=32 where Tab. 8 has 16; its model
-size agrees with 32.
+f=1 trains on pixels and needs no first stage and no latents. UNets of 391M to 401M, 2M
+steps each. Fig. 6 plots FID-5k over steps: LDM-4 to LDM-16 are best, and at the end the
+FID of LDM-1 is 38 higher than that of LDM-8. At f=32, Tab. 13 gives 32 latent channels
+and Tab. 8 gives 16; the model size in Tab. 13 agrees with 32.
 """
 
 from ldm_jax.configs import common
 
-# f -> autoencoder, batch, learning rate.
+# f -> autoencoder, batch size, learning rate.
 MODELS = {
     1: ("pixels", 7, 4.9e-5),
     2: ("vq-f2", 9, 6.3e-5),

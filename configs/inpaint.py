@@ -5,21 +5,23 @@ r"""Inpainting of Places (Rombach et al. 2022, Tab. 6, 7 and 15).
         --config.latents.first_stage=models/vq-f4-noattn
     ldm-jax sample --model runs/inpaint --out painted --image a.png --mask a_mask.png
 
-    model=small   LDM-4 with attention in the first stage: UNet 215M; 360k steps of 128.
-                  FID 2.15, LPIPS 0.144 at 512 (Tab. 7).
-    model=noattn  the same without attention in the first stage: 2.37, 0.145.
-    model=kl      the same with a KL first stage; Tab. 6 alone, FID 15.21 after 6
-                  epochs on 2,000 images. Whether its latents were rescaled is not
-                  published; here they are.
-    model=pixels  LDM-1, no first stage; Tab. 6 alone, FID 24.74. Its UNet is not
-                  published: 220.5M is inferred from "parameters fixed" and its speed.
+    model=small   LDM-4 with attention in the first stage: UNet 215M; 360k steps with
+                  batch 128. FID 2.15, LPIPS 0.144 at 512 (Tab. 7).
+    model=noattn  the same without attention in the first stage: FID 2.37, LPIPS 0.145.
+    model=kl      the same with a KL first stage; only in Tab. 6: FID 15.21 of 2,000
+                  images after 6 epochs. The paper does not say whether its latents
+                  were rescaled; here they are.
+    model=pixels  LDM-1 without a first stage; only in Tab. 6: FID 24.74. Its UNet is
+                  not published: 220.5M is inferred from "parameters fixed" and its
+                  speed.
     model=big     387M, first stage without attention: FID 2.40, LPIPS 0.142; after
-                  half an epoch at 512 1.50 and 0.137. The released inpainting_big.
+                  half an epoch at 512, 1.50 and 0.137. Released as inpainting_big.
 
-Trained on 256, at 512 sampled. size=512 is the half epoch at 512, all weights, from
---config.train.init_from=runs/inpaint; its batch and rate are not published: those of
-256, for 900,000 images. Latents for it (ldm-jax latents --config) hold the images as
-well, since every step draws new holes; here images are encoded in the step.
+The models are trained at 256 and sample at 512. size=512 fine-tunes all weights for
+half an epoch at 512 from --config.train.init_from=runs/inpaint. Its batch size and
+learning rate are not published; those of 256 are used, for 900,000 images. Latents for
+this config (ldm-jax latents --config) also contain the images, since every step draws
+new masks. The command above has no latents: it encodes images in every step.
 """
 
 from ldm_jax.configs import common

@@ -6,22 +6,25 @@ r"""Layout to image 256x256 (Rombach et al. 2022, Tab. 9 and 15).
     ldm-jax train --config=layout:data=coco --workdir=runs/layout_coco \
         --config.latents.directory=LATENTS
 
-    data=openimages   LDM-4: UNet 246M, boxes 59M; 4.4M steps of 24. FID 32.02, 200
-                      steps. 340 classes of Open Images' 600 with their attributes, the
-                      ids of 352; see configs/open_images.py.
-                      size=512: FID 35.80; its recipe is not published, here that of
-                      256, from --config.train.init_from=runs/layout (inferred).
-    data=coco4        LDM-4 of COCO, fine-tuned from that of OpenImages by
-                      --config.train.init_from: FID 40.91, 200 steps. Its steps are not
-                      published; the ids of classes are learned anew.
-    data=coco         LDM-8 with VQ-f8 (Tab. 15): UNet 312M, boxes 59M; 170k steps of
-                      48. FID 42.06, 100 steps. 80 classes.
+    data=openimages   LDM-4: UNet 246M, layout encoder 59M; 4.4M steps with batch 24.
+                      FID 32.02 with 200 sampling steps. 340 of Open Images' 600 classes
+                      with their attributes, in a table of 352 class ids; see
+                      configs/open_images.py.
+                      size=512: FID 35.80; its hyperparameters are not published. Those
+                      of 256 are used, from --config.train.init_from=runs/layout
+                      (inferred).
+    data=coco4        LDM-4 for COCO, fine-tuned from the model of Open Images by
+                      --config.train.init_from: FID 40.91, 200 steps. Its training
+                      steps are not published; class embeddings start from scratch.
+    data=coco         LDM-8 with VQ-f8 (Tab. 15): UNet 312M, layout encoder 59M; 170k
+                      steps with batch 48. FID 42.06, 100 steps. 80 classes.
 
-The size that Tab. 9 prints for COCO, 345M, is that of a text transformer of 8 layers
-(345,893,252); with the 16 of Tab. 17, our default, it is 371.1M: data=coco,depth=8.
-Images are square windows, of a side from 256 pixels to the whole. Two things differ
-from the original: it shuffles the objects of an image each time, and tells the model
-the window and boxes of the whole image; we give the boxes within the window.
+The size that Tab. 9 gives for COCO, 345M, is that of a layout encoder of 8 layers
+(345,893,252 parameters: data=coco,depth=8). The default is the 16 layers of Tab. 17,
+which give 371.1M. Images are square windows with a side from 256 pixels to the shorter
+side. Two things differ from the original. It shuffles the objects of an image each
+time. It also gives the model the window and the boxes of the whole image; this config
+gives the boxes inside the window.
 """
 
 from ldm_jax.configs import common, open_images

@@ -1,25 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classes of boxes that the paper's layout models know, in their order.
+"""Contains the box classes of the paper's layout models, in their order.
 
-Of the 600 classes with boxes of Open Images the models have 340: the 300 most frequent
-ones and those that COCO's need (352 names), less 12 that are merged into others. Their
-number is the rank of their key, in the order of strings; Suitcase is the last.
+The models use 340 of the 600 box classes of Open Images: the 300 most frequent ones and
+those that COCO's classes need (352 names together), except 12 that are merged into
+others. Classes are numbered in the string order of their keys, except Suitcase, which
+is last.
 
-A class is one id of a layout, and each of its attributes adds a multiple of NUM_IDS:
-352, since the original counts the classes before it merges. That is inferred from the
-order of its statements; no checkpoint was looked at.
+A class is one token id of a layout. Each of its attributes adds a multiple of NUM_IDS,
+which is 352 because the original counts the classes before it merges them. This is
+inferred from the order of its statements and was not checked with a checkpoint.
 
 Source: rdm/data/openimages_bbox_helpers of CompVis's retrieval-augmented-diffusion-
-models, which hold the classes that the released config of the layout model names. The
+models, which contain the classes that the released config of the layout model uses. The
 names are those of class-descriptions-boxable.csv of Open Images V6; keys of six that
 were renamed since V2 are inferred from the old names (Horn is "French horn").
 """
 
-# Classes in the ids of a layout's tokens; numbers from 340 on are never used.
+# Number of class ids in a layout's tokens; the ids from 340 on are never used.
 NUM_IDS = 352
-# A box with less of the image's area is left out, as is an image with fewer or more.
+# Boxes smaller than this share of the image's area are left out, and so are images with
+# fewer or more boxes than these.
 MIN_AREA, MIN_BOXES, MAX_BOXES = 1e-4, 2, 30
-# Key of a class -> that of the class which it counts as.
+# Key of a class -> key of the class that it is merged into.
 MERGED = {
     "/m/03bt1vf": "/m/01g317",  # Woman: Person
     "/m/04yx4": "/m/01g317",  # Man: Person
@@ -34,7 +36,7 @@ MERGED = {
     "/m/046dlr": "/m/01x3z",  # Alarm clock: Clock
     "/m/0h8mzrc": "/m/01x3z",  # Wall clock: Clock
 }
-# Key, without "/m/", and name of each class, in the order of the numbers.
+# Key, without "/m/", and name of each class, in the order of their numbers.
 _TABLE = """
 011k07 Tortoise; 0120dh Sea turtle; 012xff Toothbrush; 0130jx Sink; 0138tl Toy; 014j1m
 Apple; 014sv8 Human eye; 014trl Cosmetics; 014y4n Paddle; 01599 Beer; 015h_t Human
@@ -113,6 +115,6 @@ NAMES = tuple(CLASSES.values())
 
 
 def class_numbers() -> dict[str, int]:
-    """Returns key -> number of a class, those of the merged classes too."""
+    """Returns the number of each class by its key, also for merged classes."""
     numbers = {key: number for number, key in enumerate(CLASSES)}
     return numbers | {key: numbers[kept] for key, kept in MERGED.items()}

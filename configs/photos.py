@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""A first stage and a denoiser for pictures of your own, a few hundred or more.
+r"""Trains a first stage and a denoiser on your own pictures, a few hundred or more.
 
     ldm-jax quickstart --images ./photos          # everything below, with a report
 
@@ -10,13 +10,17 @@ r"""A first stage and a denoiser for pictures of your own, a few hundred or more
         --config.latents.directory=runs/photos/latents
     ldm-jax sample --model=runs/photos/diffusion --out=samples --label=roses --num=16
 
-KL, f = 4, latents of 8x8x4 for pictures of 32x32; then a UNet with one token for the
-class or the words. On 600 photographs of five flowers, 17 minutes of one CPU core:
-PSNR of held-out pictures 21.6 dB; the classes of samples are told apart by colour and
-shape, without sharp petals. Image size, autoencoder and class names of the
-denoiser are those of the latents. condition=class (sub-folders are classes), text
-(captions beside the pictures) or none. Everything is an argument: what the quickstart
-chooses for a folder and a device is a file config.py with these arguments.
+The first stage is a KL autoencoder with f = 4 (latents of 8x8x4 for pictures of 32x32).
+The denoiser is a UNet that attends to a token for the class, or to the words of a
+caption. Its image size, autoencoder and class names are taken from the latents.
+
+Measured on 600 photographs of five kinds of flowers, in 17 minutes on one CPU core: the
+PSNR of held-out pictures is 21.6 dB; the classes of samples can be recognized
+by colour and shape, but petals are not sharp.
+
+condition=class (sub-folders are classes), text (captions stored with the pictures) or
+none. Every choice is an argument: the quickstart writes the arguments that it chooses
+for a folder and a device to a file config.py.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +30,7 @@ from ldm_jax.configs import ArgumentError, common
 
 # f -> width of each level of the first stage, in units of its channels.
 STAGE_MULT = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2, 4)}
-# Side of the latents -> levels of the denoiser, and those that attend.
+# Side of the latents -> channel_mult and attention_levels of the denoiser.
 UNET_LEVELS = {
     8: ((1, 2), (1,)),
     16: ((1, 2, 4), (1, 2)),
@@ -54,7 +58,7 @@ CHOICES = dict(
 
 
 def first_stage(choices) -> ConfigDict:
-    """Trains the KL autoencoder, on windows of a random size and place."""
+    """Makes the experiment of the KL autoencoder, on random windows of the pictures."""
     config = common.first_stage()
     config.transform = dict(
         image_size=choices.image_size, crop="random", min_scale=0.7, flip=True
@@ -72,7 +76,7 @@ def first_stage(choices) -> ConfigDict:
         channel_mult=common.choose("f", choices.f, STAGE_MULT),
         num_res_blocks=1,
         mid_attention=False,
-        # Four channels in each: 32 groups of narrow levels mix up the colours.
+        # Four channels in each group: 32 groups in narrow levels mix up the colours.
         num_groups=choices.stage_channels // 4,
     )
     config.objective = dict(perceptual="none", pixel_loss="l1", penalty_weight=1e-4)
@@ -86,7 +90,7 @@ def first_stage(choices) -> ConfigDict:
 
 
 def diffusion(choices) -> ConfigDict:
-    """Trains the denoiser; what it reads is described by its latents."""
+    """Makes the experiment of the denoiser; its latents describe its inputs."""
     config = common.latent_diffusion()
     config.latents.image_size = placeholder(int)
     side = choices.image_size // choices.f
@@ -97,8 +101,8 @@ def diffusion(choices) -> ConfigDict:
         num_res_blocks=1,
         attention_levels=attention,
         num_heads=2,
-        # In narrow levels a group of the norm is one channel, in which a time that is
-        # only added before the norm would be lost.
+        # In narrow levels, a group of the norm is one channel, so the norm would
+        # remove a time embedding that is only added before it.
         scale_shift_norm=True,
     )
     if choices.condition != "none":
@@ -108,8 +112,8 @@ def diffusion(choices) -> ConfigDict:
         config.sampling.guidance_scale = choices.guidance_scale
     if choices.captions:
         config.images.captions = choices.captions
-    # With v the estimate of x0 does not divide by the signal's share, 0.012 at the last
-    # step: after little training the errors of eps would be blown up.
+    # With v, the estimate of x0 is not divided by the signal's share (0.012 at
+    # the last step), which would amplify the errors of eps after little training.
     config.prediction = "v"
     config.batch_size = choices.batch_size
     steps = choices.num_steps
@@ -123,7 +127,7 @@ def diffusion(choices) -> ConfigDict:
 CONDITIONS = dict(
     none=lambda: dict(kind="none"),
     text=lambda: dict(kind="text", width=CONTEXT_DIM, depth=2, length=48),
-    # The latents tell how many classes there are, and their names.
+    # The number and names of the classes are read from the latents.
     **{"class": lambda: dict(kind="class", num_classes=placeholder(int), width=64)},
 )
 STAGES = dict(first_stage=first_stage, diffusion=diffusion)
@@ -132,13 +136,13 @@ STAGES = dict(first_stage=first_stage, diffusion=diffusion)
 def choose(
     arg: str = "", images: str = "", classes: tuple[str, ...] = (), **choices
 ) -> ConfigDict:
-    """Makes the experiments of these choices.
+    """Makes the experiments for the given choices.
 
     Args:
-      arg: "stage=NAME" returns one stage by itself; "" all of them.
-      images: the folder; "" leaves to the latents what the denoiser learns from.
+      arg: "stage=NAME" returns one stage by itself; "" returns all of them.
+      images: the folder of pictures; if "", the latents describe the denoiser's data.
       classes: names of the folder's classes.
-      **choices: of CHOICES; the others keep their defaults.
+      **choices: fields of CHOICES; the others keep their defaults.
     """
     values = common.parse(arg, stage="all", **{**CHOICES, **choices})
     made = {name: make(values) for name, make in STAGES.items()}
@@ -157,7 +161,7 @@ def choose(
 def describe_data(
     config: ConfigDict, stage: ConfigDict, classes: tuple[str, ...]
 ) -> None:
-    """Gives the denoiser what its latents will say, before they are written."""
+    """Sets the denoiser's fields that are otherwise read from its latents."""
     config.autoencoder = stage.autoencoder
     config.latents.image_size = stage.transform.image_size
     if config.condition.kind == "class":

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The whole chain on scikit-learn's 1,797 handwritten digits, in minutes on a CPU.
+r"""Trains both stages on scikit-learn's 1,797 handwritten digits, in minutes on a CPU.
 
     ldm-jax quickstart                                               # everything
     ldm-jax train --config=quickstart:stage=first_stage   # one stage
 
-Digits of 8x8 grey values, enlarged to 16x16; KL autoencoder with f = 2 (latents of
-8x8x2), then a class-conditional denoiser with classifier-free guidance. Expected on two
-cores: see README.md, which this config's last run wrote the numbers of.
+The digits have 8x8 grey values and are enlarged to 16x16. The first stage is a KL
+autoencoder with f = 2 (latents of 8x8x2); the denoiser is class-conditional, with
+classifier-free guidance. README.md gives the results and the time on two cores.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ CONTEXT_DIM = 64
 
 
 def first_stage() -> ConfigDict:
-    """Trains the KL autoencoder; plain L1, as LPIPS has nothing to say of digits."""
+    """Makes the experiment of the KL autoencoder, with an L1 loss and no LPIPS."""
     config = common.first_stage()
     config.images.dataset = "digits"
     config.transform.image_size = IMAGE_SIZE
@@ -27,19 +27,19 @@ def first_stage() -> ConfigDict:
     config.batch_size = 32
     config.autoencoder = dict(
         bottleneck="kl",
-        # Two channels on 8x8 are twice the pixels of the original 8x8 digits.
+        # Two channels on 8x8: twice as many numbers as an original 8x8 digit has.
         latent_channels=2,
         channels=32,
         channel_mult=(1, 1),
         num_res_blocks=1,
         mid_attention=False,
     )
-    # The penalty is heavier than the paper's 1e-6: a smoother latent space is learned
-    # by a small denoiser in few steps.
+    # The penalty is larger than the paper's 1e-6: a small denoiser learns a smoother
+    # latent space in few steps.
     config.objective = dict(perceptual="none", pixel_loss="l1", penalty_weight=1e-4)
     num_steps = 300
-    # The rate falls, because at one rate the last steps decide: 30 to 35 dB of PSNR at
-    # 2e-3, by the rounding of the machine.
+    # The learning rate decays, because with a constant rate the result depends on the
+    # last steps: PSNR at 2e-3 was 30 to 35 dB, depending on the machine's rounding.
     config.optimizer = dict(name="adam")
     common.train_for(config, num_steps, learning_rate=6e-3, warmup_steps=20)
     config.train.update(report_every=10, checkpoint_every=100)
@@ -48,7 +48,7 @@ def first_stage() -> ConfigDict:
 
 
 def diffusion() -> ConfigDict:
-    """Trains the class-conditional denoiser on the latents of `first_stage`."""
+    """Makes the experiment of the denoiser, on the latents of `first_stage`."""
     config = common.latent_diffusion()
     config.latents.image_size = IMAGE_SIZE
     config.batch_size = 64
@@ -62,12 +62,13 @@ def diffusion() -> ConfigDict:
         num_heads=2,
         transformer_depth=1,
         context_dim=CONTEXT_DIM,
-        # With 32 channels a group of the norm is one channel, in which a time that is
-        # only added before the norm would be lost.
+        # With 32 channels, a group of the norm is one channel, so the norm would
+        # remove a time embedding that is only added before it.
         scale_shift_norm=True,
     )
-    # With v the estimate of x0 does not divide by the signal's share, 0.012 at the last
-    # step: with eps the classifier misnamed 6 of 200 samples, with v none.
+    # With v, the estimate of x0 is not divided by the signal's share (0.012 at
+    # the last step): with eps, 6 of 200 samples were
+    # misclassified, with v none.
     config.prediction = "v"
     config.objective.drop_probability = 0.1
     num_steps = 900
@@ -79,7 +80,7 @@ def diffusion() -> ConfigDict:
 
 
 def get_config(arg: str = ""):
-    """Returns one stage's experiment, or all of them with what lies between."""
+    """Returns one stage's experiment, or both with the settings of the latents."""
     stage = common.parse(arg, stage="all").stage
     stages = {"first_stage": first_stage, "diffusion": diffusion}
     if stage in stages:

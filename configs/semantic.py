@@ -7,15 +7,15 @@ r"""Semantic synthesis of landscapes (Rombach et al. 2022, Sec. 4.3.2, Tab. 15).
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/semantic --out wide --segmentation map_512x1024.png
 
-UNet 215M: attention in the middle only, so that it takes maps larger than it was
-trained on. 360k steps of 48, at 256; size=512 fine-tunes the same model. Images are
-windows of 2/3 of the shorter side: 384 to 256, at 512 (inferred) 768 to 512. Maps have
-COCO-Stuff's 182 classes.
+UNet 215M with attention in the middle only, so that it takes maps larger than those it
+was trained on. 360k steps with batch 48 at 256; size=512 fine-tunes the same model.
+Images are windows of 2/3 of the shorter side: 256 of 384, and at 512 (inferred) 512 of
+768. Maps have COCO-Stuff's 182 classes.
 
-    f=4 (default)   VQ-f4, as the released models
-    f=8             VQ-f8, as Tab. 15 says; UNet 215,232,772
-    stage=kl-f4     KL-f4, with scale=raw or rescaled: Fig. 15, where raw latents (of a
-                    larger deviation) make worse large images
+    f=4 (default)   VQ-f4, as in the released models
+    f=8             VQ-f8, as in Tab. 15; UNet 215,232,772
+    stage=kl-f4     KL-f4, rescaled, or not with scale=raw: Fig. 15, where large images
+                    from raw latents (larger standard deviation) are worse
 """
 
 from ldm_jax.configs import common

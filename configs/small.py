@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""A small first stage for pictures of your own, and what the small experiments share.
+r"""A small first stage for your own pictures, and the base of the small experiments.
 
     ldm-jax train --config=small --workdir=runs/first_stage \
         --config.images.dataset=./photos
@@ -8,11 +8,12 @@ r"""A small first stage for pictures of your own, and what the small experiments
     ldm-jax train --config=CONFIG --workdir=runs/model \
         --config.latents.directory=LATENTS
 
-KL, f = 4, four channels, trained on random parts of 32x32; being convolutions only, it
-takes any size that four divides. On it stand the small experiments, one for each kind
-of condition: small_class.py, small_text.py, small_layout.py, small_semantic.py,
-small_superres.py, small_inpaint.py. They learn from 32x32 images in minutes on two CPU
-cores, to see whether a condition is obeyed, not how good pictures can be.
+The first stage is a KL autoencoder with f = 4 and four channels, trained on random
+windows of 32x32. It contains only convolutions, so it takes any image size that is a
+multiple of four. The small experiments use it, one for each kind of condition:
+small_class.py, small_text.py, small_layout.py, small_semantic.py, small_superres.py,
+small_inpaint.py. They train on 32x32 images in minutes on two CPU cores. They show
+whether samples follow a condition, not how good images can become.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +27,7 @@ AUTOENCODER = dict(
     channel_mult=(1, 1, 1),
     num_res_blocks=1,
     mid_attention=False,
-    # Four channels in each; 32 groups of 32 channels mixed up red and green.
+    # Four channels in each group; 32 groups of 32 channels mixed up red and green.
     num_groups=4,
 )
 
@@ -39,8 +40,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.transform = dict(image_size=32, crop="random", min_scale=0.5, flip=True)
     config.batch_size = 8
     config.autoencoder = AUTOENCODER
-    # Plain L1: LPIPS needs weights that you would have to bring. The penalty is heavier
-    # than the paper's 1e-6: a smoother latent space suits a small denoiser.
+    # L1 only, because LPIPS needs weights that must be downloaded. The penalty is
+    # larger than the paper's 1e-6: a small denoiser learns a smoother latent space.
     config.objective = dict(perceptual="none", pixel_loss="l1", penalty_weight=1e-3)
     num_steps = 1500
     config.optimizer = dict(name="adam")
@@ -60,12 +61,12 @@ def diffusion(num_steps: int = 700) -> ConfigDict:
         num_res_blocks=1,
         attention_levels=(1,),
         num_heads=2,
-        # With 32 channels a group of the norm is one channel, in which a time that is
-        # only added before the norm would be lost.
+        # With 32 channels, a group of the norm is one channel, so the norm would
+        # remove a time embedding that is only added before it.
         scale_shift_norm=True,
     )
-    # With v the estimate of x0 does not divide by the signal's share, 0.012 at the last
-    # step: after so little training the errors of eps would be blown up.
+    # With v, the estimate of x0 is not divided by the signal's share (0.012 at
+    # the last step), which would amplify the errors of eps after so little training.
     config.prediction = "v"
     config.batch_size = 32
     common.train_for(config, num_steps, learning_rate=2e-3, warmup_steps=50)
@@ -75,7 +76,7 @@ def diffusion(num_steps: int = 700) -> ConfigDict:
 
 
 def attend(config: ConfigDict, width: int) -> None:
-    """Lets the denoiser attend to a context of a width, and drops it in training."""
+    """Adds cross-attention to a context of `width`, which training drops at random."""
     config.unet.update(transformer_depth=1, context_dim=width)
     config.objective.drop_probability = 0.1
     config.sampling.guidance_scale = 3.0

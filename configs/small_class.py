@@ -7,8 +7,9 @@ r"""Classes from a folder whose sub-folders are classes, e.g. Fashion-MNIST; or 
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/class --out samples --label 0,1,2 --num 12
 
-kind=none learns the same pictures without a condition. The first stage: small.py.
-Autoencoder, image size, number and names of the classes are those of the latents.
+kind=none trains on the same pictures without a condition. small.py trains the first
+stage. The autoencoder, the image size, and the number and names of the classes are read
+from the latents.
 """
 
 from ml_collections.config_dict import placeholder

@@ -7,8 +7,8 @@ r"""Inpainting of any folder of pictures, 32x32.
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/inpaint --out painted --image a.png --mask a_mask.png
 
-The latents hold the images too, as every step draws new holes. The first stage:
-small.py.
+The latents also contain the images, because every step draws new masks. small.py trains
+the first stage.
 """
 
 from ldm_jax.configs import common, small

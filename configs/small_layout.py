@@ -7,7 +7,8 @@ r"""Boxes with classes, e.g. a part of COCO with its instances.
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/layout --out samples --boxes boxes.json
 
-The folder holds boxes.json in COCO's format, 80 classes. The first stage: small.py.
+The folder contains boxes.json in COCO's format, with 80 classes. small.py trains the
+first stage.
 """
 
 from ldm_jax.configs import common, small
@@ -20,7 +21,7 @@ def get_config(arg: str = ""):
     config.images.update(split="all", boxes="boxes.json")
     config.transform.update(crop="random", min_scale=0.5)
     width = 64
-    # Told are the ten largest.
+    # The condition contains the ten largest boxes of an image.
     objects = config.transform.max_boxes = 10
     config.condition = dict(
         kind="layout", num_classes=80, width=width, depth=2, max_objects=objects

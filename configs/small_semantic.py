@@ -7,8 +7,8 @@ r"""Label maps, e.g. CamVid's streets in 12 classes.
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/semantic --out samples --segmentation map_64x64.png
 
-The folder's sub-folder maps holds a PNG of class numbers for every image. The denoiser
-takes maps larger than it was trained on. The first stage: small.py.
+The sub-folder maps contains a PNG of class numbers for every image. The denoiser takes
+maps larger than those it was trained on. small.py trains the first stage.
 """
 
 from ldm_jax.configs import common, small

@@ -7,7 +7,7 @@ r"""Super-resolution by four, 8x8 to 32x32, of any folder of pictures.
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/superres --out large --low-res small.png
 
-The first stage: small.py.
+small.py trains the first stage.
 """
 
 from ldm_jax.configs import common, small

@@ -7,15 +7,16 @@ r"""Pictures with captions, e.g. emoji with their names.
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/text --out samples --prompt "red heart" --num 4
 
-The folder holds captions.csv with the columns file and caption. The first stage:
-small.py. Texts are read as bytes, which needs no file. Words are learned far faster,
-with a vocabulary such as vocab.txt of bert-base-uncased:
+The folder contains captions.csv with the columns file and caption. small.py trains the
+first stage. By default, the tokens of a text are its bytes, which needs no vocabulary
+file. Training is much faster with word tokens and a vocabulary such as vocab.txt of
+bert-base-uncased:
 
     ldm-jax train --config=small_text --workdir=runs/text \
         --config.latents.directory=LATENTS --config.condition.tokenizer=bert \
         --config.condition.vocab=vocab.txt --config.condition.length=16
 
-With a frozen text encoder, of width 768, instead of one trained here:
+With a pretrained text encoder of width 768 instead of one that is trained here:
 
     ldm-jax import clip-vit-large-patch14/ --out models/clip
     ldm-jax train --config=small_text:frozen=768 --workdir=runs/text \
@@ -32,7 +33,7 @@ def get_config(arg: str = ""):
     config.images.update(split="all", captions="captions.csv")
     config.latents.flip = False
     width = frozen or 64
-    if frozen:  # the encoder's directory says the rest
+    if frozen:  # the other fields are read from the encoder's directory
         config.condition = dict(kind="text", width=width, is_frozen=True)
         common.add_text_encoder(config)
     else:

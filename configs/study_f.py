@@ -4,14 +4,16 @@ r"""The ablation on f in one command (Rombach et al. 2022, Sec. 4.1, Tab. 8, Fig
     ldm-jax study --config=study_f --out=runs/study_f --dry-run --chip=h200
     ldm-jax study --config=study_f:first_stages=models --out=runs/study_f
 
-Arms f = 1 to 32 of class-conditional ImageNet (Tab. 13; data=celebahq: unconditional
-CelebA-HQ, Tab. 14). first_stages=DIR takes trained ones, DIR/vq-f4 and so on, as
-`ldm-jax import` writes the released weights; without it the study trains them, VQ, or
-KL with bottleneck=kl. The latent of f = 32 has the 16 channels of Tab. 8.
+The study has one arm for each f from 1 to 32, on class-conditional ImageNet (Tab. 13)
+or, with data=celebahq, on unconditional CelebA-HQ (Tab. 14). first_stages=DIR uses
+trained first stages, DIR/vq-f4 and so on, such as released weights that `ldm-jax
+import` wrote. Without it, the study trains them: VQ, or KL with bottleneck=kl. The
+latent of f = 32 has the 16 channels of Tab. 8.
 
-The paper gives every arm 2M steps (ImageNet) or 500k; here all have the FLOPs of
-flops=, so that the figure over FLOPs compares like with like; steps= gives equal steps
-instead. About 608 H200-hours at 40 % of the peak, 482 of them for the first stages.
+The paper trains every arm for 2M steps (ImageNet) or 500k. Here all arms get the same
+number of FLOPs, flops=, so that they are compared at equal compute; steps= gives equal
+steps instead. Cost: about 608 H200-hours at 40 % of the peak, 482 of them for the first
+stages.
 """
 
 from ldm_jax.configs import (

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""A study of f, or of KL beside VQ, that ends within the hour on a CPU core.
+r"""A study of f, or of KL and VQ, that takes less than an hour on a CPU core.
 
     ldm-jax study --config=study_toy:images=./photos --out=runs/study
     ldm-jax study --config=study_toy:axis=bottleneck --out=runs/bottlenecks
 
 Images of 32x32, f = 1, 2, 4, 8 with the paper's latent channels (Tab. 8), two seeds,
-equal FLOPs. Without images=FOLDER it takes scikit-learn's digits, which come with the
-package. Distances are those of random features: no weights are downloaded, and none is
-called FID. What it showed on photographs of flowers: `ldm_jax/study/README.md`.
+equal FLOPs. Without images=FOLDER it uses scikit-learn's digits, which come with the
+package. Distances are computed on random features: no weights are downloaded, and no
+distance is called FID. `ldm_jax/study/README.md` has results on photographs of flowers.
 """
 
 from ldm_jax.configs import common, small
@@ -17,7 +17,7 @@ IMAGE_SIZE = 32
 # f -> width of each level of the first stage, times 16; channels of the latent.
 STAGES = {2: ((1, 2), 2), 4: ((1, 2, 2), 3), 8: ((1, 2, 2, 4), 4)}
 # f -> width of each level of the denoiser, times 32; batch. The coarsest grid is 4x4 in
-# all, and batches are small where an image is dear, as in the paper (Tab. 13).
+# all arms, and batches are small where an image is expensive, as in Tab. 13.
 UNETS = {
     1: ((1, 1, 2, 2), 8),
     2: ((1, 1, 2), 16),

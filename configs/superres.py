@@ -6,25 +6,29 @@ r"""Super-resolution of ImageNet, 64x64 to 256x256 (Rombach et al. 2022, Tab. 5)
         --config.latents.directory=LATENTS
     ldm-jax sample --model runs/superres --out large --low-res small.png
 
-    model=small  UNet 114M, with the first stage 169M. 860k steps of 64; FID 2.8 (4.8
-                 against the training set), IS 166.3, PSNR 24.4, SSIM 0.69 with 100
-                 steps. 15 epochs more, 292k steps (inferred): 2.6, 169.76 (Tab. 11).
-    model=big    ours: the paper's 552M cannot be determined, no body of the released
-                 code has this size; 552.7M is the nearest natural one. The paper's: FID
-                 2.4, IS 174.9. Never compare the two without saying so.
+    model=small  UNet 114M, 169M with the first stage. 860k steps with batch 64; FID 2.8
+                 (4.8 against the training set), IS 166.3, PSNR 24.4, SSIM 0.69 with 100
+                 steps. After 15 more epochs, 292k steps (inferred): FID 2.6, IS 169.76
+                 (Tab. 11).
+    model=big    our own choice: the paper's UNet of 552M cannot be determined, because
+                 no configuration of the released code has this size; 552.7M is the
+                 nearest plausible one. Paper: FID 2.4, IS 174.9. A comparison must
+                 mention that the models differ.
 
-Guided by the small image (Tab. 5, 50 and 100 steps): ldm-jax sample --guide small.png
---guide-by lpips --guide-transform down4; its scale is not published.
-Images whose shorter side is below 256 are left out, in training and in evaluation;
-48,627 of the validation images stay.
-low_res=pil_bicubic is the protocol of SR3 and of the table; low_res=bsrgan_light was
-used for the released model of real photographs (bsr_sr).
+Image guiding by the small image (Tab. 5 and 11, 50 and 100 steps): ldm-jax sample
+--guide small.png --guide-by lpips --guide-transform down4; the paper does not give the
+scale.
+
+Images whose shorter side is smaller than 256 are left out in training and evaluation;
+48,627 of the validation images remain. low_res=pil_bicubic is the protocol of SR3 and
+of the table; low_res=bsrgan_light was used for the released model of real photographs
+(bsr_sr).
 """
 
 from ldm_jax.configs import common
 
 UNETS = {
-    # The released config asks for attention at 4x4 too, which four levels never reach.
+    # The released config also requests attention at 4x4, which four levels never reach.
     "small": dict(
         channels=160, channel_mult=(1, 2, 2, 4), attention_levels=(3,), head_channels=32
     ),

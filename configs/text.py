@@ -6,20 +6,22 @@ r"""Text to image 256x256 (Rombach et al. 2022, Tab. 2 and 15; the released mode
     ldm-jax train --config=text --workdir=runs/text \
         --config.latents.directory=LATENTS --config.condition.vocab=vocab.txt
 
-    model=laion        LDM-KL-8, 1.45B: UNet 872M, text 543M; 390k steps of 680 on
-                       LAION-400M. FID 23.31 on COCO, guided by 1.5 12.63 and IS 30.29,
-                       250 steps.
-    model=conceptual   LDM-4 of the released code: UNet 404M, text 147M, on Conceptual
-                       Captions; FID 16.79 there, 100 steps. Batch 28, rate 5.6e-5 as
-                       in its config; its steps are not published.
-    model=clip         Stable Diffusion 1.x: UNet 860M, told by the frozen CLIP
-                       ViT-L/14 in text_encoder.directory (ldm-jax import). The
-                       recipe is that of model=laion.
+    model=laion        LDM-KL-8, 1.45B: UNet 872M, text encoder 543M; 390k steps with
+                       batch 680 on LAION-400M. On COCO with 250 sampling steps: FID
+                       23.31; with guidance scale 1.5, FID 12.63 and IS 30.29.
+    model=conceptual   LDM-4 of the released code: UNet 404M, text encoder 147M, on
+                       Conceptual Captions; FID 16.79 there with 100 steps. Batch size
+                       28 and learning rate 5.6e-5 as in its config; the number of
+                       training steps is not published.
+    model=clip         Stable Diffusion 1.x: UNet 860M, with the pretrained CLIP
+                       ViT-L/14 in text_encoder.directory (ldm-jax import), which is
+                       not trained. Other hyperparameters as for model=laion.
 
-The images and captions come in tars, as img2dataset writes them. `vocab` is the
-vocab.txt of bert-base-uncased. The released text encoders hold 39M and 20M parameters
-more, in an output layer that nothing reads. Guidance needs dropped texts, which the
-paper's text and code leave out; 0.1 is from Ho & Salimans 2022.
+Images and captions are read from tars, as img2dataset writes them. `vocab` is the
+vocab.txt of bert-base-uncased. The released text encoders have 39M and 20M parameters
+more, in an output layer that is never used. Classifier-free guidance needs training
+with dropped texts. The paper's text and code do not give the probability; 0.1 is from
+Ho & Salimans 2022.
 """
 
 from ml_collections.config_dict import placeholder
@@ -60,7 +62,7 @@ def get_config(arg: str = ""):
     name = common.parse(arg, model="laion").model
     model = common.choose("model", name, MODELS)
     config = common.latent_diffusion(model["autoencoder"], "image_text")
-    # A caption may speak of left and right.
+    # Captions can mention left and right.
     config.latents.flip = False
     if name != "conceptual":
         # Between the schedules of the other models and Stable Diffusion's own.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures how much of a codebook a whole image set uses."""
+"""Measures which share of a codebook the images of a set use."""
 
 import numpy as np
 from jaxtyping import Int
@@ -8,7 +8,7 @@ from ldm_jax.types import Array
 
 
 class CodebookUsage:
-    """Counts the codes of latents that come in batches."""
+    """Counts the codes of latents, batch by batch."""
 
     def __init__(self, num_codes: int):
         self._counts = np.zeros(num_codes, np.int64)
@@ -18,7 +18,7 @@ class CodebookUsage:
         self._counts += np.bincount(np.ravel(indices), minlength=len(self._counts))
 
     def result(self) -> dict[str, float]:
-        """Returns "codebook_usage", the share of codes that occur at all, in [0, 1],
+        """Returns "codebook_usage", the share of codes that occur, in [0, 1],
         and "perplexity", exp(-sum p ln p), in [1, num_codes]."""
         share = self._counts / max(self._counts.sum(), 1)
         entropy = -(share * np.log(np.maximum(share, 1e-300))).sum()

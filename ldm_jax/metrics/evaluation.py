@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates samples while a model is trained."""
+"""Computes metrics of samples during training."""
 
 import dataclasses
 import logging
@@ -26,15 +26,16 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Settings of the metrics computed at every evaluation; section `evaluation`.
+    """Settings of the metrics of samples; the config section `evaluation`.
 
     Attributes:
-      reference: .npz of `ldm-jax stats`; "" computes no metrics.
+      reference: .npz file of `ldm-jax stats`; with "", no metrics are computed.
       feature_network: "inception", "mobilenet" or "random".
-      feature_weights: its file of weights; "" is weights/FEATURE_NETWORK.safetensors.
-      num: samples, of the averaged parameters, with the conditions of the set's first
-        records and the same noise every time; a few thousand show a trend.
-      metrics: of SET_METRICS.
+      feature_weights: its weights file; "" is weights/FEATURE_NETWORK.safetensors.
+      num: number of samples. They are drawn with the averaged parameters, the
+        conditions of the data set's first records and the same noise at every
+        evaluation; a few thousand show a trend.
+      metrics: names from SET_METRICS.
 
     Raises:
       ValueError: a metric is unknown, or there are too few samples.
@@ -60,19 +61,19 @@ class Evaluation:
 
 
 def make_sample_metrics(evaluation: Evaluation, image_size) -> Callable | None:
-    """Makes the function that evaluates samples; None without a reference.
+    """Makes the function that evaluates samples, or None if there is no reference.
 
     Args:
-      evaluation: the section of the config.
-      image_size: (height, width) of the samples, checked against the reference's.
+      evaluation: settings.
+      image_size: (height, width) of the samples, which the reference must have too.
 
     Returns:
-      Function of batches of uint8 [B, H, W, 3], `evaluation.num` images in all, that
-      returns {label of a metric: value}.
+      A function that takes batches of uint8 [B, H, W, 3], `evaluation.num` images
+      together, and returns {label of a metric: value}.
 
     Raises:
-      ValueError: no weights, or a reference of other images or too little for the
-        metrics: before the run begins.
+      ValueError: the weights are missing, or the reference is of images of another
+        size or lacks statistics that the metrics need. Raised before the run starts.
     """
     if not evaluation.reference:
         return None

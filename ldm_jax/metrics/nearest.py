@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classifies small images by their nearest neighbours, and looks for copies.
+"""Classifies small images by their nearest neighbours, and detects copies.
 
-For image sets small enough to be compared pixel by pixel (the quickstart's digits);
-larger sets are compared in a feature space.
+Images are compared pixel by pixel, which suits small images such as the quickstart's
+digits; larger images are compared in a feature space.
 """
 
 import numpy as np
@@ -19,14 +19,14 @@ def classification_accuracy(
     label: Int[Array, " M"],
     num_neighbors: int = 1,
 ) -> float:
-    """Computes the share of images that a nearest-neighbour classifier gets right.
+    """Computes the accuracy of a nearest-neighbour classifier.
 
     Args:
-      train_image: real images, which the classifier is fitted on.
+      train_image: real images, to which the classifier is fitted.
       train_label: their classes.
       image: images to classify.
-      label: the class that each of them should have.
-      num_neighbors: k, by Euclidean distance between pixels.
+      label: their correct classes.
+      num_neighbors: k; the distance is Euclidean, between pixels.
 
     Returns:
       Accuracy in [0, 1].
@@ -41,8 +41,8 @@ def nearest_distances(
 ) -> Float[np.ndarray, " M"]:
     """Computes the distance of every image to the nearest training image.
 
-    A generator that copies has distances near zero; one that generalises has about
-    those of held-out real images.
+    The distances of a generator that copies are near zero; those of a generator that
+    generalizes are about as large as those of held-out real images.
 
     Args:
       train_image: in any range.

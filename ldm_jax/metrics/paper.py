@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's numbers and how they were measured, in one place.
+"""Contains the paper's results and the protocols by which they were measured.
 
-Source: Rombach et al. 2022 (arXiv 2112.10752v2); tables as named. FID there is against
-the authors' own statistics, made with torch-fidelity 0.3.0 (App. E.3).
+Source: Rombach et al. 2022 (arXiv 2112.10752v2), in the tables named below. Its FIDs
+are computed against the authors' own statistics, with torch-fidelity 0.3.0 (App. E.3).
 """
 
 from typing import NamedTuple
@@ -12,10 +12,10 @@ class Protocol(NamedTuple):
     """How the paper evaluates a kind of model.
 
     Attributes:
-      num_images: how many are made; None takes the whole set.
-      metrics: which.
-      reference: the images to compare with, in words.
-      balanced: whether every class has as many images as any other.
+      num_images: number of samples; None means one for each image of the set.
+      metrics: names of the metrics.
+      reference: description of the images to compare with.
+      balanced: whether all classes have the same number of samples.
     """
 
     num_images: int | None
@@ -55,13 +55,13 @@ PROTOCOLS = {
 
 
 class PaperResult(NamedTuple):
-    """What the paper prints for one model.
+    """Results of one model in the paper.
 
     Attributes:
       protocol: a key of PROTOCOLS.
       where: the table.
-      steps: sampling steps, in words; "" for a first stage.
-      figures: metric -> value as printed.
+      steps: description of the sampling steps; "" for a first stage.
+      figures: value of each metric, as printed.
     """
 
     protocol: str
@@ -75,14 +75,14 @@ def _prf(fid, precision, recall, **more):
 
 
 def _stage(fid, score, psnr, lpips, ssim):
-    # PSIM, which the table prints, is a perceptual distance of an unnamed network,
-    # probably LPIPS with VGG16.
+    # The table's PSIM is a perceptual distance whose network the paper does not name;
+    # it is probably LPIPS with VGG16, and is stored as "lpips".
     values = {"fid": fid, "is": score, "psnr": psnr, "lpips": lpips, "ssim": ssim}
     return PaperResult("paper-reconstruction", "Tab. 8", "", values)
 
 
 def _enlarged(name, where, steps, fid, fid_train, score, psnr, ssim):
-    """Two rows: against the statistics of validation images, and of training images."""
+    """Makes two rows: compared with validation images, and with training images."""
     values = {"fid": fid, "is": score, "psnr": psnr, "ssim": ssim}
     return {
         name: PaperResult("paper-sr", where, steps, values),
@@ -91,7 +91,7 @@ def _enlarged(name, where, steps, fid, fid_train, score, psnr, ssim):
 
 
 def _filled(name, fid, lpips, fid_large, lpips_large):
-    """Two rows of Tab. 7: all test masks, and those over 40 to 50 % of the image."""
+    """Makes two rows of Tab. 7: all masks, and those over 40 to 50 % of the image."""
     values = {"fid": fid, "lpips": lpips}
     large = {"fid": fid_large, "lpips": lpips_large}
     return {
@@ -135,7 +135,7 @@ ROWS = {
     "imagenet-f8-2.9m": PaperResult(
         _C, "Tab. 10", "", _prf(17.41, 0.65, 0.62, **{"is": 72.92})
     ),
-    # Tab. 18 prints 100 steps for this row, Tab. 10 200.
+    # For this row, Tab. 18 gives 100 steps and Tab. 10 gives 200.
     "imagenet-f8-g-2.9m": PaperResult(
         _C,
         "Tab. 10",
@@ -197,14 +197,15 @@ ROWS = {
 
 
 class PaperSpeed(NamedTuple):
-    """What the paper prints of a row's speed on one A100, with its first stage.
+    """Sampling speed of a row in the paper, on one A100 with its first stage.
 
     Attributes:
-      images_per_second: as printed; of super-resolution Tab. 5, else Tab. 18. The batch
-        sizes are not published, and the original's clock stops before the decoder.
-      steps: of the sampler.
-      gmac: multiply-adds of the denoiser for one sample, 1e9, counted; None where they
-        were not.
+      images_per_second: as printed, in Tab. 5 for super-resolution and in Tab. 18 for
+        the others. The batch sizes are not published, and the original code stops the
+        clock before it decodes.
+      steps: number of sampler steps.
+      gmac: multiply-adds of the denoiser for one sample, in 1e9, counted by us; None
+        if they were not counted.
     """
 
     images_per_second: float
@@ -228,7 +229,7 @@ SPEEDS = {
 
 
 def find_speed(name: str) -> PaperSpeed:
-    """Returns what the paper prints of a row's speed; ValueError lists the rows."""
+    """Returns the paper's speed of a row; a ValueError lists the rows."""
     if name not in SPEEDS:
         raise ValueError(
             f'the paper prints no speed of "{name}"; one of: '
@@ -238,7 +239,7 @@ def find_speed(name: str) -> PaperSpeed:
 
 
 def find_protocol(name: str) -> Protocol:
-    """Returns a protocol by name; ValueError lists the names."""
+    """Returns a protocol by its name; a ValueError lists the names."""
     if name not in PROTOCOLS:
         raise ValueError(
             f'unknown protocol "{name}"; one of: {", ".join(sorted(PROTOCOLS))}.'
@@ -247,7 +248,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 def find_row(name: str) -> PaperResult:
-    """Returns the paper's row of a model by name; ValueError lists the names."""
+    """Returns a row of the paper by its name; a ValueError lists the names."""
     if name not in ROWS:
         raise ValueError(
             f'the paper has no row "{name}"; one of: {", ".join(sorted(ROWS))}.'

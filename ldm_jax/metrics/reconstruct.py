@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encodes and decodes whole image sets, and measures the reconstructions."""
+"""Encodes and decodes whole image sets, and evaluates the reconstructions."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +16,7 @@ from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks.model import FirstStage
 from ldm_jax.types import Array, Batch, PyTree
 
-# (images, reconstructions), both in [-1, 1] -> a number for each.
+# (images, reconstructions), both in [-1, 1] -> one number per image.
 PairMetric = Callable[
     [Float[Array, "B H W C"], Float[Array, "B H W C"]], Float[Array, " B"]
 ]
@@ -25,7 +25,7 @@ PairMetric = Callable[
 def make_pair_metrics(
     size: tuple[int, int], perceptual: str, lpips_params: PyTree
 ) -> dict[str, PairMetric]:
-    """Lists the metrics of held-out reconstructions of a size.
+    """Makes the metrics that compare held-out images with their reconstructions.
 
     Returns:
       "psnr" in dB; "ssim", unless the images are smaller than its window; "lpips",
@@ -36,7 +36,8 @@ def make_pair_metrics(
         metrics["ssim"] = jax.jit(ssim)
     if perceptual != "none":
         lpips = LPIPS(perceptual)
-        # Arguments, not constants of a program: they are many megabytes.
+        # The parameters are an argument: as constants, they would add many megabytes
+        # to the program.
         distance = jax.jit(lambda p, x, y: lpips.apply({"params": p}, x, y))
         metrics["lpips"] = functools.partial(distance, lpips_params)
     return metrics
@@ -50,18 +51,18 @@ def reconstruct_all(
     metrics: Mapping[str, PairMetric],
     num_rows: int,
 ) -> tuple[dict[str, float], UInt8[np.ndarray, "H W 3"]]:
-    """Encodes and decodes images.
+    """Encodes and decodes all images and computes the metrics of the set.
 
     Args:
-      model, params: of a first stage.
-      rows: iterator of (batch, how many of its rows are valid).
-      num_shown: pairs to show, evenly spread over all rows.
+      model, params: a first stage and its parameters.
+      rows: iterator of (batch, number of valid rows).
+      num_shown: number of pairs in the sheet, evenly spaced over all rows.
       metrics: name -> function of images and their reconstructions.
-      num_rows: valid rows in all.
+      num_rows: total number of valid rows.
 
     Returns:
-      {name: mean over all rows}, with "codebook_usage" and "perplexity" over all rows
-      for VQ, and a sheet of pairs, uint8.
+      {name: mean over all rows}, for VQ also with "codebook_usage" and "perplexity" of
+      all rows; and a sheet of (image, reconstruction) pairs, uint8.
     """
     num_codes = model.autoencoder.num_codes
     usage = CodebookUsage(num_codes) if num_codes else None
@@ -90,7 +91,7 @@ def reconstruct_all(
 
 @functools.cache
 def _program(model):
-    """Makes (params, image) -> (reconstruction, codes or ()), compiled once a run."""
+    """Makes (params, image) -> (reconstruction, codes or ()), compiled once."""
 
     @jax.jit
     def run(params, image):

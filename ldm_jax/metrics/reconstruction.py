@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures how close a reconstruction is to its image: PSNR, SSIM, MS-SSIM."""
+"""Compares reconstructions with their images: PSNR, SSIM, MS-SSIM."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +10,11 @@ from ldm_jax.models.resampling import halve
 from ldm_jax.types import Array
 
 PEAK = 2.0  # images are in [-1, 1]
-# Of the structural similarity: a Gaussian window of 11 x 11 pixels, and two constants
-# that keep quotients of small numbers stable, for intensities in [0, 1].
+# Structural similarity: a Gaussian window of 11 x 11 pixels, and two constants that
+# keep quotients of small numbers stable, for intensities in [0, 1].
 WINDOW, SIGMA = 11, 1.5
 C_1, C_2 = 0.01**2, 0.03**2
-# Weights of the five scales, the finest first.
+# Weights of the five scales of MS-SSIM, the finest first.
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -27,10 +27,10 @@ def psnr(
 
     Args:
       image: in [-1, 1].
-      reconstruction: clamped to [-1, 1], as it will be shown.
+      reconstruction: clamped to [-1, 1], as for display.
 
     Returns:
-      Decibels; infinite for equal images.
+      PSNR in decibels; infinite for equal images.
     """
     difference = image - jnp.clip(reconstruction, -1, 1)
     mean_square = jnp.mean(jnp.square(difference), axis=(1, 2, 3))
@@ -42,14 +42,14 @@ def ssim(
 ) -> Float32[Array, " B"]:
     """Computes the structural similarity of each image.
 
-    The mean over all windows inside the image and over the channels.
+    This is the mean over all windows inside the image and over the channels.
 
     Args:
       image: in [-1, 1]; H and W are at least 11.
       reconstruction: clamped to [-1, 1].
 
     Returns:
-      At most 1, which equal images have.
+      Values of at most 1; 1 for equal images.
 
     Raises:
       ValueError: the images are smaller than the window.
@@ -103,10 +103,10 @@ def _similarities(x: Array, y: Array) -> tuple[Array, Array]:
             f"ssim needs images of at least {WINDOW}x{WINDOW} pixels: got "
             f"{x.shape[1]}x{x.shape[2]}."
         )
-    # Intensities in [0, 1] less a half, where squares lose the fewest digits.
+    # Intensities in [0, 1] minus 0.5, where squares lose the fewest digits.
     x, y = (a.astype(jnp.float32) / 2 for a in (x, y))
     mean_x, mean_y = _blur(x), _blur(y)
-    # Grouped so that of equal images both quotients are exactly 1.
+    # Grouped so that both quotients are exactly 1 for equal images.
     variances = (_blur(x * x) - mean_x**2) + (_blur(y * y) - mean_y**2)
     covariance = _blur(x * y) - mean_x * mean_y
     mean_x, mean_y = mean_x + 0.5, mean_y + 0.5

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what was measured as Markdown, beside what the paper prints."""
+"""Writes the results of an evaluation as Markdown, with the paper's for comparison."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,12 +17,12 @@ def markdown(result: Mapping[str, Any]) -> str:
     """Writes one evaluation as a page of Markdown.
 
     Args:
-      result: of `commands.evaluate`: "figures" {metric: {"label", "value",
-        "spread"}}, "num_images", "settings", "warnings", "row" of the paper, or None,
-        and of samples "throughput".
+      result: the result of `commands.evaluate`: "figures" {metric: {"label", "value",
+        "spread"}}, "num_images", "settings", "warnings", "row" (of the paper, or None)
+        and, for samples, "throughput".
 
     Returns:
-      The page: a table of metrics, how they were made, and every warning.
+      The page: a table of metrics, the settings, and all warnings.
     """
     paper = find_row(result["row"]).figures if result["row"] else {}
     lines = ["| metric | | ours | +- |" + (" paper |" if paper else "")]
@@ -50,7 +50,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _speed(throughput: Mapping[str, Any]) -> str:
-    """Writes a throughput in words."""
+    """Formats a throughput as text."""
     return (
         f"{number(throughput['images_per_second'])} images/s in batches of "
         f"{throughput['batch_size']} on {throughput['num_devices']} "
@@ -66,5 +66,5 @@ SPREADS = (
 
 
 def number(value: float) -> str:
-    """Writes a number with four digits that count."""
+    """Formats a number with four significant digits."""
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"

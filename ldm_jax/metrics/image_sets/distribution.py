@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares a set of images with a reference, in one pass over their features.
 
-Memory does not depend on the number of images: means, covariances and splits are
-accumulated; of the features themselves a bounded sample is kept.
+Memory use does not depend on the number of images: means, covariances and the splits of
+the inception score are accumulated, and a sample of bounded size is kept of the
+features.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ from ldm_jax.metrics.image_sets.reference import Reference
 from ldm_jax.metrics.image_sets.reservoir import Reservoir
 from ldm_jax.types import Array
 
-# Metrics of sets, in the order in which they are printed.
+# Metrics of image sets, in the order in which they are printed.
 SET_METRICS = (
     "fid",
     "sfid",
@@ -33,9 +34,11 @@ SET_METRICS = (
 )
 NEED_FEATURES = {"kid", "precision", "recall", "density", "coverage"}
 LABELS = {"fid": "FID", "sfid": "sFID", "kid": "KID", "is": "IS"}
-# Kept at most for the metrics that compare images with each other: 400 MB at 2,048.
+# Maximum number of features that are kept, for the metrics that compare single images:
+# 400 MB for 2,048 features.
 KEEP = 50_000
-# Parts whose leaving out, one by one, gives the standard error of a Frechet distance.
+# Parts of the jackknife, which leaves out one at a time, for the standard error of a
+# Frechet distance.
 NUM_FOLDS = 5
 
 
@@ -44,8 +47,8 @@ class Figure(NamedTuple):
 
     Attributes:
       value: the metric.
-      spread: None; or a standard deviation over splits (IS), subsets (KID) or images,
-        or a jackknife's standard error (Frechet distances).
+      spread: a standard deviation over splits (IS), subsets (KID) or images, a
+        jackknife standard error (Frechet distances), or None.
     """
 
     value: float
@@ -53,15 +56,15 @@ class Figure(NamedTuple):
 
 
 def label(metric: str, network: Mapping[str, Any]) -> str:
-    """Names a metric by what it is.
+    """Returns the printed name of a metric, which depends on the feature network.
 
     Args:
       metric: one of SET_METRICS.
       network: metadata of the feature network: "kind" and "official".
 
     Returns:
-      "FID", "KID", "IS" ... only for the published InceptionV3; "FD(mobilenet)",
-      "KD(random)", "IS(mobilenet)", "precision(mobilenet)" otherwise.
+      "FID", "KID", "IS" and so on for the published InceptionV3 only; otherwise
+      "FD(mobilenet)", "KD(random)", "IS(mobilenet)", "precision(mobilenet)".
     """
     kind = network["kind"]
     if kind == "inception" and network["official"]:
@@ -72,11 +75,11 @@ def label(metric: str, network: Mapping[str, Any]) -> str:
 
 
 def check_network(metrics: Collection[str], outputs: Collection[str]) -> None:
-    """Refuses, with a ValueError, metrics of features that a network does not give.
+    """Raises a ValueError if a metric needs an output that the network does not have.
 
     Args:
-      metrics: of SET_METRICS.
-      outputs: the network's, of "pool", "spatial" and "logits".
+      metrics: names from SET_METRICS.
+      outputs: the network's outputs, from "pool", "spatial" and "logits".
     """
     for metric, name in (("sfid", "spatial"), ("is", "logits")):
         if metric in metrics and name not in outputs:
@@ -87,7 +90,7 @@ def check_network(metrics: Collection[str], outputs: Collection[str]) -> None:
 
 
 def check_reference(metrics: Collection[str], reference: Reference | None) -> None:
-    """Refuses, with a ValueError, metrics that a reference has too little for."""
+    """Raises a ValueError if the reference lacks statistics that a metric needs."""
     comparing = [name for name in SET_METRICS if name in metrics and name != "is"]
     if not comparing:
         return
@@ -120,13 +123,13 @@ class Collector:
         keep: int = KEEP,
         has_spread: bool = False,
     ):
-        """Starts without images.
+        """Creates a collector without images.
 
         Args:
-          metrics: of SET_METRICS.
-          num_images: of the whole set.
-          keep: features kept at most, a uniform sample.
-          has_spread: whether Frechet distances come with a standard error.
+          metrics: names from SET_METRICS.
+          num_images: number of images in the whole set.
+          keep: maximum number of features that are kept, as a uniform sample.
+          has_spread: whether to compute the standard error of Frechet distances.
 
         Raises:
           ValueError: a metric is unknown, or there are too few images for it.
@@ -146,9 +149,9 @@ class Collector:
         self.count = 0
 
     def update(self, features: Mapping[str, Num[Array, "B _"]]) -> None:
-        """Adds a batch: "pool" and, as the metrics need them, "logits" and "spatial".
+        """Adds a batch of "pool" features, with "logits" and "spatial" if needed.
 
-        A network that `check_network` accepts has them.
+        `check_network` checks that the network has the outputs that the metrics need.
         """
         rows = len(features["pool"])
         fold = (self.count + np.arange(rows)) % self._folds
@@ -168,7 +171,7 @@ class Collector:
         self.count += rows
 
     def reference(self, metadata: Mapping[str, Any], path: str = "") -> Reference:
-        """Makes statistics of all images so far."""
+        """Returns the statistics of all images so far."""
         features = self._reservoir.rows()
         return Reference(
             self._total("pool").gaussian(),
@@ -179,7 +182,7 @@ class Collector:
         )
 
     def kept(self) -> Num[np.ndarray, "K D"]:
-        """Returns the features kept."""
+        """Returns the features that were kept."""
         return self._reservoir.rows()
 
     def compute(
@@ -188,14 +191,14 @@ class Collector:
         """Computes the metrics.
 
         Args:
-          reference: what to compare with; None only where all metrics do without.
-          place: puts rows on the devices, as for `precision_recall`.
+          reference: statistics to compare with; None if no metric needs any.
+          place: places rows on the devices, as in `precision_recall`.
 
         Returns:
           metric -> Figure, in the order of SET_METRICS.
 
         Raises:
-          ValueError: the reference lacks what a metric needs.
+          ValueError: the reference lacks statistics that a metric needs.
         """
         check_reference(self.metrics, reference)
         figures: dict[str, Figure] = {}
@@ -246,7 +249,7 @@ class Collector:
 
 
 def _kernel(real, fake) -> Figure:
-    """Takes subsets of 1,000; of fewer images all, which have no scatter."""
+    """Uses subsets of 1,000, or all images if there are fewer, without a spread."""
     size = min(1000, len(real), len(fake))
     if size == len(real) == len(fake):
         return Figure(kernel_distance(real, fake, 1, size)[0])
@@ -254,7 +257,7 @@ def _kernel(real, fake) -> Figure:
 
 
 def rank_warning(count: int, width: int, what: str) -> list[str]:
-    """Warns of fewer images than features, where covariances lose their rank."""
+    """Makes a warning if there are fewer images than features (singular covariance)."""
     if not count or count > width:
         return []
     return [

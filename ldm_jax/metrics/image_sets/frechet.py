@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frechet distance of two sets in a feature space, from means and covariances.
+"""Computes the Frechet distance of two sets from their means and covariances.
 
-Called FID when the features are the pool of the 2015 InceptionV3, sFID when they are
-its spatial ones, and by the network's name otherwise.
+The distance is called FID for the pool features of the 2015 InceptionV3, sFID for its
+spatial features, and FD with the network's name otherwise.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from ldm_jax.types import Array
 
 
 class Gaussian(NamedTuple):
-    """Statistics of a set that a Frechet distance compares.
+    """Mean and covariance of the features of a set.
 
     Attributes:
-      mean: of the features.
-      covariance: of the features, with N - 1 in the denominator.
-      count: N; 0 where a file does not give it.
+      mean: mean of the features.
+      covariance: covariance of the features, with N - 1 in the denominator.
+      count: N; 0 if a file does not contain it.
     """
 
     mean: Float64[np.ndarray, " D"]
@@ -28,10 +28,10 @@ class Gaussian(NamedTuple):
 
 
 class FeatureMoments:
-    """Accumulates mean and covariance of batches of rows; float64, memory O(D^2).
+    """Accumulates the mean and covariance of rows in float64, with O(D^2) memory.
 
-    Batches are centered before they are joined, so that no digits are lost to a large
-    mean however many rows there are.
+    Batches are centered before they are combined, so that a large mean costs no digits,
+    whatever the number of rows.
 
     Source: Chan, Golub & LeVeque 1983, Eq. 1.5.
     """
@@ -45,7 +45,7 @@ class FeatureMoments:
         """Adds rows.
 
         Raises:
-          ValueError: a row holds NaN or infinity.
+          ValueError: a row contains NaN or infinity.
         """
         rows = np.asarray(rows, np.float64)
         if not np.isfinite(rows).all():
@@ -72,7 +72,7 @@ class FeatureMoments:
         self.count = total
 
     def gaussian(self) -> Gaussian:
-        """Returns mean and covariance of all rows so far.
+        """Returns the mean and covariance of all rows so far.
 
         Raises:
           ValueError: there are fewer than two rows.
@@ -89,16 +89,16 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
         |m_1 - m_2|^2 + tr(C_1) + tr(C_2) - 2 tr (C_1 C_2)^(1/2)
 
-    The last trace is the sum of the singular values of C_1^(1/2) C_2^(1/2), with roots
-    of symmetric matrices: real and accurate also where covariances are singular, where
-    the root of their product, a nonsymmetric matrix, loses half of the digits. So no
-    epsilon is added to a diagonal.
+    The last trace is computed as the sum of the singular values of C_1^(1/2) C_2^(1/2).
+    These are roots of symmetric matrices, so the result is real, and accurate for
+    singular covariances too. The root of C_1 C_2, which is not symmetric, would lose
+    half of the digits there. Therefore no epsilon is added to the diagonal.
 
     Returns:
-      The distance; at least 0 but for rounding.
+      The distance; at least 0, up to rounding.
 
     Raises:
-      ValueError: the two are of different feature spaces.
+      ValueError: the two have different numbers of features.
 
     Source: Dowson & Landau 1982; Heusel et al. 2017, Eq. 6.
     """
@@ -116,10 +116,10 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """Returns F [D, r] with F F^T = the covariance, of the directions that vary."""
+    """Returns F [D, r] with F F^T = covariance; r is the rank of the covariance."""
     covariance = np.asarray(covariance, np.float64)
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    # Eigenvalues so small relative to the largest are rounding errors, but their roots
-    # are not small.
+    # Eigenvalues this small relative to the largest are rounding errors, but their
+    # square roots would not be small.
     kept = values > max(values[-1], 0) * len(values) * np.finfo(np.float64).eps
     return vectors[:, kept] * np.sqrt(values[kept])

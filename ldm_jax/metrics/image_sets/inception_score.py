@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Computes the inception score: is each image of one class, and the set of many?"""
+"""Computes the inception score from the class probabilities of images."""
 
 import numpy as np
 from jaxtyping import Num
 
 from ldm_jax.types import Array
 
-# torch-fidelity's, so that the same images fall into the same splits.
+# The seed of torch-fidelity, so that the same images are in the same splits.
 SPLIT_SEED = 2020
 
 
 class InceptionScore:
-    """Accumulates the score of images from batches of logits, in their order.
+    """Accumulates the inception score from batches of logits, in the images' order.
 
         IS = mean over splits of exp( mean_i KL( p(y | x_i) || mean_j p(y | x_j) ) )
 
-    Memory does not depend on the number of images, which must be known beforehand:
-    image i belongs to a split by a fixed permutation.
+    Memory use does not depend on the number of images. This number must be known in
+    advance, because a fixed permutation assigns image i to a split.
 
-    Source: Salimans et al. 2016, Sec. 4; splits as torch-fidelity's.
+    Source: Salimans et al. 2016, Sec. 4; splits as in torch-fidelity.
     """
 
     def __init__(self, num_images: int, num_splits: int = 10):
-        """Args: `num_images`, all that will come; `num_splits`, at most as many.
+        """Takes the total number of images, and a number of splits not above it.
 
         Raises:
           ValueError: there are fewer images than splits.
@@ -59,10 +59,10 @@ class InceptionScore:
         self._done += len(p)
 
     def result(self) -> tuple[float, float]:
-        """Returns mean and standard deviation of the splits' scores.
+        """Returns the mean and standard deviation of the scores of the splits.
 
         Raises:
-          ValueError: not all of the images announced have come.
+          ValueError: fewer images were added than announced.
         """
         if self._done != len(self._split) or self._probability is None:
             raise ValueError(

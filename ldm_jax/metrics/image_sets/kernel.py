@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Computes the kernel distance (KID), which is unbiased at any number of images."""
+"""Computes the kernel distance (KID), which is unbiased for any number of images."""
 
 import numpy as np
 from jaxtyping import Num
 
-# torch-fidelity's, so that the same subsets are drawn of the same features.
+# The seed of torch-fidelity, so that the same subsets of features are drawn.
 SUBSET_SEED = 2020
 
 
@@ -20,12 +20,12 @@ def kernel_distance(
 
     Args:
       first, second: features.
-      num_subsets: subsets drawn of each set, over which the estimate is averaged.
-      subset_size: rows of a subset, at most N and M.
+      num_subsets: number of subsets of each set, over which the estimate is averaged.
+      subset_size: rows of a subset; at most N and at most M.
 
     Returns:
-      Mean and standard deviation over the subsets; equal sets give about 0, also a
-      little below.
+      Mean and standard deviation over the subsets; for equal distributions the mean is
+      about 0 and can be slightly negative.
 
     Raises:
       ValueError: a set is smaller than a subset.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Computes precision and recall, density and coverage, from nearest neighbours.
 
-Every image is the center of a ball that reaches to its k-th neighbour. Distances are
-computed in blocks, which the devices share: memory is [block, N], never [N, N].
+Every image is the center of a ball whose radius is the distance to its k-th neighbour.
+Distances are computed in blocks, which are divided among the devices, so that memory is
+[block, N] and never [N, N].
 """
 
 import functools
@@ -25,22 +26,22 @@ def precision_recall(
     k: int = 3,
     place: Callable = jnp.asarray,
 ) -> tuple[float, float]:
-    """Measures how many fakes look real, and how much of the real set they cover.
+    """Computes precision and recall of generated images.
 
     Args:
       real, fake: features.
-      k: neighbours of an image, itself not counted.
-      place: puts a block [BLOCK, D] of rows on the devices, e.g. sharded over them.
+      k: number of neighbours of an image, without the image itself.
+      place: places a block [BLOCK, D] of rows on the devices, e.g. sharded over them.
 
     Returns:
-      Precision, the share of fakes within a ball of some real image; recall, the
-      share of real images within a ball of some fake. Both in [0, 1].
+      Precision, the share of fakes inside the ball of at least one real image; recall,
+      the share of real images inside the ball of at least one fake. Both in [0, 1].
 
     Raises:
       ValueError: a set has no more than k images.
 
     Source: Kynkaanniemi et al. 2019, Eq. 1-3; k = 3 and the features of FID as in
-      Dhariwal & Nichol 2021, whose script the paper quotes.
+      Dhariwal & Nichol 2021, whose script the paper uses.
     """
     real, fake = _centered(real, fake)
     inside, _ = _balls(real, fake, k, place)
@@ -54,14 +55,14 @@ def density_coverage(
     k: int = 5,
     place: Callable = jnp.asarray,
 ) -> tuple[float, float]:
-    """Measures how densely fakes surround real images, and how many they cover.
+    """Computes density and coverage of generated images.
 
-    Args and errors: as of `precision_recall`.
+    Args and errors are those of `precision_recall`.
 
     Returns:
-      Density, the mean number of real balls that contain a fake, over k (about 1 for
-      equal distributions, no upper bound); coverage, the share of real images whose
-      ball contains a fake.
+      Density, the mean number of real images' balls that contain a fake, divided by k
+      (about 1 for equal distributions, without an upper bound); coverage, the share of
+      real images whose ball contains a fake.
 
     Source: Naeem et al. 2020, Eq. 3 and 4.
     """
@@ -71,14 +72,14 @@ def density_coverage(
 
 
 def _centered(real, fake):
-    """Moves both sets near zero, where squares lose the fewest digits."""
+    """Subtracts the real mean from both sets, so that squares lose fewer digits."""
     real, fake = np.asarray(real, np.float32), np.asarray(fake, np.float32)
     mean = real.mean(axis=0, dtype=np.float64).astype(np.float32)
     return real - mean, fake - mean
 
 
 def _balls(centers, points, k: int, place):
-    """Counts the balls that contain each point; finds which balls contain a point."""
+    """Counts the balls around each point, and marks the balls that contain a point."""
     if min(len(centers), len(points)) <= k:
         raise ValueError(
             f"neighbours up to the {k}th need more than {k} images in each set: got "
@@ -101,7 +102,7 @@ def _balls(centers, points, k: int, place):
 
 
 def _blocks(rows):
-    """Yields blocks of one size, the last filled up with zeros, and their lengths."""
+    """Yields blocks of BLOCK rows, zero-padded, with their numbers of valid rows."""
     for low in range(0, len(rows), BLOCK):
         part = rows[low : low + BLOCK]
         valid = len(part)
@@ -119,7 +120,7 @@ def _squares(x: Array, y: Array) -> Array:
 @functools.partial(jax.jit, static_argnames="k")
 def _kth_square(x: Array, y: Array, k: int) -> Array:
     """Computes each row's squared distance to its k-th neighbour among y."""
-    # Itself is the nearest, at 0.
+    # The nearest row is the row itself, at distance 0.
     return -lax.top_k(-_squares(x, y), k + 1)[0][:, k]
 
 

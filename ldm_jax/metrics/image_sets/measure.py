@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs images through feature networks, spread over all devices."""
+"""Computes features and image metrics on all devices."""
 
 import functools
 import hashlib
@@ -22,18 +22,18 @@ from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.types import Array, PyTree
 
-# The feature network without a file of weights.
+# The feature network that needs no weights file.
 RANDOM = "random"
 PAIR_METRICS = ("psnr", "ssim", "ms_ssim", "lpips")
 
 
 class FeatureNetwork(NamedTuple):
-    """A feature network, ready to run.
+    """A feature network with its parameters, placed on the devices.
 
     Attributes:
-      metadata: "kind", "origin", "sha256", "official": what figures depend on.
-      run: images -> their features and logits; any B.
-      widths: {name of an output: numbers of an image}; "pool" always.
+      metadata: "kind", "origin", "sha256", "official", on which results depend.
+      run: images -> their features and logits, for any B.
+      widths: {name of an output: its size per image}; always contains "pool".
     """
 
     metadata: dict[str, Any]
@@ -47,11 +47,11 @@ def open_feature_network(
     """Opens a feature network on all devices.
 
     Args:
-      kind: "inception", "mobilenet" or "random", which has no file of weights.
+      kind: "inception", "mobilenet" or "random", which needs no weights file.
       weights: file of `ldm-jax weights KIND`; None is weights/KIND.safetensors.
 
     Raises:
-      ValueError: unknown kind, or no weights; says how to get them.
+      ValueError: unknown kind, or missing weights; the error says how to get them.
     """
     if kind not in (*PUBLISHED, RANDOM):
         known = ", ".join([*PUBLISHED, RANDOM])
@@ -74,7 +74,7 @@ def open_feature_network(
 
 
 def _load(kind: str, weights: str | None) -> tuple[nn.Module, PyTree, dict[str, str]]:
-    """Returns (module, parameters, header), see `load_feature_network`."""
+    """Returns (module, parameters, header) as `load_feature_network` does."""
     if kind != RANDOM:
         path = weights or f"weights/{kind}.safetensors"
         return load_feature_network(path, kind)
@@ -90,15 +90,15 @@ def _load(kind: str, weights: str | None) -> tuple[nn.Module, PyTree, dict[str, 
 
 @functools.lru_cache(maxsize=4)
 def _compiled(module):
-    """Compiles a network once, however often it is opened."""
+    """Compiles a network once, even if it is opened several times."""
     return jax.jit(lambda params, image: module.apply({"params": params}, image))
 
 
 def on_devices(function: Callable, *arrays: Shaped[Array, "B ..."]) -> PyTree:
-    """Applies a function of arrays with their first axis split over all devices.
+    """Applies a function to arrays whose first axis is split over all devices.
 
-    Every process gives whole arrays and gets whole results. B is filled up to a
-    multiple of the devices with copies of the first row.
+    Every process passes complete arrays and receives complete results. B is padded to a
+    multiple of the number of devices with copies of the first row.
     """
     mesh = sharding.make_mesh()
     on_mesh = sharding.batch_sharding(mesh)
@@ -113,7 +113,7 @@ def on_devices(function: Callable, *arrays: Shaped[Array, "B ..."]) -> PyTree:
 
 
 def place_rows(x: Shaped[Array, "B ..."]) -> Shaped[jax.Array, "B ..."]:
-    """Splits rows over the devices of this process, if their number divides B."""
+    """Splits rows over this process's devices if the number of devices divides B."""
     mesh = sharding.make_mesh(devices=jax.local_devices())
     if len(x) % mesh.size:
         return jnp.asarray(x)
@@ -121,15 +121,15 @@ def place_rows(x: Shaped[Array, "B ..."]) -> Shaped[jax.Array, "B ..."]:
 
 
 class Pairs:
-    """Compares images with others, one to one, in constant memory."""
+    """Compares pairs of images and averages the metrics, in constant memory."""
 
     def __init__(self, metrics, lpips: str | None = None, trunk: str = "vgg"):
-        """Starts without pairs.
+        """Creates an accumulator without pairs.
 
         Args:
-          metrics: of PAIR_METRICS.
-          lpips: file of `ldm-jax weights lpips`, where "lpips" is among the metrics.
-          trunk: of LPIPS.
+          metrics: names from PAIR_METRICS.
+          lpips: file of `ldm-jax weights lpips`; needed for the metric "lpips".
+          trunk: the network of LPIPS: "vgg", "alex" or "squeeze".
         """
         functions: dict[str, Callable] = {
             name: getattr(reconstruction, name)
@@ -159,10 +159,10 @@ class Pairs:
     def update(
         self, image: UInt8[Array, "B H W 3"], other: UInt8[Array, "B H W 3"]
     ) -> None:
-        """Adds pairs.
+        """Adds a batch of pairs.
 
         Raises:
-          ValueError: the two differ in shape.
+          ValueError: the two arrays differ in shape.
         """
         if image.shape != other.shape:
             raise ValueError(
@@ -170,7 +170,8 @@ class Pairs:
                 f"{image.shape} and {other.shape}; give as many, of the same size."
             )
         for name, values in on_devices(self._compare, image, other).items():
-            # Equal images have an infinite PSNR; 100 dB is beyond 8 bits.
+            # The PSNR of equal images is infinite; it is limited to 100 dB, which is
+            # beyond 8-bit precision.
             self._means.setdefault(name, Mean()).update(np.minimum(values, 100))
 
     def figures(self) -> dict[str, Figure]:
@@ -179,20 +180,20 @@ class Pairs:
 
 
 class Mean:
-    """Accumulates mean and standard deviation of batches of numbers."""
+    """Accumulates the mean and standard deviation of batches of numbers."""
 
     def __init__(self):
         self.count, self._total, self._squares = 0, 0.0, 0.0
 
     def update(self, values: Num[Array, " B"]) -> None:
-        """Adds numbers."""
+        """Adds a batch of numbers."""
         values = np.asarray(values, np.float64)
         self.count += len(values)
         self._total += values.sum()
         self._squares += (values * values).sum()
 
     def figure(self) -> Figure:
-        """Returns the mean, and the standard deviation as its spread."""
+        """Returns the mean, with the standard deviation as its spread."""
         mean = self._total / self.count
         variance = max(self._squares / self.count - mean**2, 0)
         return Figure(float(mean), float(np.sqrt(variance)))
@@ -204,7 +205,7 @@ def with_features(
     collector: Any,
     show: Callable[[int], Any],
 ) -> None:
-    """Collects the features of batches; calls `show` with the size of each."""
+    """Adds the features of batches to `collector`, and calls `show` with each size."""
     for batch in batches:
         collector.update(network.run(batch))
         show(len(batch))
@@ -213,6 +214,6 @@ def with_features(
 def image_metadata(
     network: FeatureNetwork, size, transform: Mapping[str, Any] | None
 ) -> dict:
-    """Describes how features of images were made, for `Reference.check`."""
+    """Makes the metadata of features that `Reference.check` compares."""
     metadata = {"network": network.metadata, "image_size": list(size)}
     return metadata if transform is None else {**metadata, "transform": dict(transform)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads reference statistics and adds the features that a metric needs."""
+"""Reads reference statistics, and computes missing features that a metric needs."""
 
 from tqdm import tqdm
 
@@ -17,10 +17,11 @@ from ldm_jax.metrics.image_sets.reference import (
 def open_reference(
     path: str, network: FeatureNetwork, metrics, batch_size: int = 64
 ) -> Reference:
-    """Reads statistics: an .npz, or a .pt of torch-fidelity's cache.
+    """Reads statistics from an .npz file, or from a .pt file of torch-fidelity's cache.
 
-    ADM's batches hold images, and means and covariances of far more images than these:
-    those are kept, and features of single images are computed where a metric needs.
+    ADM's reference batches contain images, and means and covariances of many more
+    images. The means and covariances are used as they are; the features of the images
+    are computed if a metric needs them.
     """
     if path.endswith(".pt"):
         reference = make_reference(read_fidelity_cache(path), path)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads and writes reference statistics of a set of real images.
 
-Our file is an .npz with "mu" and "sigma" (so other programs read it too), "mu_s" and
+The file is an .npz with "mu" and "sigma" (which other programs read too), "mu_s" and
 "sigma_s" of spatial features, "features" of some of the images, "count", and
-"metadata": JSON that describes how all of it was made. The reference batches of ADM
-("arr_0", "mu", "sigma", "mu_s", "sigma_s") and statistics of pytorch-fid ("mu",
-"sigma") are read too; they do not describe how they were made.
+"metadata", a JSON text that describes how the statistics were made. The reference
+batches of ADM ("arr_0", "mu", "sigma", "mu_s", "sigma_s") and statistics of pytorch-fid
+("mu", "sigma") are read too; they do not describe how they were made.
 """
 
 import dataclasses
@@ -26,16 +26,17 @@ from ldm_jax.metrics.image_sets.frechet import Gaussian
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Statistics of a set of images.
+    """Feature statistics of a set of images.
 
     Attributes:
-      pool: mean and covariance of the network's features.
-      spatial: of its spatial features; None where it has none.
-      features: of some of the images; None where a file has none, and then KID,
-        precision and recall cannot be computed with it.
-      metadata: how it was made: "network", "transform", "dataset" ...; {} if unknown.
-      path: of the file, for messages.
-      has_images: whether the file also holds images, as "arr_0".
+      pool: mean and covariance of the network's pool features.
+      spatial: mean and covariance of its spatial features; None if it has none.
+      features: pool features of some of the images. If None, KID, precision, recall,
+        density and coverage cannot be computed.
+      metadata: how the statistics were made: "network", "transform", "dataset" and so
+        on; {} if unknown.
+      path: the file's path, for error messages.
+      has_images: whether the file also contains images, as "arr_0".
     """
 
     pool: Gaussian
@@ -46,17 +47,17 @@ class Reference:
     has_images: bool = False
 
     def check(self, metadata: Mapping[str, Any]) -> list[str]:
-        """Compares how this was made with how other figures were.
+        """Checks that features were made in the same way as these statistics.
 
         Args:
-          metadata: "network" and, where known, "image_size" and "transform" of the
-            images that are to be compared with this.
+          metadata: "network" and, if known, "image_size" and "transform" of the images
+            to compare with these statistics.
 
         Returns:
-          Warnings: what is unknown or differs so that figures are not comparable.
+          Warnings about unknown or different settings that make results incomparable.
 
         Raises:
-          ValueError: another network or size, so that a comparison has no meaning.
+          ValueError: network or image size differ, so that no comparison is possible.
         """
         if not self.metadata:
             return [
@@ -85,7 +86,7 @@ class Reference:
 
 
 def save_reference(path, reference: Reference) -> None:
-    """Writes statistics as .npz."""
+    """Writes statistics to an .npz file."""
     arrays: dict[str, Any] = {
         "mu": reference.pool.mean,
         "sigma": reference.pool.covariance,
@@ -104,10 +105,10 @@ def save_reference(path, reference: Reference) -> None:
 
 
 def load_reference(path) -> Reference:
-    """Reads statistics in an .npz: ours, ADM's or pytorch-fid's.
+    """Reads statistics from an .npz file of this package, of ADM or of pytorch-fid.
 
     Raises:
-      ValueError: it is no such file.
+      ValueError: the file is not one of these.
     """
     try:
         with Npz(path) as stored:
@@ -125,16 +126,16 @@ def load_reference(path) -> Reference:
 def make_reference(
     arrays: Mapping[str, np.ndarray], path, has_images: bool = False
 ) -> Reference:
-    """Makes statistics of the arrays of a file.
+    """Makes statistics from the arrays of a file.
 
     Args:
-      arrays: "mu" and "sigma", and what else a file of ours has.
-      path: of the file, for messages.
-      has_images: whether it holds images too.
+      arrays: "mu" and "sigma", and optionally the other arrays of the file format.
+      path: the file's path, for error messages.
+      has_images: whether the file also contains images.
 
     Raises:
-      UnreadableFile: "mu" or "sigma" is missing, the two do not fit, or they hold
-        values that cannot be.
+      UnreadableFile: "mu" or "sigma" is missing, their shapes do not match, or an
+        array contains invalid values.
     """
     if not {"mu", "sigma"} <= set(arrays):
         raise UnreadableFile(
@@ -164,7 +165,7 @@ def make_reference(
 
 
 def _count(arrays: Mapping[str, np.ndarray]) -> int:
-    """Returns the number of images; 0 where a file does not say."""
+    """Returns the number of images; 0 if the file does not contain it."""
     count = np.asarray(arrays.get("count", 0))
     if count.shape != () or count.dtype.kind not in "iu" or not 0 <= count < 2**48:
         raise ValueError(f"count must be a number of images: got {shown(count)}.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps a uniform sample of a stream, in memory that its length does not change."""
+"""Keeps a uniform random sample of a stream, in constant memory."""
 
 import numpy as np
 from jaxtyping import Shaped
@@ -10,19 +10,20 @@ from ldm_jax.types import Array
 class Reservoir:
     """Keeps a uniform random sample of a stream of unknown length.
 
-    The choice depends on the seed and the rows' order, not on the batches they came in.
+    The sample depends on the seed and on the order of the rows, but not on how the rows
+    are divided into batches.
 
     Source: Vitter 1985, Algorithm R.
     """
 
     def __init__(self, size: int, seed: int = 0):
-        """Args: `size`, rows kept at most; `seed` of the choice."""
+        """Takes the maximum number of rows to keep, and the seed of the choice."""
         self._size, self._seen = size, 0
         self._rng = np.random.default_rng(seed)
         self._rows: list[np.ndarray] = []
 
     def update(self, rows: Shaped[Array, "B ..."]) -> None:
-        """Adds rows."""
+        """Adds a batch of rows."""
         for row in np.asarray(rows):
             self._seen += 1
             if len(self._rows) < self._size:
@@ -33,5 +34,5 @@ class Reservoir:
                     self._rows[place] = row.copy()
 
     def rows(self) -> Shaped[np.ndarray, "kept ..."]:
-        """Returns the rows kept: the whole stream if it was short."""
+        """Returns the rows that were kept; all rows of a short stream."""
         return np.stack(self._rows) if self._rows else np.zeros((0, 0), np.float32)
