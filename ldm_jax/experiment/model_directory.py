@@ -108,7 +108,7 @@ def read_sampling(directory: str, changes: Mapping[str, Any]) -> Sampling:
       directory: of the model.
       changes: fields of `Sampling`, or options of its sampler, by name.
     """
-    return replace_sampling(read_config(directory).sampling, changes)
+    return replace_sampling(read_config(directory).sampling.to_dict(), changes)
 
 
 def latent_shape(directory: str) -> tuple[int, int, int]:

@@ -136,8 +136,8 @@ def test_every_part_of_the_chain_is_described(finished, capsys):
     """Identity: latents and first stage are described with one fingerprint."""
     assert cli.main(["info", str(finished)]) == 0
     pages = capsys.readouterr().out.split(str(finished))
-    (stage,) = (page for page in pages if page.startswith("/first_stage\n"))
-    (latents,) = (page for page in pages if page.startswith("/latents\n"))
+    (stage,) = (page for page in pages if page.startswith("/first_stage\n  kind"))
+    (latents,) = (page for page in pages if page.startswith("/latents\n  kind"))
     mark = re.search(r"fingerprint +(\w{16})", stage)[1]
     assert mark in latents
     assert "latents 8x8x2" in stage and "8x8x2, f = 2" in latents

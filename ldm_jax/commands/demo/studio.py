@@ -55,7 +55,7 @@ class Studio:
         condition = self._model.conditioner
         f = self._model.autoencoder.f
         size = self._side()
-        sampling = replace_sampling(self._config.sampling, {})
+        sampling = replace_sampling(self._config.sampling.to_dict(), {})
         scale = getattr(condition, "f", 1)
         return {
             "name": self._name,
@@ -94,7 +94,9 @@ class Studio:
         """
         num = _whole(request, "num", 1, MAX_IMAGES)
         seed = _whole(request, "seed", 0, 2**31 - 1 - MAX_IMAGES)
-        sampling = replace_sampling(self._config.sampling, request.get("sampling", {}))
+        sampling = replace_sampling(
+            self._config.sampling.to_dict(), request.get("sampling", {})
+        )
         if sampling.num_steps > MAX_STEPS:
             raise ValueError(f"steps must be at most {MAX_STEPS}.")
         condition = self._model.conditioner
