@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ldm_jax.files.lock import LOCK_NAME
 from ldm_jax.files.outputs import check_absent
-from ldm_jax.files.paths import PathLike, cache_directory, resolve
+from ldm_jax.files.paths import PathLike, cache_directory, printable, resolve
 from ldm_jax.files.write_errors import reported
 
 # Small objects are limited by the time of a request, not by the network.
@@ -76,6 +76,7 @@ def upload(url: PathLike) -> None:
     for file in last:
         put(file)
     shutil.rmtree(source.parent)
+    print(f"copied to {printable(os.fspath(target))}")
 
 
 def _is_of_this_machine(file: pathlib.Path) -> bool:
