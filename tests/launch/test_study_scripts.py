@@ -22,7 +22,7 @@ FLAGS = ("--config=mine.py:a b", "--out=runs/my study")
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder with launch/, and stand-ins that write down what they are told."""
+    """A folder with launch/, and stand-ins that record their arguments."""
     shutil.copytree(LAUNCH, tmp_path / "launch")
     (tmp_path / "bin").mkdir()
     told = 'for x; do printf "<%s>" "$x"; done >> {0}.args; echo >> {0}.args\n'

@@ -11,21 +11,11 @@ from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.first_stage.bottleneck import kl_divergence, split_moments
 from ldm_jax.models.layers import GroupNorm
 from tests.golden import first_stage as golden
-
-TINY = dict(channels=32, channel_mult=(1, 1), num_res_blocks=1)
+from tests.models.first_stage.tiny import TINY, init
 
 
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def init(model, shape=(1, 16, 24, 3)):
-    """Random variables made without compiling the initializers, and an image."""
-    rng = np.random.default_rng(0)
-    image = jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
-    draw = lambda x: jnp.asarray(rng.normal(0, x.size**-0.25, x.shape), x.dtype)  # noqa: E731
-    return jax.tree.map(draw, shapes), image
 
 
 @pytest.mark.parametrize("attn_type", ["vanilla", "linear"])

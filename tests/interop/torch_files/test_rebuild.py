@@ -10,17 +10,7 @@ import pytest
 
 from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.interop.weight_files import read_weights
-from tests.interop.torch_files.test_zip_format import NAME, PREFIX, ckpt, tensor
-
-
-class Call:
-    """Pickles as a call."""
-
-    def __init__(self, *call):
-        self.call = call
-
-    def __reduce__(self):
-        return self.call
+from tests.interop.torch_files.test_zip_format import NAME, PREFIX, Call, ckpt, tensor
 
 
 def saved_by_torch(torch):

@@ -113,7 +113,7 @@ def test_a_training_checkpoint_of_torch_is_read(tmp_path):
         np.testing.assert_array_equal(np.asarray(read[name], np.float64), expected)
 
 
-class _Evil:
+class Call:
     """Pickles as a call of whatever it is given."""
 
     def __init__(self, *call):
@@ -127,13 +127,13 @@ def _evil(canary):
     touch = f"touch {canary}"
     code = f"open({str(canary)!r}, 'w')"
     return {
-        "os.system": _Evil(os.system, (touch,)),
-        "eval": _Evil(eval, (code,)),
-        "exec": _Evil(exec, (code,)),
-        "open": _Evil(open, (str(canary), "w")),
-        "getattr": _Evil(getattr, (os, "system")),
-        "subprocess": _Evil(subprocess.Popen, (["touch", str(canary)],)),
-        "nested": {"x": [(_Evil(os.system, (touch,)),)]},
+        "os.system": Call(os.system, (touch,)),
+        "eval": Call(eval, (code,)),
+        "exec": Call(exec, (code,)),
+        "open": Call(open, (str(canary), "w")),
+        "getattr": Call(getattr, (os, "system")),
+        "subprocess": Call(subprocess.Popen, (["touch", str(canary)],)),
+        "nested": {"x": [(Call(os.system, (touch,)),)]},
     }
 
 
