@@ -12,10 +12,12 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
+import jax
+
 from ldm_jax.files import stores
 from ldm_jax.files.lock import Lock, lock_directory, lock_output
 from ldm_jax.files.outputs import check_absent, check_writable, check_writable_file
-from ldm_jax.files.paths import is_remote, local
+from ldm_jax.files.paths import is_remote, local, printable
 from ldm_jax.parallel.hosts import in_main_process
 
 PathLike = str | os.PathLike[str]
@@ -75,8 +77,16 @@ def _place(out: PathLike) -> tuple[pathlib.Path, Callable[[], None]]:
 
 
 def _check_store(out: PathLike, flag: str) -> None:
-    """Refuses a URL that cannot be written, or that exists."""
+    """Refuses a URL that cannot be written, or that exists.
+
+    Also one of several processes: each would have a part of the result on its own disk.
+    """
     if is_remote(out):
+        if jax.process_count() > 1:
+            raise ValueError(
+                f"{flag} must be a folder that all hosts see where there are several: "
+                f"got {printable(out)}; mount the bucket, or use one process."
+            )
         check_writable(out, flag)
         stores.check_new(out, flag)
 

@@ -6,6 +6,7 @@ from etils import epath
 
 from ldm_jax.files import stores
 from ldm_jax.files.write_errors import WriteError
+from ldm_jax.parallel import outputs
 from ldm_jax.parallel.outputs import output_directory, output_file
 
 
@@ -109,6 +110,17 @@ def test_a_bucket_that_does_not_exist_is_one_line_before_any_work(place, bucket)
     ):
         raise AssertionError("work was begun")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", [output_file, output_directory])
+def test_several_processes_are_refused_a_store(place, monkeypatch):
+    monkeypatch.setattr(outputs, "in_main_process", lambda action: action())
+    monkeypatch.setattr(outputs.jax, "process_count", lambda: 2)
+    with (
+        pytest.raises(ValueError, match=r"that all hosts see .* mount the bucket"),
+        place("gs://bucket/out"),
+    ):
+        raise AssertionError("work was begun")
 
 
 def test_another_kind_of_url_is_refused():
