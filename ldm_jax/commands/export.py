@@ -54,7 +54,7 @@ def export_weights(
     out: str,
     form: str,
     which: str = "ema",
-    hub: HubOptions = HubOptions(),  # noqa: B008  (a constant)
+    hub: HubOptions = HubOptions(),
 ) -> list[pathlib.Path]:
     """Exports a model directory.
 
@@ -90,7 +90,7 @@ def export_all(
     model_dir: str,
     out: str,
     which: str = "ema",
-    hub: HubOptions = HubOptions(),  # noqa: B008  (a constant)
+    hub: HubOptions = HubOptions(),
 ) -> Iterator[tuple[str, pathlib.Path | None, str]]:
     """Exports a model directory to every target that takes it.
 

@@ -25,7 +25,7 @@ class GuidingImages:
     """
 
     path: str
-    how: ImageGuide = ImageGuide()  # noqa: RUF009  (frozen)
+    how: ImageGuide = ImageGuide()
     lpips: str = ""
 
     def __post_init__(self):

@@ -96,7 +96,7 @@ def export_model(
     extras: Mapping[str, np.ndarray] | None = None,
     image_size: Size = 256,
     variant: str = "",
-    details: CardDetails = CardDetails(),  # noqa: B008  (a constant)
+    details: CardDetails = CardDetails(),
 ) -> list[pathlib.Path]:
     """Exports a model.
 

@@ -82,7 +82,7 @@ class UNet(nn.Module):
         self,
         z_t: Float[Array, "B h w c"],
         t: Real[Array, " B"],
-        cond: Conditioning = Conditioning(),  # noqa: B008  (a constant)
+        cond: Conditioning = Conditioning(),
         is_training: bool = False,
     ) -> Float32[Array, "B h w {self.out_channels}"]:
         """Predicts the noise in z_t.

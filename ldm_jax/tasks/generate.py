@@ -40,7 +40,7 @@ def sample_latents(
     z_T: Float[Array, "B h w c"],
     key: RandomKey,
     sampling: Sampling,
-    given: Given = Given(),  # noqa: B008  (a constant)
+    given: Given = Given(),
     num_previews: int = 0,
     guide: Callable[[Denoiser], Denoiser] | None = None,
 ) -> tuple[Float[Array, "B h w c"], Float[Array, "K B h w c"]]:

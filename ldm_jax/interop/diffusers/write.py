@@ -103,7 +103,7 @@ def export_diffusers(
     params: PyTree,
     image_size: Size = 256,
     variant: str = "",
-    details: CardDetails = CardDetails(),  # noqa: B008  (a constant)
+    details: CardDetails = CardDetails(),
 ) -> None:
     """Writes a diffusers pipeline folder: configs, weights and scheduler.
 
