@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from flax import serialization
 
-from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.files.paths import printable
 from ldm_jax.files.reading import opened
 from ldm_jax.interop.stored import Weights
@@ -39,13 +39,8 @@ def read_flax(path: pathlib.Path) -> Weights:
     """
     with opened(path, "a file of weights") as file:
         data = file.read()
-    try:
+    with reading(path, rule="cannot be unpacked by flax.serialization", data=data):
         tree = serialization.msgpack_restore(data)
-    except Exception as error:  # whatever a damaged file makes of the parser
-        raise UnreadableFile(
-            f"{printable(path)} must be written by flax.serialization: it cannot be "
-            f"unpacked ({type(error).__name__}). Download it again."
-        ) from error
     if not isinstance(tree, Mapping):
         raise UnreadableFile(
             f"{printable(path)} must hold arrays by name: got {type(tree).__name__}."

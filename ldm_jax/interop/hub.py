@@ -14,6 +14,7 @@ import re
 
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.reading import read_text
+from ldm_jax.files.write_errors import first_line
 
 SCHEME = "hf://"
 # What a model needs of a repository; other frameworks' weights are left out.
@@ -62,10 +63,9 @@ def _download(address: str) -> str:
             repository, revision=revision, allow_patterns=list(PATTERNS)
         )
     except Exception as error:  # of its HTTP client, of several releases
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"{address} must be a repository that can be read: {reason[0]}. Check the "
-            "name, the network, and for a private one `hf auth login`."
+            f"{address} must be a repository that can be read: {first_line(error)}. "
+            "Check the name, the network, and for a private one `hf auth login`."
         ) from error
 
 

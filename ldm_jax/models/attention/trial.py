@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from ldm_jax.files.errors import described
 from ldm_jax.files.paths import cache_directory
 from ldm_jax.files.reading import read_text
 from ldm_jax.files.writing import write_text
@@ -92,8 +93,7 @@ def _try(kernel: Kernel, width: int, dtype: DType) -> str:
         try:
             errors = thread.submit(kernel_errors, kernel, width, dtype).result()
         except Exception as error:  # whatever a compiler raises
-            first = str(error).strip().partition("\n")[0][:200]
-            return f"{type(error).__name__}: {first}"
+            return described(error)
     wrong = [f"{name} by {value:.2g}" for name, value in errors.items()]
     if all(value <= TOLERANCE for value in errors.values()):
         return ""
