@@ -2,6 +2,8 @@
 r"""A study of f, or of KL and VQ, that takes less than an hour on a CPU core.
 
     ldm-jax study --config=study_toy:images=./photos --out=runs/study
+    ldm-jax study --config=study_toy:images=./photos,flops=1e13,stage_steps=2000 \
+        --out=runs/long
     ldm-jax study --config=study_toy:axis=bottleneck --out=runs/bottlenecks
 
 Images of 32x32, f = 1, 2, 4, 8 with the paper's latent channels (Tab. 8), two seeds,
@@ -28,13 +30,21 @@ UNETS = {
 
 def get_study(arg: str = "") -> Study:
     """Returns the study over one axis, of a folder of images or of digits."""
-    values = common.parse(arg, images="digits", axis="f", flops=6e11, num_samples=160)
+    values = common.parse(
+        arg,
+        images="digits",
+        axis="f",
+        flops=6e11,
+        stage_steps=500,
+        num_samples=160,
+    )
     axes = {
-        "f": {f"f={f}": arm(f, "kl") for f in (1, 2, 4, 8)},
-        "bottleneck": {f"{b} f={f}": arm(f, b) for b in ("kl", "vq") for f in (2, 4)},
+        "f": [(f"f={f}", f, "kl") for f in (1, 2, 4, 8)],
+        "bottleneck": [(f"{b} f={f}", f, b) for b in ("kl", "vq") for f in (2, 4)],
     }
+    arms = common.choose("axis", values.axis, axes)
     return Study(
-        arms=common.choose("axis", values.axis, axes),
+        arms={name: arm(f, kind, values.stage_steps) for name, f, kind in arms},
         seeds=(0, 1),
         budget=Budget(flops=values.flops),
         images=dict(dataset=values.images, split="train"),
@@ -49,12 +59,13 @@ def get_study(arg: str = "") -> Study:
     )
 
 
-def arm(f: int, bottleneck: str) -> Arm:
+def arm(f: int, bottleneck: str, stage_steps: int) -> Arm:
     """Makes the arm of one f: its first stage and its denoiser."""
-    return Arm(denoiser(f), first_stage(f, bottleneck) if f > 1 else None)
+    stage = first_stage(f, bottleneck, stage_steps) if f > 1 else None
+    return Arm(denoiser(f), stage)
 
 
-def first_stage(f: int, bottleneck: str):
+def first_stage(f: int, bottleneck: str, num_steps: int):
     """Makes the experiment of a first stage."""
     config = small.get_config()
     mult, channels = STAGES[f]
@@ -66,7 +77,7 @@ def first_stage(f: int, bottleneck: str):
         )
         del config.objective.penalty_weight
     config.transform.update(min_scale=0.75)
-    config.train.num_steps = 500
+    config.train.num_steps = num_steps
     config.train.update(evaluate_every=None, checkpoint_every=100)
     return config
 
