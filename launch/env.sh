@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced on every host before a run; what is set already stays. Each with its reason.
 
-# A restarted run compiles from disk: minutes become seconds.
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/ldm_jax}
 # Python shows lines when they are printed, not when a buffer is full.
 export PYTHONUNBUFFERED=1
 # Stacks of every thread in the log when a process dies of a signal.

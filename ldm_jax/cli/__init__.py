@@ -60,9 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args, overrides = parse(arguments)
         if args.uses_devices:
+            from ldm_jax.parallel.compile_cache import keep_programs
             from ldm_jax.parallel.hosts import initialize_hosts
 
             initialize_hosts()  # before JAX is used
+            keep_programs()
         args.run(args, overrides)
     except KeyboardInterrupt:
         print(f"\nldm-jax {name}: {INTERRUPTED}", file=sys.stderr)
