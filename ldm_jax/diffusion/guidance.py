@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Float, Int, Shaped
 
 from ldm_jax.diffusion.process import per_sample
@@ -42,7 +43,8 @@ def classifier_free(
       rescale: in [0, 1]; how far the standard deviation of each guided sample is moved
         back to that of the conditional prediction (Lin et al. 2023, section 3.4).
       interval: (first, last) t, inclusive, outside of which the scale is 1
-        (Kynkäänniemi et al. 2024); None is all t.
+        (Kynkäänniemi et al. 2024); None is all t. A step with no t inside computes the
+        conditional half only; the network is then compiled twice.
 
     Raises:
       ValueError: null is missing or not shaped like cond, rescale is outside [0, 1],
@@ -64,17 +66,15 @@ def classifier_free(
     _check_null(cond, null)
     both = jax.tree.map(_interleave, null, cond)
 
-    def denoise(z_t, t):
+    def guided(z_t, t, scale):
         pair = predict(_interleave(z_t, z_t), _interleave(t, t), both)
         pair = pair.reshape(z_t.shape[0], 2, *pair.shape[1:])
         without, conditional = pair[:, 0], pair[:, 1]
-        scale_t = jnp.broadcast_to(jnp.asarray(scale, pair.dtype), t.shape)
-        if interval is not None:
-            scale_t = jnp.where((interval[0] <= t) & (t <= interval[1]), scale_t, 1)
-        guided = without + per_sample(scale_t, without) * (conditional - without)
-        return _rescale(guided, conditional, rescale) if rescale else guided
+        scale = jnp.broadcast_to(jnp.asarray(scale, pair.dtype), t.shape)
+        mixed = without + per_sample(scale, without) * (conditional - without)
+        return _rescale(mixed, conditional, rescale) if rescale else mixed
 
-    return denoise
+    return _within(interval, guided, scale, 1, lambda z_t, t: predict(z_t, t, cond))
 
 
 def classifier_guidance(
@@ -145,7 +145,7 @@ def image_guidance(
         must depend on x0_hat[i] only. y is closed over.
       scale: the number 0 turns guidance off.
       interval: (first, last) t, inclusive, outside of which the scale is 0; None is
-        all t.
+        all t. A step with no t inside computes no gradient.
       through_network: whether the gradient passes the denoiser, as Eq. 18 has it; False
         takes eps_hat for a constant, which saves the way back through the network.
 
@@ -167,7 +167,7 @@ def image_guidance(
     def likelihood_of_estimate(x0_hat, t):
         return log_likelihood(x0_hat, t).sum()
 
-    def denoise(z_t, t):
+    def guided(z_t, t, scale):
         alpha, sigma = schedule.levels(t)
         gain = scale * sigma**2 / alpha
         if through_network:
@@ -176,9 +176,38 @@ def image_guidance(
             x0_hat = denoiser(z_t, t)
             gradient = jax.grad(likelihood_of_estimate)(x0_hat, t)
             gain = gain / alpha  # x0_hat = (z_t - sigma * eps_hat) / alpha
-        if interval is not None:
-            gain = jnp.where((interval[0] <= t) & (t <= interval[1]), gain, 0)
         return x0_hat + per_sample(gain, z_t) * gradient
+
+    return _within(interval, guided, scale, 0, denoiser)
+
+
+def _within(
+    interval: tuple[int, int] | None,
+    guided: Callable[..., Array],
+    scale: float | Float[Array, "#B"],
+    off: int,
+    plain: Denoiser,
+) -> Denoiser:
+    """Guides at the t of an interval, ends included; a step with none is `plain`.
+
+    Args:
+      interval: (first, last) t; None is all.
+      guided: (z_t, t, scale) -> prediction.
+      scale: inside the interval.
+      off: the scale at which `guided` equals `plain`.
+      plain: the denoiser without guidance.
+    """
+    if interval is None:
+        return lambda z_t, t: guided(z_t, t, scale)
+    first, last = interval
+
+    def denoise(z_t, t):
+        inside = (first <= t) & (t <= last)
+        return lax.cond(
+            inside.any(),
+            lambda: guided(z_t, t, jnp.where(inside, scale, off)),
+            lambda: plain(z_t, t),
+        )
 
     return denoise
 

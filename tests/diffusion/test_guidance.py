@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guidance against its formulas and, on Gaussian data, against Bayes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +13,12 @@ from ldm_jax.diffusion.guidance import (
     classifier_guidance,
     image_guidance,
 )
-from ldm_jax.diffusion.process import per_sample
+from ldm_jax.diffusion.process import per_sample, x0_denoiser
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.samplers.base import run_sampler
 from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.models.unet import UNet
 from ldm_jax.types import Conditioning
 from tests.diffusion.oracles import gaussian_denoiser
 
@@ -70,6 +73,21 @@ def test_guidance_is_off_outside_its_interval():
     np.testing.assert_allclose(within[2], plain[2], atol=1e-5)
     within = classifier_free(predict, COND, NULL, 3.0, interval=(10, 900))(Z_T, T)
     np.testing.assert_allclose(within, guided, atol=1e-5)
+
+
+@pytest.mark.parametrize("t, rows", [(500, 2 * B), (10, B)])
+def test_a_step_outside_the_interval_does_not_compute_the_null_half(t, rows):
+    """Identity: the batches that the network is run on, in a compiled scan."""
+    batches = []
+
+    def observed(z_t, t, cond):
+        jax.debug.callback(lambda z_t: batches.append(len(z_t)), z_t)
+        return predict(z_t, t, cond)
+
+    within = classifier_free(observed, COND, NULL, 3.0, interval=(400, 600))
+    jax.block_until_ready(jax.jit(within)(Z_T, jnp.full(B, t)))
+    jax.effects_barrier()
+    assert batches == [rows]
 
 
 def test_rescaled_guidance_has_the_spread_of_the_conditional_prediction():
@@ -255,3 +273,41 @@ def test_guidance_that_cannot_be_meant_is_refused():
         image_guidance(zero_snr, predict, lambda x0, t: x0)
     with pytest.raises(ValueError, match="swap them"):
         image_guidance(make_schedule(), predict, lambda x0, t: x0, interval=(9, 1))
+
+
+def test_keys_and_values_of_the_context_are_computed_once_a_trajectory():
+    """Identity: the compiled loop over steps holds no product with the context.
+
+    XLA moves what does not change out of the loop, so the samplers need no code for it.
+    """
+    unet = UNet(
+        channels=32,
+        channel_mult=(1,),
+        out_channels=2,
+        attention_levels=(0,),
+        num_heads=1,
+        transformer_depth=1,
+        context_dim=48,
+    )
+    context = jnp.ones((B, 5, 48))
+    params = jax.eval_shape(
+        unet.init, jax.random.key(0), Z_T, T, Conditioning(context)
+    )["params"]
+
+    def sample(params, z_T, context):
+        def network(z_t, t, cond):
+            return unet.apply({"params": params}, z_t, t, cond)
+
+        cond, null = Conditioning(context), Conditioning(0 * context)
+        schedule = make_schedule()
+        denoiser = x0_denoiser(schedule, classifier_free(network, cond, null, 3.0))
+        sampler, key = SAMPLERS["ddim"](schedule), jax.random.key(0)
+        return run_sampler(sampler, denoiser, z_T, make_timesteps(4), key)
+
+    program = jax.jit(sample).lower(params, Z_T, context).compile().as_text()
+    entry = program[program.index("\nENTRY ") :]
+    (body,) = set(re.findall(r" while\(.*body=%?([\w.-]+)", program))
+    loop = program[program.index(f"\n%{body} (") :].partition("\n}")[0]
+    queries, keys = "attn_2/q/dot_general", "attn_2/k/dot_general"
+    assert queries in loop and keys not in loop
+    assert keys in entry
