@@ -180,10 +180,15 @@ def write_samples(
                 _note(folder, settings)
                 if any(found) and is_main_process():
                     write_json(folder / "neighbours.json", found)
-            for i, image in zip(missing[done:], batch, strict=False):
-                if is_main_process():
-                    about = {**settings, "index": i, "seed": seed + i}
-                    png.save_png(_file(folder, i), image, about)
+            if is_main_process():
+                png.save_pngs(
+                    (
+                        _file(folder, i),
+                        image,
+                        {**settings, "index": i, "seed": seed + i},
+                    )
+                    for i, image in zip(missing[done:], batch, strict=False)
+                )
             done += len(batch)
             bar.update(len(batch))
     throughput = watch.read(folder)

@@ -24,21 +24,20 @@ class Stopwatch:
 
     def __init__(self, batch_size: int):
         """Starts without batches; a batch of fewer images does not count."""
-        self._batch_size, self._is_first = batch_size, True
+        self._batch_size = batch_size
         self._best: float | None = None
 
     def timed(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields batches, [B, H, W, 3] each, and takes the time until each is there."""
-        iterator = iter(batches)
-        while True:
-            started = time.perf_counter()
-            batch = next(iterator, None)
-            seconds = time.perf_counter() - started
-            if batch is None:
-                return
-            if not self._is_first and len(batch) == self._batch_size:
-                self._best = min(seconds, self._best or seconds)
-            self._is_first = False
+        """Yields batches, [B, H, W, 3] each, and takes the time from each to the next.
+
+        What the caller does with a batch counts, as far as the next one waits for it.
+        """
+        previous: float | None = None
+        for batch in batches:
+            now = time.perf_counter()
+            if previous is not None and len(batch) == self._batch_size:
+                self._best = min(now - previous, self._best or now - previous)
+            previous = now
             yield batch
 
     def read(self, folder: pathlib.Path) -> dict[str, Any]:

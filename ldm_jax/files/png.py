@@ -2,11 +2,14 @@
 """The one writer of pictures: batches to uint8, sheets, PNG files with settings."""
 
 import io
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from ldm_jax.files.paths import PathLike
 from ldm_jax.files.writing import atomic_file
 
 
@@ -141,6 +144,14 @@ def save_png(path, image: np.ndarray, settings: Mapping[str, object] = {}) -> No
     """
     with atomic_file(path, is_one_of_many=True) as file:
         file.write(png_bytes(image, settings))
+
+
+def save_pngs(
+    pictures: Iterable[tuple[PathLike, np.ndarray, Mapping[str, object]]],
+) -> None:
+    """Writes many PNGs with `save_png`, as many at once as there are processors."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda picture: save_png(*picture), pictures))
 
 
 def png_bytes(image: np.ndarray, settings: Mapping[str, object]) -> bytes:

@@ -8,6 +8,7 @@ import filelock
 import jax
 
 from ldm_jax.files.paths import cache_directory
+from ldm_jax.files.writing import remove
 
 # Programs of a large model take tens of megabytes; the least recently used are deleted.
 MAX_BYTES = 4 * 2**30
@@ -54,6 +55,6 @@ def _delete_unfinished(folder: pathlib.Path) -> None:
             for program in folder.glob(f"*{_PROGRAM}"):
                 last_use = program.name.removesuffix(_PROGRAM) + _LAST_USE
                 if not (folder / last_use).exists():
-                    program.unlink(missing_ok=True)
+                    remove(program)
     except filelock.Timeout:
         pass  # another process reads or writes; the next start looks again

@@ -14,7 +14,7 @@ from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks import generate
 from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion
-from ldm_jax.types import PyTree
+from ldm_jax.types import Array, PyTree
 
 
 def sample_images(
@@ -30,6 +30,8 @@ def sample_images(
     guides: tuple[Guide, ...] = (),
 ) -> Iterator[UInt8[np.ndarray, "*previews B H W 3"]]:
     """Samples one image per row of a condition, batch by batch.
+
+    The devices compute the next batch while the caller works with the last one.
 
     Args:
       model, params: from `ldm_jax.load`.
@@ -49,6 +51,7 @@ def sample_images(
     batch_size = -(-batch_size // mesh.size) * mesh.size
     draw = generate.make_generate(model, latent_shape, sampling, num_previews, guides)
     placed = sharding.place(params, mesh)
+    running: tuple[Array, int] | None = None
     for low in range(0, len(seeds), batch_size):
         valid = min(batch_size, len(seeds) - low)
         # The last batch is filled up with its first row: one shape, one compilation.
@@ -59,5 +62,14 @@ def sample_images(
         )
         keys = jax.device_put(seed_keys(seeds[rows]), on_mesh)
         with jax.set_mesh(mesh):  # see models.attention.attend_splash
-            drawn = draw(placed, part, keys, given)
-        yield png.to_uint8(fetch(drawn))[..., :valid, :, :, :]
+            started = draw(placed, part, keys, given), valid
+        if running is not None:
+            yield _finish(*running)
+        running = started
+    if running is not None:
+        yield _finish(*running)
+
+
+def _finish(drawn: Array, valid: int) -> np.ndarray:
+    """Waits for a batch of images; drops the rows that filled it up."""
+    return png.to_uint8(fetch(drawn))[..., :valid, :, :, :]
