@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES
 from ldm_jax.experiment.config import config_files, schema
+from ldm_jax.experiment.model_directory import check_model
 from ldm_jax.experiment.models import make_classifier
 from ldm_jax.experiment.resolve import resolve_config
 from ldm_jax.experiment.save_model import (
@@ -16,7 +17,6 @@ from ldm_jax.experiment.save_model import (
     write_model,
 )
 from ldm_jax.experiment.vocabulary import copy_files, places_of
-from ldm_jax.files.errors import naming
 from ldm_jax.files.paths import inside
 from ldm_jax.files.writing import write_bytes
 from ldm_jax.interop.compvis.classifier import import_classifier
@@ -104,7 +104,7 @@ def import_weights(
         settings = model_settings(imported.spec, size)
         files = {"vocab": vocab, "merges": merges}
         notes = _carry_vocabulary(folder, settings.get("condition", {}), files)
-        schema.check_config(settings)
+        check_model(settings, folder, source)
         write_model(folder, imported.spec, imported.params, settings, size)
     return ImportReport(settings["task"], imported.used, (*imported.notes, *notes))
 
@@ -117,10 +117,9 @@ def _import_own(source: str, out: str, config: str | None) -> ImportReport:
         )
     with new_model_directory(out) as folder:
         settings, params, files = read_own(source)
-        with naming(source):
-            schema.check_config(settings)
         for name, data in files.items():
             write_bytes(inside(folder, name), data)
+        check_model(settings, folder, source)
         place = settings.get("latents") or settings.get("transform", {})
         size = place.get("image_size")
         write_model(folder, settings, params, settings, size)

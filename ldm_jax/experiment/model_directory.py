@@ -16,7 +16,7 @@ from ldm_jax.experiment.models import (
 )
 from ldm_jax.experiment.vocabulary import by_part, files_of, text_section
 from ldm_jax.files.errors import MissingFile, UnreadableFile, naming
-from ldm_jax.files.paths import resolve
+from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.structured import read_json
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.pretrained import FOLDER, pretrained_names
@@ -67,10 +67,15 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
             f"{config.task}; give another directory."
         )
     with naming(path):
-        section = text_section(config.get("condition", {}))
-        if section is not None:
-            section.update(files_of(directory, section))
+        _set_vocabulary(config, directory)
     return config
+
+
+def _set_vocabulary(config: ConfigDict, directory: str) -> None:
+    """Replaces the names of a tokenizer's files by their paths in a directory."""
+    section = text_section(config.get("condition", {}))
+    if section is not None:
+        section.update(files_of(directory, section))
 
 
 def _tuples(value):
@@ -155,6 +160,24 @@ def load(directory: str, which: str = "ema", step: int | None = None):
             config.condition, load_params(encoder)["conditioner"]
         )
     return model, with_frozen(params, frozen)
+
+
+def check_model(settings: Mapping[str, Any], directory: str, source: PathLike) -> None:
+    """Refuses settings of which no model can be made, before they are written.
+
+    Args:
+      settings: of a model directory.
+      directory: that they are for; it contains the tokenizer's files.
+      source: the file or folder that they come from, for the error.
+
+    Raises:
+      UnreadableFile: names `source` and the value.
+    """
+    with naming(source):
+        check_config(settings)
+        config = ConfigDict(_tuples(dict(settings)))
+        _set_vocabulary(config, directory)
+        make_model(config)
 
 
 def make_model(config: ConfigDict):

@@ -31,7 +31,8 @@ def make_latent_diffusion(config, latent_scale: float | None = None) -> LatentDi
       latent_scale: None takes `config.latents.scale`.
     """
     autoencoder = Autoencoder(**config.autoencoder)
-    scale = config.latents.scale if latent_scale is None else latent_scale
+    latents = LatentSet(**config.latents)
+    scale = latents.scale if latent_scale is None else latent_scale
     return LatentDiffusion(
         autoencoder,
         scale,

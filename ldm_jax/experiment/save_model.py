@@ -180,7 +180,8 @@ def model_settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str,
     known = {k: v for k, v in spec.items() if k in schema.SECTIONS[task]}
     settings = {**NO_RUN, **defaults[task], **known}
     place = "transform" if task == "first_stage" else "latents"
-    settings[place] = {**settings[place], **(size if image_size else {})}
+    is_unknown = settings[place].get("image_size") is None
+    settings[place] = {**settings[place], **(size if image_size or is_unknown else {})}
     if task == "latent_diffusion":
         settings["latents"]["scale"] = spec["latent_scale"]
         settings["condition"] = dict(settings["condition"])

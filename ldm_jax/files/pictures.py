@@ -22,10 +22,11 @@ from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.files.folders import is_side_file
+from ldm_jax.files.foreign_pictures import foreign_picture, refuse_preview
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.reading import read_bytes, regular_file
 
@@ -106,7 +107,12 @@ def _open(stream: IO[bytes], name: PathLike, max_pixels: int) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow warns from 89 megapixels on; our own bound decides below.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(stream, formats=formats())
+        try:
+            image = Image.open(stream, formats=formats())
+        except UnidentifiedImageError:
+            stream.seek(0)
+            raise foreign_picture(stream.read(512), name, formats()) from None
+    refuse_preview(image, name)
     width, height = image.size
     if width * height > max_pixels:
         raise UnreadableFile(

@@ -2,6 +2,7 @@
 """Opens files that may come from strangers: regular ones only, of bounded size."""
 
 import contextlib
+import errno
 import io
 import os
 import pathlib
@@ -67,6 +68,8 @@ def not_regular(path: PathLike) -> str:
             return MISSING
         return f"is a link to {printable(os.readlink(path))}, which is not there"
     except OSError as error:  # a link to itself: too many levels
+        if error.errno == errno.ENAMETOOLONG:
+            return MISSING
         if os.path.islink(path) and not isinstance(error, PermissionError):
             return f"is a link that leads nowhere ({error.strerror})"
         raise

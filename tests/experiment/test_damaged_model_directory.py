@@ -5,7 +5,11 @@ import json
 
 import pytest
 
-from ldm_jax.experiment.model_directory import read_config
+from ldm_jax.commands.import_ import import_weights
+from ldm_jax.experiment.config import config_files
+from ldm_jax.experiment.model_directory import load, read_config
+from ldm_jax.files.errors import UnreadableFile
+from tests.interop import small
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,50 @@ def test_a_section_that_holds_no_settings_is_refused(tmp_path, section, value):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"config"):
         read_config(str(tmp_path))
+
+
+BELIEVED = {
+    "latents.scale": (0, -1.0, float("nan"), float("inf"), "0.2", True, []),
+    "latents.image_size": (0, -16, 10**9, 16.5, "16", (16, 16, 16), (16, 10**9), True),
+    "sampling.sampler": ("../../x", 3, ["ddim"]),
+    "condition.kind": ("x", {}),
+    "schedule.num_timesteps": (10**8, 0),
+    "unet.num_res_blocks": (10**7,),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, v) for n, values in BELIEVED.items() for v in values]
+)
+def test_a_value_that_no_model_has_is_refused_by_name(tmp_path, name, value):
+    config = config_files.load_config("quickstart:stage=diffusion")
+    config = json.loads(config.to_json())
+    section, field = name.split(".")
+    config["latents"]["scale"] = 1.0
+    config[section][field] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnreadableFile, match=r"config\.json") as error:
+        load(str(tmp_path))
+    message = str(error.value)
+    assert field in message and len(message.splitlines()) == 1 and len(message) < 600
+
+
+@pytest.mark.parametrize(
+    ("folder", "field", "value"),
+    [
+        ("scheduler", "num_train_timesteps", 10**8),
+        ("unet", "layers_per_block", 10**7),
+        ("unet", "block_out_channels", [2**40]),
+        ("unet", "down_block_types", ["DownBlock2D"] * 10**5),
+    ],
+)
+def test_what_no_model_has_is_refused_before_it_is_imported(
+    tmp_path, folder, field, value
+):
+    small.pipeline(tmp_path / "theirs", small.PIXELS)
+    path = next((tmp_path / "theirs" / folder).glob("*config.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(UnreadableFile, match="theirs") as error:
+        import_weights(str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    assert len(str(error.value)) < 3100
+    assert not (tmp_path / "ours").exists()

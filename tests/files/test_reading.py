@@ -39,7 +39,7 @@ def test_only_regular_files_are_opened(tmp_path, monkeypatch, make, words, read)
         read(path)
 
 
-@pytest.mark.parametrize("name", ["gone", "file/below", "nul\0"])
+@pytest.mark.parametrize("name", ["gone", "file/below", "nul\0", "x" * 300])
 def test_a_file_that_is_not_there_is_missing(tmp_path, name):
     (tmp_path / "file").write_text("")
     with pytest.raises(MissingFile, match="check the path"):

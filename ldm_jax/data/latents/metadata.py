@@ -11,11 +11,12 @@ import numpy as np
 from etils import epath
 
 from ldm_jax.data.latents.statistics import LatentStats
+from ldm_jax.data.transforms.pixels import MAX_SIDE
 from ldm_jax.files.errors import UnreadableFile, shown
 from ldm_jax.files.structured import read_json
 
 METADATA_FILE = "metadata.json"
-MAX_SIDE, MAX_RECORD_BYTES = 2**16, 2**30
+MAX_RECORD_BYTES = 2**30
 
 
 class Shard(NamedTuple):

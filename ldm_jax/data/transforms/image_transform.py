@@ -11,7 +11,12 @@ from ldm_jax.data.records import MIRRORED, Record
 from ldm_jax.data.transforms.degradations import DEGRADATIONS, degrade
 from ldm_jax.data.transforms.geometry import Window, crop_boxes, mirror_field
 from ldm_jax.data.transforms.masks import KINDS, draw_mask
-from ldm_jax.data.transforms.pixels import FILTERS, resize, to_unit_range
+from ldm_jax.data.transforms.pixels import (
+    FILTERS,
+    check_side,
+    resize,
+    to_unit_range,
+)
 
 CROPS = ("center", "random")
 # The scale at which a pixel of the source is a pixel of the image.
@@ -66,6 +71,7 @@ class ImageTransform:
     max_scale: float | str = 1.0
 
     def __post_init__(self):
+        check_side("image_size", self.image_size)
         if self.crop not in CROPS:
             raise ValueError(f'unknown crop "{self.crop}"; one of: {", ".join(CROPS)}.')
         if self.interpolation not in FILTERS:
@@ -86,8 +92,6 @@ class ImageTransform:
             )
         if self.mask is not None and self.mask not in KINDS:
             raise ValueError(f'unknown mask "{self.mask}"; one of: {", ".join(KINDS)}.')
-        if min(self.size) < 1:
-            raise ValueError(f"image_size must be positive: got {self.image_size}.")
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixels: the one antialiased resize of this package, ranges, mirror images."""
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
+
+# The longest side of an image, in pixels.
+MAX_SIDE = 2**16
 
 # Pillow's filters; all but "nearest" widen with the reduction, which antialiases.
 FILTERS = {
@@ -52,3 +57,18 @@ def mirror_image(image: np.ndarray) -> np.ndarray:
 def to_levels(values: np.ndarray) -> np.ndarray:
     """Rounds real numbers to uint8 levels, clipped to [0, 255]."""
     return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def check_side(name: str, size: Any) -> None:
+    """Checks the size of images: a side, or (height, width).
+
+    Raises:
+      ValueError: a side is no whole number from 1 to MAX_SIDE; `name` is the field.
+    """
+    sides = size if isinstance(size, tuple | list) else (size,)
+    fit = (type(side) is int and 1 <= side <= MAX_SIDE for side in sides)
+    if len(sides) not in (1, 2) or not all(fit):
+        raise ValueError(
+            f"{name} must be a positive number of whole pixels up to {MAX_SIDE}, or "
+            f"(height, width): got {size!r:.80}."
+        )

@@ -18,6 +18,7 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment.config.sections import GuidedModel, LatentSet, TextEncoderSource
+from ldm_jax.files.errors import shown
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.models.autoencoder import Autoencoder
@@ -153,6 +154,17 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
             )
 
 
+def _check_choice(config: Mapping[str, Any], section: str) -> None:
+    """Refuses a section that chooses what there is not: a kind, a sampler."""
+    field, table = CHOICES.get(section, ("", {}))
+    value = config[section].get(field)
+    if value is not None and value not in table:
+        raise ValueError(
+            f"config.{section}.{field} must be one of {', '.join(sorted(table))}: got "
+            f"{shown(value)}."
+        )
+
+
 def check_config(config: Mapping[str, Any]) -> None:
     """Refuses a config whose task, sections or fields are unknown.
 
@@ -179,6 +191,7 @@ def check_config(config: Mapping[str, Any]) -> None:
                 f"config.{name}.dtype must be one of {', '.join(DTYPES)}: got "
                 f"{config[name]['dtype']!r}."
             )
+        _check_choice(config, name)
         fields = section_fields(config, name)
         if not any(field.kind == field.VAR_KEYWORD for field in fields.values()):
             check_names(f"config.{name}", config[name], fields)

@@ -2,7 +2,10 @@
 """Sections of a config that describe sources of data and of weights."""
 
 import dataclasses
+import math
 
+from ldm_jax.data.transforms.pixels import check_side
+from ldm_jax.files.errors import shown
 from ldm_jax.models.autoencoder import Autoencoder
 
 
@@ -20,6 +23,9 @@ class LatentSet:
       scale: z_0 = scale * raw latent; None takes 1 / standard deviation, as measured.
         The published VQ models have 1.
       weights: of the sets of a mixture; () takes their sizes.
+
+    Raises:
+      ValueError: a size or a scale that images and latents cannot have.
     """
 
     directory: str
@@ -28,6 +34,18 @@ class LatentSet:
     flip: bool = True
     scale: float | None = None
     weights: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        check_side("config.latents.image_size", self.image_size)
+        scale = self.scale
+        if scale is None:
+            return
+        is_number = isinstance(scale, float | int) and not isinstance(scale, bool)
+        if not is_number or not 0 < scale < math.inf:
+            raise ValueError(
+                "config.latents.scale must be a finite number above 0, 1 / the "
+                f"standard deviation of the latents: got {shown(scale)}."
+            )
 
     def latent_shape(self, autoencoder: Autoencoder) -> tuple[int, int, int]:
         """Returns (h, w, c)."""
