@@ -106,7 +106,6 @@ NOT_YET_MIRRORED = {
     "parallel/outputs.py",
     "planning/topologies.py",
     "tasks/condition_transform.py",
-    "tasks/sample_images.py",
     "training/checkpoints/differences.py",
     "training/checkpoints/orbax_options.py",
     "training/monitoring/due.py",
