@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Directives that show the program's own text: help pages of commands, lab notes.
+
+    ```{help-pages}
+    ```
+    ```{lab-notes}
+    ```
+
+Each makes a section per command or per config.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from ldm_jax import cli
+from ldm_jax.commands.configs import list_configs
+
+
+class HelpPages(SphinxDirective):
+    """Shows the help page of every command and subcommand."""
+
+    def run(self) -> list[nodes.Node]:
+        """Makes a section for each."""
+        return [
+            _section(parser.prog, parser.format_help())
+            for parser in commands_of(cli.make_parser())
+        ]
+
+
+class LabNotes(SphinxDirective):
+    """Shows what every config reproduces, its commands and its results."""
+
+    def run(self) -> list[nodes.Node]:
+        """Makes a section for each."""
+        return [
+            _section(config.name, f"--config={config.usage}\n\n{config.note}")
+            for config in list_configs()
+        ]
+
+
+def commands_of(
+    parser: argparse.ArgumentParser,
+) -> Iterator[argparse.ArgumentParser]:
+    """Yields the parsers of a parser's commands, and of theirs."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in dict.fromkeys(action.choices.values()):
+                yield command
+                yield from commands_of(command)
+
+
+def _section(title: str, text: str) -> nodes.section:
+    """Makes a section with a text as it is printed."""
+    section = nodes.section(ids=[nodes.make_id(title)], names=[title])
+    section += nodes.title(text=title)
+    section += nodes.literal_block(text, text, language="text")
+    return section
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Adds the directives; called by Sphinx."""
+    app.add_directive("help-pages", HelpPages)
+    app.add_directive("lab-notes", LabNotes)
+    return {"parallel_read_safe": True}
