@@ -9,9 +9,6 @@
 Each makes a section per command or per config.
 """
 
-import argparse
-from collections.abc import Iterator
-
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -27,7 +24,7 @@ class HelpPages(SphinxDirective):
         """Makes a section for each."""
         return [
             _section(parser.prog, parser.format_help())
-            for parser in commands_of(cli.make_parser())
+            for parser in cli.make_parser().all_commands()
         ]
 
 
@@ -40,17 +37,6 @@ class LabNotes(SphinxDirective):
             _section(config.name, f"--config={config.usage}\n\n{config.note}")
             for config in list_configs()
         ]
-
-
-def commands_of(
-    parser: argparse.ArgumentParser,
-) -> Iterator[argparse.ArgumentParser]:
-    """Yields the parsers of a parser's commands, and of theirs."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in dict.fromkeys(action.choices.values()):
-                yield command
-                yield from commands_of(command)
 
 
 def _section(title: str, text: str) -> nodes.section:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import ldm_jax
 from ldm_jax.cli import (
     bench,
+    completion,
     configs,
     database,
     demo,
@@ -40,6 +41,7 @@ from ldm_jax.cli.parser import CommandParser
 COMMANDS = (
     *(quickstart, train, latents, reconstruct, sample, stats, evaluate),
     *(study, demo, info, configs, database, weights, import_, export, plan, bench),
+    completion,
 )
 INTERRUPTED = "interrupted; the same command resumes from what was written."
 

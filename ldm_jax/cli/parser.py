@@ -4,7 +4,7 @@
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 _NUMBER = re.compile(r"-\.?\d")
@@ -35,8 +35,7 @@ class CommandParser(argparse.ArgumentParser):
         namespace: argparse.Namespace | None = None,
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parses as `argparse.ArgumentParser` does, with all flags added."""
-        while self._later:
-            self._later.pop(0)()
+        self._add_postponed()
         for word in args or ():
             if word == "--" or (self._subparsers and not word.startswith("-")):
                 break  # what follows is no flag, or is of another command
@@ -44,12 +43,26 @@ class CommandParser(argparse.ArgumentParser):
                 self.refuse([word])
         return super().parse_known_args(args, namespace)
 
+    def all_commands(self) -> Iterator["CommandParser"]:
+        """Yields the parsers of its commands and of theirs, with all flags added."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for command in dict.fromkeys(action.choices.values()):
+                    command._add_postponed()
+                    yield command
+                    yield from command.all_commands()
+
     def refuse(self, words: Sequence[str]) -> NoReturn:
         """Ends the program with an error that lists arguments which are unknown."""
         hint = nearest(words[0].partition("=")[0], self._option_string_actions)
         self.error(
             f"unrecognized arguments: {' '.join(words)}{hint} (see {self.prog} --help)"
         )
+
+    def _add_postponed(self) -> None:
+        """Adds the flags that `add_later` postponed."""
+        while self._later:
+            self._later.pop(0)()
 
     def _knows(self, flag: str) -> bool:
         """Whether a flag, or a flag that it abbreviates, exists."""
