@@ -12,13 +12,14 @@ from ldm_jax.cli import values
 from ldm_jax.cli.parser import CommandParser
 
 DETAILS = """
-Load it in the running shell, or store it where the shell looks for such files; after an
-upgrade, make it again.
+Load it in the running shell, eval "$(ldm-jax completion bash)", or store what it prints
+where the shell looks for such files, and again after an upgrade:
+~/.local/share/bash-completion/completions/ldm-jax for bash, the file _ldm-jax in a
+folder of fpath for zsh. Nothing is written.
 """
 EXAMPLES = """
-  eval "$(ldm-jax completion bash)"
-  ldm-jax completion bash >~/.local/share/bash-completion/completions/ldm-jax
-  ldm-jax completion zsh >"${fpath[1]}/_ldm-jax"
+  ldm-jax completion bash
+  ldm-jax completion zsh
 """
 SHELLS = ("bash", "zsh", "tcsh")
 # Arguments whose value is a text, or a number of another form; the others are paths.
