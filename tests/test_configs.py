@@ -46,6 +46,8 @@ SMALL = (
     "small_semantic",
     "small_superres",
     "small_inpaint",
+    "small_retrieval:kind=retrieval",
+    "small_retrieval:kind=none",
 )
 
 # Classifier -> (parameters, the diffusion config that it guides).
@@ -97,6 +99,9 @@ SIZES = {
     "superres:model=big": (552_677_025 - 55_322_782, 0),
     "semantic:stage=kl-f4,scale=raw": (215_229_315, 546),
     "layout:data=coco4": (246_277_379, 58_858_496 - 8192 * 513),
+    # RDM on ImageNet: the same UNet, whose context is as wide.
+    "retrieval:data=imagenet": (400_920_579, 0),
+    "retrieval:data=ffhq": (414_713_603, 0),
     "layout:size=512": (246_277_379, 58_858_496 - 8192 * 513),
 }
 
@@ -214,6 +219,7 @@ def test_small_experiments_fit_together(name):
         "low_res": jnp.zeros((1, h, w, 3)),
         "image": jnp.zeros((1, 32, 32, 3)),
         "mask": jnp.zeros((1, 32, 32, 1)),
+        "embeddings": jnp.zeros((1, 4, 1280)),
     }
 
     def run(key):

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax database`."""
 
-from ldm_jax.cli import values
+from ldm_jax.cli import guides, values
 
 DETAILS = """
 A database is what `ldm-jax sample --database` finds neighbours in, for models that
-retrieve (config.condition.kind=retrieval). The CLIP model must be that of the denoiser:
-ViT-L/14 for the published one. The middle square of every image is embedded.
+retrieve (config.condition.kind=retrieval), and `ldm-jax latents --database` for their
+training. The network must be the same in both: CLIP ViT-L/14 for the published model. A
+feature network instead of CLIP embeds no texts. The middle square of every image is
+embedded.
 """
 WRITES = """
   OUT, an .npz file in the layout of the published databases: embedding [N, d], img_id
-  [N] (the number of the image in its set), patch_coords [N, 4], and clip, the encoder.
+  [N] (the number of the image in its set), patch_coords [N, 4], clip (the encoder) and
+  images (the image set).
 """
 EXAMPLES = """
   ldm-jax database ./photos --clip-model clip-vit-large-patch14 --out photos.npz
+  ldm-jax database ./photos --feature-network mobilenet --out photos.npz
   ldm-jax sample --model models/rdm768 --out fox --prompt "a fox" \\
       --clip-model clip-vit-large-patch14 --database photos.npz
 """
@@ -31,7 +35,7 @@ def add(commands) -> None:
         examples=EXAMPLES,
     )
     command.add_argument("dataset", help="a name, or a folder (./...)")
-    command.add_argument("--clip-model", required=True, help="folder of a CLIPModel")
+    guides.add_embedder(command)
     command.add_argument("--out", required=True, help=".npz file to write, new")
     command.add_argument("--split", default="train", help="default: train")
     command.add_argument("--data-dir", help="folder of the TFDS data sets")
@@ -42,7 +46,10 @@ def _run(args, overrides) -> None:
     from ldm_jax.commands.database import build_database
     from ldm_jax.data.images.image_sets import open_images
 
-    source = open_images(args.dataset, args.split, data_dir=args.data_dir)
-    found = build_database(source, args.clip_model, args.out, args.batch_size)
-    count, width = found.embedding.shape
+    images = dict(dataset=args.dataset, split=args.split, data_dir=args.data_dir)
+    embedder = guides.embedder_of(args).open()
+    database = build_database(
+        open_images(**images), embedder, args.out, args.batch_size, images
+    )
+    count, width = database.embedding.shape
     values.say(f"{count} embeddings of {width} numbers in {args.out}")

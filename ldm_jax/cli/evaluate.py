@@ -6,7 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from ldm_jax.cli import stats, values
-from ldm_jax.cli.guides import add_classifier, classifier_flags
+from ldm_jax.cli.guides import (
+    add_classifier,
+    add_database,
+    classifier_flags,
+    query_from_database,
+)
 from ldm_jax.cli.sample import add_sampling, condition_inputs, sampling_changes
 
 # Flags of `evaluate` without a meaning for a denoiser that is evaluated on latents.
@@ -15,13 +20,14 @@ OF_IMAGES = (
     *(
         "reference",
         "feature_weights",
-        "step",
         "lpips_weights",
         "clip_model",
         "captions",
     ),
     "standard_error",
 )
+# Flags that have a meaning where samples are made.
+OF_SAMPLES = ("step", "classifier", "database", "neighbours")
 DETAILS = """
 What is evaluated follows from the flags:
   --model DIR of a diffusion model     its samples, which are made first
@@ -80,7 +86,8 @@ def add(commands) -> None:
     command.add_argument(
         "--latents",
         help="evaluate the denoiser on these latents: how much larger its error is "
-        "with the condition of another image, or without one",
+        "with the condition of another image, or without one (of a model without a "
+        "condition, the error alone)",
     )
     command.add_argument(
         "--pairs",
@@ -133,6 +140,10 @@ def add(commands) -> None:
     )
     add_sampling(command, takes_several=["num_steps"])
     add_classifier(command)
+    group = command.add_argument_group(
+        "retrieval models; queries are drawn from the database"
+    )
+    add_database(group)
 
 
 def _run(args, overrides) -> None:
@@ -151,7 +162,7 @@ def _run(args, overrides) -> None:
             raise ValueError(
                 "there must be --model or --images to evaluate: got neither."
             )
-        latents = _given(args, ["latents", "step", "classifier"])
+        latents = _given(args, ["latents", *OF_SAMPLES])
         _refuse({**inputs, **options, **latents}, "finished images")
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
     elif model_directory.read_config(args.model).task == "first_stage":
@@ -159,7 +170,7 @@ def _run(args, overrides) -> None:
             {
                 **inputs,
                 **options,
-                **_given(args, ["pairs", "latents", "step", "classifier"]),
+                **_given(args, ["pairs", "latents", *OF_SAMPLES]),
             },
             "a first stage",
         )
@@ -167,7 +178,7 @@ def _run(args, overrides) -> None:
             args.model, args.out, request, args.images, args.split, args.size
         )
     elif args.latents is not None:
-        given = _given(args, (*OF_IMAGES, "classifier"))
+        given = _given(args, (*OF_IMAGES, *OF_SAMPLES))
         _refuse({**inputs, **options, **given}, "a denoiser on latents")
         result = evaluate_condition(
             args.model,
@@ -202,7 +213,7 @@ def _evaluate_samples(args, request, inputs, options) -> None:
         seed=args.seed,
         which="raw" if args.raw else "ema",
         pairs=args.pairs,
-        guidance=classifier_flags(args),
+        guidance={**classifier_flags(args), **query_from_database(args)},
     )
     for point, result in zip(points, results, strict=True):
         if len(points) > 1:

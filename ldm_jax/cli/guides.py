@@ -107,27 +107,72 @@ def image_guide(args: argparse.Namespace) -> Any:
 
 def add_query(command: CommandParser) -> None:
     """Adds the flags of retrieval, the fields of `experiment.retrieval`."""
-    group = command.add_argument_group("retrieval models, with --prompt or --query")
-    group.add_argument(
+    group = command.add_argument_group(
+        "retrieval models, with --prompt, --query, or --database alone"
+    )
+    add_embedder(group)
+    group.add_argument("--query", help="image or folder to ask with")
+    add_database(group)
+
+
+def add_embedder(command: Any) -> None:
+    """Adds the flags of the network that embeds images for retrieval."""
+    command.add_argument(
         "--clip-model",
         metavar="FOLDER",
-        help="CLIPModel that it was trained with",
+        help="CLIPModel that embeds texts and images for retrieval",
     )
-    group.add_argument("--query", help="image or folder to ask with")
-    group.add_argument(
-        "--database", default="", help="of `ldm-jax database`, or a published one"
+    command.add_argument(
+        "--feature-network",
+        metavar="NAME",
+        help="instead of CLIP: mobilenet, inception or random, for images alone",
     )
+    command.add_argument(
+        "--feature-weights",
+        metavar="FILE",
+        help="its weights; default: weights/FEATURE_NETWORK.safetensors",
+    )
+
+
+def embedder_of(args: argparse.Namespace) -> Any:
+    """Returns the `EmbedderSource` of the flags; it may name no network."""
+    from ldm_jax.experiment.image_embedder import EmbedderSource
+
+    return EmbedderSource(
+        args.clip_model or "", args.feature_network or "", args.feature_weights
+    )
+
+
+def add_database(group: Any) -> None:
+    """Adds the database of a retrieval model and the number of neighbours."""
+    group.add_argument("--database", help="of `ldm-jax database`, or a published one")
     group.add_argument(
         "--neighbours",
         type=values.count,
-        help="neighbours beside the query; default: 10 with a database",
+        help="neighbours of each query; default with a database: as trained",
     )
 
 
+def query_from_database(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns "query", drawn from the database of the flags; {} without one."""
+    if not args.database:
+        return {}
+    from ldm_jax.experiment.image_embedder import EmbedderSource
+    from ldm_jax.experiment.retrieval import RetrievalQuery
+
+    source, number = EmbedderSource(), args.neighbours or 0
+    query = RetrievalQuery(source, database=args.database, neighbours=number)
+    return {"query": query}
+
+
 def query_of(args: argparse.Namespace, inputs: dict[str, Any]) -> Any:
-    """Returns what a retrieval model is asked; takes the text out of the inputs."""
-    if args.clip_model is None:
-        for flag in ("query", "database", "neighbours"):
+    """Returns the query of a retrieval model; takes the text out of the inputs.
+
+    None where no flag of retrieval is given.
+    """
+    embedder = embedder_of(args)
+    if not embedder.is_given and not args.database:
+        for flag in ("query", "neighbours"):
             if getattr(args, flag):
                 raise ValueError(
                     f"--{flag} is of retrieval models, with their CLIP model: got no "
@@ -136,7 +181,7 @@ def query_of(args: argparse.Namespace, inputs: dict[str, Any]) -> Any:
         return None
     from ldm_jax.experiment.retrieval import RetrievalQuery
 
-    neighbours = args.neighbours or (10 if args.database else 0)
+    text = inputs.pop("text", None)
     return RetrievalQuery(
-        args.clip_model, inputs.pop("text", None), args.query, args.database, neighbours
+        embedder, text, args.query, args.database or "", args.neighbours or 0
     )

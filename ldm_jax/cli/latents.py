@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax latents`."""
 
-from ldm_jax.cli import reconstruct, values
+from ldm_jax.cli import guides, reconstruct, values
 
 WRITES = """
   OUT, a TFDS data set, with the first stage in OUT/autoencoder. Open it with
@@ -12,6 +12,8 @@ EXAMPLES = """
   ldm-jax latents --model runs/a --out runs/latents
   ldm-jax latents --model runs/a --images ./photos --split all --out runs/latents
   ldm-jax latents --inspect runs/latents
+  ldm-jax latents --model runs/a --images ./photos --config=small_retrieval \
+      --database photos.npz --neighbours 4 --out runs/latents
 """
 
 
@@ -71,6 +73,19 @@ def add(commands) -> None:
         help="diffusion experiment whose images, transform and condition are stored",
     )
     command.add_argument(
+        "--database",
+        help="of `ldm-jax database`: store each image's neighbours there, but not the "
+        "image itself, for a config of a retrieval model; images that it does not "
+        "contain need the network that made it",
+    )
+    command.add_argument(
+        "--neighbours",
+        type=values.count,
+        default=20,
+        help="neighbours that are stored; default: 20",
+    )
+    guides.add_embedder(command)
+    command.add_argument(
         "--manual-dir",
         help="folder with the files of a set that is not prepared yet (ffhq, ...)",
     )
@@ -80,6 +95,7 @@ def _run(args, overrides) -> None:
     from ldm_jax.commands.inspect_latents import inspect_latents
     from ldm_jax.commands.latents import encode_image_set
     from ldm_jax.experiment.config.config_files import load_config
+    from ldm_jax.experiment.image_neighbours import NeighbourSource
 
     if args.inspect:
         values.say(inspect_latents(args.inspect, args.num))
@@ -94,6 +110,10 @@ def _run(args, overrides) -> None:
             f"{overrides[0]} replaces a value of a config: got no --config; give it, "
             "or leave this out."
         )
+    neighbours = None
+    if args.database:
+        embedder = guides.embedder_of(args)
+        neighbours = NeighbourSource(args.database, args.neighbours, embedder)
     encode_image_set(
         args.model,
         args.out,
@@ -106,5 +126,6 @@ def _run(args, overrides) -> None:
         buckets=args.buckets,
         dtype=args.dtype,
         manual_dir=args.manual_dir,
+        neighbours=neighbours,
         config=load_config(args.config, overrides) if args.config else None,
     )

@@ -1,31 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a database of embedded patches of an image set, for retrieval models."""
 
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import numpy as np
 from tqdm import tqdm
 
 from ldm_jax.data.embeddings import EmbeddingDatabase, write_database
 from ldm_jax.data.records import DamagedRecord, Source, read_each
-from ldm_jax.experiment.clip_folder import ClipFolder
+from ldm_jax.experiment.image_embedder import ImageEmbedder, middle_square
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import new_output
 
 
 def build_database(
-    source: Source, clip_dir: str, out: str, batch_size: int = 64
+    source: Source,
+    embedder: ImageEmbedder,
+    out: str,
+    batch_size: int = 64,
+    images: Mapping[str, Any] = MappingProxyType({}),
 ) -> EmbeddingDatabase:
     """Embeds the middle square of every image; `img_id` is its number in the set.
 
     Args:
       source: of images.
-      clip_dir: folder of a CLIP model.
+      embedder: network that embeds them.
       out: .npz file to write, new.
       batch_size: images at once.
+      images: arguments of `open_images` that open `source`; the database describes its
+        images by them.
 
     Raises:
-      ValueError: no CLIP folder, `out` is taken, or no image can be read.
+      ValueError: `out` exists, or no image can be read.
     """
-    clip = ClipFolder(clip_dir)
     parts, ids, coords = [], [], []
     with new_output(out):
         for low in tqdm(range(0, len(source), batch_size), desc="database"):
@@ -34,21 +44,20 @@ def build_database(
             for number, record in zip(numbers, read_each(source, numbers), strict=True):
                 if isinstance(record, DamagedRecord):
                     continue
-                image = record["image"]
-                side = min(image.shape[:2])
-                top, left = ((x - side) // 2 for x in image.shape[:2])
-                patches.append(image[top : top + side, left : left + side])
+                patch, place = middle_square(record["image"])
+                patches.append(patch)
                 ids.append(number)
-                coords.append((left, top, left + side, top + side))
+                coords.append(place)
             if patches:
-                parts.append(clip.embed_patches(patches))
+                parts.append(embedder.embed_patches(patches))
         if not parts:
             raise ValueError(f"a database needs images: none could be read for {out}.")
         database = EmbeddingDatabase(
             np.concatenate(parts),
             np.array(ids, np.int64),
             np.array(coords, np.int64),
-            clip.fingerprint,
+            embedder.fingerprint,
+            json.dumps({**images, "fingerprint": source.fingerprint}),
         )
         if is_main_process():
             write_database(out, database)

@@ -92,7 +92,7 @@ def evaluate_samples(
       classes: "balanced", one class after the other, or "random".
       pairs: images that the samples are to resemble one by one (super-resolution,
         inpainting): of `open_set`.
-      guidance: "classifier", "classifier_scale" and "classifier_form" of
+      guidance: "classifier", "classifier_scale", "classifier_form" and "query" of
         `write_samples`; a model without classes gets those of the classifier.
 
     Yields:
@@ -113,7 +113,10 @@ def evaluate_samples(
         "classes": classes if "class_label" in inputs else "",
         "seed of image 0": seed,
         "bytes": QUANTIZATION,
-        **{name.replace("_", " "): value for name, value in guidance.items()},
+        **{
+            name.replace("_", " "): value.to_dict() if name == "query" else value
+            for name, value in guidance.items()
+        },
     }
     model = None
     for step, group in itertools.groupby(points, key=lambda point: point.step):

@@ -32,6 +32,7 @@ from ldm_jax.data.transforms.buckets import (
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import data_metadata, model_directory, models
 from ldm_jax.experiment.config import schema
+from ldm_jax.experiment.image_neighbours import NeighbourSource
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel import sharding
@@ -79,6 +80,7 @@ def encode_image_set(
     buckets: str = "",
     dtype: str = "float16",
     manual_dir: str | None = None,
+    neighbours: NeighbourSource | None = None,
 ) -> LatentStats:
     """Encodes an image set into latents, and stores the first stage beside them.
 
@@ -100,6 +102,8 @@ def encode_image_set(
         `out`.
       dtype: of the stored moments, see `LatentJob`.
       manual_dir: of `open_images`; None is the config's.
+      neighbours: database whose nearest rows are stored with each image, as the
+        config's "retrieval" condition reads them.
 
     Returns:
       The statistics of the set, or of all buckets together.
@@ -112,6 +116,8 @@ def encode_image_set(
     model, params = model_directory.load(model_dir)
     spec = _images_to_encode(stage_config, config, images, split, manual_dir)
     source = open_images(**spec)
+    if neighbours is not None:
+        source = neighbours.attach(source, batch_size)
     given = _how_to_encode(model_dir, stage_config, config, spec, source)
     job = write.LatentJob(
         latent_channels=model.autoencoder.embed_channels,
@@ -123,7 +129,14 @@ def encode_image_set(
         keep_image="image" in given.condition.stored,
         mirrored=given.condition.mirrored,
         num_crops=num_crops,
+        neighbours="" if neighbours is None else neighbours.description,
     )
+    if neighbours is not None and "embeddings" not in given.condition.stored:
+        raise ValueError(
+            "neighbours are stored for a model that reads them: got the "
+            f'"{given.condition.kind}" condition; give --config of an experiment with '
+            'config.condition.kind="retrieval", or leave --database out.'
+        )
     _refuse_other_kind(out, buckets)
     _check_condition(given, source, job.seed)
     parts = by_bucket(source, buckets) if buckets else {"": source}

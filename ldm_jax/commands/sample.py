@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ldm_jax.commands.sample_sheets import name_conditions, write_sheets
+from ldm_jax.commands.sample_sheets import (
+    name_conditions,
+    write_neighbours,
+    write_sheets,
+)
 from ldm_jax.commands.stopwatch import Stopwatch
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.kinds.retrieval import Retrieval
@@ -84,7 +88,8 @@ def write_samples(
         `inputs["class_label"]`.
       classifier_scale, classifier_form: see `tasks.guides.ClassifierGuide`.
       guide: images that attract samples, image i to guide i modulo their number.
-      query: of a retrieval model; neighbours.json describes what was found.
+      query: of a retrieval model; neighbours.json describes the neighbours, and
+        neighbours.png shows them beside the samples, where their images are at hand.
       admit: called with number and (height, width) before sampling; may raise.
       step: of the checkpoint; None takes the newest.
       loaded: (model, parameters) of this directory and step, if they are loaded
@@ -109,10 +114,10 @@ def write_samples(
     if classifier and "label" not in model.conditioner.fields:
         inputs, towards = dict(inputs), inputs.get("class_label")
         inputs.pop("class_label", None)
-    found: list[dict[str, Any]] = []
+    retrieved = None
     if query is not None:
-        embeddings, found = query.open(_width_of(model.conditioner))
-        y = _condition(model.conditioner, {**inputs, "embeddings": embeddings})
+        retrieved = query.open(_retrieval_of(model.conditioner), num or 1, seed)
+        y = _condition(model.conditioner, {**inputs, "embeddings": retrieved.tokens})
     else:
         y = _condition(model.conditioner, inputs)
     size = _image_size(config, model.conditioner.image_size(y), image_size)
@@ -178,8 +183,8 @@ def write_samples(
         for batch in watch.timed(draw(missing, batch_size)):
             if done == 0:  # not earlier: a failing call must not claim the folder
                 _note(folder, settings)
-                if any(found) and is_main_process():
-                    write_json(folder / "neighbours.json", found)
+                if retrieved and any(retrieved.notes) and is_main_process():
+                    write_json(folder / "neighbours.json", retrieved.notes)
             if is_main_process():
                 png.save_pngs(
                     (
@@ -198,7 +203,10 @@ def write_samples(
         throughput = watch.read(folder)
     if is_main_process():
         captions = name_conditions(model.conditioner, inputs, y)
-        write_sheets([_file(folder, i) for i in range(num)], write_npz, captions)
+        files = [_file(folder, i) for i in range(num)]
+        write_sheets(files, write_npz, captions)
+        if retrieved and retrieved.images:
+            write_neighbours(files, retrieved.images)
     if num_previews:
         rows = np.arange(min(num, PREVIEWED))
         (shown,) = draw(rows, PREVIEWED, num_previews)  # [K + 1, B, H, W, 3]
@@ -209,14 +217,14 @@ def write_samples(
     return throughput
 
 
-def _width_of(condition: Condition) -> int:
-    """Returns the width of a retrieval model's embeddings."""
+def _retrieval_of(condition: Condition) -> Retrieval:
+    """Returns the condition of a retrieval model."""
     if not isinstance(condition, Retrieval):
         raise ValueError(
-            "--clip-model is for models that retrieve: this one has the "
-            f'"{condition.kind}" condition; leave --clip-model out.'
+            "--clip-model and --database are for models that retrieve: this one has "
+            f'the "{condition.kind}" condition; leave them out.'
         )
-    return condition.width
+    return condition
 
 
 def _check_makes_images(model) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.conditions.base import Condition
+from ldm_jax.data.transforms.pixels import resize
 from ldm_jax.files import png
 from ldm_jax.files.pictures import read_image
 from ldm_jax.files.writing import atomic_file
@@ -60,6 +61,26 @@ def write_sheets(
     png.save_png(folder / "grid.png", sheet)
     if writes_npz:
         _write_npz(folder / "samples.npz", files, shown[0].shape)
+
+
+def write_neighbours(
+    files: Sequence[pathlib.Path], neighbours: Sequence[np.ndarray]
+) -> None:
+    """Writes neighbours.png: in each row a sample, then the neighbours it was made of.
+
+    Args:
+      files: of the samples; sample i has the neighbours i modulo their number.
+      neighbours: for each of the first queries uint8 [k, S, S, 3].
+    """
+    rows = []
+    for file, images in zip(files, neighbours, strict=False):
+        size = images.shape[1:3]
+        sample = read_image(file)
+        # Pixels of a sample stay visible where it is enlarged.
+        kind = "nearest" if max(sample.shape[:2]) < min(size) else "bicubic"
+        rows.append(np.concatenate([resize(sample, size, kind)[None], images]))
+    sheet = png.grid(np.concatenate(rows), len(rows[0]))
+    png.save_png(files[0].parent / "neighbours.png", sheet)
 
 
 def _write_npz(

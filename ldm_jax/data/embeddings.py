@@ -8,17 +8,19 @@ the names:
     img_id        [N]      whole numbers
     patch_coords  [N, 4]   x0, y0, x1, y1 of the patch in its image
 
-Ours also hold "clip", which names the encoder and how it saw the patches.
+Ours also contain "clip", the name of the encoder, and "images", which describes the
+image set as JSON: its fingerprint and the arguments that open it.
 """
 
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ldm_jax.files.arrays import Npz
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 
 ARRAYS = {"embedding": 2, "img_id": 1, "patch_coords": 2}
@@ -31,13 +33,27 @@ class EmbeddingDatabase(NamedTuple):
       embedding: [N, d] float.
       img_id: [N] int.
       patch_coords: [N, 4].
-      clip: names the encoder; "" where the file does not say it, as the published ones.
+      clip: names the encoder; "" where the file does not name it, as the published
+        ones.
+      images: JSON of the image set that the patches are of; "" where the file does not
+        describe it.
     """
 
     embedding: np.ndarray
     img_id: np.ndarray
     patch_coords: np.ndarray
     clip: str = ""
+    images: str = ""
+
+    @property
+    def image_set(self) -> dict[str, Any]:
+        """Arguments of `open_images` and "fingerprint" of the patches' image set.
+
+        {} where they are not known.
+        """
+        if not self.images:
+            return {}
+        return parse_json(self.images.encode(), "images of a database")
 
     @property
     def width(self) -> int:
@@ -71,7 +87,10 @@ def read_database(path: str) -> EmbeddingDatabase:
     arrays = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS
     )
-    return EmbeddingDatabase(*arrays, parts[0].clip)
+    image_sets = {part.images for part in parts}
+    # `img_id` numbers the images of one set.
+    images = image_sets.pop() if len(image_sets) == 1 else ""
+    return EmbeddingDatabase(*arrays, clip=parts[0].clip, images=images)
 
 
 def _read_file(file: pathlib.Path) -> EmbeddingDatabase:
@@ -84,7 +103,11 @@ def _read_file(file: pathlib.Path) -> EmbeddingDatabase:
                 f"{', '.join(stored.names) or 'nothing'}."
             )
         arrays = {name: stored.read(name) for name in ARRAYS}
-        clip = str(stored.read("clip")) if "clip" in stored.names else ""
+        names = {
+            name: str(stored.read(name))
+            for name in ("clip", "images")
+            if name in stored.names
+        }
     count = len(arrays["embedding"]) if arrays["embedding"].ndim else 0
     for name, rank in ARRAYS.items():
         array = arrays[name]
@@ -95,7 +118,7 @@ def _read_file(file: pathlib.Path) -> EmbeddingDatabase:
             )
     if not count or not np.isfinite(arrays["embedding"]).all():
         raise UnreadableFile(f"a database needs rows of finite numbers: got {file}.")
-    return EmbeddingDatabase(**arrays, clip=clip)
+    return EmbeddingDatabase(**arrays, **names)
 
 
 def write_database(path: str | os.PathLike, database: EmbeddingDatabase) -> None:

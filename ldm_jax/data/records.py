@@ -10,6 +10,7 @@ A record is a dict of NumPy arrays, captions apart:
     box_labels  int32 [N]
     box_attributes  int32 [N]         bits of Open Images' attributes, lowest first
     label_map   uint8 [H0, W0]        class of every pixel
+    embeddings  float16 [k, d]        of the image's neighbours, see `WithNeighbours`
     moments     float [h, w, 2c]      mean and log-variance; VQ: [h, w, c]
     moments_flip                      the same of the mirrored image
     source_index  int64 []            where a latent's image stood in its own set

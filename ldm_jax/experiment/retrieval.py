@@ -2,16 +2,39 @@
 """Makes the context of retrieval models: a query, and its neighbours in a database."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ldm_jax.conditions.kinds.retrieval import Retrieval
 from ldm_jax.conditions.user_inputs import pictures
 from ldm_jax.data.embeddings import EmbeddingDatabase, read_database
-from ldm_jax.experiment.clip_folder import ClipFolder
+from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.transforms.pixels import resize
+from ldm_jax.experiment.image_embedder import EmbedderSource
+from ldm_jax.experiment.image_neighbours import check_encoder
 from ldm_jax.files.pictures import read_image
 from ldm_jax.files.reading import read_lines
 from ldm_jax.tasks.neighbours import Neighbours, NeighbourSearch
+
+
+class Retrieved(NamedTuple):
+    """The context of samples, and what it was made of.
+
+    Attributes:
+      tokens: [B, M, d] float32.
+      notes: for each query its neighbours as JSON, {} without a database.
+      images: for each query its neighbours, uint8 [k, S, S, 3], for sheets; None where
+        the images of the database are not at hand.
+    """
+
+    tokens: np.ndarray
+    notes: list[dict[str, Any]]
+    images: list[np.ndarray] | None = None
+
+
+# Side of the neighbours in sheets.
+SIDE = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,95 +42,121 @@ class RetrievalQuery:
     """What a retrieval model shall show.
 
     Attributes:
-      clip: folder of the CLIP model; the published models need ViT-L/14.
+      embedder: network that embeds the query; the published models need CLIP ViT-L/14.
       text: a text, or a .txt file with one per line; or
-      images: an image, or a folder of them.
+      images: an image, or a folder of them; or neither: rows of the database, drawn at
+        random, are the queries, as in unconditional sampling.
       database: .npz file or folder; "" takes the query alone.
-      neighbours: k, tokens beside the query's; 0 without a database.
+      neighbours: k, tokens beside the query's; 0 takes as many as in training.
 
     Raises:
-      ValueError: both text and images or neither; neighbours without a database.
+      ValueError: text and images, or no query at all; neighbours without a database.
     """
 
-    clip: str
+    embedder: EmbedderSource
     text: str | None = None
     images: str | None = None
     database: str = ""
     neighbours: int = 0
 
     def __post_init__(self):
-        if (self.text is None) == (self.images is None):
+        given = [x for x in (self.text, self.images) if x is not None]
+        if len(given) > 1 or not (given or self.database):
             raise ValueError(
                 "a retrieval model is asked with a text or with images: got "
-                f"{'neither' if self.text is None else 'both'}; give --prompt or "
-                "--query."
+                f"{'both' if given else 'neither'}; give --prompt or --query, or "
+                "--database alone for queries drawn from it."
             )
-        if bool(self.database) != (self.neighbours > 0):
+        if self.neighbours and not self.database:
             raise ValueError(
-                f"neighbours are found in a database: got {self.neighbours} and "
-                f"{self.database or 'no database'}; give --database, and --neighbours "
-                "from 1 on."
+                f"neighbours are found in a database: got {self.neighbours} and no "
+                "database; give --database."
             )
 
-    def open(self, width: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    def open(self, condition: Retrieval, num: int = 1, seed: int = 0) -> Retrieved:
         """Embeds the queries and finds their neighbours.
 
         Args:
-          width: d of the embeddings that the model reads.
+          condition: of the model.
+          num: queries that are drawn from the database, without a text or images.
+          seed: of these.
 
         Returns:
-          [B, 1 + k, d] of unit length: the query, then its neighbours from the nearest;
-          and for each query its neighbours as JSON.
+          Tokens [B, M, d]: the query, if the model reads it, then its neighbours from
+          the nearest.
 
         Raises:
-          ValueError: the CLIP model or the database is another than the model's, or has
+          ValueError: the network or the database is another than the model's, or has
             fewer rows than neighbours.
         """
-        clip = ClipFolder(self.clip)
-        if clip.width != width:
-            raise ValueError(
-                f"the model reads embeddings of {width} numbers: {self.clip} makes "
-                f"{clip.width}; take the CLIP model that it was trained with."
-            )
         database = read_database(self.database) if self.database else None
+        query = self._query(condition, database, num, seed)
+        tokens = [query[:, None]] if condition.has_query else []
+        notes: list[dict[str, Any]] = [{} for _ in query]
+        images = None
         if database is not None:
-            self._check(database, clip)
-        query = self._embed(clip)
-        if database is None:
-            return query[:, None], [{} for _ in query]
-        found = NeighbourSearch(database.embedding).nearest(query, self.neighbours)
-        rows = database.embedding[found.rows].astype(np.float32)
-        rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
-        notes = describe_neighbours(database, found)
-        return np.concatenate([query[:, None], rows], axis=1), notes
-
-    def _check(self, database: EmbeddingDatabase, clip: ClipFolder) -> None:
-        if database.embedding.shape[1] != clip.width or database.clip not in (
-            "",
-            clip.fingerprint,
-        ):
+            number = self.neighbours or condition.length - condition.has_query
+            nearest = NeighbourSearch(database.embedding).nearest(query, number)
+            tokens.append(database.embedding[nearest.rows].astype(np.float32))
+            notes = describe_neighbours(database, nearest)
+            images = neighbour_images(database, nearest.rows)
+        if not tokens:
             raise ValueError(
-                f"a database must be of the CLIP model that embeds the query: "
-                f"{self.database} is of {database.clip or 'an unnamed one'} with "
-                f"{database.embedding.shape[1]} numbers, {self.clip} is "
-                f"{clip.fingerprint} with {clip.width}."
+                "this model reads neighbours, and not the query: got no database; give "
+                "--database."
             )
+        joined = np.concatenate(tokens, axis=1).astype(np.float32)
+        return Retrieved(condition.as_tokens(joined), notes, images)
 
-    def _embed(self, clip: ClipFolder) -> np.ndarray:
+    def _query(
+        self,
+        condition: Retrieval,
+        database: EmbeddingDatabase | None,
+        num: int,
+        seed: int,
+    ) -> np.ndarray:
+        """Embeds the text or the images, or draws rows of the database: [B, d]."""
+        if self.text is None and self.images is None:
+            assert database is not None  # else refused by __post_init__
+            _check_width(condition, database.width, self.database)
+            order = np.random.default_rng(seed).permutation(len(database.embedding))
+            return database.embedding[np.resize(order, num)].astype(np.float32)
+        embedder = self.embedder.open()
+        name = self.embedder.clip or self.embedder.feature_network
+        _check_width(condition, embedder.width, name)
+        if database is not None:
+            check_encoder(database, embedder.width, embedder.fingerprint)
         if self.images is not None:
-            images = [read_image(path) for path in pictures(self.images)]
-            return clip.embed_images(images)
+            return embedder.embed_images(
+                [read_image(path) for path in pictures(self.images)]
+            )
+        embed_texts = getattr(embedder, "embed_texts", None)
+        if embed_texts is None:
+            raise ValueError(
+                f"texts are embedded by CLIP: got the feature network {name}; ask with "
+                "images (--query), or give --clip-model."
+            )
         text = str(self.text)
         texts = read_lines(text) if text.endswith(".txt") else [text]
-        return clip.embed_texts(texts)
+        return embed_texts(texts)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings by name."""
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        return {**fields.pop("embedder"), **fields}
+
+
+def _check_width(condition: Retrieval, width: int, name: str) -> None:
+    """Raises ValueError unless embeddings have the width that the model reads."""
+    if width != condition.width:
+        raise ValueError(
+            f"the model reads embeddings of {condition.width} numbers: {name} makes "
+            f"{width}; take the CLIP model that it was trained with."
+        )
 
 
 def describe_neighbours(
-    database: EmbeddingDatabase, found: Neighbours
+    database: EmbeddingDatabase, nearest: Neighbours
 ) -> list[dict[str, Any]]:
     """Describes the neighbours of each query: image, patch and cosine."""
     return [
@@ -116,5 +165,36 @@ def describe_neighbours(
             "patch_coords": database.patch_coords[rows].tolist(),
             "similarity": similarity.tolist(),
         }
-        for rows, similarity in zip(found.rows, found.similarity, strict=True)
+        for rows, similarity in zip(nearest.rows, nearest.similarity, strict=True)
     ]
+
+
+def neighbour_images(
+    database: EmbeddingDatabase, rows: np.ndarray, limit: int = 10
+) -> list[np.ndarray] | None:
+    """Reads the patches of the first queries' neighbours, for a sheet.
+
+    Args:
+      database: describes its image set, if `ldm-jax database` made it.
+      rows: int [Q, k].
+      limit: queries at most.
+
+    Returns:
+      For each query uint8 [k, SIDE, SIDE, 3]; None where the images are not known, not
+      there or other ones.
+    """
+    known = database.image_set
+    fingerprint = known.pop("fingerprint", "")
+    try:
+        source = open_images(**known)
+    except (TypeError, ValueError, OSError):
+        return None
+    if source.fingerprint != fingerprint:
+        return None
+
+    def patch(row: int) -> np.ndarray:
+        x0, y0, x1, y1 = (int(x) for x in database.patch_coords[row])
+        image = source[int(database.img_id[row])]["image"]
+        return resize(image[y0:y1, x0:x1], (SIDE, SIDE), "bicubic")
+
+    return [np.stack([patch(row) for row in line]) for line in rows[:limit]]

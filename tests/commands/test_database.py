@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 
-from ldm_jax.commands import database
 from ldm_jax.commands.database import build_database
 from ldm_jax.data.embeddings import read_database
 from ldm_jax.data.records import DamagedRecord
@@ -15,9 +14,6 @@ class Clip:
 
     fingerprint = "abc"
 
-    def __init__(self, folder):
-        pass
-
     def embed_patches(self, patches):
         return np.stack([[*p.mean((0, 1)), p.shape[0]] for p in patches])
 
@@ -25,7 +21,7 @@ class Clip:
 class Images(list):
     """Images of which one is damaged."""
 
-    fingerprint = ""
+    fingerprint = "these images"
 
     def __getitems__(self, indices):
         return [self[i] for i in indices]
@@ -36,16 +32,16 @@ class Images(list):
         return {"image": super().__getitem__(index)}
 
 
-def test_middle_squares_are_embedded_and_damaged_images_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(database, "ClipFolder", Clip)
+def test_middle_squares_are_embedded_and_damaged_images_left_out(tmp_path):
     wide = np.zeros((4, 10, 3), np.uint8)
     wide[:, 3:7] = 200
     source = Images([wide, None, np.full((6, 6, 3), 50, np.uint8)])
     out = str(tmp_path / "d.npz")
-    build_database(source, "clip", out, batch_size=2)
+    build_database(source, Clip(), out, batch_size=2, images={"dataset": "./a"})
     found = read_database(out)
     assert found.embedding.tolist() == [[200, 200, 200, 4], [50, 50, 50, 6]]
     assert found.img_id.tolist() == [0, 2] and found.clip == "abc"
     assert found.patch_coords.tolist() == [[3, 0, 7, 4], [0, 0, 6, 6]]
+    assert found.image_set == {"dataset": "./a", "fingerprint": "these images"}
     with pytest.raises(ValueError, match=r"d\.npz"):
-        build_database(source, "clip", out)
+        build_database(source, Clip(), out)

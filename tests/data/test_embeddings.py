@@ -25,8 +25,11 @@ def test_files_of_a_folder_are_joined_in_the_order_of_their_names(tmp_path):
 
 
 def test_a_database_comes_back(tmp_path):
-    """Identity: with the name of its encoder."""
-    database = EmbeddingDatabase(**rows(3), clip="abc")
+    """Identity: with the name of its encoder and its image set."""
+    images = '{"dataset": "./a", "fingerprint": "1f"}'
+    database = EmbeddingDatabase(**rows(3), clip="abc", images=images)
+    assert database.image_set == {"dataset": "./a", "fingerprint": "1f"}
+    assert EmbeddingDatabase(**rows(3)).image_set == {}
     write_database(tmp_path / "d.npz", database)
     back = read_database(str(tmp_path / "d.npz"))
     for ours, theirs in zip(back, database, strict=True):

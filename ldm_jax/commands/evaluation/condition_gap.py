@@ -46,7 +46,8 @@ def evaluate_condition(
     """Measures the denoiser's error with its own condition, another record's, and none.
 
     Args:
-      model_dir: a diffusion model with a condition.
+      model_dir: a diffusion model; of one without a condition only its error is
+        measured, on the same latents, noise and t as that of others.
       latents: of `open_latent_sets`, with the condition's fields; of the model's first
         stage, not necessarily the set it learned from.
       out: directory; gets results.json and results.md.
@@ -61,16 +62,10 @@ def evaluate_condition(
       over records.
 
     Raises:
-      ValueError: a model without a condition, or latents that are not its own.
+      ValueError: the latents are not of the model's first stage.
     """
     config = model_directory.read_config(model_dir, "latent_diffusion")
     model, params = model_directory.load(model_dir, which)
-    if not model.conditioner.fields:
-        raise ValueError(
-            f"{model_dir} must have a condition, which can be exchanged: got "
-            f'condition.kind "{model.conditioner.kind}"; evaluate its samples instead '
-            "(leave --latents out)."
-        )
     source, stats, shapes = open_latent_sets(latents)
     if len(shapes) > 1:
         raise ValueError(
@@ -115,15 +110,15 @@ def evaluate_condition(
         "seed": seed,
         "levels of noise": LEVELS,
     }
-    result = {
-        "num_images": len(order),
-        "warnings": [],
-        "figures": {
+    if model.conditioner.fields:
+        figures = {
             "condition_error": _figure("error with its own condition", right),
             "condition_gap": _figure("more with another's", shuffled - right),
             "null_gap": _figure("more with none", null - right),
-        },
-    }
+        }
+    else:
+        figures = {"condition_error": _figure("error, without a condition", right)}
+    result = {"num_images": len(order), "warnings": [], "figures": figures}
     return write_results({**result, "row": None, "settings": settings}, out)
 
 

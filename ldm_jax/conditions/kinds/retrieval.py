@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import MAX_TOKENS, MAX_WIDTH, Field, check_counts
@@ -25,15 +26,24 @@ class Retrieval(Condition):
     They have no order: a permutation of the tokens gives the same image, and one that
     is there twice counts double. Their number may differ between samplings.
 
+    In training, the tokens are the first M neighbours of an image that its latent
+    stores, without the image itself.
+
     Attributes:
       width: d, of the embeddings: 768 for CLIP ViT-L/14.
-      length: M in plans and exports: a query and its neighbours.
+      length: M in training, plans and exports.
+      has_query: whether the first token of a sample is its query's embedding, and the
+        other M - 1 are neighbours.
+      unit_length: whether tokens are divided by their length, as for the published 768
+        model; the models of the paper read the rows of the database as they are.
 
     Source: Blattmann et al. 2022 (retrieval-augmented diffusion models).
     """
 
     width: int = 768
     length: int = 11
+    has_query: bool = True
+    unit_length: bool = True
 
     kind: ClassVar = "retrieval"
     fields: ClassVar = {
@@ -47,11 +57,44 @@ class Retrieval(Condition):
         )
     }
     record_fields: ClassVar = {
-        "embeddings": "they are the neighbours of an image in a database"
+        "embeddings": "they are the neighbours of an image in a database "
+        "(ldm-jax latents --database)"
     }
 
     def __post_init__(self):
         check_counts(self, width=MAX_WIDTH, length=MAX_TOKENS)
+
+    def prepare(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Takes the first `length` neighbours that a latent stores."""
+        record = super().prepare(record)
+        rows = np.asarray(record["embeddings"], np.float32)
+        shape = rows.shape
+        if len(shape) != 2 or shape[1] != self.width or shape[0] < self.length:
+            raise ValueError(
+                f"latents must store {self.length} neighbours of {self.width} numbers, "
+                f"config.condition.length and width: got {shape}; write the latents "
+                "with more (--neighbours), or of the database that the condition is "
+                "for."
+            )
+        return {**record, "embeddings": self.as_tokens(rows[: self.length])}
+
+    def as_tokens(
+        self, rows: Float32[np.ndarray, "*n d"]
+    ) -> Float32[np.ndarray, "*n d"]:
+        """Makes tokens of embeddings: of unit length, where the model takes such.
+
+        Raises:
+          ValueError: an embedding is 0, which has no direction.
+        """
+        if not self.unit_length:
+            return rows
+        length = np.linalg.norm(rows, axis=-1, keepdims=True)
+        if not length.all():
+            raise ValueError(
+                "an embedding must not be 0 to be brought to unit length; leave such "
+                "rows out of the database."
+            )
+        return rows / length
 
     def encode_fields(
         self, apply: Callable[[Array], Array], batch: Batch, frozen: Mapping[str, Any]

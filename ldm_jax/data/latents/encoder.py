@@ -37,6 +37,7 @@ class LatentJob:
         what a killed run had finished.
       seed: of the transforms' randomness.
       max_damaged: how many damaged records are left out before writing fails.
+      neighbours: names the neighbours that are stored, "" without any.
       mirrored: fields beside `records.MIRRORED` that differ in the mirror image, each
         laid out [H, W] or [H, W, channels].
     """
@@ -51,6 +52,7 @@ class LatentJob:
     records_per_shard: int = 4096
     seed: int = 0
     max_damaged: int = 100
+    neighbours: str = ""
     mirrored: tuple[str, ...] = ()
 
     def __post_init__(self):

@@ -121,7 +121,7 @@ class ImageTransform:
           "image" float32 [H, W, 3] in [-1, 1]. As the record has them: "label" int32
           []; "caption", one of the record's, a str; "boxes" float32 [max_boxes, 4],
           "box_labels" and, where boxes have attributes, "box_attributes", int32
-          [max_boxes] (see `crop_boxes`); "label_map" uint8 [H, W].
+          [max_boxes] (see `crop_boxes`); "label_map" uint8 [H, W]; "embeddings".
           As requested: "low_res" float32 [H / factor, W / factor, 3] in [-1, 1];
           "mask" float32 [H, W, 1], 1 in the hole.
         """
@@ -138,6 +138,8 @@ class ImageTransform:
         if "label_map" in record:
             part = window.cut(record["label_map"])
             example["label_map"] = resize(part, self.size, "nearest")
+        if "embeddings" in record:
+            example["embeddings"] = record["embeddings"]
         example["image"] = to_unit_range(image)
         if self.low_res:
             small = degrade(image, self.low_res, self.low_res_factor, rng)

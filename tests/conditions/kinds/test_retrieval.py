@@ -37,6 +37,28 @@ def test_the_order_of_neighbours_does_not_matter():
     assert jnp.abs(doubled - run(tokens[:, jnp.array([0, 1, 1])])).max() > 1e-4
 
 
+def test_the_first_neighbours_of_a_latent_are_the_tokens():
+    """Oracle: by hand; raw, or of unit length."""
+    stored = np.float16([[3, 4], [0, 2], [1, 0]])
+    record = {"moments": np.zeros(1), "embeddings": stored}
+    raw = make_condition("retrieval", width=2, length=2, unit_length=False)
+    assert raw.prepare(record)["embeddings"].tolist() == [[3, 4], [0, 2]]
+    unit = make_condition("retrieval", width=2, length=2)
+    tokens = unit.prepare(record)["embeddings"]
+    np.testing.assert_allclose(tokens, [[0.6, 0.8], [0, 1]])
+    assert tokens.dtype == np.float32
+    with pytest.raises(ValueError, match="must not be 0"):
+        unit.prepare({"embeddings": np.zeros((2, 2))})
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (3, 7), (3,)])
+def test_latents_with_too_few_or_other_neighbours_are_refused(shape):
+    with pytest.raises(ValueError, match="must store 3 neighbours of 8 numbers"):
+        RETRIEVAL.prepare({"embeddings": np.zeros(shape)})
+    with pytest.raises(ValueError, match="ldm-jax latents --database"):
+        RETRIEVAL.prepare({"moments": np.zeros(1)})
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
