@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -34,10 +33,11 @@ from ldm_jax.experiment import data_metadata, model_directory, models
 from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.image_neighbours import NeighbourSource
 from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.files.paths import resolve
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import agreed, is_main_process
-from ldm_jax.parallel.outputs import output_directory, reserves
+from ldm_jax.parallel.outputs import reserves, shared_directory
 from ldm_jax.tasks.condition_transform import StoredTransform
 from ldm_jax.tasks.model import FirstStage
 from ldm_jax.training.checkpoints.checkpointer import save_params
@@ -66,7 +66,7 @@ class _Images(NamedTuple):
     flip: bool = False
 
 
-@reserves(output_directory)
+@reserves(shared_directory)
 def encode_image_set(
     model_dir: str,
     out: str,
@@ -86,7 +86,7 @@ def encode_image_set(
 
     Args:
       model_dir: directory of a first stage, or of a diffusion model that has one.
-      out: directory of the latents.
+      out: directory of the latents; may be a URL.
       images, split: of `open_images`; None is the set that the first stage was
         trained on.
       batch_size: images per call of the encoder.
@@ -144,7 +144,7 @@ def encode_image_set(
     save_params(f"{out}/autoencoder", params, stage_config.to_dict())
     if is_main_process():
         origin = {"images": given.spec, "buckets": buckets, "seed": job.seed}
-        write_json(pathlib.Path(out, IMAGES_FILE), origin)
+        write_json(resolve(out) / IMAGES_FILE, origin)
         if buckets:
             sets.write_bucket_names(out, list(parts))
     agreed(True)  # until then other processes must not open the files
@@ -255,7 +255,7 @@ def _open_and_report(out: str) -> LatentStats:
 def _refuse_other_kind(out: str, buckets: str) -> None:
     """Raises ValueError where `out` contains a set of one size, or of several."""
     other = "dataset_info.json" if buckets else sets.BUCKETS_FILE
-    if pathlib.Path(out, other).exists():
+    if (resolve(out) / other).exists():
         kind = "one size" if buckets else "buckets"
         raise ValueError(
             f"{out} contains latents of {kind}: delete them, or choose another --out."

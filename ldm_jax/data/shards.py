@@ -14,15 +14,17 @@ import contextlib
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from ldm_jax.files.paths import local
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.objects import read_many, sizes_in
+from ldm_jax.files.paths import is_remote, resolve
+from ldm_jax.files.stores import local_twin
+from ldm_jax.files.structured import parse_json
 from ldm_jax.files.write_errors import reported
 from ldm_jax.files.writing import atomic_path, files_into, remove_partials, write_json
 
@@ -31,28 +33,29 @@ from ldm_jax.files.writing import atomic_path, files_into, remove_partials, writ
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
+# What is added to the name of a shard's side file.
+DONE = ".done.json"
+
+
 def shard_file(name: str, split: str, shard: int, num_shards: int) -> str:
     """Returns the file name that TFDS expects of a shard."""
     return f"{name}-{split}.array_record-{shard:05d}-of-{num_shards:05d}"
 
 
-def local_directory(directory: str | os.PathLike) -> pathlib.Path:
-    """Makes the directory of a set.
-
-    Raises:
-      ValueError: a URL; ArrayRecord writes files only.
-    """
-    path = local(directory, "a set of latents")
-    path.mkdir(parents=True, exist_ok=True)
+def make_directory(directory: str | os.PathLike) -> epath.Path:
+    """Makes the directory of a set; on a store there is nothing to make."""
+    path = resolve(directory)
+    if not is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 @contextlib.contextmanager
-def write_shard(path: pathlib.Path, metadata: dict[str, Any]) -> Iterator[Callable]:
+def write_shard(path: epath.Path, metadata: dict[str, Any]) -> Iterator[Callable]:
     """Writes one shard; if the block raises, no shard is left.
 
     Args:
-      path: of the shard.
+      path: of the shard; one on a store is made on a disk here and copied when whole.
       metadata: written to the side file beside count and bytes; may be filled in the
         block.
 
@@ -68,19 +71,20 @@ def write_shard(path: pathlib.Path, metadata: dict[str, Any]) -> Iterator[Callab
             writer.write(record)
         count += 1
 
-    with atomic_path(path) as partial:
-        with reported(path, "a shard", every=True):
-            writer = ArrayRecordWriter(os.fspath(partial), WRITER_OPTIONS)
-        try:
-            yield append
-        except BaseException:
-            with contextlib.suppress(Exception):
+    with local_twin(path) as place:
+        with atomic_path(place) as partial:
+            with reported(path, "a shard", every=True):
+                writer = ArrayRecordWriter(os.fspath(partial), WRITER_OPTIONS)
+            try:
+                yield append
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    writer.close()
+                raise
+            with reported(path, "a shard", every=True):
                 writer.close()
-            raise
-        with reported(path, "a shard", every=True):
-            writer.close()
-    checks = {"sha256": file_digest(path), "first": first}
-    size = path.stat().st_size
+        checks = {"sha256": file_digest(place), "first": first}
+        size = place.stat().st_size
     write_json(_side_file(path), {**metadata, "count": count, "bytes": size, **checks})
 
 
@@ -95,17 +99,38 @@ def file_digest(path: epath.Path | pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def done(path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the metadata of a shard that is whole, or None."""
-    try:
-        metadata = read_json(_side_file(path))
-        return metadata if path.stat().st_size == metadata.get("bytes") else None
-    except FileNotFoundError:
-        return None
+def done(
+    folder: epath.Path, known: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Returns the metadata of the shards that are whole, by the names of their files.
+
+    One listing, and one read of every side file that is new: asked again and again
+    while other processes write, it costs a store little.
+
+    Args:
+      folder: of the set; may be a URL.
+      known: what an earlier call returned.
+    """
+    sizes = sizes_in(folder)
+    names = [
+        name.removesuffix(DONE)
+        for name in sorted(sizes)
+        if name.endswith(DONE) and name.removesuffix(DONE) in sizes
+    ]
+    new = [name for name in names if name not in (known or {})]
+    texts = read_many([os.fspath(folder / f"{name}{DONE}") for name in new])
+    entries = {
+        **(known or {}),
+        **{
+            name: parse_json(text, folder / f"{name}{DONE}")
+            for name, text in zip(new, texts, strict=True)
+        },
+    }
+    return {n: entries[n] for n in names if entries[n].get("bytes") == sizes[n]}
 
 
 def write_info(
-    directory: pathlib.Path,
+    directory: epath.Path,
     name: str,
     features: dict[str, Any],
     splits: dict[str, list[dict[str, Any]]],
@@ -156,8 +181,10 @@ def write_info(
     with files_into(directory, last="dataset_info.json") as folder:
         info.write_to_directory(folder)
     # All shards are there, so these are of writers that were killed.
+    if is_remote(directory):
+        return
     remove_partials(directory, lambda file: file.startswith(f"{name}-"), seconds=0)
 
 
-def _side_file(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(f"{path.name}.done.json")
+def _side_file(path: epath.Path) -> epath.Path:
+    return path.parent / f"{path.name}{DONE}"

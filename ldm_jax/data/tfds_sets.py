@@ -13,8 +13,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from ldm_jax.data.record_files import RecordFile, RecordFiles
 from ldm_jax.files.errors import UnreadableFile, described, reading, shown
-from ldm_jax.files.paths import PathLike, printable, resolve
+from ldm_jax.files.objects import list_objects
+from ldm_jax.files.paths import PathLike, is_remote, printable, resolve
+from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.structured import parse_json, read_json
 
 FEATURES_FILE = "features.json"
@@ -34,15 +37,17 @@ def open_tfds(directory: PathLike) -> Any:
       UnreadableFile: its metadata are damaged, or name a class that is not TFDS'.
     """
     folder = epath.Path(resolve(directory))
-    check_features(folder)
+    with reaching(folder):
+        check_features(folder)
     advice = "Copy it again, or prepare it again with this version of TFDS."
-    with reading(
-        folder, rule="must hold a prepared TFDS set", advice=advice, data=b"-"
+    with (
+        reaching(folder),
+        reading(folder, rule="must hold a prepared TFDS set", advice=advice, data=b"-"),
     ):
         return tfds.builder_from_directory(folder)
 
 
-def open_split(builder: Any, split: str) -> tuple[Any, list]:
+def open_split(builder: Any, split: str) -> tuple[RecordFiles, list]:
     """Opens a split of a prepared set for random access.
 
     Args:
@@ -80,19 +85,34 @@ def open_split(builder: Any, split: str) -> tuple[Any, list]:
             f'split "{split}" of {builder.name} has no records; of '
             f"{', '.join(f'{n}: {s.num_examples}' for n, s in info.splits.items())}."
         )
-    if missing := [file for file in files if not file.exists()]:
+    url = is_remote(builder.data_path)
+    stored = list_objects(builder.data_path) if url else {}
+    if missing := [
+        file for file in files if not (file.name in stored if url else file.exists())
+    ]:
         raise UnreadableFile(
             f"{len(missing)} shards of {builder.name} are not there, the first is "
             f"{missing[0]}. Copy them again, or delete the set and prepare it anew."
         )
-    # Raw bytes: our parser is faster than TFDS', and our decoding bounds the size.
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
     names = _PARTS.findall(split)
     lengths = [
         list(info.splits[name].shard_lengths)
         for name in (info.splits if "all" in names else names)
     ]
-    records = builder.as_data_source(split, deserialize_method=raw)
+    # Raw bytes: our parser is faster than TFDS', and our decoding bounds the size.
+    records = RecordFiles(
+        [
+            RecordFile(
+                path=part.filename,
+                count=part.examples_in_shard,
+                skip=part.skip,
+                take=None if part.take < 0 else part.take,
+                item=stored.get(os.path.basename(part.filename)),
+            )
+            for part in chosen.file_instructions
+        ],
+        folder,
+    )
     return records, lengths[0] if len(lengths) == 1 else lengths
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths as users write them: `~`, URLs of object stores, names that leave a folder."""
 
+import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -69,8 +71,23 @@ def resolve(path: PathLike) -> epath.Path:
                 f"a URL must begin with {', '.join(STORES)}: got {printable(text)}; "
                 "give one of these (as text: pathlib drops a slash), or a local path."
             )
+        _forget_listings()
         return epath.Path(text)
     return epath.Path(pathlib.Path(text).absolute())
+
+
+@functools.cache
+def _forget_listings() -> None:
+    """Turns off the caches of listings of `fsspec`, which never expire.
+
+    Other processes write objects too: a cached listing would not show them.
+    """
+    with contextlib.suppress(ImportError):  # named where a URL is used
+        import fsspec
+
+        for scheme in ("gcs", "gs", "s3"):
+            options = fsspec.config.conf.setdefault(scheme, {})
+            options.setdefault("use_listings_cache", False)
 
 
 def local(path: PathLike, what: str = "this") -> pathlib.Path:

@@ -7,22 +7,28 @@ top, comes last. The folder follows from the URL, so a command that was killed c
 in it when it is started again, also where it was killed while copying.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import re
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
 from ldm_jax.files.lock import LOCK_NAME
+from ldm_jax.files.objects import REQUESTS_AT_ONCE, put_file
 from ldm_jax.files.outputs import check_absent
-from ldm_jax.files.paths import PathLike, cache_directory, printable, resolve
-from ldm_jax.files.write_errors import reported
+from ldm_jax.files.paths import (
+    PathLike,
+    cache_directory,
+    is_remote,
+    printable,
+    resolve,
+)
 
-# Small objects are limited by the time of a request, not by the network.
-UPLOADS_AT_ONCE = 16
 SHOW_PROGRESS_ABOVE = 100  # files
 
 
@@ -32,6 +38,27 @@ def staging_of(url: PathLike) -> pathlib.Path:
     name = re.sub(r"[^\w.-]+", "-", text.rpartition("/")[2])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return cache_directory() / "outputs" / digest / name
+
+
+@contextlib.contextmanager
+def local_twin(path: PathLike) -> Iterator[pathlib.Path]:
+    """Yields where to write a file: `path`, or of a URL a local file, copied then.
+
+    The local file is removed in the end. For libraries that write local files only.
+
+    Raises:
+      MissingFile, StoreError: the object could not be written.
+    """
+    if not is_remote(path):
+        yield pathlib.Path(path)
+        return
+    place = staging_of(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield place
+        put_file(place, path)
+    finally:
+        shutil.rmtree(place.parent, ignore_errors=True)
 
 
 def check_new(url: PathLike, flag: str = "--out") -> None:
@@ -48,12 +75,9 @@ def upload(url: PathLike) -> None:
     """Copies what `staging_of` holds to a URL, and removes it here.
 
     Raises:
-      WriteError: an object could not be written; what is here stays.
+      StoreError: an object could not be written; what is here stays.
     """
-    import fsspec  # comes with the packages that reach stores
-
-    source, target = staging_of(url), resolve(url)
-    system, root = fsspec.core.url_to_fs(os.fspath(target))
+    source, root = staging_of(url), os.fspath(resolve(url)).rstrip("/")
     if source.is_file():
         files = {source: root}
     else:
@@ -66,17 +90,16 @@ def upload(url: PathLike) -> None:
     first = [file for file in files if file not in last]
 
     def put(file: pathlib.Path) -> None:
-        with reported(target, every=True):
-            system.put_file(os.fspath(file), files[file])
+        put_file(file, files[file])
 
     hidden = len(files) < SHOW_PROGRESS_ABOVE
-    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         copied = pool.map(put, first)
-        list(tqdm(copied, total=len(first), desc=f"to {target}", disable=hidden))
+        list(tqdm(copied, total=len(first), desc=f"to {root}", disable=hidden))
     for file in last:
         put(file)
     shutil.rmtree(source.parent)
-    print(f"copied to {printable(os.fspath(target))}")
+    print(f"copied to {printable(root)}")
 
 
 def _is_of_this_machine(file: pathlib.Path) -> bool:

@@ -14,15 +14,15 @@ import os
 import pathlib
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from etils import epath
-
 from ldm_jax.files.outputs import check_absent, regular_target
 from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
+from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.write_errors import WriteError, reported, write_error
 
 STALE_SECONDS = 24 * 3600.0
@@ -149,15 +149,26 @@ def files_into(directory: PathLike, last: str) -> Iterator[pathlib.Path]:
     """Yields a folder whose files then replace those of the same names in another.
 
     Args:
-      directory: local; it exists.
+      directory: it exists; may be a URL.
       last: the file that is moved after all others, so that what has it is complete.
     """
+    if is_remote(directory):
+        with tempfile.TemporaryDirectory(prefix="ldm_jax_") as name:
+            yield pathlib.Path(name)
+            for file in _last(pathlib.Path(name), last):
+                write_bytes(resolve(directory) / file.name, file.read_bytes())
+        return
     directory = local(directory)
     with _temporary_folder(directory / last) as partial:
         yield partial
         _sync_tree(partial)
-        for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
+        for file in _last(partial, last):
             os.replace(file, directory / file.name)
+
+
+def _last(folder: pathlib.Path, last: str) -> list[pathlib.Path]:
+    """Lists the files of a folder with one of them at the end."""
+    return sorted(folder.iterdir(), key=lambda file: file.name == last)
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -176,10 +187,8 @@ def write_bytes(path: PathLike, data: bytes) -> None:
         with atomic_file(path) as file:
             file.write(data)
         return
-    target: epath.Path = resolve(path)
-    with reported(path):  # an object appears whole
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+    with reaching(path, "written"):  # an object appears whole
+        resolve(path).write_bytes(data)
 
 
 def append_line(path: PathLike, line: str) -> None:

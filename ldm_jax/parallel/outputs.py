@@ -69,6 +69,24 @@ def output_directory(out: PathLike, flag: str = "--out") -> Iterator[pathlib.Pat
         copy()
 
 
+@contextlib.contextmanager
+def shared_directory(out: PathLike, flag: str = "--out") -> Iterator[PathLike]:
+    """Reserves a directory that all processes write into, each its own files.
+
+    Unlike `output_directory`, one on a store is written there by every process, and an
+    earlier run's part of it stays.
+
+    Yields:
+      The directory; a URL as it was given.
+    """
+    if not is_remote(out):
+        with output_directory(out, flag) as path:
+            yield path
+        return
+    with _held(lambda: check_writable(out, flag)):
+        yield os.fspath(out).rstrip("/")
+
+
 def _place(out: PathLike) -> tuple[pathlib.Path, Callable[[], None]]:
     """Returns (where to write on this machine, what copies it to its place)."""
     if not is_remote(out):
@@ -79,7 +97,7 @@ def _place(out: PathLike) -> tuple[pathlib.Path, Callable[[], None]]:
 def _check_store(out: PathLike, flag: str) -> None:
     """Refuses a URL that cannot be written, or that exists.
 
-    Also one of several processes: each would have a part of the result on its own disk.
+    Also from several processes: each would have a part of the result on its own disk.
     """
     if is_remote(out):
         if jax.process_count() > 1:

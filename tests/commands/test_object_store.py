@@ -11,6 +11,8 @@ from etils import epath
 import ldm_jax
 from ldm_jax.cli import main
 
+pytestmark = pytest.mark.store
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):

@@ -14,14 +14,13 @@ def test_a_shard_is_named_as_tfds_expects():
     assert name == "latents-train.array_record-00003-of-00012"
 
 
-def test_a_whole_shard_has_its_facts(tmp_path):
+def test_the_metadata_of_a_whole_shard_describe_it(tmp_path):
     path = tmp_path / "shard"
     with write_shard(path, {"plan": "x"}) as append:
-        assert done(path) is None
+        assert done(tmp_path) == {}
         append(b"one")
         append(b"two")
-    facts = done(path)
-    assert facts == {
+    assert done(tmp_path)["shard"] == {
         "plan": "x",
         "count": 2,
         "bytes": path.stat().st_size,
@@ -47,4 +46,4 @@ def test_a_damaged_shard_is_not_done(tmp_path, damage):
         os.truncate(path, 10)
     else:
         (path if damage == "missing" else tmp_path / "shard.done.json").unlink()
-    assert done(path) is None
+    assert done(tmp_path) == {}

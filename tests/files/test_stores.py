@@ -5,9 +5,11 @@ import pytest
 from etils import epath
 
 from ldm_jax.files import stores
-from ldm_jax.files.write_errors import WriteError
+from ldm_jax.files.store_errors import StoreError
 from ldm_jax.parallel import outputs
 from ldm_jax.parallel.outputs import output_directory, output_file
+
+pytestmark = pytest.mark.store
 
 
 def test_a_directory_is_copied_when_it_is_whole(bucket, tmp_path):
@@ -70,7 +72,7 @@ def test_an_interrupted_copy_is_finished_by_the_next_start(bucket, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(gcsfs.GCSFileSystem, "put_file", failing)
         with (
-            pytest.raises(WriteError, match=rf"{url}.*connection reset"),
+            pytest.raises(StoreError, match=rf"{url}.*connection reset"),
             output_directory(url) as folder,
         ):
             for name in "abc":

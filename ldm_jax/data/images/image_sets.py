@@ -28,8 +28,9 @@ from ldm_jax.data.mixture import Mixture
 from ldm_jax.data.records import Source
 from ldm_jax.data.tfds_sets import FORMAT, check_prepared, open_tfds
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
-from ldm_jax.files.paths import expand
+from ldm_jax.files.paths import expand, resolve
 from ldm_jax.files.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
+from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.write_errors import reported
 
 # Builders of this package, prepared on first use; none of them downloads.
@@ -215,13 +216,15 @@ def _own_builder(
 
 def _remote_builder(url: str) -> Any:
     """Finds a prepared set on an object store."""
-    try:
-        return open_tfds(url)
-    except (ImportError, OSError, tfds.core.DatasetNotFoundError) as error:
+    with reaching(url):
+        is_prepared = (resolve(url) / "dataset_info.json").exists()
+    if not is_prepared:
         raise ValueError(
-            f"{url} cannot be opened as a TFDS set: {error}. Install what reads it "
-            f"(gcsfs for gs://), or mount or copy the set and give its path."
-        ) from error
+            f"an image set at a URL must be a prepared TFDS set: {url} has no "
+            "dataset_info.json. Folders of pictures and archives are read from a disk: "
+            "copy them there, or mount the bucket, and give the path."
+        )
+    return open_tfds(url)
 
 
 def _tfds_builder(

@@ -92,8 +92,10 @@ class TfdsSource:
 
     def _read(self, indices: Sequence[int]) -> list[bytes]:
         indices = [int(i) for i in indices]
-        with reading_record(), reading(f"{self._name}{indices}", data=b"-"):
+        try:
             return self._records.__getitems__(indices)
+        except DamagedRecord as error:
+            raise DamagedRecord(f"{self._name}{indices}: {error}") from error
 
     def _record(self, data: bytes, index: int) -> Record:
         name = f"{self._name}[{index}]"

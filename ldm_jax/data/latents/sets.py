@@ -7,12 +7,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ldm_jax.data.latents.source import open_latents, reachable
+from ldm_jax.data.latents.source import open_latents
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.mixture import Buckets, Mixture
 from ldm_jax.data.records import Source, fingerprint
 from ldm_jax.files.errors import UnreadableFile, shown
-from ldm_jax.files.paths import expand, local, resolve
+from ldm_jax.files.paths import expand, resolve
+from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
 
@@ -115,14 +116,14 @@ def _common_classes(stats: Sequence[LatentStats]) -> dict[str, Any]:
 
 def write_bucket_names(directory: str, names: Sequence[str]) -> None:
     """Makes a directory of whole sets one of buckets."""
-    path = local(directory) / BUCKETS_FILE
+    path = resolve(directory) / BUCKETS_FILE
     write_json(path, {"buckets": list(names)})
 
 
 def bucket_names(directory: str) -> list[str] | None:
     """Returns the sub-folders of a directory of buckets; None of another."""
     path = resolve(directory) / BUCKETS_FILE
-    with reachable(directory):
+    with reaching(directory):
         if not path.exists():
             return None
         names = read_json(path).get("buckets")

@@ -1,31 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens a set of latents: many random records per second from one thread."""
 
-import bisect
 import contextlib
 import dataclasses
-import itertools
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
 from ldm_jax.data.examples import SameLayout
 from ldm_jax.data.latents.metadata import LatentMetadata, read_latent_metadata
 from ldm_jax.data.latents.statistics import LatentStats
+from ldm_jax.data.record_files import RecordFile, RecordFiles
 from ldm_jax.data.records import PICTURES, DamagedRecord, Record, fingerprint
 from ldm_jax.data.shards import file_digest, hexdigest
 from ldm_jax.data.transforms.masks import draw_mask
 from ldm_jax.data.transforms.pixels import to_unit_range
 from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.paths import resolve
-
-# Without these, ArrayRecord reads ahead as if the order were sequential.
-READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+from ldm_jax.files.objects import list_objects, sizes_in
+from ldm_jax.files.paths import is_remote, resolve
+from ldm_jax.files.store_errors import reaching
 
 
 def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentStats]:
@@ -43,9 +39,9 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
       ValueError: no set of latents, one that is not finished, or a damaged shard.
     """
     folder = resolve(directory)
-    with reachable(directory):
+    with reaching(directory):
         if not (folder / "dataset_info.json").exists():
-            begun = len(list(folder.glob("*.done.json")))
+            begun = sum(name.endswith(".done.json") for name in sizes_in(folder))
             state = f"unfinished ({begun} shards are whole)" if begun else "not there"
             raise UnreadableFile(
                 f"the set of latents {folder} is {state}; run ldm-jax latents, which "
@@ -53,18 +49,6 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
             )
         metadata = read_latent_metadata(folder)
     return LatentSource(folder, metadata), metadata.stats
-
-
-@contextlib.contextmanager
-def reachable(directory: str | os.PathLike) -> Iterator[None]:
-    """Says what is missing where an object store cannot be read."""
-    try:
-        yield
-    except ImportError as error:
-        raise ValueError(
-            f"{directory} cannot be read: {error}. Install that, or mount or copy the "
-            f"directory."
-        ) from error
 
 
 class LatentSource:
@@ -75,26 +59,12 @@ class LatentSource:
     """
 
     def __init__(self, folder: epath.Path, metadata: LatentMetadata):
-        self._paths, lengths = [], []
-        sizes = _sizes(folder)
-        for name, count, size, *_ in metadata.shards:
-            path = folder / name
-            stored = sizes.get(name, "no file")
-            if stored not in (size, UNKNOWN):
-                raise UnreadableFile(
-                    f"shard {path} must have {size} bytes: got {stored}. Delete "
-                    f"dataset_info.json and run ldm-jax latents again: it writes this "
-                    f"shard again and keeps the others."
-                )
-            self._paths.append(path)
-            lengths.append(count)
-        self._ends = list(itertools.accumulate(lengths))
         self._fields, self._shards = metadata.fields, metadata.shards
-        self._readers: dict[int, ArrayRecordReader] = {}
-        self._lock, self._layout = threading.Lock(), SameLayout()
+        self._files = RecordFiles(_record_files(folder, metadata), os.fspath(folder))
+        self._layout = SameLayout()
         stats = dataclasses.asdict(metadata.stats)
         self.fingerprint = fingerprint([stats, metadata.shards])
-        if UNKNOWN not in sizes.values():
+        if not is_remote(folder):  # a copy is compared as a whole
             self._check_first_records()
 
     def _check_first_records(self) -> None:
@@ -107,12 +77,14 @@ class LatentSource:
         """
         for i, shard in enumerate(self._shards):
             with contextlib.suppress(DamagedRecord):
-                if shard.count and hexdigest(self._read(i, [0])[0]) != shard.first:
+                if shard.count and hexdigest(self._files.read(i, [0])[0]) != (
+                    shard.first
+                ):
                     raise UnreadableFile(
-                        f"shard {self._paths[i]} is of another set: its first record "
-                        "is not that of the metadata. Copy this set again."
+                        f"shard {self._files.files[i].path} is of another set: its "
+                        "first record is not that of the metadata. Copy this set again."
                     )
-        self._readers.clear()  # not a file of each held open
+        self._files.close()  # not a file of each held open
 
     def verify(self) -> None:
         """Compares every shard with its checksum: reads all of the set, 1 GB/s or so.
@@ -120,10 +92,11 @@ class LatentSource:
         Raises:
           UnreadableFile: a shard differs; names all that do.
         """
+        paths = [file.path for file in self._files.files]
         wrong = [
-            os.fspath(path)
-            for path, shard in zip(self._paths, self._shards, strict=True)
-            if file_digest(path) != shard.sha256
+            path
+            for path, shard in zip(paths, self._shards, strict=True)
+            if file_digest(resolve(path)) != shard.sha256
         ]
         if wrong:
             raise UnreadableFile(
@@ -133,69 +106,49 @@ class LatentSource:
             )
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return len(self._files)
 
     def __getitem__(self, index: int) -> Record:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Record]:
-        by_shard: dict[int, list[tuple[int, int]]] = {}
-        for place, index in enumerate(indices):
-            if not 0 <= index < len(self):
-                raise IndexError(f"record {index} of {len(self)}")
-            shard = bisect.bisect_right(self._ends, index)
-            first = self._ends[shard - 1] if shard else 0
-            by_shard.setdefault(shard, []).append((place, int(index) - first))
-        records: list[Record] = [{}] * len(indices)
-        for shard, rows in by_shard.items():
-            data_of_rows = self._read(shard, [position for _, position in rows])
-            for (place, position), data in zip(rows, data_of_rows, strict=True):
-                records[place] = self._record(data, shard, position)
-        return records
+        stored = self._files.__getitems__(indices)
+        return [self._record(*pair) for pair in zip(indices, stored, strict=True)]
 
-    def _read(self, shard: int, positions: list[int]) -> list[bytes]:
-        try:
-            with self._lock:
-                if shard not in self._readers:
-                    path = os.fspath(self._paths[shard])
-                    reader = ArrayRecordReader(path, READER_OPTIONS)
-                    if reader.num_records() != self._shards[shard].count:
-                        raise ValueError(
-                            f"it has {reader.num_records()} records, not "
-                            f"{self._shards[shard].count}"
-                        )
-                    self._readers[shard] = reader
-                return self._readers[shard].read(positions)
-        except (RuntimeError, ValueError, IndexError) as error:
-            self._readers.pop(shard, None)  # one that failed stays failed
-            raise DamagedRecord(
-                f"{self._paths[shard]}, records {positions[:4]}: {error}"
-            ) from error
-
-    def _record(self, data: bytes, shard: int, position: int) -> Record:
+    def _record(self, index: int, data: bytes) -> Record:
         try:
             return {
                 name: _value(view, self._fields[name])
                 for name, view in self._layout.read(data).items()
             }
         except (ValueError, KeyError) as error:
+            number, position = self._files.locate(index)
             raise DamagedRecord(
-                f"{self._paths[shard]}, record {position}: {error}"
+                f"{self._files.files[number].path}, record {position}: {error}"
             ) from error
 
 
-# Size of a shard on an object store: asking for each would take minutes.
-UNKNOWN = -1
+def _record_files(folder: epath.Path, metadata: LatentMetadata) -> list[RecordFile]:
+    """Finds the shards of a set, with one listing.
 
-
-def _sizes(folder: epath.Path) -> dict[str, int]:
-    """Returns the bytes of every file of a directory, by name."""
-    if "://" in os.fspath(folder):
-        return {path.name: UNKNOWN for path in folder.iterdir()}
-    with os.scandir(folder) as entries:
-        return {
-            entry.name: entry.stat().st_size for entry in entries if entry.is_file()
-        }
+    Raises:
+      UnreadableFile: one is not there, or has another size.
+    """
+    stored = list_objects(folder) if is_remote(folder) else {}
+    sizes = {n: x.size for n, x in stored.items()} if stored else sizes_in(folder)
+    files = []
+    for shard in metadata.shards:
+        path = os.fspath(folder / shard.name)
+        if (size := sizes.get(shard.name, "no file")) != shard.num_bytes:
+            raise UnreadableFile(
+                f"shard {path} must have {shard.num_bytes} bytes: got {size}. Delete "
+                "dataset_info.json and run ldm-jax latents again: it writes this "
+                "shard again and keeps the others."
+            )
+        item = stored.get(shard.name)
+        item = item._replace(sha256=shard.sha256) if item else None
+        files.append(RecordFile(path, shard.count, item=item))
+    return files
 
 
 def _value(view: memoryview, kind: tuple[np.dtype, tuple[int, ...]] | None) -> Any:

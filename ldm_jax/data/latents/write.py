@@ -4,15 +4,15 @@
 import dataclasses
 import functools
 import itertools
-import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
 from ldm_jax.data import shards
 from ldm_jax.data.latents.encoder import DTYPES, Encode, LatentJob, ShardEncoder
@@ -20,9 +20,11 @@ from ldm_jax.data.latents.statistics import LatentStats, LatentSums
 from ldm_jax.data.order import Row
 from ldm_jax.data.reading import Read, Transform, in_threads, read_ahead, transformed
 from ldm_jax.data.records import Source, fingerprint
+from ldm_jax.files.paths import is_remote
 
 NAME = "latents"
-# A process that is done looks this often whether the others are, in seconds.
+# A process that is done looks this often whether the others are, in seconds; on a
+# store ten times less often, as each time costs a listing.
 WAIT_EVERY = 1.0
 
 
@@ -47,7 +49,7 @@ def write_latents(
       source: the image set.
       transform: makes its records into "image" and other fields, which are carried
         along; needs a `description`.
-      directory: of the set, on a file system that all processes see.
+      directory: of the set, a URL or on a file system that all processes see.
       job: what to write.
       progress: called once per batch with the records done and in all, of this process.
       process: (index, count); None asks JAX.
@@ -66,16 +68,14 @@ def write_latents(
             "the transform mirrors images at random, and both mirror images are "
             "stored: set flip=False in the transform, or mirror=False."
         )
-    folder = shards.local_directory(directory)
+    folder = shards.make_directory(directory)
     cuts = job.cut(len(source))
     plan = _plan(source, transform, job)
-    paths = [
-        folder / shards.shard_file(NAME, "train", i, len(cuts))
-        for i in range(len(cuts))
-    ]
-    _refuse_other_jobs(folder, paths, plan)
+    names = [shards.shard_file(NAME, "train", i, len(cuts)) for i in range(len(cuts))]
+    done = shards.done(folder)
+    _refuse_other_jobs(folder, names, done, plan)
     local_shards = range(index, len(cuts), count)
-    finished = [i for i in local_shards if shards.done(paths[i])]
+    finished = [i for i in local_shards if names[i] in done]
     total = sum(len(cuts[i]) for i in local_shards)
     encoder = ShardEncoder(
         encode, job, sum(len(cuts[i]) for i in finished), total, progress
@@ -84,9 +84,9 @@ def write_latents(
     missing = [i for i in local_shards if i not in finished]
     for i, batches in _by_shard(source, transform, job, cuts, missing, num_threads):
         metadata: dict[str, Any] = {"plan": plan}
-        with shards.write_shard(paths[i], metadata) as append:
+        with shards.write_shard(folder / names[i], metadata) as append:
             encoder.write(batches, append, metadata)
-    return _finish(folder, paths, source, transform, job)
+    return _finish(folder, names, done, source, transform, job)
 
 
 def _plan(source: Source, transform: Any, job: LatentJob) -> str:
@@ -95,16 +95,18 @@ def _plan(source: Source, transform: Any, job: LatentJob) -> str:
 
 
 def _refuse_other_jobs(
-    folder: pathlib.Path, paths: Sequence[pathlib.Path], plan: str
+    folder: epath.Path,
+    names: Sequence[str],
+    done: Mapping[str, dict[str, Any]],
+    plan: str,
 ) -> None:
     """Raises if the directory holds shards that this job would not have written."""
-    names = {path.name for path in paths}
-    for found in sorted(folder.glob(f"{NAME}-*.done.json")):
-        path = found.with_name(found.name.removesuffix(".done.json"))
-        metadata = shards.done(path)
-        if metadata and (path.name not in names or metadata["plan"] != plan):
+    for name, metadata in done.items():
+        if name.startswith(f"{NAME}-") and (
+            name not in names or metadata["plan"] != plan
+        ):
             raise ValueError(
-                f"{folder} holds latents of another job ({path.name}): images, "
+                f"{folder} holds latents of another job ({name}): images, "
                 f"transform, autoencoder or settings differ. Delete it or write "
                 f"elsewhere."
             )
@@ -136,15 +138,17 @@ def _by_shard(
 
 
 def _finish(
-    folder: pathlib.Path,
-    paths: Sequence[pathlib.Path],
+    folder: epath.Path,
+    names: Sequence[str],
+    done: Mapping[str, dict[str, Any]],
     source: Source,
     transform: Any,
     job: LatentJob,
 ) -> LatentStats:
     """Waits for the shards of all processes and makes the set readable."""
-    while not all(shard_metadata := [shards.done(path) for path in paths]):
-        time.sleep(WAIT_EVERY)
+    while not (done := shards.done(folder, done)).keys() >= set(names):
+        time.sleep(WAIT_EVERY * (10 if is_remote(folder) else 1))
+    shard_metadata = [done[name] for name in names]
     fields = next(entry["fields"] for entry in shard_metadata if "fields" in entry)
     size = next(entry["image_size"] for entry in shard_metadata if "fields" in entry)
     height, width, _ = fields["moments"][1]
@@ -166,8 +170,8 @@ def _finish(
         "stats": dataclasses.asdict(stats),
         "fields": fields,
         "shards": [
-            [path.name, *(entry[n] for n in ("count", "bytes", "sha256", "first"))]
-            for path, entry in zip(paths, shard_metadata, strict=True)
+            [name, *(entry[n] for n in ("count", "bytes", "sha256", "first"))]
+            for name, entry in zip(names, shard_metadata, strict=True)
         ],
     }
     description = "Latents of an image set."

@@ -197,7 +197,7 @@ def test_a_bucket_that_cannot_be_read_is_refused_with_the_way_out():
     """Without gcsfs; with it, the same code asks the bucket."""
     if importlib.util.find_spec("gcsfs"):
         pytest.skip("gcsfs is installed")
-    with pytest.raises(ValueError, match=r"gs://no-such/set cannot be opened.*gcsfs"):
+    with pytest.raises(ValueError, match=r"gs://no-such/set needs a package.*gcsfs"):
         open_images("gs://no-such/set")
 
 

@@ -385,11 +385,6 @@ def test_a_random_flip_besides_both_mirror_images_is_refused(tmp_path):
         write_latents(encode, Squares(), Flips(), tmp_path, job())
 
 
-def test_an_url_is_refused():
-    with pytest.raises(ValueError, match="a mounted bucket"):
-        write("gs://bucket/latents")
-
-
 def test_a_missing_or_cut_shard_is_refused_at_opening(tmp_path):
     write(tmp_path)
     shard = tmp_path / "latents-train.array_record-00001-of-00003"
