@@ -107,7 +107,7 @@ def _set_completion(action: argparse.Action) -> None:
         return
     if action.type is not None:
         return  # a number
-    named = dict(config=CONFIG, name=CONFIG, model=MODEL)
+    named = dict(config=CONFIG, name=CONFIG, model=MODEL, beside=MODEL)
     action.complete = named.get(action.dest, shtab.FILE)  # type: ignore[attr-defined]
 
 

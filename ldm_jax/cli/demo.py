@@ -6,13 +6,15 @@ from ldm_jax.cli import values
 DETAILS = """
 The page has a control for the condition of the model: a menu of classes, a prompt,
 boxes to draw, a label map or a hole to paint, a small image; sampler, steps, guidance,
-seed and size; and reconstructions of your pictures. It is served on 127.0.0.1, to this
+seed and size; two settings or two models side by side, from the same noise; and
+reconstructions of your pictures. It is served on 127.0.0.1, to this
 machine alone, and loads nothing from elsewhere. One request is answered after another.
 Nothing is written.
 """
 EXAMPLES = """
   ldm-jax demo                                  (the digits of the package)
   ldm-jax demo --model runs/photos/diffusion --port 8080
+  ldm-jax demo --model runs/a/diffusion --beside runs/b/diffusion
 """
 
 
@@ -29,14 +31,17 @@ def add(commands) -> None:
     command.add_argument(
         "--model", default="digits", help="a diffusion model; default: digits"
     )
+    command.add_argument(
+        "--beside", help="a second model with the same kind of condition"
+    )
     command.add_argument("--port", type=int, default=7860, help="default: %(default)s")
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.commands.demo.server import make_server
-    from ldm_jax.commands.demo.studio import Studio
+    from ldm_jax.commands.demo.server import open_models
 
-    with make_server(Studio(args.model), args.port) as server:
+    models = [args.model, *([args.beside] if args.beside else [])]
+    with open_models(models, args.port) as server:
         address, port = server.server_address[:2]
-        values.say(f"{args.model}: http://{address}:{port}  (Ctrl-C ends it)")
+        values.say(f"{', '.join(models)}: http://{address}:{port}  (Ctrl-C ends it)")
         server.serve_forever()

@@ -1,30 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves the page of a model on 127.0.0.1, with the standard library alone."""
+"""Serves the page of one or two models on 127.0.0.1; the standard library is enough."""
 
 import http.server
 import importlib.resources
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from ldm_jax.commands.demo.studio import Studio
+from ldm_jax.commands.demo.turns import Turns
 from ldm_jax.files.structured import parse_json
 
 HOST = "127.0.0.1"
 MAX_BODY = 32 * 2**20
 
 
-def make_server(studio: Studio, port: int) -> http.server.ThreadingHTTPServer:
+def open_models(directories: Sequence[str], port: int):
+    """Loads models and makes the server of their page.
+
+    Args:
+      directories: of one diffusion model, or of two that take the same inputs.
+      port: as `make_server`.
+
+    Raises:
+      ValueError: one is no diffusion model, they take different inputs, or the port is
+        in use.
+    """
+    turns = Turns()
+    studios = [Studio(directory, turns) for directory in directories]
+    for directory, studio in zip(directories[1:], studios[1:], strict=True):
+        if studio.inputs != studios[0].inputs:
+            takes = [", ".join(s.inputs) or "none" for s in (studios[0], studio)]
+            raise ValueError(
+                f"models side by side must take the same inputs: {directories[0]} "
+                f"takes {takes[0]}, {directory} {takes[1]}; give a model of the same "
+                "kind of condition."
+            )
+    return make_server(studios, turns, port)
+
+
+def make_server(
+    studios: Sequence[Studio], turns: Turns, port: int
+) -> http.server.ThreadingHTTPServer:
     """Makes the server; `serve_forever` of it answers requests.
 
     Args:
-      studio: the model.
+      studios: the models.
+      turns: of all requests.
       port: 0 takes any that is free.
 
     Raises:
       ValueError: the port is in use.
     """
     page = importlib.resources.files("ldm_jax.reports") / "demo.html"
-    handler = type("Handler", (_Handler,), dict(studio=studio, page=page.read_bytes()))
+    values = dict(studios=studios, turns=turns, page=page.read_bytes())
+    handler = type("Handler", (_Handler,), values)
     try:
         return http.server.ThreadingHTTPServer((HOST, port), handler)
     except OSError as error:
@@ -37,18 +67,22 @@ def make_server(studio: Studio, port: int) -> http.server.ThreadingHTTPServer:
 class _Handler(http.server.BaseHTTPRequestHandler):
     """Answers the page and its four requests."""
 
-    studio: Studio
+    studios: Sequence[Studio]
+    turns: Turns
     page: bytes
 
     def do_GET(self) -> None:
-        """Answers the page, the model's description or the state of the queue."""
+        """Answers the page, the models' descriptions or the state of the queue."""
         if not self._is_local():
             return
-        answers = {"/model": self.studio.describe, "/state": self.studio.state}
         if self.path == "/":
             self._send(200, self.page, "text/html; charset=utf-8")
-        elif self.path in answers:
-            self._answer(200, answers[self.path]())
+        elif self.path == "/models":
+            self._answer(
+                200, {"models": [studio.describe() for studio in self.studios]}
+            )
+        elif self.path == "/state":
+            self._answer(200, self.turns.state())
         else:
             self._answer(404, {"error": "there is no such page"})
 
@@ -56,10 +90,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Answers with samples or with a reconstruction; errors in one line."""
         if not self._is_local():
             return
-        actions = {
-            "/sample": self.studio.sample,
-            "/reconstruct": self.studio.reconstruct,
-        }
+        actions = {"/sample": "sample", "/reconstruct": "reconstruct"}
         # Pages of other sites cannot send this type without asking first.
         is_json = self.headers.get("Content-Type", "") == "application/json"
         length = self.headers.get("Content-Length", "")
@@ -71,9 +102,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._act(actions[self.path], self.rfile.read(int(length)))
 
-    def _act(self, action: Any, body: bytes) -> None:
+    def _act(self, action: str, body: bytes) -> None:
+        """Answers with what a method of the requested model returns."""
         try:
-            self._answer(200, action(parse_json(body, "the request")))
+            request = parse_json(body, "the request")
+            place = request.get("model", 0)
+            if place not in range(len(self.studios)):
+                raise ValueError(
+                    f"model must be in 0..{len(self.studios) - 1}: got {place!r}."
+                )
+            self._answer(200, getattr(self.studios[place], action)(request))
         except (ValueError, TypeError, OSError) as error:
             self._answer(400, {"error": str(error)})
 

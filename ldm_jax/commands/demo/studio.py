@@ -3,14 +3,13 @@
 
 import base64
 import binascii
-import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from ldm_jax.commands.demo.turns import Turns
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.experiment import model_directory
@@ -32,8 +31,12 @@ class Studio:
     A program is compiled once for each number of images, size and sampler.
     """
 
-    def __init__(self, directory: str):
+    def __init__(self, directory: str, turns: Turns):
         """Loads the model.
+
+        Args:
+          directory: of a diffusion model.
+          turns: shared by the models of a page.
 
         Raises:
           ValueError: it is no diffusion model that makes images.
@@ -47,8 +50,12 @@ class Studio:
                 f"a demo shows images of 3 channels: {directory} makes {channels}; "
                 "give a model with its first stage."
             )
-        self._lock = threading.Lock()
-        self._waiting, self._began = 0, 0.0
+        self._turns = turns
+
+    @property
+    def inputs(self) -> list[str]:
+        """The arguments of the condition's `from_user`."""
+        return [field.argument for field in self._model.conditioner.fields.values()]
 
     def describe(self) -> dict[str, Any]:
         """Describes the model to the page: inputs, classes, sizes, samplers."""
@@ -60,7 +67,7 @@ class Studio:
         return {
             "name": self._name,
             "kind": condition.kind,
-            "inputs": [field.argument for field in condition.fields.values()],
+            "inputs": self.inputs,
             "classes": _class_names(condition),
             "size": size,
             "step": f,
@@ -73,11 +80,6 @@ class Studio:
                 "guidance_scale": sampling.guidance_scale,
             },
         }
-
-    def state(self) -> dict[str, int]:
-        """Returns how many requests wait, and for how long the present one runs."""
-        seconds = int(time.monotonic() - self._began) if self._lock.locked() else 0
-        return {"waiting": max(self._waiting - 1, 0), "seconds": seconds}
 
     def sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Samples images.
@@ -100,14 +102,13 @@ class Studio:
         if sampling.num_steps > MAX_STEPS:
             raise ValueError(f"steps must be at most {MAX_STEPS}.")
         condition = self._model.conditioner
-        fields = [field.argument for field in condition.fields.values()]
-        given = {name: _read(name, request.get("inputs", {})) for name in fields}
-        y = condition.from_user(**given) if fields else {}
+        given = {name: _read(name, request.get("inputs", {})) for name in self.inputs}
+        y = condition.from_user(**given) if given else {}
         side = _whole(request, "size", 1, MAX_SIDE)
         size = condition.image_size(y) or (side, side)
         autoencoder = self._model.autoencoder
         shape = autoencoder.latent_shape((*size, autoencoder.in_channels))
-        with self._turn():
+        with self._turns:
             images = sample_images(
                 self._model,
                 self._params,
@@ -143,7 +144,7 @@ class Studio:
         picture = _picture(str(request.get("image", "")))
         rng = np.random.default_rng(0)
         image = ImageTransform(self._side())({"image": picture}, rng)["image"][None]
-        with self._turn():
+        with self._turns:
             again = np.asarray(_reconstruct(self._model, self._params, image))
         both = png.to_uint8(np.concatenate([image, again]))
         return {"images": [_url(png.png_bytes(x, {})) for x in both], "settings": ""}
@@ -152,25 +153,6 @@ class Studio:
         """Returns the side of the images that the model was trained on."""
         size = self._config.latents.image_size
         return size if isinstance(size, int) else min(size)
-
-    def _turn(self) -> "_Turn":
-        return _Turn(self)
-
-
-class _Turn:
-    """Is a context of one request: the others wait."""
-
-    def __init__(self, studio: Studio):
-        self._studio = studio
-
-    def __enter__(self):
-        self._studio._waiting += 1
-        self._studio._lock.acquire()
-        self._studio._began = time.monotonic()
-
-    def __exit__(self, *_):
-        self._studio._waiting -= 1
-        self._studio._lock.release()
 
 
 def _reconstruct(model: FirstStage, params: Any, image: np.ndarray) -> jax.Array:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page in a real browser: the control of every kind of input sends what it shows.
 
-Needs `pip install playwright` and a Chromium, found by Playwright or at CHROMIUM.
+Needs a Chromium: at CHROMIUM, on the path, or where Playwright finds it.
 """
 
 import os
@@ -10,9 +10,12 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ldm_jax.commands.demo import studio as module
 from ldm_jax.commands.demo.server import HOST, make_server
+from ldm_jax.commands.demo.studio import Studio
+from ldm_jax.commands.demo.turns import Turns
 from ldm_jax.files import png
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -39,9 +42,6 @@ class Asked:
             "sampling": {"sampler": "heun", "num_steps": 20, "guidance_scale": 3},
         }
 
-    def state(self):
-        return {"waiting": 0, "seconds": 0}
-
     def sample(self, request):
         inputs = request["inputs"]
         read = {name: module._read(name, inputs) for name in self._inputs}
@@ -63,10 +63,13 @@ def browser():
         browser.close()
 
 
-def ask(browser, inputs, act):
-    """Opens the page of a model with these inputs, acts, and returns what was sent."""
-    asked, foreign = Asked(inputs), []
-    with make_server(asked, 0) as server:
+def ask(browser, inputs, act, num_models=1):
+    """Opens the page of models with these inputs, acts, and returns what was sent.
+
+    With two models, (request, read) of each.
+    """
+    asked, foreign = [Asked(inputs) for _ in range(num_models)], []
+    with make_server(asked, Turns(), 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         home = f"http://{HOST}:{server.server_address[1]}"
         page = browser.new_page(bypass_csp=True)
@@ -75,12 +78,12 @@ def ask(browser, inputs, act):
         page.wait_for_selector("body[data-ready=yes]")
         act(page)
         page.click("#go")
-        page.wait_for_selector(".made img")
+        page.wait_for_selector(".made[data-done=yes] img")
         page.close()
         server.shutdown()
     assert [url for url in foreign if not url.startswith((home, "data:"))] == []
-    ((request, read),) = asked.requests
-    return request, read
+    sent = [pair for model in asked for pair in model.requests]
+    return sent[0] if len(sent) == 1 else sent
 
 
 def drag(page, selector, start, end):
@@ -102,6 +105,7 @@ def test_a_class_is_chosen_from_a_menu_and_settings_are_sent(browser):
 
     request, read = ask(browser, ["class_label"], act)
     assert read == {"class_label": ["<b>rose</b>"]}
+    assert request["model"] == 0
     assert request["num"] == 4 and request["size"] == 32 and request["seed"] == 0
     expected = {"sampler": "heun", "num_steps": 7, "guidance_scale": 3}
     assert request["sampling"] == expected
@@ -175,3 +179,45 @@ def test_a_file_that_is_no_picture_is_named_on_the_page(browser, tmp_path):
         )
 
     ask(browser, ["low_res"], act)
+
+
+def test_two_settings_are_sampled_side_by_side_from_one_seed(browser):
+    def act(page):
+        page.fill("#seed", "5")
+        page.check("#beside")
+        page.fill("#num_steps_b", "3")
+        page.select_option("#sampler_b", "ddim")
+
+    (first, _), (second, _) = ask(browser, [], act)
+    assert first["seed"] == second["seed"] == 5
+    expected = {"sampler": "heun", "num_steps": 20, "guidance_scale": 3}
+    assert first["sampling"] == expected
+    assert second["sampling"] == {**expected, "num_steps": 3, "sampler": "ddim"}
+
+
+def test_two_models_are_side_by_side_from_the_start(browser):
+    def act(page):
+        page.select_option("#class_label", index=2)
+
+    sent = ask(browser, ["class_label"], act, num_models=2)
+    assert [request["model"] for request, _ in sent] == [0, 1]
+    assert [read["class_label"] for _, read in sent] == [["sea"], ["sea"]]
+
+
+def test_a_huge_upload_is_refused_on_the_page(browser, tmp_path):
+    """A header of 200 megapixels, in a small file."""
+    path = tmp_path / "huge.png"
+    Image.new("1", (20_000, 10_000)).save(path)
+    assert path.stat().st_size < 2**20
+    studio = Studio("digits", Turns())
+    with make_server([studio], Turns(), 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page(bypass_csp=True)
+        page.goto(f"http://{HOST}:{server.server_address[1]}")
+        page.wait_for_selector("body[data-ready=yes]")
+        page.set_input_files("#reconstruct", path)
+        page.wait_for_function(
+            "document.getElementById('error').textContent.includes('pixels')"
+        )
+        page.close()
+        server.shutdown()

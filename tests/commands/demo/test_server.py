@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page is served to this machine alone, whole in itself; requests are bounded."""
 
+import dataclasses
 import http.client
 import json
 import threading
 
 import pytest
 
+import ldm_jax
 from ldm_jax import cli
-from ldm_jax.commands.demo.server import HOST, MAX_BODY, make_server
+from ldm_jax.commands.demo.server import HOST, MAX_BODY, make_server, open_models
+from ldm_jax.commands.demo.turns import Turns
+from ldm_jax.conditions.registry import make_condition
 
 JSON = {"Content-Type": "application/json"}
 
@@ -18,9 +22,6 @@ class Echo:
 
     def describe(self):
         return {"kind": "echo"}
-
-    def state(self):
-        return {"waiting": 0, "seconds": 0}
 
     def sample(self, request):
         if "refuse" in request:
@@ -32,7 +33,7 @@ class Echo:
 
 @pytest.fixture(scope="module")
 def port():
-    with make_server(Echo(), 0) as server:
+    with make_server([Echo(), Echo()], Turns(), 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_address[1]
@@ -55,7 +56,10 @@ def test_the_page_loads_nothing_from_elsewhere(port):
 
 
 def test_requests_are_answered(port):
-    assert json.loads(ask(port, "GET", "/model")[1]) == {"kind": "echo"}
+    assert json.loads(ask(port, "GET", "/models")[1]) == {
+        "models": [{"kind": "echo"}] * 2
+    }
+    assert json.loads(ask(port, "GET", "/state")[1]) == {"waiting": 0, "seconds": 0}
     status, answer, _ = ask(port, "POST", "/sample", '{"num": 3}', JSON)
     assert status == 200 and json.loads(answer) == {"asked": {"num": 3}}
 
@@ -67,7 +71,10 @@ def test_requests_are_answered(port):
         ("POST", "/sample", "{", JSON, 400, "the request"),
         ("POST", "/sample", '{"refuse": 1}', JSON, 400, "num must be less"),
         ("POST", "/sample", "{}", {"Content-Type": "text/plain"}, 400, "JSON"),
-        ("POST", "/model", "{}", JSON, 400, "JSON"),
+        ("POST", "/models", "{}", JSON, 400, "JSON"),
+        ("POST", "/sample", '{"model": 2}', JSON, 400, "model must be in 0..1"),
+        ("POST", "/sample", '{"model": []}', JSON, 400, "model must be in 0..1"),
+        ("POST", "/sample", "[]", JSON, 400, "the request"),
         ("GET", "/", None, {"Host": "evil.example:80"}, 403, HOST),
     ],
 )
@@ -95,3 +102,13 @@ def test_a_port_in_use_is_one_line(port, capsys):
 def test_a_first_stage_alone_has_no_demo(tmp_path, capsys):
     assert cli.main(["demo", f"--model={tmp_path}"]) == 2
     assert "is no model directory" in capsys.readouterr().err
+
+
+def test_models_side_by_side_take_the_same_inputs(tmp_path):
+    """digits takes a class; a copy of it without a condition is refused beside it."""
+    model, params = ldm_jax.load("digits")
+    plain = dataclasses.replace(model, conditioner=make_condition("none"))
+    params = {name: p for name, p in params.items() if name != "conditioner"}
+    ldm_jax.save(str(tmp_path / "plain"), plain, params, image_size=16)
+    with pytest.raises(ValueError, match=r"takes class_label, .*plain none"):
+        open_models(["digits", str(tmp_path / "plain")], 0)

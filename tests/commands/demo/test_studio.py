@@ -10,6 +10,7 @@ from PIL import Image
 
 from ldm_jax.commands.demo import studio as module
 from ldm_jax.commands.demo.studio import Studio
+from ldm_jax.commands.demo.turns import Turns
 from ldm_jax.experiment import model_directory
 from ldm_jax.files import png
 from ldm_jax.tasks.sample_images import sample_images
@@ -33,14 +34,13 @@ def picture(source):
 
 @pytest.fixture(scope="module")
 def digits():
-    return Studio("digits")
+    return Studio("digits", Turns())
 
 
 def test_a_model_is_described(digits):
     about = digits.describe()
     assert about["inputs"] == ["class_label"] and about["size"] == 16
     assert about["classes"] == [str(i) for i in range(10)] and about["reconstructs"]
-    assert digits.state() == {"waiting": 0, "seconds": 0}
 
 
 def test_a_sample_is_that_of_the_command(digits):
