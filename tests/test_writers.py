@@ -26,7 +26,6 @@ OPENERS = ("function", "io", "gzip", "lzma")
 INTO = {"save", "savez", "savez_compressed", "dump", "safe_dump", "ZipFile", "tofile"}
 # (file, call): why it writes by itself.
 EXCEPTIONS = {
-    ("interop/own_files.py", "save"): "orbax, into the folder of an atomic_directory",
     ("interop/pytorch/model.py", "save"): "a file of its own, without this package",
     ("training/checkpoints/checkpointer.py", "save"): "orbax, whose steps are atomic",
     ("training/loop.py", "save"): "of our Checkpointer",

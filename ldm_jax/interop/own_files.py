@@ -13,15 +13,17 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from ldm_jax.files.arrays import read_npz
+from ldm_jax.files.array_groups import write_arrays
+from ldm_jax.files.arrays import read_npz, write_npz
 from ldm_jax.files.errors import UnreadableFile, naming
+from ldm_jax.files.progress import progress
 from ldm_jax.files.reading import read_bytes
 from ldm_jax.files.structured import parse_json, read_json
-from ldm_jax.files.writing import atomic_file, write_bytes, write_json
+from ldm_jax.files.writing import write_bytes, write_json
 from ldm_jax.interop.layouts import NamesDiffer, listed
 from ldm_jax.interop.networks import network_rows
 from ldm_jax.interop.safetensors import write_safetensors
@@ -87,8 +89,7 @@ def write_own_npz(
     """Writes what `write_own_folder` does into one .npz file."""
     arrays = {**flatten(params), CONFIG: np.array(json.dumps(dict(settings)))}
     arrays |= {name: np.frombuffer(data, np.uint8) for name, data in files.items()}
-    with atomic_file(path) as file:
-        np.savez(file, **arrays)
+    write_npz(path, arrays.items(), sum(x.nbytes for x in arrays.values()))
     return [pathlib.Path(path)]
 
 
@@ -104,8 +105,11 @@ def write_own_orbax(
     """
     folder = pathlib.Path(folder)
     _write_beside(folder, settings, files)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute() / "params", params)
+    arrays = jax.tree.map(np.asarray, params)
+    num_bytes = sum(x.nbytes for x in jax.tree.leaves(arrays))
+    path = folder.absolute() / "params"
+    with progress(path, num_bytes) as bar:
+        write_arrays(path, arrays, bar.update)
     return _files_in(folder)
 
 

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors in files: where each one is stored, and mappings that read them."""
 
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 
 class Stored(NamedTuple):
@@ -114,12 +112,6 @@ class HalfPrecision(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._weights)
-
-
-def progress(path: os.PathLike[str] | str, num_bytes: int) -> tqdm:
-    """Returns the bar of a file that is written; it appears after three seconds."""
-    name = f"writing {os.path.basename(path)}"
-    return tqdm(desc=name, total=num_bytes, unit="B", unit_scale=True, delay=3)
 
 
 def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ldm_jax.files.arrays import Npz, parse_npy, read_npz
+from ldm_jax.files.arrays import Npz, parse_npy, read_npz, write_npz
 from ldm_jax.files.errors import UnreadableFile
 
 ARRAYS = {
@@ -28,6 +28,17 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path, save):
         for name, array in read.items():
             assert array.dtype == expected[name].dtype
             np.testing.assert_array_equal(array, expected[name])
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_numpy_reads_what_is_written_array_by_array(tmp_path, is_compressed):
+    pairs = ((name, np.asarray(x)) for name, x in ARRAYS.items())
+    write_npz(tmp_path / "a.npz", pairs, 100, is_compressed)
+    with np.load(tmp_path / "a.npz") as read:
+        assert set(read) == set(ARRAYS)
+        for name, array in ARRAYS.items():
+            assert read[name].dtype == array.dtype
+            np.testing.assert_array_equal(read[name], array)
 
 
 def test_a_long_array_is_read_in_batches(tmp_path):

@@ -26,6 +26,7 @@ from jax import export
 from tqdm import tqdm
 
 from ldm_jax.conditions.keywords import read_keywords
+from ldm_jax.files.arrays import write_npz
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.models.attention import attention
 from ldm_jax.tasks.generate import make_generate
@@ -99,8 +100,7 @@ def export_stablehlo(
 def _write(folder, manifest, params, data) -> list[pathlib.Path]:
     weights = folder / manifest["params"]
     arrays: dict[str, Any] = {k: np.asarray(x) for k, x in _flat(params).items()}
-    with atomic_file(weights) as file:
-        np.savez(file, **arrays)
+    write_npz(weights, arrays.items(), sum(x.nbytes for x in arrays.values()))
     paths = [weights]
     for name, entry in manifest["programs"].items():
         paths.append(folder / entry["file"])

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ldm_jax.files.progress import progress
 from ldm_jax.files.writing import atomic_file
-from ldm_jax.interop.stored import contiguous_strides, progress
+from ldm_jax.interop.stored import contiguous_strides
 from ldm_jax.interop.torch_files.rebuild import STORAGES
 
 

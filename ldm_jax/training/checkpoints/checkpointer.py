@@ -236,9 +236,8 @@ def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> No
     state = TrainState(
         step=np.zeros((), np.int32), params=params, opt_state={}, collections={}, ema={}
     )
-    if jax.process_count() == 1:  # written from where they lie, not copied
-        host = jax.local_devices(backend="cpu")[0]
-        placed = jax.device_put(state, host, may_alias=True)
+    if jax.process_count() == 1:
+        placed = jax.tree.map(np.asarray, state)
     else:  # global arrays, which every process of a run holds whole
         placed = sharding.place(state, sharding.make_mesh(), min_shard_mib=math.inf)
     with Checkpointer(directory, Settings(config)) as checkpointer:

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from ldm_jax.files.arrays import read_npz
+from ldm_jax.files.arrays import read_npz, write_npz
 from ldm_jax.files.paths import resolve
-from ldm_jax.files.writing import atomic_file, write_json
+from ldm_jax.files.writing import write_json
 from ldm_jax.types import PyTree
 
 COMPACT_FILE = "params.npz"
@@ -36,17 +36,22 @@ def write_compact(
     """
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
     with np.errstate(over="ignore"):  # refused below, by name
-        arrays = {name: np.asarray(x, np.float16) for name, x in flat.items()}
-    large = [name for name, x in arrays.items() if not np.isfinite(x).all()]
+        large = [n for n, x in flat.items() if not np.isfinite(_half(x)).all()]
     if large:
         raise ValueError(
             f"parameters must be below 65504 to be stored in half precision: "
             f"{', '.join(large[:3])} are not; use --to=safetensors."
         )
     write_json(folder / "config.json", dict(settings), indent=1)
-    with atomic_file(folder / COMPACT_FILE) as file:
-        np.savez_compressed(file, **arrays)
+    halves = ((name, _half(x)) for name, x in flat.items())
+    num_bytes = sum(2 * np.size(x) for x in flat.values())
+    write_npz(folder / COMPACT_FILE, halves, num_bytes, is_compressed=True)
     return [folder / "config.json", folder / COMPACT_FILE]
+
+
+def _half(x: Any) -> np.ndarray:
+    """Rounds an array to float16."""
+    return np.asarray(x, np.float16)
 
 
 def read_compact(directory: str) -> PyTree:

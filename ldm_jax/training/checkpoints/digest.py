@@ -7,6 +7,7 @@ numbers without an error. So each array's digest is stored beside it.
 
 import hashlib
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from ldm_jax.parallel.host_memory import on_device
 from ldm_jax.parallel.sharding import path_name
 from ldm_jax.types import Array, PyTree
 
+# Elements of a NumPy array that are summed at once.
+CHUNK = 2**20
 _BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
@@ -51,18 +54,35 @@ def digests(tree: PyTree) -> dict[str, int]:
     return {path_name(p): int(s) for (p, _), s in zip(leaves, sums, strict=True)}
 
 
-def _of_shards(x: Array | np.ndarray) -> list[Array]:
+def _of_shards(x: Array | np.ndarray) -> list[Any]:
     """Returns the parts of an array's digest that this process holds, [] uint32 each.
 
     Of an array that several devices hold whole, the first copy counts.
     """
     if not isinstance(x, jax.Array):
-        return [_of_block(x, np.zeros(x.ndim, np.uint32), _strides(x))]
+        return [_on_host(x)]
     return [
         _of_block(shard.data, _starts(shard.index), _strides(x))
         for shard in x.addressable_shards
         if shard.replica_id == 0
     ]
+
+
+def _on_host(x: np.ndarray) -> np.uint32:
+    """Returns the digest of a NumPy array, [] uint32; copies CHUNK elements at a time.
+
+    On a device it would be copied whole, and all arrays of a tree at once.
+    """
+    size = min(x.dtype.itemsize, 4)
+    bits = np.ascontiguousarray(x).reshape(-1).view(f"uint{8 * size}")
+    total = np.uint32(0)
+    with np.errstate(over="ignore"):  # modulo 2^32
+        for first in range(0, bits.size, CHUNK):
+            part = bits[first : first + CHUNK].astype(np.uint32)
+            index = np.arange(first, first + part.size, dtype=np.uint64)
+            weights = 2 * index.astype(np.uint32) + np.uint32(1)
+            total += np.sum(part * weights, dtype=np.uint32)
+    return total
 
 
 def _starts(index: tuple[slice, ...]) -> np.ndarray:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orbax options: handlers, reading and verification.
 
-Beside checkpointer.py the only file that knows orbax.
+Beside checkpointer.py, and files/array_groups.py, the only file that knows orbax.
 """
 
 import json
@@ -14,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from ldm_jax.files.array_groups import GroupedArrays
 from ldm_jax.training.checkpoints.damage import Damaged
 from ldm_jax.training.checkpoints.digest import digests
 from ldm_jax.types import PyTree
@@ -45,7 +46,7 @@ def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
         min_slice_bytes_for_replica_parallel=SLICE_BYTES
     )
     types = ocp.type_handlers.create_type_handler_registry(
-        (jax.Array, arrays), (np.ndarray, ocp.type_handlers.NumpyHandler())
+        (jax.Array, arrays), (np.ndarray, GroupedArrays())
     )
     handlers = dict(
         state=ocp.PyTreeCheckpointHandler(type_handler_registry=types),

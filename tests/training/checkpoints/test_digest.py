@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ldm_jax.parallel.sharding import make_mesh
+from ldm_jax.training.checkpoints import digest as digest_module
 from ldm_jax.training.checkpoints.digest import digest, digests
 
 
@@ -37,6 +38,16 @@ def test_a_digest_does_not_depend_on_the_sharding():
     x = jax.random.normal(jax.random.key(0), (8, 12))
     split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("fsdp", "data")))
     assert digests({"a": {"x": x}}) == digests({"a": {"x": split}})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.int8, bool])
+def test_an_array_of_numpy_has_the_digest_of_the_same_array_on_a_device(
+    dtype, monkeypatch
+):
+    monkeypatch.setattr(digest_module, "CHUNK", 7)  # which does not divide its size
+    x = np.random.default_rng(0).normal(0, 9, (5, 3, 4)).astype(dtype)
+    assert digest(x) == digest(jnp.asarray(x))
+    assert digest(x.transpose(2, 0, 1)) == digest(jnp.asarray(x.transpose(2, 0, 1)))
 
 
 def test_of_two_copies_of_an_array_one_counts():
