@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 def start(
     command: list[str], processes: int, devices: int | None = None
 ) -> list[subprocess.Popen]:
-    """Starts the processes, each told who it is by LDM_JAX_* variables."""
+    """Starts the processes; LDM_JAX_* variables hold the index of each."""
     env = dict(os.environ, LDM_JAX_NUM_PROCESSES=str(processes))
     env["LDM_JAX_COORDINATOR"] = f"localhost:{_free_port()}"
     if devices is not None:

@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         commands,
         "bench",
         None,
-        "Measure the speed of a part of this package beside that of other packages.",
+        "Measure the speed of this package, and of others for comparison.",
         details=DETAILS,
         examples=EXAMPLES,
     )

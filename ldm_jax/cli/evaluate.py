@@ -97,7 +97,7 @@ def add(commands) -> None:
     command.add_argument("--protocol", help="paper-uncond, paper-class, paper-coco ...")
     command.add_argument(
         "--paper-row",
-        help="row of the paper's tables to print beside the results: ffhq, kl-f8 ...",
+        help="row of the paper's tables to print with the results: ffhq, kl-f8 ...",
     )
     command.add_argument(
         "--metrics",

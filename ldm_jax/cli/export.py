@@ -17,10 +17,10 @@ targets:
   all        a folder with an entry for each target that takes the model
   compact    a small model directory, in half precision: for sample, demo, import and
              ldm_jax.load
-  compvis    .safetensors or .ckpt with the original's names, and its .yaml beside it
-  diffusers  a folder for from_pretrained and the Hub, with a model card. Models for
-             which diffusers has no pipeline bring theirs, pipeline.py, which needs
-             from_pretrained(folder, trust_remote_code=True)
+  compvis    .safetensors or .ckpt with the original's names, and a .yaml next to it
+  diffusers  a folder for from_pretrained and the Hub, with a model card. If diffusers
+             has no pipeline for the model, the folder contains a pipeline.py, which
+             needs from_pretrained(folder, trust_remote_code=True)
   npz        one .npz file with our own names, and the settings; import reads it
   onnx       a folder of ONNX files (encoder, decoder, denoiser, condition) for any
              batch size, with the noise schedule in manifest.json (extra: onnx)

@@ -22,7 +22,7 @@ WRITES = """
 """
 EXAMPLES = """
   ldm-jax import models/ldm/celeba256/model.ckpt --out models/celeba
-      (reads config.yaml beside the checkpoint)
+      (reads config.yaml next to the checkpoint)
   ldm-jax import model.ckpt --config cin256-v2.yaml --out models/cin256
   ldm-jax import model.ckpt --config txt2img-1p4B-eval.yaml \\
       --vocab bert-base-uncased/vocab.txt --out models/txt2img
@@ -55,7 +55,7 @@ def add(commands) -> None:
     command.add_argument(
         "--config",
         help="the original's YAML, or one of our configs, NAME or FILE.py with "
-        ":ARGUMENT; default: the .yaml beside the checkpoint",
+        ":ARGUMENT; default: the .yaml next to the checkpoint",
     )
     command.add_argument(
         "--raw",

@@ -33,7 +33,7 @@ def add(commands) -> None:
         "--inspect",
         metavar="DIR",
         help="write no latents: print the statistics of those in DIR, and decode some "
-        "beside their images into DIR/inspect.png",
+        "next to their images into DIR/inspect.png",
     )
     command.add_argument(
         "--num", type=values.count, default=16, help="latents to inspect; default: 16"

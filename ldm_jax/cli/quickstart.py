@@ -8,7 +8,7 @@ Without --images it learns real handwritten digits: minutes on a CPU, no downloa
 With --images it looks at a folder of your pictures, chooses settings for them and for
 this machine, trains a first stage and a denoiser, samples, and writes a report. The
 choices are WORKDIR/config.py: edit it and run the command again. Sub-folders are
-classes; captions.csv, captions.jsonl or a .txt beside each picture are captions.
+classes; captions.csv, captions.jsonl or a .txt next to each picture are captions.
 
 Run it again after an interruption and it resumes.
 """
@@ -56,7 +56,7 @@ def _run(args, overrides) -> None:
 
         if args.config:
             raise ValueError(
-                f"--images chooses a config of its own: got --config={args.config}; "
+                f"--images chooses its own config: got --config={args.config}; "
                 "edit config.py in --workdir, or leave --images out."
             )
         workdir = args.workdir or f"runs/{pathlib.Path(args.images).resolve().name}"

@@ -6,7 +6,7 @@ import argparse
 from ldm_jax.cli import values
 
 WRITES = """
-  OUT, one PNG file: each image beside its reconstruction. The PSNR of all images is
+  OUT, one PNG file: each image next to its reconstruction. The PSNR of all images is
   printed.
 """
 EXAMPLES = """

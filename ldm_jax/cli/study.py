@@ -5,9 +5,9 @@ from ldm_jax.cli import values
 
 DETAILS = """
 --config=NAME[:ARGUMENT] or FILE.py[:ARGUMENT] has a function get_study, which returns
-arms, seeds, a budget and what is measured (configs/study_f.py). Every stage is one of
-the other commands in a folder of its own, and is done when result.json is there: the
-same command runs what is missing and resumes what was cut.
+arms, seeds, a budget and what is measured (configs/study_f.py). Every stage runs one of
+the other commands in a separate folder and is done when its result.json exists. Run the
+same command again to run missing stages and to resume interrupted ones.
 """
 WRITES = """
   OUT/index.html, which opens from disk, with table.md, table.csv, results.jsonl and

@@ -121,7 +121,7 @@ def evaluate_samples(
     model = None
     for step, group in itertools.groupby(points, key=lambda point: point.step):
         fresh, params = model_directory.load(model_dir, which, step)
-        model = model or fresh  # another one would be compiled anew
+        model = model or fresh  # another one would be compiled again
         for point in group:
             number = point.num_steps
             changes = {} if number is None else {"num_steps": number}

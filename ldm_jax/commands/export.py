@@ -239,7 +239,7 @@ class Loaded:
         return export_model(path, form, spec, params, image_size=size, **options)
 
     def _write_classifier(self, path: pathlib.Path, form: str) -> list[pathlib.Path]:
-        """Writes a classifier under the original's names; it has no YAML of its own."""
+        """Writes a classifier under the original's names, without a YAML file."""
         if form != "compvis" or path.suffix not in (".safetensors", ".ckpt"):
             forms = ", --to=".join((*OWN, "compvis with a .ckpt or .safetensors"))
             raise ValueError(

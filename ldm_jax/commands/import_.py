@@ -59,7 +59,7 @@ def import_weights(
         of ours, or such a repository of the Hub, see `interop.hub.find_source`.
       out: model directory to write, new or empty.
       config: the original's YAML, or one of our configs (NAME or FILE.py); None looks
-        beside the checkpoint. A folder describes itself.
+        next to the checkpoint. A folder describes itself.
       which: "ema" takes moving averages where there are any, "raw" never.
       vocab, merges: files of a text model's tokenizer, which a checkpoint does not
         hold; they are copied into the directory.
@@ -171,7 +171,7 @@ def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
     if not any(paths.values()):
         lacking = " and ".join(names.values())
         return (
-            [f"No {lacking} was found: the model takes tokens. Texts need --vocab."]
+            [f"Without a {lacking}, the model takes tokens. Texts need --vocab."]
             if names
             else []
         )

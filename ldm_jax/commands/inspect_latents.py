@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows a set of latents: its statistics, and some decoded beside their images."""
+"""Shows a set of latents: its statistics, and decoded latents next to their images."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ PICTURE = "inspect.png"
 
 
 def inspect_latents(directory: str, num: int = 16) -> str:
-    """Decodes some latents of a set, evenly spread, and shows them beside the images.
+    """Decodes some latents of a set, evenly spread, and shows them next to the images.
 
     Args:
       directory: written by `write_latents`; with buckets, every set in it.
@@ -43,7 +43,7 @@ def inspect_latents(directory: str, num: int = 16) -> str:
       alone where the images cannot be opened any more.
 
     Raises:
-      ValueError: there are no latents, or no first stage beside them.
+      ValueError: there are no latents, or no first stage is stored with them.
       OSError: the pictures cannot be written.
     """
     model, params = model_directory.load(f"{directory}/autoencoder")
@@ -62,7 +62,7 @@ def inspect_latents(directory: str, num: int = 16) -> str:
         try:
             originals = _originals(directory, name, stats, rows, records)
         except (ValueError, OSError) as error:
-            log.warning("the images cannot be shown beside the latents: %s", error)
+            log.warning("the images cannot be shown next to the latents: %s", error)
             originals = None
         path = f"{folder}/{PICTURE}"
         png.save_png(path, _sheet(decoded, originals))

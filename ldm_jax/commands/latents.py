@@ -51,7 +51,7 @@ IMAGES_FILE = "images.json"
 
 
 class _Images(NamedTuple):
-    """What is encoded, and what is stored of it beside the latents.
+    """The images to encode, and the inputs of the condition stored with the latents.
 
     Attributes:
       spec: arguments of `open_images`.
@@ -82,7 +82,7 @@ def encode_image_set(
     manual_dir: str | None = None,
     neighbours: NeighbourSource | None = None,
 ) -> LatentStats:
-    """Encodes an image set into latents, and stores the first stage beside them.
+    """Encodes an image set into latents, and stores the first stage with them.
 
     Args:
       model_dir: directory of a first stage, or of a diffusion model that has one.

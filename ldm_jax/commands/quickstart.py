@@ -166,9 +166,9 @@ def _print_summary(root: pathlib.Path, figures) -> None:
 
 SUMMARY = """
 Held-out digits come back from their latents with a PSNR of {psnr_held_out:.1f} dB.
-A nearest-neighbour classifier of real digits names {classifier_accuracy_samples:.1%} \
-of the samples as the
-class asked for ({classifier_accuracy_held_out:.1%} of held-out real digits).
+A nearest-neighbour classifier of real digits recognizes \
+{classifier_accuracy_samples:.1%} of the samples
+as the requested class ({classifier_accuracy_held_out:.1%} of held-out real digits).
 Distance to the nearest training image (root mean square, of a range of 2):
   samples                {nearest_distance_samples:.3f}, the closest \
 {nearest_distance_samples_least:.3f}
@@ -176,7 +176,7 @@ Distance to the nearest training image (root mean square, of a range of 2):
 Samples about as far as held-out digits are no copies.
 
 {root}/samples.png            ten samples of every class
-{root}/reconstructions.png    held-out digits beside their reconstructions
+{root}/reconstructions.png    held-out digits next to their reconstructions
 {root}/loss.png               the loss of both runs
 {root}/results.json           the figures above
 {root}/first_stage            model directories: checkpoints/, metrics.jsonl,

@@ -40,7 +40,7 @@ def name_conditions(
 def write_sheets(
     files: Sequence[pathlib.Path], writes_npz: bool, captions: Sequence[str]
 ) -> None:
-    """Writes grid.png of the first images, and samples.npz of all, beside them.
+    """Writes grid.png of the first images, and samples.npz of all, into their folder.
 
     With several conditions a column is one of them, for up to ten; so they can be
     compared.

@@ -3,7 +3,7 @@
 
     from ldm_jax.configs import common
 
-A wheel contains those files in this folder. In a clone they stay in `configs/` beside
+A wheel contains those files in this folder. In a clone they stay in `configs/` next to
 the package, and `__path__` points there, whether the clone is installed or only on
 PYTHONPATH.
 """

@@ -102,7 +102,7 @@ class Batches:
         return [row.index for row in self._order(self._seed, size, step, 0, size)]
 
     def state(self, step: int) -> dict[str, Any]:
-        """Returns what to store beside a checkpoint: small, JSON."""
+        """Returns the state to store with a checkpoint: small, JSON."""
         return {"step": int(step), **self._facts}
 
     def check(self, state: dict[str, Any]) -> None:

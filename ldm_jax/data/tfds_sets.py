@@ -92,7 +92,7 @@ def open_split(builder: Any, split: str) -> tuple[RecordFiles, list]:
     ]:
         raise UnreadableFile(
             f"{len(missing)} shards of {builder.name} are not there, the first is "
-            f"{missing[0]}. Copy them again, or delete the set and prepare it anew."
+            f"{missing[0]}. Copy them again, or delete the set and prepare it again."
         )
     names = _PARTS.findall(split)
     lengths = [

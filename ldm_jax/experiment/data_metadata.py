@@ -62,7 +62,7 @@ def complete(config: ConfigDict, metadata: DataMetadata) -> None:
 
 
 def is_open(config: ConfigDict) -> bool:
-    """Tells whether a denoiser's config needs the metadata of its data."""
+    """Whether a denoiser's config needs the metadata of its data."""
     return (
         not config.autoencoder
         or config.latents.image_size is None
@@ -105,7 +105,7 @@ def read_data_metadata(config: ConfigDict) -> DataMetadata | None:
 
 
 def of_first_stage(directory: str, stage: ConfigDict) -> DataMetadata:
-    """Returns what a first stage tells: its own fields, and the size it learned from.
+    """Returns the metadata in a first stage: its fields, and the image size it learned.
 
     Args:
       directory: of the first stage.

@@ -30,7 +30,7 @@ class Inputs(NamedTuple):
       frozen: parameters that are read and never trained, by network: "lpips",
         "autoencoder", "conditioner".
       latents: to learn from; None where images are encoded in every step.
-      copied: what a model needs beside its own parameters, each with a method
+      copied: what a model needs in addition to its own parameters, each with a method
         `copy_to(workdir)`.
     """
 
@@ -39,7 +39,7 @@ class Inputs(NamedTuple):
     copied: tuple[TrainedStage | TrainedEncoder | Vocabulary, ...] = ()
 
     def copy_to(self, workdir: str) -> None:
-        """Copies what a model needs beside its own parameters into its directory.
+        """Copies what a model needs besides its own parameters into its directory.
 
         Raises:
           ValueError: the directory holds copies of something else.

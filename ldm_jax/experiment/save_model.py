@@ -133,7 +133,7 @@ def condition_section(
     if isinstance(stage, Autoencoder):
         fields["autoencoder"] = module_fields(stage)
     if stage is not None and stage == first_stage:
-        # Without a first stage of its own, it takes over the scale unless it has one.
+        # A condition that shares the first stage also uses its scale, if it sets none.
         del fields["autoencoder"]
         fields["latent_scale"] = getattr(condition, "latent_scale", None)
     return {"kind": condition.kind, **fields}

@@ -98,7 +98,7 @@ class Vocabulary(NamedTuple):
 
 
 def stored_form(config: ConfigDict) -> Mapping[str, Any]:
-    """Returns a config as config.json holds it: with the vocabulary beside it."""
+    """Returns a config as config.json stores it: paths of the copied vocabulary."""
     stored = config.copy_and_resolve_references()
     section = text_section(stored.get("condition", {}))
     if section is not None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.reading import not_regular
 
-# What operating systems put beside a user's files.
+# Files that operating systems add to a user's folders.
 SIDE_FILES = ("thumbs.db", "desktop.ini")
 
 

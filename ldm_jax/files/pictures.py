@@ -46,7 +46,7 @@ SUFFIXES = (
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif"),
 )
 
-# Pixels that are converted at a time: what conversion takes beside image and result.
+# Pixels converted at a time: bounds the memory besides the image and the result.
 STRIP_PIXELS = 2**20
 
 
@@ -125,13 +125,13 @@ def _open(stream: IO[bytes], name: PathLike, max_pixels: int) -> Image.Image:
 @functools.cache
 def formats() -> tuple[str, ...]:
     """Lists the formats that are read: FORMATS, AVIF and HEIF where Pillow can."""
-    found = FORMATS
+    names = FORMATS
     if features.check("avif"):
-        found += ("AVIF",)
+        names += ("AVIF",)
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
-        found += ("HEIF",)
-    return found
+        names += ("HEIF",)
+    return names
 
 
 def upright_size(

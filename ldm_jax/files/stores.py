@@ -103,5 +103,5 @@ def upload(url: PathLike) -> None:
 
 
 def _is_of_this_machine(file: pathlib.Path) -> bool:
-    """Tells a lock, or what a killed writer left, from a part of the result."""
+    """Whether a file is a lock, or what a killed writer left: no part of the result."""
     return file.name.startswith(".") or file.name == LOCK_NAME

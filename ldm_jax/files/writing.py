@@ -202,7 +202,7 @@ def append_line(path: PathLike, line: str) -> None:
 
 
 def temporary_name(path: pathlib.Path) -> pathlib.Path:
-    """Makes a name beside `path` that no other writer has.
+    """Makes a name in the folder of `path` that no other writer uses.
 
     Not of the process id: in containers on several hosts it is often the same.
     """
@@ -221,8 +221,8 @@ def remove_partials(
       seconds: how old it must be, as its writer may be alive; 0 where it cannot be.
     """
     for partial in local(folder).iterdir():
-        found = _PARTIAL.fullmatch(partial.name)
-        if found and is_of(found[1]):
+        match = _PARTIAL.fullmatch(partial.name)
+        if match and is_of(match[1]):
             with contextlib.suppress(OSError):
                 if time.time() - partial.stat().st_mtime >= seconds:
                     remove(partial)
@@ -248,7 +248,7 @@ def remove(path: PathLike) -> None:
 
 @contextlib.contextmanager
 def _temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes a temporary folder beside `path`; removes what is left of it.
+    """Makes a temporary folder next to `path`; removes what is left of it.
 
     Folders that are made for it are removed too where the block fails.
     """

@@ -25,7 +25,7 @@ class Other(NamedTuple):
 
 
 class FieldRow(NamedTuple):
-    """One field: ours, and theirs where they have it under another name only."""
+    """One field: our name, and another framework's where its name differs."""
 
     ours: str
     compvis: Other | None

@@ -66,19 +66,19 @@ def import_flat(
         if name not in weights:
             wrong.append(f"missing: {name} {shape}")
             continue
-        found = np.shape(weights[name])
-        if found != shape and not _same_matrix(found, shape):
-            wrong.append(f"shape of {name}: got {found}, expected {shape}")
+        shape_read = np.shape(weights[name])
+        if shape_read != shape and not _same_matrix(shape_read, shape):
+            wrong.append(f"shape of {name}: got {shape_read}, expected {shape}")
     if wrong:
         raise NamesDiffer(listed("the weights do not fit the model", wrong))
     result = {}
     for row in rows:
-        theirs = weights[rename(row.names[FORMATS[form]])]
+        array = weights[rename(row.names[FORMATS[form]])]
         layout = row.layouts[FORMATS[form]]
         if layout == "qkv":
-            theirs = _split_qkv(theirs, row, new_attention_order)
-            layout = "dense" if theirs.ndim > 1 else "vector"
-        ours = LAYOUTS[layout][0](theirs)
+            array = _split_qkv(array, row, new_attention_order)
+            layout = "dense" if array.ndim > 1 else "vector"
+        ours = LAYOUTS[layout][0](array)
         result[row.ours] = _aligned_copy(ours)
     wrong = [name for name, array in result.items() if not np.isfinite(array).all()]
     if wrong:
@@ -145,13 +145,13 @@ def expected_shapes(rows: Iterable[NameRow], form: str) -> dict[str, tuple[int, 
     return result
 
 
-def _same_matrix(found, expected) -> bool:
+def _same_matrix(actual, expected) -> bool:
     """Whether two shapes are one linear map, as a convolution or not."""
     ones = {1}
     return (
         len(expected) >= 2
-        and found[:2] == expected[:2]
-        and set(found[2:]) <= ones
+        and actual[:2] == expected[:2]
+        and set(actual[2:]) <= ones
         and set(expected[2:]) <= ones
     )
 
@@ -171,8 +171,8 @@ def _join_qkv(parts) -> np.ndarray:
     split = []
     for part in range(3):
         row, ours = parts[part]
-        theirs = ours.T  # a bias stays as it is
-        split.append(theirs.reshape(row.heads, -1, *theirs.shape[1:]))
+        weight = ours.T  # a bias stays as it is
+        split.append(weight.reshape(row.heads, -1, *weight.shape[1:]))
     fused = np.stack(split, axis=1)
     fused = fused.reshape(-1, *fused.shape[3:])
     return fused[:, :, None] if fused.ndim > 1 else fused

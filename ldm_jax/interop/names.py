@@ -132,8 +132,8 @@ SPATIAL_TRANSFORMER = (
     ("norm", "norm", "norm", "vector"),
     ("proj_in", "proj_in", "proj_in", "proj"),
     *(
-        (f"block_{{d}}/{ours}", f"{_BLOCK}.{theirs}", f"{_BLOCK}.{theirs}", kind)
-        for ours, theirs, kind in (
+        (f"block_{{d}}/{ours}", f"{_BLOCK}.{name}", f"{_BLOCK}.{name}", kind)
+        for ours, name, kind in (
             ("norm_{n}", "norm{n}", "vector"),
             ("attn_{n}/q", "attn{n}.to_q", "dense"),
             ("attn_{n}/k", "attn{n}.to_k", "dense"),
@@ -235,8 +235,8 @@ TOKEN_TRANSFORMER = (
 # CLIP's text tower; CompVis has the names of transformers' CLIPTextModel in a prefix.
 _CLIP = "text_model.encoder.layers.{b}"
 CLIP_TEXT = tuple(
-    (ours, f"transformer.{theirs}", theirs, kind)
-    for ours, theirs, kind in (
+    (ours, f"transformer.{name}", name, kind)
+    for ours, name, kind in (
         ("token_embedding", "text_model.embeddings.token_embedding.weight", "vector"),
         (
             "position_embedding",
@@ -259,8 +259,8 @@ CLIP_TEXT = tuple(
 # CLIP's image tower, under the names of transformers' CLIPModel; CompVis has none.
 _VIEW = "vision_model.encoder.layers.{b}"
 CLIP_IMAGE = tuple(
-    (ours, theirs, theirs, kind)
-    for ours, theirs, kind in (
+    (ours, name, name, kind)
+    for ours, name, kind in (
         ("class_embedding", "vision_model.embeddings.class_embedding", "vector"),
         (
             "position_embedding",

@@ -99,7 +99,7 @@ def write_own_orbax(
     params: PyTree,
     files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> list[pathlib.Path]:
-    """Writes parameters alone as an orbax checkpoint, `params`, beside the settings.
+    """Writes parameters alone as an orbax checkpoint, `params`, and the settings.
 
     `orbax.checkpoint.StandardCheckpointer().restore(folder / "params")` reads it.
     """
@@ -174,9 +174,9 @@ def check_shapes(
     given = {n: x.shape for n, x in flat.items() if n.startswith(networks)}
     pairs = {n: (given.get(n), expected.get(n)) for n in sorted({*expected, *given})}
     odd = [
-        f"{name}: {found or 'missing'}, expected {shape or 'nothing'}"
-        for name, (found, shape) in pairs.items()
-        if found != shape
+        f"{name}: {actual or 'missing'}, expected {shape or 'nothing'}"
+        for name, (actual, shape) in pairs.items()
+        if actual != shape
     ]
     if odd:
         what = f"the arrays in {path} must be those of the model in its {CONFIG}"

@@ -132,7 +132,7 @@ def _read_shards(index: pathlib.Path) -> Weights:
         if file != os.path.basename(file) or file in ("", ".", "..") or "\\" in file:
             raise UnreadableFile(
                 f'{printable(index)} names the file "{printable(file)}"; shards must '
-                "be beside the index."
+                "be next to the index."
             )
         path = index.parent / file
         stored.update(state_dict(path, _read_file(path)))

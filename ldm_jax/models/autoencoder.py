@@ -187,7 +187,7 @@ class Autoencoder(nn.Module):
         is_training: bool = False,
         quantize: bool = True,
     ) -> Float[Array, "B H W {self.out_channels}"]:
-        """Maps latents to images; VQ quantizes them first, unless told not to."""
+        """Maps latents to images; VQ quantizes them first, unless disabled."""
         if self.bottleneck == "pixels":
             return z
         if quantize:

@@ -153,9 +153,9 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-# The functions below run programs with collectives. Beside a training step that still
-# runs, their collectives may start in another order on each process, which gloo reports
-# as an error: call jax.block_until_ready on the step's result first.
+# The functions below run programs with collectives. While a training step still runs,
+# their collectives may start in another order on each process, which gloo reports as an
+# error: call jax.block_until_ready on the step's result first.
 
 
 def agreed(flag: bool) -> bool:

@@ -67,7 +67,7 @@ class Arm:
         image size, classes) is taken from the first stage and the images.
       first_stage: config of the task "first_stage"; or the directory of one that is
         trained; None for a denoiser of pixels.
-      paper_rows: rows of the paper's tables that are printed beside it.
+      paper_rows: rows of the paper's tables that are printed for comparison.
     """
 
     denoiser: ConfigDict
@@ -82,7 +82,7 @@ class Study:
     Attributes:
       arms: name ("f=4") -> arm.
       images: fields of the section `images` that replace those of every denoiser, and
-        of first stages without a data set of their own.
+        of first stages that name no data set.
       image_size: side of all images.
       budget: of every arm.
       seeds: of denoisers; first stages are shared.

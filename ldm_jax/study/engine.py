@@ -132,7 +132,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 def is_done(name: str, out: str) -> bool:
-    """Tells whether a stage's result is there."""
+    """Whether a stage's result exists."""
     return pathlib.Path(out, name, RESULT).exists()
 
 
@@ -165,7 +165,7 @@ def _known(only: Sequence[str], arms: dict[str, ResolvedArm]) -> Sequence[str]:
 
 
 def _write_summary(study: Study, arms: dict[str, ResolvedArm], out: str) -> None:
-    """Writes what the report has to know of the study beside the results."""
+    """Writes what the report needs to know of the study in addition to the results."""
     if is_main_process():
         content: dict[str, Any] = summary_of(study, arms)
         write_json(pathlib.Path(out, SUMMARY), content, indent=1)

@@ -17,7 +17,7 @@ from matplotlib.ticker import ScalarFormatter
 from ldm_jax.metrics.tables import HIGHER_IS_BETTER
 from ldm_jax.study.rows import Row, last_rows, mean_and_error
 
-# Okabe & Ito 2008: told apart by readers who are colour-blind, too.
+# Okabe & Ito 2008: colours that colour-blind readers can distinguish, too.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = "osD^vPX"
 # x of the figures over training -> label of the axis.
@@ -44,7 +44,7 @@ def mean_curves(rows: Sequence[Row], x: str, y: str, group: str) -> dict[str, Cu
     Args:
       rows: of `results`.
       x, y: names of what is drawn; rows without them are left out.
-      group: what rows of one point have in common beside the arm ("step").
+      group: the field that rows of one point share, besides the arm ("step").
 
     Returns:
       {arm: Curve}, in the order of the rows.
@@ -173,5 +173,5 @@ def _finish(axes: Axes, metric: str) -> None:
 
 
 def is_higher_better(label: str) -> bool:
-    """Tells whether a metric, by its label, is better when it is higher."""
+    """Whether a metric, by its label, is better when it is higher."""
     return label.partition("(")[0].lower() in HIGHER_IS_BETTER

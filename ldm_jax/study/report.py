@@ -152,8 +152,8 @@ def _of_speed(folder: pathlib.Path, rows: list[Row]) -> list[page.Html]:
         figure = plots.quality_over_speed(rows, metric)
         name = f"{_file_name(metric)}_over_speed"
         caption = (
-            "Each point is the last checkpoint sampled with the number of steps beside "
-            "it; to the right is faster."
+            "Each point is the last checkpoint, sampled with the number of steps next "
+            "to it; to the right is faster."
         )
         parts.append(_plot(_save(folder, name, figure), caption))
     return parts

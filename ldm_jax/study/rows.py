@@ -157,23 +157,23 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 def failures(directory: str | os.PathLike) -> dict[str, str]:
     """Returns {stage: error} of the stages that failed when they were last run."""
-    root, found = pathlib.Path(directory), {}
+    root, errors = pathlib.Path(directory), {}
     for path in sorted(root.rglob(FAILURE)):
         if not (path.parent / RESULT).exists():
             name = path.parent.relative_to(root).as_posix()
-            found[name] = str(read_json(path)["error"])
-    return found
+            errors[name] = str(read_json(path)["error"])
+    return errors
 
 
 def warnings_of(directory: str | os.PathLike) -> list[str]:
     """Returns the warnings of all finished stages, each once."""
-    root, found = pathlib.Path(directory), []
+    root, warnings = pathlib.Path(directory), []
     for path in sorted(root.rglob(RESULT)):
         result = read_json(path)["result"]
-        found += result.get("warnings", [])
+        warnings += result.get("warnings", [])
         for point in result.get("points", ()):
-            found += point["warnings"]
-    return list(dict.fromkeys(map(str, found)))
+            warnings += point["warnings"]
+    return list(dict.fromkeys(map(str, warnings)))
 
 
 def _read(directory: str | os.PathLike, stage: str) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def latents_name(arm: ResolvedArm) -> str:
 
 
 def _encoded(arm: ResolvedArm) -> dict[str, Any]:
-    """Returns the settings on which latents depend, beside the first stage."""
+    """Returns the settings on which latents depend, besides the first stage."""
     return as_json(
         {n: arm.denoiser[n] for n in ("images", "transform", "condition")}
         | {"flip": arm.denoiser.latents.flip}

@@ -121,9 +121,11 @@ def _scientific(value: float) -> str:
 
 def _paper(row: str) -> str:
     """Writes the paper's figures of a model."""
-    found = find_row(row)
-    figures = ", ".join(f"{name} {value:g}" for name, value in found.figures.items())
-    return f"{figures} ({found.where})"
+    paper_row = find_row(row)
+    figures = ", ".join(
+        f"{name} {value:g}" for name, value in paper_row.figures.items()
+    )
+    return f"{figures} ({paper_row.where})"
 
 
 def to_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

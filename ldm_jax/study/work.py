@@ -158,10 +158,10 @@ def measure_samples(
         _delete_images(pathlib.Path(point.out, "images"), study.num_shown)
     rows = []
     for name, (step, num_steps) in points.items():
-        found = read_json(folder / name / "results.json")
+        results = read_json(folder / name / "results.json")
         row = dict(name=name, step=step, num_steps=num_steps)
         kept = ("figures", "throughput", "num_images", "warnings")
-        rows.append(row | {field: found[field] for field in kept})
+        rows.append(row | {field: results[field] for field in kept})
     return dict(points=rows)
 
 

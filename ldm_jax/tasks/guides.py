@@ -109,7 +109,7 @@ THROUGH = ("network", "decoder")
 
 @dataclasses.dataclass(frozen=True)
 class ImageGuide:
-    """Pulls samples towards an image, or towards one that is a smaller copy of theirs.
+    """Pulls samples towards an image, or makes their smaller copies resemble it.
 
         ln p(y | x0_hat) = -1/2 sum (y - T(D(x0_hat)))^2           distance "l2"
         ln p(y | x0_hat) = -LPIPS(y, T(D(x0_hat)))                 distance "lpips"
@@ -196,7 +196,7 @@ class ImageGuide:
         del timesteps
 
         # The decoder's activations are computed again on the way back: at 512 pixels
-        # they would not fit beside the network's.
+        # they would not fit into memory with the network's.
         @jax.checkpoint
         def log_likelihood(x0_hat, t):
             del t

@@ -74,11 +74,11 @@ class NeighbourSearch:
                 f"numbers for rows of {self._rows.shape[2]}."
             )
         block = max(1, MAX_SIMILARITIES // self._rows.shape[1])
-        found = []
+        blocks = []
         for low in range(0, len(queries), block):
             part = jnp.asarray(queries[low : low + block], jnp.float32)
-            found.append(fetch(_search(self._rows, part, k, self.num_rows)))
-        values, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            blocks.append(fetch(_search(self._rows, part, k, self.num_rows)))
+        values, rows = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         return Neighbours(rows, values)
 
 

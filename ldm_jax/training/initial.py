@@ -69,14 +69,14 @@ def take_params(
     Raises:
       ValueError: nothing fits.
     """
-    found = _by_path(old)
+    old_params = _by_path(old)
     lists: dict[str, list[str]] = {"taken": [], "widened": [], "made_new": []}
     used, kept = set(), 0
 
     def choose(path, x):
         nonlocal kept
         name = path_name(path)
-        value = found.get(name)
+        value = old_params.get(name)
         if value is None:
             lists["made_new"].append(f"{name} {list(x.shape)}: not there")
             return x
@@ -93,17 +93,17 @@ def take_params(
             lists["made_new"].append(shapes)
             return x
         used.add(name)
-        kept += found[name].size
+        kept += old_params[name].size
         return np.asarray(value, x.dtype)
 
     params = jax.tree_util.tree_map_with_path(choose, new)
     if not used:
         raise ValueError(
             f"no parameter of {source} fits this model: it has "
-            f"{_shown(found)}, this model {_shown(_by_path(new))}; "
+            f"{_shown(old_params)}, this model {_shown(_by_path(new))}; "
             "name another model directory in train.init_from, or leave it out."
         )
-    left = [f"{n} {list(v.shape)}" for n, v in found.items() if n not in used]
+    left = [f"{n} {list(v.shape)}" for n, v in old_params.items() if n not in used]
     total = sum(x.size for x in jax.tree.leaves(new))
     return params, Taken(**lists, left=left, share=kept / total)
 

@@ -128,7 +128,7 @@ def test_an_index_may_not_leave_its_folder(tmp_path, file):
     inner = tmp_path / "inner"
     inner.mkdir()
     shards(inner, {"a": file})
-    with pytest.raises(UnreadableFile, match="beside the index"):
+    with pytest.raises(UnreadableFile, match="next to the index"):
         read_weights(inner)
 
 

@@ -47,7 +47,7 @@ class Options:
         weights.
       config: of a diffusion model that is measured instead, as NAME or FILE.py with
         :ARGUMENT, with its own sampling and weights of zeros.
-      paper_row: of `metrics.paper.SPEEDS`, printed beside.
+      paper_row: of `metrics.paper.SPEEDS`, printed for comparison.
     """
 
     num_steps: int

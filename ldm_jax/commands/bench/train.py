@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the training step of a config, beside the same UNet trained by PyTorch."""
+"""Measures the training step of a config and of the same UNet in PyTorch."""
 
 import importlib.util
 from collections.abc import Callable

@@ -116,7 +116,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(400, {"error": str(error)})
 
     def _is_local(self) -> bool:
-        """Refuses requests that a foreign page has sent here by a name of its own."""
+        """Refuses requests with another Host header, which a foreign page may send."""
         host = self.headers.get("Host", "").rpartition(":")[0]
         if host in (HOST, "localhost"):
             return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collects what the model card of an export states beside the model's settings."""
+"""Collects the details of an export's model card that are no model settings."""
 
 import pathlib
 from collections.abc import Mapping

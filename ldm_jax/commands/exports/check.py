@@ -32,11 +32,11 @@ Run = Callable[[str, Mapping[str, np.ndarray]], np.ndarray]
 
 
 class Check(NamedTuple):
-    """What was run, and how far it is from ours.
+    """The program that ran an export, and the difference from this package.
 
     Attributes:
-      consumer: what ran the model.
-      differences: {part: ||theirs - ours|| / ||ours||}.
+      consumer: the program that ran the model.
+      differences: {part: ||exported - original|| / ||original||}.
     """
 
     consumer: str
@@ -63,8 +63,8 @@ def check_export(
       ValueError: the difference is larger than `LARGEST`.
     """
     if form in READERS or not programs:
-        consumer, theirs = READERS.get(form, _read_back)(path)
-        differences = {"parameters": _of_trees(theirs, params)}
+        consumer, exported = READERS.get(form, _read_back)(path)
+        differences = {"parameters": _of_trees(exported, params)}
     else:
         consumer, run = RUNNERS[form](path)
         differences = {
@@ -82,20 +82,20 @@ def check_export(
     return check
 
 
-def _of_trees(theirs: PyTree, params: PyTree) -> float:
+def _of_trees(exported: PyTree, params: PyTree) -> float:
     """Returns the largest relative difference of a tensor."""
-    ours, theirs = flatten(params), flatten(theirs)
-    if ours.keys() != theirs.keys():
+    original, exported = flatten(params), flatten(exported)
+    if original.keys() != exported.keys():
         return float("inf")
-    return max(_relative(theirs[name], x) for name, x in ours.items())
+    return max(_relative(exported[name], x) for name, x in original.items())
 
 
 def _of_program(name: str, program: Program, params: PyTree, run: Run) -> float:
     rng = np.random.default_rng(0)
     inputs = {field: _draw(rng, field, x) for field, x in program.inputs.items()}
     networks = {n: params.get(n, {}) for n in program.networks}
-    (ours,) = jax.jit(program.function)(networks, inputs).values()
-    return _relative(run(name, inputs), np.asarray(ours))
+    (original,) = jax.jit(program.function)(networks, inputs).values()
+    return _relative(run(name, inputs), np.asarray(original))
 
 
 def _draw(rng, field: str, shape: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -106,12 +106,15 @@ def _draw(rng, field: str, shape: jax.ShapeDtypeStruct) -> np.ndarray:
     return rng.standard_normal(axes).astype(shape.dtype)
 
 
-def _relative(theirs: np.ndarray, ours: np.ndarray) -> float:
-    theirs, ours = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
-    if theirs.shape != ours.shape:
+def _relative(exported: np.ndarray, original: np.ndarray) -> float:
+    exported, original = (
+        np.asarray(exported, np.float64),
+        np.asarray(original, np.float64),
+    )
+    if exported.shape != original.shape:
         return float("inf")
-    norm = np.linalg.norm(ours)
-    return float(np.linalg.norm(theirs - ours) / (norm if norm else 1.0))
+    norm = np.linalg.norm(original)
+    return float(np.linalg.norm(exported - original) / (norm if norm else 1.0))
 
 
 def _in_torch(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:

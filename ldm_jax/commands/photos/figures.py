@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures samples beside held-out pictures, without a feature network.
+"""Compares samples with held-out pictures, without a feature network.
 
-The measures are of pixels, so they need no weights: they tell a collapsed or a copying
-model from a working one, and are no replacement for FID.
+The measures compare pixels, so they need no weights. They reveal a model that collapsed
+or that copies training images, but do not replace FID.
 """
 
 import numpy as np

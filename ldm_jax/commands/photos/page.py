@@ -40,7 +40,7 @@ def write_photos_page(root: pathlib.Path, result: "PhotosResult") -> None:
         heading("Samples"),
         picture(root / "samples.png", "guided samples, a row for each class or prompt"),
         heading("Reconstructions"),
-        picture(root / "reconstructions.png", "pictures beside their reconstructions"),
+        picture(root / "reconstructions.png", "pictures next to their reconstructions"),
         heading("Figures"),
         pairs(result.figures),
         paragraph(DISTANCES),

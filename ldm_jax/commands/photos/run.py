@@ -35,7 +35,7 @@ CONFIG, FOLDER = "config.py", "folder.json"
 
 
 class PhotosResult(NamedTuple):
-    """What the report shows beside the runs.
+    """What the report shows in addition to the runs.
 
     Attributes:
       folder: lines about the pictures.

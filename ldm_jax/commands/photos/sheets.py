@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sheet of samples: a row for each class or prompt, with its name beside it."""
+"""The sheet of samples: a row for each class or prompt, labelled with its name."""
 
 import numpy as np
 

@@ -29,7 +29,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     code_path = epath.Path(__file__)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # Not `dataset_info_from_configs`: it wants metadata files beside the module.
+        # Not `dataset_info_from_configs`: it needs metadata files next to the module.
         return tfds.core.DatasetInfo(
             builder=self,
             description="Handwritten digits, 8x8, from scikit-learn.",

@@ -29,7 +29,7 @@ class FFHQ(ManualBuilder):
 The folder holds images1024x1024/ (or thumbnails of 256x256, or any folders of images
 named by their number, 00000.png to 69999.png), or a tar or zip of them, from
 https://github.com/NVlabs/ffhq-dataset. For the paper's split, put ffhqtrain.txt and
-ffhqvalidation.txt beside it, from data/ of
+ffhqvalidation.txt next to it, from data/ of
 https://github.com/CompVis/taming-transformers."""
     COUNTS: ClassVar = {"train": 60_000, "validation": 10_000}
     LISTS: ClassVar = {"train": "ffhqtrain.txt", "validation": "ffhqvalidation.txt"}
@@ -37,7 +37,7 @@ https://github.com/CompVis/taming-transformers."""
 
     def find(self, files: Files) -> dict[str, Split]:
         """Finds the splits."""
-        folder = files.first("images1024x1024")  # there may be thumbnails beside it
+        folder = files.first("images1024x1024")  # not the folder of thumbnails
         names = sorted(files.names(folder, (*IMAGES, ".npy")), key=_number)
 
         def last(names):
@@ -66,7 +66,7 @@ class CelebAHQ(FFHQ):
 The folder holds the 30,000 images by number: imgHQ00000.npy to imgHQ29999.npy as
 https://github.com/tkarras/progressive_growing_of_gans makes them, or files like
 00000.jpg of any size in a folder, tar or zip. For the paper's split, put
-celebahqtrain.txt and celebahqvalidation.txt beside them, from data/ of
+celebahqtrain.txt and celebahqvalidation.txt next to them, from data/ of
 https://github.com/CompVis/taming-transformers."""
     COUNTS: ClassVar = {"train": 25_000, "validation": 5_000}
     LISTS: ClassVar = {

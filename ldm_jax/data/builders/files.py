@@ -32,8 +32,8 @@ Place = None | str | tuple[str, TarMember]
 class Files:
     """Files by name, read one at a time; nothing is unpacked.
 
-    A file in `x.tar` or `x.zip` has the name that it has after unpacking beside the
-    archive, or, with `archive_folders`, in a folder `x`; one in a tar within a tar
+    A file in `x.tar` or `x.zip` has the name that it would have if the archive were
+    unpacked in place, or, with `archive_folders`, in a folder `x`; one in a nested tar
     (`n01440764.tar` in ImageNet's) is always below a folder of that tar's name.
     Compressed tars cannot be read at random and are passed over with a warning. So are
     links to folders, and links of files and archives that lead out of the root.
@@ -150,8 +150,8 @@ class Files:
         with self.open_text(name) as file:
             return [line.strip() for line in file if line.strip()]
 
-    def _add(self, found: Iterable[tuple[str, Place]], origin: str) -> None:
-        for name, place in found:
+    def _add(self, entries: Iterable[tuple[str, Place]], origin: str) -> None:
+        for name, place in entries:
             if name in self._found:
                 raise UnreadableFile(
                     f"{self.root / origin} holds {printable(name)} a second time: "

@@ -88,7 +88,7 @@ class COCOStuff(COCO):
 
     name = "coco2017_stuff"
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
-{COCO.MANUAL_DOWNLOAD_INSTRUCTIONS} Beside it stuffthingmaps_trainval2017.zip from
+{COCO.MANUAL_DOWNLOAD_INSTRUCTIONS} Next to it stuffthingmaps_trainval2017.zip from
 https://github.com/nightrome/cocostuff (unpacked: stuffthingmaps/train2017/*.png and
 stuffthingmaps/val2017/*.png)."""
 
@@ -103,7 +103,7 @@ stuffthingmaps/val2017/*.png)."""
             f"cocostuffthings/{folder}",
             f"stuffthingmaps_trainval2017/{folder}",
         )
-        # The zip of the maps unpacks beside the photographs: same folder, other ending.
+        # The zip of the maps unpacks into the folder of the photographs.
         home = home or folder
 
         def example(name: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class LSUNChurches(ManualBuilder):
 The folder holds church_outdoor_train_lmdb/ (data.mdb and lock.mdb, unpacked), from
 download.py of https://github.com/fyu/lsun; or the images exported from it (.webp or
 .jpg, named by their keys) in any folders. For the paper's split, put
-church_outdoor_train.txt and church_outdoor_val.txt beside it, from
+church_outdoor_train.txt and church_outdoor_val.txt next to it, from
 https://ommer-lab.com/files/lsun.zip."""
     COUNTS: ClassVar = {"train": 121_227, "validation": HELD_OUT}
     LISTS: ClassVar = {
@@ -73,7 +73,7 @@ class LSUNBedrooms(LSUNChurches):
 The folder holds bedroom_train_lmdb/ (data.mdb and lock.mdb, unpacked), from download.py
 of https://github.com/fyu/lsun; or the images exported from it (.webp or .jpg, named by
 their keys) in any folders. For the paper's split, put
-bedrooms_train.txt and bedrooms_val.txt beside it, from
+bedrooms_train.txt and bedrooms_val.txt next to it, from
 https://ommer-lab.com/files/lsun.zip."""
     COUNTS: ClassVar = {"train": 3_028_042, "validation": HELD_OUT}
     LISTS: ClassVar = {"train": "bedrooms_train.txt", "validation": "bedrooms_val.txt"}

@@ -30,10 +30,10 @@ class OpenImages(ManualBuilder):
     name = "openimages"
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 The folder holds train/ (or train_0/ to train_f/), validation/ and test/ with the
-images, <id>.jpg, and beside them class-descriptions-boxable.csv (or oidv7-...),
+images, <id>.jpg, and next to them class-descriptions-boxable.csv (or oidv7-...),
 oidv6-train-annotations-bbox.csv (or train-...), validation-annotations-bbox.csv and
 test-annotations-bbox.csv, from https://storage.googleapis.com/openimages/web/. A split
-that is not there is not made."""
+whose folder is missing is left out."""
 
     def fields(self) -> dict[str, Any]:
         """Returns the objects."""

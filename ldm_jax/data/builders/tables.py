@@ -24,7 +24,8 @@ ROWS_AT_ONCE = 16
 class Tables:
     """The rows of parquet files by name, "FILE/ROW"; read fastest in their order.
 
-    Files without a column of images, as img2dataset puts beside its tars, have no rows.
+    Files without a column of images, which img2dataset writes next to its tars, have no
+    rows.
     """
 
     def __init__(self, files: Files, names: Sequence[str]):
@@ -35,7 +36,7 @@ class Tables:
           names: of its parquet files.
 
         Raises:
-          ValueError: a file is damaged, lies in an archive, or has no captions.
+          ValueError: a file is damaged, is in an archive, or has no captions.
         """
         tables = {name: Table(name, files.path(name)) for name in names}
         self._tables = {name: t for name, t in tables.items() if t.image is not None}
@@ -131,5 +132,5 @@ class Table:
         return {"image": image, "captions": captions}
 
 
-def _first(wanted: Sequence[str], columns: Sequence[str]) -> str | None:
-    return next((name for name in wanted if name in columns), None)
+def _first(candidates: Sequence[str], columns: Sequence[str]) -> str | None:
+    return next((name for name in candidates if name in columns), None)

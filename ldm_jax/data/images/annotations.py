@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users keep beside their images: captions, boxes, label maps."""
+"""Annotations stored next to images: captions, boxes, label maps."""
 
 import dataclasses
 import pathlib
@@ -27,8 +27,8 @@ class Annotations:
     """Where the annotations of a folder lie; paths are relative to the folder.
 
     Attributes:
-      captions: "txt" for a text file beside every image, or the path of a CSV or JSONL;
-        see `read_captions`.
+      captions: "txt" for a text file next to every image, or the path of a CSV or
+        JSONL file; see `read_captions`.
       boxes: path of a JSON file; see `read_boxes`.
       label_maps: path of a folder with, for every image, a PNG of the same relative
         path but for the suffix, whose pixels are classes (grey or palette, 8 bits).
@@ -142,7 +142,7 @@ def read_captions(root: pathlib.Path, where: str, files: Iterable[str]) -> Capti
 
     Args:
       root: folder of the images.
-      where: "txt", a text file beside every image, one caption per line; or the path,
+      where: "txt", a text file next to every image, one caption per line; or the path,
         from `root`, of a CSV with a header, or of a JSONL, with a column for the file
         and one for the caption (FILE_COLUMNS, TEXT_COLUMNS); or of a JSON of COCO's
         captions. A file may come often.

@@ -51,7 +51,7 @@ def parse_boxes(data: bytes, path: PathLike) -> Boxes:
     )
     with reading(path, rule=rule, data=data):
         content = parse_json(data, path, object, rule=rule)
-        found, names, refused = (
+        boxes, names, refused = (
             _coco(content, path) if "annotations" in content else _plain(content)
         )
         bad = set(refused.values())
@@ -60,7 +60,7 @@ def parse_boxes(data: bytes, path: PathLike) -> Boxes:
                 np.array([box for box, _ in entries], np.float32).reshape(-1, 4),
                 np.array([label for _, label in entries], np.int32),
             )
-            for file, entries in found.items()
+            for file, entries in boxes.items()
             if file not in bad
         }
         return Boxes(by_file, names, refused)
@@ -82,7 +82,7 @@ def _coco(
     categories = sorted(content["categories"], key=lambda entry: entry["id"])
     rank = {entry["id"]: i for i, entry in enumerate(categories)}
     images = {entry["id"]: entry for entry in content["images"]}
-    found: _Found = {normal(e["file_name"]): [] for e in images.values()}
+    boxes_of: _Found = {normal(e["file_name"]): [] for e in images.values()}
     refused: dict[str, str] = {}
     for number, entry in enumerate(content["annotations"]):
         image = images[entry["image_id"]]
@@ -90,7 +90,7 @@ def _coco(
         width, height = image["width"], image["height"]
         box = _fractions(entry["bbox"], width, height, TOLERANCE_PIXELS)
         if box is not None:
-            found[file].append((box, label))
+            boxes_of[file].append((box, label))
             continue
         line = (
             f"{printable(path)}, annotation {number}: the box of {printable(file)} "
@@ -98,7 +98,7 @@ def _coco(
             f"pixels: got {shown(entry['bbox'])}"
         )
         refused[line] = file
-    return found, tuple(str(entry["name"]) for entry in categories), refused
+    return boxes_of, tuple(str(entry["name"]) for entry in categories), refused
 
 
 def _plain(
@@ -115,9 +115,9 @@ def _plain(
     else:
         names = tuple(sorted(labels))
         rank = {name: i for i, name in enumerate(names)}
-    found: _Found = {}
+    boxes_of: _Found = {}
     for file, entries in content.items():
-        boxes = found[normal(file)] = []
+        boxes = boxes_of[normal(file)] = []
         for entry in entries:
             box = _fractions(entry["box"], 1, 1, TOLERANCE)
             if box is None:
@@ -126,7 +126,7 @@ def _plain(
                     "[0, 1]"
                 )
             boxes.append((box, rank[entry["label"]]))
-    return found, names, {}
+    return boxes_of, names, {}
 
 
 # Of classes given by number: the largest sets with boxes have 21,000.

@@ -128,7 +128,7 @@ def _key(name: str) -> str:
 
 
 def _open_folder(path: pathlib.Path) -> ImageSet:
-    # Beside its samples, 000000.png ..., `ldm-jax sample` leaves sheets of them.
+    # `ldm-jax sample` writes sheets into the folder of its samples, 000000.png ...
     is_ours = (path / "settings.json").is_file()
     listing = list_folder(path)
     for name, reason in listing.left_out.items():

@@ -23,7 +23,7 @@ from ldm_jax.files.pictures import (
     upright_size,
 )
 
-# Beside images these are notes and annotations; other files are listed as left out.
+# Notes and annotations among images; other files are listed as left out.
 NOTES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".yaml", ".xml", ".html")
 
 # Splits of a folder that is not divided by its owner: held out is 1 file in 10.
@@ -148,11 +148,11 @@ class FolderSource:
 
     def sizes(self) -> np.ndarray:
         """Returns heights and widths [N, 2], from the headers."""
-        found = [
+        sizes = [
             upright_size(self._root / file, file, self._max_pixels)
             for file in self._files
         ]
-        return np.array(found).reshape(-1, 2)
+        return np.array(sizes).reshape(-1, 2)
 
 
 def _list_images(
@@ -166,14 +166,14 @@ def _list_images(
       (images, {file that could be one: why it is left out}).
     """
     skipped = None if other_than is None else root / other_than
-    found = list_folder(root, lambda folder: folder != skipped)
+    listing = list_folder(root, lambda folder: folder != skipped)
     unknown = {
         file: "is of an unknown format"
-        for file in found.files
+        for file in listing.files
         if not is_picture(file) and not file.lower().endswith(NOTES)
     }
-    left_out = dict(sorted({**found.left_out, **unknown}.items()))
-    return [file for file in found.files if is_picture(file)], left_out
+    left_out = dict(sorted({**listing.left_out, **unknown}.items()))
+    return [file for file in listing.files if is_picture(file)], left_out
 
 
 def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
     if len(inside) < len(files):
         loose = next(file for file in files if "/" not in file)
         raise UnreadableFile(
-            f"either all images are in class folders or none: {loose} lies beside "
+            f"either all images are in class folders or none: {loose} is next to "
             f"{inside[0].split('/')[0]}/. Move it into a class folder."
         )
     names = {file.split("/", 1)[0] for file in inside}
@@ -194,12 +194,12 @@ def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
             raise UnreadableFile(
                 f"every class folder must hold an image that can be read: {folder}/ "
                 f"has none, only files like {printable(file)}; without it the later "
-                f"classes would be numbered anew. Convert its files to PNG or JPEG, or "
+                f"classes would be renumbered. Convert its files to PNG or JPEG, or "
                 f"remove the folder."
             )
     return tuple(sorted(names))
 
 
 def is_test_file(file: str) -> bool:
-    """Tells the split by the path alone, so that adding files moves none."""
+    """Chooses the split by the path alone, so that adding files moves none."""
     return hashlib.sha256(file.encode()).digest()[0] % 10 < HELD_OUT_TENTHS

@@ -79,11 +79,11 @@ def open_images(
         commas ("celebahq,ffhq"), are mixed; the other arguments count for each.
       split: in TFDS' syntax ("train", "train+test", "all", "train[:10%]+test[-5:]");
         of a folder see `FolderSource`.
-      data_dir: where TFDS sets lie and BUILDERS are prepared; None is TFDS' own
-        place, ~/tensorflow_datasets.
-      manual_dir: the folder with the files of a set that nobody may download for you
-        (ImageNet, FFHQ, ...), read once, when the set is prepared; the error without it
-        says what it must hold.
+      data_dir: the folder of TFDS sets, where those of BUILDERS are prepared; None is
+        TFDS' default, ~/tensorflow_datasets.
+      manual_dir: the folder with the files of a set that you must download yourself
+        (ImageNet, FFHQ, ...), read once, when the set is prepared; without it, an error
+        lists the files.
       download: may TFDS download and prepare a set that is not there yet?
       max_pixels: largest width times height that is decoded; a larger one is damaged.
       max_refused: how many files of a folder, or of `manual_dir`, may be unreadable
@@ -197,8 +197,8 @@ def _own_builder(
         return _prepared(builder)
     if manual_dir is None:
         raise ValueError(
-            f"{name} is not in {builder.data_path}, and nobody may download it for "
-            f"you. Set manual_dir to a folder with its files.\n"
+            f"{name} is not in {builder.data_path}, and you must download it "
+            f"yourself. Set manual_dir to a folder with its files.\n"
             f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
     folder = pathlib.Path(manual_dir)

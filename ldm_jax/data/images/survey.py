@@ -95,20 +95,20 @@ def survey(folder: str) -> Survey:
 
 
 def _find_captions(root: pathlib.Path) -> Annotations:
-    """Finds captions: a file of a known name, or text files beside the pictures."""
+    """Finds captions: a file of a known name, or text files next to the pictures."""
     for name in CAPTION_FILES:
         if (root / name).is_file():
             return Annotations(captions=name)
     texts = list(root.rglob("*.txt"))
-    beside = [path for path in texts if _has_picture(path)]
+    with_picture = [path for path in texts if _has_picture(path)]
     # One note among the pictures is no set of captions.
-    if len(beside) > max(1, len(texts) // 2):
+    if len(with_picture) > max(1, len(texts) // 2):
         return Annotations(captions="txt")
     return Annotations()
 
 
 def _has_picture(text: pathlib.Path) -> bool:
-    """Tells whether a picture has the name of a text file."""
+    """Whether a picture has the name of a text file."""
     ends = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")
     return any(text.with_suffix(end).exists() for end in ends)
 

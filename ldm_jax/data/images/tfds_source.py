@@ -75,20 +75,20 @@ class TfdsSource:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Record]:
-        found = zip(self._read(indices), indices, strict=True)
-        return [self._record(data, int(index)) for data, index in found]
+        examples = zip(self._read(indices), indices, strict=True)
+        return [self._record(data, int(index)) for data, index in examples]
 
     def sizes(self) -> np.ndarray:
         """Returns heights and widths [N, 2] of the images, from their headers."""
-        found = []
+        sizes = []
         for start in range(0, len(self), 256):
             indices = range(start, min(start + 256, len(self)))
             for index, data in zip(indices, self._read(indices), strict=True):
                 name = f"{self._name}[{index}]"
                 with reading(name, data=data):
                     image = read_example(data)["image"][0]
-                found.append(upright_size(image, name, self._max_pixels))
-        return np.array(found).reshape(-1, 2)
+                sizes.append(upright_size(image, name, self._max_pixels))
+        return np.array(sizes).reshape(-1, 2)
 
     def _read(self, indices: Sequence[int]) -> list[bytes]:
         indices = [int(i) for i in indices]
@@ -100,13 +100,13 @@ class TfdsSource:
     def _record(self, data: bytes, index: int) -> Record:
         name = f"{self._name}[{index}]"
         with reading_record(), reading(name, data=b"-"):
-            found = read_example(data)
-            if "file_name" in found:
-                name += f" ({found['file_name'][0].decode(errors='replace')})"
-            image = decode_image(found["image"][0], name, self._max_pixels)
+            example = read_example(data)
+            if "file_name" in example:
+                name += f" ({example['file_name'][0].decode(errors='replace')})"
+            image = decode_image(example["image"][0], name, self._max_pixels)
             record: Record = {"image": image}
             for read in self._readers:
-                record.update(read(found, name))
+                record.update(read(example, name))
         label_map = record.get("label_map")
         if label_map is not None and label_map.shape != image.shape[:2]:
             raise DamagedRecord(
@@ -122,23 +122,23 @@ Read = Callable[[dict[str, Any], str], Record]
 
 def _readers(features: dict[str, Any], max_pixels: int) -> list[Read]:
     """Chooses what to read of each record."""
-    found: list[Read] = []
+    readers: list[Read] = []
     if isinstance(features.get("label"), tfds.features.ClassLabel):
         count = features["label"].num_classes
-        found.append(lambda stored, _: {"label": _labels(stored["label"], count)[0]})
+        readers.append(lambda stored, _: {"label": _labels(stored["label"], count)[0]})
     if captions := _captions_key(features):
-        found.append(lambda stored, name: _captions(stored[captions], name))
+        readers.append(lambda stored, name: _captions(stored[captions], name))
     if _box_names(features):
-        found.append(functools.partial(_boxes, len(_box_names(features))))
+        readers.append(functools.partial(_boxes, len(_box_names(features))))
         if "attributes" in features["objects"].feature:
-            found.append(_box_attributes)
+            readers.append(_box_attributes)
     for key in LABEL_MAPS:
         feature = features.get(key)
         channels = getattr(feature, "shape", ())[-1:]
         if isinstance(feature, tfds.features.Image) and channels == (1,):
-            found.append(functools.partial(_label_map, key, max_pixels))
+            readers.append(functools.partial(_label_map, key, max_pixels))
             break
-    return found
+    return readers
 
 
 def _captions_key(features: dict[str, Any]) -> str:

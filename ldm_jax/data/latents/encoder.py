@@ -119,7 +119,7 @@ class ShardEncoder:
         metadata.setdefault("fields", {k: _kind(v) for k, v in record.items()})
 
     def _carried(self, example: dict[str, Any]) -> dict[str, Any]:
-        """Returns the fields stored beside the moments; pictures as uint8, exactly."""
+        """Returns the fields stored with the moments; pictures as uint8, exactly."""
         carried = dict(example)
         if not self._job.keep_image:
             del carried["image"]

@@ -5,7 +5,7 @@ import dataclasses
 
 from ldm_jax.training.options import LoopOptions
 
-# Beside the options of the loop that say so themselves.
+# In addition to the options of the loop that are marked `may_change`.
 MAY_CHANGE = (
     "autoencoder.remat",
     "classifier.attention_backend",

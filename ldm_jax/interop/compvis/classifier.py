@@ -2,8 +2,8 @@
 """Classifiers of noisy latents under the names of the original.
 
 LDM's EncoderUNetModel, and guided-diffusion's, whose classifiers of noisy images have
-the same names. Beside a classifier the original's checkpoint holds the diffusion model
-("diffusion_model."), which is left alone.
+the same names. The original's checkpoint of a classifier also holds the diffusion model
+("diffusion_model."), which is not read.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ BODY = tuple(
 )
 LAYERS = ("norm_out", "pool", "conv_out", "dense_0", "norm", "dense_1")
 HEADS = {
-    pool: tuple((ours, theirs, theirs, kind) for ours, theirs, kind in rows)
+    pool: tuple((ours, name, name, kind) for ours, name, kind in rows)
     for pool, rows in {
         "attention": (
             ("norm_out", "out.0", "vector"),

@@ -41,7 +41,7 @@ INPUTS = {
 
 
 class CardDetails(NamedTuple):
-    """What a card states beside the model's own settings.
+    """What a card states in addition to the model's own settings.
 
     Attributes:
       title: name of the model.

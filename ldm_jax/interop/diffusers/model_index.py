@@ -2,7 +2,7 @@
 """Chooses the pipeline that runs an exported model, and describes its components.
 
 A pipeline of diffusers is chosen only where it computes what the model does; all other
-models come with a pipeline of their own (`exported/`), whose code is in their folder.
+models come with a custom pipeline (`exported/`), whose code is copied to their folder.
 """
 
 import pathlib

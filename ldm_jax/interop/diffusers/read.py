@@ -132,7 +132,7 @@ def _open_model(folder: pathlib.Path, config):
     }
     network = NETWORKS[name]
     if name == OWN_CONDITIONER:
-        # Without a network of its own, the file holds no tensors.
+        # A condition without a network has a file without tensors.
         weights = read_safetensors(folder / "diffusion_pytorch_model.safetensors")
         return network, dict(config["condition"]), weights, ()
     weights = read_weights(folder)

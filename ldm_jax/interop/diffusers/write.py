@@ -108,7 +108,7 @@ def export_diffusers(
     """Writes a diffusers pipeline folder: configs, weights and scheduler.
 
     A first stage or a text encoder alone is a folder of that one model. Models for
-    which diffusers has no pipeline get one of their own, and the folder conditioner/.
+    which diffusers has no pipeline get a custom one, and the folder conditioner/.
 
     Args:
       folder: made if it is missing.
@@ -116,7 +116,7 @@ def export_diffusers(
       params: {"autoencoder", "unet", "conditioner"}, as many as the model has.
       image_size: side of the images the model was trained on, in pixels, or (height,
         width).
-      variant: "fp16" writes weights in half precision beside the others.
+      variant: "fp16" writes weights in half precision in addition to the others.
       details: for the model card of a diffusion model.
 
     Raises:

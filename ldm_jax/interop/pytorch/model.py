@@ -3,7 +3,7 @@
 
     python model.py --label 3 --num 4 --guidance-scale 3 --out threes.png
 
-Or in Python, beside `config.json` and `model.safetensors`:
+Or in Python, next to `config.json` and `model.safetensors`:
 
     from model import load
     model = load(".")
@@ -103,7 +103,7 @@ class LinearAttention(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """Two normalised convolutions beside a skip, of the first stage."""
+    """Two normalised convolutions and a skip connection, of the first stage."""
 
     def __init__(self, channels, features, groups):
         super().__init__()

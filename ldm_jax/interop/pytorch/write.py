@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a model as weights, config and one file of plain PyTorch that runs them.
 
-The code is `model.py` beside this file, copied as it is; it reads `config.json`, which
-holds every field that the modules have, and weights under our own names.
+The code is `model.py` next to this file, copied unchanged. It reads `config.json`,
+which holds all fields of the modules, and weights under our own names.
 """
 
 import dataclasses

@@ -42,7 +42,7 @@ _verdicts: dict[tuple[str, int, DType], bool] = {}
 
 
 def works(name: str, kernel: Kernel, width: int, dtype: DType) -> bool:
-    """Tells whether a kernel computes on this device what plain attention does.
+    """Returns whether a kernel computes on this device what plain attention does.
 
     The first call for a kind of device compiles two small programs, which takes
     seconds; later ones read a file. Logs a warning where the kernel fails.
@@ -86,8 +86,8 @@ def _problem(name: str, kernel: Kernel, width: int, dtype: DType) -> str:
 
 
 def _try(kernel: Kernel, width: int, dtype: DType) -> str:
-    """Returns what is wrong with a kernel, in one line; "" for nothing."""
-    # A thread of its own has neither the mesh nor the trace of the program that is
+    """Returns the problem of a kernel, in one line; "" if there is none."""
+    # A separate thread has neither the mesh nor the trace of the program that is
     # being built while the kernel is chosen.
     with ThreadPoolExecutor(1) as thread:
         try:

@@ -2,7 +2,7 @@
 """A checksum of every array of a state, on whatever devices it is stored.
 
 Checkpoint files are not protected against flipped bits: they are read back as other
-numbers without an error. So each array's digest is stored beside it.
+numbers without an error. So a digest of each array is stored with it.
 """
 
 import hashlib

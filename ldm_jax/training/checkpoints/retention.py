@@ -16,7 +16,7 @@ class LatestAndBest:
     """A preservation policy of orbax, which never deletes the newest checkpoint.
 
     A checkpoint is saved before the evaluation of its step, so the scalars are stored
-    beside the checkpoints, in scores.json. The one that was best so far goes with the
+    next to the checkpoints, in scores.json. The best one so far is deleted with the
     first save after a better one was evaluated.
     """
 

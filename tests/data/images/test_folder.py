@@ -112,7 +112,7 @@ def test_a_folder_without_images_is_refused(tmp_path, where):
 def test_loose_images_beside_class_folders_are_refused(tmp_path):
     write(tmp_path / "a" / "1.png")
     write(tmp_path / "loose.png")
-    with pytest.raises(ValueError, match=r"loose\.png lies beside a/"):
+    with pytest.raises(ValueError, match=r"loose\.png is next to a/"):
         FolderSource(tmp_path)
 
 

@@ -250,9 +250,9 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         scale = self.conditioner.config.latent_scale
         if self.vqvae is None:
             return scale * image
-        found = self.vqvae.encode(image)
-        is_vq = hasattr(found, "latents")
-        return scale * (found.latents if is_vq else found.latent_dist.mode())
+        encoded = self.vqvae.encode(image)
+        is_vq = hasattr(encoded, "latents")
+        return scale * (encoded.latents if is_vq else encoded.latent_dist.mode())
 
     def _null(self, y):
         """Returns inputs that state nothing, for classifier-free guidance."""
