@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-# What Python tells audit hooks before it is done; "open" is for reading, too.
+# Events that Python reports to audit hooks before they happen; "open" also reads.
 OPERATIONS = ("open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir")
 
 

@@ -60,7 +60,7 @@ def test_imports_go_down_only(path):
             break
         below |= floor
     else:
-        pytest.fail(f"{path} lies in no known room: add it to the map")
+        pytest.fail(f"{path} is in no known folder: add it to the map")
     for other, line in imported_rooms(path):
         assert other in below | {room}, f"{path}:{line}: {room} may not import {other}"
 
@@ -82,7 +82,7 @@ def test_tensorflow_is_never_imported():
     modules = [
         ".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts)
         for p in sorted(PACKAGE.rglob("*.py"))
-        # Exported files are copied into folders of their own, and run there.
+        # Exported files are copied into the folder of an export, and run there.
         if p.name != "__init__.py" and p not in EXPORTED
     ]
     program = (
@@ -191,10 +191,10 @@ def reading_calls(path: pathlib.Path):
 
 def test_files_are_read_in_files_only():
     """Every fault of reading has one place; an exception has a reason, and is used."""
-    found = {}
+    calls_of = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         if room_of(path) != "files" and (calls := sorted(set(reading_calls(path)))):
-            found[path.relative_to(PACKAGE).as_posix()] = calls
-    new = {name: calls for name, calls in found.items() if name not in READERS}
+            calls_of[path.relative_to(PACKAGE).as_posix()] = calls
+    new = {name: calls for name, calls in calls_of.items() if name not in READERS}
     assert not new, f"read through ldm_jax.files, or give a reason: {new}"
-    assert not set(READERS) - set(found), "remove what reads no more"
+    assert not set(READERS) - set(calls_of), "remove what reads no more"

@@ -24,7 +24,7 @@ from ldm_jax.metrics.paper import ROWS
 from ldm_jax.types import Conditioning
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-# Shared pieces, and what has tests of its own.
+# Shared pieces, and files that have their own tests.
 # Photos: tests/commands/photos/; studies: tests/study/; the others are no experiments,
 # or in the chain.
 OTHERS = {
@@ -180,9 +180,9 @@ def test_models_have_the_papers_sizes(name):
     schema.check_config(config)
     model = models.make_latent_diffusion(config, latent_scale=1.0)
     denoiser, condition = SIZES[name]
-    found = unet_size(model.unet)
+    size = unet_size(model.unet)
     # Figures with a point are printed to 0.01M.
-    assert abs(found - denoiser) <= (5_000 if isinstance(denoiser, float) else 0)
+    assert abs(size - denoiser) <= (5_000 if isinstance(denoiser, float) else 0)
     assert condition_size(model.conditioner) == condition
     LatentSet(**config.latents).latent_shape(model.autoencoder)
     models.make_transform(config)
@@ -211,7 +211,7 @@ def test_small_experiments_fit_together(name):
     schema.check_config(config)
     model = models.make_latent_diffusion(config, latent_scale=1.0)
     _, h, w, c = model.autoencoder.latent_shape((1, 32, 32, 3))
-    unet, said = model.unet, model.conditioner.fields
+    unet, fields = model.unet, model.conditioner.fields
     y = {
         "label": jnp.zeros(1, int),
         "tokens": jnp.zeros((1, getattr(model.conditioner.module, "length", 1)), int),
@@ -226,7 +226,7 @@ def test_small_experiments_fit_together(name):
         params = model.conditioner.init(key, y)
         autoencoder = model.autoencoder.init(key, y["image"])["params"]
         frozen = {"autoencoder": autoencoder}
-        cond = model.conditioner.encode(params, {k: y[k] for k in said}, frozen)
+        cond = model.conditioner.encode(params, {k: y[k] for k in fields}, frozen)
         z = jnp.zeros((1, h, w, c))
         return unet.init_with_output(key, z, jnp.zeros(1, int), cond)[0]
 

@@ -44,7 +44,7 @@ def rows(kind):
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_models_have_the_sizes_of_the_note_and_of_the_released(kind):
     """Paper: parameters, latents, codes and recipes, to the last digit."""
-    found = {}
+    sizes = {}
     for arg, (latent, *fields) in rows(kind):
         config = load(kind, arg)
         schema.check_config(config)
@@ -52,7 +52,7 @@ def test_models_have_the_sizes_of_the_note_and_of_the_released(kind):
         image = jnp.zeros((1, model.f, model.f, 3))
         shapes = jax.eval_shape(model.init, jax.random.key(0), image)
         count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-        found[kind, arg] = count
+        sizes[kind, arg] = count
         if kind == "vq":
             assert fields.pop(0) == (f"{model.num_codes:,}" if count else "-"), arg
         assert f"{count:,}" == fields[0], arg
@@ -64,7 +64,7 @@ def test_models_have_the_sizes_of_the_note_and_of_the_released(kind):
             rate = config.optimizer.learning_rate
             assert rate == pytest.approx(4.5e-6 * config.batch_size)
             Adversary(**config.objective.adversary)
-    assert {key: found[key] for key in RELEASED if key[0] == kind} == {
+    assert {key: sizes[key] for key in RELEASED if key[0] == kind} == {
         key: count for key, count in RELEASED.items() if key[0] == kind
     }
 

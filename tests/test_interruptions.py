@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 # {root} has the inputs, {out} is the output.
 COMMANDS = {
-    "import": "import {root}/theirs/model.ckpt --out={out}",
+    "import": "import {root}/source/model.ckpt --out={out}",
     "export npz": "export {root}/text --to=npz --out={out}.npz",
     "export compvis": "export {root}/text --to=compvis --out={out}.ckpt",
     "export diffusers": "export {root}/text --to=diffusers --out={out}",
@@ -60,8 +60,8 @@ def root(tmp_path_factory):
     image = np.zeros((1, 8, 8, 3), np.float32)
     params = autoencoder.init(jax.random.key(0), image, jax.random.key(1))["params"]
     save_params(str(root / "model"), {"autoencoder": params}, config.to_dict())
-    checkpoint = small.checkpoint(root / "theirs", small.TEXT)
-    assert pathlib.Path(checkpoint) == root / "theirs" / "model.ckpt"
+    checkpoint = small.checkpoint(root / "source", small.TEXT)
+    assert pathlib.Path(checkpoint) == root / "source" / "model.ckpt"
     vocab = write_vocab(root / "vocab.txt", 30522)
     import_weights(checkpoint, str(root / "text"), vocab=vocab)
     return root
@@ -77,10 +77,10 @@ def line(name, root, out):
 
 def results(folder):
     """Names of the files below a folder, without what is hidden or named at random."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {
         path.as_posix()
-        for path in found
+        for path in files
         if not path.name.startswith(".") and path.parent.name != "d"  # orbax's data
     }
 
@@ -131,7 +131,7 @@ def test_of_two_writers_one_wins_and_the_other_is_told(name, root, tmp_path):
     alone.mkdir()
     assert cli.main(line(name, root, alone / "out")) == 0
     written = results(tmp_path) - {f"alone/{path}" for path in results(alone)}
-    if name != "train":  # whose event files have names of their own
+    if name != "train":  # whose event files have other names in each run
         assert written == results(alone)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Only files/ writes: nobody else opens, renames or removes a file."""
+"""Only files/ writes: no other folder opens, renames or removes a file."""
 
 import ast
 import pathlib
@@ -98,12 +98,12 @@ def test_only_files_writes(path):
     place = path.relative_to(PACKAGE).as_posix()
     if place.startswith("files/"):
         return
-    found = {
+    unexpected = {
         (name, line)
         for name, line in writes(ast.parse(path.read_text()))
         if (place, name) not in EXCEPTIONS
     }
-    assert not found, f"{place}: write through ldm_jax.files.writing"
+    assert not unexpected, f"{place}: write through ldm_jax.files.writing"
 
 
 def test_every_exception_is_needed():

@@ -67,7 +67,7 @@ class Batches:
         self._reader = Reader(source, transform, seed, num_threads, max_damaged)
         self._placement = Placement(batch_size, sharding)
         self._order, self._seed = _order_of(source), seed
-        self._facts = {
+        self._metadata = {
             "seed": seed,
             "batch_size": batch_size,
             "num_records": len(source),
@@ -103,7 +103,7 @@ class Batches:
 
     def state(self, step: int) -> dict[str, Any]:
         """Returns the state to store with a checkpoint: small, JSON."""
-        return {"step": int(step), **self._facts}
+        return {"step": int(step), **self._metadata}
 
     def check(self, state: dict[str, Any]) -> None:
         """Compares a stored state with these batches.
@@ -114,7 +114,7 @@ class Batches:
         """
         changed = [
             f"{name} was {state.get(name)}, is {now}"
-            for name, now in self._facts.items()
+            for name, now in self._metadata.items()
             if state.get(name) != now
         ]
         if changed:

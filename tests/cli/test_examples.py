@@ -60,5 +60,5 @@ def test_the_config_of_an_example_takes_its_fields(
 
 
 def test_examples_are_found():
-    found = [param.id for param in examples()]
-    assert {"README.md", "ldm-jax train --help", "configs/text.py"} <= set(found)
+    ids = [param.id for param in examples()]
+    assert {"README.md", "ldm-jax train --help", "configs/text.py"} <= set(ids)

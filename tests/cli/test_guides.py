@@ -25,13 +25,13 @@ def test_without_flags_nothing_guides():
 
 def test_flags_become_settings():
     args = namespace(guide="a.png", guide_scale=3.0, guide_unquantized=True)
-    found = image_guide(args)
-    assert found.path == "a.png" and found.how.scale == 3.0 and not found.how.quantize
+    guide = image_guide(args)
+    assert guide.path == "a.png" and guide.how.scale == 3.0 and not guide.how.quantize
     inputs = {"text": "a fox"}
     query = query_of(namespace(clip_model="clip", database="d.npz"), inputs)
     assert query.text == "a fox" and query.neighbours == 10 and inputs == {}
-    found = classifier_flags(namespace(classifier="c"))
-    assert found["classifier_scale"] == 1.0
+    guide = classifier_flags(namespace(classifier="c"))
+    assert guide["classifier_scale"] == 1.0
 
 
 def test_a_database_without_its_clip_model_is_refused():

@@ -27,7 +27,7 @@ def get_study(arg=""):
 
 @pytest.fixture
 def config(tmp_path):
-    path = tmp_path / "mine.py"
+    path = tmp_path / "user.py"
     path.write_text(FILE)
     return f"--config={path}"
 

@@ -119,7 +119,7 @@ def test_a_condition_the_model_does_not_take_is_refused(finished, tmp_path, caps
 
 
 def test_latents_of_another_first_stage_are_refused(finished, tmp_path):
-    """The fingerprint in the latents is that of the first stage beside them."""
+    """The fingerprint in the latents is that of the first stage stored with them."""
     from ldm_jax.data.latents.source import open_latents
     from ldm_jax.training.checkpoints.checkpointer import load_params
     from ldm_jax.training.checkpoints.digest import params_fingerprint
@@ -170,7 +170,7 @@ def statistics(finished, tmp_path_factory):
 def test_a_trained_model_is_evaluated_next_to_the_papers_row(
     finished, statistics, tmp_path, capsys
 ):
-    """What made the figures stands beside them; a folder and an .npz give the same."""
+    """Figures are stored with their settings; a folder and an .npz give the same."""
     reference, network = statistics
     flags = [f"--reference={reference}", "--metrics=fid,is,precision"]
     flags += [*network, "--paper-row=imagenet-1.5", "--num=10"]
@@ -192,20 +192,20 @@ def test_a_trained_model_is_evaluated_next_to_the_papers_row(
         r"\* WARNING: paper-class takes 50000 images: these figures are of 10,",
     ):
         assert re.search(line, page), line
-    found = json.loads((out / "results.json").read_text())
-    assert found["reference_metadata"]["split"] == "test[:10]"
+    results = json.loads((out / "results.json").read_text())
+    assert results["reference_metadata"]["split"] == "test[:10]"
     settings = json.loads((out / "images" / "settings.json").read_text())
     assert settings["condition"] == {"class_label": str(list(range(10)))}
     rows = [np.asarray(Image.open(out / "images" / f"{i:06d}.png")) for i in range(10)]
     np.savez(tmp_path / "samples.npz", arr_0=np.stack(rows))
-    wanted = {name: figure["value"] for name, figure in found["figures"].items()}
+    expected = {name: figure["value"] for name, figure in results["figures"].items()}
     for images in (out / "images", tmp_path / "samples.npz"):
         argv = ["evaluate", f"--images={images}", f"--out={tmp_path / 'again'}"]
         assert cli.main([*argv, *flags]) == 0
         again = json.loads((tmp_path / "again" / "results.json").read_text())["figures"]
         # A spread sums moments up in another order.
         values = {name: figure["value"] for name, figure in again.items()}
-        assert values == pytest.approx(wanted, rel=1e-6)
+        assert values == pytest.approx(expected, rel=1e-6)
 
 
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_sampled(
@@ -236,16 +236,16 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_sampled(
 def test_a_denoiser_is_evaluated_by_its_use_of_its_condition(
     finished, tmp_path, capsys
 ):
-    """Twelve steps teach nothing: the gaps are noise, but small beside the error."""
+    """Twelve steps teach nothing: the gaps are noise, but smaller than the error."""
     model = ["evaluate", f"--model={finished / 'diffusion'}"]
     latents = [f"--latents={finished / 'latents'}", "--batch-size=16"]
     out = [f"--out={tmp_path / 'out'}"]
     assert cli.main([*model, *latents, *out, "--num=24"]) == 0
     assert "| more with another's | higher is better |" in capsys.readouterr().out
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
-    figures = found["figures"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    figures = results["figures"]
     assert list(figures) == ["condition_error", "condition_gap", "null_gap"]
-    assert found["num_images"] == 24
+    assert results["num_images"] == 24
     assert 0 < figures["condition_error"]["value"] < 3
     assert 0 < figures["condition_gap"]["spread"] < figures["condition_error"]["value"]
     for flags, message in (
@@ -269,14 +269,14 @@ def test_a_first_stage_is_evaluated_by_its_reconstructions(
     model = [f"--model={finished / 'first_stage'}", "--split=test[:10]"]
     flags = ["--paper-row=kl-f8", "--metrics=fid,psnr,ssim", f"--out={tmp_path}"]
     assert cli.main(["evaluate", *model, *statistics[1], *flags]) == 0
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert found["num_images"] == 10
-    assert list(found["figures"]) == ["fid", "psnr", "ssim"]
-    assert found["settings"]["protocol"] == "paper-reconstruction"
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["num_images"] == 10
+    assert list(results["figures"]) == ["fid", "psnr", "ssim"]
+    assert results["settings"]["protocol"] == "paper-reconstruction"
     assert cli.main(["reconstruct", *model, f"--out={tmp_path / 'pairs.png'}"]) == 0
     (psnr,) = re.findall(r"PSNR ([\d.]+) dB", capsys.readouterr().out)
     # Truncated to bytes, half a level too dark, here; real numbers there.
-    assert found["figures"]["psnr"]["value"] == pytest.approx(float(psnr), abs=0.2)
+    assert results["figures"]["psnr"]["value"] == pytest.approx(float(psnr), abs=0.2)
 
 
 def start(root):

@@ -80,7 +80,7 @@ def test_the_size_of_samples_is_that_of_what_is_said(painter, tmp_path, capsys):
 
 
 def test_options_that_fail_leave_no_mark_on_the_folder(painter, tmp_path, capsys):
-    """The corrected command must not be told that the folder holds other samples."""
+    """The corrected command must not fail because the folder holds other samples."""
     image = save_png(tmp_path / "image.png", noise(1))
     mask = save_png(tmp_path / "mask.png", np.full((SIDE, SIDE), 255))
     argv = ["sample", f"--model={painter / 'model'}", f"--out={tmp_path / 'out'}"]
@@ -138,7 +138,7 @@ def test_mirrored_images_have_mirrored_boxes():
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Model directories without a trained weight: what is said is read before it."""
+    """Untrained model directories: flags are checked before any weight is used."""
     root = tmp_path_factory.mktemp("models")
     for kind in ("class", "text", "layout", "semantic", "superres", "inpaint"):
         config = config_files.load_config(f"{CONFIGS / f'small_{kind}.py'}")
@@ -198,6 +198,9 @@ def test_what_a_user_says_wrong_is_answered_in_one_line(
     for kind, flags, message in WRONG:
         argv = ["sample", f"--model={models / kind}", "--out=out", *flags.split()]
         assert cli.main(argv) == 2, flags
-        said = capsys.readouterr().err
-        assert message in said and len(said.strip().splitlines()) == 1, (flags, said)
+        stderr = capsys.readouterr().err
+        assert message in stderr and len(stderr.strip().splitlines()) == 1, (
+            flags,
+            stderr,
+        )
     assert not (tmp_path / "out").exists()

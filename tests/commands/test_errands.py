@@ -46,7 +46,7 @@ def get_config(arg=""):
 
 
 def wobbly(schedule, wobble: Annotated[float, "nothing, in a test"] = 0.0):
-    """A sampler of the tests' own, with an option of its own."""
+    """A sampler that only the tests have, with an option that only it has."""
     if wobble < 0:
         raise ValueError(f"wobble must be 0 or more: got {wobble}.")
     return ddim(schedule, eta=min(wobble, 1.0))

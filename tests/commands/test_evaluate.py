@@ -74,9 +74,9 @@ def test_an_npz_holds_the_same_images_as_a_folder(place):
     np.savez(place / "real.npz", whole)
     np.savez_compressed(place / "packed.npz", arr_0=whole, mu=np.zeros(4))
     for name in ("real.npz", "packed.npz"):
-        found = open_set(place / name, num=10)
-        assert (found.count, found.size) == (10, (16, 16))
-        rows = list(found.batches(4))
+        images = open_set(place / name, num=10)
+        assert (images.count, images.size) == (10, (16, 16))
+        rows = list(images.batches(4))
         assert [len(x) for x in rows] == [4, 4, 2]
         np.testing.assert_array_equal(np.concatenate(rows), whole[:10])
 

@@ -22,9 +22,9 @@ def text_model(tmp_path_factory):
     """A model directory of a small text model with its vocabulary."""
     root = tmp_path_factory.mktemp("text")
     vocab = write_vocab(root / "vocab.txt", 30522)
-    checkpoint = small.checkpoint(root / "theirs", small.TEXT)
-    import_weights(checkpoint, str(root / "ours"), vocab=vocab)
-    return str(root / "ours")
+    checkpoint = small.checkpoint(root / "source", small.TEXT)
+    import_weights(checkpoint, str(root / "imported"), vocab=vocab)
+    return str(root / "imported")
 
 
 @pytest.mark.parametrize(("form", "name"), [("npz", "a.npz"), ("safetensors", "a")])
@@ -63,16 +63,16 @@ def test_our_own_formats_come_back_bit_for_bit(form, name, text_model, tmp_path)
 def test_an_existing_output_is_refused_and_stays(form, name, text_model, tmp_path):
     out = tmp_path / name
     if "." in name:
-        out.write_text("mine")
+        out.write_text("kept")
     else:
         out.mkdir()
-        (out / "model_index.json").write_text("mine")
+        (out / "model_index.json").write_text("kept")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=r"--out must be new: .* exists"):
         export_weights(text_model, str(out), form)
     assert sorted(tmp_path.rglob("*")) == before
     kept = out if out.is_file() else out / "model_index.json"
-    assert kept.read_text() == "mine"
+    assert kept.read_text() == "kept"
 
 
 def test_a_home_directory_is_expanded_and_a_url_refused(

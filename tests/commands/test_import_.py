@@ -29,26 +29,26 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 RUNNER = pathlib.Path(__file__).with_name("exports") / "stablehlo_runner.py"
 
 
-def assert_same(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+def assert_same(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory):
     """(directory, params) of a model of 8x8 pixels that came in a diffusers folder."""
     root = tmp_path_factory.mktemp("pixels")
-    params = small.pipeline(root / "theirs", small.PIXELS)
-    report = import_weights(str(root / "theirs"), str(root / "ours"))
+    params = small.pipeline(root / "source", small.PIXELS)
+    report = import_weights(str(root / "source"), str(root / "imported"))
     assert report == ("latent_diffusion", "raw", ())
-    return str(root / "ours"), params
+    return str(root / "imported"), params
 
 
 def test_a_pipeline_of_pixels_becomes_a_model_of_pixels(pixels):
     """Identity: parameters, schedule and bound of x0; there is no first stage."""
     directory, params = pixels
-    model, found = ldm_jax.load(directory)
+    model, loaded = ldm_jax.load(directory)
     assert model.autoencoder.bottleneck == "pixels"
-    assert_same(found, {**params, "autoencoder": {}})
+    assert_same(loaded, {**params, "autoencoder": {}})
     config = model_directory.read_config(directory)
     assert config.latents.image_size == 8 and config.sampling.clip == 1.0
     assert dict(config.schedule) == small.PIXELS["schedule"]
@@ -91,13 +91,13 @@ def test_an_imported_model_is_exported_again(pixels, tmp_path, form):
 
 def test_a_denoiser_alone_is_a_model_of_its_channels(tmp_path, capsys):
     """UNet2DConditionModel: its context is handed in ready-made."""
-    params = small.pipeline(tmp_path / "theirs", small.CLASSES)
-    import_weights(str(tmp_path / "theirs" / "unet"), str(tmp_path / "ours"))
-    model, found = ldm_jax.load(str(tmp_path / "ours"))
-    assert_same(found["unet"], params["unet"])
-    cond = model.condition(found, context=np.ones((2, 5, 8), np.float32))
+    params = small.pipeline(tmp_path / "source", small.CLASSES)
+    import_weights(str(tmp_path / "source" / "unet"), str(tmp_path / "imported"))
+    model, loaded = ldm_jax.load(str(tmp_path / "imported"))
+    assert_same(loaded["unet"], params["unet"])
+    cond = model.condition(loaded, context=np.ones((2, 5, 8), np.float32))
     z_t, t = np.zeros((2, 8, 8, 2), np.float32), np.array([3, 9], np.int32)
-    assert jax.eval_shape(model.denoise, found, z_t, t, cond).shape == z_t.shape
+    assert jax.eval_shape(model.denoise, loaded, z_t, t, cond).shape == z_t.shape
     argv = ["sample", f"--model={tmp_path / 'ours'}", f"--out={tmp_path / 'out'}"]
     assert cli.main(argv) == 2
     assert "this model makes arrays of 2, latents" in capsys.readouterr().err
@@ -106,9 +106,9 @@ def test_a_denoiser_alone_is_a_model_of_its_channels(tmp_path, capsys):
 def test_a_denoiser_with_classes_takes_class_labels(tmp_path):
     """UNet2DModel with num_class_embeds."""
     unet = {**small.PIXELS["unet"], "num_classes": 5}
-    small.pipeline(tmp_path / "theirs", small.PIXELS | {"unet": unet})
-    import_weights(str(tmp_path / "theirs" / "unet"), str(tmp_path / "ours"))
-    model, params = ldm_jax.load(str(tmp_path / "ours"))
+    small.pipeline(tmp_path / "source", small.PIXELS | {"unet": unet})
+    import_weights(str(tmp_path / "source" / "unet"), str(tmp_path / "imported"))
+    model, params = ldm_jax.load(str(tmp_path / "imported"))
     cond = model.condition(params, class_label=[0, 4])
     assert cond.class_label.tolist() == [0, 4]
 
@@ -120,8 +120,8 @@ def test_a_first_stage_alone_becomes_a_first_stage(tmp_path, autoencoder):
     ckpt = small.checkpoint(tmp_path / "compvis", spec)
     report = import_weights(ckpt, str(tmp_path / "a"), image_size=64)
     assert report == ("first_stage", "raw", ())
-    export_weights(str(tmp_path / "a"), str(tmp_path / "theirs"), "diffusers")
-    import_weights(str(tmp_path / "theirs"), str(tmp_path / "b"))
+    export_weights(str(tmp_path / "a"), str(tmp_path / "source"), "diffusers")
+    import_weights(str(tmp_path / "source"), str(tmp_path / "b"))
     params = ldm_jax.load(str(tmp_path / "a"))[1]
     assert_same(ldm_jax.load(str(tmp_path / "b"))[1], params)
     assert model_directory.read_config(str(tmp_path / "b")).transform.image_size == 64
@@ -133,7 +133,7 @@ LAYOUT = dict(kind="layout", num_classes=600, max_objects=2, width=8, depth=1)
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "keywords"),
     [
         (
             small.diffusion(dict(kind="inpaint", autoencoder=small.VQ), more=3),
@@ -151,19 +151,19 @@ LAYOUT = dict(kind="layout", num_classes=600, max_objects=2, width=8, depth=1)
     ],
     ids=["inpaint", "semantic", "superres", "layout"],
 )
-def test_imported_conditions_are_said_by_keyword(tmp_path, spec, said):
-    import_weights(small.checkpoint(tmp_path, spec), str(tmp_path / "ours"))
-    model, params = ldm_jax.load(str(tmp_path / "ours"))
-    cond = jax.eval_shape(lambda p: model.condition(p, **said), params)
+def test_imported_conditions_are_said_by_keyword(tmp_path, spec, keywords):
+    import_weights(small.checkpoint(tmp_path, spec), str(tmp_path / "imported"))
+    model, params = ldm_jax.load(str(tmp_path / "imported"))
+    cond = jax.eval_shape(lambda p: model.condition(p, **keywords), params)
     z_t, t = np.zeros((2, 8, 16, 2), np.float32), np.array([0, 999], np.int32)
     eps_hat = jax.eval_shape(model.denoise, params, z_t, t, cond)
     assert eps_hat.shape == z_t.shape
 
 
 def test_a_vocabulary_is_carried_along_and_out_again(tmp_path):
-    """Identity: texts are read wherever the directory lies, and in the export."""
+    """Identity: texts are read after the directory was moved, and in the export."""
     vocab = write_vocab(tmp_path / "vocab.txt", 30522)
-    ckpt = small.checkpoint(tmp_path / "theirs", small.TEXT)
+    ckpt = small.checkpoint(tmp_path / "source", small.TEXT)
     report = import_weights(ckpt, str(tmp_path / "a"), vocab=vocab)
     assert report == ("latent_diffusion", "raw", ())
     pathlib.Path(vocab).unlink()
@@ -182,17 +182,17 @@ def test_a_vocabulary_is_carried_along_and_out_again(tmp_path):
     assert again.conditioner.from_user(["a cat"])["tokens"].tolist() == tokens.tolist()
     from transformers import BertTokenizer
 
-    theirs = BertTokenizer.from_pretrained(tmp_path / "out" / "tokenizer")
-    ids = theirs(["a cat"], padding="max_length", max_length=77)["input_ids"]
+    tokenizer = BertTokenizer.from_pretrained(tmp_path / "out" / "tokenizer")
+    ids = tokenizer(["a cat"], padding="max_length", max_length=77)["input_ids"]
     assert ids == tokens.tolist()
 
 
 def test_a_text_model_without_its_vocabulary_is_told_tokens(tmp_path, capsys):
-    ckpt = small.checkpoint(tmp_path / "theirs", small.TEXT)
+    ckpt = small.checkpoint(tmp_path / "source", small.TEXT)
     assert cli.main(["import", ckpt, f"--out={tmp_path / 'a'}"]) == 0
-    said = capsys.readouterr().out
-    assert "diffusion model with the raw weights, there being no averages" in said
-    assert "No vocab.txt was found" in said
+    stdout = capsys.readouterr().out
+    assert "diffusion model with the raw weights, there being no averages" in stdout
+    assert "No vocab.txt was found" in stdout
     model, params = ldm_jax.load(str(tmp_path / "a"))
     tokens = np.zeros((1, 77), int)
     shape = jax.eval_shape(lambda p: model.condition(p, tokens=tokens), params)
@@ -203,14 +203,14 @@ def test_a_text_model_without_its_vocabulary_is_told_tokens(tmp_path, capsys):
 
 def test_a_text_encoder_alone_is_a_model_directory(tmp_path, capsys):
     """Identity: an LDMBertModel, which other commands refuse by what it is."""
-    params = small.pipeline(tmp_path / "theirs", small.TEXT)
-    assert "model.embed_tokens.weight" in read_weights(tmp_path / "theirs" / "bert")
+    params = small.pipeline(tmp_path / "source", small.TEXT)
+    assert "model.embed_tokens.weight" in read_weights(tmp_path / "source" / "bert")
     out = str(tmp_path / "b")
-    assert cli.main(["import", str(tmp_path / "theirs" / "bert"), f"--out={out}"]) == 0
+    assert cli.main(["import", str(tmp_path / "source" / "bert"), f"--out={out}"]) == 0
     assert "text encoder with the raw weights" in capsys.readouterr().out
-    model, found = ldm_jax.load(out)
-    assert_same(found["conditioner"], params["conditioner"])
-    shape = jax.eval_shape(lambda p: model.condition(p, text=""), found).context.shape
+    model, loaded = ldm_jax.load(out)
+    assert_same(loaded["conditioner"], params["conditioner"])
+    shape = jax.eval_shape(lambda p: model.condition(p, text=""), loaded).context.shape
     assert shape == (1, 77, 8)
     for command in ("sample", "reconstruct", "latents"):
         argv = [command, f"--model={out}", f"--out={tmp_path / 'out.png'}"]
@@ -219,15 +219,15 @@ def test_a_text_encoder_alone_is_a_model_directory(tmp_path, capsys):
 
 
 def test_the_condition_of_a_model_alone_is_refused(tmp_path):
-    small.pipeline(tmp_path / "theirs", small.CLASSES)
+    small.pipeline(tmp_path / "source", small.CLASSES)
     with pytest.raises(ValueError, match="import the folder of the whole pipeline"):
-        import_weights(str(tmp_path / "theirs" / "conditioner"), str(tmp_path / "b"))
+        import_weights(str(tmp_path / "source" / "conditioner"), str(tmp_path / "b"))
 
 
 def test_a_diffusion_model_lends_its_first_stage(tmp_path, pixels, capsys):
     """Commands of first stages take it; those of diffusion models refuse one alone."""
-    small.pipeline(tmp_path / "theirs", small.diffusion(dict(kind="none")))
-    import_weights(str(tmp_path / "theirs"), str(tmp_path / "a"))
+    small.pipeline(tmp_path / "source", small.diffusion(dict(kind="none")))
+    import_weights(str(tmp_path / "source"), str(tmp_path / "a"))
     stage = str(tmp_path / "a" / "autoencoder")
     for directory in (str(tmp_path / "a"), stage):
         assert first_stage_of(directory)[0] == stage
@@ -261,7 +261,7 @@ def state(tmp_path_factory):
     "damage", ["cut off", "missing", "left over", "another schedule", "malicious"]
 )
 def test_what_cannot_be_imported_leaves_nothing(tmp_path, state, capsys, damage):
-    """One message that names what is wrong, exit code 2, and no directory."""
+    """One message that names the problem, exit code 2, and no directory."""
     tensors, described = state
     path, out = tmp_path / "model.ckpt", tmp_path / "out"
     path.with_suffix(".yaml").write_text(described)
@@ -279,14 +279,14 @@ def test_what_cannot_be_imported_leaves_nothing(tmp_path, state, capsys, damage)
         path.write_bytes(b"\x80\x02cos\nsystem\n(S'touch x'\ntR.")
     assert cli.main(["import", str(path), f"--out={out}"]) == 2
     error = capsys.readouterr().err
-    wanted = {
+    expected = {
         "cut off": "cut off",
         "missing": f"missing: {bias} (32,)",
         "left over": "left over: more.weight (2,)",
         "another schedule": "schedule is not the config's",
         "malicious": "model.ckpt",
     }
-    assert wanted[damage] in error and "Traceback" not in error
+    assert expected[damage] in error and "Traceback" not in error
     assert {p.name for p in tmp_path.iterdir()} == {"model.ckpt", "model.yaml"}
 
 
@@ -301,10 +301,10 @@ def test_a_scale_that_nobody_tells_is_asked_for(tmp_path):
     argv = ["import", small.checkpoint(tmp_path, spec), f"--config={config}", *flags]
     argv += [f"--out={tmp_path / 'ours'}"]
     with pytest.raises(ValueError, match="scale of the latents must be known"):
-        import_weights(argv[1], str(tmp_path / "ours"), config, overrides=flags)
-    assert not (tmp_path / "ours").exists()
+        import_weights(argv[1], str(tmp_path / "imported"), config, overrides=flags)
+    assert not (tmp_path / "imported").exists()
     assert cli.main([*argv, "--config.latents.scale=0.5"]) == 0
-    assert model_directory.read_config(str(tmp_path / "ours")).latents.scale == 0.5
+    assert model_directory.read_config(str(tmp_path / "imported")).latents.scale == 0.5
 
 
 def test_a_directory_that_is_taken_is_left_alone(tmp_path):
@@ -312,7 +312,7 @@ def test_a_directory_that_is_taken_is_left_alone(tmp_path):
     spec = dict(task="first_stage", autoencoder=small.VQ, latent_scale=1.0)
     ckpt = small.checkpoint(tmp_path, spec)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "notes.txt").write_text("mine")
+    (tmp_path / "out" / "notes.txt").write_text("kept")
     with pytest.raises(ValueError, match=r"out exists; choose another --out"):
         import_weights(ckpt, str(tmp_path / "out"))
     (tmp_path / "out" / "notes.txt").unlink()

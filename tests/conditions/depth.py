@@ -42,7 +42,7 @@ class Depth(Condition):
         return {"depth": jnp.ones_like(batch["depth"])}
 
     def prepare(self, record):
-        """Takes brightness as depth, where a record has no depth of its own."""
+        """Uses brightness as depth where a record has no depth map."""
         if "depth" not in record and "image" in record:
             depth = (record["image"].mean(-1, keepdims=True) + 1) / 2
             record = {**record, "depth": depth.astype(np.float32)}

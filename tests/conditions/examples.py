@@ -74,7 +74,7 @@ def make(kind):
     """Returns (condition, its parameters, a batch)."""
     condition = make_condition(kind, **KINDS[kind])
     y = batch_of(kind)
-    # Compiled whole: op by op, the CPU compiles each op of each shape anew.
+    # Compiled whole: op by op, the CPU compiles each op again for each shape.
     return condition, jax.jit(condition.init)(jax.random.key(0), y), y
 
 

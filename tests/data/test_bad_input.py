@@ -96,7 +96,7 @@ def truncated(folder, caplog):
     assert len(source) == 4  # its header is sound
     with caplog.at_level(logging.WARNING):
         batch = make_batches(source, TRANSFORM, 4)(0)
-    assert np.asarray(batch["image"]).max() == -1  # its neighbour stands in
+    assert np.asarray(batch["image"]).max() == -1  # replaced by its neighbour
     assert "is replaced by the next: cut.jpg cannot be decoded" in caplog.text
     with pytest.raises(DamagedRecord, match="max_damaged = 0"):
         make_batches(source, TRANSFORM, 4, max_damaged=0)(0)

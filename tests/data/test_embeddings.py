@@ -19,9 +19,9 @@ def rows(num, width=4, first=0):
 def test_files_of_a_folder_are_joined_in_the_order_of_their_names(tmp_path):
     np.savez(tmp_path / "b.npz", **rows(3, first=5))
     np.savez_compressed(tmp_path / "a.npz", **rows(5))
-    found = read_database(str(tmp_path))
-    assert found.img_id.tolist() == list(range(8)) and found.clip == ""
-    np.testing.assert_array_equal(found.embedding[5:], rows(3, first=5)["embedding"])
+    database = read_database(str(tmp_path))
+    assert database.img_id.tolist() == list(range(8)) and database.clip == ""
+    np.testing.assert_array_equal(database.embedding[5:], rows(3, first=5)["embedding"])
 
 
 def test_a_database_comes_back(tmp_path):
@@ -32,8 +32,8 @@ def test_a_database_comes_back(tmp_path):
     assert EmbeddingDatabase(**rows(3)).image_set == {}
     write_database(tmp_path / "d.npz", database)
     back = read_database(str(tmp_path / "d.npz"))
-    for ours, theirs in zip(back, database, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for actual, expected in zip(back, database, strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize(

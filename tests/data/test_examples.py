@@ -15,8 +15,8 @@ def tfds_bytes(features, example):
 
 def test_what_is_written_is_read_back():
     features = {"a": b"", "b": b"\n" * 3, "long name": bytes(range(256)) * 300}
-    found = read_example(write_example(features))
-    assert {name: values[0] for name, values in found.items()} == features
+    example = read_example(write_example(features))
+    assert {name: values[0] for name, values in example.items()} == features
 
 
 def test_tfds_reads_what_we_write():
@@ -29,8 +29,8 @@ def test_tfds_reads_what_we_write():
         }
     )
     data = write_example({"moments": moments.tobytes()})
-    found = features.deserialize_example_np(data)["moments"]
-    assert np.array_equal(found, moments) and found.dtype == np.float16
+    decoded = features.deserialize_example_np(data)["moments"]
+    assert np.array_equal(decoded, moments) and decoded.dtype == np.float16
 
 
 def test_numbers_that_tfds_wrote_are_read():
@@ -41,10 +41,10 @@ def test_numbers_that_tfds_wrote_are_read():
     }
     box = np.float32([0.5, -1, 2, 3])
     data = tfds_bytes(features, {"label": -5, "box": box, "text": "naïve"})
-    found = read_example(data)
-    assert found["label"].tolist() == [-5]
-    assert np.array_equal(found["box"], box)
-    assert found["text"][0].decode() == "naïve"
+    example = read_example(data)
+    assert example["label"].tolist() == [-5]
+    assert np.array_equal(example["box"], box)
+    assert example["text"][0].decode() == "naïve"
 
 
 @pytest.mark.parametrize("damage", ["cut", "wire type"])
@@ -61,8 +61,8 @@ def test_the_fast_reader_agrees_with_the_plain_one():
     for size in (8, 8, 300, 8, 0, 300, 20000, 8):
         features = {"x": rng.bytes(size), "y": b"\n\x12", "source_index": rng.bytes(8)}
         data = write_example(features)
-        found = {name: bytes(value) for name, value in reader.read(data).items()}
-        assert found == features
+        values_read = {name: bytes(value) for name, value in reader.read(data).items()}
+        assert values_read == features
     one, two = (
         write_example({"aa": b"1", "bb": b"2"}),
         write_example({"cc": b"3", "dd": b"4"}),

@@ -48,7 +48,7 @@ def test_pictures_are_stored_as_bytes_and_come_back_exactly(tmp_path):
     record = source[1]
     assert record["image"].dtype == record["low_res"].dtype == np.uint8
     np.testing.assert_array_equal(record["image"], images[1])
-    found = set()
+    cases = set()
     for seed in range(12):
         example = LatentTransform()(record, np.random.default_rng(seed))
         # The mirror image's latent comes with the mirrored pictures, always.
@@ -61,8 +61,8 @@ def test_pictures_are_stored_as_bytes_and_come_back_exactly(tmp_path):
         blocks = example["image"].reshape(4, 2, 4, 2, 3).mean((1, 3))
         # Pillow rounds after either of two passes: a level of 1 / 127.5 in all.
         np.testing.assert_allclose(example["low_res"], blocks, atol=1.01 / 127.5)
-        found.add(seen)
-    assert found == {True, False}
+        cases.add(seen)
+    assert cases == {True, False}
 
 
 def test_holes_are_drawn_anew_each_time_and_the_same_for_a_seed(tmp_path):

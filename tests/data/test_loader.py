@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches are a pure function of (seed, step); the state tells what changed."""
+"""Batches are a pure function of (seed, step); the state shows what changed."""
 
 import threading
 import time
@@ -60,9 +60,9 @@ def test_a_batch_is_the_same_on_every_mesh(shape):
 
 def test_a_batch_holds_the_records_of_its_place_in_the_order():
     batches = make_batches(Numbers(10), transform, 4, seed=3)
-    found = [x for step in range(5) for x in numbers_of(batches(step))]
-    assert found == [row.index for row in shuffled_rows(3, 10, 0, 20)]
-    assert found == [index for step in range(5) for index in batches.records(step)]
+    numbers = [x for step in range(5) for x in numbers_of(batches(step))]
+    assert numbers == [row.index for row in shuffled_rows(3, 10, 0, 20)]
+    assert numbers == [index for step in range(5) for index in batches.records(step)]
 
 
 def test_a_records_randomness_does_not_depend_on_batch_size_or_threads():
@@ -134,9 +134,9 @@ def test_another_transform_is_refused():
 
 
 def test_once_over_the_set_in_its_own_order():
-    found = list(iterate_once(Numbers(10), transform, 4))
-    assert [valid for _, valid in found] == [4, 4, 2]
-    assert [numbers_of(batch) for batch, _ in found] == [
+    all_batches = list(iterate_once(Numbers(10), transform, 4))
+    assert [valid for _, valid in all_batches] == [4, 4, 2]
+    assert [numbers_of(batch) for batch, _ in all_batches] == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],
         [8, 9, 9, 9],
@@ -144,8 +144,8 @@ def test_once_over_the_set_in_its_own_order():
 
 
 def test_damaged_records_are_replaced_by_their_neighbours():
-    found = list(iterate_once(Numbers(6, damaged=(2, 3, 5)), transform, 6))
-    assert numbers_of(found[0][0]) == [0, 1, 4, 4, 4, 0]
+    all_batches = list(iterate_once(Numbers(6, damaged=(2, 3, 5)), transform, 6))
+    assert numbers_of(all_batches[0][0]) == [0, 1, 4, 4, 4, 0]
 
 
 @pytest.mark.parametrize(("length", "bound"), [(6, 1), (3, 100)])
@@ -208,13 +208,13 @@ def test_any_number_of_hosts_reads_the_same_batch(num_hosts):
     alone = make_batches(Numbers(50), transform, 12, seed=4)
     hosts = [Placement(12, Host(index)).blocks for index in range(num_hosts)]
     for step in (0, 7):
-        found = [
+        of_hosts = [
             row.index
             for blocks in hosts
             for low, high in blocks
             for row in shuffled_rows(4, 50, 12 * step + low, 12 * step + high)
         ]
-        assert found == alone.records(step) == numbers_of(alone(step))
+        assert of_hosts == alone.records(step) == numbers_of(alone(step))
 
 
 def test_an_error_in_the_thread_reaches_the_consumer():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two processes make one global batch, whichever axis of the mesh lies across them."""
+"""Two processes make one global batch, whichever axis of the mesh spans them."""
 
 import json
 import pathlib
@@ -47,7 +47,7 @@ def test_the_batch_of_two_processes_is_that_of_one(across, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    # Found in files: gloo writes lines of its own into the standard output.
+    # Read from files: gloo also writes lines to the standard output.
     files = [tmp_path / f"{index}.json" for index in range(2)]
     runs = [
         subprocess.Popen(

@@ -67,12 +67,12 @@ def test_sets_are_mixed_by_weight_within_every_batch():
     """Oracle: of 1,000 records 750 are of the first set, and no batch has one alone."""
     mixed = Mixture([Set(0, 100), Set(1000, 40)], (3, 1))
     batches = make_batches(mixed, transform, 20, seed=1)
-    found = [firsts(batches(step)) for step in range(50)]
-    first = [x for batch in found for x in batch if x < 1000]
-    second = [x for batch in found for x in batch if x >= 1000]
+    result = [firsts(batches(step)) for step in range(50)]
+    first = [x for batch in result for x in batch if x < 1000]
+    second = [x for batch in result for x in batch if x >= 1000]
     assert len(first) == 750 and len(second) == 250
-    assert all(0 < sum(x < 1000 for x in batch) < 20 for batch in found)
-    # Each set is shown wholly before it begins anew, in another order.
+    assert all(0 < sum(x < 1000 for x in batch) < 20 for batch in result)
+    # Each set is shown wholly before it starts again, in another order.
     assert sorted(first[:100]) == sorted(first[100:200]) == list(range(100))
     assert first[:100] != first[100:200]
     assert sorted(second[:40]) == list(range(1000, 1040))
@@ -129,14 +129,14 @@ def test_a_changed_mixture_is_refused(other, words):
 
 def test_a_damaged_record_is_replaced_from_its_own_set():
     buckets = Buckets([Set(0, 4, (2,), damaged=(3,)), Set(10, 4, (3,))])
-    found = [firsts(b)[:valid] for b, valid in iterate_once(buckets, plain, 4)]
-    assert found == [[0, 1, 2, 0], [10, 11, 12, 13]]
+    result = [firsts(b)[:valid] for b, valid in iterate_once(buckets, plain, 4)]
+    assert result == [[0, 1, 2, 0], [10, 11, 12, 13]]
 
 
 def test_once_over_every_set_in_turn():
     buckets = Buckets([Set(0, 3, (2,)), Set(10, 5, (3,))])
-    found = [(firsts(b), valid) for b, valid in iterate_once(buckets, plain, 4)]
-    assert found == [([0, 1, 2, 2], 3), ([10, 11, 12, 13], 4), ([14] * 4, 1)]
+    result = [(firsts(b), valid) for b, valid in iterate_once(buckets, plain, 4)]
+    assert result == [([0, 1, 2, 2], 3), ([10, 11, 12, 13], 4), ([14] * 4, 1)]
 
 
 def test_the_shapes_are_those_of_the_first_set():
@@ -182,8 +182,8 @@ def test_sets_of_other_fields_cannot_be_mixed():
 
 def test_records_stand_at_their_places():
     mixed = Mixture([Set(0, 3), Set(10, 2)], (1, 1))
-    found = mixed.__getitems__([4, 0, 3, 2, 4])
-    assert [int(record["x"]) for record in found] == [11, 0, 10, 2, 11]
+    result = mixed.__getitems__([4, 0, 3, 2, 4])
+    assert [int(record["x"]) for record in result] == [11, 0, 10, 2, 11]
     assert int(mixed[1]["x"]) == 1 and len(mixed) == 5
     with pytest.raises(IndexError):
         mixed[5]

@@ -34,7 +34,7 @@ NULL = jax.tree.map(jnp.zeros_like, COND)
 
 
 def predict(z_t, t, cond):
-    """A network whose rows see every entry of their own condition, z_t and t."""
+    """A network in which each row depends on its whole condition, z_t and t."""
     bias = cond.context.mean((1, 2)) + cond.class_label + t / 1000
     return jnp.tanh(z_t + cond.concat) + per_sample(bias, z_t) * z_t
 

@@ -35,17 +35,17 @@ def test_add_noise_is_the_originals_q_sample():
     t=st.integers(0, 999),
     seed=st.integers(0, 99),
     given_as=st.sampled_from(process.PREDICTIONS),
-    wanted=st.sampled_from(process.PREDICTIONS),
+    target=st.sampled_from(process.PREDICTIONS),
 )
-def test_any_prediction_converts_to_any_other(t, seed, given_as, wanted):
+def test_any_prediction_converts_to_any_other(t, seed, given_as, target):
     """Identity: the true z_0, eps and v, each found from each."""
     z_0, eps = draw(seed)
     t = jnp.full((3,), t)
     z_t = process.add_noise(SCHEDULE, z_0, t, eps)
     value, expected = (
-        process.make_target(SCHEDULE, name, z_0, t, eps) for name in (given_as, wanted)
+        process.make_target(SCHEDULE, name, z_0, t, eps) for name in (given_as, target)
     )
-    got = CONVERSIONS[wanted](SCHEDULE, given_as, z_t, t, value)
+    got = CONVERSIONS[target](SCHEDULE, given_as, z_t, t, value)
     # 1 / alpha is 84 at most and 1 / sigma 26: as many float32 roundings of about 3.
     np.testing.assert_allclose(got, expected, atol=1e-4)
 

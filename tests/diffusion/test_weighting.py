@@ -41,7 +41,7 @@ def test_elbo_weights_are_the_originals():
 
 @pytest.mark.parametrize("kind", weighting.WEIGHTINGS[1:])
 def test_snr_weights_mean_the_same_for_every_prediction(kind):
-    """Identity: one error, said as x0, eps or v, weighs the same."""
+    """Identity: one error, expressed as x0, eps or v, has the same weight."""
     key_0, key_1, key_2 = jax.random.split(jax.random.key(0), 3)
     z_0, eps, other = (
         jax.random.normal(key, (4, 3, 3, 2)) for key in (key_0, key_1, key_2)

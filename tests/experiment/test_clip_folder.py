@@ -23,10 +23,10 @@ def test_the_corners_of_a_patch_stay(length, size):
 
 def test_the_kernel_is_torchs():
     """Golden: torch's interpolate(bicubic, align_corners=True) of an impulse."""
-    found = aligned_bicubic(6, 9) @ np.eye(6)[2]
+    result = aligned_bicubic(6, 9) @ np.eye(6)[2]
     first = [0.0, -0.10986328125, 0.26171875, 0.96728515625, 0.59375]
     last = [-0.07177734375, -0.03515625, 0.0, 0.0]
-    np.testing.assert_allclose(found, first + last, atol=1e-6)
+    np.testing.assert_allclose(result, first + last, atol=1e-6)
 
 
 def test_what_a_config_leaves_out_is_that_of_vit_b_32():

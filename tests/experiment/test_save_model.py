@@ -119,10 +119,10 @@ def test_other_parameters_and_a_taken_directory_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"unet/.*missing"):
         ldm_jax.save(tmp_path / "a", model, {**params, "unet": {}})
     assert not (tmp_path / "a").exists()
-    (tmp_path / "b").write_text("mine")
+    (tmp_path / "b").write_text("kept")
     with pytest.raises(ValueError, match="exists"):
         ldm_jax.save(tmp_path / "b", model, params)
-    assert (tmp_path / "b").read_text() == "mine"
+    assert (tmp_path / "b").read_text() == "kept"
 
 
 def test_a_dtype_is_saved_by_its_name():

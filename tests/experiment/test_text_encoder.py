@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A text encoder alone: imported, told texts, read by a run that never trains it."""
+"""A text encoder alone: imported, run on texts, used by a run that never trains it."""
 
 import json
 import pathlib
@@ -50,29 +50,29 @@ def write_vocabulary(folder):
 def clip(tmp_path_factory):
     """(model directory of a random CLIP text tower, its parameters).
 
-    Beside it, in stable/, lies the diffusion model that it is the text encoder of.
+    The folder stable/ contains the diffusion model that it belongs to.
     """
     root = tmp_path_factory.mktemp("clip")
-    params = small.pipeline(root / "theirs", STABLE)
-    write_vocabulary(root / "theirs" / "tokenizer")
-    import_weights(str(root / "theirs"), str(root / "stable"), image_size=16)
-    folder = root / "theirs" / "text_encoder"  # a CLIPTextModel of transformers
+    params = small.pipeline(root / "source", STABLE)
+    write_vocabulary(root / "source" / "tokenizer")
+    import_weights(str(root / "source"), str(root / "stable"), image_size=16)
+    folder = root / "source" / "text_encoder"  # a CLIPTextModel of transformers
     write_vocabulary(folder)
     assert cli.main(["import", str(folder), f"--out={root / 'ours'}"]) == 0
-    return str(root / "ours"), params["conditioner"]
+    return str(root / "imported"), params["conditioner"]
 
 
 def test_it_is_told_texts_and_gives_what_a_denoiser_reads(clip):
     """Identity: ClipText on the ids of CLIP's tokenizer, in which "a" is 320."""
     directory, params = clip
-    model, found = ldm_jax.load(directory)
-    jax.tree.map(np.testing.assert_array_equal, found["conditioner"], params)
-    cond = model.condition(found, text=["a cat", "dog"])
+    model, loaded = ldm_jax.load(directory)
+    jax.tree.map(np.testing.assert_array_equal, loaded["conditioner"], params)
+    cond = model.condition(loaded, text=["a cat", "dog"])
     tokens = model.conditioner.from_user(["a cat"])["tokens"]
     assert tokens[0, :6].tolist() == [49406, 320, 66, 64, 339, 49407]
     expected = token_transformer(CLIP).apply({"params": params}, tokens)
     np.testing.assert_allclose(cond.context[:1], expected, atol=1e-6)
-    null = model.null(found, text=["a cat", "dog"])
+    null = model.null(loaded, text=["a cat", "dog"])
     assert null.context.shape == (2, 77, 8)
     assert (null.context[0] != cond.context[0]).any()
 
@@ -80,10 +80,10 @@ def test_it_is_told_texts_and_gives_what_a_denoiser_reads(clip):
 def test_it_goes_out_again_as_it_came(clip, tmp_path):
     """Identity: parameters, vocabulary and every field."""
     directory, params = clip
-    export_weights(directory, str(tmp_path / "theirs"), "diffusers")
-    import_weights(str(tmp_path / "theirs"), str(tmp_path / "again"))
-    _, found = ldm_jax.load(str(tmp_path / "again"))
-    jax.tree.map(np.testing.assert_array_equal, found["conditioner"], params)
+    export_weights(directory, str(tmp_path / "source"), "diffusers")
+    import_weights(str(tmp_path / "source"), str(tmp_path / "again"))
+    _, loaded = ldm_jax.load(str(tmp_path / "again"))
+    jax.tree.map(np.testing.assert_array_equal, loaded["conditioner"], params)
     read = [
         model_directory.read_config(d).condition
         for d in (directory, tmp_path / "again")
@@ -101,14 +101,14 @@ def test_the_text_tower_of_a_whole_clip_is_taken(clip, tmp_path):
     """Identity: CLIPModel, whose other half and config of it are left out."""
     from ldm_jax.interop.safetensors import write_safetensors
 
-    theirs = pathlib.Path(clip[0]).parent / "theirs" / "text_encoder"
-    tensors = dict(read_weights(theirs))
+    text_encoder = pathlib.Path(clip[0]).parent / "source" / "text_encoder"
+    tensors = dict(read_weights(text_encoder))
     tensors = {
         f"text_model.{n.removeprefix('text_model.')}": tensors[n] for n in tensors
     }
     more = {"vision_model.x": np.zeros(3), "logit_scale": np.zeros(())}
     write_safetensors(tmp_path / "model.safetensors", tensors | more)
-    text = json.loads((theirs / "config.json").read_text())
+    text = json.loads((text_encoder / "config.json").read_text())
     config = {"architectures": ["CLIPModel"], "text_config": text, "vision_config": {}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     imported = import_model(tmp_path)
@@ -165,8 +165,8 @@ def test_a_run_reads_it_and_never_trains_it(run, clip):
 
     assert set(load_params(str(directory))) == {"unet"}
     assert model.condition(params, text="a cat").context.shape == (1, 77, 8)
-    told = json.loads((directory / "initial.json").read_text())
-    assert told["share"] == 1 and not told["made_new"] and not told["widened"]
+    report = json.loads((directory / "initial.json").read_text())
+    assert report["share"] == 1 and not report["made_new"] and not report["widened"]
 
 
 def test_its_directory_may_move_and_it_is_sampled_from_guided(run, tmp_path):
@@ -175,15 +175,15 @@ def test_its_directory_may_move_and_it_is_sampled_from_guided(run, tmp_path):
     argv = ["sample", f"--model={tmp_path / 'moved'}", f"--out={tmp_path / 'out'}"]
     assert cli.main([*argv, "--prompt=a cat", "--num=2", "--guidance-scale=2"]) == 0
     assert Image.open(tmp_path / "out" / "000001.png").size == (16, 16)
-    out = str(tmp_path / "theirs")
+    out = str(tmp_path / "source")
     export_weights(str(tmp_path / "moved"), out, "diffusers")
-    again = import_model(tmp_path / "theirs")
+    again = import_model(tmp_path / "source")
     jax.tree.map(
         np.testing.assert_array_equal,
         again.params["conditioner"],
         ldm_jax.load(str(directory))[1]["conditioner"],
     )
-    assert (tmp_path / "theirs" / "tokenizer" / "merges.txt").exists()
+    assert (tmp_path / "source" / "tokenizer" / "merges.txt").exists()
 
 
 def test_a_run_goes_on_with_the_same_encoder_wherever_it_lies(run, clip, tmp_path):
@@ -193,7 +193,7 @@ def test_a_run_goes_on_with_the_same_encoder_wherever_it_lies(run, clip, tmp_pat
     config = experiment_of(root, str(tmp_path / "elsewhere"), stable)
     config.train.num_steps = 2
     assert int(train_config(config, str(tmp_path / "model")).step) == 2
-    # Another encoder, though everything that is said of it is the same.
+    # Another encoder with the same settings.
     other = jax.tree.map(lambda x: x + 1, clip[1])
     shutil.rmtree(tmp_path / "elsewhere" / "checkpoints")
     from ldm_jax.training.checkpoints.checkpointer import save_params
@@ -237,7 +237,7 @@ def test_a_tokenizer_that_knows_more_ids_than_the_encoder_is_refused(tmp_path):
 
 
 def test_a_part_of_a_hybrid_may_be_frozen(run, clip):
-    """Identity: the tokens of a class that is learned stand beside the text's."""
+    """Identity: the tokens of a learned class are joined to those of the text."""
     root, stable, _ = run
     config = experiment_of(root, clip[0], stable)
     text = config.condition.to_dict()

@@ -8,6 +8,6 @@ from tests.conditions.test_tokens import write_vocab
 def test_files_are_found_in_the_directory_wherever_it_lies(tmp_path):
     (tmp_path / "tokenizer").mkdir()
     inside = write_vocab(tmp_path / "tokenizer" / "vocab.txt", 20)
-    found = files_of(tmp_path, {"vocab": "tokenizer/vocab.txt", "merges": None})
-    assert found == {"vocab": inside}
-    assert files_of(tmp_path, {"vocab": inside, "merges": "no.txt"}) == found
+    files = files_of(tmp_path, {"vocab": "tokenizer/vocab.txt", "merges": None})
+    assert files == {"vocab": inside}
+    assert files_of(tmp_path, {"vocab": inside, "merges": "no.txt"}) == files

@@ -45,8 +45,8 @@ def test_what_is_no_regular_file_within_is_left_out_with_the_reason(tmp_path):
         "inner": "sub",
     }.items():
         (root / name).symlink_to(target)
-    found = list_folder(root)
-    assert found.files == ["sub/x.png"]
+    listing = list_folder(root)
+    assert listing.files == ["sub/x.png"]
     words = {
         "device.png": "is a device",
         "fifo.png": "is a FIFO",
@@ -56,16 +56,16 @@ def test_what_is_no_regular_file_within_is_left_out_with_the_reason(tmp_path):
         "loop.png": "leads nowhere",
         "out.png": "leads out of",
     }
-    assert list(found.left_out) == list(words)
+    assert list(listing.left_out) == list(words)
     for name, word in words.items():
-        assert word in found.left_out[name]
+        assert word in listing.left_out[name]
 
 
 def test_folders_can_be_excluded(tmp_path):
     touch(tmp_path / "maps/x.png")
     touch(tmp_path / "x.png")
-    found = list_folder(tmp_path, lambda folder: folder != tmp_path / "maps")
-    assert found.files == ["x.png"]
+    listing = list_folder(tmp_path, lambda folder: folder != tmp_path / "maps")
+    assert listing.files == ["x.png"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list any folder")

@@ -42,8 +42,8 @@ def test_it_reads_what_the_library_wrote(tmp_path, whole):
     assert database.names == sorted(VALUES)
     for name, value in VALUES.items():
         assert database.read(name, 2**20) == value
-    with pytest.raises(UnreadableFile, match=r"nobody is not in .*data\.mdb"):
-        database.read("nobody", 2**20)
+    with pytest.raises(UnreadableFile, match=r"missing is not in .*data\.mdb"):
+        database.read("missing", 2**20)
     with pytest.raises(UnreadableFile, match=r"key key00007 .*more than is read"):
         database.read("key00007", 100)
 

@@ -36,15 +36,15 @@ def test_every_mode_becomes_rgb(mode):
     image = Image.new("RGB", (6, 4), "white").convert("L" if mode == "LA" else mode)
     image = image.convert(mode)
     kind = "PNG" if mode in ("L", "1", "P", "LA", "RGBA") else "TIFF"
-    found = decode_image(as_file(image, kind), "x")
-    assert found.shape == (4, 6, 3) and found.dtype == np.uint8
-    assert found.min() >= 254  # YCbCr rounds
+    result = decode_image(as_file(image, kind), "x")
+    assert result.shape == (4, 6, 3) and result.dtype == np.uint8
+    assert result.min() >= 254  # YCbCr rounds
 
 
 def test_sixteen_bits_are_scaled_not_clipped():
     values = np.array([[0, 256, 32768, 65535]], np.uint16)
-    found = decode_image(as_file(Image.fromarray(values)), "x")
-    assert found[0, :, 0].tolist() == [0, 1, 128, 255]
+    result = decode_image(as_file(Image.fromarray(values)), "x")
+    assert result[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_transparent_pixels_become_white():
@@ -203,9 +203,9 @@ def _png_of_bits(bits: int) -> bytes:
 )
 def test_class_numbers_are_read_as_they_are_stored(data):
     """Identity: no colour of a palette, no scaling of few bits."""
-    found = pictures.decode_label_map(data, "x")
-    assert found.dtype == np.uint8
-    assert np.array_equal(found, CLASSES)
+    decoded = pictures.decode_label_map(data, "x")
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ print((peak() - before) / 4096**2)
 def test_decoding_takes_the_memory_that_is_documented(
     tmp_path, mode, orientation, bytes_per_pixel
 ):
-    """Of 16 megapixels; beside them what a decoder and a strip take, 2 a pixel here."""
+    """16 megapixels, and in addition buffers of a decoder and a strip: 2 a pixel."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     path = tmp_path / "large.png"

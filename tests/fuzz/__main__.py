@@ -37,9 +37,9 @@ def main() -> None:
         kinds = collections.defaultdict(list)
         for index, what in counts.failures:
             kinds[re.sub(r"\d+|/tmp\S*", "N", what)[:160]].append((index, what))
-        for found in sorted(kinds.values(), key=len, reverse=True):
-            index, what = found[0]
-            print(f"  {len(found)} like input {index}: {what[:400]}", flush=True)
+        for failures in sorted(kinds.values(), key=len, reverse=True):
+            index, what = failures[0]
+            print(f"  {len(failures)} like input {index}: {what[:400]}", flush=True)
 
 
 if __name__ == "__main__":

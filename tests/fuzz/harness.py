@@ -108,7 +108,7 @@ def _signal_name(code: int | None) -> str:
 
 
 def _work(name: str, seed: int, first: int, count: int, folder: pathlib.Path) -> None:
-    """Reads inputs from `first` on, in a process of its own; notes each in the log."""
+    """Reads inputs from `first` on, in a separate process; notes each in the log."""
     from tests.fuzz.readers import READERS
 
     reader = READERS[name]
@@ -134,7 +134,7 @@ def _work(name: str, seed: int, first: int, count: int, folder: pathlib.Path) ->
 
 
 def _outcome(reader: Reader, place: pathlib.Path, is_whole: bool) -> str:
-    """Reads one input: "read", "refused", or what is wrong."""
+    """Reads one input: "read", "refused", or the problem."""
     signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
     signal.setitimer(signal.ITIMER_REAL, MAX_WAIT_SECONDS)
     begin = time.process_time()
@@ -157,7 +157,7 @@ def _outcome(reader: Reader, place: pathlib.Path, is_whole: bool) -> str:
 
 
 def _problem(message: str, place: pathlib.Path) -> str:
-    """Says what is wrong with a message: no file named, too long, not printable."""
+    """Returns the problem of a message: no file named, too long, not printable."""
     names = [path.name for path in place.rglob("*")] or ["input"]
     if not any(name in message for name in (*names, str(place))):
         return f"no file is named: {message[:300]}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tests.fuzz import structures
 from tests.fuzz.trees import mutated_json, mutated_lines, mutated_yaml
 
-# What may stand in the place of a file, beside bytes.
+# What may replace a file, other than bytes.
 ODD = ("a FIFO", "a folder", "a link to itself", "a link to nothing", "missing")
 Folder = dict[str, bytes | str]
 
@@ -103,7 +103,7 @@ def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def write_folder(root: pathlib.Path, folder: Folder) -> None:
-    """Writes a folder of files, and of what may stand in their place."""
+    """Writes a folder of files, and of what may replace them."""
     root.mkdir()
     for name, content in folder.items():
         path = root / name

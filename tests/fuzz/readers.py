@@ -62,7 +62,7 @@ def read_own_model(folder: pathlib.Path) -> None:
 
 
 def read_compvis(folder: pathlib.Path) -> None:
-    """Reads a checkpoint, described by the YAML beside it."""
+    """Reads a checkpoint, described by the YAML next to it."""
     import_model(folder / "model.ckpt")
 
 

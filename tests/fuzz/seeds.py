@@ -200,7 +200,7 @@ def tfds() -> list[Folder]:
 
 def pictures() -> list[Folder]:
     """One picture of each format and several modes."""
-    found: list[Folder] = []
+    result: list[Folder] = []
     ramp = np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3)
     rgb = Image.fromarray(ramp)
     grey16 = Image.fromarray(np.arange(384, dtype=np.uint16).reshape(16, 24) * 100)
@@ -223,8 +223,8 @@ def pictures() -> list[Folder]:
     ):
         file = io.BytesIO()
         image.save(file, form, **how)
-        found.append({f"a.{form.lower()}": file.getvalue()})
-    return found
+        result.append({f"a.{form.lower()}": file.getvalue()})
+    return result
 
 
 IMAGES = {f"{i}.png": layouts.picture(i) for i in range(3)}
@@ -267,7 +267,7 @@ def boxes() -> list[Folder]:
 
 
 def label_maps() -> list[Folder]:
-    """Maps of classes beside images."""
+    """Maps of classes next to images."""
     maps = {f"maps/{i}.png": layouts.label_map(i) for i in range(3)}
     return [{**IMAGES, **maps}]
 
@@ -305,7 +305,7 @@ def lmdb_database() -> list[Folder]:
 
 def parquet() -> list[Folder]:
     """Rows as of Hugging Face and of img2dataset, compressed and not."""
-    count, found = 12, []
+    count, result = 12, []
     images = [layouts.picture(i) for i in range(count)]
     structs = [{"bytes": image, "path": None} for image in images]
     for columns, compression in (
@@ -318,8 +318,8 @@ def parquet() -> list[Folder]:
         pyarrow.parquet.write_table(
             table, file, row_group_size=5, compression=compression
         )
-        found.append({"a.parquet": file.getvalue()})
-    return found
+        result.append({"a.parquet": file.getvalue()})
+    return result
 
 
 def examples() -> list[Folder]:

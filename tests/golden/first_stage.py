@@ -123,8 +123,8 @@ def autoencoder_fields(meta):
     return fields
 
 
-def relative_error(ours, theirs):
+def relative_error(actual, expected):
     """||a - b|| / ||b|| in float64."""
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
-    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    return np.linalg.norm(actual - expected) / np.linalg.norm(expected)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model sections of the 22 published configs, and the names of their checkpoints.
 
-Facts of the released models (Rombach et al. 2022, released configs): sizes, not code.
+Sizes of the released models (Rombach et al. 2022, released configs), no code.
 `keys/published.json.gz` holds, for each, the name and shape of every tensor.
 """
 

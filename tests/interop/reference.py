@@ -128,7 +128,7 @@ def denoise(state, fields, x, t, context=None, label=None):
     """eps of UNetModel.
 
     Args:
-      state: {name: array}; the network lies below "model.diffusion_model.".
+      state: {name: array}; the network's names start with "model.diffusion_model.".
       fields: params of its unet_config.
       x: [B, C, h, w], the condition's channels included.
       t: [B]. context: [B, M, d]. label: [B], for num_classes.

@@ -58,10 +58,10 @@ def test_the_yaml_says_what_the_checkpoint_holds(tmp_path):
         )
         params = yaml.safe_load((tmp_path / f"{name}.yaml").read_text())
         params = params["model"]["params"]
-        found = tuple(
+        actual = tuple(
             params.get(k) for k in ("use_ema", "scale_by_std", "scale_factor")
         )
-        assert found == expected
+        assert actual == expected
 
 
 def test_jax_arrays_are_exported_too(tmp_path):

@@ -22,7 +22,7 @@ def pair(request, tmp_path_factory):
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     torch.manual_seed(0)
     fields = dict(num_vq_embeddings=64) if request.param == "VQModel" else {}
-    theirs = getattr(diffusers, request.param)(
+    original = getattr(diffusers, request.param)(
         block_out_channels=(32, 64, 64),
         down_block_types=DOWN,
         up_block_types=UP,
@@ -31,17 +31,17 @@ def pair(request, tmp_path_factory):
         **fields,
     ).eval()
     folder = tmp_path_factory.mktemp(request.param)
-    theirs.save_pretrained(folder)
+    original.save_pretrained(folder)
     imported = import_model(folder)
-    ours = Autoencoder(**imported.spec["autoencoder"])
-    assert ours.attention_levels == (1,) and ours.f == 4
+    own = Autoencoder(**imported.spec["autoencoder"])
+    assert own.attention_levels == (1,) and own.f == 4
     image = torch.randn(2, 3, 16, 24)
     with torch.no_grad():
-        found = theirs.encode(image)
-        moments = found.latent_dist.parameters if not fields else found.latents
-        decoded = theirs.decode(moments[:, :4]).sample
+        encoded = original.encode(image)
+        moments = encoded.latent_dist.parameters if not fields else encoded.latents
+        decoded = original.decode(moments[:, :4]).sample
     arrays = [a.numpy().transpose(0, 2, 3, 1) for a in (image, moments, decoded)]
-    return ours, {"params": imported.params["autoencoder"]}, arrays
+    return own, {"params": imported.params["autoencoder"]}, arrays
 
 
 def test_encode_decode_and_both_equal_theirs(pair):

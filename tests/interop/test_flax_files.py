@@ -42,13 +42,13 @@ def test_a_folder_of_flax_weights_is_the_model_of_pytorchs(tmp_path):
         )
     imported = import_model(tmp_path)
     for network in ("unet", "autoencoder"):
-        ours, theirs = (
+        actual, expected = (
             traverse_util.flatten_dict(tree[network])
             for tree in (params, imported.params)
         )
-        assert ours.keys() == theirs.keys()
-        for name, array in ours.items():
-            np.testing.assert_array_equal(theirs[name], array)
+        assert actual.keys() == expected.keys()
+        for name, array in actual.items():
+            np.testing.assert_array_equal(expected[name], array)
 
 
 def test_names_of_a_text_encoder_keep_their_numbers(tmp_path):

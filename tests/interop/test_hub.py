@@ -152,8 +152,8 @@ def test_an_address_is_downloaded_into_the_cache(files, tmp_path):
         timeout=120,
     )
     server.shutdown()
-    found, refused = done.stdout.splitlines()[:2]
-    snapshot = pathlib.Path(found)
+    result, refused = done.stdout.splitlines()[:2]
+    snapshot = pathlib.Path(result)
     assert snapshot.name == COMMIT
     assert (snapshot / "unet" / "config.json").is_symlink()
     assert not (snapshot / "weights.ot").exists()  # of another framework

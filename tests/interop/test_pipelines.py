@@ -36,27 +36,27 @@ def images_of(model, params, cond, z_T, **options):
     return np.clip(np.asarray(jax.jit(model.decode)(params, z_0)) / 2 + 0.5, 0, 1)
 
 
-def assert_same_images(ours, theirs):
+def assert_same_images(actual, expected):
     """But for codes that flip where two are equally near."""
-    assert ours.shape == theirs.shape
-    assert ours.std() > 0.01  # not one colour
-    assert np.mean(np.abs(ours - theirs) > 2e-3) < 1e-3
+    assert actual.shape == expected.shape
+    assert actual.std() > 0.01  # not one colour
+    assert np.mean(np.abs(actual - expected) > 2e-3) < 1e-3
 
 
 def test_unconditional_latent_diffusion(tmp_path):
     spec = small.diffusion(dict(kind="none"))
-    ours = str(tmp_path / "ours")
-    import_weights(small.checkpoint(tmp_path, spec), ours, image_size=16)
-    export_weights(ours, str(tmp_path / "theirs"), "diffusers")
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs")
+    directory = str(tmp_path / "imported")
+    import_weights(small.checkpoint(tmp_path, spec), directory, image_size=16)
+    export_weights(directory, str(tmp_path / "source"), "diffusers")
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "source")
     assert type(pipeline).__name__ == "LDMPipeline"
     z_T, generator = noise(1, 2, 8, 8)
-    theirs = pipeline(
+    expected = pipeline(
         generator=generator, num_inference_steps=STEPS, eta=0.0, output_type="np"
     ).images
-    model, params = ldm_jax.load(ours)
+    model, params = ldm_jax.load(directory)
     cond = model.condition(params)
-    assert_same_images(images_of(model, params, cond, z_T, eta=0.0), theirs)
+    assert_same_images(images_of(model, params, cond, z_T, eta=0.0), expected)
 
 
 def test_super_resolution(tmp_path):
@@ -65,43 +65,43 @@ def test_super_resolution(tmp_path):
     spec = small.diffusion(dict(kind="superres"), c=3, more=3)
     # The pipeline decodes what it has drawn as it is.
     spec |= dict(autoencoder=stage, latent_scale=1.0)
-    ours = str(tmp_path / "ours")
-    import_weights(small.checkpoint(tmp_path, spec), ours, image_size=16)
-    export_weights(ours, str(tmp_path / "theirs"), "diffusers")
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs")
+    directory = str(tmp_path / "imported")
+    import_weights(small.checkpoint(tmp_path, spec), directory, image_size=16)
+    export_weights(directory, str(tmp_path / "source"), "diffusers")
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "source")
     assert type(pipeline).__name__ == "LDMSuperResolutionPipeline"
     z_T, generator = noise(1, 3, 8, 8)
     low_res = np.random.default_rng(0).uniform(-1, 1, (1, 3, 8, 8)).astype("f4")
-    theirs = pipeline(
+    expected = pipeline(
         torch.tensor(low_res),
         generator=generator,
         num_inference_steps=STEPS,
         eta=0.0,
         output_type="np",
     ).images
-    model, params = ldm_jax.load(ours)
+    model, params = ldm_jax.load(directory)
     cond = model.condition(params, low_res=channels_last(low_res))
-    assert_same_images(images_of(model, params, cond, z_T, eta=0.0), theirs)
+    assert_same_images(images_of(model, params, cond, z_T, eta=0.0), expected)
 
 
 def test_diffusion_of_pixels(tmp_path):
     """DDIMPipeline, whose x0 is clipped; DDPMPipeline reads the folder too."""
-    small.pipeline(tmp_path / "theirs", small.PIXELS)
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "theirs")
+    small.pipeline(tmp_path / "source", small.PIXELS)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "source")
     assert type(pipeline).__name__ == "DDIMPipeline"
     z_T, generator = noise(2, 3, 8, 8)
-    theirs = pipeline(
+    expected = pipeline(
         batch_size=2,
         generator=generator,
         num_inference_steps=STEPS,
         use_clipped_model_output=True,  # eps follows x0, as it does here
         output_type="np",
     ).images
-    import_weights(str(tmp_path / "theirs"), str(tmp_path / "ours"))
-    model, params = ldm_jax.load(str(tmp_path / "ours"))
+    import_weights(str(tmp_path / "source"), str(tmp_path / "imported"))
+    model, params = ldm_jax.load(str(tmp_path / "imported"))
     cond = model.condition(params)
-    ours = images_of(model, params, cond, z_T, eta=0.0, clip=1.0)
-    assert_same_images(ours, theirs)
+    actual = images_of(model, params, cond, z_T, eta=0.0, clip=1.0)
+    assert_same_images(actual, expected)
     ddpm = diffusers.DDPMPipeline(
         pipeline.unet, diffusers.DDPMScheduler.from_config(pipeline.scheduler.config)
     )
@@ -119,17 +119,17 @@ def test_a_pipeline_that_diffusers_saved_comes_in(tmp_path):
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )
     pipeline = diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler())
-    pipeline.save_pretrained(tmp_path / "theirs")
-    import_weights(str(tmp_path / "theirs"), str(tmp_path / "ours"))
-    model, params = ldm_jax.load(str(tmp_path / "ours"))
-    config = ldm_jax.experiment.model_directory.read_config(str(tmp_path / "ours"))
+    pipeline.save_pretrained(tmp_path / "source")
+    import_weights(str(tmp_path / "source"), str(tmp_path / "imported"))
+    model, params = ldm_jax.load(str(tmp_path / "imported"))
+    config = ldm_jax.experiment.model_directory.read_config(str(tmp_path / "imported"))
     assert config.sampling.clip == 1.0 and config.latents.image_size == 8
     z_t, t = noise(2, 3, 8, 8)[0], np.array([1, 700], np.int32)
     with torch.no_grad():
-        theirs = unet(torch.tensor(z_t), torch.tensor(t)).sample.numpy()
+        expected = unet(torch.tensor(z_t), torch.tensor(t)).sample.numpy()
     cond = model.condition(params)
-    ours = jax.jit(model.denoise)(params, channels_last(z_t), t, cond)
-    np.testing.assert_allclose(ours, channels_last(theirs), atol=1e-4)
+    actual = jax.jit(model.denoise)(params, channels_last(z_t), t, cond)
+    np.testing.assert_allclose(actual, channels_last(expected), atol=1e-4)
 
 
 STABLE = {
@@ -165,20 +165,20 @@ STABLE = {
 
 
 def test_stable_diffusion(tmp_path):
-    """Guided; its tokenizer's files are not there, so both are told tokens."""
-    small.pipeline(tmp_path / "theirs", STABLE, image_size=16)
+    """Guided; the tokenizer's files are missing, so both receive tokens."""
+    small.pipeline(tmp_path / "source", STABLE, image_size=16)
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-        tmp_path / "theirs", tokenizer=None, safety_checker=None, feature_extractor=None
+        tmp_path / "source", tokenizer=None, safety_checker=None, feature_extractor=None
     )
     tokens = np.array([[48, 3, 7, 9, 49, 49, 49, 49, 49, 49]], np.int32)
     empty = np.array([[48, *[49] * 9]], np.int32)
     with torch.no_grad():
-        said, nothing = (
+        prompt_embeds, nothing = (
             pipeline.text_encoder(torch.tensor(x).long())[0] for x in (tokens, empty)
         )
     z_T, _ = noise(1, 4, 8, 8)
-    theirs = pipeline(
-        prompt_embeds=said,
+    expected = pipeline(
+        prompt_embeds=prompt_embeds,
         negative_prompt_embeds=nothing,
         latents=torch.tensor(z_T),
         height=16,
@@ -187,9 +187,9 @@ def test_stable_diffusion(tmp_path):
         guidance_scale=3.0,
         output_type="np",
     ).images
-    import_weights(str(tmp_path / "theirs"), str(tmp_path / "ours"))
-    model, params = ldm_jax.load(str(tmp_path / "ours"))
+    import_weights(str(tmp_path / "source"), str(tmp_path / "imported"))
+    model, params = ldm_jax.load(str(tmp_path / "imported"))
     cond, null = (model.condition(params, tokens=x) for x in (tokens, empty))
-    np.testing.assert_allclose(cond.context, said.numpy(), atol=1e-4)
-    ours = images_of(model, params, cond, z_T, eta=0.0, guidance_scale=3.0, null=null)
-    assert_same_images(ours, theirs)
+    np.testing.assert_allclose(cond.context, prompt_embeds.numpy(), atol=1e-4)
+    actual = images_of(model, params, cond, z_T, eta=0.0, guidance_scale=3.0, null=null)
+    assert_same_images(actual, expected)

@@ -51,13 +51,13 @@ def test_safetensors_are_those_of_the_library(tmp_path):
     """Golden: the safetensors package reads ours, and we read what it writes."""
     library = pytest.importorskip("safetensors.numpy")
     tensors = {k: np.ascontiguousarray(v) for k, v in TENSORS.items() if k != "brain"}
-    write_safetensors(tmp_path / "ours.safetensors", tensors)
-    library.save_file(tensors, tmp_path / "theirs.safetensors")
-    theirs = library.load_file(tmp_path / "ours.safetensors")
-    ours = read_weights(tmp_path / "theirs.safetensors")
+    write_safetensors(tmp_path / "own.safetensors", tensors)
+    library.save_file(tensors, tmp_path / "other.safetensors")
+    expected = library.load_file(tmp_path / "own.safetensors")
+    actual = read_weights(tmp_path / "other.safetensors")
     for name, array in tensors.items():
-        np.testing.assert_array_equal(theirs[name], array)
-        np.testing.assert_array_equal(ours[name], array)
+        np.testing.assert_array_equal(expected[name], array)
+        np.testing.assert_array_equal(actual[name], array)
 
 
 BAD_HEADERS = {

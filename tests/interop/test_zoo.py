@@ -74,18 +74,18 @@ def latent_size(model):
     return 2 * side, side
 
 
-def said_to(model):
-    """What a user says to a model: random values of two rows, by keyword."""
+def random_inputs(model):
+    """Returns random inputs of a condition, two rows, by keyword."""
     rng = np.random.default_rng(0)
     h, w = latent_size(model)
     height, width = model.autoencoder.f * h, model.autoencoder.f * w
     kind = model.conditioner.kind
     if kind in ("none", "retrieval") and model.unet.context_dim:
-        said = dict(context=rng.standard_normal((2, 3, model.unet.context_dim)))
+        inputs = dict(context=rng.standard_normal((2, 3, model.unet.context_dim)))
         extra = model.unet.in_channels - model.unet.out_channels
         if extra:
-            said["concat"] = rng.standard_normal((2, h, w, extra))
-        return {key: value.astype(np.float32) for key, value in said.items()}
+            inputs["concat"] = rng.standard_normal((2, h, w, extra))
+        return {key: value.astype(np.float32) for key, value in inputs.items()}
     if kind in ("text", "layout"):
         length = model.conditioner.module.length
         return dict(tokens=rng.integers(0, 97, (2, length)))
@@ -107,42 +107,42 @@ OTHERS = ["adm", "bsr_sr", "hybrid", "inpainting_big", "layout2img-openimages256
 def test_a_published_kind_of_model_opens_and_takes_its_condition(tmp_path, name):
     """What the model reads of its condition fits what its denoiser takes."""
     model, weights = opened(tmp_path, *narrowed(name))
-    said = said_to(model)
+    inputs = random_inputs(model)
     shape = (2, *latent_size(model), model.unet.out_channels)
     z_t = jax.ShapeDtypeStruct(shape, jnp.float32)
     t = jax.ShapeDtypeStruct((2,), jnp.int32)
 
     def predict(weights, z_t, t):
-        return model.denoise(weights, z_t, t, model.condition(weights, **said))
+        return model.denoise(weights, z_t, t, model.condition(weights, **inputs))
 
     assert jax.eval_shape(predict, weights, z_t, t).shape == z_t.shape
 
 
-def theirs(reference, torch, state, params, model, weights, said):
+def reference_condition(reference, torch, state, params, model, weights, inputs):
     """(channels that are joined to z_t, context, labels) by the original's rules."""
     kind, concat, context, labels = model.conditioner.kind, None, None, None
-    said = {key: torch.tensor(value) for key, value in said.items()}
+    inputs = {key: torch.tensor(value) for key, value in inputs.items()}
     functional = torch.nn.functional
     if "num_classes" in params["unet_config"]["params"]:
-        labels = said["class_label"]
+        labels = inputs["class_label"]
     elif kind == "class":
         table = torch.tensor(state["cond_stage_model.embedding.weight"])
-        context = table[said["class_label"]][:, None]
+        context = table[inputs["class_label"]][:, None]
     elif kind in ("text", "layout"):
-        context = reference.encode_tokens(state, said["tokens"])
+        context = reference.encode_tokens(state, inputs["tokens"])
     elif kind in ("none", "retrieval"):
-        context, concat = said.get("context"), said.get("concat")
+        context, concat = inputs.get("context"), inputs.get("concat")
         concat = None if concat is None else concat.permute(0, 3, 1, 2)
     elif kind == "semantic":
-        y = functional.one_hot(said["segmentation"], 182).permute(0, 3, 1, 2).float()
+        y = functional.one_hot(inputs["segmentation"], 182).permute(0, 3, 1, 2).float()
         for _ in range(2):
             y = functional.interpolate(y, scale_factor=0.5, mode="bilinear")
         mapper = torch.tensor(state["cond_stage_model.channel_mapper.weight"])
         concat = functional.conv2d(y, mapper)
     elif kind == "superres":
-        concat = said["low_res"].permute(0, 3, 1, 2)
+        concat = inputs["low_res"].permute(0, 3, 1, 2)
     else:
-        image, mask = (said[key].permute(0, 3, 1, 2) for key in ("image", "mask"))
+        image, mask = (inputs[key].permute(0, 3, 1, 2) for key in ("image", "mask"))
         seen = ((1 - mask) * (image + 1) / 2 * 2 - 1).permute(0, 2, 3, 1)
         latent = torch.tensor(np.asarray(model.moments(weights, seen.numpy())))
         shrunk = functional.interpolate(mask * 2 - 1, size=latent_size(model))
@@ -160,20 +160,20 @@ def test_a_published_kind_of_model_computes_what_the_original_does(tmp_path, nam
     torch.set_num_threads(1)
     params, state = narrowed(name)
     model, weights = opened(tmp_path, params, state)
-    said = said_to(model)
-    cond = model.condition(weights, **said)
+    inputs = random_inputs(model)
+    cond = model.condition(weights, **inputs)
     rng = np.random.default_rng(1)
     shape = (2, *latent_size(model), model.unet.out_channels)
     z_t = rng.standard_normal(shape, np.float32)
     t = np.array([3, 700], np.int32)
     x = torch.tensor(z_t).permute(0, 3, 1, 2)
     with torch.no_grad():
-        concat, context, labels = theirs(
-            reference, torch, state, params, model, weights, said
+        concat, context, labels = reference_condition(
+            reference, torch, state, params, model, weights, inputs
         )
         if concat is not None:
-            found = np.moveaxis(np.asarray(cond.concat), -1, 1)
-            assert relative_error(found, concat.numpy()) < 1e-5
+            actual = np.moveaxis(np.asarray(cond.concat), -1, 1)
+            assert relative_error(actual, concat.numpy()) < 1e-5
             x = torch.cat([x, concat], dim=1)
         if context is not None:
             assert relative_error(cond.context, context.numpy()) < 1e-4
@@ -198,8 +198,8 @@ def test_the_reference_computes_the_golden_values(name):
     context = golden.get("context")
     with torch.no_grad():
         if "tokens" in golden:
-            found = reference.encode_tokens(state, torch.tensor(golden["tokens"]))
-            assert relative_error(found.numpy(), context) < 1e-5
+            encoded = reference.encode_tokens(state, torch.tensor(golden["tokens"]))
+            assert relative_error(encoded.numpy(), context) < 1e-5
         context = None if context is None else torch.tensor(context)
         x, t = torch.tensor(golden["x_t"]), torch.tensor(golden["t"])
         eps = reference.denoise(state, fields, x, t, context)

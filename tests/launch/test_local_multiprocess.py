@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One command, several processes: told who they are, printed by number, ended together.
+"""One command, several processes: numbered, printed by number, ended together.
 
 What the processes of a training run do with each other: tests/parallel/test_hosts.py.
 """
@@ -12,7 +12,7 @@ import sys
 import time
 
 LAUNCHER = pathlib.Path(__file__).parents[2] / "launch" / "local_multiprocess.py"
-TELLS = """
+PRINTS = """
 import os
 names = ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID")
 print(*[os.environ["LDM_JAX_" + name] for name in names], os.environ["XLA_FLAGS"])
@@ -44,13 +44,13 @@ def launch(program, processes=2, *flags):
 
 
 def test_every_process_is_told_its_number_and_its_devices():
-    launcher = launch(TELLS, 3, "--devices-per-process=2")
+    launcher = launch(PRINTS, 3, "--devices-per-process=2")
     lines = sorted(launcher.communicate(timeout=60)[0].splitlines())
     assert launcher.returncode == 0
     addresses = {line.split()[1] for line in lines}
     assert len(addresses) == 1 and addresses.pop().startswith("localhost:")
-    told = [[line.split()[0], *line.split()[2:4]] for line in lines]
-    assert told == [[f"[{i}]", "3", str(i)] for i in range(3)]
+    reported = [[line.split()[0], *line.split()[2:4]] for line in lines]
+    assert reported == [[f"[{i}]", "3", str(i)] for i in range(3)]
     assert all(line.endswith("host_platform_device_count=2") for line in lines)
 
 

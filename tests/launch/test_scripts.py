@@ -76,8 +76,8 @@ def test_scripts_are_shell_without_reproach(path):
     subprocess.run(["bash", "-n", path], check=True)
     if shutil.which("shellcheck"):
         command = ["shellcheck", "-x", "--severity=warning", path]
-        found = subprocess.run(command, cwd=LAUNCH.parent, capture_output=True)
-        assert found.returncode == 0, found.stdout.decode()
+        result = subprocess.run(command, cwd=LAUNCH.parent, capture_output=True)
+        assert result.returncode == 0, result.stdout.decode()
 
 
 def test_what_was_lost_starts_again(tmp_path):
@@ -167,7 +167,7 @@ def test_slurm_needs_a_command(tmp_path):
 
 @pytest.fixture
 def gcloud(tmp_path, bin_dir):
-    """A gcloud that writes down what it is told, and runs a remote command here."""
+    """A gcloud that records its arguments, and runs a remote command here."""
     write(
         bin_dir / "gcloud",
         "#!/usr/bin/env bash\n"
@@ -192,8 +192,10 @@ def test_a_tpu_slice_runs_the_command_as_it_was_written(tmp_path, gcloud):
         time.sleep(0.05)
     time.sleep(0.1)
     assert (tmp_path / "seen").read_text() == """<--a=b c><it's><$HOME><"q">"""
-    told = (tmp_path / "gcloud.args").read_text()
-    assert told.startswith("compute tpus tpu-vm ssh t --zone=z --worker=all --command=")
+    arguments = (tmp_path / "gcloud.args").read_text()
+    assert arguments.startswith(
+        "compute tpus tpu-vm ssh t --zone=z --worker=all --command="
+    )
     assert list((tmp_path / "logs").glob("*.log"))
 
 

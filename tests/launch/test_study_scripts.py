@@ -17,7 +17,7 @@ denoiser/f=2 wide/seed0
 denoiser/f=2 wide/seed1
 evaluate/f=1/seed0
 report"""
-FLAGS = ("--config=mine.py:a b", "--out=runs/my study")
+FLAGS = ("--config=user.py:a b", "--out=runs/my study")
 
 
 @pytest.fixture
@@ -25,15 +25,15 @@ def checkout(tmp_path):
     """A folder with launch/, and stand-ins that record their arguments."""
     shutil.copytree(LAUNCH, tmp_path / "launch")
     (tmp_path / "bin").mkdir()
-    told = 'for x; do printf "<%s>" "$x"; done >> {0}.args; echo >> {0}.args\n'
+    script = 'for x; do printf "<%s>" "$x"; done >> {0}.args; echo >> {0}.args\n'
     write(
         tmp_path / "bin" / "ldm-jax",
-        "#!/usr/bin/env bash\n" + told.format("ldm-jax") + 'for x; do case "$x" in '
+        "#!/usr/bin/env bash\n" + script.format("ldm-jax") + 'for x; do case "$x" in '
         f"--list) cat <<'END'\n{STAGES}\nEND\n;; esac; done\n",
     )
     write(
         tmp_path / "bin" / "sbatch",
-        "#!/usr/bin/env bash\n" + told.format("sbatch") + "wc -l < sbatch.args\n",
+        "#!/usr/bin/env bash\n" + script.format("sbatch") + "wc -l < sbatch.args\n",
     )
     return tmp_path
 

@@ -34,7 +34,7 @@ def test_held_out_images_are_measured_and_shown(file):
     # Each pixel is shown as five, so that people see something.
     assert sheet.shape == (5 * 24 + 4, 8 * (5 * 24 + 2) + 2, 3)
     assert sheet.dtype == np.uint8
-    # Rows 0, 2 and 5 of six, each beside its reconstruction.
+    # Rows 0, 2 and 5 of six, each next to its reconstruction.
     shown = sheet[60, 60 :: 5 * 24 + 2][:6, 0].astype(int)
     assert shown.tolist() == [png.to_uint8(v)[()] for v in (0, 0, 0.5, 0.5, 0.25, 0.25)]
 

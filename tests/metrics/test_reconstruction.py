@@ -39,7 +39,7 @@ MS_SSIM = [0.92962991, 0.92773986]
 
 def test_structural_similarities_are_those_of_other_implementations():
     image, noisy = pictures()
-    # float32 beside float64: variances are small differences of squares.
+    # float32 against float64: variances are small differences of squares.
     np.testing.assert_allclose(ssim(image, noisy), SSIM, rtol=1e-4)
     np.testing.assert_allclose(ms_ssim(image, noisy), MS_SSIM, rtol=1e-4)
     np.testing.assert_allclose(ssim(image, image), 1, rtol=1e-5)
@@ -52,20 +52,20 @@ def test_similarities_agree_with_other_implementations():
     theirs_ms = pytest.importorskip("pytorch_msssim").ms_ssim
     metrics = pytest.importorskip("skimage.metrics")
     image, noisy = pictures()
-    theirs = [
+    expected = [
         metrics.peak_signal_noise_ratio(x, y, data_range=2)
         for x, y in zip(image, noisy, strict=True)
     ]
-    np.testing.assert_allclose(psnr(image, noisy), theirs, rtol=1e-5)
+    np.testing.assert_allclose(psnr(image, noisy), expected, rtol=1e-5)
     how = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
-    theirs = [
+    expected = [
         metrics.structural_similarity(x, y, data_range=1, channel_axis=-1, **how)
         for x, y in zip(image / 2 + 0.5, noisy / 2 + 0.5, strict=True)
     ]
-    np.testing.assert_allclose(ssim(image, noisy), theirs, rtol=1e-4)
+    np.testing.assert_allclose(ssim(image, noisy), expected, rtol=1e-4)
     x, y = (torch.tensor(a).permute(0, 3, 1, 2) / 2 + 0.5 for a in (image, noisy))
-    theirs = theirs_ms(x, y, data_range=1.0, size_average=False)
-    np.testing.assert_allclose(ms_ssim(image, noisy), theirs, rtol=1e-4)
+    expected = theirs_ms(x, y, data_range=1.0, size_average=False)
+    np.testing.assert_allclose(ms_ssim(image, noisy), expected, rtol=1e-4)
 
 
 def test_similarities_fall_with_noise_and_with_blur():

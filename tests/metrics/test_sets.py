@@ -14,10 +14,10 @@ from tests.metrics.features import real_and_fake
 
 
 def score(logits, batch=64, **fields):
-    found = InceptionScore(len(logits), **fields)
+    metric = InceptionScore(len(logits), **fields)
     for low in range(0, len(logits), batch):
-        found.update(logits[low : low + batch])
-    return found.result()
+        metric.update(logits[low : low + batch])
+    return metric.result()
 
 
 def test_inception_score_of_sure_and_of_empty_answers():
@@ -44,8 +44,8 @@ def test_metrics_of_sets_are_those_of_other_implementations():
     """Golden: the same features through torch-fidelity and prdc."""
     assert score(some_logits()) == pytest.approx(SCORE, rel=1e-6)
     real, fake = real_and_fake()
-    found = kernel_distance(fake, real, num_subsets=20, subset_size=100)
-    assert found == pytest.approx(KERNEL, rel=1e-6)
+    result = kernel_distance(fake, real, num_subsets=20, subset_size=100)
+    assert result == pytest.approx(KERNEL, rel=1e-6)
     # In 8 dimensions, where balls are neither all empty nor all full.
     real, fake = real_and_fake(8, (1300, 1100), 0.5)
     assert precision_recall(real, fake) == pytest.approx(PRECISION_RECALL, rel=1e-6)
@@ -58,25 +58,27 @@ def test_metrics_of_sets_agree_with_torch_fidelity():
     pytest.importorskip("torch_fidelity")
     from torch_fidelity import metric_isc, metric_kid, metric_prc
 
-    theirs = metric_isc.isc_features_to_metric(torch.tensor(some_logits()))
-    assert score(some_logits()) == pytest.approx(tuple(theirs.values()), rel=1e-6)
+    reference = metric_isc.isc_features_to_metric(torch.tensor(some_logits()))
+    assert score(some_logits()) == pytest.approx(tuple(reference.values()), rel=1e-6)
     real, fake = real_and_fake()
-    theirs = metric_kid.kid_features_to_metric(
+    reference = metric_kid.kid_features_to_metric(
         *(torch.tensor(x.astype(float)) for x in (fake, real)),
         **dict(kid_subsets=20, kid_subset_size=100, rng_seed=2020, verbose=False),
         **dict(kid_kernel="poly", kid_kernel_poly_degree=3, kid_kernel_poly_coef0=1),
         kid_kernel_poly_gamma=None,
     )
-    found = kernel_distance(fake, real, num_subsets=20, subset_size=100)
-    assert found == pytest.approx(tuple(theirs.values()), rel=1e-6)
+    actual = kernel_distance(fake, real, num_subsets=20, subset_size=100)
+    assert actual == pytest.approx(tuple(reference.values()), rel=1e-6)
     real, fake = real_and_fake(8, (1300, 1100), 0.5)
-    theirs = metric_prc.prc_features_to_metric(
+    reference = metric_prc.prc_features_to_metric(
         *(torch.tensor(x).double() for x in (fake, real)),
         **dict(prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=True),
         verbose=False,
     )
-    found = precision_recall(real, fake)
-    assert found == pytest.approx((theirs["precision"], theirs["recall"]), rel=1e-6)
+    actual = precision_recall(real, fake)
+    assert actual == pytest.approx(
+        (reference["precision"], reference["recall"]), rel=1e-6
+    )
 
 
 @pytest.mark.torch
@@ -85,19 +87,19 @@ def test_metrics_of_sets_agree_with_prdc_and_clean_fid():
     prdc = pytest.importorskip("prdc")
     fid = pytest.importorskip("cleanfid.fid")
     first, second = real_and_fake(64, (500, 500))
-    theirs = fid.kernel_distance(
+    reference = fid.kernel_distance(
         *(x.astype(float) for x in (first, second)), num_subsets=1
     )
-    found = kernel_distance(first, second, num_subsets=1, subset_size=500)
-    assert found[0] == pytest.approx(theirs, rel=1e-6)
+    actual = kernel_distance(first, second, num_subsets=1, subset_size=500)
+    assert actual[0] == pytest.approx(reference, rel=1e-6)
     real, fake = real_and_fake(8, (1300, 1100), 0.5)
     for k, measure, names in (
         (3, precision_recall, ("precision", "recall")),
         (5, density_coverage, ("density", "coverage")),
     ):
-        theirs = prdc.compute_prdc(real, fake, nearest_k=k)
-        wanted = [theirs[name] for name in names]
-        assert measure(real, fake, k=k) == pytest.approx(wanted, rel=1e-6)
+        reference = prdc.compute_prdc(real, fake, nearest_k=k)
+        expected = [reference[name] for name in names]
+        assert measure(real, fake, k=k) == pytest.approx(expected, rel=1e-6)
 
 
 def test_copies_and_a_single_mode_are_told_apart():
@@ -137,12 +139,12 @@ def test_too_few_images_are_refused():
         kernel_distance(few, few, subset_size=10)
     with pytest.raises(ValueError, match="10 splits needs as many images: got 3"):
         InceptionScore(3)
-    found = InceptionScore(10)
-    found.update(np.zeros((4, 3)))
+    metric = InceptionScore(10)
+    metric.update(np.zeros((4, 3)))
     with pytest.raises(ValueError, match="10 images were announced: got 4"):
-        found.result()
+        metric.result()
     with pytest.raises(ValueError, match="10 images were announced: got more"):
-        found.update(np.zeros((7, 3)))
+        metric.update(np.zeros((7, 3)))
 
 
 def test_a_reservoir_is_a_uniform_sample_whatever_the_batches():

@@ -72,8 +72,8 @@ def test_the_classifier_gives_the_golden_logits_and_gradient(pool):
 
     (_, logits), gradient = jit(jax.value_and_grad(total, has_aux=True))(arrays["x_t"])
 
-    def error(ours, theirs):
-        return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    def error(actual, expected):
+        return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
 
     # Float32 sums in another order.
     assert error(logits, arrays["logits"]) < 5e-5

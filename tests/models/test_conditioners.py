@@ -106,8 +106,8 @@ def test_rescaler_mixes_nothing_or_adds_a_bias_where_asked(fields, kernel, bias)
     params = {"params": {"mapper": mapper} if fields["out_channels"] else {}}
     one_hot = np.eye(6, 5)[labels]
     pooled = one_hot.reshape(2, 2, 2, 3, 2, 5).mean(axis=(2, 4))
-    found = rescaler.apply(params, labels)
-    np.testing.assert_allclose(found, pooled @ kernel + bias, atol=1e-5)
+    result = rescaler.apply(params, labels)
+    np.testing.assert_allclose(result, pooled @ kernel + bias, atol=1e-5)
     drawn = rescaler.init(jax.random.key(0), labels).get("params", {})
     assert jax.tree.structure(drawn) == jax.tree.structure(params["params"])
 
@@ -149,5 +149,5 @@ def test_numpy_parameters_may_be_closed_over_in_a_jit(module):
     )
     variables = module.init(jax.random.key(0), tokens)
     plain = jax.tree.map(np.asarray, variables)
-    found = jax.jit(lambda y: module.apply(plain, y))(tokens)
-    np.testing.assert_allclose(found, module.apply(variables, tokens), rtol=1e-6)
+    result = jax.jit(lambda y: module.apply(plain, y))(tokens)
+    np.testing.assert_allclose(result, module.apply(variables, tokens), rtol=1e-6)

@@ -28,8 +28,8 @@ def test_halves_are_those_of_one_linear_map():
     jax.tree.map(
         np.testing.assert_array_equal, halves.init(jax.random.key(1), x), params
     )
-    found = jnp.concatenate(halves.apply(params, x), axis=-1)
-    np.testing.assert_allclose(found, whole.apply(params, x), rtol=1e-6, atol=1e-6)
+    result = jnp.concatenate(halves.apply(params, x), axis=-1)
+    np.testing.assert_allclose(result, whole.apply(params, x), rtol=1e-6, atol=1e-6)
 
 
 def test_the_gate_comes_second_and_bfloat16_stays():

@@ -114,7 +114,7 @@ def test_one_two_and_four_processes_are_the_same_run(tmp_path, sizes):
 
 @pytest.mark.slow
 def test_two_processes_stop_together_and_one_continues(tmp_path):
-    """Identity: SIGTERM to both, the rest on one process; beside one whole run."""
+    """Identity: SIGTERM to both, the rest on one process; as one whole run."""
     spec = dict(sizes=(2, 2, 1), report_every=1)
     child = start(2, workdir=str(tmp_path / "a"), delay=1.0, **spec)
     while not losses(tmp_path / "a"):  # the step is compiled and has run
@@ -132,7 +132,7 @@ def test_two_processes_stop_together_and_one_continues(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_any_number_of_processes(tmp_path):
-    """F4: 1, then 4, then 2 of them, on another mesh each; beside one whole run."""
+    """F4: 1, then 4, then 2 of them, on another mesh each; as one whole run."""
     parts = [(1, 8, (4, 1, 1)), (4, 16, (2, 2, 1)), (2, 24, (1, 2, 2))]
     for processes, num_steps, sizes in parts:
         spec = dict(sizes=sizes, num_steps=num_steps, report_every=1)

@@ -123,7 +123,7 @@ def test_slices_that_do_not_fit_are_refused(sizes, rule):
 
 
 def test_slices_are_those_that_the_devices_tell():
-    """Oracle: devices of two slices, told in turns, are sorted by slice."""
+    """Oracle: devices of two slices, listed in turns, are sorted by slice."""
 
     class Fake:
         platform, device_kind = "tpu", "a kind that mesh_utils does not know"

@@ -57,7 +57,7 @@ def test_a_convolution_and_both_its_gradients_cost_the_same(stride):
     assert count_flops(lambda x, k: convolve(x, k, stride), x, kernel) == once
     gradient = jax.grad(lambda x, k: convolve(x, k, stride).sum(), argnums=(0, 1))
     # The gradients; the result itself, of which only the sum was asked, is not needed
-    # but stands in the traced program.
+    # but is part of the traced program.
     assert count_flops(gradient, x, kernel) == pytest.approx(3 * once, rel=0.15)
 
 

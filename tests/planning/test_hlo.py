@@ -57,8 +57,8 @@ LINES = {
 @pytest.mark.parametrize("name", LINES)
 def test_messages_are_read_in_every_notation(name):
     line, expected = LINES[name]
-    (found,) = read_collectives(line, num_devices=8, slices=2)
-    assert tuple(found) == expected
+    (collective,) = read_collectives(line, num_devices=8, slices=2)
+    assert tuple(collective) == expected
 
 
 def test_a_notation_that_is_not_known_is_refused():
@@ -68,8 +68,8 @@ def test_a_notation_that_is_not_known_is_refused():
                 f"  %r = f32[2] all-reduce(%a), replica_groups={groups}", 8
             )
     for groups in ("", ", replica_groups={}"):
-        (found,) = read_collectives(f"  %r = f32[2] all-reduce(%a){groups}", 8)
-        assert found.num_devices == 8
+        (collective,) = read_collectives(f"  %r = f32[2] all-reduce(%a){groups}", 8)
+        assert collective.num_devices == 8
 
 
 # Of a program for v5e:2x4, data 2 x fsdp 4, shortened.
@@ -84,7 +84,7 @@ ENTRY %main (a: f32[2048,64]) -> f32[512,64] {
 }
 """
 
-# Likewise: a gathering that begins, goes on beside a product and ends.
+# Likewise: an all-gather that starts, overlaps with a product, and is done.
 TRAVELLING = """
 %fused_computation.1 (p: bf16[128,64]) -> (bf16[512,64], s32[2]) {
   %g.1 = bf16[512,64] all-gather(%p), channel_id=3, replica_groups={{0,1,2,3}}
@@ -110,14 +110,14 @@ ENTRY %main (a: bf16[128,64]) -> bf16[512,64] {
 
 def test_a_scattered_sum_of_a_tpu_is_one_and_not_a_sum_to_all():
     """Oracle: (n-1)/n of the whole is sent, half as much as for a sum to all."""
-    (found,) = read_collectives(SCATTERED, 8)
-    assert tuple(found) == ("reduce-scatter", 512 * 64 * 4, 4, False)
-    assert found.sent == 3 / 4 * 2048 * 64 * 4
+    (collective,) = read_collectives(SCATTERED, 8)
+    assert tuple(collective) == ("reduce-scatter", 512 * 64 * 4, 4, False)
+    assert collective.sent == 3 / 4 * 2048 * 64 * 4
 
 
 def test_a_message_that_travels_while_others_compute_is_counted_once():
-    found = read_collectives(TRAVELLING, 4)
-    gathered, *sent = [tuple(one) for one in found]
+    collectives = read_collectives(TRAVELLING, 4)
+    gathered, *sent = [tuple(one) for one in collectives]
     assert gathered == ("all-gather", 512 * 64 * 2, 4, False)
     assert sent == [("collective-permute", 16, 2, False)] * 2
 
@@ -167,8 +167,8 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 @pytest.mark.parametrize(("condition", "times"), [("condition", 25), ("unknown", 5)])
 def test_a_message_in_loops_counts_as_often_as_they_run(condition, times):
-    found = read_collectives(LOOP.replace("CONDITION", condition), 2)
-    assert [tuple(one) for one in found] == [("all-reduce", 32, 2, False)] * times
+    collectives = read_collectives(LOOP.replace("CONDITION", condition), 2)
+    assert [tuple(one) for one in collectives] == [("all-reduce", 32, 2, False)] * times
 
 
 def test_a_scan_sends_in_every_step():
@@ -217,19 +217,19 @@ def compiled_gradient(**sizes):
 
 def test_replicated_parameters_cost_one_sum_of_gradients():
     """Oracle: the program sends what a ring must, and nothing else of that size."""
-    w, mesh, found = compiled_gradient()
-    large = [one for one in found if one.num_bytes > 2**16]
+    w, mesh, collectives = compiled_gradient()
+    large = [one for one in collectives if one.num_bytes > 2**16]
     assert [(one.kind, one.num_devices) for one in large] == [("all-reduce", 8)]
     assert minimum_traffic(w, mesh) == 2 * 7 / 8 * 2**20 == large[0].sent
 
 
 def test_split_parameters_are_gathered():
-    w, mesh, found = compiled_gradient(data=2, fsdp=4)
+    w, mesh, collectives = compiled_gradient(data=2, fsdp=4)
     assert w["w"].sharding.spec == PartitionSpec("fsdp", None)
     assert bytes_per_device(w) == 2**18
     assert minimum_traffic(w, mesh) == 3 * 3 / 4 * 2**20 + 2 * 1 / 2 * 2**18
-    assert {"all-gather"} <= {one.kind for one in found}
-    assert max(one.num_devices for one in found) <= 8
+    assert {"all-gather"} <= {one.kind for one in collectives}
+    assert max(one.num_devices for one in collectives) <= 8
 
 
 def messages_of_a_gradient(network, *inputs):
@@ -261,12 +261,12 @@ def test_rows_stay_on_their_devices_where_attention_is_to_one_token():
             return SpatialTransformer(num_heads=1, head_channels=64)(x, context, False)
 
     x, context = jnp.zeros((16, 4, 4, 64)), jnp.zeros((16, 1, 32))
-    found, _ = messages_of_a_gradient(Block(), x, context)
-    assert {one.kind for one in found} == {"all-gather", "all-reduce"}
+    collectives, _ = messages_of_a_gradient(Block(), x, context)
+    assert {one.kind for one in collectives} == {"all-gather", "all-reduce"}
 
 
 def test_rows_stay_on_their_devices_where_a_table_of_words_is_split_by_channels():
     """1001 words do not divide: twice the parameters are gathered, gradients summed."""
     network = TokenTransformer(vocab_size=1001, width=128, depth=2)
-    found, size = messages_of_a_gradient(network, jnp.zeros((16, 77), jnp.int32))
-    assert sum(one.sent for one in found) < 4 * size
+    collectives, size = messages_of_a_gradient(network, jnp.zeros((16, 77), jnp.int32))
+    assert sum(one.sent for one in collectives) < 4 * size

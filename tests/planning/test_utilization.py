@@ -34,7 +34,7 @@ def test_attention_counts_as_its_two_products():
 
 def test_the_share_is_work_over_what_all_devices_could_do(monkeypatch):
     mesh = make_mesh()
-    assert peak_share(TASK, BATCH, mesh) is None  # nobody knows a CPU's peak
+    assert peak_share(TASK, BATCH, mesh) is None  # the peak of a CPU is unknown
     monkeypatch.setitem(topologies.CHIPS, "cpu", topologies.Chip(1e6, 1, 1))
     share = peak_share(TASK, BATCH, mesh)
     assert share(3.0) == pytest.approx(3 * (2 * PRODUCT + 6 * TABLE) / 8e6)

@@ -50,7 +50,7 @@ def make_stage(**fields):
 
 @pytest.fixture(scope="session")
 def study(photos):
-    """Pixels beside latents of f = 2, two steps each."""
+    """A study of pixels and of latents of f = 2, two steps each."""
     return Study(
         arms={"f=1": Arm(make_denoiser()), "f=2": Arm(make_denoiser(), make_stage())},
         budget=Budget(steps=2),

@@ -55,7 +55,7 @@ def test_another_axis_is_another_set_of_arms():
 
 
 def test_a_file_without_get_study_is_refused_in_a_line(tmp_path):
-    path = tmp_path / "mine.py"
+    path = tmp_path / "user.py"
     path.write_text("x = 1\n")
     with pytest.raises(ValueError, match="must have a function get_study: got none"):
         load_study(str(path))

@@ -23,7 +23,7 @@ def test_the_dry_run_prints_steps_flops_disk_and_time(study, arms, tmp_path):
 
 def test_every_stage_is_a_rule_that_waits_for_what_it_reads(study, arms):
     stages = make_stages(study, arms, "out dir")
-    text = graph.snakefile(stages, "mine.py:a={b}", "out dir")
+    text = graph.snakefile(stages, "user.py:a={b}", "out dir")
     assert text.count("\nrule ") == len(stages) + 2
     rule = text[text.index("rule evaluate_f_2_seed0:") :].split("\n\n")[0]
     assert "input: 'out dir/denoiser/f=2/seed0/result.json', " in rule

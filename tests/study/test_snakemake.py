@@ -20,8 +20,8 @@ TIMED = ("device-hours", "images/s")
 def test_snakemake_makes_the_table_of_the_plain_command(photos, tmp_path, monkeypatch):
     """Identity: every figure but those of time."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(FILE.replace("evaluate_at=2,", SMALL))
-    config = f"--config=mine.py:{photos}"
+    (tmp_path / "user.py").write_text(FILE.replace("evaluate_at=2,", SMALL))
+    config = f"--config=user.py:{photos}"
     assert cli.main(["study", config, "--out=plain"]) == 0
     assert cli.main(["study", config, "--out=rules", "--snakefile=Snakefile"]) == 0
     (tmp_path / "bin").mkdir()

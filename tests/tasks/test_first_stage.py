@@ -53,9 +53,9 @@ class AtTheOriginal(Autoencoder):
 
     def __call__(self, image, key=None, is_training=False):
         out = super().__call__(image, key, is_training)
-        theirs = jnp.asarray(self.original.array)
-        exact = theirs + (out.image - jax.lax.stop_gradient(out.image))
-        error = jnp.linalg.norm(out.image - theirs) / jnp.linalg.norm(theirs)
+        original = jnp.asarray(self.original.array)
+        exact = original + (out.image - jax.lax.stop_gradient(out.image))
+        error = jnp.linalg.norm(out.image - original) / jnp.linalg.norm(original)
         return out._replace(image=exact, metrics=out.metrics | {"error": error})
 
 
@@ -124,13 +124,13 @@ def test_every_term_equals_the_original(original):
         "gan/logits_real": "log_logits_real",
         "gan/logits_fake": "log_logits_fake",
     }
-    for ours, theirs in expected.items():
-        assert golden.relative_error(metrics[ours], arrays[theirs]) < 1e-4, ours
+    for actual, reference in expected.items():
+        assert golden.relative_error(metrics[actual], arrays[reference]) < 1e-4, actual
     assert golden.relative_error(metrics["loss/lpips"], arrays["lpips"].mean()) < 1e-4
     penalty = ("kl", "log_kl_loss") if "log_kl_loss" in arrays else None
     penalty = penalty or ("codebook", "log_quant_loss")
-    ours = metrics[f"bottleneck/{penalty[0]}"]
-    assert golden.relative_error(ours, arrays[penalty[1]]) < 1e-4
+    actual = metrics[f"bottleneck/{penalty[0]}"]
+    assert golden.relative_error(actual, arrays[penalty[1]]) < 1e-4
     generator = total - metrics["gan/discriminator"]
     assert golden.relative_error(generator, arrays["generator_loss"]) < 1e-4
     loss = arrays["discriminator_loss"]
@@ -158,7 +158,7 @@ def test_before_disc_start_the_loss_equals_the_original(original):
 
 
 def test_plain_training_lowers_the_loss_and_the_error():
-    """Without perceptual loss and adversary, as said explicitly."""
+    """Without perceptual loss and adversary, as set explicitly."""
     task = first_stage(Autoencoder(**TINY), perceptual="none")
     batch = batch_of((4, 8, 8, 3))
     params, collections = start(task, batch)

@@ -88,15 +88,15 @@ def test_the_likelihood_is_a_sum_of_squares_or_lpips():
     rng = np.random.default_rng(0)
     image = jnp.float32(rng.uniform(-1, 1, (2, 32, 32, 3)))
     target = jnp.float32(rng.uniform(-1, 1, (2, 32, 32, 3)))
-    found = ImageGuide().log_likelihood(image, target, None)
+    actual = ImageGuide().log_likelihood(image, target, None)
     expected = -0.5 * np.square(np.asarray(target - image)).sum((1, 2, 3))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
     lpips = LPIPS("alex")
     params = lpips.init(jax.random.key(0), image, target)
-    found = ImageGuide("lpips", trunk="alex").log_likelihood(
+    actual = ImageGuide("lpips", trunk="alex").log_likelihood(
         image, target, params["params"]
     )
-    np.testing.assert_allclose(found, -lpips.apply(params, target, image), rtol=1e-5)
+    np.testing.assert_allclose(actual, -lpips.apply(params, target, image), rtol=1e-5)
 
 
 @pytest.mark.parametrize("divisor", [2, 4])
@@ -106,8 +106,8 @@ def test_images_are_reduced_as_pillow_does(divisor):
     image = rng.uniform(60, 200, (32, 32)).round().astype(np.float32)
     side = 32 // divisor
     expected = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-    found = reduce_image(jnp.asarray(image)[None, :, :, None], divisor)[0, :, :, 0]
-    np.testing.assert_allclose(found, expected, atol=1)
+    actual = reduce_image(jnp.asarray(image)[None, :, :, None], divisor)[0, :, :, 0]
+    np.testing.assert_allclose(actual, expected, atol=1)
 
 
 @pytest.mark.parametrize(

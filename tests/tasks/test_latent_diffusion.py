@@ -2,7 +2,7 @@
 """The diffusion task against closed forms.
 
 A network that always says 0 loses the mean square of the target, which is known. Such
-simple networks stand in for the UNet where its own work is not in question.
+simple networks replace the UNet where its result does not matter.
 """
 
 import dataclasses
@@ -134,8 +134,8 @@ def test_images_are_encoded_in_the_step_as_they_would_be_beforehand():
     from_images = latent_diffusion(model, Objective(), stage, encodes_images=True)
     assert set(from_images.frozen) == {"autoencoder"} and not task.frozen
     expected, _ = loss_of(task, params, {**labels, "moments": moments})
-    found, _ = loss_of(from_images, params, {**labels, "image": image})
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    actual, _ = loss_of(from_images, params, {**labels, "image": image})
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
     real = latent_diffusion(tiny_model(), Objective(), stage, encodes_images=True)
     shapes = jax.eval_shape(real.init, jax.random.key(0), {**labels, "image": image})
     assert sorted(shapes[0]) == ["conditioner", "unet"]

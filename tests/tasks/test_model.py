@@ -65,13 +65,13 @@ def test_a_ready_made_condition_is_handed_on_or_refused():
     model = tiny_model()
     context = np.ones((2, 3, 8), np.float32)
     np.testing.assert_array_equal(model.condition({}, context=context).context, context)
-    for said, message in (
+    for keywords, message in (
         (dict(context=np.ones((2, 3, 7))), r"takes context \[B, M, 8\]: got shape"),
         (dict(concat=np.ones((2, 4, 4, 1))), "takes concat in no form"),
         (dict(context=context, class_label=[1]), "got class_label= too"),
     ):
         with pytest.raises(ValueError, match=message):
-            model.condition({}, **said)
+            model.condition({}, **keywords)
 
 
 def test_the_null_condition_is_the_row_of_no_class():

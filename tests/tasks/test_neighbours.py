@@ -23,13 +23,13 @@ def test_the_search_sorts_by_cosine_whatever_the_shards(num, monkeypatch):
     rows[num // 2] = 2 * rows[0]  # in the same direction: a tie
     queries = rng.normal(size=(7, 6)).astype(np.float32)
     queries[0] = rows[0]
-    found = NeighbourSearch(rows).nearest(queries, min(num, 9))
-    np.testing.assert_array_equal(found.rows, sorted_rows(rows, queries, min(num, 9)))
-    assert found.rows[0, :2].tolist() == [0, num // 2]
-    np.testing.assert_allclose(found.similarity[0, :2], 1, rtol=1e-5)
+    nearest = NeighbourSearch(rows).nearest(queries, min(num, 9))
+    np.testing.assert_array_equal(nearest.rows, sorted_rows(rows, queries, min(num, 9)))
+    assert nearest.rows[0, :2].tolist() == [0, num // 2]
+    np.testing.assert_allclose(nearest.similarity[0, :2], 1, rtol=1e-5)
     monkeypatch.setattr(neighbours, "MAX_SIMILARITIES", 1)  # a query at a time
     again = NeighbourSearch(rows).nearest(queries, min(num, 9))
-    np.testing.assert_array_equal(again.rows, found.rows)
+    np.testing.assert_array_equal(again.rows, nearest.rows)
 
 
 def test_what_cannot_be_searched_is_refused():

@@ -61,13 +61,13 @@ def test_a_full_disk_is_told_and_costs_no_earlier_checkpoint(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(str(error.value).splitlines()) == 1
     with Checkpointer(tmp_path, keep=9) as checkpointer:
-        found = checkpointer.restore(shapes_of(state(1)))
-        assert found is not None and found[1] == {"at": 1}
-        jax.tree.map(np.testing.assert_array_equal, found[0], state(1))
+        restored = checkpointer.restore(shapes_of(state(1)))
+        assert restored is not None and restored[1] == {"at": 1}
+        jax.tree.map(np.testing.assert_array_equal, restored[0], state(1))
         checkpointer.save(state(2), {"at": 2})  # there is room again
         checkpointer.wait()
-        found = checkpointer.restore(shapes_of(state(2)))
-        assert found is not None and int(found[0].step) == 2
+        restored = checkpointer.restore(shapes_of(state(2)))
+        assert restored is not None and int(restored[0].step) == 2
     assert not list((tmp_path / "checkpoints").glob("*tmp*"))
 
 
@@ -131,8 +131,8 @@ import sys
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer
 from tests.training.test_faults import shapes_of, state
 with Checkpointer(sys.argv[1], keep=2) as checkpointer:
-    found = checkpointer.restore(shapes_of(state(0, 16)))
-    first = 0 if found is None else int(found[0].step)
+    restored = checkpointer.restore(shapes_of(state(0, 16)))
+    first = 0 if restored is None else int(restored[0].step)
     for step in range(first + 1, first + 50):
         print("saves", step, flush=True)
         checkpointer.save(state(step, 16), {"at": step})
@@ -158,10 +158,10 @@ def test_twenty_kills_in_saves_lose_nothing_that_was_saved(tmp_path):
                 process.kill()
         process.wait()
         with Checkpointer(tmp_path, keep=2) as checkpointer:
-            found = checkpointer.restore(shapes_of(state(0, 16)))
-            assert found is not None or saved == 0
-            if found is not None:
-                restored, data = found
+            result = checkpointer.restore(shapes_of(state(0, 16)))
+            assert result is not None or saved == 0
+            if result is not None:
+                restored, data = result
                 step = data["at"]
                 assert step >= saved
                 jax.tree.map(np.testing.assert_array_equal, restored, state(step, 16))
@@ -180,7 +180,7 @@ run(workdir, checkpoint_every=checkpoint_every, keep=1)
 
 
 def ends_as_if_nothing_had_happened(workdir, whole, **changes):
-    """Runs to the end, and beside it a run that nothing disturbed."""
+    """Compares the finished run with one that nothing disturbed."""
     states = [run(path, **changes) for path in (workdir, whole)]
     jax.tree.map(np.testing.assert_array_equal, *states)
     rows = [(path / "metrics.jsonl").read_text() for path in (workdir, whole)]
@@ -210,7 +210,7 @@ def test_killed_at_twenty_places_of_restoring_saving_and_deleting_it_ends_with_t
     tmp_path,
 ):
     """F1: every sixth operation on files: 10 of a restore, 43 of a save (the last moves
-    it into place), 40 of the deletion of the one before, which runs beside a save.
+    it into place), 40 of the deletion of the one before, which runs during a save.
     """
     killed, options = tmp_path / "killed", dict(checkpoint_every=1, keep=1)
     with pytest.raises(OSError):
@@ -218,11 +218,11 @@ def test_killed_at_twenty_places_of_restoring_saving_and_deleting_it_ends_with_t
     for number in range(1, 121, 6):
         names = [path.name for path in (killed / "checkpoints").iterdir()]
         process = child(RUNS, killed, number, 1)
-        said, _ = process.communicate(timeout=240)
-        assert process.returncode == -signal.SIGKILL, said
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == -signal.SIGKILL, output
         if number > 10:  # it came to its first step, from the last that was whole
             newest = max(int(name) for name in names if name.isdigit())
-            assert f"resumes at step {newest} of" in said
+            assert f"resumes at step {newest} of" in output
     ends_as_if_nothing_had_happened(killed, tmp_path / "whole", **options)
 
 
@@ -240,10 +240,10 @@ run(sys.argv[1], before, step_timeout=5.0)
 def test_a_step_that_hangs_ends_the_run_which_then_goes_on(tmp_path):
     """F17: a host that waits for its batch forever."""
     process = child(HANGS, tmp_path)
-    said, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == EXIT_HANGS
-    assert 'the phase "data" of step 13 did not end within 5 s' in said
-    assert "in before" in said  # the stack
+    assert 'the phase "data" of step 13 did not end within 5 s' in output
+    assert "in before" in output  # the stack
     assert int(run(tmp_path).step) == 24
 
 
@@ -264,8 +264,8 @@ def before(step):
         return
     if fault == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    if fault == "told to stop":
-        open(sys.argv[1] + ".told", "w").close()
+    if fault == "stops":
+        open(sys.argv[1] + ".signalled", "w").close()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(2.0)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -297,13 +297,13 @@ def two_processes(workdir, fault="", at=-1, who=1, slow=0.0, **fields):
 
 
 def ends(process, within):
-    """Waits for a process; returns its exit code and what it said."""
+    """Waits for a process; returns its exit code and its output."""
     begin = time.monotonic()
-    said, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=240)
     seconds = time.monotonic() - begin
     print(f"ended with {process.returncode} after {seconds:.1f} s")
     assert seconds < within
-    return process.returncode, said
+    return process.returncode, output
 
 
 def goes_on_with_two_processes(workdir):
@@ -311,8 +311,8 @@ def goes_on_with_two_processes(workdir):
     whole = workdir / "whole"
     for path in (workdir, whole):
         for process in two_processes(path):
-            code, said = ends(process, 240)
-            assert code == 0, said
+            code, output = ends(process, 240)
+            assert code == 0, output
     rows, expected = (read_rows(path / "metrics.jsonl") for path in (workdir, whole))
     assert [row["step"] for row in rows] == [4, 8, 12, 16, 20, 24]
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
@@ -325,9 +325,9 @@ def test_a_slow_host_is_named_a_lost_one_ends_the_others_and_the_run_goes_on(tmp
     """F18, F3: process 1 is 0.5 s late in every step and killed before step 19."""
     first, second = two_processes(tmp_path, "killed", at=19, slow=0.5)
     assert second.wait(240) == -signal.SIGKILL
-    code, said = ends(first, 15)  # the heartbeat and 5 s
+    code, output = ends(first, 15)  # the heartbeat and 5 s
     assert code != 0
-    assert "process 1 waits" in said and "process 0 waits" not in said
+    assert "process 1 waits" in output and "process 0 waits" not in output
     goes_on_with_two_processes(tmp_path)
 
 
@@ -343,10 +343,10 @@ def test_the_loss_of_the_first_host_ends_the_others_and_the_run_goes_on(tmp_path
 @pytest.mark.slow
 def test_one_of_two_processes_that_is_told_to_stop_stops_both_at_one_step(tmp_path):
     """F2: twice, as a cluster that is in a hurry does."""
-    for process in two_processes(tmp_path, "told to stop", at=11):
-        code, said = ends(process, 60)
-        assert code == 0, said
-    assert time.time() - Path(f"{tmp_path}.told").stat().st_mtime < 30
+    for process in two_processes(tmp_path, "stops", at=11):
+        code, output = ends(process, 60)
+        assert code == 0, output
+    assert time.time() - Path(f"{tmp_path}.signalled").stat().st_mtime < 30
     (step,) = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} - {8}
     assert 11 <= step < 24
     goes_on_with_two_processes(tmp_path)
@@ -357,9 +357,9 @@ def test_a_host_that_hangs_ends_all_and_the_run_goes_on(tmp_path):
     """F17: process 1 before step 11; process 0 waits for it in that step."""
     processes = two_processes(tmp_path, "hangs", at=11, step_timeout=5.0)
     for process in processes:
-        code, said = ends(process, 60)
+        code, output = ends(process, 60)
         assert code != 0
-        assert "did not end within 5 s" in said or "error" in said.lower()
+        assert "did not end within 5 s" in output or "error" in output.lower()
     goes_on_with_two_processes(tmp_path)
 
 
@@ -367,8 +367,8 @@ def test_a_host_that_hangs_ends_all_and_the_run_goes_on(tmp_path):
 def test_an_error_of_one_process_ends_the_others(tmp_path):
     """A record that only one of them reads is damaged."""
     first, second = two_processes(tmp_path, "fails", at=11)
-    code, said = ends(second, 240)
+    code, output = ends(second, 240)
     assert code == 1
-    assert "record 7 cannot be read" in said and "process 1 failed" in said
+    assert "record 7 cannot be read" in output and "process 1 failed" in output
     assert ends(first, 15)[0] != 0  # the heartbeat and 5 s
     assert (tmp_path / "checkpoints" / "8").exists()

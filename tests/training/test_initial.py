@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning: what fits another model's parameters is taken, and it is told."""
+"""Fine-tuning: matching parameters of another model are taken, and reported."""
 
 import json
 
@@ -65,7 +65,9 @@ def test_every_array_is_told_of_once():
     }
     new = {
         "unet": {
-            "conv_in": {"kernel": np.zeros((3, 3, 3, 8), np.float32)},  # fewer: anew
+            "conv_in": {
+                "kernel": np.zeros((3, 3, 3, 8), np.float32)
+            },  # fewer: made new
             "down_0": {"kernel": np.zeros((8, 8), np.float32)},
             "down_2": {"kernel": np.zeros((8, 8), np.float32)},
             "attn": {"k": {"kernel": np.zeros((24, 8), np.float32)}},  # wider context
@@ -121,10 +123,10 @@ def test_a_run_begins_with_another_runs_average_and_goes_on_with_its_own(
             state.params["unet"]["mlp"][name]["kernel"], kernel, atol=0.0101
         )
     assert np.abs(state.params["conditioner"]["bias"]).max() <= 0.0101
-    told = json.loads((second / "initial.json").read_text())
-    assert told["taken"] == ["unet/mlp/in/kernel", "unet/mlp/out/kernel"]
-    assert told["made_new"] == ["conditioner/bias [5] -> [8]"]
-    assert told["settings"] == ["  unet.f: 4 -> 8"]
+    report = json.loads((second / "initial.json").read_text())
+    assert report["taken"] == ["unet/mlp/in/kernel", "unet/mlp/out/kernel"]
+    assert report["made_new"] == ["conditioner/bias [5] -> [8]"]
+    assert report["settings"] == ["  unet.f: 4 -> 8"]
     out = capsys.readouterr().out
     assert "2 arrays taken" in out and "unet.f: 4 -> 8" in out
 

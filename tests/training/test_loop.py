@@ -160,8 +160,8 @@ def test_a_run_that_diverges_stops_and_keeps_its_good_checkpoint(tmp_path):
         run(tmp_path, task=make_task(nan_steps=range(10, 99)), max_skipped=3)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["8"]
     assert f"checkpoint of step 8 in {tmp_path} is good" in str(error.value)
-    told = json.loads((tmp_path / "diverged.json").read_text())
-    assert told["steps"][-1]["records"][3] == "row 3 of step 12"
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert report["steps"][-1]["records"][3] == "row 3 of step 12"
 
 
 def test_evaluation_comes_at_its_steps_and_at_the_end(tmp_path):
@@ -267,7 +267,7 @@ def test_changed_data_are_refused_unless_allowed(tmp_path):
 
 
 def test_an_average_in_the_hosts_memory_is_the_same_average(tmp_path, whole):
-    """Identity: begun on the host, continued on the device, beside all on it."""
+    """Identity: started on the host and continued on the device, or all on it."""
     state = run(tmp_path, num_steps=12, ema_on_host=True)
     kernel = state.ema["unet"]["mlp"]["in"]["kernel"]
     assert kernel.sharding.memory_kind == "pinned_host"

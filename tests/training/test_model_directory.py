@@ -18,8 +18,8 @@ def params(seed=0):
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
     save_params(str(tmp_path), params(), {"task": "first_stage"})
     loaded = load_params(str(tmp_path))
-    found = loaded["autoencoder"]["conv"]["kernel"]
-    np.testing.assert_array_equal(found, params()["autoencoder"]["conv"]["kernel"])
+    kernel = loaded["autoencoder"]["conv"]["kernel"]
+    np.testing.assert_array_equal(kernel, params()["autoencoder"]["conv"]["kernel"])
     assert params_fingerprint(loaded) == params_fingerprint(params())
 
 

@@ -44,9 +44,9 @@ def test_adam_has_no_weight_decay_and_refuses_one():
 def test_b1_b2_and_eps_are_adams():
     """Oracle: optax.adam with the same values."""
     fields = dict(b1=0.5, b2=0.9, eps=1e-3)
-    ours = update(make_optimizer("adam", 0.1, **fields), steps=3)
-    theirs = update(optax.adam(0.1, **fields), steps=3)
-    jax.tree.map(np.testing.assert_allclose, ours, theirs)
+    actual = update(make_optimizer("adam", 0.1, **fields), steps=3)
+    expected = update(optax.adam(0.1, **fields), steps=3)
+    jax.tree.map(np.testing.assert_allclose, actual, expected)
 
 
 def test_clipping_looks_at_each_network_alone():

@@ -75,7 +75,7 @@ def _features(options: Options, has_peer: bool) -> float:
     flat = _weights(rng)
     runs = {"ldm_jax": _ours(flat)}
     if has_peer:
-        runs["torch-fidelity"] = _theirs(flat)
+        runs["torch-fidelity"] = _torch_fidelity(flat)
     image = rng.integers(0, 256, shape).astype(np.uint8)
     outputs = [run(image) for run in runs.values()]  # warms up, compiles
     if has_peer:
@@ -111,7 +111,7 @@ def _ours(flat) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: on_devices(apply, image)
 
 
-def _theirs(flat) -> Callable[[np.ndarray], np.ndarray]:
+def _torch_fidelity(flat) -> Callable[[np.ndarray], np.ndarray]:
     """Makes the same network of torch-fidelity; its normalisations do nothing."""
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import (

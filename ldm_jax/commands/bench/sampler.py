@@ -82,7 +82,7 @@ def run(options: Options) -> None:
     runs = {"ldm_jax": ours}
     if options.has_torch:
         if all(importlib.util.find_spec(name) for name in ("torch", "diffusers")):
-            runs["diffusers"] = _theirs(options)
+            runs["diffusers"] = _diffusers_sampler(options)
         else:
             print("diffusers   not installed (extra: torch); nothing to compare with")
     seconds = best_of(runs, options.repeats)
@@ -208,7 +208,7 @@ def _ours(options: Options) -> Callable[[], None]:
     return lambda: jax.block_until_ready(compiled(*inputs))
 
 
-def _theirs(options: Options) -> Callable[[], None]:
+def _diffusers_sampler(options: Options) -> Callable[[], None]:
     """Builds the same network and loop of diffusers; returns a run of it."""
     import diffusers
     import torch

@@ -34,7 +34,7 @@ def test_memory_does_not_grow_with_the_set():
     run = subprocess.run(
         [sys.executable, "-c", program % sizes], capture_output=True, text=True
     )
-    found = re.search(r"process (\d+) MiB after a tenth .* (\d+) MiB", run.stdout)
-    assert found, run.stderr
-    tenth, whole = map(int, found.groups())
+    match = re.search(r"process (\d+) MiB after a tenth .* (\d+) MiB", run.stdout)
+    assert match, run.stderr
+    tenth, whole = map(int, match.groups())
     assert whole - tenth < 32  # what an allocator keeps

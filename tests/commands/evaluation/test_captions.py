@@ -44,7 +44,7 @@ def test_clip_score_agrees_with_transformers(tmp_path):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (8, 41, 30, 3)).astype(np.uint8)
     texts = ["a dog", "cats", "the sea", "", "dogs and a dog", "z", "a b c", "x " * 99]
-    found = captions.open_clip(str(tmp_path))(image, texts)
+    actual = captions.open_clip(str(tmp_path))(image, texts)
     # The processor of Pillow, whose resize OpenAI's own preprocessing takes.
     shrink = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
@@ -60,7 +60,7 @@ def test_clip_score_agrees_with_transformers(tmp_path):
         )
     cosines = (out.image_embeds * out.text_embeds).sum(-1).numpy()
     assert np.ptp(cosines) > 0.1 and (cosines > 0).any()
-    np.testing.assert_allclose(found, 100 * np.maximum(cosines, 0), rtol=1e-4)
+    np.testing.assert_allclose(actual, 100 * np.maximum(cosines, 0), rtol=1e-4)
 
 
 def test_what_is_no_clip_model_is_refused(tmp_path):

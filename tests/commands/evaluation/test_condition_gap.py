@@ -42,15 +42,15 @@ def test_errors_are_those_of_what_is_said(level):
     moments = np.concatenate([mean, np.full_like(mean, -60)], axis=-1)
     batch = {"moments": moments, "label": label}
     wrong = {"label": np.roll(label, 1)}
-    found = condition_errors(model, params, batch, wrong, jax.random.key(0), level)
+    actual = condition_errors(model, params, batch, wrong, jax.random.key(0), level)
     expected = np.square(
         [label - label, np.roll(label, 1) - label, NUM_CLASSES - label]
     )
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_each_level_draws_its_part_of_t():
-    """Noise: what is told of t lies in the level's quarter, and fills it."""
+    """Noise: the time steps that the model receives fill the level's quarter."""
     seen = []
 
     class Notes(Repeats):

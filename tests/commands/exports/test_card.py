@@ -17,7 +17,7 @@ from tests.interop import small
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     root = tmp_path_factory.mktemp("model")
-    import_weights(small.checkpoint(root / "theirs", small.CLASSES), str(root / "a"))
+    import_weights(small.checkpoint(root / "source", small.CLASSES), str(root / "a"))
     return root / "a"
 
 

@@ -174,9 +174,9 @@ def test_every_condition_is_traced_for_any_batch_size(kind):
     programs = make_programs(model, params, SIZE, SAMPLING)
     assert ("condition" in programs) == ("null" in programs) == (kind != "none")
     inputs = programs["sampler"].inputs
-    found = {k: x.shape[1:] for k, x in inputs.items() if k != "key"}
+    shapes_traced = {k: x.shape[1:] for k, x in inputs.items() if k != "key"}
     keywords = {k: model.conditioner.fields[k].keyword for k in shapes}
-    assert found == {keywords[k]: shape for k, shape in shapes.items()}
+    assert shapes_traced == {keywords[k]: shape for k, shape in shapes.items()}
     for name, program in programs.items():
         read = {network: params[network] for network in program.networks}
         outputs = jax.eval_shape(program.function, read, program.inputs)

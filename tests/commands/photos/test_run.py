@@ -98,7 +98,7 @@ def test_a_folder_that_changes_between_two_calls_is_refused(tmp_path, capsys):
     [
         (["--images=./none"], "is not a directory"),
         (["--images=./empty"], "holds no image file"),
-        (["--images=./empty", "--config=quickstart"], "chooses a config of its own"),
+        (["--images=./empty", "--config=quickstart"], "chooses its own config"),
         (["--size=32"], "give --images too"),
     ],
 )

@@ -49,8 +49,8 @@ def test_what_is_outside_of_the_hole_keeps_each_of_its_256_levels():
     mask[:, 3] = 1
     y = {"image": to_unit_range(levels), "mask": mask}
     painter = make_condition("inpaint", **KINDS["inpaint"])
-    found = to_uint8(jax.jit(painter.finish)(y, jnp.full(levels.shape, -1.0)))
-    np.testing.assert_array_equal(found, np.where(mask > 0, 0, levels))
+    finished = to_uint8(jax.jit(painter.finish)(y, jnp.full(levels.shape, -1.0)))
+    np.testing.assert_array_equal(finished, np.where(mask > 0, 0, levels))
 
 
 def test_the_latent_of_an_image_with_a_hole_is_scaled_as_the_models_own():

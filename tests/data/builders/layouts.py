@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small copies of the sets that builders read, in the layouts of their makers.
 
-Each function fills a folder. The colour of an image tells which one it is: its red is
+Each function fills a folder. The colour of an image identifies it: its red is
 the number that the test expects to find.
 """
 
@@ -120,8 +120,8 @@ def coco(root: pathlib.Path, as_zips: bool = False) -> None:
         for image in images:
             files[f"{folder}/{image['file_name']}"] = picture(image["id"])
         for kind, rows in (("captions", captions), ("instances", boxes)):
-            facts = dict(images=images, annotations=rows, categories=categories)
-            text = json.dumps(facts)
+            content = dict(images=images, annotations=rows, categories=categories)
+            text = json.dumps(content)
             files[f"annotations/{kind}_{folder}.json"] = text.encode()
     _write_all(root, files, as_zips)
 

@@ -144,9 +144,9 @@ def test_coco_without_maps(opened):
 
 def test_landscapes_have_maps(opened):
     layouts.landscapes(opened.root)
-    found = [opened("landscapes", split)[1] for split in ("train", "validation")]
-    assert [len(records) for records in found] == [18, 2]
-    for record in found[0] + found[1]:
+    result = [opened("landscapes", split)[1] for split in ("train", "validation")]
+    assert [len(records) for records in result] == [18, 2]
+    for record in result[0] + result[1]:
         assert (record["label_map"] == record["image"][:, :, 0]).all()
 
 
@@ -199,12 +199,12 @@ def test_tfds_reads_what_is_prepared(opened):
     layouts.coco(opened.root)
     opened("coco2017")
     set_directory = opened.data_dir / "coco2017/1.0.0"
-    theirs = tfds.builder_from_directory(set_directory).as_data_source("train")[1]
-    assert theirs["file_name"] == b"train2017/000000000005.jpg"
-    assert theirs["captions"] == [b"a 5", b"the 5"]
-    (box,) = theirs["objects"]["bbox"]
+    record = tfds.builder_from_directory(set_directory).as_data_source("train")[1]
+    assert record["file_name"] == b"train2017/000000000005.jpg"
+    assert record["captions"] == [b"a 5", b"the 5"]
+    (box,) = record["objects"]["bbox"]
     assert box.tolist() == [0, 0.5, 1, 1]  # y, x, y, x
-    assert theirs["image"][0, 0].tolist() == [5, 0, 0]
+    assert record["image"][0, 0].tolist() == [5, 0, 0]
 
 
 def test_images_keep_their_bytes(opened):

@@ -14,7 +14,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.records import DamagedRecord
 from tests.data.builders import layouts
 
-# Nobody's image, and one without a caption.
+# A caption without an image, and an image without a caption.
 COUNT, DAMAGED = 40, {7: "image", 21: "caption"}
 
 
@@ -23,11 +23,17 @@ def rows(form, count=COUNT):
     images = [
         None if DAMAGED.get(i) == "image" else layouts.picture(i) for i in range(count)
     ]
-    said = [" " if DAMAGED.get(i) == "caption" else f"number {i}" for i in range(count)]
+    captions = [
+        " " if DAMAGED.get(i) == "caption" else f"number {i}" for i in range(count)
+    ]
     if form == "struct":
         structs = [{"bytes": image, "path": None} for image in images]
-        return {"url": said, "image": structs, "text": [[s, "a picture"] for s in said]}
-    return {"caption": said, "key": said, "jpg": images}
+        return {
+            "url": captions,
+            "image": structs,
+            "text": [[s, "a picture"] for s in captions],
+        }
+    return {"caption": captions, "key": captions, "jpg": images}
 
 
 def write(path, columns, **how):
@@ -44,10 +50,10 @@ def test_rows_are_read_in_any_order(tmp_path, form):
     names = tables.names()
     assert len(names) == COUNT and names[3] == "data/a.parquet/00000003"
     for i in [0, 1, 5, 4, 39, 14, 15, 15, 30, 2]:
-        found = tables.example(names[i])
-        assert found["image"] == layouts.picture(i)
+        result = tables.example(names[i])
+        assert result["image"] == layouts.picture(i)
         more = ["a picture"] if form == "struct" else []
-        assert found["captions"] == [f"number {i}", *more]
+        assert result["captions"] == [f"number {i}", *more]
     with pytest.raises(DamagedRecord, match="00000007 has no bytes of an image"):
         tables.example(names[7])
     if form == "bytes":
@@ -57,12 +63,12 @@ def test_rows_are_read_in_any_order(tmp_path, form):
 
 
 def test_a_set_of_parquet_files_opens_by_name(tmp_path):
-    """Splits by the beginnings of names; what lies beside tars is passed over."""
+    """Splits follow the beginnings of names; files next to tars are passed over."""
     root = tmp_path / "files"
     write(root / "data" / "train-00000-of-00002.parquet", rows("struct", 9))
     write(root / "data" / "train-00001-of-00002.parquet", rows("bytes", 3))
     write(root / "data" / "validation-00000-of-00001.parquet", rows("bytes", 4))
-    write(root / "data" / "train-facts.parquet", {"url": ["x"], "caption": ["a"]})
+    write(root / "data" / "train-info.parquet", {"url": ["x"], "caption": ["a"]})
 
     def opened(split):
         how = dict(manual_dir=os.fspath(root))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captions, boxes and label maps that users keep beside their images."""
+"""Captions, boxes and label maps that users keep next to their images."""
 
 import json
 import os
@@ -52,14 +52,14 @@ def test_captions_stand_in_a_jsonl(folder):
 
 
 def test_captions_stand_in_cocos_json(folder):
-    facts = {
+    content = {
         "images": [{"id": 4, "file_name": "b.png"}],
         "annotations": [
             {"image_id": 4, "caption": "one"},
             {"image_id": 4, "caption": "two"},
         ],
     }
-    (folder / "captions.json").write_text(json.dumps(facts))
+    (folder / "captions.json").write_text(json.dumps(content))
     assert captions_of(folder, "captions.json")[0] == [("one", "two")]
     (folder / "captions.json").write_text('{"images": []}')
     with pytest.raises(ValueError, match="COCO's format"):
@@ -169,7 +169,7 @@ def test_one_text_file_that_cannot_be_read_is_one_image_less(folder, damage):
 
 
 def coco(**changed):
-    facts = {
+    content = {
         "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
         "images": [
             {"id": 1, "file_name": "a.png", "width": 8, "height": 4},
@@ -180,7 +180,7 @@ def coco(**changed):
             {"image_id": 1, "bbox": [0, 0, 8, 4], "category_id": 3},
         ],
     }
-    return json.dumps({**facts, **changed})
+    return json.dumps({**content, **changed})
 
 
 def test_boxes_are_read_from_cocos_json(folder):
@@ -213,9 +213,9 @@ def test_boxes_are_read_from_cocos_json(folder):
 )
 def test_one_box_of_coco_that_cannot_be_is_one_image_less(folder, box):
     """Neither dropped without a word nor made into the whole picture."""
-    facts = json.loads(coco())
-    facts["annotations"].append({"image_id": 2, "bbox": box, "category_id": 7})
-    (folder / "boxes.json").write_text(json.dumps(facts))
+    content = json.loads(coco())
+    content["annotations"].append({"image_id": 2, "bbox": box, "category_id": 7})
+    (folder / "boxes.json").write_text(json.dumps(content))
     source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
     assert len(source) == 1 and len(source[0]["boxes"]) == 2
     assert "boxes.json, annotation 2: the box of b.png" in source.refused[0]
@@ -223,19 +223,19 @@ def test_one_box_of_coco_that_cannot_be_is_one_image_less(folder, box):
 
 @pytest.mark.parametrize("size", [0, -8, float("nan"), None, "8"])
 def test_boxes_of_an_image_without_a_size_are_refused(folder, size):
-    facts = json.loads(coco())
-    facts["images"][0]["width"] = size
-    (folder / "boxes.json").write_text(json.dumps(facts))
+    content = json.loads(coco())
+    content["images"][0]["width"] = size
+    (folder / "boxes.json").write_text(json.dumps(content))
     source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
     assert len(source) == 1 and "of a.png must be" in source.refused[0]
 
 
 def test_a_box_that_is_rounded_out_of_its_image_is_cut_to_it(folder):
-    facts = json.loads(coco())
-    facts["annotations"] = [
+    content = json.loads(coco())
+    content["annotations"] = [
         {"image_id": 1, "bbox": [-0.5, 0, 9, 4.25], "category_id": 7}
     ]
-    (folder / "boxes.json").write_text(json.dumps(facts))
+    (folder / "boxes.json").write_text(json.dumps(content))
     source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
     assert source[0]["boxes"].tolist() == [[0, 0, 1, 1]]
 
@@ -243,14 +243,14 @@ def test_a_box_that_is_rounded_out_of_its_image_is_cut_to_it(folder):
 @pytest.mark.parametrize("labels", [("dog", "cat"), (1, 0)])
 def test_boxes_are_read_as_layouts_are_told_when_sampling(folder, labels):
     first, second = labels
-    facts = {
+    content = {
         "a.png": [
             {"label": first, "box": [0.25, 0.25, 0.5, 0.5]},
             {"label": second, "box": [0, 0, 1, 1]},
         ],
         "b.png": [],
     }
-    (folder / "boxes.json").write_text(json.dumps(facts))
+    (folder / "boxes.json").write_text(json.dumps(content))
     source = FolderSource(folder, annotations=Annotations(boxes="boxes.json"))
     names = ("cat", "dog") if first == "dog" else ("0", "1")
     assert source.box_names == names and len(source) == 2

@@ -24,15 +24,15 @@ def data_dir(tmp_path_factory):
 def test_the_digits_are_scikit_learns(data_dir):
     """Identity: with the splits joined, the images and labels of load_digits."""
     images, labels = read_digits()
-    found = []
+    pairs = []
     for split in ("train", "test"):
         source = open_images("digits", split, data_dir)
-        found += [
+        pairs += [
             (r["image"].tobytes(), int(r["label"]))
             for r in map(source.__getitem__, range(len(source)))
         ]
     grey = np.repeat(images[..., None], 3, axis=-1)
-    assert sorted(found) == sorted(
+    assert sorted(pairs) == sorted(
         (x.tobytes(), int(y)) for x, y in zip(grey, labels, strict=True)
     )
 

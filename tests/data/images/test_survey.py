@@ -18,12 +18,12 @@ def make(folder, classes=("a", "b"), count=20, size=(20, 30)):
 
 def test_a_folder_is_counted(tmp_path):
     (make(tmp_path) / "a" / "torn.jpg").write_bytes(b"no picture")
-    found = survey(str(tmp_path))
-    assert found.count == 40 and dict(found.classes) == {"a": 20, "b": 20}
-    assert dict(found.formats) == {".png": 40} and found.captions is None
-    assert found.short_sides.tolist() == [20] * 40
-    assert len(found.left_out) == 1 and "torn.jpg" in found.left_out[0]
-    assert "torn.jpg" in found.describe()["left out"]
+    summary = survey(str(tmp_path))
+    assert summary.count == 40 and dict(summary.classes) == {"a": 20, "b": 20}
+    assert dict(summary.formats) == {".png": 40} and summary.captions is None
+    assert summary.short_sides.tolist() == [20] * 40
+    assert len(summary.left_out) == 1 and "torn.jpg" in summary.left_out[0]
+    assert "torn.jpg" in summary.describe()["left out"]
 
 
 def test_pictures_held_out_are_those_of_the_split(tmp_path):
@@ -49,8 +49,8 @@ def test_captions_are_found(name, tmp_path):
 def test_one_note_beside_pictures_is_no_set_of_captions(tmp_path):
     make(tmp_path, classes=("",), count=4)
     (tmp_path / "0.txt").write_text("a note")
-    found = survey(str(tmp_path))
-    assert found.captions is None and found.count == 4
+    summary = survey(str(tmp_path))
+    assert summary.captions is None and summary.count == 4
 
 
 def test_a_changed_folder_has_another_fingerprint(tmp_path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of latents open as one: mixtures, buckets, and the facts of both."""
+"""Sets of latents open as one: mixtures, buckets, and the metadata of both."""
 
 import json
 
@@ -56,8 +56,8 @@ def test_every_batch_of_buckets_has_one_shape(folder):
     source, stats, shapes = open_latent_sets(folder / "buckets")
     assert shapes == ((2, 2, 3), (2, 4, 3)) and stats.count == 30
     batches = make_batches(source, LatentTransform(), 4)
-    found = {batches(step)["moments"].shape for step in range(10)}
-    assert found == {(4, 2, 2, 6), (4, 2, 4, 6)}
+    batch_shapes = {batches(step)["moments"].shape for step in range(10)}
+    assert batch_shapes == {(4, 2, 2, 6), (4, 2, 4, 6)}
 
 
 def test_the_facts_of_a_mixture_are_those_of_what_is_drawn():
@@ -91,8 +91,10 @@ def stats_of(values):
 
     moments = LatentSums()
     moments.add(values, 1)
-    facts = dict(f=2, latent_shape=(2, 2, 1), autoencoder="a", images="i", transform={})
-    return LatentStats(**moments.result(), **facts)
+    fields = dict(
+        f=2, latent_shape=(2, 2, 1), autoencoder="a", images="i", transform={}
+    )
+    return LatentStats(**moments.result(), **fields)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +112,8 @@ def test_what_does_not_fit_is_refused(folder, directory, weights, words):
     if not (folder / "other").exists():
         write(folder / "other", autoencoder="b2")
         (folder / "climbing").mkdir()
-        facts = json.dumps({"buckets": ["../a"]})
-        (folder / "climbing" / "buckets.json").write_text(facts)
+        content = json.dumps({"buckets": ["../a"]})
+        (folder / "climbing" / "buckets.json").write_text(content)
     with pytest.raises(ValueError, match=words):
         open_latent_sets(directory.format(folder), weights)
 

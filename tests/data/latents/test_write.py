@@ -95,25 +95,25 @@ def test_tfds_opens_the_set(tmp_path):
     """Golden: TFDS' own reader, feature by feature."""
     write(tmp_path)
     latents, _ = open_latents(tmp_path)
-    theirs = tfds.builder_from_directory(tmp_path).as_data_source("train")
-    assert len(theirs) == 20
+    from_tfds = tfds.builder_from_directory(tmp_path).as_data_source("train")
+    assert len(from_tfds) == 20
     for i in (0, 7, 8, 19):
-        found = theirs[i]
-        found["caption"] = found["caption"].decode()
-        assert found.keys() == latents[i].keys()
-        assert all(np.array_equal(found[name], latents[i][name]) for name in found)
+        record = from_tfds[i]
+        record["caption"] = record["caption"].decode()
+        assert record.keys() == latents[i].keys()
+        assert all(np.array_equal(record[name], latents[i][name]) for name in record)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_moments_are_stored_in_the_dtype_asked_for(tmp_path, dtype):
     write(tmp_path, dtype=dtype)
-    found = open_latents(tmp_path)[0][3]["moments"]
+    stored = open_latents(tmp_path)[0][3]["moments"]
     expected = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}.get(
         dtype, np.float32
     )
-    assert found.dtype == expected
+    assert stored.dtype == expected
     exact = encode(Squares()[3]["image"][None])[0]
-    assert np.array_equal(found, exact.astype(expected))
+    assert np.array_equal(stored, exact.astype(expected))
 
 
 def test_crops_are_records_of_their_own(tmp_path):
@@ -182,10 +182,10 @@ def test_the_transform_takes_either_mirror_image(tmp_path):
     write(tmp_path)
     record = open_latents(tmp_path)[0][0]
     rng = np.random.default_rng(0)
-    found = [LatentTransform()(record, rng)["moments"] for _ in range(50)]
-    plain = [np.array_equal(f, record["moments"].astype(np.float32)) for f in found]
+    result = [LatentTransform()(record, rng)["moments"] for _ in range(50)]
+    plain = [np.array_equal(f, record["moments"].astype(np.float32)) for f in result]
     mirror = [
-        np.array_equal(f, record["moments_flip"].astype(np.float32)) for f in found
+        np.array_equal(f, record["moments_flip"].astype(np.float32)) for f in result
     ]
     assert np.array_equal(plain, ~np.array(mirror)) and 15 < sum(plain) < 35
     example = LatentTransform(flip=False)(record, rng)
@@ -220,15 +220,15 @@ def test_the_encoder_always_sees_whole_batches(tmp_path):
 
 
 def test_progress_counts_up_to_the_total(tmp_path):
-    told = []
+    calls = []
     write_latents(
-        encode, Squares(19), Keep(), tmp_path, job(), lambda *now: told.append(now)
+        encode, Squares(19), Keep(), tmp_path, job(), lambda *now: calls.append(now)
     )
-    assert told == [(n, 19) for n in (0, 4, 8, 12, 16, 19)]
+    assert calls == [(n, 19) for n in (0, 4, 8, 12, 16, 19)]
 
 
 def test_many_processes_write_one_set(tmp_path):
-    """Each its own shards; whoever is last makes it readable; all return the same."""
+    """Each writes its shards; the last makes the set readable; all results agree."""
     results = {}
 
     def run(index):
@@ -275,16 +275,16 @@ def test_a_killed_run_picks_up_where_it_stopped(tmp_path):
         assert run.returncode == -signal.SIGKILL
         with pytest.raises(ValueError, match="unfinished"):
             open_latents(tmp_path / "cut")
-    told = []
+    calls = []
     stats = write_latents(
         encode,
         Squares(),
         Keep(),
         tmp_path / "cut",
         job(),
-        lambda *now: told.append(now),
+        lambda *now: calls.append(now),
     )
-    assert told[0] == (16, 20)  # what was whole is not encoded again
+    assert calls[0] == (16, 20)  # what was whole is not encoded again
     assert stats == write(tmp_path / "one")
     assert shards_of(tmp_path / "cut") == shards_of(tmp_path / "one")
 

@@ -29,16 +29,16 @@ def noise(height=32, width=48):
 def test_reducing_by_four_is_opencvs(name):
     """Golden: cv2.resize 5.0.0; on uint8 its fixed point rounds one level off."""
     golden = np.load(GOLDEN)
-    found = degrade(golden["image"], f"cv_{name}", 4, rng())
-    assert abs(found.astype(int) - golden[name]).max() <= 1
+    result = degrade(golden["image"], f"cv_{name}", 4, rng())
+    assert abs(result.astype(int) - golden[name]).max() <= 1
 
 
 @pytest.mark.parametrize("name", OPENCV)
 def test_reducing_to_any_size_is_opencvs(name):
     """Golden: cv2.resize 5.0.0 in float32, levels of 255; its Lanczos has a table."""
     golden = np.load(GOLDEN)
-    found = resize_as_opencv(golden["image"], (13, 17), name)
-    np.testing.assert_allclose(found, golden[f"{name}_float"], atol=1e-3)
+    result = resize_as_opencv(golden["image"], (13, 17), name)
+    np.testing.assert_allclose(result, golden[f"{name}_float"], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", sorted(FILTERS))
@@ -57,11 +57,11 @@ def test_the_two_bicubics_differ():
 
 @pytest.mark.parametrize("interpolation", [*OPENCV, "halving"])
 @pytest.mark.parametrize(
-    ("length", "wanted"), [(16, 4), (16, 7), (7, 16), (5, 5), (3, 1)]
+    ("length", "new_length"), [(16, 4), (16, 7), (7, 16), (5, 5), (3, 1)]
 )
-def test_resizing_keeps_a_constant(interpolation, length, wanted):
-    matrix = axis_matrix(interpolation, length, wanted)
-    assert matrix.shape == (wanted, length)
+def test_resizing_keeps_a_constant(interpolation, length, new_length):
+    matrix = axis_matrix(interpolation, length, new_length)
+    assert matrix.shape == (new_length, length)
     np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
 
 
@@ -97,8 +97,8 @@ def test_light_is_lighter():
     plain = degrade(image, "cv_area", 4, rng()).astype(float)
 
     def error(kind):
-        found = [degrade(image, kind, 4, rng(i)) for i in range(20)]
-        return np.mean([np.square(f - plain).mean() for f in found])
+        result = [degrade(image, kind, 4, rng(i)) for i in range(20)]
+        return np.mean([np.square(f - plain).mean() for f in result])
 
     assert error("bsrgan_light") < error("bsrgan")
 
@@ -128,9 +128,9 @@ def test_the_narrowest_kernel_is_finite():
 def test_the_transform_gives_the_low_resolution_image():
     record = {"image": noise(40, 40)}
     for kind in DEGRADATIONS:
-        found = ImageTransform(32, low_res=kind)(record, rng())
-        assert found["low_res"].shape == (8, 8, 3)
-        assert found["low_res"].min() >= -1 and found["low_res"].max() <= 1
+        actual = ImageTransform(32, low_res=kind)(record, rng())
+        assert actual["low_res"].shape == (8, 8, 3)
+        assert actual["low_res"].min() >= -1 and actual["low_res"].max() <= 1
     image = ImageTransform(32, low_res="pil_box", low_res_factor=2)(record, rng())
     assert image["low_res"].shape == (16, 16, 3)
     levels = to_u8((image["image"] + 1) * 127.5)

@@ -12,23 +12,25 @@ def test_boxes_are_clipped_dropped_and_padded():
     """Oracle: by hand, in a 10x20 image of which the right half is kept."""
     boxes = np.float32([[0, 0, 0.4, 1], [0.25, 0.5, 0.5, 0.5], [0.75, 0, 0.25, 0.1]])
     labels = np.int32([4, 5, 6])
-    found, names = crop_boxes(boxes, labels, (10, 20), Window(0, 10, 10, 10), 3)
+    result, names = crop_boxes(boxes, labels, (10, 20), Window(0, 10, 10, 10), 3)
     np.testing.assert_allclose(
-        found, [[0, 0.5, 0.5, 0.5], [0.5, 0, 0.5, 0.1], [0, 0, 0, 0]], atol=1e-6
+        result, [[0, 0.5, 0.5, 0.5], [0.5, 0, 0.5, 0.1], [0, 0, 0, 0]], atol=1e-6
     )
     assert names.tolist() == [5, 6, NO_BOX]
 
 
 def test_of_too_many_boxes_the_largest_stay_in_their_order():
     boxes = np.float32([[0, 0, 0.5, 0.5], [0, 0, 0.1, 0.1], [0, 0, 1, 1]])
-    found, names = crop_boxes(boxes, np.int32([0, 1, 2]), (8, 8), Window(0, 0, 8, 8), 2)
-    assert names.tolist() == [0, 2] and found[:, 2].tolist() == [0.5, 1]
+    result, names = crop_boxes(
+        boxes, np.int32([0, 1, 2]), (8, 8), Window(0, 0, 8, 8), 2
+    )
+    assert names.tolist() == [0, 2] and result[:, 2].tolist() == [0.5, 1]
 
 
 def test_an_image_without_boxes_has_only_padding():
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
-    found, names = crop_boxes(*none, (8, 8), Window(0, 0, 8, 8), 2)
-    assert not found.any() and names.tolist() == [NO_BOX, NO_BOX]
+    result, names = crop_boxes(*none, (8, 8), Window(0, 0, 8, 8), 2)
+    assert not result.any() and names.tolist() == [NO_BOX, NO_BOX]
 
 
 def test_mirroring_twice_is_nothing():
@@ -52,11 +54,11 @@ def test_every_field_follows_the_image():
             "box_labels": np.int32([3]),
         }
         transform = ImageTransform(8, "random", 0.5, "nearest", True, max_boxes=1)
-        found = transform(record, np.random.default_rng(seed))
-        bright = found["image"][:, :, 0] > 0
-        assert np.array_equal(bright, found["label_map"] == 1)
+        result = transform(record, np.random.default_rng(seed))
+        bright = result["image"][:, :, 0] > 0
+        assert np.array_equal(bright, result["label_map"] == 1)
         if bright.any():
-            left, top, width, height = found["boxes"][0] * 8
+            left, top, width, height = result["boxes"][0] * 8
             (row, column), *_ = np.argwhere(bright)
             assert left - 1 <= column <= left + width
             assert top - 1 <= row <= top + height
@@ -69,10 +71,10 @@ def test_a_mirrored_example_mirrors_what_has_positions():
         "label_map": np.arange(8).reshape(2, 4),
         "caption": "to the left",
     }
-    found = mirrored(example)
-    assert np.array_equal(found["image"], mirror_image(example["image"]))
-    assert np.array_equal(found["label_map"], example["label_map"][:, ::-1])
-    assert found["label"] == 3 and found["caption"] == "to the left"
+    result = mirrored(example)
+    assert np.array_equal(result["image"], mirror_image(example["image"]))
+    assert np.array_equal(result["label_map"], example["label_map"][:, ::-1])
+    assert result["label"] == 3 and result["caption"] == "to the left"
 
 
 def test_a_box_stays_that_is_mostly_elsewhere_only_where_it_fills_the_window():
@@ -85,11 +87,11 @@ def test_a_box_stays_that_is_mostly_elsewhere_only_where_it_fills_the_window():
     }
     for pixels, stays in cases.items():
         box = np.float32([pixels]) / np.float32([500, 100, 500, 100])
-        found = crop_boxes(box, label, (100, 500), window, 1)[1]
-        assert found.tolist() == [1 if stays else NO_BOX]
+        result = crop_boxes(box, label, (100, 500), window, 1)[1]
+        assert result.tolist() == [1 if stays else NO_BOX]
 
 
 def test_numbers_of_a_box_are_kept_together():
     boxes, numbers = np.float32([[0, 0, 0.5, 0.5]]), np.int32([[3, 8]])
-    found = crop_boxes(boxes, numbers, (8, 8), Window(0, 0, 8, 8), 2)[1]
-    assert found.tolist() == [[3, 8], [NO_BOX, NO_BOX]]
+    result = crop_boxes(boxes, numbers, (8, 8), Window(0, 0, 8, 8), 2)[1]
+    assert result.tolist() == [[3, 8], [NO_BOX, NO_BOX]]

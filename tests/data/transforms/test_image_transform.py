@@ -35,8 +35,8 @@ def test_reducing_is_antialiased():
 
 
 def test_the_range_is_minus_one_to_one():
-    found = to_unit_range(np.uint8([0, 255]))
-    assert found.tolist() == [-1, 1] and found.dtype == np.float32
+    result = to_unit_range(np.uint8([0, 255]))
+    assert result.tolist() == [-1, 1] and result.dtype == np.float32
 
 
 def test_a_center_crop_is_the_protocol_of_lsun():
@@ -47,9 +47,9 @@ def test_a_center_crop_is_the_protocol_of_lsun():
     square = image[(h - side) // 2 : (h + side) // 2, (w - side) // 2 : (w + side) // 2]
     expected = Image.fromarray(square).resize((16, 16), Image.Resampling.BICUBIC)
     expected = (np.array(expected) / 127.5 - 1.0).astype(np.float32)
-    found = ImageTransform(16)({"image": image, "label": 3}, rng())
-    np.testing.assert_allclose(found["image"], expected, atol=1e-6)  # float32 rounding
-    assert found["label"].dtype == np.int32 and found["label"] == 3
+    actual = ImageTransform(16)({"image": image, "label": 3}, rng())
+    np.testing.assert_allclose(actual["image"], expected, atol=1e-6)  # float32 rounding
+    assert actual["label"].dtype == np.int32 and actual["label"] == 3
 
 
 def test_a_random_crop_is_a_window_of_the_image():
@@ -57,9 +57,9 @@ def test_a_random_crop_is_a_window_of_the_image():
     image = picture(8, 12)
     tops = set()
     for seed in range(40):
-        found = ImageTransform(8, crop="random")({"image": image}, rng(seed))["image"]
+        result = ImageTransform(8, crop="random")({"image": image}, rng(seed))["image"]
         windows = [to_unit_range(image[:, x : x + 8]) for x in range(5)]
-        match = [x for x in range(5) if np.array_equal(windows[x], found)]
+        match = [x for x in range(5) if np.array_equal(windows[x], result)]
         assert len(match) == 1
         tops |= set(match)
     assert tops == set(range(5))
@@ -94,9 +94,9 @@ def test_equal_scales_fix_the_window(shape, scales, window):
     )
     places = set()
     for seed in range(20):
-        found = transform._window(shape, rng(seed))
-        assert found.height == found.width == window
-        places.add((found.top, found.left))
+        result = transform._window(shape, rng(seed))
+        assert result.height == result.width == window
+        places.add((result.top, result.left))
     assert len(places) > 10
 
 
@@ -110,18 +110,18 @@ def test_flip_mirrors_every_second_image():
     image = picture(8, 8)
     plain = to_unit_range(image)
     transform = ImageTransform(8, flip=True)
-    found = [transform({"image": image}, rng(seed))["image"] for seed in range(40)]
-    mirrored = [np.array_equal(f, mirror_image(plain)) for f in found]
+    result = [transform({"image": image}, rng(seed))["image"] for seed in range(40)]
+    mirrored = [np.array_equal(f, mirror_image(plain)) for f in result]
     assert all(
-        m or np.array_equal(f, plain) for m, f in zip(mirrored, found, strict=True)
+        m or np.array_equal(f, plain) for m, f in zip(mirrored, result, strict=True)
     )
     assert 10 < sum(mirrored) < 30
 
 
 def test_an_aspect_ratio_is_cropped_not_squeezed():
     image = picture(20, 20)
-    found = ImageTransform((10, 20))({"image": image}, rng())["image"]
-    assert np.array_equal(found, to_unit_range(image[5:15]))
+    result = ImageTransform((10, 20))({"image": image}, rng())["image"]
+    assert np.array_equal(result, to_unit_range(image[5:15]))
 
 
 @pytest.mark.parametrize(

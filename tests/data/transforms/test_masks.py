@@ -65,5 +65,5 @@ def test_an_unknown_kind_is_refused():
 
 def test_the_transform_draws_a_mask():
     record = {"image": np.zeros((32, 32, 3), np.uint8)}
-    found = ImageTransform(32, mask="thick")(record, np.random.default_rng(0))
-    assert found["mask"].shape == (32, 32, 1)
+    result = ImageTransform(32, mask="thick")(record, np.random.default_rng(0))
+    assert result["mask"].shape == (32, 32, 1)

@@ -42,7 +42,7 @@ def eps_hat(z_t, t):
 def run_scheduler(scheduler, num_steps, noises=None, is_scaled=False, **options):
     """Runs a scheduler; `is_scaled`: its latents are z / alpha, as in k-diffusion.
 
-    `noises` [S, B, h, w, c] stand in for what the scheduler would draw.
+    `noises` [S, B, h, w, c] replace the noise that the scheduler would draw.
     """
     torch = pytest.importorskip("torch")
     scheduler.set_timesteps(num_steps)

@@ -23,7 +23,7 @@ def get_config(arg=""):
 EMPTY = "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict()\n"
 
 
-def write(folder, text, name="mine.py"):
+def write(folder, text, name="user.py"):
     (folder / name).write_text(text)
     return str(folder / name)
 
@@ -53,7 +53,7 @@ def test_a_file_anywhere_imports_the_configs_of_the_package(tmp_path, monkeypatc
     path = write(tmp_path, OWN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for config in (path, "mine.py", "./mine.py", "~/mine.py"):
+    for config in (path, "user.py", "./user.py", "~/user.py"):
         assert config_files.read(config).batch_size == 4
         assert config_files.read(f"{config}:batch=8").batch_size == 8
 
@@ -123,8 +123,8 @@ def test_a_syntax_error_of_a_neighbour_is_placed_in_the_neighbour(tmp_path):
 
 def test_bytes_that_are_no_python_are_refused(tmp_path):
     for content in (b"\xff\xfe\x00", b"a\x00b"):
-        (tmp_path / "mine.py").write_bytes(content)
-        assert error_of(tmp_path / "mine.py").startswith(str(tmp_path / "mine.py"))
+        (tmp_path / "user.py").write_bytes(content)
+        assert error_of(tmp_path / "user.py").startswith(str(tmp_path / "user.py"))
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ def drawn(model, seed=0):
 def test_names_and_shapes_are_those_of_the_papers_classifier():
     """Golden: the state dict of the original class with LDM-8's settings."""
     expected = json.loads(gzip.decompress(KEYS.read_bytes()))
-    found = expected_shapes(classifier_rows(LatentClassifier(**LDM8)), "compvis")
-    assert {name: list(shape) for name, shape in found.items()} == expected
+    shapes = expected_shapes(classifier_rows(LatentClassifier(**LDM8)), "compvis")
+    assert {name: list(shape) for name, shape in shapes.items()} == expected
 
 
 @pytest.mark.parametrize("pool", ["attention", "spatial"])

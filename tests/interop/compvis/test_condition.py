@@ -41,8 +41,8 @@ def test_a_vocabulary_too_small_for_the_released_classes_has_numbers_only():
 def test_a_model_that_reads_a_ready_made_context_retrieves():
     """Golden: the released 768 model has torch's Identity and a context of 768."""
     section = {"target": "torch.nn.Identity"}
-    found = condition_from_compvis(section, "nix", "crossattn", {}, context_dim=768)
-    assert found == {"kind": "retrieval", "width": 768}
+    result = condition_from_compvis(section, "nix", "crossattn", {}, context_dim=768)
+    assert result == {"kind": "retrieval", "width": 768}
     assert condition_from_compvis(section, "nix", None, {}) == {"kind": "none"}
 
 
@@ -66,12 +66,12 @@ def test_the_names_of_the_released_retrieval_model_are_all_known():
     }
     spec = spec_from_compvis({"model": {"params": params}})
     assert spec["condition"] == {"kind": "retrieval", "width": 768}
-    found = {
+    actual = {
         PREFIXES[network] + name: list(shape)
         for network, rows in network_rows(spec).items()
         for name, shape in expected_shapes(rows, "compvis").items()
     }
-    assert found == {
+    assert actual == {
         name: shape for name, shape in expected.items() if "loss" not in name
     }
     written = compvis_from_spec(spec)["model"]["params"]

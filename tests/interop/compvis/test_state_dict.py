@@ -96,11 +96,11 @@ def round_trip(state, spec):
     return export_compvis(raw.spec, raw.params, ema, raw.extras)
 
 
-def assert_equal_states(found, expected):
-    assert set(found) == set(expected)
+def assert_equal_states(actual, expected):
+    assert set(actual) == set(expected)
     for name, array in expected.items():
-        assert found[name].shape == array.shape and found[name].dtype == array.dtype
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+        assert actual[name].shape == array.shape and actual[name].dtype == array.dtype
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
 
 
 GOLDEN_MODELS = [
@@ -144,8 +144,8 @@ def test_a_round_trip_at_full_size_changes_no_bit(name):
     if name in HAS_EMA:
         averaged = import_compvis(state, spec, "ema").params
         ema = {"unet": averaged["unet"]}
-    found = export_compvis(raw.spec, raw.params, ema, raw.extras)
-    assert_equal_states(found, state)
+    result = export_compvis(raw.spec, raw.params, ema, raw.extras)
+    assert_equal_states(result, state)
 
 
 def test_stable_diffusion_goes_in_and_out():
@@ -211,10 +211,10 @@ def test_an_imported_denoiser_computes_what_the_original_does(name):
     params = import_compvis(state, spec, "raw").params
     cond = Conditioning()
     fields = {"class_label": "label", "tokens": "tokens"}
-    for theirs, ours in fields.items():
-        if theirs in golden:
+    for expected, actual in fields.items():
+        if expected in golden:
             conditioner = make_condition(**spec["condition"])
-            batch = {ours: jnp.asarray(golden[theirs], jnp.int32)}
+            batch = {actual: jnp.asarray(golden[expected], jnp.int32)}
             cond = conditioner.encode(params["conditioner"], batch)
             assert relative_error(cond.context, golden["context"]) < 1e-4
     z_t, t = channels_last(golden["x_t"]), jnp.asarray(golden["t"])

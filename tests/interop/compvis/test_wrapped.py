@@ -41,8 +41,8 @@ def test_a_rounded_scale_is_the_configs():
         (0.5, float(np.float16(0.18215))),
     ):
         state["scale_factor"] = np.array(0.18215, np.float16)
-        found = import_compvis(state, {**spec, "latent_scale": config_scale})
-        assert found.spec["latent_scale"] == expected
+        actual = import_compvis(state, {**spec, "latent_scale": config_scale})
+        assert actual.spec["latent_scale"] == expected
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_wrappers_are_removed_and_reported(tmp_path, name, wrap):
     state, spec, _ = load_golden(name)
     raw = {n: x for n, x in state.items() if not n.startswith("model_ema.")}
     write_ckpt(tmp_path / "a.ckpt", {wrap(n): x for n, x in raw.items()})
-    found = import_model(tmp_path / "a.ckpt", spec)
-    assert_same_params(found.params, import_compvis(raw, spec).params)
-    assert bool(found.notes) == any(wrap(n) != n for n in raw)
-    assert all(note.startswith('Removed "') for note in found.notes)
+    result = import_model(tmp_path / "a.ckpt", spec)
+    assert_same_params(result.params, import_compvis(raw, spec).params)
+    assert bool(result.notes) == any(wrap(n) != n for n in raw)
+    assert all(note.startswith('Removed "') for note in result.notes)
 
 
 def test_a_common_prefix_is_removed_and_reported():
     state, spec, _ = load_golden(DENOISER)
     outer = {f"trainer.net.{n}": x for n, x in state.items()}
-    found = import_compvis(outer, spec)
-    assert_same_params(found.params, import_compvis(state, spec).params)
-    assert found.notes == (f'Took the {len(state)} tensors below "trainer.net.".',)
+    result = import_compvis(outer, spec)
+    assert_same_params(result.params, import_compvis(state, spec).params)
+    assert result.notes == (f'Took the {len(state)} tensors below "trainer.net.".',)
 
 
 def test_the_first_stage_of_a_diffusion_model_is_read(tmp_path):
@@ -79,9 +79,9 @@ def test_the_first_stage_of_a_diffusion_model_is_read(tmp_path):
     whole = {f"first_stage_model.{n}": x for n, x in stage.items()}
     whole |= {BIAS: np.zeros(4, np.float32), "betas": np.zeros(3, np.float32)}
     expected = import_compvis(stage, spec).params
-    found = import_compvis(whole, spec)
-    assert_same_params(found.params, expected)
-    assert found.notes[0].endswith("The 2 others are of other networks.")
+    actual = import_compvis(whole, spec)
+    assert_same_params(actual.params, expected)
+    assert actual.notes[0].endswith("The 2 others are of other networks.")
     write_ckpt(tmp_path / "a.ckpt", whole)
     by_key = import_model(tmp_path / "a.ckpt", spec, key="first_stage_model")
     assert_same_params(by_key.params, expected)
@@ -93,5 +93,5 @@ def test_names_below_a_prefix_among_others_are_chosen_by_key(tmp_path):
     write_ckpt(tmp_path / "a.ckpt", mixed)
     with pytest.raises(NamesDiffer, match=r'below "vae\.", and 1 .*--key=vae'):
         import_model(tmp_path / "a.ckpt", spec)
-    found = import_model(tmp_path / "a.ckpt", spec, key="vae")
-    assert_same_params(found.params, import_compvis(stage, spec).params)
+    result = import_model(tmp_path / "a.ckpt", spec, key="vae")
+    assert_same_params(result.params, import_compvis(stage, spec).params)

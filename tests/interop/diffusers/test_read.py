@@ -83,10 +83,10 @@ def test_diffusers_runs_our_first_stages(tmp_path, name):
     model = load_strictly(cls, tmp_path)
     assert model.config.scaling_factor == 1.0
     with torch.no_grad():
-        found = model.encode(torch.tensor(golden["image"]))
-        found = found.latent_dist.parameters if is_kl else found.latents
-        image = model.decode(found[:, :4]).sample
-    assert relative_error(found.numpy(), golden["moments_or_prequant"]) < 1e-4
+        encoded = model.encode(torch.tensor(golden["image"]))
+        encoded = encoded.latent_dist.parameters if is_kl else encoded.latents
+        image = model.decode(encoded[:, :4]).sample
+    assert relative_error(encoded.numpy(), golden["moments_or_prequant"]) < 1e-4
     assert relative_error(image.numpy(), golden["dec"]) < 1e-4
 
 
@@ -111,10 +111,12 @@ def test_diffusers_runs_our_text_encoder(tmp_path):
     """Golden: the original's context, from LDMBertModel."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion as theirs
+    from diffusers.pipelines.latent_diffusion import (
+        pipeline_latent_diffusion as expected,
+    )
 
     _, golden = exported(tmp_path, "tiny-text2img256")
-    model = load_strictly(theirs.LDMBertModel, tmp_path / "bert")
+    model = load_strictly(expected.LDMBertModel, tmp_path / "bert")
     with torch.no_grad():
         context = model(torch.tensor(golden["tokens"]))[0]
     assert relative_error(context.numpy(), golden["context"]) < 1e-4
@@ -126,15 +128,17 @@ def test_a_random_text_encoder_of_diffusers_computes_the_same_here(tmp_path, hea
     """Golden: an LDMBertModel with random weights, norms and biases; 1e-4."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion as theirs
+    from diffusers.pipelines.latent_diffusion import (
+        pipeline_latent_diffusion as reference,
+    )
 
     torch.manual_seed(0)
     sizes = dict(vocab_size=97, max_position_embeddings=13, encoder_layers=3)
     sizes |= dict(encoder_ffn_dim=4 * 40, d_model=40, dropout=0.0)
-    config = theirs.LDMBertConfig(
+    config = reference.LDMBertConfig(
         encoder_attention_heads=heads[0], head_dim=heads[1], **sizes
     )
-    model = theirs.LDMBertModel(config).eval()
+    model = reference.LDMBertModel(config).eval()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(tmp_path)
@@ -143,14 +147,14 @@ def test_a_random_text_encoder_of_diffusers_computes_the_same_here(tmp_path, hea
         expected = model(torch.tensor(tokens))[0].numpy()
     imported = import_model(tmp_path)
     network = token_transformer(imported.spec["condition"])
-    found = network.apply({"params": imported.params["conditioner"]}, tokens)
-    assert relative_error(found, expected) < 1e-4
+    actual = network.apply({"params": imported.params["conditioner"]}, tokens)
+    assert relative_error(actual, expected) < 1e-4
 
 
 BLOCKS = dict(block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=32)
 
 
-def _theirs(diffusers, name):
+def _diffusers_model(diffusers, name):
     """A model of diffusers with random weights, of each class and option we read."""
     down, up = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
     attn_down = ("DownEncoderBlock2D", "AttnDownEncoderBlock2D")
@@ -207,11 +211,11 @@ def _theirs(diffusers, name):
     return makers[name]()
 
 
-def _run_theirs(torch, model, kind, z, t):
-    """(inputs of ours, output of theirs)."""
+def _run_diffusers(torch, model, kind, z, t):
+    """Returns the output of a model of diffusers."""
     if kind in AUTOENCODERS:
-        found = model.encode(z)
-        return found.latents if kind == "vq" else found.latent_dist.parameters
+        encoded = model.encode(z)
+        return encoded.latents if kind == "vq" else encoded.latent_dist.parameters
     if kind in ("cross", "wide heads", "linear projection"):
         context = torch.linspace(-1, 1, 2 * 3 * 24).reshape(2, 3, 24)
         return model(z, t, encoder_hidden_states=context).sample
@@ -229,19 +233,19 @@ def test_random_models_of_diffusers_compute_the_same_here(tmp_path, kind):
     """Golden: a random model of each class, imported; 1e-4."""
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     torch.manual_seed(0)
-    model = _theirs(diffusers, kind).eval()
+    model = _diffusers_model(diffusers, kind).eval()
     model.save_pretrained(tmp_path)
     is_autoencoder = kind in AUTOENCODERS
     channels = 3 if is_autoencoder else 4
     z, t = torch.randn(2, channels, 16, 16), torch.tensor([3, 700])
     with torch.no_grad():
-        expected = _run_theirs(torch, model, kind, z, t).numpy()
+        expected = _run_diffusers(torch, model, kind, z, t).numpy()
     imported = import_model(tmp_path)
     ours = channels_last(z.numpy())
     if is_autoencoder:
         network = Autoencoder(**imported.spec["autoencoder"])
         variables = {"params": imported.params["autoencoder"]}
-        found = network.apply(variables, ours, method="encode")
+        actual = network.apply(variables, ours, method="encode")
     else:
         network = UNet(**imported.spec["unet"])
         context = jnp.linspace(-1, 1, 2 * 3 * 24).reshape(2, 3, 24)
@@ -250,8 +254,8 @@ def test_random_models_of_diffusers_compute_the_same_here(tmp_path, kind):
             class_label=jnp.array([1, 4]) if kind == "classes" else None,
         )
         variables = {"params": imported.params["unet"]}
-        found = jax.jit(network.apply)(variables, ours, jnp.array([3, 700]), cond)
-    assert relative_error(found, channels_last(expected)) < 1e-4
+        actual = jax.jit(network.apply)(variables, ours, jnp.array([3, 700]), cond)
+    assert relative_error(actual, channels_last(expected)) < 1e-4
 
 
 def _with_unet(imported):
@@ -270,8 +274,8 @@ def test_clip_of_transformers_goes_in_and_out(tmp_path):
     sizes |= dict(num_attention_heads=4, intermediate_size=64)
     torch.manual_seed(0)
     config = transformers.CLIPTextConfig(**sizes, max_position_embeddings=10)
-    theirs = transformers.CLIPTextModel(config).eval()
-    theirs.save_pretrained(tmp_path / "a")
+    clip_model = transformers.CLIPTextModel(config).eval()
+    clip_model.save_pretrained(tmp_path / "a")
     imported = import_model(tmp_path / "a")
     export_model(tmp_path / "b", "diffusers", *_with_unet(imported))
     load_strictly(transformers.CLIPTextModel, tmp_path / "b" / "text_encoder")
@@ -284,10 +288,10 @@ def test_clip_of_transformers_goes_in_and_out(tmp_path):
     assert again.spec["condition"] == imported.spec["condition"]
     tokens = np.array([[3, 7, 9, 49]])
     network = token_transformer(imported.spec["condition"])
-    ours = network.apply({"params": imported.params["conditioner"]}, tokens)
+    own = network.apply({"params": imported.params["conditioner"]}, tokens)
     with torch.no_grad():
-        expected = theirs(torch.tensor(tokens)).last_hidden_state.numpy()
-    assert relative_error(ours, expected) < 1e-4
+        expected = clip_model(torch.tensor(tokens)).last_hidden_state.numpy()
+    assert relative_error(own, expected) < 1e-4
 
 
 @pytest.mark.torch
@@ -317,7 +321,9 @@ def test_the_unconditional_pipeline_runs_from_our_export(tmp_path):
 def test_the_text_pipeline_runs_from_our_export(tmp_path):
     """LDMTextToImagePipeline with its own parts; one step is our guided step."""
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
-    from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion as theirs
+    from diffusers.pipelines.latent_diffusion import (
+        pipeline_latent_diffusion as expected,
+    )
 
     imported, golden = exported(tmp_path, "tiny-text2img256")
 
@@ -330,7 +336,7 @@ def test_the_text_pipeline_runs_from_our_export(tmp_path):
 
     pipeline = diffusers.LDMTextToImagePipeline(
         vqvae=load_strictly(diffusers.VQModel, tmp_path / "vqvae"),
-        bert=load_strictly(theirs.LDMBertModel, tmp_path / "bert"),
+        bert=load_strictly(expected.LDMBertModel, tmp_path / "bert"),
         tokenizer=Tokens(),
         unet=load_strictly(diffusers.UNet2DConditionModel, tmp_path / "unet"),
         scheduler=diffusers.DDIMScheduler.from_pretrained(tmp_path / "scheduler"),
@@ -366,11 +372,11 @@ def test_the_text_pipeline_runs_from_our_export(tmp_path):
     abar = make_schedule(**imported.spec["schedule"]).alphas_cumprod
     x0 = (z - np.sqrt(1 - abar[1]) * eps) / np.sqrt(abar[1])
     z_0 = np.sqrt(abar[0]) * x0 + np.sqrt(1 - abar[0]) * eps
-    ours = first_stage.apply(
+    actual = first_stage.apply(
         {"params": imported.params["autoencoder"]}, z_0, method="decode"
     )
-    ours = np.clip(np.asarray(ours) / 2 + 0.5, 0, 1)
-    assert np.mean(np.abs(ours - images) > 1e-3) < 1e-3  # a code may flip on a tie
+    actual = np.clip(np.asarray(actual) / 2 + 0.5, 0, 1)
+    assert np.mean(np.abs(actual - images) > 1e-3) < 1e-3  # a code may flip on a tie
 
 
 @pytest.mark.parametrize("name", published.ALL)

@@ -56,9 +56,9 @@ def test_trailing_steps_are_those_of_diffusers(tmp_path, num_steps):
     options |= dict(prediction_type="v_prediction", clip_sample=False)
     scheduler, config = saved(tmp_path, "DDIMScheduler", **options)
     scheduler.set_timesteps(num_steps)
-    found = read_scheduler(config)
-    assert found.sampling == {"grid": "even"} and found.notes == ()
-    assert found.schedule["zero_terminal_snr"] and found.prediction == "v"
+    own_fields = read_scheduler(config)
+    assert own_fields.sampling == {"grid": "even"} and own_fields.notes == ()
+    assert own_fields.schedule["zero_terminal_snr"] and own_fields.prediction == "v"
     ours = make_timesteps(num_steps, 1000, "even")
     np.testing.assert_array_equal(ours, [*scheduler.timesteps.tolist(), -1])
 
@@ -108,8 +108,8 @@ def test_settings_that_are_not_taken_over_are_named(tmp_path, cls, options, name
 def test_zero_terminal_snr_starts_at_the_last_step():
     """Lin et al. 2023: a grid of another spacing would start short of pure noise."""
     config = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
-    found = read_scheduler(config)
-    assert found.sampling["grid"] == "even" and "pure noise" in found.notes[0]
+    scheduler = read_scheduler(config)
+    assert scheduler.sampling["grid"] == "even" and "pure noise" in scheduler.notes[0]
 
 
 def test_networks_that_predict_variances_are_refused():

@@ -23,17 +23,17 @@ def write(path, root, protocol=2):
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_statistics_are_read_back(tmp_path, protocol):
     """Identity, of an array in C's order and one in Fortran's."""
-    found = read_fidelity_cache(write(tmp_path / "s.pt", STATS, protocol))
+    statistics = read_fidelity_cache(write(tmp_path / "s.pt", STATS, protocol))
     for name, array in STATS.items():
-        np.testing.assert_array_equal(found[name], array)
+        np.testing.assert_array_equal(statistics[name], array)
 
 
 @pytest.mark.torch
 def test_a_file_of_torch_save_is_read(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save(STATS, tmp_path / "s.pt")
-    found = read_fidelity_cache(tmp_path / "s.pt")
-    np.testing.assert_array_equal(found["sigma"], STATS["sigma"])
+    statistics = read_fidelity_cache(tmp_path / "s.pt")
+    np.testing.assert_array_equal(statistics["sigma"], STATS["sigma"])
 
 
 class Evil:

@@ -54,24 +54,24 @@ def test_inception_agrees_with_torch_fidelity_and_pytorch_fid(
     module, params, header = weights.load_feature_network(out, "inception")
     assert header["official"] == "True" and header["sha256"] == digest
     image = an_image(40, 56)
-    ours = jax.jit(lambda x: module.apply({"params": params}, x))(image)
+    actual = jax.jit(lambda x: module.apply({"params": params}, x))(image)
     with torch.inference_mode():
         pool, logits = net(torch.tensor(image).permute(0, 3, 1, 2))
     spatial = seen[0][:, :7].permute(0, 2, 3, 1).flatten(1)
-    for name, theirs in dict(pool=pool, logits=logits, spatial=spatial).items():
-        scale = np.abs(theirs.numpy()).max()
-        np.testing.assert_allclose(ours[name] / scale, theirs / scale, atol=2e-5)
+    for name, expected in dict(pool=pool, logits=logits, spatial=spatial).items():
+        scale = np.abs(expected.numpy()).max()
+        np.testing.assert_allclose(actual[name] / scale, expected / scale, atol=2e-5)
     # pytorch-fid resizes and scales otherwise; from there on it is the same network.
     net = pytorch_fid.InceptionV3([3], resize_input=False, normalize_input=False).eval()
     resized = (resize_bilinear(jnp.asarray(image, jnp.float32), 299) - 128) / 128
     with torch.inference_mode():
         (pool,) = net(torch.tensor(np.asarray(resized)).permute(0, 3, 1, 2))
-    theirs = pool[:, :, 0, 0].numpy()
-    np.testing.assert_allclose(ours["pool"], theirs, atol=2e-5 * theirs.max())
+    expected = pool[:, :, 0, 0].numpy()
+    np.testing.assert_allclose(actual["pool"], expected, atol=2e-5 * expected.max())
 
 
 def test_a_file_is_made_of_the_published_one_alone(tmp_path, monkeypatch):
-    """A checksum decides; other weights are taken when asked for, and say so."""
+    """A checksum decides; other weights are used on request, with a warning."""
     from ldm_jax.interop.safetensors import write_safetensors
 
     source = tmp_path / "mobilenet.safetensors"

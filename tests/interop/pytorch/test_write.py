@@ -134,9 +134,9 @@ def test_pytorch_samples_what_our_sampler_samples(kind, tmp_path):
     z_T = np.asarray(initial_noise(keys, (2, *shape)))
     scale = 1.0 if spec["condition"]["kind"] == "none" else 2.0
     sampling = Sampling(num_steps=4, guidance_scale=scale)
-    ours = make_generate(model, shape, sampling)(params, inputs, keys, {})
+    actual = make_generate(model, shape, sampling)(params, inputs, keys, {})
     exported = load(tmp_path)
-    theirs = exported.sample(
+    expected = exported.sample(
         2,
         {name: to_torch(x) for name, x in inputs.items()},
         z_T=to_torch(z_T),
@@ -144,7 +144,7 @@ def test_pytorch_samples_what_our_sampler_samples(kind, tmp_path):
         guidance_scale=scale,
     )
     # Eight evaluations of a random network, whose latents grow: 1.2e-5 was measured.
-    assert relative_error(channels_last(theirs.numpy()), np.asarray(ours)) < 5e-5
+    assert relative_error(channels_last(expected.numpy()), np.asarray(actual)) < 5e-5
 
 
 @pytest.mark.parametrize("bottleneck", ["kl", "vq"])

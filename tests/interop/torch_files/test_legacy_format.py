@@ -17,8 +17,8 @@ DATA = np.array([1.5, -2.0, 0.0, 7.25], np.float32)
 
 def legacy(path, objects, keys=("0",), count=4, magic=MAGIC, little=True, cut=0):
     """Writes the five pickles and one storage, of which `cut` bytes are missing."""
-    facts = {"protocol_version": PROTOCOL, "little_endian": little, "type_sizes": {}}
-    parts = [pickle.dumps(value, 2) for value in (magic, PROTOCOL, facts)]
+    header = {"protocol_version": PROTOCOL, "little_endian": little, "type_sizes": {}}
+    parts = [pickle.dumps(value, 2) for value in (magic, PROTOCOL, header)]
     parts += [objects, pickle.dumps(list(keys), 2), struct.pack("<q", count)]
     parts += [DATA.tobytes()]
     whole = b"".join(parts)

@@ -35,9 +35,9 @@ OPTIMIZER = {"state": {0: {"exp_avg": ONE, "step": 3}}, "param_groups": [{"lr": 
     ],
 )
 def test_the_state_dict_is_found(root):
-    found = state_dict(PATH, root)
-    assert set(found) == {f"layer_{i}.weight" for i in range(len(found))}
-    assert len(found) in (3, 40)
+    state = state_dict(PATH, root)
+    assert set(state) == {f"layer_{i}.weight" for i in range(len(state))}
+    assert len(state) in (3, 40)
 
 
 def test_several_state_dicts_are_listed_and_chosen_by_key():

@@ -139,7 +139,7 @@ def _evil(canary):
 
 @pytest.mark.parametrize("name", sorted(_evil("x")))
 def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, name):
-    """F19: the canary stays absent, and the error names what was asked for."""
+    """F19: the canary stays absent, and the error names the function."""
     canary = tmp_path / "canary"
     if name == "getattr":  # a module cannot be pickled; ask for the function alone
         pickled = b"\x80\x02cbuiltins\ngetattr\n."
@@ -151,7 +151,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, name):
 
 
 def test_objects_of_known_trainers_do_nothing(tmp_path):
-    """Inert: called, given state, appended to, and nothing of theirs is imported."""
+    """Inert: called, given state, appended to, and nothing of the file is imported."""
     evil_state = b"}X\x03\0\0\0keyX\x05\0\0\0valuesb"
     stub = b"cpytorch_lightning.nothing\nHere\n)\x81" + evil_state
     called = b"ctorch.nowhere\nload\n(X\x01\0\0\0xtR(K\x01K\x02e"

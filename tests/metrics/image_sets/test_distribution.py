@@ -57,11 +57,11 @@ def test_an_equal_set_is_perfect_and_noise_makes_it_worse():
 def test_distance_of_two_halves_falls_with_their_size():
     """A Frechet distance is biased upwards: about as 1 / n."""
     halves = real_and_fake(16, (2000, 2000), shift=0)
-    found = []
+    distances = []
     for n in (100, 500, 2000):
         first, second = (collected(x[:n], ("fid",)) for x in halves)
-        found.append(second.compute(first.reference(METADATA))["fid"].value)
-    assert found[0] > 2 * found[1] > 4 * found[2] > 0
+        distances.append(second.compute(first.reference(METADATA))["fid"].value)
+    assert distances[0] > 2 * distances[1] > 4 * distances[2] > 0
 
 
 def test_the_jackknife_is_of_the_size_of_the_scatter():
@@ -69,11 +69,13 @@ def test_the_jackknife_is_of_the_size_of_the_scatter():
     rng = np.random.default_rng(0)
     draws = [rng.normal(0.5, 1, (400, 4)).astype(np.float32) for _ in range(30)]
     reference = Reference(Gaussian(np.zeros(4), np.eye(4)), None, None, METADATA)
-    found = [
+    distances = [
         collected(x, ("fid",), has_spread=True).compute(reference)["fid"] for x in draws
     ]
-    scatter = np.std([figure.value for figure in found])
-    assert scatter / 2 < np.median([figure.spread for figure in found]) < 2 * scatter
+    scatter = np.std([figure.value for figure in distances])
+    assert (
+        scatter / 2 < np.median([figure.spread for figure in distances]) < 2 * scatter
+    )
 
 
 def test_only_the_published_inception_makes_a_fid():
@@ -90,19 +92,19 @@ def test_a_reference_is_read_back_and_says_how_it_was_made(tmp_path):
     reference = made.reference({**METADATA, "transform": {"crop": "center"}})
     path = tmp_path / "ref.npz"
     save_reference(path, reference)
-    found = load_reference(path)
-    np.testing.assert_array_equal(found.pool.covariance, reference.pool.covariance)
-    np.testing.assert_array_equal(found.features, reference.features)
-    assert found.spatial.mean.shape == (7,) and found.pool.count == 600
-    assert found.features.shape == (50, 16) and found.metadata == reference.metadata
-    assert found.check({**METADATA, "transform": {"crop": "center"}}) == []
-    (warning,) = found.check({**METADATA, "transform": {"crop": "random"}})
+    loaded = load_reference(path)
+    np.testing.assert_array_equal(loaded.pool.covariance, reference.pool.covariance)
+    np.testing.assert_array_equal(loaded.features, reference.features)
+    assert loaded.spatial.mean.shape == (7,) and loaded.pool.count == 600
+    assert loaded.features.shape == (50, 16) and loaded.metadata == reference.metadata
+    assert loaded.check({**METADATA, "transform": {"crop": "center"}}) == []
+    (warning,) = loaded.check({**METADATA, "transform": {"crop": "random"}})
     assert "another crop than those of" in warning
     with pytest.raises(ValueError, match=r"same image_size: got \[32, 32\], but"):
-        found.check({**METADATA, "image_size": [32, 32]})
+        loaded.check({**METADATA, "image_size": [32, 32]})
     other = {"network": {"kind": "inception", "official": True}}
     with pytest.raises(ValueError, match="same network"):
-        found.check(other)
+        loaded.check(other)
 
 
 def test_other_programs_statistics_are_read_with_a_warning(tmp_path):
@@ -113,15 +115,15 @@ def test_other_programs_statistics_are_read_with_a_warning(tmp_path):
     images = np.zeros((3, 8, 8, 3), np.uint8)
     spatial = dict(mu_s=plain["mu"], sigma_s=plain["sigma"])
     np.savez(tmp_path / "adm.npz", arr_0=images, **plain, **spatial)
-    found = load_reference(tmp_path / "fid.npz")
-    assert found.spatial is None and not found.has_images
-    assert "does not say how it was made" in found.check(METADATA)[0]
+    loaded = load_reference(tmp_path / "fid.npz")
+    assert loaded.spatial is None and not loaded.has_images
+    assert "does not say how it was made" in loaded.check(METADATA)[0]
     adm = load_reference(tmp_path / "adm.npz")
     assert adm.has_images and adm.spatial is not None
-    figures = collected(rows.astype(np.float32), ("fid",)).compute(found)
+    figures = collected(rows.astype(np.float32), ("fid",)).compute(loaded)
     assert abs(figures["fid"].value) < 1e-5  # float32 features
     with pytest.raises(ValueError, match="compare features of single images"):
-        collected(rows.astype(np.float32)).compute(found)
+        collected(rows.astype(np.float32)).compute(loaded)
     np.savez(tmp_path / "images.npz", arr_0=images)
     with pytest.raises(ValueError, match="holds only images; make them"):
         load_reference(tmp_path / "images.npz")

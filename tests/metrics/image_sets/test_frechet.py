@@ -22,11 +22,11 @@ def gaussian(rows, batch=64):
 def test_moments_in_batches_are_mean_and_covariance_of_the_whole():
     """Oracle: NumPy on all rows at once; the large offset would cost plain sums."""
     rows = real_and_fake()[0] + np.float32(1e3)
-    found = gaussian(rows, batch=7)
-    np.testing.assert_allclose(found.mean, rows.mean(axis=0, dtype=float), rtol=1e-12)
-    wanted = np.cov(rows.astype(float), rowvar=False)
-    np.testing.assert_allclose(found.covariance, wanted, rtol=1e-9, atol=1e-12)
-    assert found.count == len(rows)
+    actual = gaussian(rows, batch=7)
+    np.testing.assert_allclose(actual.mean, rows.mean(axis=0, dtype=float), rtol=1e-12)
+    expected = np.cov(rows.astype(float), rowvar=False)
+    np.testing.assert_allclose(actual.covariance, expected, rtol=1e-9, atol=1e-12)
+    assert actual.count == len(rows)
 
 
 def test_merged_moments_are_those_of_both():
@@ -45,17 +45,17 @@ def test_distance_of_diagonal_gaussians_is_the_closed_form():
     """Oracle: |m|^2 + sum (sqrt a - sqrt b)^2, also where a variance is zero."""
     a, b = np.array([4.0, 1.0, 0.0, 0.25]), np.array([1.0, 0.0, 0.0, 0.25])
     mean = np.array([1.0, 0.0, 2.0, 0.0])
-    found = frechet_distance(
+    result = frechet_distance(
         Gaussian(np.zeros(4), np.diag(a)), Gaussian(mean, np.diag(b))
     )
-    assert found == pytest.approx(5 + 1 + 1, rel=1e-12)
+    assert result == pytest.approx(5 + 1 + 1, rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [600, 40], ids=["full rank", "singular"])
 def test_equal_sets_have_distance_zero(count):
     """To rounding of the traces, 64 here, though a root of the product loses half."""
-    found = gaussian(real_and_fake()[0][:count])
-    assert abs(frechet_distance(found, found)) < 1e-11
+    result = gaussian(real_and_fake()[0][:count])
+    assert abs(frechet_distance(result, result)) < 1e-11
 
 
 # torch-fidelity 0.4.0, fid_statistics_to_metric on float64 features.
@@ -75,19 +75,19 @@ def test_distance_agrees_with_every_other_implementation(count):
     torch = pytest.importorskip("torch")
     metric_fid = pytest.importorskip("torch_fidelity.metric_fid")
     rows = [x[:count].astype(float) for x in real_and_fake()]
-    theirs = metric_fid.fid_statistics_to_metric(
+    expected = metric_fid.fid_statistics_to_metric(
         *(metric_fid.fid_features_to_statistics(torch.tensor(x)) for x in rows), False
     )
     sets = [gaussian(x) for x in rows]
-    found = frechet_distance(*sets)
-    assert found == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    actual = frechet_distance(*sets)
+    assert actual == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
     first, second = sets
     for module, name in (
         ("pytorch_fid.fid_score", "calculate_frechet_distance"),
         ("cleanfid.fid", "frechet_distance"),
     ):
-        theirs = getattr(pytest.importorskip(module), name)(*first[:2], *second[:2])
-        assert found == pytest.approx(theirs, rel=1e-5)
+        expected = getattr(pytest.importorskip(module), name)(*first[:2], *second[:2])
+        assert actual == pytest.approx(expected, rel=1e-5)
 
 
 def nearly_singular(width=48):
@@ -109,16 +109,16 @@ def test_distance_of_nearly_singular_covariances_is_the_closed_form():
     What is below 1e-15 of the largest variance is rounding in the matrix itself, and
     the root of that, 3e-8 a direction, is what may differ.
     """
-    sets, wanted = nearly_singular()
-    assert frechet_distance(*sets) == pytest.approx(wanted, rel=1e-6)
+    sets, expected = nearly_singular()
+    assert frechet_distance(*sets) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.torch
 def test_distance_of_nearly_singular_covariances_agrees_with_pytorch_fid():
     fid_score = pytest.importorskip("pytorch_fid.fid_score")
     (first, second), _ = nearly_singular()
-    theirs = fid_score.calculate_frechet_distance(*first[:2], *second[:2])
-    assert frechet_distance(first, second) == pytest.approx(theirs, rel=1e-4)
+    expected = fid_score.calculate_frechet_distance(*first[:2], *second[:2])
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_is_no_set_is_refused():

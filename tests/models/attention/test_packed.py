@@ -37,12 +37,12 @@ def test_packed_kernel_agrees_with_xla(tokens, context, heads, width):
 
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v)
 
-    for ours, theirs in zip(
+    for actual, expected in zip(
         jax.tree.leaves(differentiate(packed)),
         jax.tree.leaves(differentiate(attention.attend_xla)),
         strict=True,
     ):
-        np.testing.assert_allclose(ours, theirs, atol=5e-6)
+        np.testing.assert_allclose(actual, expected, atol=5e-6)
 
 
 def test_packed_kernel_in_bfloat16_is_near_the_formula():

@@ -22,10 +22,10 @@ def test_gradients_on_cpus_are_those_of_the_formula(tokens, context, monkeypatch
         out, pull_back = jax.vjp(attention.attend_xla, q, k, v)
         return out, *pull_back(jnp.cos(out))
 
-    ours = differentiate()
+    actual = differentiate()
     with attention.portable():
-        theirs = differentiate()
-    for a, b in zip(ours, theirs, strict=True):
+        expected = differentiate()
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=5e-6)
 
 

@@ -26,7 +26,7 @@ def test_splash_kernel_agrees_with_xla_on_padded_tokens(tokens, context, width):
 
 @pytest.mark.parametrize(("context", "tiles"), [(77, 1), (384, 3)])
 def test_gradients_of_splash_agree_with_xla(context, tiles):
-    """Oracle: the XLA backend. dq has a kernel of its own for keys in several tiles."""
+    """Oracle: the XLA backend. dq has a separate kernel for keys in several tiles."""
     q, k, v = draw(200, context)
     padded = jax.ShapeDtypeStruct((2, 2, 128 * tiles, 16), jnp.float32)
     blocks = splash.splash_blocks(splash_attention_kernel, padded, padded)
@@ -41,10 +41,10 @@ def test_gradients_of_splash_agree_with_xla(context, tiles):
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
 
     on_splash = functools.partial(attention.attend_splash, interpret=True)
-    for ours, theirs in zip(
+    for actual, expected in zip(
         gradients(on_splash), gradients(attention.attend_xla), strict=True
     ):
-        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+        np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(

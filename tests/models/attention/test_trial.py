@@ -97,7 +97,7 @@ def test_the_verdict_is_kept_for_the_next_start(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         assert trial.works("packed", not_compiling, 32, BF16)  # not run again
         assert not trial.works("splash", right, 32, BF16)
-    assert len(caplog.messages) == 1  # said at every start
+    assert len(caplog.messages) == 1  # logged at every start
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
@@ -134,7 +134,7 @@ def test_attention_falls_back_to_the_next_best_kernel():
 
 
 def test_attend_tries_a_kernel_before_it_takes_it(monkeypatch):
-    """A wrong kernel in the place of cuDNN's, on a device that is said to be a GPU."""
+    """A wrong kernel instead of cuDNN's, on a device that is taken for a GPU."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(attention, "attend_cudnn", without_scale)
     monkeypatch.setitem(attention.BACKENDS, "cudnn", without_scale)

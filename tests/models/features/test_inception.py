@@ -21,9 +21,9 @@ GOLDEN = {
 
 def test_inception_is_the_graph_of_2015():
     """Golden: pools, resize and logits as torch-fidelity's port of the graph."""
-    found = features("inception", an_image(40, 56)[:1])
+    result = features("inception", an_image(40, 56)[:1])
     for name, (first, mean) in GOLDEN.items():
-        values = found[name][0]
+        values = result[name][0]
         np.testing.assert_allclose(values[:3], first, rtol=1e-4, atol=1e-5)
         assert values.mean(dtype=float) == pytest.approx(mean, rel=1e-5)
 
@@ -31,8 +31,8 @@ def test_inception_is_the_graph_of_2015():
 def test_resize_takes_pixels_where_tensorflow_1_did():
     """Oracle: 4 -> 8 puts output pixel i at i / 2, and repeats the last pixel."""
     row = jnp.arange(4.0)[None, None, :, None] * jnp.ones((1, 4, 1, 1))
-    found = resize_bilinear(row, 8)[0, 0, :, 0]
-    np.testing.assert_allclose(found, [0, 0.5, 1, 1.5, 2, 2.5, 3, 3])
+    result = resize_bilinear(row, 8)[0, 0, :, 0]
+    np.testing.assert_allclose(result, [0, 0.5, 1, 1.5, 2, 2.5, 3, 3])
     np.testing.assert_allclose(resize_bilinear(row, 2)[0, 0, :, 0], [0, 2])
 
 

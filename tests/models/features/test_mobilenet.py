@@ -24,9 +24,9 @@ def test_mobilenet_agrees_with_torchvision():
     mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     x = (image / 255 - np.array(mean)) / np.array(std)
     with torch.inference_mode():
-        theirs = net(torch.tensor(x, dtype=torch.float32).permute(0, 3, 1, 2)).numpy()
-    ours = features("mobilenet", image)["logits"]
-    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+        expected = net(torch.tensor(x, dtype=torch.float32).permute(0, 3, 1, 2)).numpy()
+    actual = features("mobilenet", image)["logits"]
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(("stride", "pads"), [(1, (1, 1)), (2, (1, 1)), (2, (0, 1))])

@@ -58,7 +58,9 @@ def test_rematerialization_changes_neither_names_nor_gradients(remat):
         return m.apply(params, image, is_training=True, rngs=rngs).sum()
 
     jax.tree.map(
-        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, 1e-4, 1e-4),
+        lambda actual, expected: np.testing.assert_allclose(
+            actual, expected, 1e-4, 1e-4
+        ),
         jax.grad(loss)(variables, model),
         jax.grad(loss)(variables, plain),
     )

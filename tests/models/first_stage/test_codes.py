@@ -26,7 +26,7 @@ def test_nearest_code_agrees_with_all_distances_in_float64():
 
 
 def test_the_first_of_equal_codes_is_taken():
-    """Also when they lie in different blocks."""
+    """Also when they are in different blocks."""
     codebook = jnp.ones((2 * CODES_PER_BLOCK, 2)).at[:3].set(5.0)
     assert (nearest_code(jnp.ones((1, 2, 2, 2)), codebook) == 3).all()
 

@@ -36,7 +36,7 @@ def at(state, step):
 def made():
     shapes, make = states()
     state = make(jax.random.key(0))
-    # Large enough to lie in a file of its own, which has no checksum.
+    # Large enough to be stored in a separate file, which has no checksum.
     large = jax.random.normal(jax.random.key(1), (128, 1024))
     large = jax.device_put(large, state.step.sharding)
     shape = jax.ShapeDtypeStruct(large.shape, large.dtype, sharding=large.sharding)
@@ -154,8 +154,8 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
 
 @pytest.mark.slow
 def test_a_bit_flipped_anywhere_is_never_restored(tmp_path, made):
-    """20 random places of the state on disk: found, or in bytes that mean nothing."""
-    rng, found = random.Random(0), 0
+    """20 random places of the state on disk: detected, or in unused bytes."""
+    rng, detected = random.Random(0), 0
     save(tmp_path / "whole", made[1], [1, 2])
     for n in range(20):
         copy = shutil.copytree(tmp_path / "whole", tmp_path / str(n))
@@ -171,12 +171,12 @@ def test_a_bit_flipped_anywhere_is_never_restored(tmp_path, made):
             try:
                 state, _ = checkpointer.restore(made[0])
             except Unusable:  # it is unreadable, and no bytes prove the damage
-                found += 1
+                detected += 1
                 continue
-        found += int(state.step) == 1
+        detected += int(state.step) == 1
         equal(state, at(made[1], int(state.step)))
-    print(f"{found} of 20 flipped bits were found, the rest changed nothing")
-    assert found
+    print(f"{detected} of 20 flipped bits were detected, the rest changed nothing")
+    assert detected
 
 
 def test_a_directory_without_a_whole_checkpoint_is_not_begun_anew(tmp_path, made):
@@ -227,7 +227,7 @@ def test_a_whole_checkpoint_that_cannot_be_read_stays_where_it_is(
 
 
 def test_what_lies_about_is_left_alone(tmp_path, made):
-    """F9: files and folders of others beside checkpoints, among them a number."""
+    """F9: foreign files and folders next to checkpoints, among them a number."""
     save(tmp_path, made[1], [1])
     folder = tmp_path / "checkpoints"
     (folder / "notes.txt").write_text("")

@@ -10,8 +10,8 @@ from ldm_jax.training.checkpoints.retention import LatestAndBest
 
 
 def kept(policy, steps):
-    found = [types.SimpleNamespace(step=step) for step in steps]
-    flags = policy.should_preserve(found)
+    checkpoints = [types.SimpleNamespace(step=step) for step in steps]
+    flags = policy.should_preserve(checkpoints)
     return [step for step, keep in zip(steps, flags, strict=True) if keep]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorBoard's files hold what was told; Weights & Biases is told it if asked for."""
+"""TensorBoard's files hold what was logged; Weights & Biases gets it on request."""
 
 import struct
 import sys
@@ -25,7 +25,7 @@ def spread():
     return x, histograms({"unet": {"k": jax.device_put(x, batch_sharding(mesh))}}, mesh)
 
 
-def tell(board, spread):
+def log_to(board, spread):
     board.scalars(3, {"loss": 0.5})
     board.image(3, "samples", IMAGE)
     board.histogram(3, "unet/k", spread["unet/k"])
@@ -35,26 +35,26 @@ def tell(board, spread):
 def events(directory):
     """Reads TensorBoard's files: records of length, checksum, Event, checksum."""
     (path,) = (directory / "tensorboard").iterdir()
-    raw, found = path.read_bytes(), []
+    raw, records = path.read_bytes(), []
     while raw:
         (size,) = struct.unpack("<Q", raw[:8])
-        found.append(Event.FromString(raw[12 : 12 + size]))
+        records.append(Event.FromString(raw[12 : 12 + size]))
         raw = raw[16 + size :]
-    return found
+    return records
 
 
 def test_a_histogram_counts_every_value_of_a_sharded_array(spread):
     """Oracle: NumPy's."""
-    x, told = spread
+    x, result = spread
     counts, edges = np.histogram(x, 64)
-    np.testing.assert_allclose(told["unet/k"].edges, edges, atol=1e-6)
-    assert np.abs(told["unet/k"].counts - counts).sum() <= 4  # values on an edge
-    assert told["unet/k"].counts.sum() == x.size
-    np.testing.assert_allclose(told["unet/k"].sum_of_squares, (x**2).sum(), rtol=1e-5)
+    np.testing.assert_allclose(result["unet/k"].edges, edges, atol=1e-6)
+    assert np.abs(result["unet/k"].counts - counts).sum() <= 4  # values on an edge
+    assert result["unet/k"].counts.sum() == x.size
+    np.testing.assert_allclose(result["unet/k"].sum_of_squares, (x**2).sum(), rtol=1e-5)
 
 
 def test_tensorboard_files_hold_scalars_images_and_histograms(tmp_path, spread):
-    tell(TensorBoard(tmp_path, 0), spread[1])
+    log_to(TensorBoard(tmp_path, 0), spread[1])
     values = {v.tag: (e.step, v) for e in events(tmp_path) for v in e.summary.value}
     assert values["loss"][1].simple_value == 0.5
     assert values["samples"][1].image.width == 4
@@ -91,7 +91,7 @@ def test_weights_and_biases_is_told_the_same_and_its_run_is_gone_on_with(
     fake.init, fake.Image, fake.Histogram = init, lambda x: x, lambda **x: x
     monkeypatch.setitem(sys.modules, "wandb", fake)
     for _ in range(2):
-        tell(WeightsAndBiases(tmp_path, "digits", {"seed": 1}), spread[1])
+        log_to(WeightsAndBiases(tmp_path, "digits", {"seed": 1}), spread[1])
     assert runs[0].fields["id"] == runs[1].fields["id"] != ""
     assert runs[0].fields["project"] == "digits"
     assert runs[0].fields["resume"] == "allow"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run that diverges tells its steps, their records and the checkpoint to go to."""
+"""A run that diverges reports its steps, their records and the last checkpoint."""
 
 import json
 
@@ -23,12 +23,12 @@ def test_the_error_and_the_file_name_steps_records_and_checkpoint(tmp_path):
     assert "steps 6 to 7" in message and "loss nan in step 7" in message
     assert "records 600, 601" in message and "(20)" in message
     assert "checkpoint of step 4" in message and "is good" in message
-    told = json.loads((tmp_path / "diverged.json").read_text())
-    assert told["last_checkpoint"] == 4
-    assert [entry["step"] for entry in told["steps"]] == [6, 7]
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert report["last_checkpoint"] == 4
+    assert [entry["step"] for entry in report["steps"]] == [6, 7]
     # Step 6 is the sixth, and had the batch of step 5 counted from 0.
-    assert told["steps"][0]["records"] == [500 + i for i in range(20)]
-    assert told["steps"][0]["metrics"] == {"loss": "nan", "skipped": 1.0}
+    assert report["steps"][0]["records"] == [500 + i for i in range(20)]
+    assert report["steps"][0]["metrics"] == {"loss": "nan", "skipped": 1.0}
 
 
 def test_the_first_bad_step_ends_a_run_that_tolerates_none(tmp_path):

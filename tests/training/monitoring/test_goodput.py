@@ -7,7 +7,7 @@ from ldm_jax.training.monitoring.goodput import Ledger, goodput, say_goodput
 
 
 def test_phases_add_up_to_the_time_that_passed(monkeypatch):
-    """Oracle: a clock that only moves when told."""
+    """Oracle: a clock that the test moves."""
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     begun = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run on remote storage writes lies there after every checkpoint."""
+"""After every checkpoint, remote storage has all files of a run."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def test_a_run_that_is_killed_goes_on_with_the_rows_of_its_last_checkpoint(remot
         saved = r.state()
         assert [row["step"] for row in read_rows(remote / "metrics.jsonl")] == [4]
         feed(r, 7, 9)
-        # Killed: what came after the checkpoint lies in the local folder only.
+        # Killed: files written after the checkpoint are in the local folder only.
         r._mirror.push = lambda: None
     assert [row["step"] for row in read_rows(remote / "metrics.jsonl")] == [4]
     with report(remote) as r:

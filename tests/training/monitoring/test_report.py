@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run tells: rows, pictures, rates; and what it says twice: nothing."""
+"""A run logs rows, pictures and rates, and nothing twice."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +47,7 @@ def test_the_last_step_has_a_row_though_it_is_no_multiple(tmp_path):
 
 
 def test_no_step_stands_twice_after_a_resume_and_rows_are_as_if_uninterrupted(tmp_path):
-    """Identity: saved at 6, killed at 11, resumed; beside one run that was not."""
+    """Identity: saved at 6, killed at 11 and resumed is one undisturbed run."""
     for name in ("killed", "whole"):
         (tmp_path / name).mkdir()
     with report(tmp_path / "whole") as r:

@@ -48,15 +48,15 @@ def hung(program):
 
 
 def test_a_phase_that_hangs_ends_the_process_with_its_stacks():
-    code, said, seconds = hung(HANGS)
+    code, output, seconds = hung(HANGS)
     assert code == EXIT_HANGS and seconds < 20
-    assert 'the phase "data" of step 2 did not end within 0.5 s' in said
-    assert "train.step_timeout" in said and "waits_for_a_batch" in said
+    assert 'the phase "data" of step 2 did not end within 0.5 s' in output
+    assert "train.step_timeout" in output and "waits_for_a_batch" in output
 
 
 def test_a_stuck_interpreter_is_ended_too():
-    code, said, seconds = hung(HOLDS_THE_LOCK)
-    assert code == 1 and seconds < 20 and "Timeout" in said
+    code, output, seconds = hung(HOLDS_THE_LOCK)
+    assert code == 1 and seconds < 20 and "Timeout" in output
 
 
 def test_no_time_set_and_no_context_watch_nothing():

@@ -21,23 +21,23 @@ def make(**condition):
 
 def test_a_label_map_is_halved_by_means_and_unknown_labels_are_zero():
     """Golden: our own rescaler without a mapper."""
-    theirs = make(kind="semantic", num_classes=2, f=2, out_channels=None)
+    conditioner = make(kind="semantic", num_classes=2, f=2, out_channels=None)
     with torch.no_grad():
-        found = theirs(torch.tensor(MAP)).numpy()
-    ours = SpatialRescaler(1, 2, None, False).apply({}, MAP)
-    np.testing.assert_array_equal(np.moveaxis(found, 1, -1), ours)
-    assert found.sum() > 0
-    null = theirs.null(torch.tensor(MAP))
-    assert theirs(null).abs().max() == 0
+        actual = conditioner(torch.tensor(MAP)).numpy()
+    own = SpatialRescaler(1, 2, None, False).apply({}, MAP)
+    np.testing.assert_array_equal(np.moveaxis(actual, 1, -1), own)
+    assert actual.sum() > 0
+    null = conditioner.null(torch.tensor(MAP))
+    assert conditioner(null).abs().max() == 0
 
 
 def test_the_null_class_is_the_last_row():
-    theirs = make(kind="class", num_classes=3, width=4)
-    assert theirs.embedding.weight.shape == (4, 4)
-    assert theirs.null(torch.tensor([0, 2])).tolist() == [3, 3]
+    conditioner = make(kind="class", num_classes=3, width=4)
+    assert conditioner.embedding.weight.shape == (4, 4)
+    assert conditioner.null(torch.tensor([0, 2])).tolist() == [3, 3]
 
 
 def test_a_model_without_a_null_class_cannot_be_guided():
-    theirs = make(kind="class", num_classes=3, width=4, has_null=False)
+    conditioner = make(kind="class", num_classes=3, width=4, has_null=False)
     with pytest.raises(ValueError, match="trained without one; use guidance_scale=1"):
-        theirs.null(torch.tensor([0]))
+        conditioner.null(torch.tensor([0]))

@@ -137,7 +137,7 @@ def test_the_pipeline_samples_what_our_sampler_samples(kind, tmp_path):
     image_size = (8, 12, 3) if not fields else (8, 8, 3)
     shape = model.autoencoder.latent_shape(image_size)
     latents = last(np.asarray(initial_noise(keys, (2, *shape))))
-    theirs = pipeline(
+    expected = pipeline(
         latents=latents,
         batch_size=2,
         num_inference_steps=4,
@@ -145,10 +145,10 @@ def test_the_pipeline_samples_what_our_sampler_samples(kind, tmp_path):
         output_type="np",
         **inputs,
     ).images
-    ours = np.asarray(make_generate(model, shape, sampling)(params, fields, keys, {}))
-    ours = np.clip(ours / 2 + 0.5, 0, 1)
-    assert ours.std() > 0.01  # not one colour
-    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    actual = np.asarray(make_generate(model, shape, sampling)(params, fields, keys, {}))
+    actual = np.clip(actual / 2 + 0.5, 0, 1)
+    assert actual.std() > 0.01  # not one colour
+    np.testing.assert_allclose(expected, actual, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if not k.startswith("none")])
