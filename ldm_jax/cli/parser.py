@@ -65,7 +65,7 @@ class CommandParser(argparse.ArgumentParser):
             self._later.pop(0)()
 
     def _knows(self, flag: str) -> bool:
-        """Whether a flag, or a flag that it abbreviates, exists."""
+        """Returns whether a flag, or a flag that it abbreviates, exists."""
         names = self._option_string_actions
         return any(name.startswith(flag) for name in names)
 
@@ -93,7 +93,7 @@ def nearest(word: str, known: Iterable[str], quote: bool = False) -> str:
 
 
 def _is_flag(word: str) -> bool:
-    """Whether a word is a flag, but not one that replaces a value of a config."""
+    """Returns whether a word is a flag that does not replace a config value."""
     return (
         len(word) > 1
         and word[0] == "-"

@@ -251,7 +251,7 @@ def _reconstructed(model, params, source, transform, request):
 
 
 def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
-    """How a model's training images were cropped; None where that is not known."""
+    """Returns how a model's training images were cropped; None if it is unknown."""
     if not (epath.Path(model_dir) / "autoencoder").exists():  # a model of pixels
         return None
     _, config = first_stage_of(model_dir)

@@ -192,13 +192,13 @@ class Loaded:
 
     @property
     def image_size(self) -> Any:
-        """Side of the images in pixels, or (height, width)."""
+        """The side of the images in pixels, or (height, width)."""
         place = "latents" if "latents" in self.config else "transform"
         return self.config[place].image_size
 
     @property
     def sampling(self) -> Sampling | None:
-        """How the model samples; None of a first stage."""
+        """The model's default sampling; None for a first stage."""
         return (
             make_sampling(**self.config.sampling) if "sampling" in self.config else None
         )

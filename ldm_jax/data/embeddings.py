@@ -57,7 +57,7 @@ class EmbeddingDatabase(NamedTuple):
 
     @property
     def width(self) -> int:
-        """d, numbers of an embedding."""
+        """The length of an embedding, d."""
         return self.embedding.shape[1]
 
 

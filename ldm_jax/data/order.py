@@ -42,7 +42,7 @@ def shuffled_rows(seed: int, num_records: int, start: int, stop: int) -> list[Ro
 def shuffled_rows_of_part(
     seed: int, part: int, num_records: int, start: int, stop: int
 ) -> list[Row]:
-    """The same for one of several sets, each in its own order."""
+    """Returns the shuffled rows of one of several sets, each in its own order."""
     # The last word keeps these seeds apart from those of other purposes.
     return _shuffled(num_records, start, stop, seed, part, 2)
 

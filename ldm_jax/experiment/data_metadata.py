@@ -62,7 +62,7 @@ def complete(config: ConfigDict, metadata: DataMetadata) -> None:
 
 
 def is_open(config: ConfigDict) -> bool:
-    """Whether a denoiser's config needs the metadata of its data."""
+    """Returns whether a denoiser's config needs the metadata of its data."""
     return (
         not config.autoencoder
         or config.latents.image_size is None

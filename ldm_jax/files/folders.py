@@ -27,7 +27,7 @@ class Listing(NamedTuple):
 
 
 def is_side_file(name: PathLike) -> bool:
-    """Whether a name is a hidden file, or one that an operating system creates."""
+    """Returns whether a file is hidden, or created by an operating system."""
     base = os.path.basename(os.fspath(name))
     return base.startswith(".") or base.lower() in SIDE_FILES
 

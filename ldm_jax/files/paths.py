@@ -20,7 +20,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def is_remote(path: PathLike) -> bool:
-    """Whether a path is a URL (gs://...)."""
+    """Returns whether a path is a URL (gs://...)."""
     return _URL.match(os.fspath(path)) is not None
 
 

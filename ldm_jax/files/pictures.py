@@ -51,7 +51,7 @@ STRIP_PIXELS = 2**20
 
 
 def is_picture(name: PathLike) -> bool:
-    """Whether a file is a picture, by its name; the rule for all folders."""
+    """Returns whether a file is a picture, by its name; the rule for all folders."""
     return os.fspath(name).lower().endswith(SUFFIXES) and not is_side_file(name)
 
 

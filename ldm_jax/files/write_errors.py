@@ -85,7 +85,7 @@ def first_line(error: Exception) -> str:
 
 
 def _is_elsewhere(error: OSError, path: PathLike) -> bool:
-    """Whether an error names a file that is not in the folder of `path`."""
+    """Returns whether an error names a file that is not in the folder of `path`."""
     if not isinstance(error.filename, str | bytes | os.PathLike):
         return False
     named = os.path.realpath(os.fsdecode(error.filename))

@@ -146,7 +146,7 @@ def expected_shapes(rows: Iterable[NameRow], form: str) -> dict[str, tuple[int, 
 
 
 def _same_matrix(actual, expected) -> bool:
-    """Whether two shapes are one linear map, as a convolution or not."""
+    """Returns whether two shapes are one linear map, as a convolution or not."""
     ones = {1}
     return (
         len(expected) >= 2

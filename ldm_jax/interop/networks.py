@@ -156,7 +156,7 @@ def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shapes(module: nn.Module, *inputs) -> dict[str, tuple[int, ...]]:
-    """{path: shape} of a module's parameters, by abstract evaluation."""
+    """Returns {path: shape} of a module's parameters, by abstract evaluation."""
     params = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
     return {path: leaf.shape for path, leaf in flat.items()}

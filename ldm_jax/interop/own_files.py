@@ -114,7 +114,7 @@ def write_own_orbax(
 
 
 def holds_own(path: pathlib.Path | str) -> bool:
-    """Whether a path is a folder or file written by this module."""
+    """Returns whether a path is a folder or file written by this module."""
     path = pathlib.Path(path)
     if path.is_dir():
         config = path / CONFIG
@@ -184,7 +184,7 @@ def check_shapes(
 
 
 def flatten(params: PyTree) -> dict[str, np.ndarray]:
-    """{"unet/conv_in/kernel": array} of a tree of parameters."""
+    """Flattens a tree of parameters: {"unet/conv_in/kernel": array}."""
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
     return {name: np.asarray(x) for name, x in flat.items() if np.size(x)}
 

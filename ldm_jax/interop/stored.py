@@ -67,7 +67,7 @@ class Renamed(Mapping[str, np.ndarray]):
     """Some arrays of a mapping under other names; nothing is copied or mapped."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], names: Mapping[str, str]):
-        """Args: `weights`, and {new name: name in `weights`}."""
+        """Takes weights, and {new name: name in `weights`}."""
         self._weights, self._names = weights, dict(names)
 
     def __getitem__(self, name: str) -> np.ndarray:

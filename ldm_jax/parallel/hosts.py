@@ -116,7 +116,7 @@ def _not_started(env: Mapping[str, str]) -> str:
 
 
 def in_cluster(env: Mapping[str, str], devices: str = "/dev") -> bool:
-    """Whether a cluster has started, or may have, other processes of this run.
+    """Returns whether a cluster has started, or may have, other processes of this run.
 
     Args:
       env: the environment.
@@ -149,7 +149,7 @@ def _count(env: Mapping[str, str], name: str) -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that logs and writes small files."""
+    """Returns whether this process is the one that logs and writes small files."""
     return jax.process_index() == 0
 
 

@@ -30,7 +30,7 @@ class Interrupted(SystemExit):
 
 
 def is_everywhere(error: BaseException) -> bool:
-    """Whether all processes raise this error at the same step."""
+    """Returns whether all processes raise this error at the same step."""
     return getattr(error, "is_everywhere", False)
 
 

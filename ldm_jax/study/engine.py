@@ -132,7 +132,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 def is_done(name: str, out: str) -> bool:
-    """Whether a stage's result exists."""
+    """Returns whether a stage's result exists."""
     return pathlib.Path(out, name, RESULT).exists()
 
 

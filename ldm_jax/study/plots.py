@@ -173,5 +173,5 @@ def _finish(axes: Axes, metric: str) -> None:
 
 
 def is_higher_better(label: str) -> bool:
-    """Whether a metric, by its label, is better when it is higher."""
+    """Returns whether a metric, by its label, is better when it is higher."""
     return label.partition("(")[0].lower() in HIGHER_IS_BETTER

@@ -31,7 +31,7 @@ class ConditionTransform:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What is done, as JSON."""
+        """The transform as JSON."""
         return {**self.transform.description, "condition": self.conditioner.kind}
 
     def __call__(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class StoredTransform:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What is done to the images, as JSON."""
+        """The transform of the images, as JSON."""
         return self.transform.description
 
     def __call__(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _by_path(tree: PyTree) -> dict[str, np.ndarray]:
 
 
 def _adds_inputs(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
-    """Whether [..., in, out] differ in `in` alone, and it grows."""
+    """Returns whether [..., in, out] differ in `in` alone, and it grows."""
     if len(old) != len(new) or len(old) < 2:
         return False
     return (*old[:-2], old[-1]) == (*new[:-2], new[-1]) and old[-2] < new[-2]

@@ -123,7 +123,7 @@ def _gradient(grad, params, collections, frozen, batch, key, step, accumulate):
 
 
 def _cut(x: Array, parts: int) -> Array:
-    """[B, ...] -> [parts, B / parts, ...], every part spread over all devices.
+    """Splits [B, ...] into [parts, B / parts, ...], each part over all devices.
 
     Part i holds rows i, i + parts, ...: contiguous parts would each be on a few
     devices only and have to be sent to the others.

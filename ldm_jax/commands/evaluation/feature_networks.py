@@ -98,7 +98,7 @@ class Request:
         return bool(set(SET_METRICS) & set(self.metrics))
 
     def needs_pairs(self) -> bool:
-        """Whether every image is compared with another one."""
+        """Returns whether every image is compared with another one."""
         return bool(set(PAIR_METRICS) & set(self.metrics))
 
 

@@ -69,12 +69,12 @@ class BoxTokens:
 
     @property
     def length(self) -> int:
-        """M, tokens per layout."""
+        """The number of tokens per layout, M."""
         return 3 * self.max_objects + 2
 
     @property
     def side(self) -> int:
-        """n, points per side of the grid: 90 for 8192 ids."""
+        """The number of points per side of the grid, n: 90 for 8192 ids."""
         return int(self.vocab_size**0.5)
 
     def point_token(self, x: float, y: float) -> int:

@@ -68,7 +68,7 @@ class Layout(TokenCondition):
 
     @functools.cached_property
     def box_tokens(self) -> BoxTokens:
-        """What turns boxes into tokens."""
+        """The encoder of boxes as tokens."""
         return BoxTokens(
             self.num_classes, self.vocab_size, self.max_objects, self.has_attributes
         )
@@ -87,7 +87,7 @@ class Layout(TokenCondition):
 
     @property
     def length(self) -> int:
-        """M, tokens per layout."""
+        """The number of tokens per layout, M."""
         return self.box_tokens.length
 
     @property

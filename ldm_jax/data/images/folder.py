@@ -126,7 +126,7 @@ class FolderSource:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Relative paths of the images of the split, in the order of the records."""
+        """The relative paths of the split's images, in the order of the records."""
         return tuple(self._files)
 
     def __len__(self) -> int:

@@ -108,7 +108,7 @@ def _find_captions(root: pathlib.Path) -> Annotations:
 
 
 def _has_picture(text: pathlib.Path) -> bool:
-    """Whether a picture has the name of a text file."""
+    """Returns whether a picture has the name of a text file."""
     ends = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")
     return any(text.with_suffix(end).exists() for end in ends)
 

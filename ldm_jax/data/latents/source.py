@@ -173,7 +173,7 @@ class LatentTransform:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What is done, as JSON."""
+        """The transform as JSON."""
         return {"kind": "latent", "flip": self.flip, "mask": self.mask}
 
     def __call__(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class ImageTransform:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the result."""
+        """The size of the result, (height, width)."""
         if isinstance(self.image_size, int):
             return (self.image_size, self.image_size)
         height, width = self.image_size
@@ -103,7 +103,7 @@ class ImageTransform:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What is done, as JSON: stored in the metadata of a set of latents."""
+        """The transform as JSON, stored in the metadata of a set of latents."""
         return {
             "kind": "image",
             **dataclasses.asdict(self),
@@ -210,7 +210,7 @@ class Then:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What is done, as JSON."""
+        """The transform as JSON."""
         return {**self.transform.description, "then": self.name}
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Example:

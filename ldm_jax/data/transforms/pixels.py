@@ -45,7 +45,7 @@ def to_unit_range(image_u8: np.ndarray) -> np.ndarray:
 
 
 def from_unit_range(image: np.ndarray) -> np.ndarray:
-    """Inverse of `to_unit_range`: float32 in [-1, 1] to uint8, exactly."""
+    """Inverts `to_unit_range` exactly: float32 in [-1, 1] to uint8."""
     return to_levels((image + 1) * 127.5)
 
 

@@ -26,7 +26,7 @@ from ldm_jax.files.paths import expand_in, local, printable
 
 
 def is_config(config: str) -> bool:
-    """Whether a text is FILE.py or NAME, not the path of another kind of file."""
+    """Returns whether a text is FILE.py or NAME, not the path of another file."""
     head, _ = _split(config)
     return head.endswith(".py") or (
         head.isidentifier() and not pathlib.Path(head).exists()

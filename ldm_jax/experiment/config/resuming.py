@@ -37,7 +37,7 @@ DEFINE_MODEL = (
 
 
 def may_change(name: str) -> bool | str:
-    """Whether a setting may differ when a run is resumed.
+    """Returns whether a setting may differ when a run is resumed.
 
     Args:
       name: of a setting, dotted ("train.num_steps"), or of a section.
@@ -58,10 +58,10 @@ def may_change(name: str) -> bool | str:
 
 
 def defines_model(name: str) -> bool:
-    """Whether a setting affects what the networks compute."""
+    """Returns whether a setting affects what the networks compute."""
     return _is_within(name, DEFINE_MODEL)
 
 
 def _is_within(name: str, names: tuple[str, ...]) -> bool:
-    """Whether a dotted name is one of `names`, or within a section of them."""
+    """Returns whether a dotted name is one of `names`, or within a section of them."""
     return any(f"{name}.".startswith(f"{known}.") for known in names)

@@ -151,7 +151,7 @@ def _stored_scale(weights, config_scale: float | None) -> float:
 
 
 def has_averages(weights: Mapping[str, np.ndarray]) -> bool:
-    """Whether a checkpoint has moving averages; counters alone do not count."""
+    """Returns whether a checkpoint has moving averages; counters alone do not count."""
     counters = {"model_ema.decay", "model_ema.num_updates"}
     return any(n.startswith("model_ema.") and n not in counters for n in weights)
 

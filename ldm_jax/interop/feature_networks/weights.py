@@ -208,13 +208,13 @@ def published_tensors(kind: str, path: str) -> list[str]:
 
 
 def _inception_layer(layer: str) -> tuple[str, str]:
-    """mixed_5b/branch1x1 -> Mixed_5b.branch1x1.conv and .bn."""
+    """Maps mixed_5b/branch1x1 to Mixed_5b.branch1x1.conv and .bn."""
     name = layer[0].upper() + layer[1:].replace("/", ".")
     return f"{name}.conv", f"{name}.bn"
 
 
 def _mobilenet_layer(layer: str) -> tuple[str, str]:
-    """block_3/expand -> features.4.conv.0.0 and features.4.conv.0.1."""
+    """Maps block_3/expand to features.4.conv.0.0 and features.4.conv.0.1."""
     last = 1 + sum(count for _, _, count, _ in STAGES)
     if layer in ("conv_in", "conv_out"):
         name = f"features.{0 if layer == 'conv_in' else last}"

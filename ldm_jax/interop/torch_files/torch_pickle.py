@@ -69,7 +69,7 @@ class TorchUnpickler(SafeUnpickler):
         pickled: bytes,
         offsets: dict[str, tuple[Any, int]],
     ):
-        """Args: `path` of the file; `offsets`, {storage key: (offset, bytes)}."""
+        """Takes the path of the file, and {storage key: (offset, bytes)}."""
         super().__init__(pickled)
         self._path = path
         self.offsets = offsets

@@ -76,7 +76,7 @@ def _root(path, entries) -> str:
 
 
 def _data_offset(path, file, info) -> int:
-    """Byte at which an entry's data starts, behind its local header."""
+    """Returns the byte at which an entry's data starts, after its local header."""
     file.seek(info.header_offset)
     header = file.read(30)
     name_length, extra_length = struct.unpack("<HH", header[26:30])

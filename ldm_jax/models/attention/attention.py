@@ -160,7 +160,7 @@ def choose_backend(
 
 
 def _works_here(backend: str, width: int, dtype: DType) -> bool:
-    """Whether a kernel passes its trial on this device, see `trial.works`."""
+    """Returns whether a kernel passes its trial on this device, see `trial.works`."""
     if _platform.get() is not None:
         return True  # planned for devices that are absent
     on_device = {

@@ -95,7 +95,7 @@ class PatchConv(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W C"]
     ) -> Float[Array, "B out_H out_W {self.features}"]:
-        """Convolves; out_H is H/2, or H - 1 with a stride of 1."""
+        """Convolves [B, H, W, c]; the height becomes H/2, or H - 1 with stride 1."""
         channels = x.shape[-1]
         init = nn.initializers.normal(0.02)
         kernel = self.param("kernel", init, (4, 4, channels, self.features))

@@ -10,7 +10,7 @@ from ldm_jax.types import PyTree
 
 
 def divides(every: int | None, step: int) -> bool:
-    """Whether `step` is a multiple of `every`; never where that is None."""
+    """Returns whether `step` is a multiple of `every`; never where that is None."""
     return every is not None and step % every == 0
 
 
@@ -18,12 +18,12 @@ class Due:
     """Decides when a checkpoint is due, by steps or by time."""
 
     def __init__(self, every: int | None, seconds: float | None, check_every: int):
-        """Args: steps, and seconds, between two; steps between looks at the clock."""
+        """Takes the period in steps and in seconds, and how often to read the clock."""
         self._every, self._seconds, self._check_every = every, seconds, check_every
         self._since = time.monotonic()
 
     def now(self, step: int, results: PyTree = ()) -> bool:
-        """Whether one is due after `step`, of `results`; every process must call it."""
+        """Returns whether one is due after `step`; every process must call it."""
         is_due = divides(self._every, step)
         # All processes must agree on the time, which costs a message: not every step.
         if self._seconds is not None and (

@@ -105,7 +105,7 @@ class Report:
 
     @property
     def folder(self) -> str:
-        """Where files of this run may be written: `workdir`, or its local copy."""
+        """The folder for files of this run: `workdir`, or its local copy."""
         return str(self._workdir)
 
     def say(self, message: str) -> None:
@@ -221,7 +221,7 @@ class Report:
             write_report(self._workdir, self._label, self._config)
 
     def has_evaluation(self, step: int) -> bool:
-        """Whether a step was evaluated, also by an earlier attempt."""
+        """Returns whether a step was evaluated, also by an earlier attempt."""
         rows = read_rows(self._workdir / "evaluation.jsonl") if self._writes else []
         return agreed(any(row["step"] == step for row in rows))
 

@@ -13,7 +13,7 @@ class Trace:
     """Records steps first to last, on process 0."""
 
     def __init__(self, steps: Sequence[int]):
-        """Args: steps, (first, last) or () for none.
+        """Takes the steps to trace: (first, last), or () for none.
 
         Raises:
           ValueError: `steps` is not such a pair.

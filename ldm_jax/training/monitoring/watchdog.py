@@ -27,7 +27,7 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float | None):
-        """Args: seconds that anything watched may take; None watches nothing."""
+        """Takes the limit in seconds of everything watched; None watches nothing."""
         self._seconds = seconds
         self.step = 0
         self._what, self._deadline = "", None
