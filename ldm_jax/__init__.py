@@ -5,8 +5,9 @@
     z_0 = ldm_jax.sample(model, params, cond, z_T=z_T, guidance_scale=3.0, null=null)
     ldm_jax.save(directory, model, params)
 
-The rooms (`models`, `diffusion`, `tasks`, `data`, `training`, `metrics`, `interop`) are
-imported by name when needed; CONTRIBUTING.md has the map.
+Other functions are in the sub-packages (`models`, `diffusion`, `tasks`, `data`,
+`training`, `metrics`, `interop`, ...), which are imported by name: CONTRIBUTING.md
+describes them.
 """
 
 from typing import TYPE_CHECKING

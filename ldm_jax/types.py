@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Glossary of the axes, types and records that several folders share.
+"""Defines the axes, types and records that several folders share.
 
 Axes, everywhere in this package: **B** batch, **H, W** image, **f** downsampling,
 **h = H/f, w = W/f** latent grid, **c** latent channels, **M** context tokens, **d**

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flags of what guides samples: a classifier, images, and neighbours of a query."""
+"""Flags for guidance: a classifier, images, and the query of a retrieval model."""
 
 import argparse
 from typing import Any

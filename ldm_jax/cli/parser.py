@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parser of a command: misspelt words are answered with the nearest known one."""
+"""The argument parser, which suggests the nearest known word for a misspelt one."""
 
 import argparse
 import difflib

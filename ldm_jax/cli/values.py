@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Defines what flags share: types that check a value, and parsers of commands."""
+"""Types that check the values of flags, and the function that adds a command."""
 
 import argparse
 from collections.abc import Callable

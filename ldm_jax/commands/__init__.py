@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands do, one file per command."""
+"""Implements the commands, one file per command."""

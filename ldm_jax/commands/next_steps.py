@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names the commands that come after one that has ended."""
+"""Suggests the commands to run after one that has finished."""
 
 import shlex
 from typing import Any

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax quickstart`: the whole chain on real digits, through the jobs of a pod.
+"""Runs all stages on real digits, with the commands that are used on a pod.
 
 Every stage resumes where it stopped, so the whole command can be run again.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `ldm-jax sample` writes of all its images: a sheet, and an array for metrics."""
+"""Writes the sheet of samples and the array of all samples for metrics."""
 
 import pathlib
 import zipfile

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes reference statistics of an image set, as training reads it."""
+"""Computes reference statistics of an image set, with the transforms of training."""
 
 import importlib.metadata
 import logging

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures how many images a second are sampled."""
+"""Measures how many images are sampled per second."""
 
 import pathlib
 import time

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Summarizes a run: before it starts, what is trained on what; afterwards, the results.
+"""Summarizes a run: before it starts, its model and data; afterwards, its results.
 
-One table for `train`, `train --dry-run` and the pages of `ldm_jax.reports`.
+`train`, `train --dry-run` and the pages of `ldm_jax.reports` show the same table.
 """
 
 import math

@@ -2,8 +2,9 @@
 """The base class of all conditions: fields as data, encoding, null and dropping.
 
 A kind of condition is one subclass and one row in `registry.CONDITIONS`. It declares
-its arrays as `fields`, from which derive the flags of `ldm-jax sample`, the keywords of
-`model.condition`, what latents store, the shapes of plans and the inputs of programs.
+its arrays as `fields`. The flags of `ldm-jax sample`, the keywords of
+`model.condition`, the fields stored with latents, the shapes of plans and the inputs of
+exported programs are derived from them.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a condition declares: its arrays, and the bounds of its counts."""
+"""Declares the arrays of a condition, and the bounds of its counts."""
 
 import dataclasses
 import numbers

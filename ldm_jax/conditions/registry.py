@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of all kinds of condition, and what makes one of a config's section.
+"""The table of all kinds of condition, and the function that builds one of them.
 
 kind       fields          enters by          null
 none       -               -                  -
@@ -8,7 +8,7 @@ text       tokens          cross-attention    the empty text
 layout     tokens          cross-attention    no objects
 semantic   label_map       concatenation      no label anywhere
 superres   low_res         concatenation      mid-grey
-inpaint    image, mask     concatenation      everything is hole
+inpaint    image, mask     concatenation      the hole covers the image
 retrieval  embeddings      cross-attention    zeros
 hybrid     of its parts    both               that of each part
 """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words to token ids.
+"""Makes tokenizers, which turn texts into token ids.
 
 Tokenizers come from transformers; the byte-level default needs no file and no network.
-transformers 5 answers a missing or misnamed vocabulary with a tokenizer of a few
-entries that maps every word to "unknown", so each is checked when it is made.
+If a vocabulary is missing or misnamed, transformers 5 returns a tokenizer of a few
+entries that maps every word to "unknown". So each tokenizer is checked when it is made.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the files and arrays that users give for a condition.
 
-Every error names the file or the value and the way out.
+Every error names the file or the value, and how to correct it.
 """
 
 import pathlib

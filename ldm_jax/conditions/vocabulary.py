@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text models without their vocabulary: published checkpoints come without the files.
+"""Text models without a vocabulary: published checkpoints do not contain its files.
 
-Such a model takes tokens; of texts it knows the empty one, which guidance needs.
+Such a model takes tokens; the only text it can encode is the empty one, for guidance.
 """
 
 import numpy as np

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Touches datasets; knows no network (an encoder comes in as a function)."""
+"""Reads data sets and makes batches; an encoder is passed in as a function."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches as a pure function of (seed, step): read by index, placed by sharding.
+"""Makes global batches, which are a pure function of (seed, step).
 
 Step s holds positions s * B to (s + 1) * B of the stream of `order.py`. Each process
-reads the rows that its devices hold, as the sharding says, so that the global batch is
-the same on any number of hosts and any mesh.
+reads the rows that the sharding assigns to its devices, so the global batch is the same
+on any number of hosts and any mesh.
 """
 
 from collections.abc import Callable, Iterator, Sequence

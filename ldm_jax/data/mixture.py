@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several sets as one: mixed by weight, or one set for each shape of latents.
+"""Joins several sets: mixed by weight, or one set for each shape of latents.
 
-Both are sources that say their own order, `rows`; it is a pure function of the seed and
-the step, like that of a single set, so nothing more is to be stored.
+Both are sources that define their order by `rows`. It is a pure function of the seed
+and the step, like the order of a single set, so a checkpoint stores nothing more.
 """
 
 import bisect

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of the data as a pure function of the seed; every record's own randomness.
+"""Computes the order of records, and each record's random seed, from the run's seed.
 
 Position p of the endless stream of records belongs to epoch p // n and is record
-shuffle_epoch(p % n): a permutation that is computed, not stored (grain's index
-shuffle), so nothing grows with the set and the only state is a number.
+shuffle_epoch(p % n). The permutation is computed, not stored (grain's index shuffle),
+so memory does not grow with the set and the only state is a number.
 """
 
 import functools

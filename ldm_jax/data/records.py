@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a record is: its fields, the source that serves it, and how a set is named.
+"""Defines records, the sources that they are read from, and names of sets.
 
-A record is a dict of NumPy arrays, captions apart:
+A record is a dict of NumPy arrays, except for captions:
 
     image       uint8 [H0, W0, 3]     RGB; every source converts to this
     label       int32 []              class, in [0, number of classes)
@@ -13,7 +13,7 @@ A record is a dict of NumPy arrays, captions apart:
     embeddings  float16 [k, d]        of the image's neighbours, see `WithNeighbours`
     moments     float [h, w, 2c]      mean and log-variance; VQ: [h, w, c]
     moments_flip                      the same of the mirrored image
-    source_index  int64 []            where a latent's image stood in its own set
+    source_index  int64 []            index of a latent's image in its image set
 
 A source is anything with a length, `source[i]`, `source.__getitems__(indices)` and a
 `fingerprint`: random access, so that the order of the data is a matter of indices.

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes TFDS sets as ArrayRecord shards, by many processes, across kills.
+"""Writes TFDS sets as ArrayRecord shards, with many processes that may be killed.
 
-A shard is written under a temporary name and renamed when whole; then a side file
-`<shard>.done.json` says how many records and bytes it has. A killed writer redoes only
-the shards without a side file. TFDS' metadata come last, `dataset_info.json` at the
-very end: a set that is not whole cannot be opened.
+A shard is written under a temporary name and renamed when it is complete. Then a side
+file `<shard>.done.json` stores its numbers of records and bytes. A killed writer writes
+only the shards without a side file again. TFDS' metadata is written last,
+`dataset_info.json` at the very end, so an incomplete set cannot be opened.
 
-TFDS' own builders are not used: they hold a split in memory and, past 1000 MiB, need
-TensorFlow.
+TFDS' own builders are not used, because they keep a split in memory and, beyond
+1000 MiB, need TensorFlow.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens prepared TFDS sets of strangers: no module that their files name is imported.
+"""Opens untrusted TFDS sets: no module that their files name is imported.
 
-TFDS rebuilds the features of a set from features.json, and imports whatever module a
-`pythonClassName` in it names, also from the working directory.
+TFDS rebuilds the features of a set from features.json, and imports any module that a
+`pythonClassName` in it names, even from the working directory.
 """
 
 import os

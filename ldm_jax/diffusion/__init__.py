@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Knows noise and time; sees a denoiser as a function, never a network."""
+"""Noise schedules, the forward process, guidance and samplers; no networks."""

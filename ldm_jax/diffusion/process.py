@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The forward process, its posterior, and the three things a network may predict.
+"""The forward process, its posterior, and the quantities a network may predict.
 
 With alpha = sqrt(abar_t) and sigma = sqrt(1 - abar_t):
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Computes noise schedules: the share of z_0 left at each of the T training steps.
+"""Computes noise schedules: alphas_cumprod at each of the T training steps.
 
-Tables are computed in NumPy float64 and cast last, which gives the released float32
-tables bit for bit (float32 throughout is 1.4e-6 off, relative; `jnp.float64` is
-silently float32 unless x64 is on).
+Tables are computed in NumPy float64 and cast last, which reproduces the released
+float32 tables bit for bit (float32 throughout has a relative error of 1.4e-6;
+`jnp.float64` is silently float32 unless x64 is enabled).
 """
 
 import dataclasses

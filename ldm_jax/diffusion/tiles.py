@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Applies a network to overlapping tiles, for images larger than those of training.
 
-The original weighs tiles by a clipped distance to the border and needs sizes that its
-stride divides: in others, some pixels have weight 0, which gives 0 / 0. Here the last
-tile of a row is moved back to the border and every weight is positive.
+The original weights tiles by a clipped distance to the border and requires sizes that
+its stride divides: with others, some pixels have weight 0, which gives 0 / 0. Here the
+last tile of a row is moved back to the border and every weight is positive.
 """
 
 from collections.abc import Callable

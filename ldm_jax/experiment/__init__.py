@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads configs and builds what they describe; the only reader of configs."""
+"""Reads configs and builds runs and models from them; no other folder reads configs."""

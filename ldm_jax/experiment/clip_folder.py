@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both towers of a CLIP model, from a folder as transformers saves it."""
+"""Reads both towers of a CLIP model from a folder that transformers saved."""
 
 import functools
 import pathlib

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Completes a denoiser's config by the metadata of the data that it learns from.
+"""Completes a denoiser's config with the metadata of its training data.
 
-Latents carry their first stage, the size of their images, and the classes. A config may
-leave these fields open (an empty section `autoencoder`, None, no class names); what it
-does say must agree with the data.
+A set of latents stores its first stage, the size of its images, and the classes. A
+config may leave these fields open (an empty section `autoencoder`, None, no class
+names); the fields that it sets must agree with the data.
 """
 
 import dataclasses

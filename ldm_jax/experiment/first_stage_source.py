@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trained first stage that a diffusion model reads, and the latents it wrote."""
+"""Opens the trained first stage of a diffusion model, and the latents it encoded."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

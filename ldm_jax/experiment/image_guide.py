@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens the images that guide samples, and the weights of LPIPS where these compare."""
+"""Opens the images that guide samples, and LPIPS weights where these are needed."""
 
 import dataclasses
 import pathlib

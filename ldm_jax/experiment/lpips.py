@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The LPIPS weights of a first stage's run."""
+"""Reads and checks the LPIPS weights that train a first stage."""
 
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.training.checkpoints.digest import params_fingerprint

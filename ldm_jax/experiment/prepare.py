@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a config to a run that is ready to be trained, or planned.
+"""Builds a run that is ready to be trained, or planned, from a config.
 
-check -> resolve what is open -> model, task, data, evaluation -> optimizer, mesh,
-batches -> copies of what the run reads. Beyond this room only objects travel.
+check -> resolve open fields -> model, task, data, evaluation -> optimizer, mesh,
+batches -> copies of the files that the model needs. Code outside of this folder
+receives objects and reads no config.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resolves what a config leaves open, and reads the weights and latents it names.
 
-The only place where a config gets other values than its author wrote.
+This is the only place where values of a config are changed after its author wrote them.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pretrained text encoder of a diffusion model: its fields, parameters and copy."""
+"""Opens and copies the pretrained text encoder of a diffusion model."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

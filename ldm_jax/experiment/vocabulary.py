@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The section of a text condition, and its vocabulary files in a model directory.
+"""Finds and copies the vocabulary files of text conditions.
 
-A model directory has copies in tokenizer/, so that it can be moved.
+A model directory contains copies of them in tokenizer/, so that it can be moved.
 """
 
 from collections.abc import Mapping

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every byte that comes in or goes out: paths, reading, writing, pictures."""
+"""Reads and writes all files: paths, bounded reading, atomic writing, pictures."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads members of zip and tar archives of strangers; nothing is unpacked."""
+"""Reads members of untrusted zip and tar archives; nothing is unpacked."""
 
 import io
 import os

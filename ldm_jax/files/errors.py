@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns whatever a library raises about the bytes of a file into one kind of error.
+"""Turns all errors that libraries raise about the bytes of a file into one type.
 
-Parsers raise what they like (zlib.error, struct.error, RecursionError, a bare Exception
-of Pillow); `reading` turns all of it into `UnreadableFile`, which names the file, and
+Parsers raise many types (zlib.error, struct.error, RecursionError, a bare Exception in
+Pillow). `reading` turns all of them into `UnreadableFile`, which names the file;
 `naming` does so where values that were read are used.
 """
 

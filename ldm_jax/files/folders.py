@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists the regular files of a folder, and says what is left out and why."""
+"""Lists the regular files of a folder, and those that are left out with the reason."""
 
 import os
 import pathlib

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads LMDB databases of strangers: the file's pages, with every number checked.
+"""Reads untrusted LMDB databases page by page, and checks every number in them.
 
-The library maps the file and believes what its pages say: a damaged one ends the
-process. Here nothing is mapped, and a page that is not as it must be is damage.
+The LMDB library maps the file and trusts its pages, so a damaged file can end the
+process. This reader maps nothing and reports an invalid page as damage.
 
     meta page    two of them; the one of the later transaction names the root
     branch page  nodes of (key, page below)

@@ -2,9 +2,9 @@
 """Locks: one run per directory, one writer per result.
 
 On one machine, and on network file systems with locks (NFS), the kernel holds the lock
-(flock, by `filelock`) and releases it when its process ends, however it ends. Where
-machines do not see each other's locks, the lock file is used: its owner renews it, and
-one that was not renewed for STALE_SECONDS counts as left behind.
+(flock, by `filelock`) and releases it when the process ends, even if it is killed.
+Where machines do not see each other's locks, the lock file is used: its owner renews
+it, and a file that was not renewed for STALE_SECONDS counts as abandoned.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks where results will be written, before hours of work are put into them.
+"""Checks the places of results before any work is done.
 
-Nothing is made: a mistake elsewhere in a command leaves no empty folder behind.
+Nothing is created, so an error elsewhere in a command leaves no empty folder.
 """
 
 import errno

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths as users write them: `~`, URLs of object stores, names that leave a folder."""
+"""Handles paths from users: `~`, URLs of object stores, names that leave a folder."""
 
 import contextlib
 import functools

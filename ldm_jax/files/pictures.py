@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one decoder of pictures: files of strangers to uint8 RGB, for every command.
+"""Decodes untrusted image files to uint8 RGB, for every command.
 
 grey, 1 bit, palette         -> RGB
 16 bit (grey)                -> upper 8 bits
 CMYK, YCbCr, LAB, HSV        -> RGB
-alpha                        -> laid over white
-EXIF orientation             -> turned upright
+alpha                        -> composited over white
+EXIF orientation             -> rotated upright
 several frames               -> the first
 truncated, corrupt, no image -> UnreadableFile
 more than `max_pixels`       -> UnreadableFile, before a pixel is decoded
@@ -256,7 +256,7 @@ def decode_mask(
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """Converts a PIL image of any mode to uint8 [H, W, 3], alpha laid over white."""
+    """Converts a PIL image of any mode to uint8 [H, W, 3], alpha over white."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
         if values.dtype.kind == "f":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one writer of pictures: batches to uint8, sheets, PNG files with settings."""
+"""Writes pictures: batches to uint8, sheets, PNG files with settings."""
 
 import io
 import os

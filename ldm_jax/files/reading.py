@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens files that may come from strangers: regular ones only, of bounded size."""
+"""Opens untrusted files: only regular ones, of bounded size."""
 
 import contextlib
 import errno

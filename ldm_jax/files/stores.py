@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results on object stores (gs://, s3://): made on a disk here first, then copied.
+"""Writes results to object stores (gs://, s3://): first to a local disk, then copied.
 
-A store has no rename, no lock and no appending, so a result is written into a folder of
-this machine and copied when it is whole: what makes it complete, the JSON files at its
-top, comes last. The folder follows from the URL, so a command that was killed continues
-in it when it is started again, also where it was killed while copying.
+A store cannot rename, lock or append, so a result is written to a local folder and
+copied when it is complete. The JSON files at its top mark it as complete and are copied
+last. The folder's name is computed from the URL, so a command that was killed, even
+while copying, continues in it when it is started again.
 """
 
 import contextlib

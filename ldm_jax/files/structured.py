@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads JSON, JSON lines, YAML and CSV of strangers, bounded in size and depth."""
+"""Reads untrusted JSON, JSON lines, YAML and CSV, bounded in size and depth."""
 
 import csv
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of writing: one line with the path and the free space there."""
+"""Describes errors of writing in one line, with the path and the free space there."""
 
 import contextlib
 import errno

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes files and folders that appear whole or not at all.
+"""Writes files and folders atomically: complete or not at all.
 
-Every writer has its own temporary name next to the result, `.NAME.HEX.partial`, so
-two processes that write one result never mix; it takes its name when all was written
-and synchronised to the disk. What a killed process leaves is hidden, is never read, and
-is removed by a later writer of the same name once it is a day old.
+Every writer has its own temporary name next to the result, `.NAME.HEX.partial`, so two
+processes that write the same result do not mix. It is renamed when everything was
+written and synchronised to the disk. The temporary file of a killed process is hidden,
+is never read, and is removed by a later writer of the same name once it is a day old.
 """
 
 import contextlib

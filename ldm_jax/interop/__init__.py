@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Knows other people's names for our parameters, and their files."""
+"""Reads and writes the files of other frameworks, and maps names of parameters."""

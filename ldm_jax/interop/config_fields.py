@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of settings that only have other names elsewhere, read in both directions.
+"""Tables of settings that differ from other frameworks only by name.
 
-A row says for one field of our module: its name and default in CompVis's and in
-diffusers' configs. What has another meaning there, such as levels of attention, is
-translated by the functions of `read_config` and `write_config`.
+A row lists for one field of a module of this package its name and default in CompVis's
+and in diffusers' configs; import and export read it in opposite directions. Fields with
+another meaning there, such as levels of attention, are translated by the functions of
+`read_config` and `write_config`.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports and exports models of other frameworks: one function each."""
+"""Imports and exports models of other frameworks, each with one function."""
 
 import pathlib
 from collections.abc import Mapping

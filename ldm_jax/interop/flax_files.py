@@ -4,7 +4,7 @@
     down_blocks_0/resnets_1/conv1/kernel [h, w, I, O] -> down_blocks.0.resnets.1.conv1
     .weight [O, I, h, w]
 
-Source: diffusers' `convert_pytorch_state_dict_to_flax`, read backwards.
+Source: diffusers' `convert_pytorch_state_dict_to_flax`, inverted.
 """
 
 import pathlib

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds models of the Hugging Face Hub: in its local cache, or by hf://USER/NAME.
 
-The cache has a folder for each repository, whose snapshots/ hold links to blobs/:
+The cache has a folder for each repository, whose snapshots/ contain links to blobs/:
 
     models--USER--NAME/refs/main                   the commit of a branch
     models--USER--NAME/snapshots/COMMIT/config.json -> ../../blobs/HASH

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layouts of tensors: from others' order of axes to ours (channels last) and back.
+"""Converts layouts of tensors: other frameworks' order of axes to channels last.
 
-Those of PyTorch: convolution [O, I, h, w], linear [O, I], 1x1 convolution
-[O, I, 1, 1]. Ours are [h, w, I, O] and [I, O]. Transposing moves no number, so a round
-trip is exact.
+In PyTorch: convolution [O, I, h, w], linear [O, I], 1x1 convolution [O, I, 1, 1]. In
+this package: [h, w, I, O] and [I, O]. Transposing changes no number, so a round trip is
+exact.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spells a table of names out for one model: a row for each of its parameters."""
+"""Expands a table of names for one model: a row for each of its parameters."""
 
 import re
 from collections.abc import Callable, Mapping

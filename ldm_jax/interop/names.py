@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of names: ours, CompVis's, diffusers' and how a kernel is laid out.
+"""Tables of names of layers here, in CompVis and in diffusers, and their layouts.
 
-A row says for one layer: (our path, CompVis name, diffusers name, kind). Placeholders
-in braces stand for numbers: {l} level (0 finest), {b} block, {d} depth, {n} 1, 2, 3;
-the others follow from them (`rows.py`). A row whose kind is a table places that table's
-layers under its own names. `rows.rows_for` spells the rows out for one model's
-parameters; both directions of both formats are read off the result.
+A row is (path here, CompVis name, diffusers name, kind) of one layer. Placeholders in
+braces are numbers: {l} level (0 finest), {b} block, {d} depth, {n} 1, 2, 3; the others
+are computed from them (`name_rows.py`). If the kind is another table, the layers of
+that table are inserted below the names of the row. `name_rows.rows_for` expands the
+rows for the parameters of one model; import and export of both formats read its result.
 """
 
 # kind -> layout of the kernel in CompVis's and in diffusers' files (`layouts.py`).

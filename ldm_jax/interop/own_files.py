@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own parameters and settings in safetensors, npz or orbax.
+"""Reads and writes parameters and settings of this package: safetensors, npz, orbax.
 
 A folder holds config.json (the settings of a model directory) and model.safetensors,
-or shards with an index, under our own names: "unet/conv_in/kernel". An .npz file holds
-the same arrays and the settings as JSON under the name "config.json". A text model's
-vocabulary goes along: files below tokenizer/, or arrays of bytes of these names.
+or shards with an index, under the names of this package: "unet/conv_in/kernel". An .npz
+file holds the same arrays and the settings as JSON under the name "config.json". The
+vocabulary of a text model is included: files in tokenizer/, or arrays of bytes of these
+names.
 """
 
 import json

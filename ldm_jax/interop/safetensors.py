@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads and writes .safetensors files.
 
-Sizes are checked against the file before memory is taken, and an array is mapped only
-when it is accessed: a reader that copies one tensor at a time holds its copies and one
-tensor.
+Sizes are checked against the file before memory is allocated, and an array is mapped
+only when it is accessed, so a reader that copies one tensor at a time needs memory for
+its copies and one tensor.
 """
 
 import json

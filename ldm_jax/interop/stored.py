@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors in files: where each one is stored, and mappings that read them."""
+"""Locates tensors in files, and reads them when they are accessed."""
 
 import pathlib
 from collections.abc import Iterator, Mapping

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens files and folders of weights of other frameworks.
 
-Files come from strangers: nothing in them is executed, and sizes are checked against
-the file before memory is taken.
+Files are not trusted: nothing in them is executed, and sizes are checked against the
+file before memory is allocated.
 """
 
 import os

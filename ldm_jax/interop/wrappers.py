@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removes what wrappers of PyTorch and outer modules put before names of tensors."""
+"""Removes prefixes that PyTorch's wrappers and outer modules add to tensor names."""
 
 from collections.abc import Iterable, Mapping
 

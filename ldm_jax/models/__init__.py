@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Declares every parameter; knows no mesh, no noise schedule and no dataset."""
+"""Networks: all modules with parameters, independent of mesh, noise and data sets."""

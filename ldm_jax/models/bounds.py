@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bounds of the counts that describe a network: checked before anything is built.
 
-A config may come with a stranger's model, and ten million blocks take hours to list.
+A config may come with an untrusted model, and listing ten million blocks takes hours.
 """
 
 import numbers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the rows of a batch on their devices while a step is traced under a mesh."""
+"""Constrains the rows of a batch to their devices in a step traced under a mesh."""
 
 import math
 

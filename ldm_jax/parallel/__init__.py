@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Knows devices and hosts: the mesh, sharding, compilation, processes."""
+"""Devices and hosts: the mesh, sharding, compilation, processes."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the variables of the shell that JAX and this package read, before any work.
+"""Checks the environment variables of JAX and this package before any work is done.
 
-JAX alone would report a wrong one late or in other words: 64-bit floats at the first
-checkpoint, a platform that is absent as an assertion without a message.
+JAX alone would report a wrong value late or unclearly: 64-bit floats at the first
+checkpoint, a missing platform by an assertion without a message.
 """
 
 import os

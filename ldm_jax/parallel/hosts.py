@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of a run: how they join, and how they exchange small values."""
+"""Joins the processes of a run, and exchanges small values among them."""
 
 import os
 from collections.abc import Callable, Mapping

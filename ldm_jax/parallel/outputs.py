@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The place of a command's result: checked and locked before any work is done.
+"""Checks and locks the place of a command's result before any work is done.
 
-Process 0 checks and locks; where it fails, every process ends. A result on an object
-store is made on a disk here and copied in the end, see `files.stores`.
+Process 0 checks and locks; if it fails, every process ends. A result on an object store
+is written to a local disk and copied at the end, see `files.stores`.
 """
 
 import contextlib

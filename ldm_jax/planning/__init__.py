@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles for devices that are absent, and counts what a run needs."""
+"""Plans runs: memory, FLOPs and traffic, by compiling for TPUs without having them."""

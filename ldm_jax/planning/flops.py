@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts the operations of a traced function: its matrix products and convolutions.
+"""Counts the FLOPs of a traced function: its matrix products and convolutions.
 
-From the traced program, not from the compiler: XLA counts the body of a scan once, and
-nothing of a kernel it is only handed. Element by element work is left out, as is usual.
+The counts are of the traced program, because XLA counts the body of a scan only once,
+and custom kernels not at all. Elementwise operations are left out, as is usual.
 """
 
 import math

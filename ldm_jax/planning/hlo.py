@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a compiled program: messages among its devices, and its estimated time."""
+"""Reads a compiled program (HLO): its collectives, and its estimated time."""
 
 import functools
 import math

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What accelerators can do at most, and TPU slices that are described, not there.
+"""Peak figures of accelerators, and topologies for compiling without hardware.
 
-Peaks are the makers' published figures for dense bfloat16: limits that no program
-passes, to hold times against. Google Cloud's TPU pages; NVIDIA's data sheets.
+Peaks are the manufacturers' figures for dense bfloat16, which are upper limits to
+compare measured times with. Source: Google Cloud's TPU pages; NVIDIA's data sheets.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of what the devices could do at most a training run makes use of."""
+"""Computes the share of the devices' peak FLOP/s that a training run uses (MFU)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

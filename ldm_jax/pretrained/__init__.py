@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small trained models that travel with the package, each a folder with a card.
+"""Small trained models that are part of the package, each a folder with a card.
 
 `ldm-jax sample --model digits`, `ldm_jax.load("digits")`. They are written by
 `ldm-jax export DIR --to=compact`.

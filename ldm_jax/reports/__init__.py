@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alone knows HTML: the parts of the pages that runs, quickstarts and studies write.
+"""Writes HTML: the parts of the reports of runs, quickstarts and studies.
 
-A page is one file without scripts or links to anything outside of it: pictures and
-curves are inside.
+A page is one file without scripts or external links: pictures and curves are embedded.
 """

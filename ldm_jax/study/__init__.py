@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares models that differ in one thing, at equal compute: an ablation as data.
+"""Compares models at equal compute: ablations, described as data.
 
 from ldm_jax.study import Arm, Budget, Study     # for a config, see configs/study_f.py
 rows = ldm_jax.study.results("runs/study_f")     # for a notebook

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a budget to the steps of every arm: configs are completed, FLOPs counted."""
+"""Computes the training steps of every arm from the budget of a study."""
 
 import dataclasses
 import hashlib

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the stages of a study one after the other, each where it was left.
+"""Runs the stages of a study one after the other, and resumes interrupted ones.
 
-A stage that fails is noted and does not stop those that do not need it. The same
-command runs what is missing.
+A failed stage is recorded and does not stop stages that do not depend on it. The same
+command runs the missing stages.
 """
 
 import contextlib

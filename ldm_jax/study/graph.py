@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graph of a study, printed with its cost, or written for an engine of jobs."""
+"""Prints the graph of a study with its cost, or writes it for a workflow engine."""
 
 import shlex
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a study, functions of rows (`study.results`); a notebook redraws them.
+"""Draws the figures of a study from its rows (`study.results`), also in a notebook.
 
 figure = plots.quality_over_training(rows, "FID", "flops")
 figure.savefig("fig6.svg")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the report of a study from whatever is finished: one folder, opens from disk.
+"""Writes the report of a study from its finished stages: a folder of local files.
 
 index.html      everything, with its pictures inside
 table.md, table.csv, results.jsonl

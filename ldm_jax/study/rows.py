@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a study has measured so far, as rows: one for each arm, seed and evaluation."""
+"""Collects the results of a study: a row for each arm, seed and evaluation."""
 
 import dataclasses
 import math

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sheets of a study's report: reconstructions and samples, an arm a row."""
+"""Draws the sheets of a study's report: reconstructions and samples, a row per arm."""
 
 import pathlib
 

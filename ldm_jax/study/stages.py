@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stages of a study: the commands that exist, each with a folder and a result.
+"""Defines the stages of a study; each runs a command in its own folder.
 
     first_stage/STAGE       train          images -> autoencoder
     reconstructions/STAGE   evaluate       R-FID, PSNR, codes used
@@ -9,7 +9,7 @@
     denoiser/ARM/seedN      train          latents -> denoiser
     evaluate/ARM/seedN      evaluate       samples along the budget, and sampling steps
 
-A stage's name is its folder. It is done when result.json is in it.
+A stage's name is its folder. It is done when the folder contains result.json.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of a study: a row for each arm."""
+"""Makes the table of a study: a row for each arm."""
 
 import os
 from collections.abc import Mapping, Sequence

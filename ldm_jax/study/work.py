@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each stage of a study does in its folder, by the commands that exist."""
+"""Runs the stages of a study with the functions of the commands."""
 
 import pathlib
 import statistics

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Knows what a batch means and what is minimised."""
+"""Tasks: the loss that is minimised, for first stages, denoisers and classifiers."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adds an adversary to the first stage: two players' gradients from one scalar."""
+"""Adds a discriminator to the first stage: gradients of both from one scalar."""
 
 import dataclasses
 from collections.abc import Callable

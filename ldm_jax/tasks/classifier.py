@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classification of noisy latents as a Task, for guidance by its gradient."""
+"""The task of a classifier of noisy latents, whose gradient guides samples."""
 
 import dataclasses
 from typing import Any

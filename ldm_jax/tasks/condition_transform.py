@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the examples of a diffusion model: what is learned, and its condition."""
+"""Makes the training examples of a diffusion model: latent or image, and condition."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first stage as a Task: reconstruction, penalty and optionally an adversary."""
+"""The task of a first stage: reconstruction, penalty and optionally a discriminator."""
 
 import dataclasses
 from collections.abc import Mapping

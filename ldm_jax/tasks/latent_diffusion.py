@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Diffusion in the latent space: Rombach et al. 2022, Eq. 2 and 3, as a Task."""
+"""The task of a diffusion model in latent space: Rombach et al. 2022, Eq. 2 and 3."""
 
 import dataclasses
 from collections.abc import Callable

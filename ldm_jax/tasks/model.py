@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two models as specs: the functions of a first stage and of a diffusion model.
+"""Specs of the two models, with the functions of a first stage and a diffusion model.
 
 A spec is frozen and holds no parameters; `params` is a plain pytree with one entry per
 network: "autoencoder", "unet", "conditioner". Every method is a pure function of its

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact search of nearest neighbours by cosine, the rows sharded over all devices."""
+"""Finds exact nearest neighbours by cosine, with rows sharded over all devices."""
 
 import functools
 from typing import NamedTuple

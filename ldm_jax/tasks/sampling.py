@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How latents are sampled: the settings of a config's section `sampling`."""
+"""Settings of sampling: the section `sampling` of a config."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Knows devices, optimizers and checkpoints; never hears of images."""
+"""Trains any task: loop, optimizers and checkpoints, independent of images."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters to begin with, taken from another model wherever they fit.
+"""Initializes parameters from another model wherever they fit.
 
-For fine-tuning a model of another f, another condition or more input channels: what
-has the same name and shape is taken; a first convolution that reads more channels than
-before reads nothing from the new ones, so that it first does what it did.
+This serves fine-tuning with another f, another condition or more input channels.
+Parameters of the same name and shape are taken. The weights of a first convolution for
+additional input channels are zero, so that its output is unchanged at first.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules of the learning rate: factors of it, as functions of the updates done."""
+"""Schedules of the learning rate: factors, as functions of the number of updates."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop, for every task; the page to read first.
+"""The training loop of every task.
 
-shapes -> shardings -> restore or init -> compiled step -> for each step: update,
+Order: shapes -> shardings -> restore or init -> compiled step -> for each step: update,
 report, checkpoint, evaluate.
 
-How a run resumes: a checkpoint holds the state and the position in the data. The data
-of a step is a function of (seed, step), its randomness is `fold_in(key, step)`. So a
-run that was killed and started again with the same command ends with the same bits, on
-the same devices, as one that was not.
+Resuming: a checkpoint holds the state and the position in the data. The data of a step
+is a function of (seed, step), and its random key is `fold_in(key, step)`. So a run that
+was killed and started again with the same command ends with the same bits, on the same
+devices, as an undisturbed run.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run that is ready to be trained: objects only, no settings to be interpreted."""
+"""The record of a run that is ready to be trained; it contains objects, no settings."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run starts: from its own checkpoint, another model's parameters, or none."""
+"""Starts a run: from its own checkpoint, another model's parameters, or none."""
 
 import dataclasses
 import json

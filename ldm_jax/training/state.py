@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training step changes, as one pytree, and how it is made from a task."""
+"""The state that a training step updates, as one pytree, and its initialization."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

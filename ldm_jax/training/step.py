@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step: gradient, update, average; nothing changes if it is not finite."""
+"""The training step: gradient, update, average; skipped if it is not finite."""
 
 from collections.abc import Callable
 

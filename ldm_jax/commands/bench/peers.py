@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The UNet of a config as diffusers has it, trained by PyTorch (extra: torch)."""
+"""Builds and trains the UNet of a config with diffusers and PyTorch (extra: torch)."""
 
 from collections.abc import Callable
 

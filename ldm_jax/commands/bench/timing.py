@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How benchmarks take times."""
+"""Measures the time of functions for benchmarks."""
 
 import tempfile
 import time

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax demo`: a page on this machine on which a model can be tried."""
+"""Implements `ldm-jax demo`: a local web page for trying out a model."""

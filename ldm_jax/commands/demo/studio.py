@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page of a model asks for: its description, samples, reconstructions."""
+"""Answers the requests of the demo page: description, samples, reconstructions."""
 
 import base64
 import binascii

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How `ldm-jax evaluate` measures images and models."""
+"""The parts of `ldm-jax evaluate`: metrics of images and of models."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP score: how well images show what their captions say."""
+"""Computes the CLIP score: how well images match their captions."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which classes are sampled for an evaluation."""
+"""Chooses the classes that are sampled for an evaluation."""
 
 from collections.abc import Mapping
 from typing import Any

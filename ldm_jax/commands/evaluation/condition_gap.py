@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much a diffusion model uses its condition, without a single sample.
+"""Measures how much a diffusion model uses its condition, without sampling.
 
-A denoiser that reads its condition errs more if it gets another record's, or none
-(Eq. 3 of Rombach et al. 2022 with the wrong y). Both errors are of the same latents,
-noise and t, so their difference is seen long before it can be seen in pictures.
+A denoiser that uses its condition has a larger error with the condition of another
+record, or with none (Eq. 3 of Rombach et al. 2022 with the wrong y). All errors are
+measured with the same latents, noise and t, so the difference shows long before it is
+visible in pictures.
 """
 
 import os

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs an exported model where it is going to be run, and compares it with ours.
+"""Runs an exported model with the program it was exported for, and compares it.
 
-Denoiser and decoder are called on random inputs. Where no other program runs a form,
-its parameters are read back.
+Denoiser and decoder are called on random inputs. Where no other program runs a format,
+its parameters are read back and compared.
 """
 
 import importlib.util

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports a model as ONNX files: encoder, decoder, denoiser and condition.
 
-A folder of files for any batch size, each with its weights, and manifest.json with
-their inputs and outputs, the noise schedule and the scale of the latents: all that a
-sampler in NumPy needs. The conversion is jax2onnx's (extra: onnx).
+The folder contains one file per network, with its weights, for any batch size. Its
+manifest.json describes their inputs and outputs, the noise schedule and the scale of
+the latents, which is all that a sampler in NumPy needs. jax2onnx converts the networks
+(extra: onnx).
 """
 
 import pathlib

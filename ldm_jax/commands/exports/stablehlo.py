@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports a model as StableHLO programs that run without this package.
 
-A folder of programs made by `jax.export`, each for any batch size and for CPU, CUDA and
-TPU; the weights are stored once and are arguments, so that they can be exchanged:
+The folder contains programs made by `jax.export`, for any batch size and for CPU, CUDA
+and TPU. The weights are stored once and are arguments, so that they can be replaced:
 
-    manifest.json      what every program takes and gives
+    manifest.json      inputs and outputs of every program
     params.npz         the weights, by their flat names ("unet/conv_in/kernel")
     encoder.jaxexport  image -> moments and z_0
     decoder.jaxexport  z_0 -> image
-    condition, null    raw condition -> what the denoiser reads of it
+    condition, null    raw condition -> inputs of the denoiser
     denoiser           z_t, t, condition -> prediction
     sampler            raw condition, key -> image: the whole loop, guidance included
 """

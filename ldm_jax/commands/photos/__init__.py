@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax quickstart --images`: from a folder of pictures to a model of them."""
+"""Implements `ldm-jax quickstart --images`: trains a model on a folder of pictures."""

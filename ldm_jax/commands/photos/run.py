@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax quickstart --images`: from a folder of pictures to samples and a report.
+"""Runs the stages of `ldm-jax quickstart --images`.
 
-Look at the folder -> choose, into config.py -> first stage -> latents -> denoiser ->
-samples and figures -> report.html. Each step resumes where it was stopped.
+survey of the folder -> settings (config.py) -> first stage -> latents -> denoiser
+-> samples and figures -> report.html. Each stage resumes where it was stopped.
 """
 
 import pathlib

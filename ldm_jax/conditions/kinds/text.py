@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts: token ids, encoded by a transformer that is trained, or only read."""
+"""Texts: token ids, encoded by a transformer that is trained, or pretrained."""
 
 import dataclasses
 import functools

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What text and layout share: rows of token ids, encoded by a transformer."""
+"""The base class of text and layout: token ids, encoded by a transformer."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

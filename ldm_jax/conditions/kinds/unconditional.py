@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No condition: what an unconditional model reads."""
+"""The condition of an unconditional model, which has no fields."""
 
 import dataclasses
 from typing import ClassVar

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CelebA-HQ and FFHQ: faces, cut out and aligned by their makers."""
+"""CelebA-HQ and FFHQ: faces, cropped and aligned by their authors."""
 
 import io
 import pathlib

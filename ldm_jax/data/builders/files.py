@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that a user has on disk: below a folder, and inside its archives."""
+"""Reads a user's files by name, in a folder and inside of its archives."""
 
 import contextlib
 import io

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LSUN's churches and bedrooms: scenes, as the lmdb of their makers or as files."""
+"""LSUN's churches and bedrooms, from the published lmdb or from files."""
 
 import pathlib
 from typing import Any, ClassVar

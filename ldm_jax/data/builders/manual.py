@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What builders of sets share whose files a user has fetched: check, keep, shard."""
+"""The base class of builders for sets whose files a user has downloaded."""
 
 import hashlib
 import itertools

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open Images: photographs with boxes, as they are and as for the paper's layouts."""
+"""Open Images: photographs with boxes, all of them or those of the paper's layouts."""
 
 import array
 import csv

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images with captions in tars or parquet files, as such sets are passed around."""
+"""Images with captions in tar or parquet files, the usual formats of such sets."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads finished images to be evaluated: a folder of pictures, or an .npz of bytes.
 
-Unlike a training set they are taken as they are: no crop, no resize.
+Unlike those of a training set, they are neither cropped nor resized.
 """
 
 import pathlib

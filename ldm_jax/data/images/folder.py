@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of image files as a source; its sub-folders are the classes."""
+"""Reads a folder of image files, whose sub-folders are the classes."""
 
 import hashlib
 import os

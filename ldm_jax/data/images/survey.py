@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at a folder of pictures: how many, how large, which classes and captions."""
+"""Surveys a folder of pictures: their number, sizes, classes and captions."""
 
 import collections
 import dataclasses

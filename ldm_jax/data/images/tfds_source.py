@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A split of a TFDS image set as a source: random access, our own decoding."""
+"""Reads a split of a TFDS image set by index, with the decoder of this package."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and checks the metadata of a set of latents, which may come from strangers."""
+"""Reads and checks the metadata of a set of latents, which is not trusted."""
 
 import dataclasses
 import math

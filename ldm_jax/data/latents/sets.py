@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens what a diffusion model learns from: one set of latents, a mixture, buckets."""
+"""Opens the latents to train on: one set, a mixture of sets, or buckets of shapes."""
 
 import dataclasses
 import math

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encodes an image set into a TFDS set of latents, across processes and kills."""
+"""Encodes an image set into a TFDS set of latents, with any number of processes."""
 
 import dataclasses
 import functools

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """BSRGAN's random degradation: blurs, reductions, noise and JPEG in random order.
 
-Source: Zhang et al. 2021, Designing a Practical Degradation Model; with the numbers of
-ldm/modules/image_degradation/bsrgan.py and bsrgan_light.py, whose camera model is
-never used. Their enlarging by OpenCV's "area" is bilinear here.
+Source: Zhang et al. 2021, Designing a Practical Degradation Model; the numbers are
+those of ldm/modules/image_degradation/bsrgan.py and bsrgan_light.py, whose camera model
+is never used. Where they enlarge by OpenCV's "area", this file is bilinear.
 """
 
 import dataclasses

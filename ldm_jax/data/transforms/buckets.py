@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Buckets: image sizes of about one area, each image in the one of its aspect ratio."""
+"""Buckets: image sizes of about equal area, chosen by an image's aspect ratio."""
 
 from collections.abc import Sequence
 

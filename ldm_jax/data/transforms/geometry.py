@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows of an image, and what is in them: boxes and label maps move along."""
+"""Crops and mirrors images together with their boxes and label maps."""
 
 from typing import NamedTuple
 

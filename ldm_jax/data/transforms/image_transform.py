@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records to what the network sees: crop, antialiased resize, mirror, [-1, 1]."""
+"""Transforms records for training: crop, antialiased resize, mirror, [-1, 1]."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenCV's ways of resizing, as one matrix per axis; OpenCV itself is not needed.
+"""Implements OpenCV's resizing as one matrix per axis, without needing OpenCV.
 
-Its bilinear, bicubic and Lanczos do not antialias when they reduce: they read the few
-pixels around each centre. Its area averages what a pixel covers. On uint8 OpenCV works
-in fixed point, from which these differ by one level at most.
+OpenCV's bilinear, bicubic and Lanczos do not antialias when they reduce an image: they
+read the few pixels around each centre. "area" averages the pixels that an output pixel
+covers. OpenCV computes uint8 in fixed point; results differ by one level at most.
 
 Source: OpenCV, imgproc/src/resize.cpp.
 """

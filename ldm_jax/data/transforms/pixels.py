@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels: the one antialiased resize of this package, ranges, mirror images."""
+"""Resizes images with antialiasing, converts their range, mirrors them."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes in the place of data and weights: what an abstract run is made of."""
+"""Makes abstract runs, which have shapes instead of data and weights."""
 
 from collections.abc import Iterable
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run looks at while it trains: held-out reconstructions, preview samples."""
+"""Builds evaluations during training: held-out reconstructions, preview samples."""
 
 import dataclasses
 import math

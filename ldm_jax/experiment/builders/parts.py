@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a builder makes of the sections of a config."""
+"""The parts that a builder makes from the sections of a config."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

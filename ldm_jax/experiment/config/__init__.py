@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The config itself: files, overrides, sections and their checks."""
+"""Config files, overrides on the command line, and checks of sections."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs config files: one of `ldm_jax.configs` by its name, any other by its path.
+"""Runs config files: those of `ldm_jax.configs` by name, others by their path.
 
-A config file is Python code with a function `get_config`, which is called with the text
+A config file is Python code with a function `get_config`. It is called with the text
 after the colon of --config=FILE:ARGUMENT, and returns a ConfigDict. An error in it is
 reported in one line with its file and line.
 """

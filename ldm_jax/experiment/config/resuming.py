@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which settings of a run may change when it is resumed, and which define its model."""
+"""Lists the settings that may change when a run is resumed, and those of its model."""
 
 import dataclasses
 

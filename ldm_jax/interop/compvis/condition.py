@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CompVis's conditioning stages to our conditions."""
+"""Translates CompVis's conditioning stages to conditions of this package."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CompVis configs (the model section of their YAML) to our specs and back.
+"""Translates CompVis configs (the model section of their YAML) to specs.
 
-Traps that this file alone knows: `attn_resolutions` of a first stage are pixels at its
-nominal resolution, `attention_resolutions` of a UNet are factors of downsampling; their
-schedule "linear" is our "scaled_linear", their "sqrt_linear" our "linear".
+Names that mislead: `attn_resolutions` of a first stage are pixels at its nominal
+resolution, `attention_resolutions` of a UNet are factors of downsampling. CompVis's
+schedule "linear" is "scaled_linear" here, and its "sqrt_linear" is "linear".
 """
 
 from collections.abc import Mapping

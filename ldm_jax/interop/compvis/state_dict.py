@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CompVis state dicts to our parameters and back."""
+"""Translates CompVis state dicts to parameters and back."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our specs to CompVis configs, as `instantiate_from_config` there takes them."""
+"""Translates specs to CompVis configs, for its `instantiate_from_config`."""
 
 from collections.abc import Mapping
 from typing import Any

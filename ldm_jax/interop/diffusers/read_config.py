@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configs of diffusers' classes to our specs.
+"""Translates configs of diffusers' classes to specs.
 
-A field that is absent has diffusers' default; one that asks for what our modules do not
-do refuses the config by name.
+A field that is absent has diffusers' default. A field that requires something that the
+modules of this package cannot do is refused by name.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Describes our models as configs of diffusers' classes."""
+"""Translates models of this package to configs of diffusers' classes."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP's two towers from files of transformers' CLIPModel, or CLIPTextModel."""
+"""Reads CLIP's two towers from files of transformers' CLIPModel or CLIPTextModel."""
 
 from collections.abc import Mapping
 from typing import Any

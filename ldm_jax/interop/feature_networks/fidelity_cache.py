@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the statistics that torch-fidelity caches, without PyTorch.
 
-They are `*-stat-fid-*.pt`: a zip file of `torch.save` whose pickle holds two NumPy
+The files, `*-stat-fid-*.pt`, are zip files of `torch.save` whose pickle holds two NumPy
 arrays, "mu" and "sigma".
 """
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads published weights of feature networks and writes them as one file of ours.
+"""Converts published weights of feature networks to one file of this package.
 
-A file of ours is a .safetensors of our parameters by path, whose header says which
-network it is ("ldm_jax"), where the weights came from ("origin") and the SHA-256 of the
-published file ("sha256"). Batch normalisations are folded into the convolution before.
+The file is a .safetensors of parameters by path. Its header names the network
+("ldm_jax"), the origin of the weights ("origin") and the SHA-256 of the published file
+("sha256"). Batch normalisations are folded into the preceding convolutions.
 """
 
 import functools

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of `torch.save`, read and written without PyTorch."""
+"""Reads and writes files of `torch.save` without PyTorch."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what `torch.save` wrote before version 1.6, as the published LPIPS and VGG16.
+"""Reads files of `torch.save` before version 1.6, such as published LPIPS and VGG16.
 
 Such a file is five pickles (a magic number, the protocol, properties of the machine,
 the objects, the storages' keys), then for each key a count (int64) and the raw
-elements. The pickles are run like those of the zip files: only tensors can be built.
+elements. The pickles are read like those of the zip files: only tensors can be built.
 """
 
 import pathlib

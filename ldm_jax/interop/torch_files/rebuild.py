@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replaces the functions that rebuild tensors and arrays from a pickle.
 
-Nothing of PyTorch or NumPy's pickling runs. Every argument comes from a stranger, so
-only exact types are accepted, and no object here can carry attributes that a pickle
-sets.
+No code of PyTorch or of NumPy's pickling runs. The arguments are not trusted, so only
+exact types are accepted, and a pickle cannot set attributes of any object here.
 """
 
 import math

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the pickles of `torch.save` with stand-ins, so that no code of the file runs.
+"""Reads the pickles of `torch.save` with substitutes, so that none of their code runs.
 
-Names that build tensors have stand-ins in `rebuild`. Objects of known trainers, which
-published checkpoints contain, become inert ones; any other name refuses the file.
+Functions that build tensors have substitutes in `rebuild`. Objects of known trainers,
+which published checkpoints contain, become inert objects. Any other name is refused.
 """
 
 import pathlib

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs pickles of unknown origin: plain containers and values, none of their calls.
+"""Reads untrusted pickles: plain containers and values, without any of their calls.
 
-Unpickling calls functions by name. A subclass answers the few names that it knows with
-stand-ins; all others are refused. Python's own implementation is used instead of the
-one in C, because its handling of dict keys can be replaced: hashing a tuple that holds
-one tuple twice, 40 levels deep, takes hours.
+Unpickling calls functions by name. A subclass returns substitutes for the few names
+that it knows; all others are refused. Python's own implementation is used instead of
+the one in C, because its handling of dict keys can be replaced: hashing a tuple that
+holds one tuple twice, 40 levels deep, takes hours.
 """
 
 import io

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes checkpoints as `torch.save` does, without PyTorch."""
+"""Writes checkpoints in the format of `torch.save`, without PyTorch."""
 
 import pickle
 import zipfile

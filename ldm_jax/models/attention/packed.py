@@ -2,8 +2,8 @@
 """Attention kernel for TPUs, for heads narrower than the vector unit.
 
 Heads of a latent UNet are often 32 channels wide, a quarter of the 128 lanes. Kernels
-that read each head separately need every array around them in another layout that is
-mostly empty. This one reads q, k and v as their projections write them,
+that read each head separately need all of their inputs in another layout, most of which
+is padding. This kernel reads q, k and v as their projections write them,
 [B, N, heads * d], in blocks of 128 channels, and separates the heads of a block by
 zeroing the channels of the others: the matrix unit sums 128 products in any case. The
 logits of 512 queries of a head with all keys are in vector memory at once, keys along

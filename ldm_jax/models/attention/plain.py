@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention with the whole table of logits, and its gradient for CPUs."""
+"""Attention that computes all logits at once, and its gradient for CPUs."""
 
 import jax
 import jax.numpy as jnp

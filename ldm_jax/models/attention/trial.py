@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tries an attention kernel on the device at hand before it is relied on.
+"""Tests an attention kernel on the current device before it is used.
 
-Kernels are written for devices, drivers and compilers that tests of this project do not
-have. The first time that one would be chosen, it computes a small example, forward and
-backward, and the results are compared with plain attention. A kernel that differs or
-does not compile is not used, and a warning says so. The verdict is kept in a file for
-each kind of device and version of JAX: `cache_directory() / "attention_kernels"`.
+Kernels are written for devices, drivers and compilers that the tests of this project do
+not have. When a kernel would be chosen for the first time, it computes a small example,
+forward and backward, and the results are compared with plain attention. A kernel that
+differs or does not compile is not used, and a warning is logged. The result is stored
+in a file for each kind of device and version of JAX:
+`cache_directory() / "attention_kernels"`.
 
-Hosts of one run have the same devices and versions, so each comes to the same verdict.
+Hosts of one run have the same devices and versions, so they come to the same result.
 """
 
 import contextlib

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A feature network with fixed random weights, which needs no file and no download.
 
-Frechet distances of its features tell noise, blur and wrong colours from photographs,
-and rank models of one image set. They know no objects, and are never called FID.
+Frechet distances of its features distinguish noise, blur and wrong colours from
+photographs, and rank models of one image set. The features do not depend on objects,
+and the distance is never called FID.
 
 Source: Naeem et al. 2020, Sec. 4.1, who embed images by randomly initialised networks.
 """

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: saved in the background, verified when read."""
+"""Checkpoints, which are saved in the background and verified when read."""

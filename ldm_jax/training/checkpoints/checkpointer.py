@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that survive: written in the background, verified when read.
+"""Saves checkpoints in the background, and verifies them when they are restored.
 
 A working directory holds `config.json` and `checkpoints/<step>/` with three items:
 `state` (the arrays of a TrainState), `data` (position in the data, report, digests of

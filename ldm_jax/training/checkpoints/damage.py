@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distinguishes damaged checkpoints from those that cannot be read for other reasons.
 
-A lack of memory, of rights or of a network is no damage: a checkpoint that was moved
-away for it would be lost to the run.
+Lack of memory, of permissions or of a network is no damage: the run would lose a good
+checkpoint if it were moved away for such a reason.
 """
 
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says in a few lines how two runs differ, before any array is read."""
+"""Describes in a few lines how two runs differ, before any array is read."""
 
 import jax
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoints are kept: the latest, and the best by an evaluation scalar."""
+"""Chooses the checkpoints to keep: the latest, and the best by an evaluation scalar."""
 
 import json
 import math

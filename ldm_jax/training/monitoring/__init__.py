@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is recorded about a run, and what ends a run that fails."""
+"""Records metrics, timing and pictures of a run, and ends a run that fails."""

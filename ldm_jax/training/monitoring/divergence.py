@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends a run whose steps are not finite, and writes down their records."""
+"""Ends a run whose steps are not finite, and stores the records of these steps."""
 
 import math
 from collections import deque

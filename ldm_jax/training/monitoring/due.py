@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decides when something is due: every number of steps, or of seconds."""
+"""Decides when an action is due: every number of steps, or of seconds."""
 
 import time
 

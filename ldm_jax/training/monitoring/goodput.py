@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a run goes, over all its attempts (its goodput).
+"""Accounts for the time of a run over all its attempts (its goodput).
 
-`timing.jsonl` is only ever appended to: a row when a process begins, with the step
-that it begins from, and a row per report with the seconds of each phase since the row
-before. What was killed and done again is found by reading it.
+Rows are only appended to `timing.jsonl`: one when a process starts, with its first
+step, and one per report with the seconds of each phase since the previous row. Steps
+that were lost and repeated are computed from these rows.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small files of a run on remote storage: written here, copied there.
+"""Writes the small files of a run locally, and copies them to remote storage.
 
-Object stores cannot append to a file, and event files are appended to all the time. So
-they are in a local folder and copied to the working directory with each checkpoint.
+Object stores cannot append to files, but event files grow all the time. So they are
+written to a local folder and copied to the working directory with each checkpoint.
 """
 
 import tempfile

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a progress line says: the rate, the time left, a process that lags behind."""
+"""Formats progress lines: the rate, the time left, a process that lags behind."""
 
 import math
 import time

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Code that is copied into exported folders, where diffusers runs it."""
+"""Code that is copied into exported folders and run there by diffusers."""
