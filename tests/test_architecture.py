@@ -182,7 +182,7 @@ def reading_calls(path: pathlib.Path):
         name = ast.unparse(node.func)
         if name in CALLS or name.endswith((".read_text", ".read_bytes")):
             yield name
-        # A round trip through JSON in memory is no reading.
+        # A round trip through JSON in memory is not a reading.
         if name in ("json.load", "json.loads") and "json.dumps" not in ast.unparse(
             node
         ):

@@ -25,7 +25,7 @@ from ldm_jax.types import Conditioning
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 # Shared pieces, and files that have their own tests.
-# Photos: tests/commands/photos/; studies: tests/study/; the others are no experiments,
+# Photos: tests/commands/photos/; studies: tests/study/; the others are not experiments,
 # or in the chain.
 OTHERS = {
     "__init__",

@@ -23,7 +23,7 @@ CALLS = {
         (SCHEDULE, Z, T, Z),
         (SCHEDULE, Z, T, Z[:1]),
     ),
-    "diffusion: a step that is no integer": (
+    "diffusion: a step that is not an integer": (
         process.to_v,
         (SCHEDULE, "x0", Z, T, Z),
         (SCHEDULE, "x0", Z, T.astype(jnp.float32), Z),

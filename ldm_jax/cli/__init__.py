@@ -125,7 +125,7 @@ def make_parser() -> CommandParser:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """Returns the exit code of an error; None for one that is no fault of the user."""
+    """Returns the exit code of an error; None if the error is not the user's fault."""
     if isinstance(error, (ValueError, TypeError, OSError)):
         return 2
     from ldm_jax.files.lock import Unusable

@@ -38,7 +38,7 @@ class CommandParser(argparse.ArgumentParser):
         self._add_postponed()
         for word in args or ():
             if word == "--" or (self._subparsers and not word.startswith("-")):
-                break  # what follows is no flag, or is of another command
+                break  # what follows is not a flag, or is of another command
             if _is_flag(word) and not self._knows(word.partition("=")[0]):
                 self.refuse([word])
         return super().parse_known_args(args, namespace)

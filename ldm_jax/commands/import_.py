@@ -171,7 +171,7 @@ def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
     if not any(paths.values()):
         lacking = " and ".join(names.values())
         return (
-            [f"Without a {lacking}, the model takes tokens. Texts need --vocab."]
+            [f"{lacking} not given: the model takes tokens. Texts need --vocab."]
             if names
             else []
         )

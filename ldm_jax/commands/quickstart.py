@@ -173,7 +173,7 @@ Distance to the nearest training image (root mean square, of a range of 2):
   samples                {nearest_distance_samples:.3f}, the closest \
 {nearest_distance_samples_least:.3f}
   held-out real digits   {nearest_distance_held_out:.3f}
-Samples about as far as held-out digits are no copies.
+Samples about as far as held-out digits are not copies.
 
 {root}/samples.png            ten samples of every class
 {root}/reconstructions.png    held-out digits next to their reconstructions

@@ -75,14 +75,14 @@ class FirstStageFields:
 
 
 def check_counts(condition: Any, **largest: int) -> None:
-    """Checks counts among the fields of a condition; None is no count.
+    """Checks counts among the fields of a condition; None is not a count.
 
     Args:
       condition: a dataclass.
       **largest: name of a field -> the largest number that it may be.
 
     Raises:
-      ValueError: one is no whole number from 1 to its largest.
+      ValueError: one is not a whole number from 1 to its largest.
     """
     for name, bound in largest.items():
         value = getattr(condition, name)

@@ -28,7 +28,10 @@ class _Parts:
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
         if not sources or not all(map(len, sources)):
-            raise ValueError("every set of a mixture must hold a record.")
+            raise ValueError(
+                f"every set of a mixture must hold a record: got sets of "
+                f"{[len(source) for source in sources]} records; leave empty ones out."
+            )
         if len(weights) != len(sources) or not all(weight > 0 for weight in weights):
             raise ValueError(
                 f"weights must be one positive number for each set: got "

@@ -38,9 +38,9 @@ def open_guide(
       (the guide, the classifier's parameters).
 
     Raises:
-      ValueError: it is no classifier, or one of another first stage, schedule, scale,
-        number of classes or latent size; or the form "mean" of another sampler than
-        "ddpm".
+      ValueError: it is not a classifier, or it has another first stage, schedule,
+        scale, number of classes or latent size; or the form "mean" is used with a
+        sampler other than "ddpm".
     """
     if form == "mean" and sampler != "ddpm":
         raise ValueError(

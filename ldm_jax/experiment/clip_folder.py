@@ -36,7 +36,7 @@ class ClipFolder:
       fingerprint: of the image tower's parameters.
 
     Raises:
-      ValueError: the folder is no such model.
+      ValueError: the folder is not such a model.
     """
 
     def __init__(self, folder: str):

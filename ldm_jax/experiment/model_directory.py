@@ -42,13 +42,13 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
       task: what the model must be; None takes both.
 
     Raises:
-      ValueError: it is no model directory, its settings are not ours, or it holds a
+      ValueError: it is not a model directory, its settings are not ours, or it holds a
         model of the other task.
     """
     path = resolve(locate(directory)) / "config.json"
     if not path.exists():
         raise MissingFile(
-            f"{directory} is no model directory: it has no config.json; give the "
+            f"{directory} is not a model directory: it has no config.json; give the "
             "--workdir of `ldm-jax train`, the --out of `ldm-jax import`, or the name "
             f"of a model of the package: {', '.join(pretrained_names())}."
         )

@@ -26,7 +26,7 @@ class ZipMembers:
 
     Attributes:
       path: of the archive.
-      sizes: {name: bytes} of the members that are no folders.
+      sizes: {name: bytes} of the members that are not folders.
     """
 
     def __init__(self, path: PathLike):
@@ -103,7 +103,7 @@ def tar_members(path: PathLike) -> Iterator[TarMember]:
     Members of an inner archive `a.tar` are named `a/...`.
 
     Raises:
-      UnreadableFile: it is no tar, cut off, or holds archives in archives in archives.
+      UnreadableFile: it is not a tar, is cut off, or nests archives three levels deep.
     """
     with opened(path, "an archive") as file:
         size = os.fstat(file.fileno()).st_size

@@ -55,7 +55,7 @@ def reading(
       rule: what holds for such files, or what went wrong.
 
     Raises:
-      UnreadableFile: names the file, and says so if it is no such file at all: a Git
+      UnreadableFile: names the file, and says so if it is not such a file at all: a Git
         LFS pointer, an HTML page, empty.
       OSError: the machine failed (no permission, an input/output error).
       MemoryError: likewise; bounds are checked before memory is taken.
@@ -85,7 +85,7 @@ def naming(
 
     Args:
       path: of the file that holds the values.
-      rule: what went wrong, for errors that are no sentences.
+      rule: what went wrong, for errors that are not sentences.
 
     Raises:
       UnreadableFile: names the file; its length is bounded.

@@ -50,7 +50,7 @@ class Lmdb:
         """Opens a database and lists its keys; no value is read.
 
         Raises:
-          UnreadableFile: it is no such file, damaged or cut off.
+          UnreadableFile: it is not such a file, damaged or cut off.
         """
         self._path = regular_file(path, "a database (data.mdb)")
         self.names: list[str] = []

@@ -55,7 +55,7 @@ def check_writable_file(path: PathLike, flag: str = "--out") -> None:
 
     Raises:
       ValueError: a URL.
-      OSError: nothing can be written there, or `path` is no regular file.
+      OSError: nothing can be written there, or `path` is not a regular file.
     """
     path = regular_target(local(path, flag), flag)
     check_writable(path.parent, flag)

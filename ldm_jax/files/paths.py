@@ -53,7 +53,7 @@ def expand_in(text: str) -> str:
     """Expands `~` in a text that may name paths, several separated by commas.
 
     For flags and config fields, whose meaning is known only where they are used: a text
-    that is no such path stays as it is.
+    that is not such a path stays as it is.
     """
     return _HOMES.sub(lambda match: os.path.expanduser(match[0]), text)
 

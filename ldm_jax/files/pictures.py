@@ -59,7 +59,7 @@ def list_pictures(folder: PathLike) -> list[pathlib.Path]:
     """Lists the pictures of a folder, sorted by name; sub-folders do not count.
 
     Raises:
-      UnreadableFile: it holds none, or one of them is no regular file.
+      UnreadableFile: it holds none, or one of them is not a regular file.
     """
     files = sorted(p for p in pathlib.Path(folder).iterdir() if is_picture(p))
     if not files:

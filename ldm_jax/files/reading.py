@@ -21,7 +21,7 @@ from ldm_jax.files.errors import (
 )
 from ldm_jax.files.paths import PathLike, is_remote, printable, resolve
 
-# Larger texts are no configs, captions or lists; what may be larger says so.
+# Larger texts are not configs, captions or lists; what may be larger says so.
 MAX_TEXT_BYTES = 256 * 2**20
 
 
@@ -60,7 +60,7 @@ MISSING = "is not there"
 
 
 def not_regular(path: PathLike) -> str:
-    """Says why a path is no regular file ("is a FIFO"); "" if it is one."""
+    """Says why a path is not a regular file ("is a FIFO"); "" if it is one."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +77,9 @@ def not_regular(path: PathLike) -> str:
         return MISSING
     if stat.S_ISREG(mode):
         return ""
-    return next((f"is a {kind}" for kind, test in _KINDS if test(mode)), "is no file")
+    return next(
+        (f"is a {kind}" for kind, test in _KINDS if test(mode)), "is not a file"
+    )
 
 
 _KINDS = (
@@ -116,7 +118,7 @@ def read_bytes(path: PathLike, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """Reads a file of bounded size; also from an object store.
 
     Raises:
-      UnreadableFile: it is no regular file, or larger than `max_bytes`.
+      UnreadableFile: it is not a regular file, or larger than `max_bytes`.
     """
     if is_remote(path):
         remote = epath.Path(resolve(path))

@@ -103,5 +103,5 @@ def upload(url: PathLike) -> None:
 
 
 def _is_of_this_machine(file: pathlib.Path) -> bool:
-    """Returns whether a file is no part of the result: a lock, or a partial file."""
+    """Returns whether a file is not part of the result: a lock, or a partial file."""
     return file.name.startswith(".") or file.name == LOCK_NAME

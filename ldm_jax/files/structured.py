@@ -99,8 +99,8 @@ def check_depth(value: Any, path: PathLike, max_depth: int = MAX_DEPTH) -> None:
         if not level:
             return
     raise UnreadableFile(
-        f"{printable(path)} is nested more than {max_depth} deep: it is no file of the "
-        "kind expected."
+        f"{printable(path)} must not be nested more than {max_depth} levels deep: it "
+        "is not a file of the expected kind."
     )
 
 

@@ -80,7 +80,10 @@ def _find(patterns, path: str):
         match = pattern.fullmatch(path)
         if match:
             return match, row
-    raise ValueError(f'no name is known for our parameter "{path}".')
+    raise ValueError(
+        f"a parameter must be in the tables of names to be imported or exported: got "
+        f'"{path}", which other frameworks do not have.'
+    )
 
 
 def _layers(table):

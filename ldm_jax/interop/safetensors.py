@@ -159,7 +159,8 @@ def write_safetensors(
     for name, array in tensors.items():
         if array.dtype not in codes:
             raise TypeError(
-                f'"{name}" is {array.dtype}; safetensors takes {list(codes)}.'
+                f'the dtype of "{name}" must be one of {list(map(str, codes))}: got '
+                f"{array.dtype}; convert it."
             )
         header[name] = {
             "dtype": codes[array.dtype],

@@ -232,7 +232,7 @@ def find_speed(name: str) -> PaperSpeed:
     """Returns the paper's speed of a row; a ValueError lists the rows."""
     if name not in SPEEDS:
         raise ValueError(
-            f'the paper prints no speed of "{name}"; one of: '
+            f'unknown row "{name}" of the paper\'s speeds; one of: '
             f"{', '.join(sorted(SPEEDS))}."
         )
     return SPEEDS[name]
@@ -251,6 +251,6 @@ def find_row(name: str) -> PaperResult:
     """Returns a row of the paper by its name; a ValueError lists the names."""
     if name not in ROWS:
         raise ValueError(
-            f'the paper has no row "{name}"; one of: {", ".join(sorted(ROWS))}.'
+            f'unknown row "{name}" of the paper; one of: {", ".join(sorted(ROWS))}.'
         )
     return ROWS[name]

@@ -22,7 +22,7 @@ def check_bounds(name: str, values: dict[str, tuple[Any, int]]) -> None:
       values: {field: (count, or tuple of at most MAX_LEVELS counts; the largest)}.
 
     Raises:
-      ValueError: one is no number from 0, or from 1 for one of POSITIVE, to its
+      ValueError: one is not a number from 0, or from 1 for one of POSITIVE, to its
         largest; or there is no level.
     """
     for field, (value, largest) in values.items():

@@ -92,7 +92,7 @@ def whole_number(name: str) -> int | None:
       name: a key of LEAST.
 
     Raises:
-      ValueError: it is no whole number, or too small.
+      ValueError: it is not a whole number, or too small.
     """
     text = os.environ.get(name)
     if text is None:

@@ -152,8 +152,8 @@ def describe_topology(name: str, slices: int = 1) -> list[jax.Device]:
     """
     if name.partition(":")[0] in GPUS:
         raise ValueError(
-            f"only TPUs are compiled for without being there: got {name}; add "
-            "--no-compile, which prints what follows from the shapes."
+            f"only programs for TPUs can be compiled without the device: got {name}; "
+            "add --no-compile, which prints the costs that follow from shapes alone."
         )
     match = re.fullmatch(r"(\w+):(\d+x\d+(?:x\d+)?)", name)
     if match is None or match[1] not in GENERATIONS or slices < 1:

@@ -100,7 +100,7 @@ class Study:
       batch_size: images at once in evaluation.
 
     Raises:
-      ValueError: there are no arms, a name is no file name, or a number is out of
+      ValueError: there are no arms, a name is not a file name, or a number is out of
         range.
     """
 

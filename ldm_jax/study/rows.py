@@ -63,7 +63,7 @@ def read_summary(directory: str | os.PathLike) -> dict[str, Any]:
     path = pathlib.Path(directory, SUMMARY)
     if not path.exists():
         raise ValueError(
-            f"{directory} is no directory of a study: it has no {SUMMARY}; give the "
+            f"{directory} is not a directory of a study: it has no {SUMMARY}; give the "
             "--out of ldm-jax study."
         )
     return read_json(path)

@@ -216,7 +216,7 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
           params: {"unet": ...}.
           z_t: scaled noisy latents.
           t: in [0, T).
-          cond: B rows; None is no condition.
+          cond: B rows; None is not a condition.
 
         Raises:
           ValueError: z_t and cond are not of one batch size, or `cond` is not what the

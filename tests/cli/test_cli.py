@@ -43,7 +43,7 @@ def test_a_misspelt_flag_is_refused(capsys):
 def test_bad_input_is_one_message_and_exit_code_two(tmp_path, capsys):
     assert cli.main(["sample", f"--model={tmp_path}", "--out=a"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"ldm-jax sample: {tmp_path} is no model directory")
+    assert error.startswith(f"ldm-jax sample: {tmp_path} is not a model directory")
     assert "Traceback" not in error
 
 
@@ -179,4 +179,4 @@ def test_what_a_terminal_would_obey_is_printed_as_escapes(capsys):
     values.say("in \x1b]0;title\x07.png\nsecond line")
     assert capsys.readouterr().out == "in \\x1b]0;title\\x07.png\nsecond line\n"
     assert cli.main(["sample", "--model=no\x1b[2Jwhere", "--out=out"]) == 2
-    assert "no\\x1b[2Jwhere is no model" in capsys.readouterr().err
+    assert "no\\x1b[2Jwhere is not a model" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_the_snakefile_has_every_stage(config, tmp_path, capsys):
     ("flags", "message"),
     [
         ([], "a study needs --config"),
-        (["--report-only"], "is no directory of a study"),
+        (["--report-only"], "is not a directory of a study"),
         (["--config=study_toy", "--only=f=3"], "there is no arm f=3; one of: f=1"),
         (["--config=small"], "must have a function get_study: got none"),
     ],

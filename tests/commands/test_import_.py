@@ -192,7 +192,7 @@ def test_a_text_model_without_its_vocabulary_is_told_tokens(tmp_path, capsys):
     assert cli.main(["import", ckpt, f"--out={tmp_path / 'a'}"]) == 0
     stdout = capsys.readouterr().out
     assert "diffusion model with the raw weights, there being no averages" in stdout
-    assert "No vocab.txt was found" in stdout
+    assert "vocab.txt not given: the model takes tokens" in stdout
     model, params = ldm_jax.load(str(tmp_path / "a"))
     tokens = np.zeros((1, 77), int)
     shape = jax.eval_shape(lambda p: model.condition(p, tokens=tokens), params)

@@ -36,5 +36,5 @@ def test_a_model_of_the_other_task_is_refused(tmp_path, capsys):
 
 
 def test_a_directory_without_settings_is_no_model(tmp_path):
-    with pytest.raises(ValueError, match="is no model directory"):
+    with pytest.raises(ValueError, match="is not a model directory"):
         model_directory.load(str(tmp_path))

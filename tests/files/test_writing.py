@@ -74,7 +74,7 @@ def test_the_second_writer_of_a_new_file_is_refused(has_links, tmp_path, monkeyp
 
 def test_a_folder_appears_when_its_block_ends(tmp_path):
     out = tmp_path / "out"
-    out.mkdir()  # an empty folder is no result
+    out.mkdir()  # an empty folder is not a result
     with atomic_directory(out) as folder:
         (folder / "a").write_text("1")
         assert names(out) == []

@@ -54,7 +54,7 @@ def take_from(config):
     ("table", "module"), [(AUTOENCODER, STAGE), (UNET, DENOISER)], ids=["stage", "unet"]
 )
 def test_fields_come_back(table, module, form):
-    """Identity: values that are no default of anybody's."""
+    """Identity: values that are not default of anybody's."""
     config = write_fields(table, form, module)
     fields = read_fields(table, form, take_from(config))
     expected = [row.ours for row in table if getattr(row, form) is not None]

@@ -68,7 +68,7 @@ BAD_HEADERS = {
     "no dtype": {"a": {"shape": [1], "data_offsets": [0, 4]}},
     "an unknown dtype": {"a": entry([1], 0, 4, "F4")},
     "a negative size": {"a": entry([-1], 0, 4)},
-    "a size that is no whole number": {"a": entry([1.0], 0, 4)},
+    "a size that is not a whole number": {"a": entry([1.0], 0, 4)},
     "a shape of another size": {"a": entry([2], 0, 4)},
     "offsets past the end": {"a": entry([2**40], 0, 2**42)},
     "overlapping tensors": {"a": entry([1], 0, 4), "b": entry([1], 2, 6)},

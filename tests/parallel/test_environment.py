@@ -46,7 +46,7 @@ def test_a_wrong_variable_is_one_line_and_exit_code_two(variable, value, rule):
 
 def test_variables_that_change_nothing_are_left_alone():
     code, error = sample_with(JAX_ENABLE_X64="0", JAX_TRANSFER_GUARD="log")
-    assert code == 2 and "a is no model directory" in error
+    assert code == 2 and "a is not a model directory" in error
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("no plugin\nmore")])

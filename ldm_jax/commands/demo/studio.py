@@ -39,7 +39,7 @@ class Studio:
           turns: shared by the models of a page.
 
         Raises:
-          ValueError: it is no diffusion model that makes images.
+          ValueError: it is not a diffusion model that makes images.
         """
         self._name = directory
         self._config = model_directory.read_config(directory, "latent_diffusion")
@@ -92,7 +92,7 @@ class Studio:
           "images", PNG files as data URLs, and "settings" in words.
 
         Raises:
-          ValueError: a value is out of its range, or an upload is no picture.
+          ValueError: a value is out of its range, or an upload is not a picture.
         """
         num = _whole(request, "num", 1, MAX_IMAGES)
         seed = _whole(request, "seed", 0, 2**31 - 1 - MAX_IMAGES)
@@ -100,7 +100,9 @@ class Studio:
             self._config.sampling.to_dict(), request.get("sampling", {})
         )
         if sampling.num_steps > MAX_STEPS:
-            raise ValueError(f"steps must be at most {MAX_STEPS}.")
+            raise ValueError(
+                f"num_steps must be at most {MAX_STEPS}: got {sampling.num_steps}."
+            )
         condition = self._model.conditioner
         given = {name: _read(name, request.get("inputs", {})) for name in self.inputs}
         y = condition.from_user(**given) if given else {}
@@ -139,7 +141,7 @@ class Studio:
         """Encodes and decodes a picture; returns both as `sample` does.
 
         Raises:
-          ValueError: the upload is no picture, or a too large one.
+          ValueError: the upload is not a picture, or a too large one.
         """
         picture = _picture(str(request.get("image", "")))
         rng = np.random.default_rng(0)
@@ -201,11 +203,15 @@ def _picture(url: str) -> np.ndarray:
     """
     head, _, data = url.partition(",")
     if not head.startswith("data:image/"):
-        raise ValueError("an upload must be a picture: PNG or JPEG, say.")
+        raise ValueError(
+            "an upload must be a picture: got another file; send a PNG or JPEG file."
+        )
     try:
         content = base64.b64decode(data, validate=True)
     except binascii.Error as error:
-        raise ValueError("an upload must be a whole picture: send it again.") from error
+        raise ValueError(
+            "an upload must be a complete picture: got a part; send it again."
+        ) from error
     return decode_image(content, "the upload", MAX_UPLOAD_PIXELS)
 
 

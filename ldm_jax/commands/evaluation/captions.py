@@ -20,7 +20,7 @@ def open_clip(folder: str) -> Callable[[np.ndarray, Sequence[str]], np.ndarray]:
       center as CLIP's own preprocessing does.
 
     Raises:
-      ValueError: the folder is no such model.
+      ValueError: the folder is not such a model.
 
     Source: Hessel et al. 2021, Eq. 1, with the weight 100 that is customary.
     """

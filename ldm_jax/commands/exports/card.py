@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collects the details of an export's model card that are no model settings."""
+"""Collects the details of an export's model card that are not model settings."""
 
 import pathlib
 from collections.abc import Mapping

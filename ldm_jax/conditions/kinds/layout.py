@@ -35,7 +35,7 @@ class Layout(TokenCondition):
       num_classes, vocab_size, max_objects, has_attributes: see `BoxTokens`.
       width, depth: of the transformer; the defaults are the published ones.
       class_names: names that a user may give instead of numbers; where there are fewer
-        than `num_classes`, the numbers after them are no classes.
+        than `num_classes`, the numbers after them are not classes.
       dtype: dtype of the transformer's arithmetic.
     """
 

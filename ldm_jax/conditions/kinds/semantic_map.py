@@ -79,8 +79,8 @@ class SemanticMap(Condition):
           {"label_map": int32 [B, H, W]}.
 
         Raises:
-          ValueError: a file is no index or grey PNG, a label is unknown, a size is not
-            a multiple of f, or the maps differ in size.
+          ValueError: a file is not an indexed or grey PNG, a label is unknown, a size
+            is not a multiple of f, or the maps differ in size.
         """
         maps = [self._read(item) for item in pictures(segmentation)]
         return {"label_map": stack(maps, "label maps")}

@@ -49,7 +49,10 @@ class Files:
     def __init__(self, root: str | os.PathLike, archive_folders: bool = False):
         self.root = pathlib.Path(root).expanduser()
         if not self.root.is_dir():
-            raise ValueError(f"{self.root} is not a directory: give the set's folder.")
+            raise ValueError(
+                f"manual_dir must be a folder: {self.root} is not a directory; give "
+                "the folder of the set."
+            )
         self._found: dict[str, Place] = {}
         self._zips: dict[str, ZipMembers] = {}
         self._archive_folders = archive_folders
@@ -133,7 +136,10 @@ class Files:
           ValueError: it is in an archive.
         """
         if self._found[name] is not None:
-            raise ValueError(f"{name} is in an archive of {self.root}: unpack it.")
+            raise ValueError(
+                f"{name} must be a file outside of archives: it is in an archive of "
+                f"{self.root}; unpack it."
+            )
         return self.root / name
 
     @contextlib.contextmanager

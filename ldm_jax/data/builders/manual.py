@@ -192,8 +192,8 @@ def divide(
     for name in names:
         if here.setdefault(key(name), name) != name:
             raise ValueError(
-                f"{files.root} holds two images of one name: {here[key(name)]} and "
-                f"{name}. Keep one copy of the set there."
+                f"names of images must differ: {files.root} holds two images of one "
+                f"name: {here[key(name)]} and {name}. Keep one copy of the set there."
             )
     matches = {split: files.find(name) for split, name in lists.items()}
     if not any(matches.values()):
@@ -208,7 +208,11 @@ def divide(
             "validation": [name for name in names if name in chosen],
         }
     if not all(matches.values()):
-        raise ValueError(f"{files.root} needs both {' and '.join(lists.values())}.")
+        given = ", ".join(lists[split] for split, name in matches.items() if name)
+        raise ValueError(
+            f"{files.root} needs both {' and '.join(lists.values())}: got {given}; add "
+            "the other, or remove it to divide the images here."
+        )
     for split, name in matches.items():
         keys = {key(line) for line in files.lines(name)}
         if missing := keys - here.keys():

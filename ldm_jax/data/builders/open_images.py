@@ -179,7 +179,9 @@ class _BoxTable:
         try:
             number = np.uint64(int(image, 16))
         except (ValueError, OverflowError) as error:
-            raise DamagedRecord(f"{image} is no id of Open Images: {error}") from error
+            raise DamagedRecord(
+                f"{image} is not an id of Open Images: {error}"
+            ) from error
         low, high = (np.searchsorted(self._ids, number, s) for s in ("left", "right"))
         sides = self._sides[low:high]
         boxes = np.concatenate([sides[:, :2], sides[:, 2:] - sides[:, :2]], axis=1)

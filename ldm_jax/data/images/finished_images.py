@@ -46,7 +46,7 @@ def open_set(path, num: int | None = None) -> ImageSet:
 
     Raises:
       ValueError: nothing to read, too few images, sizes that differ, or numbers that
-        are no bytes.
+        are not bytes.
     """
     path = pathlib.Path(path)
     if path.is_dir():

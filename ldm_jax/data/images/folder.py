@@ -61,7 +61,10 @@ class FolderSource:
     ):
         root, annotations = pathlib.Path(root), annotations or Annotations()
         if not root.is_dir():
-            raise UnreadableFile(f"the image folder {root} is not a directory.")
+            raise UnreadableFile(
+                f"images must be in a folder: {root} is not a directory (from "
+                f"{pathlib.Path.cwd()}); check the path."
+            )
         if "/" not in split and split != ".." and (root / split).is_dir():
             if not (root / split).resolve().is_relative_to(root.resolve()):
                 raise UnreadableFile(

@@ -101,7 +101,7 @@ def _find_captions(root: pathlib.Path) -> Annotations:
             return Annotations(captions=name)
     texts = list(root.rglob("*.txt"))
     with_picture = [path for path in texts if _has_picture(path)]
-    # One note among the pictures is no set of captions.
+    # One note among the pictures is not a set of captions.
     if len(with_picture) > max(1, len(texts) // 2):
         return Annotations(captions="txt")
     return Annotations()

@@ -62,7 +62,7 @@ class LatentJob:
             )
         for name in ("batch_size", "num_crops", "records_per_shard", "latent_channels"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive: {getattr(self, name)}.")
+                raise ValueError(f"{name} must be positive: got {getattr(self, name)}.")
 
     def cut(self, num_records: int) -> list[range]:
         """Divides positions (crop * n + index) into shards."""

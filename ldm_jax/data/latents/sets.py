@@ -131,5 +131,7 @@ def bucket_names(directory: str) -> list[str] | None:
         raise UnreadableFile(f"{path} must list the folders of buckets.")
     for name in names:
         if not isinstance(name, str) or "/" in name or name.startswith("."):
-            raise UnreadableFile(f"{path} names {shown(name)}, which is no sub-folder.")
+            raise UnreadableFile(
+                f"{path} names {shown(name)}, which is not a sub-folder."
+            )
     return names

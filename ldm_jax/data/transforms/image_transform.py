@@ -87,8 +87,8 @@ class ImageTransform:
             )
         if self.low_res and any(side % self.low_res_factor for side in self.size):
             raise ValueError(
-                f"image_size {self.image_size} must be divisible by low_res_factor "
-                f"{self.low_res_factor}."
+                f"image_size must be divisible by low_res_factor: got "
+                f"{self.image_size} and {self.low_res_factor}; change one of them."
             )
         if self.mask is not None and self.mask not in KINDS:
             raise ValueError(f'unknown mask "{self.mask}"; one of: {", ".join(KINDS)}.')
@@ -186,11 +186,13 @@ def _check_scales(low: float | str, high: float | str, crop: str) -> None:
         if scale != NATIVE and not is_share:
             raise ValueError(f'{name} must be in (0, 1] or "native": got {scale!r}.')
     if NATIVE not in (low, high) and float(low) > float(high):
-        raise ValueError(f"min_scale {low} must not be above max_scale {high}.")
+        raise ValueError(
+            f"min_scale must not be above max_scale: got {low} and {high}; swap them."
+        )
     if low != high and crop != "random":
         raise ValueError(
-            f"min_scale {low} and max_scale {high} differ, which needs "
-            'crop="random": a centered window is not drawn. Make them equal.'
+            f'min_scale and max_scale may differ only with crop="random": got {low} '
+            f'and {high} with crop="{crop}"; make them equal, or crop at random.'
         )
 
 

@@ -181,7 +181,10 @@ def check_config(config: Mapping[str, Any]) -> None:
     check_names("config", config, known)
     missing = sorted(set(known) - set(config) - OPTIONAL.get(config["task"], set()))
     if missing:
-        raise ValueError(f"config lacks the sections {', '.join(missing)}.")
+        raise ValueError(
+            f'a config of the task "{config["task"]}" needs the sections '
+            f"{', '.join(sorted(known))}: it lacks {', '.join(missing)}; add them."
+        )
     _check_numbers(config)
     for name, maker in known.items():
         if maker is None or name not in config:

@@ -33,7 +33,10 @@ def condition_from_compvis(
     """
     if conditioning_key == "adm":
         if num_classes is None:
-            raise ValueError('conditioning_key "adm" needs unet_config num_classes.')
+            raise ValueError(
+                'conditioning_key "adm" needs unet_config.params.num_classes: got '
+                "none; add it to the config."
+            )
         return _classes(num_classes, None)
     if section == "__is_unconditional__":
         return {"kind": "none"}
@@ -56,7 +59,10 @@ def condition_from_compvis(
         if context_dim is None:
             return {"kind": "none"}
         return {"kind": "retrieval", "width": context_dim}
-    raise ValueError(f"cond_stage_config.target {section['target']} is not supported.")
+    raise ValueError(
+        f"cond_stage_config.target must be a class of the published models: got "
+        f"{section['target']}, which is not supported."
+    )
 
 
 def _classes(rows: int, width: int | None) -> dict[str, Any]:

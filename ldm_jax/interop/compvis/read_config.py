@@ -63,8 +63,8 @@ class _Section:
         for name in names:
             if self._left.pop(name, None):
                 raise ValueError(
-                    f"{self._where}.{name} of the config is set; no published model "
-                    "has it and it is not supported."
+                    f"{self._where}.{name} of the config must not be set: no published "
+                    "model has it, and it is not supported."
                 )
 
     def done(self):
@@ -121,7 +121,10 @@ def _latent_diffusion(params) -> dict[str, Any]:
     if schedule["kind"] != "cosine":
         schedule.update(start=float(start), end=float(end))
     elif float(top.take("cosine_s", 8e-3)) != 8e-3:
-        raise ValueError("cosine_s of the config must be 0.008.")
+        raise ValueError(
+            f"cosine_s of the config must be 0.008: got {params['cosine_s']}, which is "
+            "not supported."
+        )
     if top.take("v_posterior"):
         schedule["posterior_beta_share"] = float(params["v_posterior"])
     condition = condition_from_compvis(
@@ -218,7 +221,10 @@ def _autoencoder(where: str, params) -> dict[str, Any]:
     if codes is not None:
         spec["num_codes"] = codes
     if not encoder.take("resamp_with_conv", True):
-        raise ValueError(f"{where}.ddconfig.resamp_with_conv must be true.")
+        raise ValueError(
+            f"{where}.ddconfig.resamp_with_conv must be true: got false, which is not "
+            "supported."
+        )
     encoder.refuse("give_pre_end")
     encoder.done()
     top.refuse("colorize_nlabels", "remap")
@@ -255,7 +261,7 @@ def _unet(params) -> tuple[dict[str, Any], bool]:
     if has_transformer and context_dim is not None:
         spec["context_dim"] = context_dim
     if top.take("dims", 2) != 2:
-        raise ValueError("unet_config.params.dims must be 2.")
+        raise ValueError("unet_config.params.dims must be 2: got another number.")
     if top.take("num_heads_upsample", -1) not in (-1, num_heads):
         raise ValueError("unet_config.params.num_heads_upsample must be num_heads.")
     new_order = bool(top.take("use_new_attention_order", False))

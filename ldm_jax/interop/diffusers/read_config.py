@@ -86,7 +86,9 @@ def _levels(config, default=()) -> dict[str, Any]:
         )
     attends = ["Attn" in name for name in down]
     if attends != ["Attn" in name for name in reversed(up)] or len(widths) != len(down):
-        raise ValueError(f"up_block_types must mirror down_block_types: {up}, {down}.")
+        raise ValueError(
+            f"up_block_types must mirror down_block_types: got {up} and {down}."
+        )
     return {
         "channels": widths[0],
         "channel_mult": tuple(width // widths[0] for width in widths),
@@ -159,7 +161,9 @@ def _condition_fields(config) -> dict[str, Any]:
     depths = set(depths) if isinstance(depths, list | tuple) else {depths}
     sizes = {width // count for width, count in zip(widths, heads, strict=True)}
     if len(depths) != 1 or not isinstance(min(depths), int):
-        raise ValueError(f"transformer_layers_per_block must be one number: {depths}.")
+        raise ValueError(
+            f"transformer_layers_per_block must be one number: got {depths}."
+        )
     spec = {
         "transformer_depth": depths.pop(),
         "context_dim": config.get("cross_attention_dim", 1280),

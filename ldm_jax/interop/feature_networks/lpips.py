@@ -184,7 +184,7 @@ def build_lpips(paths, out, trunks_to_fetch=()) -> list[str]:
       The trunks in the file.
 
     Raises:
-      ValueError: a file is no part, a part is given twice, or one is missing; nothing
+      ValueError: a file is not a part, a part is given twice or is missing; nothing
         is written.
       OSError: a download failed.
     """

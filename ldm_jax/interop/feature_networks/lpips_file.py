@@ -70,10 +70,10 @@ class LpipsFile:
         check_trunks([trunk])
         if not self.file or not pathlib.Path(self.file).is_file():
             raise ValueError(
-                f'objective.perceptual="{trunk}" needs LPIPS weights, and config.lpips.'
-                f'file="{self.file}" is no file; make one with `ldm-jax weights lpips '
-                f"--download {trunk} --out FILE`, or set objective.perceptual to "
-                '"none" to train without, which blurs.'
+                f'objective.perceptual="{trunk}" needs LPIPS weights: config.lpips.'
+                f'file="{self.file}" is not a file; make one with `ldm-jax weights '
+                f"lpips --download {trunk} --out FILE`, or set objective.perceptual to "
+                '"none" to train without it, which makes images blurred.'
             )
         stored = read_arrays(self.file)
         shapes = trunk_shapes(trunk)

@@ -15,8 +15,8 @@ from ldm_jax.interop.torch_files.unpickler import Inert
 
 # Dicts in dicts that are searched: {"state": {"model": {name: tensor}}}.
 MAX_DEPTH = 3
-# A dict with fewer tensors than this share of the largest is no candidate: a checkpoint
-# stores a loss, or the moments of an optimizer, next to its state dict.
+# A dict with fewer tensors than this share of the largest is not a candidate, because
+# checkpoints also contain losses and the moments of optimizers.
 LEAST_SHARE = 0.1
 
 Tensors = dict[str, Stored | np.ndarray]

@@ -29,7 +29,8 @@ def write_ckpt(path, tensors: Mapping[str, np.ndarray]) -> None:
     for name, array in tensors.items():
         if array.dtype not in storages:
             raise TypeError(
-                f'"{name}" is {array.dtype}; a .ckpt takes {list(storages)}.'
+                f'the dtype of "{name}" must be one of {list(map(str, storages))}: got '
+                f"{array.dtype}; convert it."
             )
     size = sum(array.nbytes for array in tensors.values())
     with (

@@ -52,7 +52,8 @@ class InceptionScore:
         split = self._split[self._done : self._done + len(p)]
         if len(split) < len(p):
             raise ValueError(
-                f"{len(self._split)} images were announced: got more; say how many."
+                f"num_images must be the number of images: got {len(self._split)}, and "
+                "more images; pass their number."
             )
         np.add.at(self._probability, split, p)
         np.add.at(self._negentropy, split, (p * log_p).sum(axis=1))
@@ -66,7 +67,8 @@ class InceptionScore:
         """
         if self._done != len(self._split) or self._probability is None:
             raise ValueError(
-                f"{len(self._split)} images were announced: got {self._done}."
+                f"num_images must be the number of images: got {len(self._split)}, and "
+                f"{self._done} images; pass their number, or all images."
             )
         mean = self._probability / self._sizes[:, None]
         entropy = -(mean * np.log(np.maximum(mean, 1e-300))).sum(axis=1)

@@ -268,7 +268,9 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
         return read_compact(directory)
     path = resolve(directory) / "checkpoints"
     if not path.exists():
-        raise FileNotFoundError(f"{directory} is no model directory: no checkpoints/.")
+        raise FileNotFoundError(
+            f"{directory} is not a model directory: no checkpoints/."
+        )
     with open_steps(path, create=False) as manager:
         steps = sorted(manager.all_steps(), reverse=True)
         if step is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distinguishes damaged checkpoints from those that cannot be read for other reasons.
 
-Lack of memory, of permissions or of a network is no damage: the run would lose a good
+Lack of memory, of permissions or of a network is not damage: the run would lose a good
 checkpoint if it were moved away for such a reason.
 """
 

@@ -29,7 +29,10 @@ def test_a_config_is_measured_with_and_without_its_decoder(tmp_path, capsys):
 def test_a_row_without_a_printed_speed_is_refused(capsys):
     argv = ["bench", "sampler", "--config=ffhq", "--paper-row=text"]
     assert cli.main(argv) == 2
-    assert 'prints no speed of "text"; one of: bedrooms' in capsys.readouterr().err
+    assert (
+        'unknown row "text" of the paper\'s speeds; one of: bedrooms'
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("name", sorted(SPEEDS))

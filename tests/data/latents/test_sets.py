@@ -105,7 +105,7 @@ def stats_of(values):
         ("{0}/a", (1,), "need a mixture"),
         ("{0}/a,{0}/c", None, "c is not there"),
         ("{0}/a,{0}/other", None, "must have one first stage: .*other was written by"),
-        ("{0}/climbing", None, "which is no sub-folder"),
+        ("{0}/climbing", None, "which is not a sub-folder"),
     ],
 )
 def test_what_does_not_fit_is_refused(folder, directory, weights, words):

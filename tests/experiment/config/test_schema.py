@@ -112,7 +112,7 @@ def test_a_dtype_that_is_none_is_refused():
 def test_an_unknown_task_and_a_missing_section_are_refused():
     config = config_files.load_config(DIFFUSION).unlock()
     del config["unet"]
-    with pytest.raises(ValueError, match="lacks the sections unet"):
+    with pytest.raises(ValueError, match="it lacks unet; add them"):
         schema.check_config(config)
     config.task = "second_stage"
     with pytest.raises(ValueError, match="must be one of classifier, first_stage"):

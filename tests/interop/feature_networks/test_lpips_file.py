@@ -21,7 +21,9 @@ def alex(tmp_path):
 
 
 def test_a_missing_file_or_one_without_the_trunk_is_refused(alex, tmp_path):
-    with pytest.raises(ValueError, match=r'config.lpips.file="" is no file; make one'):
+    with pytest.raises(
+        ValueError, match=r'config.lpips.file="" is not a file; make one'
+    ):
         LpipsFile().load("alex")
     with pytest.raises(ValueError, match=r"lacks squeeze/lin_0 .* and holds alex;"):
         LpipsFile(alex).load("squeeze")

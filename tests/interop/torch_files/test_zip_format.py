@@ -170,7 +170,7 @@ BAD_TENSORS = {
     "huge stride": tensor((2,), (2**60,)),
     "repeated elements": tensor((2**40,), (0,)),
     "shape and strides differ": tensor((2, 2), (1,)),
-    "size that is no number": tensor(("x",), (1,)),
+    "size that is not a number": tensor(("x",), (1,)),
     "storage larger than its file": tensor((4,), (1,), numel=2**40),
     "storage of negative size": tensor((4,), (1,), numel=-4),
     "missing storage": tensor((4,), (1,), key=b"9"),
