@@ -48,7 +48,7 @@ def some_good(folder, count=3):
         save(folder / f"good{i}.png")
 
 
-@case("grey, 16 bits, palette, CMYK, transparent")
+@case("image in grey, 16 bits, palette, CMYK or with transparency")
 def converted(folder, caplog):
     save(folder / "1.png", "L", 7)
     save(folder / "2.png", "I;16", 7 * 256)
@@ -62,7 +62,7 @@ def converted(folder, caplog):
     assert batch["image"].shape == (5, 8, 8, 3)
 
 
-@case("turned by EXIF, animated")
+@case("image with EXIF rotation, animated image")
 def turned(folder, caplog):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -74,7 +74,7 @@ def turned(folder, caplog):
     assert source[1]["image"].max() == 0  # the first frame
 
 
-@case("empty, no image, unknown format")
+@case("empty file, file that is not an image, unknown format")
 def unreadable(folder, caplog):
     some_good(folder)
     (folder / "empty.jpg").write_bytes(b"")
@@ -86,7 +86,7 @@ def unreadable(folder, caplog):
         opened(folder, max_refused=1)
 
 
-@case("truncated, corrupt")
+@case("truncated or corrupt image")
 def truncated(folder, caplog):
     some_good(folder)
     noise(folder / "cut.jpg")
@@ -112,7 +112,7 @@ def encoded(source, directory):
     return write_latents(encode, source, TRANSFORM, directory, LatentJob(3, "a", 2))
 
 
-@case("more pixels than `images.max_pixels`")
+@case("image of more pixels than `images.max_pixels`")
 def bomb(folder, caplog):
     some_good(folder)
     file = io.BytesIO()
@@ -128,7 +128,7 @@ def bomb(folder, caplog):
         opened(folder, max_pixels=63, max_refused=0)
 
 
-@case("caption, boxes or label map without an image, or missing")
+@case("caption, boxes or label map without an image, or the reverse")
 def orphans(folder, caplog):
     some_good(folder, 2)
     (folder / "captions.csv").write_text(
@@ -143,7 +143,7 @@ def orphans(folder, caplog):
         opened(folder, captions="captions.csv", max_refused=1)
 
 
-@case("label map of another size, or in colours")
+@case("label map of another size than its image, or in colours")
 def other_maps(folder, caplog):
     some_good(folder, 3)
     save(folder / "maps" / "good0.png", "L", 1)
@@ -191,7 +191,7 @@ def flipped(folder, caplog):
     assert "record 3 is replaced by the next" in caplog.text
 
 
-@case("shard that is missing or cut")
+@case("missing or truncated shard")
 def cut_shard(folder, caplog):
     some_good(folder)
     encoded(opened(folder), folder / "latents")
@@ -201,7 +201,7 @@ def cut_shard(folder, caplog):
         open_latents(folder / "latents")
 
 
-@case("link out of the folder")
+@case("link that leads out of the folder")
 def linked(folder, caplog):
     some_good(folder / "set")
     save(folder / "secret.png")

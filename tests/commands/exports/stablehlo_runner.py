@@ -8,7 +8,7 @@ import numpy as np
 
 
 def load(folder, name):
-    """Reads a program; manifest.json says what it takes and gives, by name."""
+    """Reads a program; manifest.json lists the names of its inputs and outputs."""
     folder = pathlib.Path(folder)
     program = json.loads((folder / "manifest.json").read_text())["programs"][name]
     exported = jax.export.deserialize((folder / program["file"]).read_bytes())
