@@ -11,8 +11,9 @@ from ldm_jax.cli.parser import CommandParser
 from ldm_jax.cli.train import CONFIG_HELP
 
 DETAILS = """
-The implementations are run in turns, and the fastest run of each counts. Those of other
-packages need the extra `torch`. Nothing is written but the figures on the screen.
+The implementations are run in turns, and the time of each is that of its fastest run.
+Those of other packages need the extra `torch`. The figures are printed; no file is
+written.
 """
 EXAMPLES = """
   ldm-jax bench train --config=quickstart:stage=diffusion
@@ -152,7 +153,7 @@ def _add_metrics(benchmarks: Any) -> None:
         command,
         images=(10_000, "images for the features"),
         size=(256, "height and width"),
-        batch_size=(64, "images at once"),
+        batch_size=(64, "images per batch"),
         features=(10_000, "features in each of the sets compared"),
     )
     _add_no_torch(command)

@@ -29,7 +29,7 @@ def add(commands) -> None:
         commands,
         "database",
         _run,
-        "Embed an image set with CLIP, to retrieve neighbours from.",
+        "Embed an image set with CLIP, as a database of neighbours for retrieval.",
         details=DETAILS,
         writes=WRITES,
         examples=EXAMPLES,

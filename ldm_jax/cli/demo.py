@@ -24,7 +24,7 @@ def add(commands) -> None:
         commands,
         "demo",
         _run,
-        "Try a model on a page in the browser.",
+        "Open a page in the browser for trying out a model.",
         details=DETAILS,
         examples=EXAMPLES,
     )

@@ -29,8 +29,8 @@ OF_IMAGES = (
 # Flags that have a meaning where samples are made.
 OF_SAMPLES = ("step", "classifier", "database", "neighbours")
 DETAILS = """
-What is evaluated follows from the flags:
-  --model DIR of a diffusion model     its samples, which are made first
+The flags determine what is evaluated:
+  --model DIR of a diffusion model     samples of it, which the command draws first
   --model DIR of a first stage         its reconstructions
   --images DIR                         finished images
   --model DIR --latents DIR            how much a denoiser uses its condition
@@ -39,9 +39,9 @@ FID is computed with the published InceptionV3 (ldm-jax weights inception); with
 feature network the result is called FD(mobilenet).
 """
 WRITES = """
-  OUT/results.json and OUT/results.md; OUT/images, where samples are made. With several
-  checkpoints or numbers of steps, the same in a sub-folder of OUT for each. Stopped and
-  run again, the command makes the samples that are missing.
+  OUT/results.json and OUT/results.md, and OUT/images if samples are drawn. With several
+  checkpoints or numbers of steps, OUT has a sub-folder with these files for each. If
+  the command was stopped, run it again to draw the missing samples.
 """
 EXAMPLES = """
   ldm-jax evaluate --model runs/churches --paper-row churches \\
@@ -106,7 +106,7 @@ def add(commands) -> None:
         "ms_ssim, lpips, codebook, clip_score; comma-separated",
     )
     command.add_argument(
-        "--num", type=values.count, help="images; default: the protocol's"
+        "--num", type=values.count, help="number of images; default: the protocol's"
     )
     command.add_argument("--reference", help=".npz of ldm-jax stats, ADM, pytorch-fid")
     command.add_argument("--lpips-weights", help="file of ldm-jax weights lpips")

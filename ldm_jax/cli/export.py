@@ -10,26 +10,26 @@ FORMS = (
     *("safetensors", "stablehlo", "torch"),
 )
 DETAILS = """
-A model that the target cannot compute is refused with the reason, and nothing is
-written.
+If the target cannot compute what the model does, the export is refused with the reason
+and nothing is written.
 
 targets:
-  all        a folder with an entry for each target that takes the model
+  all        a folder with an entry for each target that can express the model
   compact    a small model directory, in half precision: for sample, demo, import and
              ldm_jax.load
   compvis    .safetensors or .ckpt with the original's names, and a .yaml next to it
   diffusers  a folder for from_pretrained and the Hub, with a model card. If diffusers
              has no pipeline for the model, the folder contains a pipeline.py, which
              needs from_pretrained(folder, trust_remote_code=True)
-  npz        one .npz file with our own names, and the settings; import reads it
+  npz        one .npz file with the parameters and settings; import reads it
   onnx       a folder of ONNX files (encoder, decoder, denoiser, condition) for any
              batch size, with the noise schedule in manifest.json (extra: onnx)
   orbax      a folder with the parameters as a plain orbax checkpoint, and the settings
   safetensors
-             a folder with model.safetensors (several files above 5 GB) under our own
-             names, and the settings; import reads it
+             a folder with model.safetensors (several files above 5 GB) and the
+             settings; import reads it
   stablehlo  a folder of programs (encoder, decoder, denoiser, sampler) for CPU, CUDA
-             and TPU that need JAX alone; see README.md
+             and TPU that need only JAX; see README.md
   torch      a folder with one file of plain PyTorch (model.py) that samples, its
              weights and config; needs torch, numpy and safetensors
 """
@@ -67,7 +67,7 @@ def add(commands) -> None:
     command.add_argument(
         "--check",
         action="store_true",
-        help="run what was written with the program it is for, where that is installed,"
+        help="run the export with the library it is for, if that is installed,"
         " and print the difference",
     )
     hub = command.add_argument_group("of --to diffusers")

@@ -44,7 +44,7 @@ def add_image_guide(command: CommandParser) -> None:
     """Adds the flags of image guiding, the fields of `tasks.guides.ImageGuide`."""
     group = command.add_argument_group("image guiding, through the decoder (Eq. 18)")
     group.add_argument(
-        "--guide", metavar="IMAGE", help="image, folder or .npz that pulls the samples"
+        "--guide", metavar="IMAGE", help="image, folder or .npz to guide samples to"
     )
     group.add_argument(
         "--guide-by",
@@ -62,7 +62,7 @@ def add_image_guide(command: CommandParser) -> None:
         "--guide-transform",
         choices=("identity", "down2", "down4"),
         default="identity",
-        help="how a sample is made smaller before it is compared; default: identity",
+        help="how a sample is reduced before it is compared; default: identity",
     )
     group.add_argument(
         "--guide-interval",
@@ -74,13 +74,13 @@ def add_image_guide(command: CommandParser) -> None:
         "--guide-through",
         choices=("network", "decoder"),
         default="network",
-        help="what the gradient passes: network, as printed, or the decoder alone, "
-        "which is cheaper; default: network",
+        help="the gradient goes through decoder and network, as in the paper, or only "
+        "through the decoder, which is cheaper; default: network",
     )
     group.add_argument(
         "--guide-unquantized",
         action="store_true",
-        help="decode for the comparison without the codebook (VQ)",
+        help="skip quantization when the sample is decoded for the comparison (VQ)",
     )
     group.add_argument(
         "--guide-lpips", default="", metavar="FILE", help="LPIPS weights, of vgg"

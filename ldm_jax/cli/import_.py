@@ -4,18 +4,18 @@
 from ldm_jax.cli import values
 
 DETAILS = """
-The result is used like a model that was trained here: by sample, latents, reconstruct,
-train (--config.train.init_from) and export.
+The result can be used like a model that was trained with this package: by sample,
+latents, reconstruct, train (--config.train.init_from) and export.
 
 SOURCE is a CompVis checkpoint (first stages, latent diffusion, Stable Diffusion 1.x),
-an export of ours, or a folder of diffusers: a pipeline, or one AutoencoderKL, VQModel,
-UNet2DModel, UNet2DConditionModel, LDMBertModel, CLIPTextModel or CLIPModel (its text
-tower), with weights of PyTorch, safetensors or Flax. A folder may be in the Hub's
-cache, or be named hf://USER/NAME. The checkpoint provides the weights, the config
-describes the model. A text encoder alone serves text models that do not train one
-(--config.text_encoder.directory). Missing and additional tensors and wrong shapes are
-listed by name, and nothing is written. No code in a checkpoint is run, and PyTorch is
-not needed.
+an export of this package, or a folder of diffusers: a pipeline, or one AutoencoderKL,
+VQModel, UNet2DModel, UNet2DConditionModel, LDMBertModel, CLIPTextModel or CLIPModel
+(its text tower), with weights of PyTorch, safetensors or Flax. A folder may be in the
+Hub's cache, or be given as hf://USER/NAME. The weights are read from the checkpoint;
+the config describes the model. A text encoder alone can be used by text models that do
+not train one (--config.text_encoder.directory). If tensors are missing, left over or of
+a wrong shape, they are listed by name and nothing is written. No code in a checkpoint
+is run, and PyTorch is not needed.
 """
 WRITES = """
   OUT, a new model directory.
@@ -30,7 +30,7 @@ EXAMPLES = """
       --vocab vocab.json --merges merges.txt --out models/sd1
   ldm-jax import kl-f8.ckpt --config first_stage_kl:f=8 --out models/kl-f8
   ldm-jax import ldm-celebahq-256/ --out models/celeba       (a diffusers folder)
-  ldm-jax import classifier.pt --config imagenet_classifier \
+  ldm-jax import classifier.pt --config imagenet_classifier \\
       --config.diffusion.directory=models/cin256 --out models/classifier
   ldm-jax import hf://CompVis/ldm-celebahq-256 --out models/celeba   (extra: hub)
   ldm-jax import clip-vit-large-patch14/ --out models/clip   (a text encoder)

@@ -6,7 +6,7 @@ from ldm_jax.cli import values
 DETAILS = """
 PATH is a model directory (trained or imported), a set of latents, reference statistics
 (.npz), a directory of samples, or a folder of any of these, such as that of a
-quickstart. Shown are its kind, what it was made from, shapes, parameters, scale,
+quickstart. The command prints its kind, its origin, shapes, parameters, scale,
 fingerprint and the commands that use it. Nothing is written.
 """
 EXAMPLES = """

@@ -5,9 +5,9 @@ from ldm_jax.cli import values
 from ldm_jax.cli.train import CONFIG_HELP
 
 DETAILS = """
-Nothing is trained, nothing is written, and no TPU is needed: libtpu, the compiler
-(extra: tpu), runs on any Linux machine. Compiling takes minutes, large models most of
-an hour. --no-compile does without the compiler, for TPUs and for GPUs.
+Nothing is trained, nothing is written, and no TPU is needed: the compiler, libtpu
+(extra: tpu), runs on any Linux machine. Compiling takes minutes, for large models
+almost an hour. --no-compile computes only what needs no compiler, for TPUs and GPUs.
 """
 EXAMPLES = """
   ldm-jax plan --config=celebahq --topology v5e:4x4
@@ -25,7 +25,7 @@ def add(commands) -> None:
         commands,
         "plan",
         _run,
-        "Compute memory, FLOPs and traffic of a config on a TPU slice, without one.",
+        "Compute memory, FLOPs and traffic of a config on TPUs, without having them.",
         details=DETAILS + CONFIG_HELP,
         examples=EXAMPLES,
         uses_devices=False,
@@ -44,19 +44,19 @@ def add(commands) -> None:
     command.add_argument(
         "--quick",
         action="store_true",
-        help="compile with the least effort: faster, and the memory is overestimated",
+        help="compile with less optimization: faster, but overestimates the memory",
     )
     command.add_argument(
         "--sweep",
         action="store_true",
         help="compile several meshes (mesh.fsdp 1, 4, 16, ... and all of a slice) with "
-        "batches doubled until they do not fit, and print the one with the highest "
-        "bound of speed; use it with --quick, it takes long",
+        "batches doubled until they do not fit, and print the mesh and batch with the "
+        "highest upper bound of the speed; this takes long, so use --quick",
     )
     command.add_argument(
         "--no-compile",
         action="store_true",
-        help="print what follows from the shapes alone, in a minute",
+        help="print only the costs that follow from shapes; takes a minute",
     )
 
 

@@ -4,13 +4,14 @@
 from ldm_jax.cli import train, values
 
 DETAILS = """
-Without --images it learns real handwritten digits: minutes on a CPU, no download.
-With --images it looks at a folder of your pictures, chooses settings for them and for
-this machine, trains a first stage and a denoiser, samples, and writes a report. The
-choices are WORKDIR/config.py: edit it and run the command again. Sub-folders are
-classes; captions.csv, captions.jsonl or a .txt next to each picture are captions.
+Without --images it trains on real handwritten digits, in minutes on a CPU and without
+a download. With --images it surveys a folder of your pictures, chooses settings that
+suit them and this machine, trains a first stage and a denoiser, samples, and writes a
+report. The settings are stored in WORKDIR/config.py; edit them and run it again.
+Sub-folders are classes; captions are read from captions.csv, captions.jsonl or a .txt
+next to each picture.
 
-Run it again after an interruption and it resumes.
+If it was interrupted, run it again: it resumes.
 """
 WRITES = """
   WORKDIR/samples.png, reconstructions.png and results.json, the model directories

@@ -56,7 +56,7 @@ def add(commands) -> None:
     command.add_argument(
         "--model", required=True, help="directory of a diffusion model"
     )
-    command.add_argument("--out", required=True, help="directory of the images")
+    command.add_argument("--out", required=True, help="directory for the images")
     command.add_argument(
         "--num", type=values.count, help="number of images; default: one per condition"
     )
@@ -81,7 +81,7 @@ def add(commands) -> None:
     add_classifier(command)
     add_image_guide(command)
     add_query(command)
-    given = command.add_argument_group("images given")
+    given = command.add_argument_group("input images")
     given.add_argument("--start", help="image to vary; see --strength")
     given.add_argument("--known", help="image of which a region is kept")
     given.add_argument("--hole", help="PNG, white where --known is painted over")

@@ -8,8 +8,8 @@ from ldm_jax.cli import values
 from ldm_jax.cli.parser import CommandParser
 
 DETAILS = """
-The images are read as in training: cropped and resized alike. The statistics are what
-FID, KID, precision and recall of `ldm-jax evaluate` compare samples with.
+The images are cropped and resized as in training. `ldm-jax evaluate` compares samples
+with these statistics to compute FID, KID, precision and recall.
 """
 WRITES = """
   OUT, an .npz file with the statistics and how they were made. `evaluate` refuses it

@@ -65,7 +65,7 @@ def add(commands) -> None:
         "--list",
         action="store_true",
         dest="lists",
-        help="print the names of the stages, one a line, in their order; for scripts",
+        help="print the names of the stages in order, one per line, for scripts",
     )
     command.add_argument(
         "--snakefile", help="write the stages as rules of Snakemake into this file"

@@ -12,9 +12,9 @@ CONFIG_HELP = f"""
 --config=FILE.py[:ARGUMENT]     a file of your own with a function get_config; it may
                                 import from ldm_jax.configs
 --config.SECTION.FIELD=VALUE    replaces one value (1e3 or 1_000, None, true, 1,2,4);
-                                may be given often
+                                may be repeated
 
-A config file is code, which is run: use only files that you trust.
+Config files are code that is executed: use only files that you trust.
 
 {NAMES}
 """

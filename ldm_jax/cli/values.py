@@ -31,7 +31,7 @@ def add_command(
       examples: lines at the end of the page.
       uses_devices: whether JAX runs here; otherwise devices are not touched.
     """
-    sections = {"what is written": writes, "examples": examples}
+    sections = {"output": writes, "examples": examples}
     command = commands.add_parser(
         name,
         help=summary,
@@ -50,7 +50,7 @@ def add_command(
 def add_batch_size(command: argparse.ArgumentParser) -> None:
     """Adds `--batch-size`, as every command that runs a network over images has it."""
     command.add_argument(
-        "--batch-size", type=count, default=64, help="images at once; default: 64"
+        "--batch-size", type=count, default=64, help="images per batch; default: 64"
     )
 
 

@@ -24,7 +24,7 @@ class Sampling:
 
     Attributes:
       sampler: a name of `SAMPLERS`.
-      num_steps: S, calls of the sampler's rule.
+      num_steps: S, number of sampling steps.
       grid: "original" or "even", see `make_timesteps`.
       guidance_scale: 1 is off; papers that write w mean scale - 1.
       guidance_rescale: in [0, 1], see `classifier_free`.
@@ -33,8 +33,8 @@ class Sampling:
       threshold: percentile of dynamic thresholding, see `threshold_x0`; None is off.
       snap_to_codebook: whether x0_hat is replaced by its nearest codes (VQ).
       strength: share of the steps to run where there is an image to start from.
-      tile, overlap: side and least overlap of the tiles, in latents, in which the
-        denoiser and the decoder see a latent larger than trained; None sees it whole.
+      tile, overlap: side and minimum overlap of the tiles, in latents, to which the
+        denoiser and the decoder are applied; None applies them to the whole latent.
       options: (name, value) of the sampler's own options, sorted; `make_sampling` takes
         them by name.
 
@@ -44,7 +44,7 @@ class Sampling:
     """
 
     sampler: Annotated[str, "one of: " + ", ".join(SAMPLERS)] = "ddim"
-    num_steps: Annotated[int, "calls of the sampler's rule"] = 50
+    num_steps: Annotated[int, "number of sampling steps"] = 50
     grid: Annotated[
         str,
         '"original", the released code\'s steps, which exist for some numbers only; '
@@ -53,28 +53,30 @@ class Sampling:
     guidance_scale: Annotated[float, "1 is off"] = 1.0
     guidance_rescale: Annotated[
         float,
-        "how far the guided prediction is drawn back to its usual deviation, 0 to 1",
+        "how much the guided prediction is rescaled to the usual deviation, 0 to 1",
     ] = 0.0
     guidance_interval: Annotated[
         tuple[int, int] | None, "FIRST,LAST step t that is guided; default: all"
     ] = None
-    clip: Annotated[float | None, "bound of x0, for models of pixels"] = None
+    clip: Annotated[float | None, "clip x0 to [-CLIP, CLIP], for models of pixels"] = (
+        None
+    )
     threshold: Annotated[
         float | None,
         "bound x0 by this share of its values, e.g. 0.995 (dynamic thresholding)",
     ] = None
     snap_to_codebook: Annotated[
-        bool, "move every estimate of the image to its nearest codes (VQ)"
+        bool, "replace every estimate of the latent by its nearest codes (VQ)"
     ] = False
     strength: Annotated[
         float,
-        "share of the steps that --start is taken through, 0 to 1; more changes more",
+        "share of the steps that are run from --start, 0 to 1; 1 changes most",
     ] = 1.0
     tile: Annotated[
         int | None,
-        "side, in latents, of the tiles in which a picture larger than trained is seen",
+        "side of the tiles, in latents, for images larger than in training",
     ] = None
-    overlap: Annotated[int, "least overlap of tiles, in latents"] = 0
+    overlap: Annotated[int, "minimum overlap of tiles, in latents"] = 0
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self):

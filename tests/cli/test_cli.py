@@ -122,7 +122,7 @@ def test_every_command_has_a_help_page_with_examples(command, capsys):
     page = capsys.readouterr().out
     assert f"usage: ldm-jax {name}" in page
     assert f"ldm-jax {name}" in page.partition("examples:")[2]
-    assert "\nwhat is written:\n" in page or "written" in page.partition("options")[0]
+    assert "\noutput:\n" in page or "written" in page.partition("options")[0]
 
 
 def test_help_is_answered_without_loading_jax():

@@ -18,7 +18,7 @@ from ldm_jax.diffusion.schedule import NoiseSchedule
 
 def ddim(
     schedule: NoiseSchedule,
-    eta: Annotated[float, "noise added, from 0, none, to 1, as much as DDPM"] = 0.0,
+    eta: Annotated[float, "noise added in each step: 0 is none, 1 is as in DDPM"] = 0.0,
     temperature: Temperature = 1.0,
 ) -> Sampler:
     """Makes the DDIM sampler; with alpha = sqrt(abar), sigma = sqrt(1 - abar):

@@ -18,7 +18,9 @@ from ldm_jax.diffusion.schedule import NoiseSchedule
 
 def ddpm(
     schedule: NoiseSchedule,
-    variance: Annotated[float, "of the noise, between its bounds at 0 and 1"] = 0.0,
+    variance: Annotated[
+        float, "variance of the noise: 0 is its lower bound, 1 its upper"
+    ] = 0.0,
     temperature: Temperature = 1.0,
 ) -> Sampler:
     """Makes the ancestral sampler, which draws z_s from q(z_s | z_t, x0_hat).

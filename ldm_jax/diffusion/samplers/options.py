@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 # Of every sampler that adds noise.
-Temperature = Annotated[float, "factor of the noise added"]
+Temperature = Annotated[float, "factor of the added noise"]
 
 
 @dataclasses.dataclass(frozen=True)
