@@ -31,7 +31,7 @@ QUANTIZATION = "truncation to bytes, as the original"
 
 
 class Point(NamedTuple):
-    """One of the evaluations of a model.
+    """One evaluation of a model: a checkpoint and a number of steps.
 
     Attributes:
       out: directory of its samples and results.

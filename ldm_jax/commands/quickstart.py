@@ -28,7 +28,7 @@ COLUMNS = 10
 
 
 class PoorResultError(ValueError):
-    """The chain ran, but what it made is not good enough."""
+    """Raised when the quickstart finished but its results are not good enough."""
 
 
 @reserves(output_directory, "workdir", "--workdir")

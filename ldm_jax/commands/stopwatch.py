@@ -17,7 +17,7 @@ FILE = "throughput.json"
 
 
 class Stopwatch:
-    """Times the batches of a sampler; the first, which is compiled, does not count.
+    """Times the batches of a sampler, except for the first, which includes compilation.
 
     The fastest batch counts: what else the machine does can only slow one down.
     """

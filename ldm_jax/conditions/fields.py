@@ -58,7 +58,7 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class FirstStageFields:
-    """What a condition may take over from the first stage of its model.
+    """Fields that a condition may copy from the first stage of its model.
 
     Attributes:
       autoencoder: the module.

@@ -33,7 +33,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """Turns texts into rows of ids of one length.
+    """Turns texts into rows of token ids of equal length.
 
     Attributes:
       name: "bytes", "bert" or "clip".

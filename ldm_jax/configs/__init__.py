@@ -21,7 +21,7 @@ PARTS = {"autoencoders", "common", "open_images"}
 
 
 class ArgumentError(ValueError):
-    """The text after the colon of --config=NAME:ARGUMENT does not fit the config.
+    """Raised when the text after the colon of --config=NAME:ARGUMENT does not fit.
 
     Attributes:
       takes: the config's arguments and their defaults, where they are known.

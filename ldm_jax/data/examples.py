@@ -66,7 +66,7 @@ def read_example(data: bytes) -> dict[str, Feature]:
 
 
 class SameLayout:
-    """Reads tf.Examples that are laid out alike, as those of one data set mostly are.
+    """Reads tf.Examples of equal byte layout, which those of one data set mostly have.
 
     Where every feature is one bytes value of fixed size, messages of one length differ
     in the values only. The positions in the first are used for the others, after

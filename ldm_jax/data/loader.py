@@ -190,7 +190,7 @@ def _order_of(source: Source) -> Order:
 
 
 class Placement:
-    """Which rows of a global batch this process reads, and where they go.
+    """The rows of a global batch that this process reads, and their devices.
 
     The rows come from the sharding, not from the process index: where a tensor axis of
     the mesh spans processes, several of them hold the same rows.

@@ -108,7 +108,7 @@ class Mixture(_Parts):
 
 
 class Buckets(_Parts):
-    """Sets of different shapes: every batch is of one of them, in shares of their size.
+    """Sets of different shapes; each batch is from one, in proportion to their sizes.
 
     Of each BLOCK batches, every set gives its share, rounded to one in BLOCK and at
     least one.

@@ -18,7 +18,7 @@ ROUNDS = 4
 
 
 class Row(NamedTuple):
-    """Which record stands at a position: its index, and the epoch it is shown in."""
+    """The record at a position of the stream: its index and its epoch."""
 
     epoch: int
     index: int

@@ -36,7 +36,7 @@ PICTURES = {"image", "low_res"}
 
 
 class DamagedRecord(UnreadableFile):
-    """A record that is there but cannot be read; the message names it and says why."""
+    """Raised for a record that cannot be read; the message names it and the reason."""
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ Size = int | tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class DataMetadata:
-    """What data tell about themselves.
+    """Metadata of a data set that completes a config.
 
     Attributes:
       where: their directory, for errors.

@@ -16,7 +16,7 @@ from ldm_jax.types import PyTree
 
 
 class TrainedStage(NamedTuple):
-    """A first stage that was trained before.
+    """A pretrained first stage.
 
     Attributes:
       params: its parameters; {} for pixels, which need none.

@@ -16,7 +16,7 @@ from ldm_jax.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class GuidingImages:
-    """The images that guide samples, and how.
+    """The images that guide samples, and the settings of guidance.
 
     Attributes:
       path: of an image, or of a folder or .npz of images of one size.

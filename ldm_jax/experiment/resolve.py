@@ -24,7 +24,7 @@ from ldm_jax.types import PyTree
 
 
 class Inputs(NamedTuple):
-    """What a config names outside of itself; empty for an abstract run.
+    """Weights and latents that a config refers to; empty for an abstract run.
 
     Attributes:
       frozen: parameters that are read and never trained, by network: "lpips",

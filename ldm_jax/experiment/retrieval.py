@@ -39,7 +39,7 @@ SIDE = 128
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalQuery:
-    """What a retrieval model shall show.
+    """The query of a retrieval model, and the database of its neighbours.
 
     Attributes:
       embedder: network that embeds the query; the published models need CLIP ViT-L/14.

@@ -55,7 +55,7 @@ def encoder_fields(directory: str, condition: Mapping[str, Any]) -> dict[str, An
 
 
 class TrainedEncoder(NamedTuple):
-    """A text encoder that was trained before.
+    """A pretrained text encoder.
 
     Attributes:
       directory: where it was read.

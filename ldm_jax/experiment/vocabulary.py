@@ -83,7 +83,7 @@ def copy_files(directory, section: Mapping[str, Any]) -> None:
 
 
 class Vocabulary(NamedTuple):
-    """The vocabulary that a run's text condition names.
+    """The vocabulary files of a run's text condition.
 
     Attributes:
       section: of the text condition.

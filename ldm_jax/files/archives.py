@@ -90,7 +90,7 @@ class ZipMembers:
 
 
 class TarMember(NamedTuple):
-    """Where the bytes of a member are in a tar archive: start to start + size."""
+    """Position of a member in a tar archive: bytes start to start + size."""
 
     name: str
     start: int
@@ -138,7 +138,7 @@ def check_member_size(path: PathLike, name: str, size: int, max_bytes: int) -> N
 
 
 class _Part(io.RawIOBase):
-    """A part of a file as a file."""
+    """A file object that reads a part of another file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int):
         self.file, self.start, self.size = file, start, size

@@ -24,7 +24,7 @@ KINDS = "biufcUS"
 
 
 class ArrayHeader(NamedTuple):
-    """What an .npy file says of its array; `is_fortran` is its order of elements."""
+    """The header of an .npy file; `is_fortran` is the order of elements."""
 
     dtype: np.dtype
     shape: tuple[int, ...]

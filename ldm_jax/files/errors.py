@@ -22,7 +22,7 @@ MAX_MESSAGE = 3000
 
 
 class UnreadableFile(ValueError):
-    """A file that cannot be read as what it should be; the message names it.
+    """Raised for a file that cannot be read as expected; the message names it.
 
     What a terminal would obey is escaped in the message, and its length is bounded.
     """
@@ -32,7 +32,7 @@ class UnreadableFile(ValueError):
 
 
 class MissingFile(UnreadableFile, FileNotFoundError):
-    """A file that is not there."""
+    """Raised for a file that does not exist."""
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ NO_PAGE = 2**64 - 1
 
 
 class _Meta(NamedTuple):
-    """What a meta page says: size of pages, root, the last page in use."""
+    """The contents of a meta page: size of pages, root, the last page in use."""
 
     page_size: int
     root: int

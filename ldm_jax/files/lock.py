@@ -32,7 +32,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 class Unusable(RuntimeError):
-    """Raised where a directory, or the place of a result, cannot be used as it is."""
+    """Raised when a directory, or the place of a result, cannot be used."""
 
 
 class Lock:

@@ -12,7 +12,7 @@ from ldm_jax.files.paths import PathLike, is_remote, printable, resolve
 
 
 class WriteError(OSError):
-    """A file that could not be written; the message has its path and free space."""
+    """Raised when a file could not be written, with its path and the free space."""
 
 
 @contextlib.contextmanager

@@ -3,4 +3,4 @@
 
 
 class CannotExpress(ValueError):
-    """A format has no way to describe what a model does; the message says what."""
+    """Raised when a format cannot describe a model; the message names the reason."""

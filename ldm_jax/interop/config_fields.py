@@ -14,7 +14,7 @@ import flax.linen as nn
 
 
 class Other(NamedTuple):
-    """A field elsewhere.
+    """A field of another framework.
 
     Attributes:
       name: of the field.

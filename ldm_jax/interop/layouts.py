@@ -31,7 +31,7 @@ def _matrix(a: np.ndarray) -> np.ndarray:
 
 
 class NamesDiffer(UnreadableFile):
-    """Tensors are missing, left over or misshapen; the message lists them by name."""
+    """Raised when tensors are missing, left over or misshapen; lists their names."""
 
 
 def import_flat(

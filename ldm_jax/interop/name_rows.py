@@ -9,7 +9,7 @@ from ldm_jax.interop.names import KINDS
 
 
 class NameRow(NamedTuple):
-    """One tensor of ours and where it is in each format.
+    """One parameter of this package, with its name and layout in each format.
 
     Attributes:
       ours: path of a parameter, "encoder/conv_in/kernel".

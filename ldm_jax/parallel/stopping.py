@@ -35,7 +35,7 @@ def is_everywhere(error: BaseException) -> bool:
 
 
 class StopSignal:
-    """Notes SIGTERM and Ctrl-C, so that the loop can save before the program ends.
+    """Records SIGTERM and Ctrl-C, so that the loop can save before the program ends.
 
     With many processes SIGTERM is left to JAX's preemption service, which makes all of
     them stop at the same step; a handler of ours would disable it.

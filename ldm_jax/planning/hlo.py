@@ -36,7 +36,7 @@ _ARRAY = re.compile(r"\b([a-z]+\d+(?:e\w+)?|pred)\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
-    """One message among devices.
+    """One collective operation.
 
     Attributes:
       kind: one of KINDS.

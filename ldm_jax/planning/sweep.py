@@ -10,7 +10,7 @@ from ldm_jax.planning import plan, topologies
 
 
 class Trial(NamedTuple):
-    """One mesh and one batch.
+    """One mesh and batch size of a sweep.
 
     Attributes:
       fsdp: devices over which parameters are split.

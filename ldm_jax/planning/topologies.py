@@ -16,7 +16,7 @@ import jax
 
 
 class Chip(NamedTuple):
-    """Limits of one device.
+    """Peak figures and memory of one device.
 
     Attributes:
       flops: bfloat16 operations per second.
@@ -85,7 +85,7 @@ def chip_of(device) -> Chip | None:
 
 @dataclasses.dataclass(frozen=True)
 class AbsentDevice:
-    """A device in name only: a mesh can be made of it, nothing can be compiled for it.
+    """A placeholder for a device: for making meshes, not for compiling.
 
     Attributes:
       id: its number.

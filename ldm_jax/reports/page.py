@@ -36,7 +36,7 @@ COLOURS = ("#3b6fd4", "#d4643b", "#3ba272", "#8a56c2", "#b8860b", "#777777")
 
 
 class Html(str):
-    """A piece of a page, escaped already."""
+    """Escaped HTML, a part of a page."""
 
 
 def heading(text: str) -> Html:

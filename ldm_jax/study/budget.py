@@ -23,7 +23,7 @@ HOUR = 3600.0
 
 @dataclasses.dataclass(frozen=True)
 class TrainingCost:
-    """What the training of a config costs.
+    """The cost of training a config.
 
     Attributes:
       parameters: that are trained.
@@ -42,7 +42,7 @@ class TrainingCost:
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedArm:
-    """An arm whose configs are complete and counted.
+    """An arm with completed configs and counted costs.
 
     Attributes:
       name: of the arm.

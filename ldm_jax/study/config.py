@@ -13,7 +13,7 @@ from ldm_jax.metrics.image_sets.distribution import SET_METRICS
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How long every denoiser is trained; one of the three is given.
+    """How long every denoiser is trained, by one of three measures.
 
     Attributes:
       flops: of the matrix products and convolutions of training, as `planning.flops`
@@ -77,7 +77,7 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Arms, and what they share.
+    """The arms of a study, and the settings that they share.
 
     Attributes:
       arms: name ("f=4") -> arm.

@@ -33,7 +33,7 @@ FAILURES = (
 
 
 class StudyFailed(ValueError):
-    """Raised at the end of a study of which stages failed."""
+    """Raised at the end of a study if stages failed."""
 
 
 def run_study(study: Study, out: str, only: Sequence[str] = (), kind: str = "") -> None:

@@ -21,7 +21,7 @@ EPS = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class Adversary:
-    """A PatchGAN discriminator and how it plays.
+    """A PatchGAN discriminator and the settings of its training.
 
     Attributes:
       loss: "hinge" or "vanilla", the discriminator's.
@@ -101,7 +101,7 @@ DISCRIMINATOR_LOSSES = {"hinge": hinge_loss, "vanilla": vanilla_loss}
 
 
 class Players(NamedTuple):
-    """Everything the game needs to know of the networks.
+    """The functions and outputs of the networks that the adversarial losses need.
 
     Attributes:
       adversary: the rules.

@@ -16,7 +16,7 @@ from ldm_jax.tasks.model import LatentDiffusion
 
 @dataclasses.dataclass(frozen=True)
 class ConditionTransform:
-    """Makes an example, and of its fields what the condition reads.
+    """Makes a training example, and the fields of its condition.
 
     Attributes:
       transform: (record, rng) -> example.

@@ -19,7 +19,7 @@ from ldm_jax.types import Array, Batch, Conditioning, Denoiser, PyTree, RandomKe
 
 
 class Given(NamedTuple):
-    """Images that sampling starts from or keeps; latents, absent entries None.
+    """Latents of images that sampling starts from or keeps; absent entries are None.
 
     Attributes:
       start: z_0 of the images to vary (image-to-image).

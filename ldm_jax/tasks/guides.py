@@ -49,7 +49,7 @@ class Guide(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassifierGuide:
-    """A classifier of noisy latents that pulls samples towards their class.
+    """Guides samples towards their class with a classifier of noisy latents.
 
     Reads params["classifier"], and y["guided_label"] [B] int32 in [0, K).
 
@@ -109,7 +109,7 @@ THROUGH = ("network", "decoder")
 
 @dataclasses.dataclass(frozen=True)
 class ImageGuide:
-    """Pulls samples towards an image, or makes their smaller copies resemble it.
+    """Guides samples towards an image, or towards one that they match when reduced.
 
         ln p(y | x0_hat) = -1/2 sum (y - T(D(x0_hat)))^2           distance "l2"
         ln p(y | x0_hat) = -LPIPS(y, T(D(x0_hat)))                 distance "lpips"

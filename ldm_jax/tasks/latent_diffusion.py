@@ -15,7 +15,7 @@ from ldm_jax.types import PyTree, Task
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """How the error of a prediction becomes the loss.
+    """Settings of the loss: distance, weights, and dropping of the condition.
 
     Attributes:
       distance: "l2" or "l1", per element.

@@ -114,7 +114,7 @@ class FirstStage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConditionEncoder:
-    """tau_theta: what turns a raw condition y into what a denoiser reads.
+    """tau_theta, which encodes a raw condition y for a denoiser.
 
     Alone it is a text encoder that was imported without a denoiser.
 

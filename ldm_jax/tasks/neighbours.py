@@ -17,7 +17,7 @@ MAX_SIMILARITIES = 2**27
 
 
 class Neighbours(NamedTuple):
-    """What a search returns; the nearest first, of equal ones the lower row.
+    """The result of a search, nearest first; of equal ones the lower row.
 
     Attributes:
       rows: [Q, k] int numbers of rows.
@@ -29,7 +29,7 @@ class Neighbours(NamedTuple):
 
 
 class NeighbourSearch:
-    """The rows of a database, of unit length, divided among the devices.
+    """Searches the rows of a database, scaled to unit length and sharded over devices.
 
     Args:
       rows: [N, d], of any length but 0.

@@ -17,7 +17,7 @@ from ldm_jax.diffusion.schedule import NoiseSchedule, make_schedule
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Settings of a sampler, of guidance and of the estimates of x0.
+    """Settings of the sampler, of guidance and of constraints on x0_hat.
 
     The annotated lines are those of the help page of `ldm-jax sample`, whose flags are
     these fields and the samplers' own options.

@@ -23,7 +23,7 @@ WIDENED = re.compile(r"(^|/)conv_in/kernel$")
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """What became of every array, by path; the lines tell shapes.
+    """The source of every array, by path, with shapes.
 
     Attributes:
       taken: found with the same shape.

@@ -28,7 +28,7 @@ def option(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopOptions:
-    """What a run's loop does and when.
+    """Options of the training loop.
 
     Attributes:
       num_steps: the last step.

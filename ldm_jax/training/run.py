@@ -18,7 +18,7 @@ Evaluate = Callable[[TrainState, int], tuple[Mapping[str, Any], Mapping[str, Any
 
 
 class BatchSource(Protocol):
-    """Where batches come from: the rows of a step are a function of (seed, step)."""
+    """A source of batches; the rows of a step are a function of (seed, step)."""
 
     def shapes(self) -> Mapping[str, jax.ShapeDtypeStruct]:
         """Returns the global shape and dtype of every field."""

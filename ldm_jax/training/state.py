@@ -19,7 +19,7 @@ from ldm_jax.types import Array, PyTree, Task
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a checkpoint holds; arrays only.
+    """The arrays of a training run that a checkpoint stores.
 
     Attributes:
       step: [] int32, steps done.

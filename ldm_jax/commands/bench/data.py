@@ -34,7 +34,7 @@ class RandomImages:
 
 
 class AsItIs:
-    """The transform that changes nothing."""
+    """The identity transform."""
 
     @property
     def description(self) -> dict:
@@ -47,7 +47,7 @@ class AsItIs:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is measured; each is a flag of the command.
+    """Options of the benchmark, one flag each.
 
     Attributes:
       records: number of latents.

@@ -25,7 +25,7 @@ WIDTH = 2048
 
 
 class Cost(NamedTuple):
-    """Seconds by the clock, and of all the process' threads on the CPU."""
+    """Seconds of wall time, and of CPU time over all threads of the process."""
 
     clock: float
     cpu: float
@@ -36,7 +36,7 @@ class Cost(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is measured; each is a flag of the command.
+    """Options of the benchmark, one flag each.
 
     Attributes:
       images: number of images for the features.

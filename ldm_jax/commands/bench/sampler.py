@@ -32,7 +32,7 @@ TOKENS, SCALE, HEAD_CHANNELS = 16, 3.0, 32
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is measured; each is a flag of the command.
+    """Options of the benchmark, one flag each.
 
     Attributes:
       num_steps: steps of DDIM.

@@ -65,7 +65,7 @@ def make_server(
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """Answers the page and its four requests."""
+    """Serves the page and answers its four kinds of request."""
 
     studios: Sequence[Studio]
     turns: Turns

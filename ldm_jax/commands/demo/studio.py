@@ -26,7 +26,7 @@ PICTURES, PLANES = ("image", "low_res"), ("mask", "segmentation")
 
 
 class Studio:
-    """Samples from one model, one request after another.
+    """Samples from one model, one request at a time.
 
     A program is compiled once for each number of images, size and sampler.
     """

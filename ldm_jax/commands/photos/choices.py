@@ -21,7 +21,7 @@ MIN_SIDE = 16
 
 
 class DeviceBudget(NamedTuple):
-    """What a kind of device can do in about half an hour.
+    """The work that a kind of device can do in about half an hour.
 
     Attributes:
       sizes: image sizes, the largest first.

@@ -35,7 +35,7 @@ CONFIG, FOLDER = "config.py", "folder.json"
 
 
 class PhotosResult(NamedTuple):
-    """What the report shows in addition to the runs.
+    """Results that the report shows in addition to the runs.
 
     Attributes:
       folder: lines about the pictures.
@@ -161,7 +161,7 @@ def _closing(root: pathlib.Path, result: PhotosResult) -> str:
 
 
 class _timed:
-    """Is a context of one step: prints its name, notes its minutes."""
+    """Context manager of one stage, which prints its name and records its minutes."""
 
     def __init__(self, minutes: dict[str, float], number: int, what: str):
         self._minutes, self._what = minutes, what.partition(":")[0]

@@ -29,7 +29,7 @@ from ldm_jax.models.conditioners import TokenTransformer
 
 @dataclasses.dataclass(frozen=True)
 class Layout(TokenCondition):
-    """Boxes as tokens [B, 3 * max_objects + 2] and these as a context; null has no box.
+    """Boxes as tokens [B, 3 * max_objects + 2], encoded to a context; null has no box.
 
     Attributes:
       num_classes, vocab_size, max_objects, has_attributes: see `BoxTokens`.

@@ -43,7 +43,7 @@ OF_THE_ENCODER = (
 
 @dataclasses.dataclass(frozen=True)
 class Text(TokenCondition):
-    """A text as tokens [B, M] and these as a context [B, M, d]; null is the empty text.
+    """A text as tokens [B, M], encoded to a context [B, M, d]; null is the empty text.
 
     Attributes:
       width, depth: of the text encoder; 1280 and 32 in the published 1.45B model.

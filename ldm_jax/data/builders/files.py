@@ -30,7 +30,7 @@ Place = None | str | tuple[str, TarMember]
 
 
 class Files:
-    """Files by name, read one at a time; nothing is unpacked.
+    """Reads files by name, one at a time, without unpacking archives.
 
     A file in `x.tar` or `x.zip` has the name that it would have if the archive were
     unpacked in place, or, with `archive_folders`, in a folder `x`; one in a nested tar

@@ -114,7 +114,7 @@ stuffthingmaps/val2017/*.png)."""
 
 
 class Landscapes(ManualBuilder):
-    """Photographs of landscapes with label maps, as for the paper's semantic models.
+    """Photographs of landscapes with label maps, as in the paper's semantic models.
 
     The original set (Esser et al. 2021: 107,625 images from Flickr, maps of
     COCO-Stuff's 182 classes by a DeepLab v2) is not available; any photographs with

@@ -20,7 +20,7 @@ SHARD_MIB = 128
 
 
 class Split(NamedTuple):
-    """What a split holds: names of images, and what is stored of one.
+    """A split: the names of its images, and a function that makes their records.
 
     `example(name)` gives "image", the bytes of a file, and the builder's own fields; it
     raises UnreadableFile or OSError for an image that is to be left out. `size(name)`
@@ -33,7 +33,7 @@ class Split(NamedTuple):
 
 
 class ManualBuilder(tfds.core.ShardBasedBuilder):
-    """A TFDS set made of files that the user has fetched; nothing is downloaded.
+    """A TFDS set made of files that the user has downloaded.
 
     Images keep their bytes. Each is opened by its header; those that cannot be are left
     out, named in `info.metadata["refused"]` and in a warning, and the set is refused

@@ -85,7 +85,7 @@ whose folder is missing is left out."""
 
 
 class OpenImagesLayout(OpenImages):
-    """Open Images as for the paper's layout models: 340 classes, with attributes.
+    """Open Images as in the paper's layout models: 340 classes, with attributes.
 
     Photographs with less than 2 or more than 30 boxes of these classes, and boxes of
     less than a ten-thousandth of the image, are left out; see `configs.open_images`.
@@ -129,7 +129,7 @@ def _stem(name: str) -> str:
 
 
 class _BoxTable:
-    """The boxes of a CSV of Open Images, 27 bytes each: there are 14 million.
+    """The boxes of a CSV of Open Images; it has 14 million, stored in 27 bytes each.
 
     Args:
       files: of the set.

@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 16
 
 
 class Tables:
-    """The rows of parquet files by name, "FILE/ROW"; read fastest in their order.
+    """Reads rows of parquet files by name, "FILE/ROW"; fastest in their order.
 
     Files without a column of images, which img2dataset writes next to its tars, have no
     rows.
@@ -67,7 +67,7 @@ class Tables:
 
 
 class Table:
-    """One parquet file, a few rows of it in memory.
+    """One parquet file, of which a few rows are in memory.
 
     Attributes:
       image: name of the column of images, or None.

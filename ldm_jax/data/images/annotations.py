@@ -24,7 +24,7 @@ TEXT_COLUMNS = ("caption", "text", "captions")
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """Where the annotations of a folder lie; paths are relative to the folder.
+    """Places of the annotations of a folder, as paths relative to it.
 
     Attributes:
       captions: "txt" for a text file next to every image, or the path of a CSV or

@@ -10,7 +10,7 @@ from ldm_jax.data.transforms.buckets import image_sizes
 
 
 class InMemory:
-    """A source whose records are read once, as far as they fit.
+    """A source that keeps its decoded records in memory, as far as they fit.
 
     Records that come after the bound is reached are read from the source each time, so
     a large set costs the bound and no more.

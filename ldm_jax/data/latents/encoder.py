@@ -22,7 +22,7 @@ Encode = Callable[[np.ndarray], Any]
 
 @dataclasses.dataclass(frozen=True)
 class LatentJob:
-    """What is written, and how it is cut: the same in every process and after a kill.
+    """Settings of encoding, and the division into shards, equal in every process.
 
     Attributes:
       latent_channels: c; an encoder that returns 2c channels gives mean and
@@ -72,7 +72,7 @@ class LatentJob:
 
 
 class ShardEncoder:
-    """Encodes batches and writes their records; counts what is done and dropped."""
+    """Encodes batches and writes their records, and counts written and dropped ones."""
 
     def __init__(self, encode, job: LatentJob, done: int, total: int, progress):
         self._encode, self._job, self._progress = encode, job, progress

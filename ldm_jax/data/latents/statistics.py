@@ -13,7 +13,7 @@ LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 @dataclasses.dataclass(frozen=True)
 class LatentStats:
-    """What is known of a set of latents besides the records.
+    """Statistics and metadata of a set of latents.
 
     Attributes:
       count: records.
@@ -67,7 +67,7 @@ class LatentStats:
 
 
 class LatentSums:
-    """Sums, over records, from which mean and standard deviation of z follow.
+    """Sums over records, for the mean and standard deviation of z.
 
     Of each record: a, the mean of z over its elements, and b, the mean of z^2 (square
     of the posterior mean plus its variance). Sums of parts of a set may be added.

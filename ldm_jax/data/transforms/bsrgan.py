@@ -18,7 +18,7 @@ from ldm_jax.data.transforms.pixels import to_levels
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-    """How much an image suffers.
+    """How much an image is degraded.
 
     Attributes:
       num_blurs: how often it is blurred.

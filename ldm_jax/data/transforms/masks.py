@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 @dataclasses.dataclass(frozen=True)
 class Holes:
-    """How holes are drawn; lengths in pixels of an image whose side is `reference`.
+    """Settings of random holes; lengths are pixels of an image of side `reference`.
 
     Attributes:
       strokes: (least, most) of strokes.

@@ -37,7 +37,7 @@ Result = tuple[dict[str, float], dict[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Reconstructs images that a first stage does not learn from.
+    """Reconstructs held-out images with a first stage.
 
     Attributes:
       model: the first stage.

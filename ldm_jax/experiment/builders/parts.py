@@ -15,7 +15,7 @@ from ldm_jax.types import Task
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """What a run learns from, before it is cut into batches.
+    """The training examples of a run, before they are divided into batches.
 
     Attributes:
       source: the records.
@@ -33,7 +33,7 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Parts:
-    """A run before its data is spread over devices.
+    """The parts of a run before its data is placed on devices.
 
     Attributes:
       model: the specification of the networks that are trained.

@@ -11,7 +11,7 @@ from ldm_jax.models.autoencoder import Autoencoder
 
 @dataclasses.dataclass(frozen=True)
 class LatentSet:
-    """Which latents a diffusion model is trained on; the section `latents`.
+    """The latents that a diffusion model is trained on: the section `latents`.
 
     Attributes:
       directory: written by `ldm-jax latents`, or several, "a,b", that are mixed; ""
@@ -57,7 +57,7 @@ class LatentSet:
 
 @dataclasses.dataclass(frozen=True)
 class TextEncoderSource:
-    """Which text encoder a diffusion model reads and never trains: `text_encoder`.
+    """The pretrained text encoder of a diffusion model: the section `text_encoder`.
 
     Attributes:
       directory: a model directory with a text encoder, imported alone or with its
@@ -72,7 +72,7 @@ class TextEncoderSource:
 
 @dataclasses.dataclass(frozen=True)
 class GuidedModel:
-    """Which diffusion model a classifier guides: the section `diffusion`.
+    """The diffusion model that a classifier guides: the section `diffusion`.
 
     Attributes:
       directory: of the model; its autoencoder, noise schedule and latent scale become

@@ -40,7 +40,7 @@ _TRAINING_ONLY = frozenset(
 
 
 class _Section:
-    """A dict that is read field by field, so that nothing in it is overlooked."""
+    """A dict that is read field by field; fields left unread are an error."""
 
     def __init__(self, where: str, fields: Mapping[str, Any]):
         self._where = where

@@ -56,7 +56,7 @@ _NEUTRAL = {
 
 
 class Scheduler(NamedTuple):
-    """What a scheduler's config holds.
+    """The contents of a scheduler's config.
 
     Attributes:
       schedule: arguments of `make_schedule`.

@@ -34,7 +34,7 @@ FIRE_CONVS = {"squeeze": "squeeze", "expand_1": "expand1x1", "expand_3": "expand
 
 
 class Part(NamedTuple):
-    """One of the two parts of an LPIPS.
+    """One of the two parts of LPIPS: a trunk, or its linear weights.
 
     Attributes:
       trunk: a key of TRUNKS.

@@ -58,7 +58,7 @@ def _next_pickle(path: pathlib.Path, file: BinaryIO) -> bytes:
 
 
 class _Bounded:
-    """A file of which no more is read than there is: a length of 2**62 takes memory."""
+    """A file that reads at most its size, so a claimed length of 2**62 is harmless."""
 
     def __init__(self, file: BinaryIO, size: int):
         self._file, self._size = file, size

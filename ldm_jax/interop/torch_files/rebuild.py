@@ -135,7 +135,7 @@ def encode(text: Any, encoding: Any = "utf-8") -> Any:
 
 
 class Unreadable(NamedTuple):
-    """A tensor whose data is not read; `function` is what would rebuild it."""
+    """A tensor whose data is not read; `function` names what would rebuild it."""
 
     function: str
 

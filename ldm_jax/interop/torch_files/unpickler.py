@@ -41,7 +41,7 @@ class Inert:
 
 
 class Dict(dict):
-    """Stand-in for an OrderedDict that cannot carry attributes."""
+    """Substitute for an OrderedDict, without attributes."""
 
     __slots__ = ()
 
@@ -56,7 +56,7 @@ class Dict(dict):
 
 
 class Function:
-    """Stand-in for a function that cannot carry attributes."""
+    """Substitute for a function, without attributes."""
 
     __slots__ = ("_function",)
 
@@ -84,7 +84,7 @@ def check_keys(keys: Iterable[Any]) -> None:
 
 
 class SafeUnpickler(pickle._Unpickler):
-    """Unpickler without names; subclasses answer some in `find_class`."""
+    """Unpickler that resolves no names; subclasses resolve some in `find_class`."""
 
     dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 

@@ -44,7 +44,7 @@ from ldm_jax.types import PyTree
 
 
 class Checkpointer:
-    """Saves and restores the states of the one run of a working directory."""
+    """Saves and restores the training state of a working directory."""
 
     def __init__(
         self,

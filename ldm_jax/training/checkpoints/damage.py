@@ -23,7 +23,7 @@ BYTES = re.compile(
 
 
 class Damaged(ValueError):
-    """Raised where the content of a checkpoint is not what was saved."""
+    """Raised when the content of a checkpoint is not what was saved."""
 
 
 def proof_of_damage(error: Exception, checkpoint: epath.Path) -> str | None:

@@ -28,7 +28,7 @@ SLICE_BYTES = 2**20
 
 
 class _Steps(ocp.CheckpointManager):
-    """Does not ask JAX's preemption service, as `stopping.StopSignal` of the loop does.
+    """Ignores JAX's preemption service, because the loop handles `StopSignal`.
 
     The service takes the last step that it was asked about for the one a process has
     come to. orbax asks about the step of a checkpoint, in the background and maybe

@@ -16,7 +16,7 @@ from ldm_jax.training.checkpoints.differences import differences, shorten
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The settings of a run, and which of them may differ when it is resumed.
+    """The settings of a run, and those that may change when it is resumed.
 
     Attributes:
       config: the settings, JSON-able.

@@ -18,7 +18,7 @@ PRODUCTIVE = ("step", "data")
 
 
 class Ledger:
-    """Adds up the seconds of each phase; one phase is always under way."""
+    """Adds up the seconds of each phase; exactly one phase is active at any time."""
 
     def __init__(self, on_change: Callable[[str], None] = lambda phase: None):
         """Begins in the phase "start".

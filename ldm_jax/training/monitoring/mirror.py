@@ -18,7 +18,7 @@ READ_BACK = ("metrics.jsonl", "evaluation.jsonl", "timing.jsonl", "wandb.json")
 
 
 class Mirror:
-    """A local folder that follows a working directory; the same one where it is local.
+    """A local copy of a remote working directory; a local one is used directly.
 
     Attributes:
       folder: where to write.

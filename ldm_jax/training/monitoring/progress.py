@@ -11,7 +11,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Rate:
-    """Measures steps per second between two lines, less the pauses."""
+    """Measures steps per second between two lines, without the pauses."""
 
     def __init__(self):
         self.restart(0)
