@@ -26,7 +26,7 @@ from ldm_jax.types import Array, Batch, Conditioning
 
 @dataclasses.dataclass(frozen=True)
 class Inpainting(Condition):
-    """The latent of an image with a black hole, and the mask; null is a hole everywhere.
+    """The latent of an image with a black hole, and the mask; null is all hole.
 
     `image` is [B, H, W, 3] in [-1, 1]; `mask` is [B, H, W, 1], 1 in the hole, 0 where
     the image is kept. The mask enters as -1 and 1, every f-th pixel of it: that is how
