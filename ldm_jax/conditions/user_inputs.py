@@ -14,7 +14,11 @@ from ldm_jax.files.pictures import list_pictures, read_image, read_mask
 
 
 def to_image(item: Any) -> Float[np.ndarray, "H W 3"]:
-    """Reads an image in [-1, 1]."""
+    """Reads an image in [-1, 1] from a file or bytes.
+
+    Raises:
+      ValueError: an array that is not uint8 [H, W, 3].
+    """
     if isinstance(item, (str, pathlib.Path)):
         item = read_image(item)
     item = np.asarray(item)
@@ -27,7 +31,11 @@ def to_image(item: Any) -> Float[np.ndarray, "H W 3"]:
 
 
 def to_mask(item: Any) -> Float[np.ndarray, "H W 1"]:
-    """Reads a mask, 1 in the hole; see `files.pictures`."""
+    """Reads a mask, 1 in the hole, from a file or an array; see `files.pictures`.
+
+    Raises:
+      ValueError: an array that is neither uint8 nor bool [H, W].
+    """
     if isinstance(item, (str, pathlib.Path)):
         item = read_mask(item)
     item = np.asarray(item)
@@ -66,7 +74,11 @@ def check_sides(shape: tuple[int, ...], f: int, where: Any) -> None:
 
 
 def stack(items: list[np.ndarray], what: str) -> Shaped[np.ndarray, "B ..."]:
-    """Stacks arrays of one shape."""
+    """Stacks arrays of equal shape.
+
+    Raises:
+      ValueError: shapes differ.
+    """
     shapes = {item.shape for item in items}
     if len(shapes) != 1:
         raise ValueError(

@@ -18,7 +18,7 @@ EMPTY_TEXT = {"bert": (101, 102, 0), "clip": (49406, 49407, 49407)}
 
 
 def without_vocabulary(name: str, length: int) -> Tokenizer:
-    """Makes the tokenizer of a model whose vocabulary is not there.
+    """Makes the tokenizer of a model that was imported without its vocabulary.
 
     Args:
       name: "bert" or "clip".

@@ -136,7 +136,7 @@ def image_guidance(
         x0_hat + scale * sigma_t^2 / alpha_t * grad_z ln p(y | x0_hat(z_t))
 
     which is eps_hat - scale * sigma_t * grad, written for x0. The paper prints a plus
-    before the gradient, which would lead away from y.
+    before the gradient, which would guide samples away from y.
 
     Args:
       schedule: NoiseSchedule of T steps, without zero terminal SNR.
@@ -146,8 +146,8 @@ def image_guidance(
       scale: the number 0 turns guidance off.
       interval: (first, last) t, inclusive, outside of which the scale is 0; None is
         all t. A step with no t inside computes no gradient.
-      through_network: whether the gradient passes the denoiser, as Eq. 18 has it; False
-        takes eps_hat for a constant, which saves the way back through the network.
+      through_network: whether the gradient passes the denoiser, as in Eq. 18; False
+        treats eps_hat as a constant, which saves the network's backward pass.
 
     Raises:
       ValueError: the schedule has zero terminal SNR, or the interval holds no t.

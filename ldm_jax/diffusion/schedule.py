@@ -128,7 +128,12 @@ def make_betas(
     end: float | None = None,
     betas: Sequence[float] | Float[np.ndarray, " T"] | None = None,
 ) -> Float64[np.ndarray, " {num_timesteps}"]:
-    """Computes the variances that `make_schedule` starts from; arguments as there."""
+    """Computes the variances beta of a schedule; arguments as for `make_schedule`.
+
+    Raises:
+      ValueError: an unknown kind, an option that the kind would ignore, or betas
+        outside (0, 1).
+    """
     if kind not in BETAS:
         raise ValueError(f'unknown schedule "{kind}"; one of: {", ".join(BETAS)}.')
     if not 1 <= num_timesteps <= MAX_TIMESTEPS:

@@ -35,7 +35,7 @@ def tile_apply(
       function: maps `arrays` cut to a tile to `scale` times its height and width.
       arrays: one array or a pytree of arrays, all cut in the same way.
       tile: side of a tile, or (height, width), in elements of `arrays`; at most h, w.
-      overlap: least overlap of neighbours, less than the tile.
+      overlap: minimum overlap of neighbours, less than the tile.
       scale: factor by which the function enlarges: 1 for a denoiser, f for a decoder.
 
     Raises:

@@ -40,9 +40,9 @@ def elbo_weights(schedule: NoiseSchedule, prediction: str) -> Float32[Array, " T
     For eps:  beta^2 / (2 * var * (1 - beta) * (1 - abar))
     For x0:   sqrt(abar) / 2 / (2 - abar)
 
-    The second is not the bound: the original wrote `2. * 1 - abar` for
-    `2 * (1 - abar)` and trained with it; we follow it. Entry 0, infinite for eps, is
-    replaced by entry 1, as in the original.
+    The second is not the bound: the original has `2. * 1 - abar` instead of
+    `2 * (1 - abar)` and was trained with it, so this function has it, too. Entry 0,
+    infinite for eps, is replaced by entry 1, as in the original.
 
     Raises:
       ValueError: prediction "v", for which the original has no weights.

@@ -25,9 +25,9 @@ class Adversary:
 
     Attributes:
       loss: "hinge" or "vanilla", the discriminator's.
-      disc_start: step at which both players start to feel the game.
+      disc_start: first step with the adversarial terms.
       disc_weight: factor on the adaptive weight of the generator's term.
-      disc_factor: factor on both players' terms.
+      disc_factor: factor on the terms of both networks.
       num_layers, channels, batch_groups: see `Discriminator`.
 
     Source: Esser et al. 2021, Eq. 6 and 7; values of the released configs.
@@ -104,7 +104,7 @@ class Players(NamedTuple):
     """The functions and outputs of the networks that the adversarial losses need.
 
     Attributes:
-      adversary: the rules.
+      adversary: the settings.
       autoencoder: the generator's module.
       params: {"autoencoder": ..., "discriminator": ...}.
       stats: running statistics of the discriminator.
@@ -125,30 +125,31 @@ def play(
     ],
     step: Int[Array, ""] | int,
 ) -> tuple[Float[Array, ""], dict[str, Array], PyTree]:
-    """Adds both players' losses into one scalar whose gradient is both gradients.
+    """Adds the losses of generator and discriminator into one scalar.
 
         L_G = nll + weight * active * g,    g = -mean D(reconstruction)
         L_D = active * loss(D(image), D(reconstruction))
 
-    The players share no gradient: the discriminator's parameters are constants in L_G,
-    the reconstruction is one in L_D. Unlike the original, which updates the generator
-    before it shows the discriminator a second reconstruction, both see the same one.
+    The gradient of the sum is that of each loss for its own network, because the
+    discriminator's parameters are constants in L_G, and the reconstruction is one in
+    L_D. The original updates the generator first and computes L_D with a second
+    reconstruction; here both losses use the same one.
 
-    The weight balances the two terms' gradients on the decoder's last kernel. It needs
-    the gradients by the reconstruction, so these are taken first and handed to the
-    decoder as one: the decoder is walked back once.
+    The weight balances the gradients of the two terms with respect to the decoder's
+    last kernel. It is computed from the gradients with respect to the reconstruction,
+    whose weighted sum is then propagated through the decoder in one backward pass.
 
     Args:
-      players: networks and rules.
+      players: networks and settings.
       image: real images.
       reconstruction: of the autoencoder, with its gradient.
       fidelity: reconstruction -> (nll, metrics).
-      step: before `disc_start` active is 0: the discriminator's gradient is
-        zero, but its optimizer steps and its running statistics move, as in the
+      step: before `disc_start` active is 0: the discriminator's gradient is zero, but
+        its optimizer counts steps and its running statistics are updated, as in the
         original.
 
     Returns:
-      L_G + L_D, metrics, and the moved running statistics.
+      L_G + L_D, metrics, and the updated running statistics.
 
     Source: Esser et al. 2021, Eq. 7; `contperceptual.py` of the released code.
     """
@@ -200,15 +201,15 @@ def last_layer_norms(
     reconstruction: Reconstruction,
     cotangents: tuple[Float[Array, "B H W C"], ...],
 ) -> list[Float[Array, ""]]:
-    """Computes norms of gradients by the last kernel, without walking the decoder.
+    """Computes norms of the gradients of the last kernel, without a backward pass.
 
     Args:
       players: networks.
       reconstruction: has the last layer's input.
-      cotangents: gradients by the reconstruction.
+      cotangents: gradients with respect to the reconstruction.
 
     Returns:
-      A norm for each, over the whole batch, on however many devices it is.
+      A norm for each, over the whole batch on all devices.
     """
     params = lax.stop_gradient(players.params["autoencoder"])
     features = lax.stop_gradient(reconstruction.features)

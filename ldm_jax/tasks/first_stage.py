@@ -39,15 +39,15 @@ def first_stage(
     Args:
       autoencoder: the model; its bottleneck sets the penalty and two defaults below.
       perceptual: LPIPS trunk "vgg" (the paper's), "alex" or "squeeze"; or "none",
-        which trains without and has to be chosen.
+        which trains without it and must be set explicitly.
       perceptual_params: parameters of `LPIPS(perceptual)`; frozen.
       perceptual_weight: per pixel and channel, so that it does not depend on the size.
       perceptual_dropout: see `LPIPS.dropout`.
       pixel_loss: "l1" or "l2".
       reduction: "sum" over H, W, C and mean over B, or "mean" over everything; None
         takes the original's: "sum" for KL, "mean" for VQ.
-      penalty_weight: None takes the shipped one: 1e-6 for KL, relative to the sum, and
-        1.0 for VQ, relative to the mean.
+      penalty_weight: None takes that of the released configs: 1e-6 for KL, relative to
+        the sum, and 1.0 for VQ, relative to the mean.
       adversary: fields of `Adversary`; None trains without.
 
     Returns:
@@ -140,7 +140,7 @@ class Fidelity:
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Returns the reconstruction term and its metrics.
 
-        The original adds LPIPS to every element before it reduces; so do we, in effect.
+        The original adds LPIPS to every element before it reduces; this is equivalent.
         """
         elements = image[0].size if self.reduction == "sum" else 1
         pixel = jnp.mean(PIXEL_LOSSES[self.pixel_loss](image - x_hat))

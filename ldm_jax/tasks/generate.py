@@ -44,7 +44,7 @@ def sample_latents(
     num_previews: int = 0,
     guide: Callable[[Denoiser], Denoiser] | None = None,
 ) -> tuple[Float[Array, "B h w c"], Float[Array, "K B h w c"]]:
-    """Carries noise to latents under a condition; pure, to be traced.
+    """Turns noise into latents, given a condition; a pure function that can be traced.
 
     Args:
       model: networks, schedule and what is predicted.
@@ -181,8 +181,8 @@ def make_generate(
       (params, y, keys [B], given) -> images [B, H, W, 3], about [-1, 1]. `y` is a
       batch of the conditioner's fields; `given` is a dict of images, empty or with
       "start" [B, H, W, 3], or "known" [B, H, W, 3] and "hole" [B, H, W, 1], 0 where
-      `known` is kept. Image i depends on row i of each alone. With previews: what the
-      denoiser saw behind the noise on the way, and the images, [K + 1, B, H, W, 3].
+      `known` is kept. Image i depends on row i of each alone. With previews: K
+      predictions of the images on the way, then the images, [K + 1, B, H, W, 3].
     """
 
     def generate(params, y: Batch, keys: Array, images: Batch) -> Array:

@@ -109,22 +109,22 @@ THROUGH = ("network", "decoder")
 
 @dataclasses.dataclass(frozen=True)
 class ImageGuide:
-    """Guides samples towards an image, or towards one that they match when reduced.
+    """Guides samples towards an image, or to images whose reduction matches one.
 
         ln p(y | x0_hat) = -1/2 sum (y - T(D(x0_hat)))^2           distance "l2"
         ln p(y | x0_hat) = -LPIPS(y, T(D(x0_hat)))                 distance "lpips"
 
-    The sum is over pixels and channels, so a larger image pulls more strongly. Reads
-    y["guided_image"] [B, H / n, W / n, 3] in [-1, 1], and params["guide"], those of
-    LPIPS, where that is the distance.
+    The sum is over pixels and channels, so larger images are guided more strongly. It
+    reads y["guided_image"] [B, H / n, W / n, 3] in [-1, 1], and params["guide"], those
+    of LPIPS, where that is the distance.
 
     Attributes:
       distance: one of DISTANCES.
       scale: factor of the gradient; 0 is off. The paper's is not published.
       transform: T, a row of TRANSFORMS: bicubic reduction with antialiasing.
       interval: (first, last) t that is guided; None guides all.
-      through: what the gradient passes besides the decoder: "network", as Eq. 18 is
-        written, or "decoder", nothing more: the network is run once, forwards.
+      through: "network": the gradient passes the decoder and the network, as in Eq. 18;
+        "decoder": only the decoder, so that the network has no backward pass.
       quantize: whether the decoder quantizes (VQ; the gradient passes straight).
       trunk: of LPIPS.
 

@@ -119,7 +119,7 @@ class ConditionEncoder:
     Alone it is a text encoder that was imported without a denoiser.
 
     Attributes:
-      conditioner: what is decided about the condition.
+      conditioner: the condition of the model.
     """
 
     conditioner: Condition = dataclasses.field(kw_only=True)
@@ -172,10 +172,10 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
     schedule_settings: Mapping[str, Any] | None = None
 
     def condition(self, params: PyTree, **inputs: Any) -> Conditioning:
-        """Encodes a condition as `ConditionEncoder` does, or takes it ready-made.
+        """Encodes a condition as `ConditionEncoder` does, or takes an encoded one.
 
-        context= [B, M, d] and concat= [B, h, w, k], one or both, are handed on as they
-        are; any model takes those that its denoiser reads.
+        context= [B, M, d] and concat= [B, h, w, k], one or both, are passed on
+        unchanged; any model takes those that its denoiser reads.
         """
         if inputs.keys() & {"context", "concat"}:
             return self._ready_made(inputs)
@@ -245,7 +245,7 @@ def check_batch_sizes(z: Float[Array, "B h w c"], cond: Conditioning) -> None:
 
 
 def with_frozen(trained: PyTree, frozen: PyTree) -> PyTree:
-    """Joins the parameters of a model by network: those trained, and those only read.
+    """Joins the trained and the frozen parameters of a model, by network.
 
     Of a condition of several parts some may be trained and some read.
     """

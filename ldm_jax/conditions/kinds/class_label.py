@@ -21,7 +21,7 @@ class ClassLabel(Condition):
 
     Attributes:
       num_classes: classes; labels are in [0, num_classes).
-      width: d of the token; None hands the label to the UNet, which adds its embedding
+      width: d of the token; None passes the label to the UNet, which adds its embedding
         to that of time (set UNet.num_classes to num_classes + has_null).
       has_null: whether one more class, num_classes, means "any class".
       class_names: names that a user may give instead of numbers.
@@ -54,7 +54,7 @@ class ClassLabel(Condition):
 
     @property
     def num_ids(self) -> int:
-        """Rows of the table of classes."""
+        """The number of rows of the table of classes."""
         return self.num_classes + self.has_null
 
     @property
@@ -72,7 +72,11 @@ class ClassLabel(Condition):
         return {"label": jnp.full_like(batch["label"], self.num_classes)}
 
     def prepare(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Checks the label: a table of a device clamps its indices silently."""
+        """Checks the label, because a lookup on a device would clamp it silently.
+
+        Raises:
+          ValueError: the label is outside [0, num_classes).
+        """
         record = super().prepare(record)
         if not 0 <= record["label"] < self.num_classes:
             raise ValueError(

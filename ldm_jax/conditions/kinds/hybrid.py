@@ -86,7 +86,11 @@ class Hybrid(Condition):
         return stored
 
     def from_user(self, **inputs: Any) -> dict[str, np.ndarray]:
-        """Reads what the parts take, each by its own names."""
+        """Reads the inputs of all parts, by the names that the parts use.
+
+        Raises:
+          ValueError: an input is missing or unknown, or its part refuses it.
+        """
         names = [field.argument for field in self.fields.values()]
         if sorted(names) != sorted(inputs):
             raise ValueError(

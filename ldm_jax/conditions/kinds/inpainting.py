@@ -29,8 +29,8 @@ class Inpainting(Condition):
     """The latent of an image with a black hole, and the mask; null is all hole.
 
     `image` is [B, H, W, 3] in [-1, 1]; `mask` is [B, H, W, 1], 1 in the hole, 0 where
-    the image is kept. The mask enters as -1 and 1, every f-th pixel of it: that is how
-    PyTorch's nearest resizing shrinks, and how the published model was trained.
+    the image is kept. The mask is an input as -1 and 1, with every f-th pixel of it,
+    which is PyTorch's nearest resizing, as the published model was trained.
 
     Attributes:
       autoencoder: the first stage, or a mapping of its fields; parameters come as

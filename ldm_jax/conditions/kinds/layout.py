@@ -92,7 +92,7 @@ class Layout(TokenCondition):
 
     @property
     def num_ids(self) -> int:
-        """Ids that the transformer knows."""
+        """The number of ids that the transformer knows."""
         return self.vocab_size
 
     @property

@@ -23,8 +23,8 @@ MAX_BYTES = 2**30
 class Retrieval(Condition):
     """Embeddings [B, M, d] as the context; the null condition is zeros.
 
-    They have no order: a permutation of the tokens gives the same image, and one that
-    is there twice counts double. Their number may differ between samplings.
+    They have no order: a permutation of the tokens gives the same image, and a repeated
+    one counts twice. Their number may differ between calls.
 
     In training, the tokens are the first M neighbours of an image that its latent
     stores, without the image itself.

@@ -126,7 +126,7 @@ class Text(TokenCondition):
 
     @property
     def num_ids(self) -> int:
-        """Ids that the encoder knows."""
+        """The number of ids that the encoder knows."""
         return self.vocab_size or self.words.vocab_size
 
     @property

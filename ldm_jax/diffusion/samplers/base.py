@@ -145,7 +145,7 @@ def start_from_image(
       schedule: NoiseSchedule of T steps.
       z_0: clean latents of the images to vary.
       timesteps: the full grid.
-      strength: share of the steps to run, in (0, 1]; more changes more.
+      strength: share of the steps to run, in (0, 1]; 1 changes the image most.
       key: one key or [B] keys, as for `run_sampler`.
 
     Returns:

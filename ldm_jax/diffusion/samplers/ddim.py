@@ -26,7 +26,7 @@ def ddim(
         z_s = alpha_s * x0_hat + sqrt(sigma_s^2 - std^2) * eps_hat + std * noise   (12)
         std = eta * sigma_s / sigma_t * sqrt(1 - alpha_t^2 / alpha_s^2)            (16)
 
-    Order 1 at eta = 0. Their alpha is our alpha^2.
+    Order 1 at eta = 0. The paper's alpha is alpha^2 here.
 
     Args:
       schedule: NoiseSchedule of T steps.

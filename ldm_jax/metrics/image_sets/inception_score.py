@@ -42,7 +42,11 @@ class InceptionScore:
         self._negentropy = np.zeros(num_splits)
 
     def update(self, logits: Num[Array, "B classes"]) -> None:
-        """Adds the logits of the next images."""
+        """Adds the logits of the next images.
+
+        Raises:
+          ValueError: there are more images than the score was made for.
+        """
         logits = np.asarray(logits, np.float64)
         logits = logits - logits.max(axis=1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -63,7 +67,7 @@ class InceptionScore:
         """Returns the mean and standard deviation of the scores of the splits.
 
         Raises:
-          ValueError: fewer images were added than announced.
+          ValueError: there were fewer images than the score was made for.
         """
         if self._done != len(self._split) or self._probability is None:
             raise ValueError(
