@@ -218,7 +218,8 @@ def _check_fields(unet: UNet) -> None:
     if (unet.num_heads is None) == (unet.head_channels is None):
         raise ValueError(
             "UNet takes exactly one of num_heads and head_channels: got "
-            f"num_heads={unet.num_heads}, head_channels={unet.head_channels}."
+            f"num_heads={unet.num_heads}, head_channels={unet.head_channels}; set one "
+            "of them and leave the other at None."
         )
     heads = unet.head_channels if unet.num_heads is None else unet.num_heads
     if heads < 1 or levels < 1:
@@ -230,7 +231,8 @@ def _check_fields(unet: UNet) -> None:
     if not set(unet.attention_levels) <= set(range(levels)):
         raise ValueError(
             f"UNet.attention_levels must be in 0..{levels - 1} (0 is the finest of "
-            f"the levels in channel_mult): got {tuple(unet.attention_levels)}."
+            f"the levels in channel_mult): got {tuple(unet.attention_levels)}; leave "
+            "the others out, or add levels to channel_mult."
         )
     if unet.context_dim is not None and not unet.transformer_depth:
         raise ValueError(
@@ -245,7 +247,7 @@ def _check_fields(unet: UNet) -> None:
     if unet.channels % 32:
         raise ValueError(
             f"UNet.channels must be a multiple of 32 (GroupNorm's groups): got "
-            f"{unet.channels}."
+            f"{unet.channels}; use {max(unet.channels // 32, 1) * 32}."
         )
 
 
@@ -285,7 +287,9 @@ def _check_inputs(unet: UNet, z_t: Array, t: Array, cond: Conditioning) -> None:
         )
     if (cond.class_label is None) != (unet.num_classes is None):
         raise ValueError(
-            f"cond.class_label and UNet.num_classes go together: got class_label "
+            f"cond.class_label must be given if UNet.num_classes is set, and only "
+            f"then: got class_label "
             f"{'absent' if cond.class_label is None else 'present'} and "
-            f"num_classes={unet.num_classes}."
+            f"num_classes={unet.num_classes}; use a condition of the kind that the "
+            "model was made for."
         )

@@ -61,7 +61,7 @@ def latent_diffusion(
     frozen=None,
     encodes_images: bool = False,
 ) -> Task:
-    """Makes the task of predicting the noise in latents (Eq. 3).
+    """Makes the task of predicting the noise in latents.
 
         L = E_{z_0, y, eps, t} || eps - eps_theta(z_t, t, tau_theta(y)) ||^2
 
@@ -80,8 +80,10 @@ def latent_diffusion(
       "log_variance": [T] (if learned)}.
 
     Raises:
-      ValueError: a condition is to be dropped where there is none, or weights that the
-        prediction does not have; or a network that is read is not in `frozen`.
+      ValueError: an unconditional model has a drop probability, the prediction does not
+        have these weights, or `frozen` lacks a network that the model reads.
+
+    Source: Rombach et al. 2022, Eq. 2 and 3.
     """
     if objective.drop_probability and model.conditioner.kind == "none":
         raise ValueError(
@@ -135,11 +137,13 @@ def latent_diffusion(
         keys = jax.random.split(key, 5)
         key_z, key_t, key_eps, key_drop, key_dropout = keys
 
+        # z_t ~ q(z_t | z_0) at a step t that is uniform in [0, T).
         z_0 = model.latent(moments(batch, collections["frozen"]), key_z)
         t = jax.random.randint(key_t, z_0.shape[:1], 0, schedule.num_timesteps)
         eps = jax.random.normal(key_eps, z_0.shape)
         z_t = process.add_noise(schedule, z_0, t, eps)
 
+        # tau_theta(y); y is null with probability p, for classifier-free guidance.
         y = model.conditioner.drop(batch, key_drop, objective.drop_probability)
         cond_params = params.get("conditioner", {})
         cond = model.conditioner.encode(cond_params, y, collections["frozen"])
@@ -149,9 +153,10 @@ def latent_diffusion(
             is_training=True,
             rngs={"dropout": key_dropout},
         )
+
+        # Eq. 3: the target is eps for prediction "eps", the distance the squared error.
         target = process.make_target(schedule, prediction, z_0, t, eps)
         errors = weighting.distance(objective.distance, predicted, target)
-
         total, metrics = weighting.diffusion_loss(
             errors,
             t,

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop of every task.
 
-Order: shapes -> shardings -> restore or init -> compiled step -> for each step: update,
-report, checkpoint, evaluate.
+Order: shapes -> shardings -> restore or init -> compiled step -> for each step: data,
+update, report, checkpoint, evaluate.
+
+A run starts from the first of these that exists: its own newest valid checkpoint; new
+parameters, replaced by those of `train.init_from` where they fit; new parameters.
 
 Resuming: a checkpoint holds the state and the position in the data. The data of a step
 is a function of (seed, step), and its random key is `fold_in(key, step)`. So a run that
@@ -40,10 +43,10 @@ from ldm_jax.training.step import make_train_step
 def train(
     run: Run, workdir: str, utilization: Callable[[float], float] | None = None
 ) -> TrainState:
-    """Trains a run, or resumes it where an earlier call in `workdir` ended.
+    """Trains a run, or resumes it from its newest checkpoint in `workdir`.
 
     Args:
-      run: what is trained, on what, and how.
+      run: task, batches, mesh, optimizer, evaluation and options.
       workdir: directory of config.json, checkpoints/ and what `Report` writes; used by
         one run at a time.
       utilization: steps per second -> share of the devices' peak, for the report.
@@ -52,11 +55,11 @@ def train(
       The state after `run.options.num_steps` steps, saved.
 
     Raises:
-      Interrupted: SIGTERM or Ctrl-C came; the state is saved.
+      Interrupted: the process received SIGTERM or Ctrl-C; the state is saved.
       Diverged: too many steps in a row were skipped.
       ValueError: the checkpoint, the data or the settings are another run's, or the run
         has no data.
-      Unusable: another run works in `workdir`, or none of its checkpoints is whole.
+      Unusable: another run uses `workdir`, or all of its checkpoints are damaged.
       OSError: `workdir` or a checkpoint could not be written.
     """
     options, mesh, batches = run.options, run.mesh, run.batches
@@ -84,7 +87,8 @@ def train(
             run, checkpointer, report, shapes, lambda: make(key)
         )
         first = int(state.step)
-        if not report.has_evaluation(first):  # it was stopped after that step's save
+        # The run may have been stopped between a checkpoint and its evaluation.
+        if not report.has_evaluation(first):
             evaluate_if_due(run, state, first, report, checkpointer)
         if first >= options.num_steps:
             return state
@@ -133,9 +137,9 @@ def train(
 def evaluate_if_due(
     run: Run, state: TrainState, step: int, report: Report, checkpointer: Checkpointer
 ) -> None:
-    """Evaluates the state of a step, if it is one to be evaluated.
+    """Evaluates the state of a step if an evaluation is due.
 
-    After it was saved: an evaluation that fails costs no step.
+    It is called after the step was saved, so an evaluation that fails loses no step.
     """
     is_due = step == run.options.num_steps or divides(run.options.evaluate_every, step)
     if run.evaluate is None or step == 0 or not is_due:
@@ -151,7 +155,7 @@ def compile_step(run: Run, shapes, frozen, batch_shapes, key) -> StepByShape:
     """Compiles the step of a run, for batches of this shape first.
 
     Args:
-      run: what is trained.
+      run: the run.
       shapes: TrainState of jax.ShapeDtypeStruct with shardings.
       frozen: `run.task.frozen`, placed.
       batch_shapes: field -> jax.ShapeDtypeStruct with sharding.

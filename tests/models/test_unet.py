@@ -321,7 +321,11 @@ def test_fields_that_contradict_are_refused_when_made(fields, message):
         ({}, dict(context=jnp.zeros((2, 3, 6))), "UNet.context_dim"),
         (OPTIONS["transformer"], dict(context=None), "got no context"),
         (OPTIONS["concat"], dict(concat=None), "in_channels=7"),
-        ({}, dict(class_label=jnp.zeros(2, jnp.int32)), "go together"),
+        (
+            {},
+            dict(class_label=jnp.zeros(2, jnp.int32)),
+            "must be given if UNet.num_classes is set",
+        ),
         (OPTIONS["concat"], dict(concat=jnp.zeros((2, 2, 2, 3))), "height and width"),
     ],
 )

@@ -35,6 +35,8 @@ def ddim(
 
     Raises:
       ValueError: eta outside [0, 1], or a temperature with eta = 0 (no noise).
+
+    Source: Song et al. 2021, Eq. 12 and 16.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1]: got {eta}.")
@@ -54,10 +56,10 @@ def ddim(
         alpha_s, sigma_s = schedule.levels(s)
         x0_hat = evaluate(denoiser, z_t, t)
         eps_hat = (z_t - alpha_t * x0_hat) / sigma_t
-        std = eta * sigma_s / sigma_t * jnp.sqrt(1 - (alpha_t / alpha_s) ** 2)
+        std = eta * sigma_s / sigma_t * jnp.sqrt(1 - (alpha_t / alpha_s) ** 2)  # (16)
         # Rounding may take the difference of two nearly equal squares below zero.
         sigma_rest = jnp.sqrt(jnp.maximum(sigma_s**2 - std**2, 0))
-        z_s = alpha_s * x0_hat + sigma_rest * eps_hat
+        z_s = alpha_s * x0_hat + sigma_rest * eps_hat  # (12)
         if eta > 0:
             z_s = z_s + std * temperature * noise_like(keys, z_t)
         return {"z": z_s}, x0_hat

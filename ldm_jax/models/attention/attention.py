@@ -80,10 +80,10 @@ def attend(
       k: keys.
       v: values.
       backend: "xla"; "cudnn", flash attention of cuDNN (GPU, bfloat16 or float16);
-        "packed", our kernel for TPU, for narrow heads in bfloat16; "splash", JAX's for
-        TPU; or "auto", which chooses by device, dtype and shape, among the kernels
-        that pass a trial on this device (`trial`).
-      is_causal: whether query n sees keys 0..n only ("xla").
+        "packed", this package's kernel for narrow heads in bfloat16 on TPUs; "splash",
+        JAX's kernel for TPUs; or "auto", which chooses by device, dtype and shape
+        among the kernels that pass a test on this device (`trial`).
+      is_causal: whether query n attends to keys 0..n only ("xla").
 
     Returns:
       Dtype of `q`. Kernels, and "xla" on CPUs, have derivatives by reverse mode only;
@@ -177,16 +177,16 @@ def attend_xla(
     v: Float[Array, "B M heads d"],
     is_causal: bool = False,
 ) -> Float[Array, "B N heads d"]:
-    """Computes attention with the whole table of logits: any device, any shape."""
+    """Computes attention with all logits in memory, for any device and shape."""
     # Heads next to the batch before the products: on XLA:CPU up to 2.5x faster forward
     # than contracting [B, N, heads, d] directly (1024 tokens, 4 heads x 32).
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, heads, ., d]
-    query = query * q.shape[-1] ** -0.5
+    query = query * q.shape[-1] ** -0.5  # [B, heads, N, d]
     if traced_for() == "cpu" and not is_causal:
         out = softmax_attention_on_cpu(query, key, value)  # [B, heads, N, d]
     else:
         out = softmax_attention(query, key, value, is_causal)
-    return out.transpose(0, 2, 1, 3)
+    return out.transpose(0, 2, 1, 3)  # [B, N, heads, d]
 
 
 def attend_cudnn(
@@ -210,7 +210,7 @@ def attend_cudnn(
     out = jax.nn.dot_product_attention(
         query, key, value, scale=width**-0.5, implementation="cudnn"
     )
-    return out[..., :width]
+    return out[..., :width]  # [B, N, heads, d]
 
 
 def attend_packed(

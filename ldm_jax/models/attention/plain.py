@@ -24,8 +24,8 @@ def softmax_attention(
     if is_causal:
         visible = jnp.tril(jnp.ones(logits.shape[2:], bool))[None, None]
         logits = jnp.where(visible, logits, -jnp.inf)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("...nm,...md->...nd", weights, v)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)  # [B, heads, N, M]
+    return jnp.einsum("...nm,...md->...nd", weights, v)  # [B, heads, N, d]
 
 
 def _products(a: Array, b: Array) -> Array:
