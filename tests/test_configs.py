@@ -261,7 +261,7 @@ def test_what_a_condition_takes_from_the_first_stage_is_exported_too():
         ("celebahq:f=8", "unknown config argument 'f'"),
     ],
 )
-def test_a_misspelt_variant_is_answered_with_the_known_ones(name, message):
+def test_an_error_for_a_misspelt_variant_lists_the_known_ones(name, message):
     with pytest.raises(ValueError, match=message):
         load(name)
 

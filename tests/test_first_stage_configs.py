@@ -101,7 +101,7 @@ def test_f_1_is_the_pixels(kind):
     assert config.autoencoder.bottleneck == "pixels"
 
 
-def test_a_wrong_f_or_variant_is_answered_with_the_known_ones():
+def test_an_error_for_a_wrong_f_or_variant_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown f=3 of this config; one of: f=1, f="):
         load("kl", "f=3")
     with pytest.raises(ValueError, match="one of: variant=, variant=c8"):

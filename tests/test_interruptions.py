@@ -116,7 +116,7 @@ def test_a_full_disk_is_reported_in_one_line(name, kib, root, disk, capfd):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_of_two_writers_one_wins_and_the_other_is_told(name, root, tmp_path):
+def test_of_two_writers_one_wins_and_the_other_gets_an_error(name, root, tmp_path):
     argv = [sys.executable, "-m", "ldm_jax.cli", *line(name, root, tmp_path / "out")]
     both = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) for _ in "ab"]
     errors = [process.communicate()[1] for process in both]

@@ -30,7 +30,7 @@ def test_models_of_the_package_are_small_and_have_a_card():
             assert '"/' not in path.read_text(), "a path of the machine that trained it"
 
 
-def test_digits_are_the_digits_that_were_asked_for():
+def test_samples_of_digits_are_of_the_requested_class():
     """Oracle: a nearest-neighbour classifier of real digits; the card: 200 of 200."""
     model, params = ldm_jax.load("digits")
     labels = np.repeat(np.arange(10), NUM_EACH).astype(np.int32)

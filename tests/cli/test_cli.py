@@ -69,7 +69,7 @@ def test_flags_that_an_evaluation_would_ignore_are_refused(tmp_path, capsys):
     assert "finished images takes no num_steps" in error
 
 
-def test_a_misspelt_field_is_answered_with_the_nearest(capsys):
+def test_an_error_for_a_misspelt_field_suggests_the_nearest(capsys):
     argv = ["train", f"--config={QUICKSTART}:stage=diffusion", "--workdir=a"]
     assert cli.main([*argv, "--config.train.num_stps=1"]) == 2
     assert 'did you mean "num_steps"' in capsys.readouterr().err
@@ -90,14 +90,14 @@ def test_values_of_flags_are_checked_by_name(flag, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_misspelt_command_is_answered_with_the_nearest(capsys):
+def test_an_error_for_a_misspelt_command_suggests_the_nearest(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["trian", "--config=a"])
     assert stop.value.code == 2
     assert 'no command "trian"; did you mean "train"?' in capsys.readouterr().err
 
 
-def test_a_misspelt_flag_is_answered_with_the_nearest(capsys):
+def test_an_error_for_a_misspelt_flag_suggests_the_nearest(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["sample", "--model=a", "--out=b", "--batchsize=3"])
     assert stop.value.code == 2
@@ -125,7 +125,7 @@ def test_every_command_has_a_help_page_with_examples(command, capsys):
     assert "\noutput:\n" in page or "written" in page.partition("options")[0]
 
 
-def test_help_is_answered_without_loading_jax():
+def test_help_does_not_load_jax():
     program = (
         "import contextlib, sys\nfrom ldm_jax import cli\n"
         "for words in ([], ['train'], ['bench'], ['bench', 'train'], ['weights'],\n"

@@ -94,7 +94,7 @@ def test_a_diffusion_directory_can_be_moved_and_sampled_from(finished, tmp_path)
     np.testing.assert_array_equal(previews[2:18, 2 + 3 * 18 : 18 + 3 * 18], second[0])
 
 
-def test_sampling_goes_on_and_refuses_a_directory_of_other_samples(
+def test_sampling_resumes_and_refuses_a_directory_of_other_samples(
     finished, tmp_path, capsys
 ):
     argv = ["sample", f"--model={finished / 'diffusion'}", f"--out={tmp_path}"]

@@ -65,7 +65,7 @@ def test_a_model_learns_from_images_and_paints_holes_only(painter, tmp_path):
         assert (painted[hole] != noise(50)[hole]).mean() > 0.5
 
 
-def test_the_size_of_samples_is_that_of_what_is_said(painter, tmp_path, capsys):
+def test_the_size_of_samples_is_that_of_the_condition(painter, tmp_path, capsys):
     wide = np.concatenate([noise(1), noise(2)], axis=1)
     image = save_png(tmp_path / "wide.png", wide)
     mask = save_png(tmp_path / "mask.png", np.full(wide.shape[:2], 255))
@@ -104,7 +104,7 @@ def test_options_that_fail_leave_no_mark_on_the_folder(painter, tmp_path, capsys
         ({"images.dataset": "imagenet"}, "config.latents.first_stage must be the dir"),
     ],
 )
-def test_training_from_images_says_what_it_lacks(painter, tmp_path, changes, message):
+def test_training_from_images_names_what_it_lacks(painter, tmp_path, changes, message):
     config = config_files.load_config(f"{CONFIGS / 'small_inpaint.py'}")
     given = {"images.dataset": str(painter / "photos"), "latents.scale": 1.0, **changes}
     config.update_from_flattened_dict(given)
@@ -191,9 +191,7 @@ WRONG = [
 ]
 
 
-def test_what_a_user_says_wrong_is_answered_in_one_line(
-    models, tmp_path, capsys, monkeypatch
-):
+def test_errors_of_conditions_are_one_line(models, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(files(tmp_path))
     for kind, flags, message in WRONG:
         argv = ["sample", f"--model={models / kind}", "--out=out", *flags.split()]

@@ -37,6 +37,6 @@ def test_one_config_is_described_by_its_note(capsys):
     assert "ldm-jax sample" in page and "--config=small_text:frozen=0" in page
 
 
-def test_an_unknown_config_is_answered_with_the_nearest(capsys):
+def test_an_error_for_an_unknown_config_suggests_the_nearest(capsys):
     assert cli.main(["configs", "smal_text"]) == 2
     assert 'did you mean "small_text"?' in capsys.readouterr().err

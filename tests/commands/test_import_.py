@@ -151,7 +151,7 @@ LAYOUT = dict(kind="layout", num_classes=600, max_objects=2, width=8, depth=1)
     ],
     ids=["inpaint", "semantic", "superres", "layout"],
 )
-def test_imported_conditions_are_said_by_keyword(tmp_path, spec, keywords):
+def test_imported_conditions_are_given_by_keyword(tmp_path, spec, keywords):
     import_weights(small.checkpoint(tmp_path, spec), str(tmp_path / "imported"))
     model, params = ldm_jax.load(str(tmp_path / "imported"))
     cond = jax.eval_shape(lambda p: model.condition(p, **keywords), params)
@@ -187,7 +187,7 @@ def test_a_vocabulary_is_carried_along_and_out_again(tmp_path):
     assert ids == tokens.tolist()
 
 
-def test_a_text_model_without_its_vocabulary_is_told_tokens(tmp_path, capsys):
+def test_a_text_model_without_its_vocabulary_takes_tokens(tmp_path, capsys):
     ckpt = small.checkpoint(tmp_path / "source", small.TEXT)
     assert cli.main(["import", ckpt, f"--out={tmp_path / 'a'}"]) == 0
     stdout = capsys.readouterr().out
@@ -290,7 +290,7 @@ def test_what_cannot_be_imported_leaves_nothing(tmp_path, state, capsys, damage)
     assert {p.name for p in tmp_path.iterdir()} == {"model.ckpt", "model.yaml"}
 
 
-def test_a_scale_that_nobody_tells_is_asked_for(tmp_path):
+def test_an_unknown_scale_must_be_given(tmp_path):
     """A constant scale is in no checkpoint; 1 instead of it would decode to noise."""
     config = str(CONFIGS / "small_class.py:kind=none")
     # CompVis knows no v, and norms of 32 groups only.

@@ -55,13 +55,13 @@ def test_every_image_is_in_the_bucket_of_its_shape(root):
     assert names == ["8x8", "8x16"]  # no image is as tall as the third
 
 
-def test_latents_are_stored_in_the_dtype_asked_for(root):
+def test_latents_are_stored_in_the_requested_dtype(root):
     source, _, _ = open_latent_sets(root / "one")
     assert source[0]["moments"].dtype.name == "bfloat16"
     assert len(source) == 12
 
 
-def test_the_same_again_goes_on_and_another_kind_is_refused(root, capsys):
+def test_the_same_command_resumes_and_another_kind_is_refused(root, capsys):
     argv = ["latents", f"--model={root / 'model'}", "--batch-size=8"]
     assert cli.main([*argv, f"--out={root / 'many'}", "--buckets=8x8,8x16,32x8"]) == 0
     assert cli.main([*argv, f"--out={root / 'many'}"]) == 2
@@ -70,7 +70,7 @@ def test_the_same_again_goes_on_and_another_kind_is_refused(root, capsys):
     assert "latents of buckets" in errors and "latents of one size" in errors
 
 
-def test_inspection_shows_images_beside_what_their_latents_decode_to(root, capsys):
+def test_inspection_shows_images_next_to_their_decoded_latents(root, capsys):
     """Oracle: the left one of each pair is the image as it was encoded."""
     assert cli.main(["latents", f"--inspect={root / 'one'}", "--num=3"]) == 0
     printed = capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_images_without_classes_are_refused_for_a_model_of_classes(root, capsys)
     assert not (root / "x").exists()
 
 
-def test_what_is_missing_is_said(root, capsys):
+def test_missing_inputs_are_named(root, capsys):
     assert cli.main(["latents", f"--out={root / 'x'}"]) == 2
     assert "--model and --out" in capsys.readouterr().err
     assert cli.main(["latents", f"--inspect={root / 'photos'}"]) == 2

@@ -101,5 +101,5 @@ def test_missing_first_stage_is_named():
         ("hybrid", (16, 16)),
     ],
 )
-def test_pictures_say_how_large_the_samples_are(kind, size):
+def test_pictures_of_a_condition_set_the_size_of_samples(kind, size):
     assert make_condition(kind, **KINDS[kind]).image_size(batch_of(kind)) == size

@@ -24,6 +24,6 @@ def test_the_empty_text_is_that_of_the_vocabulary(tmp_path):
     assert clip.tolist() == [[49406, 49407, 49407, 49407]]
 
 
-def test_a_text_without_a_vocabulary_says_where_to_get_one():
+def test_an_error_explains_how_to_get_a_vocabulary():
     with pytest.raises(ValueError, match=r"no vocab\.json and merges\.txt .*--vocab"):
         without_vocabulary("clip", 4).encode(["", "a cat"])

@@ -221,5 +221,5 @@ def test_the_table_and_these_cases_are_the_same():
 
 
 @pytest.mark.parametrize("row", sorted(CASES))
-def test_bad_input_is_treated_as_the_readme_says(row, tmp_path, caplog):
+def test_bad_input_is_handled_as_the_readme_describes(row, tmp_path, caplog):
     CASES[row](tmp_path, caplog)

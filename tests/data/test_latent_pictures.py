@@ -65,7 +65,7 @@ def test_pictures_are_stored_as_bytes_and_come_back_exactly(tmp_path):
     assert cases == {True, False}
 
 
-def test_holes_are_drawn_anew_each_time_and_the_same_for_a_seed(tmp_path):
+def test_new_holes_are_drawn_each_time_and_equal_ones_for_a_seed(tmp_path):
     record = write(tmp_path, keep_image=True)[0]
     transform = LatentTransform(flip=False, mask="train")
     masks = [

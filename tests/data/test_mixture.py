@@ -144,7 +144,7 @@ def test_the_shapes_are_those_of_the_first_set():
     assert batches.shapes()["x"].shape == (4, 2)
 
 
-def test_common_facts_are_kept():
+def test_common_metadata_is_kept():
     class Labelled(Set):
         def __init__(self, num_classes):
             super().__init__(0, 2)
@@ -180,7 +180,7 @@ def test_sets_of_other_fields_cannot_be_mixed():
         make_batches(mixed, plain, 16)(0)
 
 
-def test_records_stand_at_their_places():
+def test_records_are_returned_in_the_requested_order():
     mixed = Mixture([Set(0, 3), Set(10, 2)], (1, 1))
     result = mixed.__getitems__([4, 0, 3, 2, 4])
     assert [int(record["x"]) for record in result] == [11, 0, 10, 2, 11]

@@ -123,7 +123,7 @@ def test_a_split_is_read_in_the_syntax_of_tfds(digits, split, count):
         ("train[1shard]", "has no records"),
     ],
 )
-def test_a_split_that_is_not_there_is_answered_in_one_line(digits, split, message):
+def test_a_missing_split_is_one_line(digits, split, message):
     with pytest.raises(ValueError) as error:
         open_images(str(digits), split)
     assert message in str(error.value) and "\n" not in str(error.value)
@@ -143,7 +143,7 @@ def test_a_missing_shard_of_any_part_is_noticed_when_the_set_is_opened(copied, s
 
 
 @pytest.mark.parametrize("form", ["tfrecord", "riegeli", "parquet"])
-def test_a_set_in_another_format_says_how_to_convert_it(copied, form):
+def test_an_error_explains_how_to_convert_a_set_in_another_format(copied, form):
     """By its path, and by its name: not "unknown image set"."""
     path = copied / "dataset_info.json"
     info = json.loads(path.read_text())

@@ -49,7 +49,7 @@ def test_guided_prediction_follows_its_formula(scale):
     np.testing.assert_allclose(guided, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_scale_1_asks_the_network_once_and_needs_no_null():
+def test_scale_1_calls_the_network_once_and_needs_no_null():
     """Oracle: no doubled batch."""
     batches = []
 

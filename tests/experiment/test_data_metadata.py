@@ -40,7 +40,7 @@ def latents(tmp_path_factory):
     return root
 
 
-def test_a_model_learns_from_latents_whose_classes_it_was_not_told(latents, tmp_path):
+def test_classes_that_a_config_leaves_open_come_from_the_latents(latents, tmp_path):
     """Identity: autoencoder, size, count and names are those of the images."""
     config = small_class.get_config()
     config.latents.directory = str(latents / "latents")
@@ -84,7 +84,7 @@ def test_what_contradicts_the_data_is_refused_by_name(latents, values, message):
         prepare(config, abstract=False)
 
 
-def test_what_the_data_do_not_tell_has_to_be_given():
+def test_fields_that_the_data_lack_must_be_given():
     config = small_class.get_config().unlock()
     for missing in ("autoencoder", "image_size", "num_classes"):
         known = dict(autoencoder=DATA.autoencoder, image_size=32, num_classes=3)
@@ -93,7 +93,7 @@ def test_what_the_data_do_not_tell_has_to_be_given():
             complete(ConfigDict(config.to_dict()), DataMetadata("./x", **known))
 
 
-def test_an_open_config_without_data_says_where_it_takes_them_from():
+def test_an_error_names_the_data_that_complete_an_open_config():
     with pytest.raises(ValueError, match="leaves its autoencoder, image size or class"):
         prepare(small_class.get_config(), abstract=True)
 

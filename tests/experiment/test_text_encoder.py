@@ -62,7 +62,7 @@ def clip(tmp_path_factory):
     return str(root / "imported"), params["conditioner"]
 
 
-def test_it_is_told_texts_and_gives_what_a_denoiser_reads(clip):
+def test_a_text_encoder_encodes_texts_for_a_denoiser(clip):
     """Identity: ClipText on the ids of CLIP's tokenizer, in which "a" is 320."""
     directory, params = clip
     model, loaded = ldm_jax.load(directory)
@@ -77,7 +77,7 @@ def test_it_is_told_texts_and_gives_what_a_denoiser_reads(clip):
     assert (null.context[0] != cond.context[0]).any()
 
 
-def test_it_goes_out_again_as_it_came(clip, tmp_path):
+def test_an_exported_text_encoder_equals_the_imported_one(clip, tmp_path):
     """Identity: parameters, vocabulary and every field."""
     directory, params = clip
     export_weights(directory, str(tmp_path / "source"), "diffusers")
@@ -186,7 +186,7 @@ def test_its_directory_may_move_and_it_is_sampled_from_guided(run, tmp_path):
     assert (tmp_path / "source" / "tokenizer" / "merges.txt").exists()
 
 
-def test_a_run_goes_on_with_the_same_encoder_wherever_it_lies(run, clip, tmp_path):
+def test_a_run_resumes_with_the_same_encoder_after_it_was_moved(run, clip, tmp_path):
     root, stable, directory = run
     shutil.copytree(clip[0], tmp_path / "elsewhere")
     shutil.copytree(directory, tmp_path / "model")

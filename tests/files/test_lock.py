@@ -20,7 +20,7 @@ def leave_lock(directory, **changes):
     (directory / "run.lock").write_text(json.dumps({**owner, **changes}))
 
 
-def test_a_second_run_is_refused_and_told_who_is_there(tmp_path):
+def test_a_second_run_is_refused_and_the_error_names_the_first(tmp_path):
     lock = lock_directory(tmp_path)
     with pytest.raises(RuntimeError, match=f"process {os.getpid()} on .*started"):
         lock_directory(tmp_path)
@@ -102,7 +102,9 @@ def test_a_lock_ends_with_its_process_however_it_ends(kind, tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_without_locks_of_the_kernel_the_lock_file_tells(number, tmp_path, monkeypatch):
+def test_without_locks_of_the_kernel_the_lock_file_is_used(
+    number, tmp_path, monkeypatch
+):
     def refuse(self, *args, **how):
         raise OSError(number, os.strerror(number))
 

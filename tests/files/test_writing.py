@@ -216,7 +216,7 @@ def test_what_cannot_be_written_is_found_by_the_check(number, tmp_path, monkeypa
         outputs.check_writable(tmp_path / "new")
 
 
-def test_a_store_that_no_package_reaches_says_what_to_install(monkeypatch):
+def test_an_error_names_the_package_that_a_store_needs(monkeypatch):
     def fail(*_):
         raise ImportError("gcsfs")
 

@@ -28,7 +28,7 @@ def assert_same_params(a, b):
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-def test_a_checkpoint_comes_back_with_the_yaml_written_beside_it(tmp_path, suffix):
+def test_an_exported_checkpoint_is_imported_with_its_yaml(tmp_path, suffix):
     """Identity: weights, averages, scale and spec."""
     state, spec, _ = load_golden(DENOISER)
     raw, ema = import_compvis(state, spec, "raw"), import_compvis(state, spec)
@@ -45,7 +45,7 @@ def test_a_checkpoint_comes_back_with_the_yaml_written_beside_it(tmp_path, suffi
         assert_same_params(again.params, expected.params)
 
 
-def test_the_yaml_says_what_the_checkpoint_holds(tmp_path):
+def test_the_yaml_describes_the_checkpoint(tmp_path):
     """`use_ema`, `scale_by_std` decide which names the original expects."""
     state, spec, _ = load_golden(DENOISER)
     raw = import_compvis(state, spec, "raw")
@@ -88,7 +88,7 @@ def test_a_config_may_be_a_file_a_dict_or_our_own_sections(tmp_path):
         assert_same_params(again.params, imported.params)
 
 
-def test_a_checkpoint_without_a_config_says_what_is_missing(tmp_path):
+def test_a_checkpoint_without_a_config_names_what_is_missing(tmp_path):
     state, _, _ = load_golden(FIRST_STAGE)
     write_safetensors(tmp_path / "model.safetensors", state)
     with pytest.raises(FileNotFoundError, match=r"no model\.yaml or config\.yaml"):

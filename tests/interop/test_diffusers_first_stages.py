@@ -44,7 +44,7 @@ def pair(request, tmp_path_factory):
     return own, {"params": imported.params["autoencoder"]}, arrays
 
 
-def test_encode_decode_and_both_equal_theirs(pair):
+def test_encoding_and_decoding_equal_diffusers(pair):
     """Golden: relative error under 1e-4 in float32, on an image that is not square."""
     ours, variables, (image, moments, decoded) = pair
     run = jax.jit(ours.apply, static_argnames="method")

@@ -138,7 +138,7 @@ def test_an_index_and_its_shards_must_agree(tmp_path):
         read_weights(tmp_path)
 
 
-def test_a_folder_without_weights_says_what_it_looked_for(tmp_path):
+def test_an_error_lists_the_weight_files_that_a_folder_lacks(tmp_path):
     with pytest.raises(UnreadableFile, match=r"diffusion_pytorch_model\.safetensors"):
         read_weights(tmp_path)
 

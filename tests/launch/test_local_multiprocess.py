@@ -43,7 +43,7 @@ def launch(program, processes=2, *flags):
     )
 
 
-def test_every_process_is_told_its_number_and_its_devices():
+def test_every_process_gets_its_number_and_its_devices():
     launcher = launch(PRINTS, 3, "--devices-per-process=2")
     lines = sorted(launcher.communicate(timeout=60)[0].splitlines())
     assert launcher.returncode == 0

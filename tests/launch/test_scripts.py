@@ -72,7 +72,7 @@ def bin_dir(tmp_path):
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
-def test_scripts_are_shell_without_reproach(path):
+def test_scripts_pass_shellcheck(path):
     subprocess.run(["bash", "-n", path], check=True)
     if shutil.which("shellcheck"):
         command = ["shellcheck", "-x", "--severity=warning", path]
@@ -108,7 +108,7 @@ def test_attempts_are_counted(tmp_path):
     assert got.stdout.count("attempt") == 2
 
 
-def test_a_run_that_is_asked_to_stop_saves_first(tmp_path):
+def test_a_run_saves_before_it_stops_on_a_signal(tmp_path):
     training = write(tmp_path / "training", TRAINING)
     process = start(LAUNCH / "retry.sh", training, cwd=tmp_path)
     process.send_signal(signal.SIGTERM)
@@ -117,7 +117,7 @@ def test_a_run_that_is_asked_to_stop_saves_first(tmp_path):
     assert out.count("saved") == 1 and out.count("attempt") == 1
 
 
-def test_a_run_that_another_host_made_stop_goes_on(tmp_path):
+def test_a_run_that_another_host_stopped_resumes(tmp_path):
     """A preempted host makes all save; this one was not asked, and starts again."""
     training = write(
         tmp_path / "training",

@@ -102,7 +102,7 @@ def test_metrics_of_sets_agree_with_prdc_and_clean_fid():
         assert measure(real, fake, k=k) == pytest.approx(expected, rel=1e-6)
 
 
-def test_copies_and_a_single_mode_are_told_apart():
+def test_copies_and_a_single_mode_are_distinguished():
     """Copies are precise and reach everything; one mode is precise and does not."""
     real = real_and_fake(8, (600, 10))[0]
     assert precision_recall(real, real.copy()) == (1, 1)

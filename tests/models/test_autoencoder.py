@@ -20,7 +20,7 @@ def count(tree):
 
 @pytest.mark.parametrize("attn_type", ["vanilla", "linear"])
 @pytest.mark.parametrize("groups", [{}, {"num_groups": 8}])
-def test_every_norm_has_the_groups_asked_for_and_the_first_stages_eps(
+def test_every_norm_has_the_requested_groups_and_the_first_stages_eps(
     attn_type, groups
 ):
     """Paper: 32 groups; 1e-6, where the UNet's blocks have 1e-5."""

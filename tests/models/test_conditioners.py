@@ -98,7 +98,7 @@ def test_label_map_is_its_one_hot_image_resized():
         ),
     ],
 )
-def test_rescaler_mixes_nothing_or_adds_a_bias_where_asked(fields, kernel, bias):
+def test_the_rescaler_has_no_linear_map_or_a_bias_on_request(fields, kernel, bias):
     """Oracle: pooled one-hot vectors; a label of no class says the bias alone."""
     rescaler = SpatialRescaler(num_stages=1, num_classes=5, **fields)
     labels = jnp.asarray(np.random.default_rng(0).integers(0, 6, (2, 4, 6)))

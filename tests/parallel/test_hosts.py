@@ -79,7 +79,7 @@ def test_a_cluster_is_known_by_its_variables(tmp_path, env, is_cluster):
     assert in_cluster(env, devices=str(tmp_path)) == is_cluster
 
 
-def test_a_tpu_vm_asks_jax_for_the_others_as_no_variable_tells(tmp_path, monkeypatch):
+def test_a_tpu_vm_gets_the_other_hosts_from_jax(tmp_path, monkeypatch):
     """As JAX's own detection: chips, libtpu, and the metadata server not forbidden."""
     monkeypatch.setattr("ldm_jax.parallel.hosts.find_spec", lambda name: name)
     assert not in_cluster({}, devices=str(tmp_path))
@@ -131,7 +131,7 @@ def test_two_processes_stop_together_and_one_continues(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_any_number_of_processes(tmp_path):
+def test_a_run_resumes_with_any_number_of_processes(tmp_path):
     """F4: 1, then 4, then 2 of them, on another mesh each; as one whole run."""
     parts = [(1, 8, (4, 1, 1)), (4, 16, (2, 2, 1)), (2, 24, (1, 2, 2))]
     for processes, num_steps, sizes in parts:

@@ -122,7 +122,7 @@ def test_slices_that_do_not_fit_are_refused(sizes, rule):
         make_mesh(**sizes)
 
 
-def test_slices_are_those_that_the_devices_tell():
+def test_slices_are_read_from_the_devices():
     """Oracle: devices of two slices, listed in turns, are sorted by slice."""
 
     class Fake:

@@ -55,13 +55,13 @@ LINES = {
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_messages_are_read_in_every_notation(name):
+def test_collectives_are_read_in_every_notation(name):
     line, expected = LINES[name]
     (collective,) = read_collectives(line, num_devices=8, slices=2)
     assert tuple(collective) == expected
 
 
-def test_a_notation_that_is_not_known_is_refused():
+def test_an_unknown_notation_is_refused():
     for groups in ("v3[2,4]", "{0,1}"):
         with pytest.raises(ValueError, match=r"an unknown notation: .*groups="):
             read_collectives(
@@ -108,14 +108,14 @@ ENTRY %main (a: bf16[128,64]) -> bf16[512,64] {
 """
 
 
-def test_a_scattered_sum_of_a_tpu_is_one_and_not_a_sum_to_all():
+def test_a_reduce_scatter_of_a_tpu_is_not_counted_as_an_all_reduce():
     """Oracle: (n-1)/n of the whole is sent, half as much as for a sum to all."""
     (collective,) = read_collectives(SCATTERED, 8)
     assert tuple(collective) == ("reduce-scatter", 512 * 64 * 4, 4, False)
     assert collective.sent == 3 / 4 * 2048 * 64 * 4
 
 
-def test_a_message_that_travels_while_others_compute_is_counted_once():
+def test_an_asynchronous_collective_is_counted_once():
     collectives = read_collectives(TRAVELLING, 4)
     gathered, *sent = [tuple(one) for one in collectives]
     assert gathered == ("all-gather", 512 * 64 * 2, 4, False)
@@ -166,7 +166,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 
 @pytest.mark.parametrize(("condition", "times"), [("condition", 25), ("unknown", 5)])
-def test_a_message_in_loops_counts_as_often_as_they_run(condition, times):
+def test_a_collective_in_loops_counts_once_per_iteration(condition, times):
     collectives = read_collectives(LOOP.replace("CONDITION", condition), 2)
     assert [tuple(one) for one in collectives] == [("all-reduce", 32, 2, False)] * times
 
@@ -215,7 +215,7 @@ def compiled_gradient(**sizes):
     return w, mesh, read_collectives(compiled.as_text(), 8)
 
 
-def test_replicated_parameters_cost_one_sum_of_gradients():
+def test_replicated_parameters_cost_one_all_reduce_of_gradients():
     """Oracle: the program sends what a ring must, and nothing else of that size."""
     w, mesh, collectives = compiled_gradient()
     large = [one for one in collectives if one.num_bytes > 2**16]

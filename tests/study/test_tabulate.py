@@ -40,7 +40,7 @@ def test_only_differing_settings_are_listed():
     assert rows == [["new", "–", "1"], ["unet.channels", "32", "64"]]
 
 
-def test_the_papers_row_stands_beside_ours():
+def test_the_papers_row_is_shown_for_comparison():
     assert tabulate._paper("vq-f8").endswith(
         "psnr 23.07, lpips 1.17, ssim 0.65 (Tab. 8)"
     )

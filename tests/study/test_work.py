@@ -10,7 +10,7 @@ from ldm_jax.study.work import evaluation_points
 from tests.study.conftest import SIDE
 
 
-def test_points_lie_evenly_along_the_budget_and_the_last_is_swept(study):
+def test_points_are_evenly_spaced_and_the_last_is_sampled_with_all_steps(study):
     points = evaluation_points(study, 8)
     assert sorted(points.values()) == [(4, 2), (8, 1), (8, 2)]
 

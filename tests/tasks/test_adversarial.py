@@ -170,7 +170,7 @@ def test_running_statistics_move_three_times_a_step(game, played):
     )
 
 
-def test_the_adaptive_weight_costs_little_beside_the_decoder(game):
+def test_the_adaptive_weight_costs_little_compared_with_the_decoder(game):
     """The compiler's count: two kernel gradients against one backward pass."""
     params, stats, image = game
     players = Players(RULES, MODEL, params, stats)

@@ -200,7 +200,7 @@ def test_pixel_loss_is_l1_or_l2():
         np.testing.assert_allclose(metrics["loss/pixel"], expected.mean(), rtol=1e-5)
 
 
-def test_reduction_sums_for_kl_and_averages_for_vq_unless_told():
+def test_reduction_is_a_sum_for_kl_and_a_mean_for_vq_by_default():
     batch = batch_of()
     ratio = {}
     for bottleneck in (dict(), dict(bottleneck="vq", num_codes=8)):

@@ -66,7 +66,7 @@ def test_a_quarter_of_the_strength_starts_from_the_noised_image(model_and_params
     assert abs(noise.std() - 1) < 0.15 and abs(noise.mean()) < 0.2
 
 
-def test_clipping_bounds_what_a_model_of_pixels_says(model_and_params):
+def test_clipping_bounds_the_predictions_of_a_model_of_pixels(model_and_params):
     assert np.abs(draw(model_and_params, {})).max() > 1
     assert np.abs(draw(model_and_params, {}, clip=0.5)).max() <= 0.5 + 1e-6
     assert np.abs(draw(model_and_params, {}, threshold=0.9)).max() <= 1 + 1e-6

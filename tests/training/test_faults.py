@@ -46,7 +46,7 @@ def shapes_of(tree):
     return jax.tree.map(shape, tree)
 
 
-def test_a_full_disk_is_told_and_costs_no_earlier_checkpoint(tmp_path):
+def test_a_full_disk_is_reported_and_loses_no_earlier_checkpoint(tmp_path):
     """F5: from step 2 on the kernel refuses what goes past 512 KiB of a file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Checkpointer(tmp_path, keep=9) as checkpointer:
@@ -237,7 +237,7 @@ run(sys.argv[1], before, step_timeout=5.0)
 
 
 @pytest.mark.slow
-def test_a_step_that_hangs_ends_the_run_which_then_goes_on(tmp_path):
+def test_a_hanging_step_ends_the_run_which_then_resumes(tmp_path):
     """F17: a host that waits for its batch forever."""
     process = child(HANGS, tmp_path)
     output, _ = process.communicate(timeout=240)
@@ -321,7 +321,7 @@ def goes_on_with_two_processes(workdir):
 
 
 @pytest.mark.slow
-def test_a_slow_host_is_named_a_lost_one_ends_the_others_and_the_run_goes_on(tmp_path):
+def test_a_slow_host_is_named_and_a_lost_one_ends_the_run_which_then_resumes(tmp_path):
     """F18, F3: process 1 is 0.5 s late in every step and killed before step 19."""
     first, second = two_processes(tmp_path, "killed", at=19, slow=0.5)
     assert second.wait(240) == -signal.SIGKILL
@@ -332,7 +332,7 @@ def test_a_slow_host_is_named_a_lost_one_ends_the_others_and_the_run_goes_on(tmp
 
 
 @pytest.mark.slow
-def test_the_loss_of_the_first_host_ends_the_others_and_the_run_goes_on(tmp_path):
+def test_the_loss_of_the_first_host_ends_the_run_which_then_resumes(tmp_path):
     """F3: process 0, whom the others ask who is there."""
     first, second = two_processes(tmp_path, "killed", at=11, who=0)
     assert first.wait(240) == -signal.SIGKILL
@@ -341,7 +341,7 @@ def test_the_loss_of_the_first_host_ends_the_others_and_the_run_goes_on(tmp_path
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_that_is_told_to_stop_stops_both_at_one_step(tmp_path):
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path):
     """F2: twice, as a cluster that is in a hurry does."""
     for process in two_processes(tmp_path, "stops", at=11):
         code, output = ends(process, 60)
@@ -353,7 +353,7 @@ def test_one_of_two_processes_that_is_told_to_stop_stops_both_at_one_step(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_host_that_hangs_ends_all_and_the_run_goes_on(tmp_path):
+def test_a_hanging_host_ends_all_and_the_run_resumes(tmp_path):
     """F17: process 1 before step 11; process 0 waits for it in that step."""
     processes = two_processes(tmp_path, "hangs", at=11, step_timeout=5.0)
     for process in processes:

@@ -52,7 +52,7 @@ def count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
-def test_every_array_is_told_of_once():
+def test_every_array_is_reported_once():
     """Another condition and another f: a level and a text encoder come, one goes."""
     old = {
         "unet": {
@@ -101,7 +101,7 @@ def test_a_model_of_which_nothing_fits_is_refused():
         take_params(new, old, "./a")
 
 
-def test_a_run_begins_with_another_runs_average_and_goes_on_with_its_own(
+def test_a_run_starts_from_another_runs_average_and_resumes_from_its_own(
     tmp_path, capsys
 ):
     defines_model = {"unet.f": True}.get

@@ -126,7 +126,7 @@ def test_a_run_continues_on_another_mesh(tmp_path, whole):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_leaves_quietly_and_the_run_goes_on(tmp_path, whole, signum):
+def test_a_signal_saves_and_ends_the_run_which_then_resumes(tmp_path, whole, signum):
     def before(step):
         if step == 11:
             for _ in range(2 if signum == signal.SIGTERM else 1):
@@ -141,7 +141,7 @@ def test_a_signal_saves_leaves_quietly_and_the_run_goes_on(tmp_path, whole, sign
     assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
 
 
-def test_a_launcher_can_tell_a_stopped_run_from_one_that_is_done(monkeypatch):
+def test_exit_codes_distinguish_stopped_runs_from_finished_ones(monkeypatch):
     assert Interrupted(7, signal.SIGTERM).code == 0
     monkeypatch.setenv("LDM_JAX_EXIT_WHEN_STOPPED", "75")
     assert Interrupted(7, signal.SIGTERM).code == 75
@@ -275,7 +275,7 @@ def test_an_average_in_the_hosts_memory_is_the_same_average(tmp_path, whole):
     same(run(tmp_path), whole[0])
 
 
-def test_a_run_tells_where_its_time_went_and_shows_what_was_asked_for(tmp_path, capsys):
+def test_a_run_reports_its_time_and_the_requested_pictures(tmp_path, capsys):
     def evaluate(state, step):
         time.sleep(0.01)
         return {}, {"grid": np.zeros((2, 2, 3), np.uint8)}

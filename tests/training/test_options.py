@@ -53,7 +53,7 @@ def test_defaults_and_lists_as_json_has_them_are_taken():
     assert LoopOptions(**dataclasses.asdict(options)) == options
 
 
-def test_every_option_tells_whether_a_resumed_run_may_differ():
+def test_every_option_defines_whether_it_may_change_on_resuming():
     for field in dataclasses.fields(LoopOptions):
         assert isinstance(field.metadata["may_change"], bool)
 

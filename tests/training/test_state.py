@@ -17,7 +17,7 @@ def made(averaged):
     return make_state(*parts, options(ema_of=(averaged,)))
 
 
-def test_a_state_is_made_as_its_shapes_say():
+def test_a_state_has_the_shapes_announced_for_it():
     mesh = make_mesh(fsdp=4, data=2)
     shapes, make = make_state(
         *(make_task(), make_optimizer(), FIELDS, mesh),

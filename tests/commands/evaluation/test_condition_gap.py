@@ -26,7 +26,7 @@ class Repeats:
 
 
 @pytest.mark.parametrize("level", range(LEVELS))
-def test_errors_are_those_of_what_is_said(level):
+def test_errors_are_those_of_the_given_condition(level):
     """Closed form: latents equal to their class, predicted from the class alone."""
     model = LatentDiffusion(
         Autoencoder(channels=32, channel_mult=(1,), latent_channels=1),

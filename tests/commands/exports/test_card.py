@@ -21,7 +21,7 @@ def model(tmp_path_factory):
     return root / "a"
 
 
-def test_half_precision_is_written_beside_the_weights(model, tmp_path):
+def test_half_precision_is_written_next_to_the_weights(model, tmp_path):
     out = tmp_path / "x"
     export_weights(str(model), str(out), "diffusers", hub=HubOptions(variant="fp16"))
     for folder in ("unet", "vqvae", "conditioner"):

@@ -23,7 +23,9 @@ def model(tmp_path_factory):
     return str(root / "a")
 
 
-def test_all_writes_what_applies_and_says_what_does_not(model, tmp_path, capsys):
+def test_all_writes_every_applicable_format_and_lists_the_others(
+    model, tmp_path, capsys
+):
     out = tmp_path / "all"
     assert cli.main(["export", model, "--to=all", f"--out={out}"]) == 0
     output = capsys.readouterr().out.splitlines()

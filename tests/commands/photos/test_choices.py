@@ -44,7 +44,7 @@ def test_choices_follow_folder_and_device(folder, platform, expected):
     assert {name: settings[name] for name in expected} == expected
 
 
-def test_too_many_classes_are_not_learned_and_that_is_told():
+def test_too_many_classes_are_not_learned_and_this_is_reported():
     made = choose_settings(
         changed(classes=dict.fromkeys(map(str, range(300)), 2)), "cpu"
     )

@@ -43,7 +43,7 @@ def test_classes_are_given_by_number_or_name(given):
 
 
 @pytest.mark.parametrize("given", ["3", "-1", "fish", 7, 1.5])
-def test_unknown_class_is_answered_with_the_known_ones(given):
+def test_an_error_for_an_unknown_class_lists_the_known_ones(given):
     with pytest.raises(ValueError, match=r"in 0\.\.2, or a name, one of: cat, dog"):
         LABELS.from_user(class_label=given)
 

@@ -168,7 +168,7 @@ def test_folders_of_shards_are_splits(opened):
 
 
 @pytest.mark.parametrize("name", sorted(set(BUILDERS) - {"digits"}))
-def test_every_set_says_what_it_wants_and_from_where(opened, name):
+def test_every_set_names_its_files_and_their_source(opened, name):
     """Without a folder, with one that is not there, and with an empty one."""
     wants = BUILDERS[name].MANUAL_DOWNLOAD_INSTRUCTIONS
     assert wants.startswith("The folder holds ")
@@ -390,7 +390,7 @@ def test_a_bomb_in_a_zip_is_not_unpacked(tmp_path, monkeypatch):
         Files(tmp_path).read("bomb.jpg")
 
 
-def test_the_fingerprint_tells_which_files_are_in_a_set(opened):
+def test_the_fingerprint_depends_on_the_files_of_a_set(opened):
     layouts.places(opened.root)
     first = opened("places")[0].fingerprint
     path = opened.root / "data_large/z/zen_garden/00000001.jpg"

@@ -83,7 +83,7 @@ def test_a_set_of_parquet_files_opens_by_name(tmp_path):
     assert len(opened("validation")) == 4
 
 
-def test_damage_is_told_by_name(tmp_path):
+def test_damage_is_reported_by_name(tmp_path):
     """A footer that is cut off refuses the set; a damaged row is one record's loss."""
     write(
         tmp_path / "a.parquet", rows("bytes"), use_dictionary=False, compression="none"

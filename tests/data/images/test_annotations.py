@@ -28,7 +28,7 @@ def captions_of(folder, where):
     return [source[i]["captions"] for i in range(len(source))], source.refused
 
 
-def test_captions_stand_in_text_files_beside_the_images(folder):
+def test_captions_are_read_from_text_files_next_to_the_images(folder):
     (folder / "a.txt").write_text("a cat\n\na small cat \n")
     (folder / "b.txt").write_text("ein Käfer", encoding="utf-8")
     captions, refused = captions_of(folder, "txt")
@@ -36,7 +36,7 @@ def test_captions_stand_in_text_files_beside_the_images(folder):
     assert refused == ["c.png has no caption"]
 
 
-def test_captions_stand_in_a_csv(folder):
+def test_captions_are_read_from_a_csv(folder):
     (folder / "captions.csv").write_text(
         'file_name,caption\na.png,"a cat, asleep"\nb.png,a dog\na.png,a pet\n'
     )
@@ -45,13 +45,13 @@ def test_captions_stand_in_a_csv(folder):
     assert refused == ["c.png has no caption"]
 
 
-def test_captions_stand_in_a_jsonl(folder):
+def test_captions_are_read_from_a_jsonl(folder):
     lines = [{"file": "a.png", "text": "x"}, {"file": "c.png", "text": ["y", "z"]}]
     (folder / "m.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     assert captions_of(folder, "m.jsonl")[0] == [("x",), ("y", "z")]
 
 
-def test_captions_stand_in_cocos_json(folder):
+def test_captions_are_read_from_cocos_json(folder):
     content = {
         "images": [{"id": 4, "file_name": "b.png"}],
         "annotations": [
@@ -241,7 +241,7 @@ def test_a_box_that_is_rounded_out_of_its_image_is_cut_to_it(folder):
 
 
 @pytest.mark.parametrize("labels", [("dog", "cat"), (1, 0)])
-def test_boxes_are_read_as_layouts_are_told_when_sampling(folder, labels):
+def test_boxes_are_read_in_the_format_of_layouts_for_sampling(folder, labels):
     first, second = labels
     content = {
         "a.png": [

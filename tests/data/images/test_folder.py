@@ -109,7 +109,7 @@ def test_a_folder_without_images_is_refused(tmp_path, where):
         FolderSource(path)
 
 
-def test_loose_images_beside_class_folders_are_refused(tmp_path):
+def test_loose_images_next_to_class_folders_are_refused(tmp_path):
     write(tmp_path / "a" / "1.png")
     write(tmp_path / "loose.png")
     with pytest.raises(ValueError, match=r"loose\.png is next to a/"):
@@ -188,7 +188,7 @@ def test_formats_by_less_usual_endings_are_read(tmp_path, suffix):
     assert FolderSource(tmp_path)[0]["image"].min() >= 254
 
 
-def test_special_files_are_listed_and_wait_for_nobody(tmp_path):
+def test_special_files_are_listed_and_never_block(tmp_path):
     write(tmp_path / "1.png")
     os.mkfifo(tmp_path / "z.png")
     (tmp_path / "loop.png").symlink_to("loop.png")

@@ -45,7 +45,7 @@ def test_a_fixed_fifth_of_every_class_is_held_out(data_dir):
     assert is_held_out(labels).sum() == len(source) == 355
 
 
-def test_a_set_says_how_many_classes_it_has(data_dir):
+def test_a_set_has_its_number_of_classes(data_dir):
     source = open_images("digits", "train", data_dir)
     assert source.num_classes == 10 and source.class_names[3] == "3"
     assert (
@@ -53,7 +53,7 @@ def test_a_set_says_how_many_classes_it_has(data_dir):
     )
 
 
-def test_a_part_of_a_split_may_be_asked_for(data_dir):
+def test_a_part_of_a_split_can_be_opened(data_dir):
     part = open_images("digits", "train[:10%]", data_dir)
     whole = open_images("digits", "train", data_dir)
     assert len(part) == 144 and part.fingerprint != whole.fingerprint

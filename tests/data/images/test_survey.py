@@ -46,7 +46,7 @@ def test_captions_are_found(name, tmp_path):
     assert survey(str(tmp_path)).captions == name
 
 
-def test_one_note_beside_pictures_is_no_set_of_captions(tmp_path):
+def test_one_note_among_pictures_is_not_a_caption(tmp_path):
     make(tmp_path, classes=("",), count=4)
     (tmp_path / "0.txt").write_text("a note")
     summary = survey(str(tmp_path))

@@ -60,7 +60,7 @@ def test_every_batch_of_buckets_has_one_shape(folder):
     assert batch_shapes == {(4, 2, 2, 6), (4, 2, 4, 6)}
 
 
-def test_the_facts_of_a_mixture_are_those_of_what_is_drawn():
+def test_the_metadata_of_a_mixture_is_that_of_its_draws():
     """Oracle: pooled by hand from all values, one of the sets taken twice."""
     rng = np.random.default_rng(0)
     values = [rng.normal(k, 1 + k, (400, 2, 2, 1)) for k in (0, 1)]

@@ -105,7 +105,7 @@ def test_tfds_opens_the_set(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_moments_are_stored_in_the_dtype_asked_for(tmp_path, dtype):
+def test_moments_are_stored_in_the_requested_dtype(tmp_path, dtype):
     write(tmp_path, dtype=dtype)
     stored = open_latents(tmp_path)[0][3]["moments"]
     expected = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}.get(

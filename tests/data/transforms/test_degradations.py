@@ -111,7 +111,7 @@ def test_the_blur_is_scipys_with_mirrored_borders(size):
     np.testing.assert_allclose(bsrgan._convolved(values, kernel), expected, atol=1e-9)
 
 
-def test_a_kernel_has_the_variances_asked_for():
+def test_a_kernel_has_the_requested_variances():
     kernel = bsrgan.gaussian_kernel(25, np.array([4.0, 1.0]), np.pi / 2)
     place = np.arange(25) - 12
     assert abs(kernel.sum() - 1) < 1e-12

@@ -141,6 +141,6 @@ def test_a_wrong_option_is_refused(fields, words):
         ImageTransform(**{"image_size": 8, **fields})
 
 
-def test_the_description_tells_transforms_apart():
+def test_the_description_distinguishes_transforms():
     assert ImageTransform(8).description == ImageTransform(8).description
     assert ImageTransform(8).description != ImageTransform(8, flip=True).description

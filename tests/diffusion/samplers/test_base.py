@@ -55,7 +55,7 @@ def test_a_batch_sharded_over_a_mesh_gives_the_same_samples(name):
     np.testing.assert_allclose(z, draw_jit(keys, SCHEDULE), rtol=1e-5, atol=1e-6)
 
 
-def test_one_key_stands_for_its_foldings_by_index():
+def test_one_key_is_folded_with_the_index_of_each_sample():
     """Identity: one key, or the same keys written out; typed or raw."""
     key = jax.random.key(3)
     z = initial_noise(key, (3, 2, 2, 1))
@@ -101,7 +101,7 @@ def test_the_network_is_traced_once_and_evaluated_as_often_as_documented(name):
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
-def test_previews_are_the_predictions_of_the_steps_asked_for(name):
+def test_previews_are_the_predictions_of_the_requested_steps(name):
     """Identity: each kept alone equals all kept together; the last ends at clean."""
     z_T = jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
     timesteps = make_timesteps(4, 1000, "even")

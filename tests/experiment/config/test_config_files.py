@@ -69,7 +69,7 @@ def test_a_file_imports_its_neighbours_which_replace_no_module(tmp_path, monkeyp
     assert sys.path == before
 
 
-def test_a_changed_file_is_run_anew(tmp_path):
+def test_a_changed_config_file_is_run_again(tmp_path):
     """Two files of one size within a second would share their bytecode."""
     for seed in "12345":
         path = write(tmp_path, EMPTY.replace("Dict()", f"Dict(dict(seed={seed}))"))
@@ -168,7 +168,7 @@ def test_a_wrong_argument_is_an_error_of_the_command_not_of_a_line():
     assert error.startswith("--config=imagenet_f:f=3: unknown f=3 of this config; one")
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_and_the_list():
+def test_an_error_for_an_unknown_name_suggests_the_nearest_and_lists_all():
     error = error_of("quikstart:stage=diffusion")
     assert 'no config has the name "quikstart"; did you mean "quickstart"?' in error
     assert "bedrooms, celebahq, celebahq_f, " in error and "FILE.py" in error
@@ -180,7 +180,7 @@ def test_what_is_part_of_other_configs_is_no_config(part):
     assert f'no config has the name "{part}"' in error_of(part)
 
 
-def test_a_missing_file_is_answered_with_the_name_that_works_anywhere(
+def test_an_error_for_a_missing_file_suggests_the_name_of_a_config(
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -219,7 +219,7 @@ def test_a_returned_config_is_locked_and_can_be_changed(tmp_path):
         ("./config", False),
     ],
 )
-def test_configs_are_told_from_other_files(config, is_ours):
+def test_configs_are_distinguished_from_other_files(config, is_ours):
     assert config_files.is_config(config) == is_ours
 
 

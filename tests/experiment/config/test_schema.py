@@ -66,7 +66,7 @@ def test_a_wrong_override_is_refused_with_a_hint(override, message):
         config_files.load_config(DIFFUSION, [override])
 
 
-def test_a_missing_config_file_says_where_it_looked():
+def test_an_error_for_a_missing_config_file_names_the_directory():
     with pytest.raises(ValueError, match=r"no config file nowhere/x\.py"):
         config_files.load_config("nowhere/x.py")
 

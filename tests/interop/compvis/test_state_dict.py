@@ -402,7 +402,7 @@ def test_special_conditions_of_configs_are_understood():
         ({"cosine_s": 0.1, "beta_schedule": "cosine"}, "cosine_s"),
     ],
 )
-def test_what_a_config_asks_for_in_vain_is_refused(change, message):
+def test_unsupported_fields_of_a_config_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         spec_from_compvis(published.DIFFUSION["celeba256"] | change)
 

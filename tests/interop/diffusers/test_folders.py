@@ -48,7 +48,7 @@ def test_a_pipelines_index_chooses_its_folders(pipeline):
         )
 
 
-def test_without_an_index_a_network_and_its_average_are_told_by_name(pipeline):
+def test_without_an_index_a_network_and_its_average_are_distinguished_by_name(pipeline):
     folder, raw = pipeline
     (folder / "model_index.json").unlink()
     with pytest.raises(ValueError, match=r"one unet: .*unet_ema/ .*unet_old/"):

@@ -63,7 +63,7 @@ def test_a_pipeline_of_diffusers_is_taken_only_where_it_computes_the_same(case):
     assert choose_pipeline(*arguments) == expected
 
 
-def test_only_a_pipeline_of_ours_comes_with_code():
+def test_only_custom_pipelines_come_with_code():
     assert exported_code("LDMPipeline") == {}
     code = exported_code(OWN_PIPELINE)
     assert sorted(code) == ["conditioner/conditioner.py", "pipeline.py"]

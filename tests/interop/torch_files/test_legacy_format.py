@@ -75,7 +75,9 @@ def test_a_damaged_legacy_file_is_refused(tmp_path, damage, message):
         (only(tensor((1,), (1,), numel=1 << 62)), "cut off"),
     ],
 )
-def test_a_legacy_file_that_asks_for_more_is_refused(tmp_path, objects, message):
+def test_a_legacy_file_that_names_other_functions_is_refused(
+    tmp_path, objects, message
+):
     with pytest.raises(UnreadableFile, match=message):
         read_weights(legacy(tmp_path / "a.pth", objects))
 

@@ -179,7 +179,7 @@ BAD_TENSORS = {
 
 
 @pytest.mark.parametrize("what", sorted(BAD_TENSORS))
-def test_a_tensor_that_lies_is_refused(tmp_path, what):
+def test_a_tensor_with_wrong_sizes_is_refused(tmp_path, what):
     """F20: views outside of the storage, negative strides, storages that are not."""
     path = ckpt(tmp_path / "a.ckpt", only(BAD_TENSORS[what]))
     with pytest.raises(UnreadableFile, match=r"a\.ckpt") as error:
@@ -220,7 +220,7 @@ def test_a_bomb_is_refused_before_memory_is_taken(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**14  # KiB
 
 
-def test_a_zip_that_lies_about_sizes_is_refused(tmp_path):
+def test_a_zip_with_wrong_sizes_is_refused(tmp_path):
     path = ckpt(tmp_path / "a.ckpt", only(tensor((4,), (1,))))
     whole = path.read_bytes()
     size = struct.pack("<II", 16, 16)

@@ -87,7 +87,7 @@ def test_only_the_published_inception_makes_a_fid():
     assert names == ["FD(mobilenet)", "KD(mobilenet)", "precision(mobilenet)"]
 
 
-def test_a_reference_is_read_back_and_says_how_it_was_made(tmp_path):
+def test_a_reference_is_read_back_with_its_metadata(tmp_path):
     made = collected(real_and_fake(16)[0], ("fid", "sfid", "kid"), keep=50)
     reference = made.reference({**METADATA, "transform": {"crop": "center"}})
     path = tmp_path / "ref.npz"
@@ -157,7 +157,7 @@ def test_every_row_of_the_paper_has_a_protocol_that_measures_it():
         find_protocol("paper")
 
 
-def test_the_table_stands_beside_the_papers_row():
+def test_the_table_shows_the_papers_row():
     figures = {"fid": Figure(12.345, 0.5), "recall": Figure(0.4567)}
     result = {
         "row": "churches",

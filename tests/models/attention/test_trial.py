@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
     assert trial.works("packed", right, 32, BF16)
 
 
-def test_a_trial_is_not_part_of_the_program_that_asks_for_it():
+def test_a_trial_is_not_part_of_the_traced_program():
     """Under a mesh, while another program is traced, as `attend` asks for it."""
     mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
 

@@ -77,7 +77,7 @@ def test_unit_length_divides_by_the_length_and_keeps_zero():
     assert jnp.isfinite(jax.jacobian(unit_length)(x)).all()
 
 
-def test_dropout_is_off_unless_asked():
+def test_dropout_is_off_by_default():
     model, params, (first, second) = setup("squeeze")
     plain = model.apply({"params": params}, first, second)
     assert (plain == model.apply({"params": params}, first, second)).all()

@@ -179,7 +179,9 @@ def test_a_bit_flipped_anywhere_is_never_restored(tmp_path, made):
     assert detected
 
 
-def test_a_directory_without_a_whole_checkpoint_is_not_begun_anew(tmp_path, made):
+def test_a_directory_without_a_valid_checkpoint_is_not_started_from_scratch(
+    tmp_path, made
+):
     save(tmp_path, made[1], [1])
     truncate(tmp_path / "checkpoints" / "1")
     with (
@@ -226,7 +228,7 @@ def test_a_whole_checkpoint_that_cannot_be_read_stays_where_it_is(
         assert int(checkpointer.restore(made[0])[0].step) == 2
 
 
-def test_what_lies_about_is_left_alone(tmp_path, made):
+def test_foreign_files_are_left_alone(tmp_path, made):
     """F9: foreign files and folders next to checkpoints, among them a number."""
     save(tmp_path, made[1], [1])
     folder = tmp_path / "checkpoints"
@@ -351,7 +353,7 @@ def test_unfinished_checkpoints_of_a_killed_run_are_cleaned_up(tmp_path, made):
     assert not left.exists()
 
 
-def test_the_preemption_service_is_only_asked_by_the_loop(tmp_path, made, monkeypatch):
+def test_only_the_loop_uses_the_preemption_service(tmp_path, made, monkeypatch):
     """It would take a checkpoint's step for the one that the run has come to."""
     asked = []
     ask = "jax.experimental.multihost_utils.reached_preemption_sync_point"
@@ -381,7 +383,7 @@ def test_a_directory_that_cannot_be_written_fails_at_once(tmp_path):
         Checkpointer(tmp_path / "file")
 
 
-def test_a_checkpoint_that_cannot_be_written_says_where_and_how_much_is_free(
+def test_an_error_of_saving_names_the_path_and_the_free_space(
     tmp_path, made, monkeypatch
 ):
     def full(*_, **__):

@@ -78,7 +78,7 @@ class FakeRun:
         self.finished = True
 
 
-def test_weights_and_biases_is_told_the_same_and_its_run_is_gone_on_with(
+def test_weights_and_biases_receives_the_same_and_its_run_is_resumed(
     tmp_path, spread, monkeypatch
 ):
     runs = []
@@ -99,7 +99,7 @@ def test_weights_and_biases_is_told_the_same_and_its_run_is_gone_on_with(
     assert runs[0].logged[0]["loss"] == 0.5 and runs[0].finished
 
 
-def test_without_the_package_it_is_said_what_to_install(tmp_path, monkeypatch):
+def test_an_error_names_the_package_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match=r"pip install 'ldm_jax\[wandb\]'"):
         WeightsAndBiases(tmp_path, "digits", {})

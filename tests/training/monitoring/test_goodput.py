@@ -37,7 +37,7 @@ def row(last, steps, time, **seconds):
     return dict(step=last, steps=steps, time=time, seconds=seconds)
 
 
-def test_lost_steps_and_the_time_between_two_attempts_are_told():
+def test_lost_steps_and_the_time_between_two_attempts_are_reported():
     """Oracle: 100 s by hand; killed after step 30, resumed at 15 after 20 s."""
     rows = [
         {"event": "start", "step": 0, "time": 0.0},

@@ -40,7 +40,7 @@ def test_changed_files_are_copied_and_the_local_folder_goes(remote):
     assert not mirror.folder.exists()
 
 
-def test_a_run_that_is_killed_goes_on_with_the_rows_of_its_last_checkpoint(remote):
+def test_a_killed_run_resumes_with_the_rows_of_its_last_checkpoint(remote):
     """Oracle: a row per 4 steps; saved at 6, killed at 9, resumed."""
     with report(remote) as r:
         r.start(0)

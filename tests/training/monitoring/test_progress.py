@@ -15,7 +15,7 @@ from ldm_jax.training.monitoring.progress import say_progress, say_spread
         (0.0, 64, None, float("inf"), "? s/step  0 images/s  ? left"),
     ],
 )
-def test_a_line_tells_rate_images_share_of_the_peak_and_time_left(
+def test_a_line_shows_rate_images_share_of_the_peak_and_time_left(
     rate, size, share, left, line
 ):
     assert say_progress(rate, size, share, left) == line

@@ -46,7 +46,7 @@ def test_the_last_step_has_a_row_though_it_is_no_multiple(tmp_path):
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [4, 8, 10]
 
 
-def test_no_step_stands_twice_after_a_resume_and_rows_are_as_if_uninterrupted(tmp_path):
+def test_no_step_is_logged_twice_after_a_resume(tmp_path):
     """Identity: saved at 6, killed at 11 and resumed is one undisturbed run."""
     for name in ("killed", "whole"):
         (tmp_path / name).mkdir()
@@ -72,7 +72,7 @@ def test_no_step_stands_twice_after_a_resume_and_rows_are_as_if_uninterrupted(tm
     assert read_rows(tmp_path / "killed" / "evaluation.jsonl") == []
 
 
-def test_a_row_that_a_full_disk_refuses_is_told_with_its_path():
+def test_a_full_disk_is_reported_with_the_path_of_the_row():
     """F5: the device that is always full."""
     with pytest.raises(OSError, match=r"/dev/full \(.*GiB free\): .*No space left"):
         append_row("/dev/full", {"step": 1})
@@ -98,7 +98,7 @@ def test_evaluations_are_rows_and_pictures(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def test_the_progress_line_tells_step_loss_rate_and_time_left(tmp_path, capsys):
+def test_the_progress_line_shows_step_loss_rate_and_time_left(tmp_path, capsys):
     with report(tmp_path, label="toy") as r:
         r.start(0)
         feed(r, 1, 12)
