@@ -144,7 +144,7 @@ class _EscapingFormatter(logging.Formatter):
 
 
 def _set_up_output() -> None:
-    """Prints our log to stderr, and what the terminal cannot show as escapes."""
+    """Logs to stderr, and escapes characters that the terminal cannot show."""
     handler = logging.StreamHandler()
     handler.setFormatter(_EscapingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -66,7 +66,7 @@ def _describe(name: str) -> Listed:
 
 
 def _arguments(module: ModuleType) -> Mapping[str, Any]:
-    """Asks a config for its arguments: it lists them where it gets an unknown one."""
+    """Lists the arguments of a config, from its error for an unknown argument."""
     get = getattr(module, "get_config", None) or module.get_study
     try:
         get(UNKNOWN)

@@ -261,7 +261,7 @@ def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
 
 
 def _sampling_of(images: str) -> dict[str, Any]:
-    """Reads how images were sampled; what was left out is left out."""
+    """Reads the sampling settings of images, without those that were not set."""
     settings = read_json(pathlib.Path(images, "settings.json"))
     sampling = settings["sampling"].items()
     return {name: value for name, value in sampling if value is not None}

@@ -139,7 +139,7 @@ def check(model_dir: str, form: str, path: pathlib.Path, which: str = "ema") -> 
 
 
 def _results(path: pathlib.Path, form: str, *tasks: str) -> list[pathlib.Path]:
-    """Lists what an export writes: the path, and the YAML of a CompVis checkpoint.
+    """Lists the results of an export: the path, and the YAML of a CompVis checkpoint.
 
     Args:
       path: of the result.
@@ -153,7 +153,7 @@ def _results(path: pathlib.Path, form: str, *tasks: str) -> list[pathlib.Path]:
 def _write_whole(
     loaded: "Loaded", results: list[pathlib.Path], form: str
 ) -> list[pathlib.Path]:
-    """Writes one form, whole or not at all; returns the paths."""
+    """Writes one format atomically; returns the paths."""
     path = results[0]
     if form not in FOLDERS:
         with new_files(*results) as folder:

@@ -149,7 +149,7 @@ def _sections_of(config) -> dict[str, Any]:
 
 
 def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
-    """Copies the tokenizer's files into the directory; returns notes on what lacks.
+    """Copies the tokenizer's files into the directory; returns notes on missing ones.
 
     Args:
       folder: the model directory.

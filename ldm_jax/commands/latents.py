@@ -200,7 +200,7 @@ def _how_to_encode(
 
 
 def _check_condition(given: _Images, source: Source, seed: int) -> None:
-    """Checks, on the first image, that the images have what the condition needs.
+    """Checks on the first image that the images have the fields of the condition.
 
     Raises:
       ValueError: they lack a field: labels, captions, boxes.

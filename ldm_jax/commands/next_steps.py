@@ -10,7 +10,7 @@ from ldm_jax.tasks.model import FirstStage, LatentDiffusion
 
 
 def after(model: Any, directory: str) -> list[str]:
-    """Lists what the model of a directory is for."""
+    """Lists the commands that use the model of a directory."""
     path = shlex.quote(directory)
     if isinstance(model, LatentDiffusion):
         return after_denoiser(directory, model.conditioner)
@@ -25,7 +25,7 @@ def after(model: Any, directory: str) -> list[str]:
 
 
 def after_latents(directory: str) -> list[str]:
-    """Lists what a set of latents is for."""
+    """Lists the commands that use a set of latents."""
     latents = shlex.quote(directory)
     return [
         f"ldm-jax latents --inspect {latents}",
@@ -35,7 +35,7 @@ def after_latents(directory: str) -> list[str]:
 
 
 def after_denoiser(directory: str, condition: Condition) -> list[str]:
-    """Lists what a trained diffusion model is for, with the flags of its condition."""
+    """Lists the commands that use a diffusion model, with its condition's flags."""
     model = shlex.quote(directory)
     flags = "".join(f" {flag}" for flag in example_flags(condition))
     return [

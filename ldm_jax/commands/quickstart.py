@@ -135,7 +135,7 @@ def _classify(config, images, labels) -> dict[str, float]:
 
 
 def _real(config, split):
-    """Reads a split whole: images [N, H, W, 3] in [-1, 1] and labels [N]."""
+    """Reads all of a split: images [N, H, W, 3] in [-1, 1] and labels [N]."""
     source = open_images(**{**config.images, "split": split})
     transform = ImageTransform(**config.transform)
     rows = iterate_once(source, transform, config.batch_size, None)

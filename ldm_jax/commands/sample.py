@@ -251,7 +251,7 @@ def _image_size(config, of_condition, requested) -> tuple[int, int]:
 
 
 def _condition(conditioner, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Reads a user's inputs for a condition; refuses those that it does not take."""
+    """Reads a user's inputs for a condition, and refuses unknown ones."""
     flags = {flag.argument: f"--{name}" for name, flag in condition_flags().items()}
     expected = [field.argument for field in conditioner.fields.values()]
     if sorted(inputs) != sorted(expected):

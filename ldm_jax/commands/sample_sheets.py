@@ -21,7 +21,7 @@ GRID, COLUMNS = 100, 10
 def name_conditions(
     condition: Condition, inputs: Mapping[str, Any], y: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """Names each condition: its class or its prompt; [] of those without words.
+    """Names each condition by its class or prompt; [] for conditions without either.
 
     Args:
       condition: of the model.
@@ -86,7 +86,7 @@ def write_neighbours(
 def _write_npz(
     path: pathlib.Path, files: Sequence[pathlib.Path], shape: tuple[int, ...]
 ) -> None:
-    """Writes what `np.savez` would, image by image: 50,000 do not fit in memory."""
+    """Writes an .npz file image by image, because 50,000 do not fit in memory."""
     header = {"shape": (len(files), *shape), "fortran_order": False, "descr": "|u1"}
     with (
         atomic_file(path) as target,

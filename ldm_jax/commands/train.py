@@ -21,7 +21,7 @@ from ldm_jax.training.state import TrainState
 
 
 def train_config(config: ConfigDict, workdir: str) -> TrainState:
-    """Trains what a config describes, or resumes it where `workdir` was left.
+    """Trains the model of a config, or resumes the run in `workdir`.
 
     Args:
       config: of one experiment, see `experiment.config.schema.SECTIONS`.
@@ -43,7 +43,7 @@ def train_config(config: ConfigDict, workdir: str) -> TrainState:
 
 
 def dry_run(config: ConfigDict) -> str:
-    """Describes what `train` would do: every setting, then a summary.
+    """Describes the run that `train` would start: every setting, then a summary.
 
     The data are opened, so what does not fit is refused as in training. Nothing is
     written.

@@ -77,7 +77,7 @@ class Condition:
 
     @property
     def reads_frozen(self) -> tuple[str, ...]:
-        """Networks whose parameters it reads and never trains.
+        """The networks whose frozen parameters the condition uses.
 
         "conditioner" is its own `module`, "autoencoder" the model's first stage.
         """
@@ -90,13 +90,13 @@ class Condition:
 
     @property
     def parts(self) -> Mapping[str, "Condition"]:
-        """The conditions that it consists of, by name: itself, unless it is hybrid."""
+        """The parts of the condition by name: itself, unless it is hybrid."""
         return {"": self}
 
     def encode_fields(
         self, apply: Callable[[Array], Array], batch: Batch, frozen: Mapping[str, Any]
     ) -> Conditioning:
-        """Makes the fields of a batch into what the denoiser reads.
+        """Encodes the fields of a batch as inputs of the denoiser.
 
         Args:
           apply: runs `module` with its parameters.
@@ -133,7 +133,7 @@ class Condition:
         return record
 
     def from_user(self, **inputs: Any) -> dict[str, np.ndarray]:
-        """Reads what a user gives, by `Field.argument`: numbers, text, files.
+        """Reads a user's inputs, by `Field.argument`: numbers, text, files.
 
         Returns:
           The fields, [N, ...] each.

@@ -99,7 +99,7 @@ def make_tokenizer(
 
 
 def _open_tokenizer(name: str, files: Mapping[str, Any]) -> Any:
-    """Makes a tokenizer of transformers from files of strangers.
+    """Makes a tokenizer of transformers from untrusted files.
 
     Raises:
       UnreadableFile: they are too large, damaged, or not the published ones.

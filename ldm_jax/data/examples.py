@@ -97,7 +97,7 @@ class SameLayout:
         return {name: view[start:stop] for name, start, stop in places}
 
     def _learn(self, data: bytes) -> tuple[tuple, tuple]:
-        """Notes where the values of this message lie: (places, bytes between them)."""
+        """Finds the positions of a message's values: (places, bytes between them)."""
         places, between, end = [], [], 0
         for name, kind, spans in _features(data):
             if kind != BYTES or len(spans) != 1:

@@ -48,7 +48,7 @@ def shuffled_rows_of_part(
 
 
 def turn(seed: int, quotas: Sequence[int], position: int) -> tuple[int, int]:
-    """Says which set the next record of a mixture comes from, by quota.
+    """Chooses the set of each record of a mixture, by quotas.
 
     Of every sum(quotas) turns, part k gets exactly quotas[k], in shuffled order.
 

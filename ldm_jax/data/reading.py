@@ -104,7 +104,7 @@ class Reader:
         return examples
 
     def _count(self, index: int, error: DamagedRecord) -> None:
-        """Notes a damaged record; raises when there are too many."""
+        """Counts a damaged record; raises if there are too many."""
         if index in self._damaged and len(self._damaged) < len(self._source):
             return
         self._damaged[index] = str(error)

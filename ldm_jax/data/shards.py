@@ -137,7 +137,7 @@ def write_info(
     metadata: dict[str, Any],
     description: str,
 ) -> None:
-    """Writes the metadata that make shards a TFDS set; each file appears whole.
+    """Writes the metadata that make shards a TFDS set, each file atomically.
 
     Any process may do this, and more than one: they write the same.
 

@@ -74,7 +74,7 @@ class ClipFolder:
         return on_devices(self._see, np.stack([_square(x, self.side) for x in images]))
 
     def embed_patches(self, patches: Sequence[np.ndarray]) -> np.ndarray:
-        """Embeds square patches uint8 [S, S, 3] as those of databases: [B, width].
+        """Embeds square patches uint8 [S, S, 3] as for databases: [B, width].
 
         They are resized by a bicubic without antialiasing whose corners agree.
         """

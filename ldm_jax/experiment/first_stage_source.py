@@ -31,7 +31,7 @@ class TrainedStage(NamedTuple):
     scale: float
 
     def copy_to(self, workdir: str) -> None:
-        """Makes autoencoder/ of a run's directory, unless it is there."""
+        """Copies the first stage to autoencoder/ of a run, unless it exists."""
         if self.config is not None:
             params = {"autoencoder": self.params}
             save_params(f"{workdir}/autoencoder", params, self.config)
@@ -121,7 +121,7 @@ def _read_stage(directory: str, autoencoder: Autoencoder):
 
 
 def _fields(autoencoder: Autoencoder) -> dict[str, Any]:
-    """Lists the fields that decide what an autoencoder computes."""
+    """Lists the fields on which the results of an autoencoder depend."""
     # How it was initialised, or saves memory, is left out.
     unimportant = ("name", "parent", "remat", "code_range")
     fields = {

@@ -26,7 +26,7 @@ from ldm_jax.training.checkpoints.checkpointer import load_params
 
 
 def locate(directory: str) -> str:
-    """Returns a model directory as it is, or the folder of a model of the package.
+    """Returns the path of a model directory, or of a model of the package by name.
 
     A directory of the same name comes first.
     """

@@ -69,7 +69,7 @@ def make_classifier(config) -> NoisyLatentClassifier:
 
 
 def make_transform(config, **changes) -> ImageTransform:
-    """Makes a diffusion config's `transform`; `latents` says its size and flip."""
+    """Makes the transform of a diffusion config; `latents` has its size and flip."""
     fields = dict(image_size=config.latents.image_size, flip=config.latents.flip)
     return ImageTransform(**{**fields, **config.get("transform", {}), **changes})
 

@@ -38,7 +38,7 @@ def prepare(
     abstract: bool = False,
     devices: Sequence[jax.Device] | None = None,
 ) -> Run:
-    """Builds what a config describes.
+    """Builds a run from a config.
 
     Args:
       config: of one experiment, see `schema.SECTIONS`; stays as it is.

@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
 
 
 def resolve_config(config: ConfigDict, *, abstract: bool) -> tuple[ConfigDict, Inputs]:
-    """Fills in what a config leaves open.
+    """Fills in the open fields of a config.
 
     Args:
       config: checked; stays as it is.
@@ -74,7 +74,7 @@ def resolve_config(config: ConfigDict, *, abstract: bool) -> tuple[ConfigDict, I
 
 
 def _first_stage(config: ConfigDict, abstract: bool) -> Inputs:
-    """Notes which LPIPS weights the run has."""
+    """Stores the fingerprint of the run's LPIPS weights in its config."""
     trunk = config.objective.get("perceptual")
     if abstract or trunk in (None, "none"):
         return Inputs({})
@@ -123,7 +123,7 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
 
 
 def _complete(config: ConfigDict, abstract: bool) -> None:
-    """Takes from the data what a denoiser's config leaves open."""
+    """Completes a denoiser's config with the metadata of its data."""
     if abstract and not data_metadata.is_open(config):
         return  # the data need not be there
     metadata = data_metadata.read_data_metadata(config)

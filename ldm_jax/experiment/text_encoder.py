@@ -70,7 +70,7 @@ class TrainedEncoder(NamedTuple):
     fingerprint: str
 
     def copy_to(self, workdir: str) -> None:
-        """Makes text_encoder/ of a run's directory, unless it is there.
+        """Copies the encoder to text_encoder/ in a run's directory, unless it exists.
 
         Raises:
           ValueError: the run started with another text encoder.

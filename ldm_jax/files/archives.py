@@ -75,7 +75,7 @@ class ZipMembers:
             check_member_size(self.path, name, self.sizes[name], max_bytes)
 
     def open(self, name: str) -> IO[bytes]:
-        """Opens a member; wrap what reads it in `reading`."""
+        """Opens a member; wrap the code that reads it in `reading`."""
         return self._zip.open(self._infos[name])
 
     def close(self) -> None:

@@ -107,7 +107,7 @@ class Npz:
 
 
 def read_npz(path: PathLike, skip: Container[str] = ()) -> dict[str, np.ndarray]:
-    """Reads the arrays of an .npz file, but those named in `skip`; errors as `Npz`."""
+    """Reads the arrays of an .npz file, except for `skip`; errors as for `Npz`."""
     with Npz(path) as stored:
         return {name: stored.read(name) for name in stored.names if name not in skip}
 

@@ -43,7 +43,7 @@ def reading(
     data: bytes | None = None,
     rule: str = "must be readable",
 ) -> Iterator[None]:
-    """Turns what is raised about the contents of a file into `UnreadableFile`.
+    """Turns errors about the contents of a file into `UnreadableFile`.
 
     Keep the block small: an error of ours within it would count as damage.
 
@@ -103,7 +103,7 @@ def naming(
 
 
 def impostor(path: PathLike) -> str:
-    """Says what a file is that downloads often leave in the place of another; or "".
+    """Recognizes files that failed downloads often leave, such as HTML; or "".
 
     Returns:
       "it is a Git LFS pointer ...", "it is an HTML page ...", "it is empty ..." or "".
@@ -119,7 +119,7 @@ def impostor(path: PathLike) -> str:
 
 
 def impostor_bytes(start: bytes) -> str:
-    """Says what a file is, as `impostor` does, of its first bytes."""
+    """Recognizes a file by its first bytes, as `impostor` does."""
     if not start:
         return "it is empty (0 bytes); it was not downloaded"
     if start.startswith(LFS_POINTER):
@@ -156,7 +156,7 @@ def described(error: BaseException) -> str:
 
 
 def shown(value: Any) -> str:
-    """Prints a value that a stranger's file holds, in at most MAX_SHOWN characters.
+    """Formats a value of an untrusted file, in at most MAX_SHOWN characters.
 
     `repr` of a nested value may take exponentially long (a tuple that holds one tuple
     twice, 40 times over), and that of a large integer is refused by Python.

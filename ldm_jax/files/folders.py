@@ -72,7 +72,7 @@ def list_folder(
 
 
 def _reason(path: pathlib.Path, home: pathlib.Path) -> str:
-    """Says why a file is not listed; "" if it is."""
+    """Returns why a file is not listed; "" if it is."""
     if reason := not_regular(path):
         if reason == "is a folder":
             return (

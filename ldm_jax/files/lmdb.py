@@ -110,7 +110,7 @@ class Lmdb:
         return page
 
     def _list(self, number: int, depth: int) -> None:
-        """Notes the keys below a page."""
+        """Collects the keys below a page."""
         page = self._page(number)
         flags, lower = struct.unpack_from("<HH", page, 10)
         kind = flags & (BRANCH | LEAF | OVERFLOW | META | 0x60)
@@ -131,7 +131,7 @@ class Lmdb:
     def _note(
         self, number: int, page: bytes, key: bytes, at: int, size: int, flags: int
     ) -> None:
-        """Notes a key of a leaf, and where its value is."""
+        """Stores a key of a leaf and the position of its value."""
         if flags & OTHERS:
             raise ValueError("it has several databases, or several values for a key")
         name, page_size = key.decode(), self._meta.page_size

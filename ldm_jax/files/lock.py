@@ -87,7 +87,7 @@ class Lock:
         return True
 
     def _refuse_living(self, owner: dict[str, Any], has_locks: bool) -> None:
-        """Refuses an owner whose lock the kernel could not show, while it renews it."""
+        """Raises if another owner renews the lock file, for lack of kernel locks."""
         if owner and (not has_locks or owner["host"] != self._host):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - self._file.stat().st_mtime < STALE_SECONDS:

@@ -25,7 +25,7 @@ def is_remote(path: PathLike) -> bool:
 
 
 def expand(path: PathLike) -> str:
-    """Expands `~` and `~user` at the start of a path; a URL stays as it is.
+    """Expands `~` and `~user` at the start of a path; a URL is unchanged.
 
     Raises:
       ValueError: there is no such user.
@@ -59,7 +59,7 @@ def expand_in(text: str) -> str:
 
 
 def resolve(path: PathLike) -> epath.Path:
-    """Makes a path absolute, with `~` expanded; a URL stays as it is.
+    """Makes a path absolute, with `~` expanded; a URL is unchanged.
 
     Raises:
       ValueError: a URL of another kind than STORES.
@@ -109,7 +109,7 @@ def local(path: PathLike, what: str = "this") -> pathlib.Path:
 
 
 def inside(root: PathLike, name: str) -> pathlib.Path:
-    """Joins a name that a stranger's file gives to a folder, which it may not leave.
+    """Joins a folder and an untrusted name, which must not leave the folder.
 
     Raises:
       ValueError: the name is absolute, or leads out of `root` (by "..", or by a link).
@@ -124,7 +124,7 @@ def inside(root: PathLike, name: str) -> pathlib.Path:
 
 
 def printable(name: PathLike) -> str:
-    r"""Escapes what a terminal would obey: control characters and line breaks.
+    r"""Escapes control characters and line breaks for printing on a terminal.
 
     Bytes that are no UTF-8 (surrogates, as `os.fsdecode` makes them) are escaped too.
     """
@@ -135,5 +135,5 @@ def printable(name: PathLike) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Escapes what a terminal would obey in a text of several lines."""
+    """Escapes control characters in a text of several lines."""
     return "\n".join(map(printable, text.split("\n")))

@@ -289,7 +289,7 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Decodes an image and turns it as its EXIF says."""
+    """Decodes an image and rotates it by its EXIF orientation."""
     image.load()
     ImageOps.exif_transpose(image, in_place=True)  # else it copies upright ones too
     return image

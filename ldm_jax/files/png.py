@@ -135,7 +135,7 @@ def _write_labels(canvas, labels, pad, height) -> np.ndarray:
 
 
 def save_png(path, image: np.ndarray, settings: Mapping[str, object] = {}) -> None:
-    """Writes a PNG whole or not at all, with `settings` as its text fields.
+    """Writes a PNG file atomically, with `settings` as its text fields.
 
     Args:
       path: file to write; its directory is made.

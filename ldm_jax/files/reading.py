@@ -60,7 +60,7 @@ MISSING = "is not there"
 
 
 def not_regular(path: PathLike) -> str:
-    """Says why a path is not a regular file ("is a FIFO"); "" if it is one."""
+    """Returns why a path is not a regular file ("is a FIFO"); "" if it is one."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -172,17 +172,17 @@ def _last(folder: pathlib.Path, last: str) -> list[pathlib.Path]:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Writes a text file (UTF-8) that appears whole; one of this name is replaced."""
+    """Writes a text file (UTF-8) atomically, and replaces an existing one."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
-    """Writes a JSON file that appears whole; one of this name is replaced."""
+    """Writes a JSON file atomically, and replaces an existing one."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def write_bytes(path: PathLike, data: bytes) -> None:
-    """Writes a file of bytes that appears whole; one of this name is replaced."""
+    """Writes a file of bytes atomically, and replaces an existing one."""
     if not is_remote(path):
         with atomic_file(path) as file:
             file.write(data)
@@ -212,7 +212,7 @@ def temporary_name(path: pathlib.Path) -> pathlib.Path:
 def remove_partials(
     folder: PathLike, is_of: Callable[[str], bool], seconds: float = STALE_SECONDS
 ) -> None:
-    """Removes what killed writers left in a folder.
+    """Removes the partial results of killed writers from a folder.
 
     Args:
       folder: local.
@@ -238,7 +238,7 @@ def move(source: PathLike, target: PathLike) -> None:
 
 
 def remove(path: PathLike) -> None:
-    """Removes a file, or a folder with everything in it, if it is there."""
+    """Removes a file, or a folder with its contents, if it exists."""
     path = resolve(path)
     if path.is_dir() and not pathlib.Path(path).is_symlink():
         path.rmtree()
@@ -273,7 +273,7 @@ def _temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _link(partial: pathlib.Path, path: pathlib.Path) -> None:
-    """Gives a file its name where there is none of this name."""
+    """Links a file to its name, unless the name is taken."""
     try:
         os.link(partial, path)  # atomic, and fails where there is a file
     except FileExistsError as error:

@@ -130,7 +130,7 @@ def export_flat(
 
 
 def expected_shapes(rows: Iterable[NameRow], form: str) -> dict[str, tuple[int, ...]]:
-    """Says which tensors a format has for the rows: {their name: shape}."""
+    """Lists the tensors that a format has for the rows: {name: shape}."""
     rows = list(rows)
     nothing = np.zeros((), np.float32)
     zeros = {row.ours: np.broadcast_to(nothing, row.shape) for row in rows}

@@ -87,7 +87,7 @@ def _find(patterns, path: str):
 
 
 def _layers(table):
-    """Yields the rows of a table, those of nested tables under their place's names."""
+    """Yields the rows of a table; nested tables get the prefix of their row."""
     for ours, compvis, diffusers, kind in table:
         if isinstance(kind, str):
             yield ours, compvis, diffusers, kind

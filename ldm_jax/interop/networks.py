@@ -132,7 +132,7 @@ def conditioner_rows(condition: Mapping[str, Any]) -> tuple[NameRow, ...]:
 
 
 def token_transformer(condition: Mapping[str, Any]) -> TokenTransformer | ClipText:
-    """Makes the network of a "text" or "layout" condition, whose fields it takes."""
+    """Makes the network of a "text" or "layout" condition from its fields."""
     fields = dict(condition)
     if fields["kind"] == "layout":
         defaults: dict[str, Any] = {"vocab_size": 8192, "width": 512, "depth": 16}

@@ -87,7 +87,7 @@ def write_own_npz(
     params: PyTree,
     files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> list[pathlib.Path]:
-    """Writes what `write_own_folder` does into one .npz file."""
+    """Writes the contents of `write_own_folder` into one .npz file."""
     arrays = {**flatten(params), CONFIG: np.array(json.dumps(dict(settings)))}
     arrays |= {name: np.frombuffer(data, np.uint8) for name, data in files.items()}
     write_npz(path, arrays.items(), sum(x.nbytes for x in arrays.values()))

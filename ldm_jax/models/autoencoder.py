@@ -163,7 +163,7 @@ class Autoencoder(nn.Module):
     def encode(
         self, image: Float[Array, "B H W C"], is_training: bool = False
     ) -> Float[Array, "B h w {self.moments_channels}"]:
-        """Maps images to the moments of their latents, which are what is stored.
+        """Maps images to the moments of their latents, which data sets store.
 
         Args:
           image: in [-1, 1].

@@ -164,7 +164,7 @@ def agreed(flag: bool) -> bool:
 
 
 def in_main_process(action: Callable[[], T]) -> T | None:
-    """Runs an action in process 0; where it fails there, every process ends.
+    """Runs an action in process 0; if it fails, every process ends.
 
     Returns:
       What it returned; None in other processes.

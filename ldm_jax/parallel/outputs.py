@@ -88,7 +88,7 @@ def shared_directory(out: PathLike, flag: str = "--out") -> Iterator[PathLike]:
 
 
 def _place(out: PathLike) -> tuple[pathlib.Path, Callable[[], None]]:
-    """Returns (where to write on this machine, what copies it to its place)."""
+    """Returns (the local path to write to, a function that copies the result)."""
     if not is_remote(out):
         return local(out), lambda: None
     return stores.staging_of(out), functools.partial(stores.upload, out)

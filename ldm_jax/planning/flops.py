@@ -15,7 +15,7 @@ from ldm_jax.types import PyTree
 
 
 def count_flops(function: Callable, *args: PyTree) -> int:
-    """Counts what a call executes: 2 for a multiplication and an addition.
+    """Counts the FLOPs of a call: 2 for a multiplication and an addition.
 
     What a backward pass computes again to save memory (`jax.checkpoint`) is left out:
     it is the program's doing, not the model's.

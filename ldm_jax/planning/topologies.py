@@ -114,7 +114,7 @@ def chip_by_name(name: str) -> Chip:
 
 
 def absent_devices(name: str, slices: int = 1) -> list[AbsentDevice]:
-    """Makes devices for what follows from shapes alone, without any compiler.
+    """Makes placeholder devices, for costs that need no compiler.
 
     Args:
       name: "h100:8", GPUs of a node; or of TPUs as for `describe_topology`.

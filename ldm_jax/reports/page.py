@@ -123,7 +123,7 @@ def bars(title: str, values: Mapping[str, float], unit: str = "") -> Html:
 
 
 def write_page(path: str | os.PathLike, title: str, parts: Sequence[Html]) -> None:
-    """Writes a page whole or not at all.
+    """Writes a page atomically.
 
     Args:
       path: file to write.
@@ -152,7 +152,7 @@ def _cell(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Formats what a table shows; parts of a page stay as they are."""
+    """Formats a cell of a table; HTML is unchanged."""
     if isinstance(value, Html):
         return value
     if isinstance(value, float):

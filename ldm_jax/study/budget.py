@@ -183,7 +183,7 @@ def _first_stage(arm: Arm, study: Study) -> tuple[ConfigDict | None, str, str]:
 def _metadata(
     denoiser: ConfigDict, first_stage: ConfigDict | None
 ) -> data_metadata.DataMetadata:
-    """Returns what the latents of a first stage will tell of themselves."""
+    """Returns the metadata that the latents of a first stage will have."""
     known = denoiser if first_stage is None else first_stage
     metadata = data_metadata.DataMetadata(
         "the first stage of this arm",

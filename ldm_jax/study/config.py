@@ -147,7 +147,7 @@ class Study:
 
 
 def load_study(config: str) -> Study:
-    """Runs get_study of NAME or FILE.py, with what follows its colon.
+    """Runs get_study of NAME or FILE.py, with the argument after its colon.
 
     Raises:
       ValueError: as `experiment.config.config_files.run_file`.

@@ -37,7 +37,7 @@ class StudyFailed(ValueError):
 
 
 def run_study(study: Study, out: str, only: Sequence[str] = (), kind: str = "") -> None:
-    """Runs what is missing of a study, and writes its report.
+    """Runs the missing stages of a study, and writes its report.
 
     Args:
       study: what is compared.
@@ -81,7 +81,7 @@ def run_study(study: Study, out: str, only: Sequence[str] = (), kind: str = "") 
 
 
 def run_one(study: Study, out: str, name: str) -> None:
-    """Runs one stage by its name: what an engine of jobs calls.
+    """Runs one stage by its name; workflow engines call it.
 
     Raises:
       ValueError: there is no such stage, its settings changed, or what it needs is
@@ -155,7 +155,7 @@ def check_unchanged(stage: Stage, out: str) -> None:
 
 
 def _known(only: Sequence[str], arms: dict[str, ResolvedArm]) -> Sequence[str]:
-    """Refuses names of arms that there are not."""
+    """Raises ValueError for unknown names of arms."""
     unknown = [name for name in only if name not in arms]
     if unknown:
         raise ValueError(
@@ -165,7 +165,7 @@ def _known(only: Sequence[str], arms: dict[str, ResolvedArm]) -> Sequence[str]:
 
 
 def _write_summary(study: Study, arms: dict[str, ResolvedArm], out: str) -> None:
-    """Writes what the report needs to know of the study in addition to the results."""
+    """Writes the description of the study that the report needs."""
     if is_main_process():
         content: dict[str, Any] = summary_of(study, arms)
         write_json(pathlib.Path(out, SUMMARY), content, indent=1)

@@ -88,7 +88,7 @@ def write_study_report(out: str | os.PathLike) -> None:
 
 
 def _introduction(summary: Row, rows: list[Row]) -> list[page.Html]:
-    """Says what is compared, and what is missing, before any figure."""
+    """Describes the comparison and missing stages, before any figure."""
     study, arms = summary["study"], summary["arms"]
     text = (
         f"{len(arms)} models are compared at equal budget: "

@@ -55,7 +55,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def read_summary(directory: str | os.PathLike) -> dict[str, Any]:
-    """Reads what `summary_of` described.
+    """Reads the summary that `summary_of` made.
 
     Raises:
       ValueError: no study was started in the directory.
@@ -117,7 +117,7 @@ def _row(arm: str, about: Row, seed: int, point: Row, trained: Row) -> Row:
 
 
 def _figures(point: Row, metrics: Sequence[str]) -> dict[str, float]:
-    """Returns what was measured by label, in the order of the study's metrics."""
+    """Returns the measurements by label, in the order of the study's metrics."""
     figures = point["figures"]
     return {figures[m]["label"]: figures[m]["value"] for m in metrics if m in figures}
 
@@ -148,7 +148,7 @@ def last_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Returns the mean over seeds and its standard error; None of one value alone."""
+    """Returns the mean over seeds and its standard error, None for one value."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, None

@@ -60,7 +60,7 @@ class Stage:
 
 
 def make_stages(study: Study, arms: Mapping[str, ResolvedArm], out: str) -> list[Stage]:
-    """Lists the stages of some arms, each after those that it needs.
+    """Lists the stages of arms in order of dependency.
 
     Args:
       study: what is compared.

@@ -29,7 +29,7 @@ FIRST_STAGE = {
 
 
 def make_table(directory: str | os.PathLike) -> tuple[list[str], list[list[str]]]:
-    """Makes the table of what is finished.
+    """Makes the table of finished stages.
 
     Args:
       directory: of a study.

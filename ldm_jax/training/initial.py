@@ -40,7 +40,7 @@ class Taken:
     share: float
 
     def summary(self) -> str:
-        """Says it in a line."""
+        """Summarizes the lists in one line."""
         parts = [
             f"{len(self.taken)} arrays taken ({self.share:.1%} of the numbers)",
             f"{len(self.widened)} widened by zeros",

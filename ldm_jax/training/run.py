@@ -37,7 +37,7 @@ class BatchSource(Protocol):
         ...
 
     def check(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError, naming what changed, if `state` is of other data."""
+        """Raises ValueError, which lists the changes, if `state` is of other data."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -22,7 +22,7 @@ from ldm_jax.types import PyTree
 
 
 def open_checkpoints(run: Run, workdir: str) -> Checkpointer:
-    """Opens the checkpoints of a run, after a look at its settings; errors as there."""
+    """Opens the checkpoints of a run; errors as for `Checkpointer`."""
     options, settings = run.options, None
     if run.config is not None:
         defaults = {

@@ -108,7 +108,7 @@ def make_state(
 
 
 def _put(x, where: NamedSharding) -> Array:
-    """Puts an array there; one on the host, every process must hold whole."""
+    """Places an array with a sharding; every process must have all of a host array."""
     if isinstance(x, jax.Array):
         return jax.device_put(x, where)
     return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
@@ -119,7 +119,7 @@ def _copied(x: Array) -> Array:
 
 
 def _run_needed(function: Callable, key: Array) -> PyTree:
-    """Runs op by op what the result depends on; a network's forward pass is left out.
+    """Runs op by op only what the result depends on, without the forward pass.
 
     As one program, hundreds of small random draws take a CPU longer to compile than
     the training step does (6M parameters: 55 s of CPU time; like this, 20 s), since

@@ -152,7 +152,7 @@ def _torch_fidelity(flat) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _timed(function: Callable, *arguments):
-    """Returns what a function returns, and its Cost."""
+    """Calls a function; returns its result and its Cost."""
     clock, cpu = time.perf_counter(), time.process_time()
     result = function(*arguments)
     return result, Cost(time.perf_counter() - clock, time.process_time() - cpu)

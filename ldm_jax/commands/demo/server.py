@@ -137,4 +137,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Logs nothing: the terminal shows the address alone."""
+        """Logs nothing, so that the terminal shows only the address."""

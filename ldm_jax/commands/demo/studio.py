@@ -162,7 +162,7 @@ def _reconstruct(model: FirstStage, params: Any, image: np.ndarray) -> jax.Array
 
 
 def _class_names(condition: Any) -> list[str]:
-    """Lists the names of a condition's classes; numbers where there are none."""
+    """Lists the names of a condition's classes, or their numbers."""
     names = list(getattr(condition, "class_names", ()))
     count = getattr(condition, "num_classes", 0) or 0
     return names or [str(i) for i in range(count)]

@@ -159,7 +159,7 @@ class Evaluator:
             )
 
     def _differences(self, size) -> list[str]:
-        """Warns of what differs between the images and the reference, if there is one.
+        """Warns of differences between the images and the reference.
 
         A ValueError where no comparison has a meaning.
         """
@@ -171,7 +171,7 @@ class Evaluator:
     def images(
         self, path: str, pairs: str | None, by_name: bool = True
     ) -> dict[str, Any]:
-        """Evaluates images on disk; what `check` refuses is refused first.
+        """Evaluates images on disk, after `check` of the request.
 
         Args:
           path: of `open_set`.

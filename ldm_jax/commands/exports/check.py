@@ -118,7 +118,7 @@ def _relative(exported: np.ndarray, original: np.ndarray) -> float:
 
 
 def _in_torch(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Makes PyTorch's arrays of ours, channels first."""
+    """Converts arrays to PyTorch's tensors, channels first."""
     import torch
 
     return {

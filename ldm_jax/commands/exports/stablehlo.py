@@ -173,7 +173,7 @@ def _condition_inputs(model: LatentDiffusion, image: tuple) -> Shapes:
 
 
 def _condition_programs(model, y: Shapes) -> dict[str, Program]:
-    """Encoders of the raw condition and of its null, where there are any."""
+    """Makes the encoders of the raw condition and of its null, if there are any."""
 
     def encoder(encode):
         return lambda params, inputs: _present(encode(params, **inputs))

@@ -35,7 +35,7 @@ def estimate_time(config: ConfigDict) -> str:
 
 
 def flops_per_second() -> float:
-    """Returns what a training step reaches on these devices, measured in a second."""
+    """Measures the FLOP/s of a training step on these devices, in about a second."""
     chip = chip_of(jax.devices()[0])
     if chip is not None:
         return chip.flops * jax.device_count() * SHARE_OF_PEAK

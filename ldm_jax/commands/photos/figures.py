@@ -49,7 +49,7 @@ def compare_samples(stage: ConfigDict, samples: np.ndarray) -> dict[str, float]:
 
 
 def _pictures(stage: ConfigDict, split: str) -> np.ndarray:
-    """Reads a split whole, [N, H, W, 3] in [-1, 1]."""
+    """Reads all pictures of a split, [N, H, W, 3] in [-1, 1]."""
     source = open_images(**{**stage.images, "split": split})
     rows = iterate_once(source, still_transform(stage.transform), 64)
     parts = [np.asarray(batch["image"])[:valid] for batch, valid in rows]

@@ -109,7 +109,7 @@ def model_pictures(
 
 
 def _refuse_other_folder(root: pathlib.Path, pictures: Survey) -> None:
-    """Notes which pictures these are, or compares them with those noted before."""
+    """Stores the identity of the pictures, or compares it with the stored one."""
     path = root / FOLDER
     now = {"folder": pictures.folder, "fingerprint": pictures.fingerprint}
     if not path.exists():
@@ -126,7 +126,7 @@ def _refuse_other_folder(root: pathlib.Path, pictures: Survey) -> None:
 
 
 def _choose(root: pathlib.Path, pictures: Survey, size: int | None) -> dict[str, str]:
-    """Writes config.py, or leaves the one that is there; describes the choices."""
+    """Writes config.py unless it exists; describes the choices."""
     path = root / CONFIG
     if path.exists():
         if size is not None:

@@ -99,7 +99,7 @@ class Files:
         return ""
 
     def find(self, *endings: str) -> str:
-        """Returns the one file whose name is, or ends with "/" and, one of `endings`.
+        """Returns the only file whose name is one of `endings`, in any folder.
 
         Returns:
           Its name; "" if there is none.

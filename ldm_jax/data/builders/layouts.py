@@ -168,7 +168,7 @@ def name_classes(builder: ManualBuilder, names: Sequence[str]) -> None:
 
 
 def as_objects(boxes: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
-    """Turns x, y, width, height into what TFDS stores, within [0, 1]."""
+    """Converts x, y, width, height to TFDS' bounding boxes, within [0, 1]."""
     low = boxes[:, :2].clip(0, 1)
     high = (boxes[:, :2] + boxes[:, 2:]).clip(low, 1)
     corners = np.concatenate([low[:, ::-1], high[:, ::-1]], axis=1)

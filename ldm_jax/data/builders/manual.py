@@ -61,7 +61,7 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
     max_pixels = MAX_PIXELS
 
     def fields(self) -> dict[str, Any]:
-        """Returns the TFDS features of a record besides "image" and "file_name"."""
+        """Returns the TFDS features of a record other than "image" and "file_name"."""
         return {}
 
     def find(self, files: Files) -> Mapping[str, Split]:
@@ -144,7 +144,7 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
             return 0
 
     def _refuse(self, message: str) -> None:
-        """Notes an image that is left out; raises when there are too many."""
+        """Counts an image that is left out; raises if there are too many."""
         refused = self.info.metadata["refused"]
         refused.append(message)
         logging.warning("%s: left out: %s", self.name, message)
@@ -172,7 +172,7 @@ def divide(
     lists: Mapping[str, str],
     held_out: Callable[[Sequence[str]], Sequence[str]],
 ) -> dict[str, list[str]]:
-    """Divides images into the splits that lists of file names say, as the paper's do.
+    """Divides images into splits by lists of file names, such as the paper's.
 
     Args:
       files: of the set.

@@ -60,7 +60,7 @@ whose folder is missing is left out."""
         return splits
 
     def _classes(self, files: Files) -> dict[str, int]:
-        """Returns key -> number of every class, and notes the names; {} without."""
+        """Returns key -> number of every class, and stores the names; or {}."""
         classes = files.find(
             "class-descriptions-boxable.csv", "oidv7-class-descriptions-boxable.csv"
         )

@@ -53,7 +53,7 @@ is train, and config.images.split "train[:99%]" divides it."""
         }
 
     def _split(self, name: str) -> str:
-        """Returns the split that a file's folder, or a parquet's name, says; or ""."""
+        """Returns the split named by a file's folder, or by a parquet file; or ""."""
         folder, file = name.partition("/")[0], name.rpartition("/")[2]
         for split, word in self.FOLDERS:
             is_named = file.startswith(f"{word}-") and file.endswith(".parquet")

@@ -101,7 +101,7 @@ class Table:
         return self._starts[-1]
 
     def example(self, row: int) -> dict[str, Any]:
-        """Reads a row; those before it in its group are read too, unless they were."""
+        """Reads a row, and if necessary the rows before it in its group."""
         group = bisect.bisect_right(self._starts, row) - 1
         if not self._starts[group] <= self._next <= row:
             self._rows, self._next = self._from(group), self._starts[group]

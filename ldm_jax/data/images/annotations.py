@@ -73,7 +73,7 @@ class Annotated:
         self.fingerprint = fingerprint([self._captions, lists])
 
     def known(self, files: Sequence[str], refused: list[str]) -> list[str]:
-        """Returns the files that have all annotations; notes the others, and orphans.
+        """Returns the files that have all annotations; records others, and orphans.
 
         Args:
           files: relative paths of the images.

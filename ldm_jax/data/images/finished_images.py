@@ -122,7 +122,7 @@ def open_pairs(images: ImageSet, path) -> ImageSet:
 
 
 def _key(name: str) -> str:
-    """Returns what is compared of a name: a number without leading zeros."""
+    """Returns the part of a name to compare: a number without leading zeros."""
     folder, slash, stem = name.rpartition("/")
     return f"{folder}{slash}{int(stem) if stem.isdecimal() else stem}"
 

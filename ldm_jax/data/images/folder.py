@@ -204,5 +204,5 @@ def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_test_file(file: str) -> bool:
-    """Chooses the split by the path alone, so that adding files moves none."""
+    """Returns whether a file is in the test split, which depends on its path alone."""
     return hashlib.sha256(file.encode()).digest()[0] % 10 < HELD_OUT_TENTHS

@@ -255,7 +255,7 @@ def _tfds_builder(
 
 
 def _prepared(builder: Any, quietly: bool = True, **how: Any) -> Any:
-    """Prepares a builder's files unless they are there; never a half-written set."""
+    """Prepares a builder's files if they are missing, atomically."""
     if builder.data_path.exists():
         return builder
     prepare: Callable[..., None] = builder.download_and_prepare

@@ -69,7 +69,7 @@ class Survey:
 
 
 def survey(folder: str) -> Survey:
-    """Looks at every picture of a folder, by its header.
+    """Surveys the pictures of a folder by their headers.
 
     Raises:
       ValueError: there is no such folder, or no picture in it, or only some of the

@@ -121,7 +121,7 @@ Read = Callable[[dict[str, Any], str], Record]
 
 
 def _readers(features: dict[str, Any], max_pixels: int) -> list[Read]:
-    """Chooses what to read of each record."""
+    """Chooses the functions that read the fields of a record."""
     readers: list[Read] = []
     if isinstance(features.get("label"), tfds.features.ClassLabel):
         count = features["label"].num_classes

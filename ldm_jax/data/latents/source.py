@@ -25,7 +25,7 @@ from ldm_jax.files.store_errors import reaching
 
 
 def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentStats]:
-    """Opens what `write_latents` wrote.
+    """Opens a set of latents that `write_latents` wrote.
 
     Args:
       directory: of the set; also a URL, "gs://bucket/latents" with gcsfs installed.

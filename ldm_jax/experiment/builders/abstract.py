@@ -52,7 +52,7 @@ def _encoder(model: LatentDiffusion) -> PyTree:
 
 
 def _zeros(init, *args) -> PyTree:
-    """Makes what `init` would draw: zeros, one number in memory for each array."""
+    """Makes zeros of the shapes of `init`, with one number in memory for each array."""
     shapes = jax.eval_shape(lambda key: init(key, *args), jax.random.key(0))
     return jax.tree.map(
         lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes

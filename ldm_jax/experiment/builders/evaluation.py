@@ -127,7 +127,7 @@ class SamplePreview:
         )
 
     def check(self, task: Task, batch_shapes: Mapping[str, Any]) -> None:
-        """Traces the sampler, so that what it refuses is refused before training.
+        """Traces the sampler, so that its errors are raised before training.
 
         Args:
           task: that makes the parameters which are trained.
@@ -185,7 +185,7 @@ def spread(count: int, num_records: int) -> list[int]:
 
 
 def _caption(condition: Condition, record: Record) -> str:
-    """Names what a sample shall show: its class or its caption; "" for the rest."""
+    """Returns the caption of a sample: its class or text; "" for other conditions."""
     if "label" in condition.fields and "label" in record:
         number = int(record["label"])
         names = getattr(condition, "class_names", ())

@@ -78,7 +78,7 @@ def run_file(config: str, function: str, kinds: type | tuple[type, ...]) -> Any:
 
 
 def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Runs NAME or FILE.py, then sets fields of what it returns (`overrides`).
+    """Runs the config NAME or FILE.py, then applies `overrides` to its result.
 
     In paths, `~` is expanded: what is stored with a model means one place for everyone.
 
@@ -160,7 +160,7 @@ def _run(path: pathlib.Path) -> types.ModuleType:
 
 
 def _call(get: Callable, argument: str | None):
-    """Calls a function with the argument, or without one where there is none."""
+    """Calls a function with the argument, or without one if there is none."""
     signature = inspect.signature(get)
     arguments = [] if argument is None else [argument]
     if argument == "" and not signature.parameters:
@@ -204,7 +204,7 @@ def _place(error: BaseException, path: pathlib.Path) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """Returns the kind of an error and what it says, in one line."""
+    """Returns the type of an error and its message, in one line."""
     message = error.msg if isinstance(error, SyntaxError) else str(error)
     text = " ".join(message.split())
     if type(error) is ValueError and text:

@@ -155,7 +155,7 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
 
 
 def _check_choice(config: Mapping[str, Any], section: str) -> None:
-    """Refuses a section that chooses what there is not: a kind, a sampler."""
+    """Refuses a section that chooses an unknown kind or sampler."""
     field, table = CHOICES.get(section, ("", {}))
     value = config[section].get(field)
     if value is not None and value not in table:

@@ -98,7 +98,7 @@ def _schedule(schedule) -> dict[str, Any]:
 
 
 def _first_stage(model: Autoencoder, alone: bool) -> dict[str, Any]:
-    """Translates an autoencoder; `alone` as the model itself, else as a first stage."""
+    """Translates an autoencoder: as a model itself (`alone`) or as a first stage."""
     if model.bottleneck == "pixels":
         return {"target": "ldm.models.autoencoder.IdentityFirstStage"}
     attn_type = model.attn_type if model.mid_attention else "none"

@@ -84,7 +84,7 @@ def find_folders(folder: pathlib.Path, which: str = "ema") -> Folders:
 
 
 def class_name(config: Mapping[str, Any]) -> str:
-    """Returns the class that a config.json is of, "none" if it does not say."""
+    """Returns the class that a config.json names; "none" without one."""
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures:
         return str(architectures[0])

@@ -159,7 +159,7 @@ def _modern(weights, class_name: str) -> dict[str, str]:
 
 
 def _whole_spec(sections) -> dict[str, Any]:
-    """Puts a spec's sections together; the condition follows from what is there."""
+    """Joins the sections of a spec; the condition depends on the networks present."""
     spec: dict[str, Any] = {}
     if "autoencoder" in sections:
         spec["autoencoder"], spec["latent_scale"] = sections["autoencoder"]
@@ -225,6 +225,6 @@ def _import_networks(spec, opened) -> PyTree:
 
 
 def form_of(spec, network: str) -> str:
-    """Returns whose names the tensors have: CompVis's where diffusers has no class."""
+    """Returns the format of tensor names: CompVis's if diffusers has no class."""
     is_ours = network == "conditioner" and spec["condition"]["kind"] not in TEXT_KINDS
     return "compvis" if is_ours else "diffusers"

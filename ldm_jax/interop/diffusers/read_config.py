@@ -54,7 +54,7 @@ _UNET = {
 
 
 def _check(config: Mapping[str, Any], fixed) -> None:
-    """Raises ValueError for a field whose value our modules do not compute."""
+    """Raises ValueError for a value that the modules of this package do not support."""
     name = config.get("_class_name")
     for field, (default, ours) in fixed.items():
         value = config.get(field, default)
@@ -67,7 +67,7 @@ def _check(config: Mapping[str, Any], fixed) -> None:
 
 
 def _taken(config: Mapping[str, Any]) -> Callable[[str, Any], Any]:
-    """Returns what reads fields of a table of `config_fields`."""
+    """Returns a function that reads the fields of a table of `config_fields`."""
 
     def take(name: str, default: Any) -> Any:
         return config[name] if default is REQUIRED else config.get(name, default)

@@ -219,7 +219,7 @@ def parts_of_trunks(trunks) -> list[Part]:
 
 
 def download_part(part: Part, out) -> pathlib.Path:
-    """Downloads a part to the folder of `out`, unless it is there, and checks it.
+    """Downloads a part to the folder of `out` unless it exists, and checks it.
 
     Raises:
       ValueError: the checksum differs.

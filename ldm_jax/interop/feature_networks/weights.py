@@ -72,7 +72,7 @@ PUBLISHED = {
 
 
 def make_network(kind: str, origin: str) -> nn.Module:
-    """Makes the module of a network by name; `origin` as the file of weights says."""
+    """Makes the module of a network by name; `origin` is that of its weights."""
     return InceptionV3() if kind == "inception" else MobileNetV2(origin)
 
 
@@ -90,7 +90,7 @@ def network_shapes(kind: str, origin: str) -> dict[str, tuple[int, ...]]:
 def build_feature_network(
     kind: str, out, source=None, skip_checksum: bool = False
 ) -> bool:
-    """Makes a file of ours from a published one.
+    """Converts a published file of weights to this package's format.
 
     Args:
       kind: a key of PUBLISHED.
@@ -129,7 +129,7 @@ def build_feature_network(
 
 
 def download(url: str, path) -> None:
-    """Downloads a file whole or not at all.
+    """Downloads a file atomically.
 
     Raises:
       OSError: names the address, and the way out without a network.
@@ -231,7 +231,7 @@ def _mobilenet_layer(layer: str) -> tuple[str, str]:
 
 
 def load_feature_network(path, kind: str) -> tuple[nn.Module, PyTree, dict[str, str]]:
-    """Reads a network from a file of ours.
+    """Reads a network from a file of this package.
 
     Returns:
       (module, params, header): the header has "origin", "sha256" and "official".
@@ -263,7 +263,7 @@ def load_feature_network(path, kind: str) -> tuple[nn.Module, PyTree, dict[str, 
 
 
 def _read_header(path) -> dict[str, str]:
-    """Reads the header's own words; {} where there are none."""
+    """Reads the metadata of the header; {} without any."""
     with opened(path) as file:
         prefix = file.read(8)
         if path.suffix != ".safetensors" or len(prefix) < 8:

@@ -149,7 +149,7 @@ def vocabulary_of(section: Mapping[str, Any]) -> dict[str, epath.Path]:
 
 
 def fields_of(module: nn.Module) -> dict[str, Any]:
-    """Returns the fields of a module that say what it computes, JSON-able."""
+    """Returns the fields of a module that define its computation, for JSON."""
     return {
         field.name: getattr(module, field.name)
         for field in dataclasses.fields(module)

@@ -73,7 +73,7 @@ class _Survey(TorchUnpickler):
     """Collects the storages: `offsets` becomes {key: (dtype, numel)}."""
 
     def persistent_load(self, pid: Any) -> Storage:
-        """Notes a storage; where it is stored is not known yet."""
+        """Registers a storage, whose position is not known yet."""
         key, dtype, numel = self.parse(pid)
         if self.offsets.setdefault(key, (dtype, numel)) != (dtype, numel):
             raise UnreadableFile(

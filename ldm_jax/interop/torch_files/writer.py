@@ -68,5 +68,5 @@ def _pickled(tensors, storages) -> bytes:
 
 
 def _push(value) -> bytes:
-    """Opcodes that push a string, a whole number or a tuple of them."""
+    """Returns opcodes that push a string, an integer or a tuple of them."""
     return pickle.dumps(value, protocol=2)[2:-1]  # without PROTO and STOP

@@ -179,7 +179,7 @@ def _backward_kernel(
 
 
 def _chunks(tokens: int) -> list[slice]:
-    """Cuts the queries into parts whose logits fit into vector memory."""
+    """Divides the queries into parts whose logits fit into vector memory."""
     starts = range(0, tokens, QUERIES)
     return [slice(start, min(start + QUERIES, tokens)) for start in starts]
 

@@ -140,18 +140,18 @@ class Checkpointer:
         self._kept.note(step, scalars, self._manager.all_steps())
 
     def newest(self) -> int | None:
-        """Returns the step of the newest checkpoint that is whole on disk, or None."""
+        """Returns the step of the newest complete checkpoint on disk, or None."""
         with contextlib.suppress(Exception):  # what cannot be written is not there
             self._manager.wait_until_finished()
         return max(self._manager.all_steps(), default=None)
 
     def wait(self) -> None:
-        """Waits until the last checkpoint is whole on disk; errors as in `save`."""
+        """Waits until the last checkpoint is written; errors as for `save`."""
         with reported(self._workdir, "a checkpoint", every=True):
             self._manager.wait_until_finished()
 
     def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """Reads the newest checkpoint that is whole.
+        """Reads the newest undamaged checkpoint.
 
         One that is proven to be damaged is moved to `damaged/` in the working
         directory, with a warning.
@@ -212,7 +212,7 @@ class Checkpointer:
 
 
 def unreadable(checkpoint: epath.Path, error: Exception) -> Unusable:
-    """Makes the error of a checkpoint that may well be whole."""
+    """Makes the error for a checkpoint that is unreadable but may be undamaged."""
     return Unusable(
         f"the checkpoint {checkpoint} could not be read ({first_line(error)}). Nothing "
         "proves that it is damaged, so it stays where it is: remove the cause (a lack "

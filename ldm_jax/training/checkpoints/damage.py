@@ -52,7 +52,7 @@ def proof_of_damage(error: Exception, checkpoint: epath.Path) -> str | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[Exception]:
-    """Yields an error and what it was raised from."""
+    """Yields an error and its causes."""
     while isinstance(error, Exception):
         yield error
         error = error.__cause__ or error.__context__

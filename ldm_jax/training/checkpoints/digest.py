@@ -98,7 +98,7 @@ def _strides(x: Array | np.ndarray) -> np.ndarray:
 
 @jax.jit
 def _of_block(x: Array, starts: Array, strides: Array) -> Array:
-    """Returns what a block of a larger array adds to its digest, [] uint32.
+    """Returns the contribution of a block to the digest of its array, [] uint32.
 
     Args:
       x: the block.

@@ -66,7 +66,7 @@ class Settings:
 
 
 def _filled(config, other, defaults: Mapping[str, Any]):
-    """Adds the default of what only `other` has."""
+    """Adds the defaults of fields that only `other` has."""
     config = copy.deepcopy(config)
     for name, value in json.loads(json.dumps(dict(defaults))).items():
         section, _, key = name.rpartition(".")

@@ -30,7 +30,7 @@ class Board(Protocol):
         ...
 
     def close(self) -> None:
-        """Writes what is pending."""
+        """Writes pending data."""
         ...
 
 

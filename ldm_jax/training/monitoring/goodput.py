@@ -33,7 +33,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Is a context whose time counts as `name`."""
+        """Context manager whose time counts as the phase `name`."""
         before = self.switch(name)
         try:
             yield

@@ -35,13 +35,13 @@ class Mirror:
         self._copied: dict[Path, tuple[int, int]] = {}
 
     def fetch(self) -> None:
-        """Copies here what earlier attempts wrote."""
+        """Copies the files of earlier attempts to this machine."""
         for name in READ_BACK if self._remote is not None else ():
             if (self._remote / name).exists():
                 write_bytes(self.folder / name, (self._remote / name).read_bytes())
 
     def push(self) -> None:
-        """Copies there every file that changed since the last time."""
+        """Copies every changed file to the remote folder."""
         for path in self.folder.rglob("*") if self._remote is not None else ():
             seen = (path.stat().st_mtime_ns, path.stat().st_size)
             if path.is_file() and self._copied.get(path) != seen:
@@ -50,7 +50,7 @@ class Mirror:
                 self._copied[path] = seen
 
     def close(self) -> None:
-        """Copies what is left and removes the local folder of a remote one."""
+        """Copies the remaining files, and removes the local copy."""
         self.push()
         if self._temporary is not None:
             self._temporary.cleanup()

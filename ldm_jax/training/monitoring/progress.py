@@ -17,7 +17,7 @@ class Rate:
         self.restart(0)
 
     def restart(self, step: int) -> None:
-        """Forgets what was measured and begins at `step`."""
+        """Resets the measurement, which starts again at `step`."""
         self._step, self._since, self._rate = step, time.monotonic(), 0.0
 
     def at(self, step: int, on_terminal: bool, always: bool) -> float | None:
@@ -42,7 +42,7 @@ class Rate:
 def say_progress(
     rate: float, batch_size: int, utilization: float | None, seconds_left: float
 ) -> str:
-    """Writes a rate (steps per second), what it makes of the devices, the time left."""
+    """Formats a rate (steps per second), the share of the peak, the time left."""
     step = "? s/step" if not rate else f"{1 / rate:.3g} s/step"
     share = "" if utilization is None else f"  {utilization:.1%} of peak"
     images = (

@@ -116,7 +116,7 @@ class Report:
             print(start + text, flush=True)
 
     def begin_steps(self, step: int) -> None:
-        """Notes that this process will do steps, from `step` on; its time counts."""
+        """Records that this process trains from `step` on; its time starts here."""
         self._last_timed = step
         if self._writes:
             row = {"event": "start", "step": step, "time": self._ledger.began}
@@ -140,7 +140,7 @@ class Report:
         self._take(len(self._pending))
 
     def state(self) -> dict[str, Any]:
-        """Returns what `start` needs to continue the row that is being collected.
+        """Returns the state with which `start` continues the current row.
 
         Called for every checkpoint: what was written so far is in place afterwards.
         """
@@ -268,7 +268,7 @@ class Report:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Is a context of an evaluation, whose time is kept out of the rate."""
+        """Context manager of an evaluation, whose time does not count for the rate."""
         with self._rate, self._ledger.phase("evaluation"):
             yield
 

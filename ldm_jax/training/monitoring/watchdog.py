@@ -40,7 +40,7 @@ class Watchdog:
         self.watch(f'the phase "{phase}" of step {self.step}' if is_watched else None)
 
     def watch(self, what: str | None) -> None:
-        """Restarts the clock for `what`; None watches nothing.
+        """Restarts the clock for a phase; None watches nothing.
 
         Does nothing outside the context.
         """
