@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax completion`: a script with which a shell completes commands and flags.
+"""`ldm-jax completion`: prints a script that completes commands and flags in a shell.
 
 The script contains every flag, so that a key press does not wait for Python; most flags
 of `ldm-jax sample` come from samplers and conditions, whose import takes a second.
