@@ -135,7 +135,9 @@ def test_without_compiling_neither_a_gpu_nor_libtpu_is_needed(monkeypatch, capsy
     for wrong in ("h100:0", "h100:2x2", "h300:8", "v5e:8"):
         with pytest.raises(ValueError, match=r"a100, h100, h200, b200:NUMBER of GPUs"):
             topologies.absent_devices(wrong)
-    with pytest.raises(ValueError, match=r"only TPUs are compiled for .* --no-compile"):
+    with pytest.raises(
+        ValueError, match=r"only programs for TPUs can be compiled .* --no-compile"
+    ):
         topologies.describe_topology("h100:8")
 
 

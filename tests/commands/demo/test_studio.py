@@ -89,7 +89,7 @@ def test_requests_out_of_range_are_refused(digits, change, message):
     [
         ("file:///etc/passwd", "must be a picture"),
         ("data:image/png;base64,AAAA", "upload"),
-        ("data:image/png;base64,%%%", "whole picture"),
+        ("data:image/png;base64,%%%", "complete picture"),
     ],
 )
 def test_bad_uploads_are_refused(digits, upload, message):

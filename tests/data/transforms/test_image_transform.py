@@ -130,7 +130,7 @@ def test_an_aspect_ratio_is_cropped_not_squeezed():
         ({"crop": "left"}, "one of: center, random"),
         ({"interpolation": "cubic"}, "one of: nearest"),
         ({"min_scale": 0.0}, r"in \(0, 1\]"),
-        ({"min_scale": 0.5}, 'needs crop="random"'),
+        ({"min_scale": 0.5}, 'may differ only with crop="random": got 0.5 and 1.0'),
         ({"max_scale": "whole"}, "max_scale must be in"),
         ({"min_scale": 0.5, "max_scale": 0.4}, "must not be above max_scale"),
         ({"image_size": 0}, "positive"),

@@ -151,7 +151,9 @@ def test_every_row_of_the_paper_has_a_protocol_that_measures_it():
         assert set(row.figures) <= {*PROTOCOLS[row.protocol].metrics, "is"}
     assert find_row("imagenet-1.5").figures["fid"] == 3.60
     assert find_row("vq-f8").figures["psnr"] == 23.07
-    with pytest.raises(ValueError, match='no row "celeba"; one of: bedrooms'):
+    with pytest.raises(
+        ValueError, match='unknown row "celeba" of the paper; one of: bedrooms'
+    ):
         find_row("celeba")
     with pytest.raises(ValueError, match="unknown protocol"):
         find_protocol("paper")
