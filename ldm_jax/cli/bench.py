@@ -12,8 +12,8 @@ from ldm_jax.cli.train import CONFIG_HELP
 
 DETAILS = """
 The implementations are run in turns, and the time of each is that of its fastest run.
-Those of other packages need the extra `torch`. The figures are printed; no file is
-written.
+Those of other packages need the extra `torch`. The figures are printed; --json=FILE
+keeps them.
 """
 EXAMPLES = """
   ldm-jax bench train --config=quickstart:stage=diffusion
@@ -168,7 +168,7 @@ def _add(
     run: Callable | None = None,
 ) -> CommandParser:
     """Adds a benchmark, with one example."""
-    return values.add_command(
+    command = values.add_command(
         benchmarks,
         name,
         run or _run,
@@ -176,6 +176,13 @@ def _add(
         details=details,
         examples=f"  ldm-jax bench {name} {example}\n",
     )
+    command.add_argument(
+        "--json",
+        metavar="FILE",
+        help="append the figures to FILE, a line a run, and report a ratio to a peer "
+        "that is over 10 %% worse than that of the last run of the same command there",
+    )
+    return command
 
 
 def _add_counts(command: CommandParser, **flags: tuple[int, str]) -> None:
@@ -203,11 +210,30 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> None:
 
     module = importlib.import_module(f"ldm_jax.commands.bench.{args.benchmark}")
     names = [field.name for field in dataclasses.fields(module.Options)]
-    module.run(module.Options(**{name: getattr(args, name) for name in names}))
+    options = module.Options(**{name: getattr(args, name) for name in names})
+    _measure(args, overrides, lambda: module.run(options))
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     from ldm_jax.commands.bench.train import run
     from ldm_jax.experiment.config.config_files import load_config
 
-    run(load_config(args.config, overrides), args.repeats, args.has_torch)
+    config = load_config(args.config, overrides)
+    _measure(args, overrides, lambda: run(config, args.repeats, args.has_torch))
+
+
+def _measure(
+    args: argparse.Namespace, overrides: list[str], run: Callable[[], dict[str, float]]
+) -> None:
+    """Runs a benchmark; adds its figures to the file of --json, if there is one."""
+    if args.json is None:
+        run()
+        return
+    from ldm_jax.commands.bench.history import History
+
+    history = History(args.json)
+    left_out = ("json", "command", "benchmark", "run", "parser", "uses_devices")
+    flags = {name: x for name, x in vars(args).items() if name not in left_out}
+    given = [f"{name}={x}" for name, x in sorted(flags.items()) if x is not None]
+    for line in history.add([args.benchmark, *given, *overrides], run()):
+        print(line)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ldm_jax.commands.bench.history import Figures
 from ldm_jax.data.latents.source import LatentTransform, open_latents
 from ldm_jax.data.latents.write import LatentJob, write_latents
 from ldm_jax.data.loader import make_batches
@@ -66,13 +67,14 @@ class Options:
     needed: float
 
 
-def run(options: Options) -> None:
-    """Writes and reads latents, and prints the rates."""
+def run(options: Options) -> Figures:
+    """Writes and reads latents, prints the rates and returns that of reading."""
     with tempfile.TemporaryDirectory() as directory:
         record_mib = _write(options, directory)
         rate = _read(options, directory, record_mib)
     needed = options.needed
     print(f"the step needs {needed:.0f} records/s: {rate / needed:.1f} times")
+    return {"records/s": rate}
 
 
 def _write(options: Options, directory: str) -> float:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.commands.bench.history import RATIO, Figures
 from ldm_jax.interop.feature_networks import weights
 from ldm_jax.metrics.image_sets.frechet import FeatureMoments, frechet_distance
 from ldm_jax.metrics.image_sets.kernel import kernel_distance
@@ -53,23 +54,28 @@ class Options:
     has_torch: bool
 
 
-def run(options: Options) -> None:
-    """Computes features and distances, and prints the time that they take."""
+def run(options: Options) -> Figures:
+    """Computes features and distances, prints and returns the time that they take."""
     installed = all(map(importlib.util.find_spec, ("torch", "torch_fidelity")))
     if not installed and options.has_torch:
         print("torch-fidelity is not installed; nothing to compare with")
     has_peer = installed and options.has_torch
-    each = _features(options, has_peer)
-    distance = _distances(options.features, has_peer)
-    hours = (PROTOCOL * each + distance) / 3600
+    features = _features(options, has_peer)
+    distances = _distances(options.features, has_peer)
+    hours = (PROTOCOL * features["ldm_jax"] + distances["ldm_jax FID"]) / 3600
     print(
         f"extrapolated: the paper's {PROTOCOL} images and their FID take {hours:.2f} h "
         "here, sampling apart"
     )
+    figures = {f"features {who}": each for who, each in features.items()} | distances
+    if has_peer:
+        ratio = features["ldm_jax"] / features["torch-fidelity"]
+        figures[RATIO + "torch-fidelity"] = ratio
+    return figures
 
 
-def _features(options: Options, has_peer: bool) -> float:
-    """Times the networks in turns; returns our seconds for an image by the clock."""
+def _features(options: Options, has_peer: bool) -> Figures:
+    """Times the networks in turns; returns the seconds for an image by the clock."""
     rng = np.random.default_rng(0)
     shape = (options.batch_size, options.size, options.size, 3)
     flat = _weights(rng)
@@ -93,7 +99,7 @@ def _features(options: Options, has_peer: bool) -> float:
             f"{name:14s} {done} images: {done / cost.clock:6.2f} images/s, "
             f"{cost.cpu / done:.3f} s of CPU an image"
         )
-    return costs["ldm_jax"].clock / done
+    return {name: cost.clock / done for name, cost in costs.items()}
 
 
 def _weights(rng) -> dict[str, np.ndarray]:
@@ -158,8 +164,8 @@ def _timed(function: Callable, *arguments):
     return result, Cost(time.perf_counter() - clock, time.process_time() - cpu)
 
 
-def _distances(count: int, has_peer: bool) -> float:
-    """Times distances of two sets; returns the seconds of our Frechet distance.
+def _distances(count: int, has_peer: bool) -> Figures:
+    """Times distances of two sets; returns the seconds of each.
 
     The sets are [count, 2048] float32, like pooled ReLUs: correlated, half of them 0.
     """
@@ -176,7 +182,7 @@ def _distances(count: int, has_peer: bool) -> float:
         "precision": lambda: precision_recall(*sets, place=place_rows)[0],
     }
     peers = _peers(sets, size) if has_peer else {}
-    seconds = {}
+    seconds: Figures = {}
     for name, function in ours.items():
         for who, run in (("ldm_jax", function), ("torch-fidelity", peers.get(name))):
             if run is None:
@@ -187,8 +193,8 @@ def _distances(count: int, has_peer: bool) -> float:
                 f"{name:9s} of {count} features {who:14s} {cost.clock:7.1f} s, "
                 f"{cost.cpu:7.1f} s of CPU, peak so far {peak:.1f} GiB: {value:.7g}"
             )
-            seconds[who, name] = cost.clock
-    return seconds["ldm_jax", "FID"]
+            seconds[f"{who} {name}"] = cost.clock
+    return seconds
 
 
 def _gaussian(rows):

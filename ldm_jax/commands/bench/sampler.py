@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.commands.bench.history import RATIO, Figures
 from ldm_jax.commands.bench.timing import best_of, compile_twice
 from ldm_jax.diffusion.guidance import classifier_free
 from ldm_jax.diffusion.process import x0_denoiser
@@ -63,13 +64,14 @@ class Options:
     paper_row: str | None = None
 
 
-def run(options: Options) -> None:
-    """Samples with both implementations in turns, and prints the times."""
+def run(options: Options) -> Figures:
+    """Samples with both implementations in turns, prints and returns the times."""
+    figures: Figures = {}
     paper = find_speed(options.paper_row) if options.paper_row else None
     if options.model is not None:
-        _run_model(options, options.model)
+        figures |= _run_model(options, options.model)
     if options.config is not None:
-        _run_config(options, options.config, paper)
+        figures |= _run_config(options, options.config, paper)
     if paper is not None:
         work = f", {paper.gmac} GMAC a step" if paper.gmac else ""
         print(
@@ -77,7 +79,7 @@ def run(options: Options) -> None:
             f"{paper.images_per_second} images/s on an A100"
         )
     if options.model is not None or options.config is not None:
-        return
+        return figures
     ours = _ours(options)
     runs = {"ldm_jax": ours}
     if options.has_torch:
@@ -92,9 +94,11 @@ def run(options: Options) -> None:
     if len(seconds) == 2:
         ratio = seconds["ldm_jax"] / seconds["diffusers"]
         print(f"ratio       {ratio:8.2f} (below 1: ldm_jax is faster; the goal is 0.7)")
+        figures[RATIO + "diffusers"] = ratio
+    return figures | seconds
 
 
-def _run_model(options: Options, directory: str) -> None:
+def _run_model(options: Options, directory: str) -> Figures:
     """Samples images from a trained model, first stage included; prints the speed."""
     model, params = model_directory.load(directory)
     h, w, c = model_directory.latent_shape(directory)
@@ -116,9 +120,10 @@ def _run_model(options: Options, directory: str) -> None:
         f"{jax.devices()[0].device_kind}\n"
         f"{best:.3f} s a batch of {size}, {size / best:.4g} images/s"
     )
+    return {"ldm_jax": best}
 
 
-def _run_config(options: Options, config: str, paper: PaperSpeed | None) -> None:
+def _run_config(options: Options, config: str, paper: PaperSpeed | None) -> Figures:
     """Samples the model of a config, with and without the decoder; prints the speed."""
     run = prepare(load_config(config), abstract=True)
     if run.sampling is None or run.latent_shape is None:
@@ -162,8 +167,10 @@ def _run_config(options: Options, config: str, paper: PaperSpeed | None) -> None
         f"{sampling.guidance_scale:g}, batches of {size} on {jax.device_count()} "
         f"{jax.devices()[0].device_kind}"
     )
-    for name, best in best_of(runs, options.repeats).items():
+    seconds = best_of(runs, options.repeats)
+    for name, best in seconds.items():
         print(f"{name:12s} {best:8.3f} s a batch, {size / best:.4g} images/s")
+    return seconds
 
 
 def _ours(options: Options) -> Callable[[], None]:

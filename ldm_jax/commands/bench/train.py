@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ldm_jax.commands.bench.history import RATIO, Figures
 from ldm_jax.commands.bench.peers import torch_training
 from ldm_jax.commands.bench.timing import best_of, compile_twice
 from ldm_jax.experiment.prepare import prepare
@@ -20,8 +21,8 @@ from ldm_jax.training.run import Run
 from ldm_jax.training.state import make_state
 
 
-def run(config: ConfigDict, repeats: int, has_torch: bool) -> None:
-    """Does the steps of all implementations in turns, and prints the times.
+def run(config: ConfigDict, repeats: int, has_torch: bool) -> Figures:
+    """Does the steps of all implementations in turns, prints and returns the times.
 
     Args:
       config: of one experiment.
@@ -36,6 +37,7 @@ def run(config: ConfigDict, repeats: int, has_torch: bool) -> None:
     flops = training_flops(prepared.task, prepared.batch_shapes)
     share = peak_share(prepared.task, prepared.batch_shapes, prepared.mesh)
     print(f"work        {flops:.4g} FLOPs a step in matrix products and convolutions")
+    figures: Figures = {"FLOPs": flops, **seconds}
     for name, best in seconds.items():
         used = "" if share is None else f", {share(1 / best):.1%} of peak"
         print(
@@ -44,8 +46,9 @@ def run(config: ConfigDict, repeats: int, has_torch: bool) -> None:
             f"{flops / best:.4g} FLOP/s{used}"
         )
         if name != "ldm_jax":
-            ratio = seconds["ldm_jax"] / best
+            ratio = figures[RATIO + name] = seconds["ldm_jax"] / best
             print(f"ratio       {ratio:8.2f} of {name} (below 1: ldm_jax is faster)")
+    return figures
 
 
 def make_step(run: Run) -> Callable[[], None]:
