@@ -20,7 +20,7 @@ are stored, and the first 4 are read, as they are in the database; AdamW with 1e
 batch 50; warm-up of 100 steps (imagenet) or 10,000 (ffhq); the condition is never
 dropped. Samples: 100 steps of DDIM with guidance scale 2, where the null condition is
 zeros. Differences: `ldm-jax database` embeds the middle square of each image instead of
-random patches; a text is asked for by its neighbours alone, without its own embedding
+random patches; a text is represented by its neighbours alone, without its own embedding
 as a fifth token; queries are drawn uniformly from the database instead of from the rows
 that were retrieved most often. The number of steps is not published; the one here is
 LDM-4's on the same data; the attention heads are those of the same released UNets

@@ -26,7 +26,10 @@ OPENERS = ("function", "io", "gzip", "lzma")
 INTO = {"save", "savez", "savez_compressed", "dump", "safe_dump", "ZipFile", "tofile"}
 # (file, call): why it writes by itself.
 EXCEPTIONS = {
-    ("interop/pytorch/model.py", "save"): "a file of its own, without this package",
+    (
+        "interop/pytorch/model.py",
+        "save",
+    ): "copied into exports, runs without this package",
     ("training/checkpoints/checkpointer.py", "save"): "orbax, whose steps are atomic",
     ("training/loop.py", "save"): "of our Checkpointer",
     ("training/monitoring/mirror.py", "TemporaryDirectory"): "of a run on gs://",

@@ -77,7 +77,7 @@ def completion_script(parser: CommandParser, shell: str) -> str:
     """Makes the script for one shell.
 
     Args:
-      parser: of every command; its arguments are told how they are completed.
+      parser: of every command; its arguments get the functions that complete them.
       shell: one of SHELLS.
     """
     import shtab

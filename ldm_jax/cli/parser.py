@@ -44,7 +44,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def all_commands(self) -> Iterator["CommandParser"]:
-        """Yields the parsers of its commands and of theirs, with all flags added."""
+        """Yields the parsers of its commands and sub-commands, with all flags added."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 for command in dict.fromkeys(action.choices.values()):

@@ -89,7 +89,7 @@ def write_samples(
       classifier_scale, classifier_form: see `tasks.guides.ClassifierGuide`.
       guide: images that attract samples, image i to guide i modulo their number.
       query: of a retrieval model; neighbours.json describes the neighbours, and
-        neighbours.png shows them beside the samples, where their images are at hand.
+        neighbours.png shows them next to the samples, if their images are available.
       admit: called with number and (height, width) before sampling; may raise.
       step: of the checkpoint; None takes the newest.
       loaded: (model, parameters) of this directory and step, if they are loaded

@@ -82,8 +82,8 @@ class RecordFiles:
         self._read_ahead(list(by_file))
         records = [b""] * len(indices)
         for number, rows in by_file.items():
-            found = self.read(number, [position for _, position in rows])
-            for (place, _), data in zip(rows, found, strict=True):
+            examples = self.read(number, [position for _, position in rows])
+            for (place, _), data in zip(rows, examples, strict=True):
                 records[place] = data
         return records
 

@@ -56,7 +56,7 @@ def write_shard(path: epath.Path, metadata: dict[str, Any]) -> Iterator[Callable
 
     Args:
       path: of the shard; one on a store is made on a disk here and copied when whole.
-      metadata: written to the side file beside count and bytes; may be filled in the
+      metadata: written to the side file with count and bytes; may be filled in the
         block.
 
     Yields:

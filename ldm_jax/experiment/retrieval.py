@@ -47,7 +47,7 @@ class RetrievalQuery:
       images: an image, or a folder of them; or neither: rows of the database, drawn at
         random, are the queries, as in unconditional sampling.
       database: .npz file or folder; "" takes the query alone.
-      neighbours: k, tokens beside the query's; 0 takes as many as in training.
+      neighbours: k, tokens besides the query's; 0 takes as many as in training.
 
     Raises:
       ValueError: text and images, or no query at all; neighbours without a database.

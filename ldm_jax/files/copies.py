@@ -24,7 +24,7 @@ from ldm_jax.files.writing import atomic_path
 
 # Copies at once: each fetches several ranges.
 COPIES_AT_ONCE = 4
-# Space that stays free beside the copies, as a share of the disk.
+# Space that copies leave free, as a share of the disk.
 KEPT_FREE = 0.05
 
 

@@ -140,7 +140,7 @@ def create(url: PathLike, data: bytes) -> bool:
     """Creates a small object; returns False if there is one already.
 
     The store decides (if_generation_match=0 of GCS, If-None-Match of S3), so of two
-    that create one object at once, one is told.
+    callers that create one object at the same time, exactly one gets False.
     """
     system, path = system_of(url)
     try:

@@ -38,10 +38,10 @@ def test_middle_squares_are_embedded_and_damaged_images_left_out(tmp_path):
     source = Images([wide, None, np.full((6, 6, 3), 50, np.uint8)])
     out = str(tmp_path / "d.npz")
     build_database(source, Clip(), out, batch_size=2, images={"dataset": "./a"})
-    found = read_database(out)
-    assert found.embedding.tolist() == [[200, 200, 200, 4], [50, 50, 50, 6]]
-    assert found.img_id.tolist() == [0, 2] and found.clip == "abc"
-    assert found.patch_coords.tolist() == [[3, 0, 7, 4], [0, 0, 6, 6]]
-    assert found.image_set == {"dataset": "./a", "fingerprint": "these images"}
+    written = read_database(out)
+    assert written.embedding.tolist() == [[200, 200, 200, 4], [50, 50, 50, 6]]
+    assert written.img_id.tolist() == [0, 2] and written.clip == "abc"
+    assert written.patch_coords.tolist() == [[3, 0, 7, 4], [0, 0, 6, 6]]
+    assert written.image_set == {"dataset": "./a", "fingerprint": "these images"}
     with pytest.raises(ValueError, match=r"d\.npz"):
         build_database(source, Clip(), out)

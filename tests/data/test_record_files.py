@@ -14,14 +14,14 @@ from ldm_jax.files.objects import delete, list_objects, put_file
 @pytest.fixture
 def paths(tmp_path):
     """Three files of ten records, which are their numbers."""
-    found = []
+    created = []
     for file in range(3):
-        found.append(tmp_path / str(file))
-        writer = ArrayRecordWriter(str(found[-1]), "group_size:1")
+        created.append(tmp_path / str(file))
+        writer = ArrayRecordWriter(str(created[-1]), "group_size:1")
         for i in range(10):
             writer.write(b"%d" % (10 * file + i))
         writer.close()
-    return found
+    return created
 
 
 def as_numbers(records, indices):

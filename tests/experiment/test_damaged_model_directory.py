@@ -82,10 +82,10 @@ def test_a_value_that_no_model_has_is_refused_by_name(tmp_path, name, value):
 def test_what_no_model_has_is_refused_before_it_is_imported(
     tmp_path, folder, field, value
 ):
-    small.pipeline(tmp_path / "theirs", small.PIXELS)
-    path = next((tmp_path / "theirs" / folder).glob("*config.json"))
+    small.pipeline(tmp_path / "source", small.PIXELS)
+    path = next((tmp_path / "source" / folder).glob("*config.json"))
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
-    with pytest.raises(UnreadableFile, match="theirs") as error:
-        import_weights(str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    with pytest.raises(UnreadableFile, match="source") as error:
+        import_weights(str(tmp_path / "source"), str(tmp_path / "imported"))
     assert len(str(error.value)) < 3100
-    assert not (tmp_path / "ours").exists()
+    assert not (tmp_path / "imported").exists()

@@ -60,9 +60,9 @@ def test_an_image_is_not_its_own_neighbour():
     """Oracle: by hand; image 2 has two patches, and both are left out."""
     rows = [[1, 0, 0], [9, 1, 0], [0, 1, 0], [0, 5, 1], [0, 0, 1]]
     images = json.dumps({"fingerprint": "same"})
-    found = database(rows, [0, 1, 2, 2, 4], images=images)
+    embedded = database(rows, [0, 1, 2, 2, 4], images=images)
     source = Images(plain(1, 2, 3, None, 5), "same")
-    nearest = neighbours_of_images(source, found, 2, EmbedderSource())
+    nearest = neighbours_of_images(source, embedded, 2, EmbedderSource())
     assert nearest[0].tolist() == [1, 2] and nearest[1, 0] == 0
     assert not {2, 3} & set(nearest[2]) and nearest[4, 0] == 3
     assert nearest[3].tolist() == [0, 0]  # damaged, so it is dropped later
@@ -70,31 +70,31 @@ def test_an_image_is_not_its_own_neighbour():
 
 def test_other_images_are_embedded_by_the_network_of_the_database():
     """Oracle: the nearest colour; a damaged image is passed over."""
-    found = database([[9, 0, 0], [0, 3, 0], [0, 0, 7]], [0, 1, 2])
+    embedded = database([[9, 0, 0], [0, 3, 0], [0, 0, 7]], [0, 1, 2])
     source = Images(plain((0, 80, 9), None, (8, 0, 90)), "others")
-    nearest = neighbours_of_images(source, found, 2, FEATURES, batch_size=2)
+    nearest = neighbours_of_images(source, embedded, 2, FEATURES, batch_size=2)
     assert nearest.tolist() == [[1, 2], [0, 0], [2, 0]]
     with pytest.raises(ValueError, match="got none; give --clip-model"):
-        neighbours_of_images(source, found, 2, EmbedderSource())
+        neighbours_of_images(source, embedded, 2, EmbedderSource())
 
 
 def test_a_database_of_another_network_is_refused():
     source = Images(plain(1), "others")
-    found = database(np.eye(3), [0, 1, 2], clip="vit")
+    embedded = database(np.eye(3), [0, 1, 2], clip="vit")
     with pytest.raises(
         ValueError, match=r"is of vit with 3 numbers, .* is mean with 3"
     ):
-        neighbours_of_images(source, found, 1, FEATURES)
+        neighbours_of_images(source, embedded, 1, FEATURES)
     with pytest.raises(ValueError, match="an unnamed one with 4 numbers"):
         neighbours_of_images(source, database(np.eye(4), range(4), ""), 1, FEATURES)
 
 
 def test_more_neighbours_than_rows_are_refused():
     images = json.dumps({"fingerprint": "same"})
-    found = database(np.eye(3), [0, 1, 2], images=images)
+    embedded = database(np.eye(3), [0, 1, 2], images=images)
     source = Images(plain(1, 2, 3), "same")
     with pytest.raises(ValueError, match="got 3 of 3 rows, and 1 of the image itself"):
-        neighbours_of_images(source, found, 3, EmbedderSource())
+        neighbours_of_images(source, embedded, 3, EmbedderSource())
 
 
 def test_embeddings_that_float16_cannot_hold_are_refused(tmp_path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs are kept on disk, whole, and only where nobody chose otherwise."""
+"""Compiled programs are kept on disk, complete, and only by default."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3)))[0, 0])
 
 
 def compile_once(home: Path, **variables: str) -> str:
-    """Compiles a small program in a process of its own; returns its warnings."""
+    """Compiles a small program in a separate process; returns its warnings."""
     env = {"XDG_CACHE_HOME": str(home), "JAX_COMPILATION_CACHE_DIR": "", **variables}
     env = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **env}
     run = subprocess.run(

@@ -38,7 +38,7 @@ class LatentJob:
       seed: of the transforms' randomness.
       max_damaged: how many damaged records are left out before writing fails.
       neighbours: names the neighbours that are stored, "" without any.
-      mirrored: fields beside `records.MIRRORED` that differ in the mirror image, each
+      mirrored: fields not in `records.MIRRORED` that differ in the mirror image, each
         laid out [H, W] or [H, W, channels].
     """
 

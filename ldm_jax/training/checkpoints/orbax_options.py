@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orbax options: handlers, reading and verification.
 
-Beside checkpointer.py, and files/array_groups.py, the only file that knows orbax.
+Only this file, checkpointer.py and files/array_groups.py use orbax directly.
 """
 
 import json

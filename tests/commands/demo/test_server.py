@@ -101,11 +101,11 @@ def test_a_port_in_use_is_one_line(port, capsys):
 
 def test_a_first_stage_alone_has_no_demo(tmp_path, capsys):
     assert cli.main(["demo", f"--model={tmp_path}"]) == 2
-    assert "is no model directory" in capsys.readouterr().err
+    assert "is not a model directory" in capsys.readouterr().err
 
 
 def test_models_side_by_side_take_the_same_inputs(tmp_path):
-    """digits takes a class; a copy of it without a condition is refused beside it."""
+    """digits takes a class; a copy of it without a condition is refused next to it."""
     model, params = ldm_jax.load("digits")
     plain = dataclasses.replace(model, conditioner=make_condition("none"))
     params = {name: p for name, p in params.items() if name != "conditioner"}

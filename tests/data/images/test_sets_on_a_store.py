@@ -22,11 +22,11 @@ def test_a_prepared_set_is_read_as_from_a_disk(bucket, store, tmp_path):
     store.requests.clear()
     remote = open_images(f"{bucket}/digits/1.0.0", "test[:40]")
     assert remote.fingerprint == local.fingerprint and len(remote) == len(local) == 40
-    for ours, theirs in zip(
+    for actual, expected in zip(
         remote.__getitems__([3, 0]), [local[3], local[0]], strict=True
     ):
-        np.testing.assert_array_equal(ours["image"], theirs["image"])
-        assert ours["label"] == theirs["label"]
+        np.testing.assert_array_equal(actual["image"], expected["image"])
+        assert actual["label"] == expected["label"]
     assert store.count("read", "digits-test") == 1  # all of it, once
     assert len(store.requests) < 50  # TFDS looks at each file of metadata a few times
 
