@@ -8,6 +8,7 @@ import math
 
 import jax
 
+from ldm_jax.commands.estimate import CONDITIONS, duration, training_seconds
 from ldm_jax.planning.utilization import training_flops
 from ldm_jax.training.run import Run
 from ldm_jax.types import PyTree
@@ -32,6 +33,7 @@ def summarize(run: Run) -> dict[str, str]:
     mesh = ", ".join(f"{name} {size}" for name, size in run.mesh.shape.items())
     device = run.mesh.devices.flat[0]
     lines["devices"] = f"{run.mesh.size} {device.device_kind} (mesh: {mesh})"
+    lines["estimate"] = f"about {duration(training_seconds(run, flops))}, {CONDITIONS}"
     return {name: text for name, text in lines.items() if text}
 
 

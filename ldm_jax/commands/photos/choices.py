@@ -18,14 +18,15 @@ from ldm_jax.files.paths import printable
 # not learned in a quickstart.
 MIN_IMAGES, MAX_CLASSES, MIN_PER_CLASS = 16, 1000, 8
 MIN_SIDE = 16
+# f is as large as leaves latents of 8x8, which a UNet can still divide into levels.
+LATENT_SIDE, MIN_F, MAX_F = 8, 2, 8
 
 
 class DeviceBudget(NamedTuple):
     """The work that a kind of device can do in about half an hour.
 
     Attributes:
-      sizes: image sizes, the largest first.
-      f: downsampling at those sizes.
+      sizes: image sizes that are chosen, the largest first.
       stage_channels: of the first stage's finest level.
       channels: of the denoiser's finest level.
       stage_steps, stage_batch_size: of the first stage.
@@ -33,7 +34,6 @@ class DeviceBudget(NamedTuple):
     """
 
     sizes: tuple[int, ...]
-    f: int
     stage_channels: int
     channels: int
     stage_steps: int
@@ -43,10 +43,10 @@ class DeviceBudget(NamedTuple):
 
 
 BUDGETS = dict(
-    cpu=DeviceBudget((32, 16), 4, 24, 64, 4000, 8, 5000, 16),
+    cpu=DeviceBudget((32, 16), 24, 64, 4000, 8, 5000, 16),
     # Not measured: as much work as these chips do in half an hour at a third of peak.
-    gpu=DeviceBudget((256, 128, 64, 32, 16), 8, 64, 128, 10_000, 16, 20_000, 64),
-    tpu=DeviceBudget((256, 128, 64, 32, 16), 8, 64, 128, 10_000, 32, 20_000, 128),
+    gpu=DeviceBudget((256, 128, 64, 32, 16), 64, 128, 10_000, 16, 20_000, 64),
+    tpu=DeviceBudget((256, 128, 64, 32, 16), 64, 128, 10_000, 32, 20_000, 128),
 )
 
 
@@ -79,8 +79,7 @@ def choose_settings(
     _check(pictures)
     budget = BUDGETS.get(platform, BUDGETS["gpu"])
     size = _check_size(size) if size else _image_size(pictures, budget)
-    # Latents of 4x4 are too few to be divided into levels; of 8x8 they are enough.
-    f = budget.f if size // budget.f >= 8 else max(size // 8, 2)
+    f = min(MAX_F, max(size // LATENT_SIDE, MIN_F))
     condition, why = _condition(pictures)
     held_out = "test" if pictures.num_held_out >= 4 else ""
     small = int((pictures.short_sides < size).sum())

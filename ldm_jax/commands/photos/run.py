@@ -13,9 +13,9 @@ import jax
 from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
+from ldm_jax.commands.estimate import estimate_time
 from ldm_jax.commands.latents import encode_image_set
 from ldm_jax.commands.photos import choices
-from ldm_jax.commands.photos.estimate import estimate_time
 from ldm_jax.commands.photos.figures import compare_samples
 from ldm_jax.commands.photos.page import write_photos_page
 from ldm_jax.commands.photos.sheets import sample_sheet

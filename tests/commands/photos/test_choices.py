@@ -81,7 +81,12 @@ def test_folders_that_make_no_model_are_refused(folder, message):
         choose_settings(changed(**folder), "cpu")
 
 
-def test_a_size_may_be_requested():
-    assert choose_settings(FLOWERS, "cpu", 32).settings["image_size"] == 32
+@pytest.mark.parametrize(("size", "f"), [(16, 2), (32, 4), (64, 8), (128, 8)])
+def test_a_size_may_be_requested_and_latents_have_8x8_at_least(size, f):
+    settings = choose_settings(FLOWERS, "cpu", size).settings
+    assert settings["image_size"] == size and settings["f"] == f
+
+
+def test_a_size_that_f_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="--size must be one of 16, 32, 64"):
         choose_settings(FLOWERS, "cpu", 48)

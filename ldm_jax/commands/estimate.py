@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates how long the training of a first stage and a denoiser will take."""
+"""Estimates how long a training will take, before it starts.
 
+From the operations of a step and what these devices reach; while it runs, the progress
+line has the time left at the measured rate.
+"""
+
+import functools
 import time
 
 import jax
@@ -10,30 +15,49 @@ from ml_collections import ConfigDict
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.planning.topologies import chip_of
 from ldm_jax.planning.utilization import training_flops
+from ldm_jax.training.run import Run
 
 # Of the rate of one convolution, or of a chip's peak, what a training step reaches.
 SHARE_OF_CONVOLUTION, SHARE_OF_PEAK = 0.5, 0.3
+CONDITIONS = "if nothing else runs on this machine"
 
 
 def estimate_time(config: ConfigDict) -> str:
-    """Estimates the time of a quickstart, from the operations of its steps.
+    """Estimates the time of a quickstart.
 
     Args:
       config: with the sections first_stage and diffusion, whose data may be absent.
     """
-    rate = flops_per_second()
-    minutes = {}
+    seconds = {}
     for name in ("first_stage", "diffusion"):
         run = prepare(config[name], abstract=True)
-        flops = training_flops(run.task, run.batch_shapes) * run.options.num_steps
-        minutes[name] = flops / rate / 60
-    parts = [f"{name} {minute:.0f}" for name, minute in minutes.items()]
-    return (
-        f"about {sum(minutes.values()):.0f} minutes ({', '.join(parts)}), if nothing "
-        "else runs on this machine"
-    )
+        flops = training_flops(run.task, run.batch_shapes) / run.batch_size
+        seconds[name] = training_seconds(run, flops)
+    parts = [f"{name} {duration(value)}" for name, value in seconds.items()]
+    total = duration(sum(seconds.values()))
+    return f"about {total} ({', '.join(parts)}), {CONDITIONS}"
 
 
+def training_seconds(run: Run, flops: float) -> float:
+    """Estimates the seconds of a whole run, without compiling and evaluating.
+
+    Args:
+      run: what is trained.
+      flops: of an image, forward and backward.
+    """
+    return flops * run.batch_size * run.options.num_steps / flops_per_second()
+
+
+def duration(seconds: float) -> str:
+    """Formats a duration: "40 seconds", "12 minutes", "3.5 hours", "2.1 days"."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            value = seconds / length
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+    return f"{max(seconds, 1):.0f} seconds"
+
+
+@functools.cache
 def flops_per_second() -> float:
     """Measures the FLOP/s of a training step on these devices, in about a second."""
     chip = chip_of(jax.devices()[0])
