@@ -24,7 +24,7 @@ OF_IMAGES = (
         "clip_model",
         "captions",
     ),
-    "standard_error",
+    *("standard_error", "masks", "mask_share"),
 )
 # Flags that have a meaning where samples are made.
 OF_SAMPLES = ("step", "classifier", "database", "neighbours")
@@ -108,7 +108,12 @@ def add(commands) -> None:
     command.add_argument(
         "--num", type=values.count, help="number of images; default: the protocol's"
     )
-    command.add_argument("--reference", help=".npz of ldm-jax stats, ADM, pytorch-fid")
+    command.add_argument(
+        "--reference",
+        action="append",
+        help=".npz of ldm-jax stats, ADM, pytorch-fid; repeat the flag to compare with "
+        "several",
+    )
     command.add_argument("--lpips-weights", help="file of ldm-jax weights lpips")
     command.add_argument(
         "--lpips-trunk", default="vgg", help="trunk of LPIPS; default: vgg"
@@ -116,6 +121,17 @@ def add(commands) -> None:
     command.add_argument("--clip-model", help="folder of a CLIPModel, for clip_score")
     command.add_argument(
         "--captions", help="for clip_score: .txt file, one caption per line"
+    )
+    command.add_argument(
+        "--masks",
+        help="folder of the masks that images were painted with, one for each image",
+    )
+    command.add_argument(
+        "--mask-share",
+        type=values.share,
+        metavar="LOW,HIGH",
+        help="evaluate the images whose mask covers such a share alone; the paper: "
+        "0.4,0.5",
     )
     command.add_argument(
         "--standard-error",
@@ -153,7 +169,12 @@ def _run(args, overrides) -> None:
     from ldm_jax.experiment import model_directory
     from ldm_jax.metrics.tables import markdown
 
-    flags = vars(args)
+    references = args.reference or [None]
+    flags = {
+        **vars(args),
+        "reference": references[0],
+        "more_references": references[1:],
+    }
     names = [field.name for field in dataclasses.fields(Request)]
     request = Request(**{name: flags[name] for name in names})
     inputs, options = condition_inputs(args), sampling_changes(args)

@@ -83,7 +83,20 @@ def add_image_guide(command: CommandParser) -> None:
         help="skip quantization when the sample is decoded for the comparison (VQ)",
     )
     group.add_argument(
-        "--guide-lpips", default="", metavar="FILE", help="LPIPS weights, of vgg"
+        "--guide-lpips", default="", metavar="FILE", help="LPIPS weights"
+    )
+    group.add_argument(
+        "--guide-lpips-trunk",
+        choices=("vgg", "alex", "squeeze"),
+        default="vgg",
+        help="network of LPIPS; default: vgg, the paper's",
+    )
+    group.add_argument(
+        "--guide-at-once",
+        type=values.count,
+        metavar="N",
+        help="samples that are decoded and compared at once, to save memory at large "
+        "sizes; default: the batch",
     )
 
 
@@ -101,6 +114,8 @@ def image_guide(args: argparse.Namespace) -> Any:
         args.guide_interval,
         args.guide_through,
         not args.guide_unquantized,
+        args.guide_lpips_trunk,
+        args.guide_at_once,
     )
     return GuidingImages(args.guide, how, args.guide_lpips)
 

@@ -84,6 +84,19 @@ def size(text: str) -> tuple[int, int]:
         ) from error
 
 
+def share(text: str) -> tuple[float, float]:
+    """Reads LOW,HIGH, numbers from 0 to 1."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low <= high <= 1:
+        raise argparse.ArgumentTypeError(
+            f"must be LOW,HIGH from 0 to 1: got {text}; 0.4,0.5, say."
+        )
+    return low, high
+
+
 def interval(text: str) -> tuple[int, int]:
     """Reads FIRST,LAST, whole numbers from 0 on."""
     first, _, last = text.partition(",")

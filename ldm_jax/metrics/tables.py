@@ -31,7 +31,9 @@ def markdown(result: Mapping[str, Any]) -> str:
         spread = figure["spread"]
         cells = [
             figure["label"],
-            "higher is better" if name in HIGHER_IS_BETTER else "lower is better",
+            "higher is better"
+            if name.split("@")[0] in HIGHER_IS_BETTER
+            else "lower is better",
             number(figure["value"]),
             "" if spread is None else number(spread),
         ]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from ldm_jax.diffusion.guidance import classifier_guidance, image_guidance
 from ldm_jax.diffusion.schedule import NoiseSchedule
-from ldm_jax.models.features.lpips import LPIPS, SMALLEST
+from ldm_jax.models.features.lpips import LPIPS, SMALLEST, TRUNKS
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.types import Array, Batch, Denoiser, PyTree
 
@@ -127,9 +127,11 @@ class ImageGuide:
         "decoder": only the decoder, so that the network has no backward pass.
       quantize: whether the decoder quantizes (VQ; the gradient passes straight).
       trunk: of LPIPS.
+      at_once: samples that are decoded and compared at once, which bounds the memory
+        at large sizes; None compares the batch as a whole.
 
     Raises:
-      ValueError: an unknown name, or an interval without a step.
+      ValueError: an unknown name, an interval without a step, or no sample at once.
 
     Source: Rombach et al. 2022, App. C, Eq. 16 to 18; the perceptual distance Sec. 4.4.
     """
@@ -141,12 +143,14 @@ class ImageGuide:
     through: str = "network"
     quantize: bool = True
     trunk: str = "vgg"
+    at_once: int | None = None
 
     def __post_init__(self):
         for name, known in (
             ("distance", DISTANCES),
             ("transform", tuple(TRANSFORMS)),
             ("through", THROUGH),
+            ("trunk", tuple(TRUNKS)),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -157,6 +161,10 @@ class ImageGuide:
             raise ValueError(
                 f"the interval of image guiding is (first, last) t: got "
                 f"{self.interval}; swap them."
+            )
+        if self.at_once is not None and self.at_once < 1:
+            raise ValueError(
+                f"one sample or more is compared at once: got at_once={self.at_once}."
             )
 
     def check_size(self, guide: tuple[int, int], image: tuple[int, int]) -> None:
@@ -198,10 +206,20 @@ class ImageGuide:
         # The decoder's activations are computed again on the way back: at 512 pixels
         # they would not fit into memory with the network's.
         @jax.checkpoint
+        def compare(x0_hat, target):
+            image = decode(x0_hat, quantize=self.quantize).astype(jnp.float32)
+            return self.log_likelihood(image, target, params.get("guide"))
+
+        def compare_one(pair):
+            return compare(*(x[None] for x in pair))[0]
+
         def log_likelihood(x0_hat, t):
             del t
-            image = decode(x0_hat, quantize=self.quantize).astype(jnp.float32)
-            return self.log_likelihood(image, y["guided_image"], params.get("guide"))
+            target = y["guided_image"]
+            if self.at_once is None:
+                return compare(x0_hat, target)
+            pairs = (x0_hat, target)
+            return jax.lax.map(compare_one, pairs, batch_size=self.at_once)
 
         return image_guidance(
             schedule,

@@ -68,6 +68,51 @@ def test_finished_images_are_evaluated_against_statistics(place, reference, caps
     assert noisy["reference_metadata"]["count"] == 24
 
 
+def test_images_are_compared_with_two_references(place, reference, capsys):
+    """Identity: the second one's figures are those that it has alone."""
+    half = place / "half.npz"
+    size = ["--size=16", "--split=class0", f"--out={half}"]
+    assert run(place, "stats", f"{place / 'real'}", *size) == 0
+    flags = [f"--images={place / 'fake'}", "--metrics=fid", f"--out={place / 'two'}"]
+
+    def distances(*references):
+        given = [f"--reference={path}" for path in references]
+        assert run(place, "evaluate", *flags, *given) == 0
+        results = json.loads((place / "two" / "results.json").read_text())
+        return {name: f["value"] for name, f in results["figures"].items()}
+
+    both, alone = distances(reference, half), distances(half)
+    assert both["fid@2"] == alone["fid"] != both["fid"]
+    assert "| FD(mobilenet), half.npz | lower is better |" in capsys.readouterr().out
+
+
+def test_images_are_chosen_by_the_share_of_their_masks(place, capsys):
+    """Oracle: masks of i rows of 16; half of the picture is 8 rows."""
+    (place / "masks").mkdir()
+    for i in range(24):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[: 1 + i % 12] = 255
+        Image.fromarray(mask).save(place / f"masks/{i:03d}.png")
+    flags = [f"--images={place / 'fake'}", f"--pairs={place / 'real'}"]
+    flags += ["--metrics=psnr", f"--out={place / 'chosen'}"]
+    masks = f"--masks={place / 'masks'}"
+    assert run(place, "evaluate", *flags, masks, "--mask-share=0.4,0.5") == 0
+    found = json.loads((place / "chosen/results.json").read_text())
+    assert found["num_images"] == 4  # 7 and 8 rows, twice each
+    fake, real = (next(open_set(place / n).batches(24)) for n in ("fake", "real"))
+    rows = [6, 7, 18, 19]
+    errors = np.square((fake[rows] - real[rows].astype(float)) / 255).mean((1, 2, 3))
+    expected = np.mean(-10 * np.log10(errors))
+    assert found["figures"]["psnr"]["value"] == pytest.approx(expected, rel=1e-4)
+    assert run(place, "evaluate", *flags, masks) == 2
+    assert run(place, "evaluate", *flags, masks, "--mask-share=0.8,0.9") == 2
+    assert run(place, "evaluate", *flags, masks, "--num=3", "--mask-share=0,1") == 2
+    errors = capsys.readouterr().err
+    assert "--mask-share None; give both" in errors
+    assert "must cover 0.8 to 0.9 of an image: none of the 24" in errors
+    assert "got 24 masks in" in errors and "for 3 images" in errors
+
+
 def test_an_npz_holds_the_same_images_as_a_folder(place):
     folder = open_set(place / "real")
     whole = np.concatenate(list(folder.batches(5)))

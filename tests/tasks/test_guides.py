@@ -65,6 +65,19 @@ def test_samples_come_nearer_to_what_guides_them(bottleneck, through):
     assert distances[1] < 0.8 * distances[0]
 
 
+def test_samples_compared_one_by_one_are_the_same():
+    """Identity: the samples of a batch are guided independently."""
+    model, params = small_model("kl")
+    y = {"guided_image": draw(model, params, None, {})[::-1]}
+    interval = (0, 400)
+    whole = draw(model, params, ImageGuide(scale=0.1, interval=interval), y)
+    single = ImageGuide(scale=0.1, interval=interval, at_once=1)
+    np.testing.assert_allclose(draw(model, params, single, y), whole, atol=1e-4)
+    assert np.abs(whole - draw(model, params, None, {})).max() > 1e-3
+    with pytest.raises(ValueError, match="one sample or more is compared at once"):
+        ImageGuide(at_once=0)
+
+
 def test_scale_0_equals_no_guide_bit_for_bit():
     model, params = small_model("kl")
     target = {"guided_image": jnp.ones((2, 8, 8, 3))}

@@ -3,7 +3,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -29,6 +29,7 @@ from ldm_jax.metrics.image_sets.measure import (
     place_rows,
 )
 from ldm_jax.metrics.image_sets.open_reference import open_reference
+from ldm_jax.metrics.image_sets.reference import Reference
 from ldm_jax.metrics.paper import find_protocol, find_row
 
 # Inception scores below this say that the network saw one class.
@@ -45,6 +46,8 @@ class Request:
       metrics: of SET_METRICS and PAIR_METRICS; () takes the protocol's, or "fid".
       num: images; None takes the protocol's, or all there are.
       reference: .npz of `ldm-jax stats`, ADM, pytorch-fid or torch-fidelity.
+      more_references: further ones, each compared like the first (super-resolution is
+        compared with the validation images and with the training images).
       feature_network, feature_weights: of `open_feature_network`.
       lpips_weights: file of `ldm-jax weights lpips`.
       lpips_trunk: which of its networks.
@@ -53,6 +56,9 @@ class Request:
       clip_model: folder of a CLIPModel, for "clip_score"; see `captions.open_clip`.
       captions: .txt file with the caption of every image, one per line; image i has
         caption i modulo their number.
+      masks: folder of the masks that images were painted with, one for each.
+      mask_share: (low, high): evaluate the images whose mask covers such a share alone;
+        the reference stays as it is. The paper's column is (0.4, 0.5).
       paper_row: the paper's row to print next to ours, a key of `ROWS`.
       batch_size: images at once.
     """
@@ -61,6 +67,7 @@ class Request:
     metrics: Sequence[str] = ()
     num: int | None = None
     reference: str | None = None
+    more_references: Sequence[str] = ()
     feature_network: str = "inception"
     feature_weights: str | None = None
     lpips_weights: str | None = None
@@ -68,6 +75,8 @@ class Request:
     standard_error: bool = False
     clip_model: str | None = None
     captions: str | None = None
+    masks: str | None = None
+    mask_share: tuple[float, float] | None = None
     paper_row: str | None = None
     batch_size: int = 64
 
@@ -92,6 +101,12 @@ class Request:
                 f"{self.clip_model} and --captions {self.captions}; give both."
             )
 
+        if (self.masks is None) != (self.mask_share is None):
+            raise ValueError(
+                "images are chosen by the share of their masks: got --masks "
+                f"{self.masks} and --mask-share {self.mask_share}; give both."
+            )
+
     @property
     def compares_sets(self) -> bool:
         """Whether a feature network is needed."""
@@ -108,6 +123,7 @@ class Evaluator:
     def __init__(self, request: Request, transform: Mapping[str, Any] | None):
         self._request, self._transform = request, transform
         self._network = self._reference = None
+        self._more: list[Reference] = []
         if request.compares_sets:
             self._network = open_feature_network(
                 request.feature_network, request.feature_weights
@@ -117,6 +133,10 @@ class Evaluator:
                 self._reference = open_reference(
                     request.reference, self._network, request.metrics
                 )
+            self._more = [
+                open_reference(path, self._network, request.metrics)
+                for path in request.more_references
+            ]
         self._pairs = (
             Pairs(request.metrics, request.lpips_weights, request.lpips_trunk)
             if request.needs_pairs()
@@ -141,7 +161,8 @@ class Evaluator:
           ValueError: the reference or the pairs are missing, of other images or fewer.
         """
         if self._network is not None:
-            check_reference(self._request.metrics, self._reference)
+            for reference in (self._reference, *self._more):
+                check_reference(self._request.metrics, reference)
             self._differences(size)
         if self._pairs is None:
             return
@@ -166,7 +187,8 @@ class Evaluator:
         if self._reference is None:
             return []
         metadata = image_metadata(self._network, size, self._transform)
-        return self._reference.check(metadata)
+        references = (self._reference, *self._more)
+        return [text for one in references for text in one.check(metadata)]
 
     def images(
         self, path: str, pairs: str | None, by_name: bool = True
@@ -179,19 +201,26 @@ class Evaluator:
           by_name: whether the files of a pair have the same name. Samples are named by
             their number, so they are compared in the order of the names.
         """
-        image_set = finished_images.open_set(path, self._request.num)
+        request = self._request
+        image_set = finished_images.open_set(path, request.num)
         self.check(image_set.count, image_set.size, pairs)
-        others: Iterator[Any] = iter([])
+        sets = [image_set]
         if self._pairs is not None:
-            other_set = (
+            sets += [
                 finished_images.open_pairs(image_set, pairs)
                 if by_name
                 else finished_images.open_set(pairs, image_set.count)
+            ]
+        if request.masks is not None and request.mask_share is not None:
+            chosen = finished_images.rows_by_mask_share(
+                request.masks, request.mask_share, image_set.count
             )
-            others = other_set.batches(self._request.batch_size)
+            sets = [finished_images.select(one, chosen) for one in sets]
+        image_set, *other_sets = sets
+        others = [other.batches(request.batch_size) for other in other_sets]
         rows = (
-            (next(others) if self._pairs is not None else None, image, None)
-            for image in image_set.batches(self._request.batch_size)
+            (next(others[0]) if others else None, image, None)
+            for image in image_set.batches(request.batch_size)
         )
         return self._compute(rows, image_set.count, image_set.size, None, None)
 
@@ -227,6 +256,14 @@ class Evaluator:
             if own is not None:
                 reference = own.reference({}, "the images themselves")
             figures |= collector.compute(reference, place_rows)
+            for number, other in enumerate(self._more, 2):
+                values = collector.compute(other, place_rows)
+                # The inception score compares with nothing.
+                figures |= {
+                    f"{name}@{number}": value
+                    for name, value in values.items()
+                    if name != "is"
+                }
             warnings = warnings + self._doubts(figures, count, reference)
         if self._pairs is not None:
             figures |= self._pairs.figures()
@@ -287,18 +324,28 @@ class Evaluator:
             "num_images": count,
             "figures": {
                 name: {
-                    "label": label_of(name, metadata) if name in SET_METRICS else name,
+                    "label": self._label(name, metadata),
                     "value": figure.value,
                     "spread": figure.spread,
                 }
                 for name, figure in figures.items()
             },
             "network": metadata,
+            "more_references": list(self._request.more_references),
             "reference_metadata": dict(self._reference.metadata)
             if self._reference
             else {},
             "warnings": warnings,
         }
+
+    def _label(self, name: str, metadata: Mapping[str, Any]) -> str:
+        """Names a figure, and its reference where it is not the first."""
+        metric, _, number = name.partition("@")
+        label = label_of(metric, metadata) if metric in SET_METRICS else metric
+        if not number:
+            return label
+        path = self._request.more_references[int(number) - 2]
+        return f"{label}, {pathlib.Path(path).name}"
 
 
 def read_caption_lines(path: str) -> list[str]:

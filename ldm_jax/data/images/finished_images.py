@@ -15,7 +15,12 @@ from ldm_jax.files.arrays import Npz
 from ldm_jax.files.errors import UnreadableFile, shown
 from ldm_jax.files.folders import list_folder
 from ldm_jax.files.paths import printable
-from ldm_jax.files.pictures import is_picture, read_image
+from ldm_jax.files.pictures import (
+    is_picture,
+    list_pictures,
+    read_image,
+    read_mask,
+)
 
 
 class ImageSet(NamedTuple):
@@ -74,6 +79,54 @@ def open_set(path, num: int | None = None) -> ImageSet:
     return images._replace(
         count=num, batches=first, files=images.files[:num], names=images.names[:num]
     )
+
+
+def select(images: ImageSet, rows: Sequence[int]) -> ImageSet:
+    """Returns some images of a set, in rising order of their numbers."""
+    kept = sorted(rows)
+
+    def batches(batch_size):
+        first = 0
+        for batch in images.batches(batch_size):
+            inside = [row - first for row in kept if first <= row < first + len(batch)]
+            first += len(batch)
+            if inside:
+                yield batch[inside]
+
+    return images._replace(
+        count=len(kept),
+        batches=batches,
+        files=tuple(images.files[row] for row in kept) if images.files else (),
+        names=tuple(images.names[row] for row in kept) if images.names else (),
+    )
+
+
+def rows_by_mask_share(masks: str, share: tuple[float, float], count: int) -> list[int]:
+    """Lists the images whose mask covers a share of them.
+
+    Args:
+      masks: folder of masks, white in the hole; mask i in the order of the names is
+        that of image i.
+      share: (low, high) shares of the area, both included.
+      count: of the images.
+
+    Raises:
+      ValueError: there are fewer or more masks than images, or none is in the range.
+    """
+    files = list_pictures(masks)
+    if len(files) != count:
+        raise ValueError(
+            f"every image has one mask: got {len(files)} masks in {printable(masks)} "
+            f"for {count} images; give the masks that the images were painted with."
+        )
+    low, high = share
+    rows = [i for i, f in enumerate(files) if low <= read_mask(f).mean() <= high]
+    if not rows:
+        raise ValueError(
+            f"masks must cover {low:g} to {high:g} of an image: none of the "
+            f"{count} in {printable(masks)} does; give another --mask-share."
+        )
+    return rows
 
 
 def open_pairs(images: ImageSet, path) -> ImageSet:
