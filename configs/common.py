@@ -206,6 +206,8 @@ def latent_diffusion(
         feature_weights="",
         num=2_000,
         metrics=("fid",),
+        # Further sheets: "inputs", "conditions", "noising", "denoising".
+        pictures=(),
     )
     return config
 

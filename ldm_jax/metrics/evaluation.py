@@ -21,6 +21,10 @@ from ldm_jax.metrics.image_sets.measure import (
 )
 from ldm_jax.metrics.image_sets.open_reference import open_reference
 
+# What a run can draw of its records: the latents that are learned, decoded; conditions
+# that are images; latents at rising t; the predictions of x0 during sampling.
+PICTURES = ("inputs", "conditions", "noising", "denoising")
+
 log = logging.getLogger(__name__)
 
 
@@ -36,9 +40,10 @@ class Evaluation:
         conditions of the data set's first records and the same noise at every
         evaluation; a few thousand show a trend.
       metrics: names from SET_METRICS.
+      pictures: further sheets beside that of samples, names from PICTURES.
 
     Raises:
-      ValueError: a metric is unknown, or there are too few samples.
+      ValueError: a metric or a sheet is unknown, or there are too few samples.
     """
 
     reference: str = ""
@@ -46,6 +51,7 @@ class Evaluation:
     feature_weights: str = ""
     num: int = 2_000
     metrics: tuple[str, ...] = ("fid",)
+    pictures: tuple[str, ...] = ()
 
     def __post_init__(self):
         unknown = sorted(set(self.metrics) - set(SET_METRICS))
@@ -53,6 +59,12 @@ class Evaluation:
             raise ValueError(
                 f"config.evaluation.metrics has {', '.join(unknown)}; some of: "
                 f"{', '.join(SET_METRICS)}."
+            )
+        unknown = sorted(set(self.pictures) - set(PICTURES))
+        if unknown:
+            raise ValueError(
+                f"config.evaluation.pictures has {', '.join(unknown)}; some of: "
+                f"{', '.join(PICTURES)}."
             )
         if self.num < 10:
             raise ValueError(

@@ -14,6 +14,7 @@ from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.records import Record, Source
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers.base import seed_keys
+from ldm_jax.experiment.builders.pictures import NUM_RECORDS, draw_pictures
 from ldm_jax.files import png
 from ldm_jax.metrics.evaluation import Evaluation, make_sample_metrics
 from ldm_jax.metrics.reconstruct import PairMetric, reconstruct_all
@@ -80,6 +81,8 @@ class SamplePreview:
       num_measured: samples that are measured, at most N.
       measure: batches of uint8 images -> figures by name; None for none.
       captions: of the samples that are shown; () for none.
+      pictures: further sheets, of `draw_pictures`.
+      records: what these are drawn of: the learned field of the first records.
     """
 
     model: LatentDiffusion
@@ -90,6 +93,8 @@ class SamplePreview:
     num_measured: int = 0
     measure: Callable[[Iterator[np.ndarray]], dict[str, float]] | None = None
     captions: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+    records: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def make(
@@ -114,6 +119,8 @@ class SamplePreview:
         ]
         fields = model.conditioner.fields
         y = {name: np.stack([row[name] for row in rows]) for name in fields}
+        subject = transform.subject
+        learned = {subject: np.stack([row[subject] for row in rows[:NUM_RECORDS]])}
         captions = [_caption(model.conditioner, r) for r in records[:NUM_SHOWN]]
         return cls(
             model,
@@ -124,6 +131,8 @@ class SamplePreview:
             evaluation.num,
             measure,
             tuple(captions) if any(captions) else (),
+            tuple(evaluation.pictures),
+            learned if evaluation.pictures else {},
         )
 
     def check(self, task: Task, batch_shapes: Mapping[str, Any]) -> None:
@@ -169,7 +178,13 @@ class SamplePreview:
         figures: dict[str, Any] = {}
         if self.measure is not None:
             figures = self.measure(draw(self.num_measured, MEASURED_AT_ONCE))
-        return figures, {"samples": sheet}
+        sheets = {"samples": sheet}
+        if self.pictures:
+            batch = {**self.y, **self.records}
+            sheets |= draw_pictures(
+                *(self.pictures, self.model, params, batch, self.shape, self.sampling)
+            )
+        return figures, sheets
 
 
 def spread(count: int, num_records: int) -> list[int]:

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws optional sheets during training: inputs, conditions, noising, denoising.
+
+Source: the pictures that the original logs (latent-diffusion, `LatentDiffusion.
+log_images`): "inputs", "conditioning", "diffusion_row" and "denoise_row".
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.data.transforms.pixels import resize
+from ldm_jax.diffusion.process import add_noise
+from ldm_jax.files import png
+from ldm_jax.tasks.model import LatentDiffusion
+from ldm_jax.tasks.sample_images import sample_images
+from ldm_jax.tasks.sampling import Sampling
+from ldm_jax.types import PyTree
+
+# Records that are shown, and columns of the sheets with a row for each.
+NUM_RECORDS, NUM_COLUMNS = 8, 8
+
+
+def draw_pictures(
+    names: tuple[str, ...],
+    model: LatentDiffusion,
+    params: PyTree,
+    batch: Mapping[str, np.ndarray],
+    shape: tuple[int, int, int],
+    sampling: Sampling,
+) -> dict[str, np.ndarray]:
+    """Draws sheets of a few records.
+
+    Args:
+      names: of `metrics.evaluation.PICTURES`; a sheet "conditions" is left out where
+        the condition contains no image.
+      model: the diffusion model.
+      params: of all its networks.
+      batch: "moments" or "image", and the condition's fields.
+      shape: (h, w, c) of a latent.
+      sampling: of "denoising".
+
+    Returns:
+      Sheets uint8 [H, W, 3] by name: "inputs" are the latents that are learned,
+      decoded; "noising" has a row for each record, from t = 0 to T - 1; "denoising" has
+      the predictions of x0 during sampling, then the sample.
+    """
+    batch = {name: array[:NUM_RECORDS] for name, array in batch.items()}
+    z_0 = _latents(model, params, batch)
+    decode = jax.jit(model.decode)
+    sheets = {}
+    if "inputs" in names:
+        sheets["inputs"] = _sheet(png.to_uint8(decode(params, z_0)), 4)
+    if "conditions" in names:
+        sheets |= _conditions(model, batch)
+    if "noising" in names:
+        last = model.schedule.num_timesteps - 1
+        eps = jax.random.normal(jax.random.key(0), z_0.shape)
+        columns = []
+        for step in np.linspace(0, last, NUM_COLUMNS).round().astype(int):
+            t = jnp.full(len(z_0), step)
+            z_t = add_noise(model.schedule, z_0, t, eps)
+            columns.append(png.to_uint8(decode(params, z_t)))
+        sheets["noising"] = _rows(np.stack(columns, axis=1))
+    if "denoising" in names:
+        fields = {name: batch[name] for name in model.conditioner.fields}
+        previews = min(NUM_COLUMNS - 1, sampling.num_steps)
+        seeds = np.arange(len(z_0))
+        drawn = sample_images(
+            *(model, params, fields, seeds, shape, sampling),
+            batch_size=len(z_0),
+            num_previews=previews,
+        )
+        columns = np.concatenate(list(drawn), axis=1)
+        sheets["denoising"] = _rows(np.moveaxis(columns, 0, 1))
+    return sheets
+
+
+def _latents(model: LatentDiffusion, params: PyTree, batch) -> jax.Array:
+    """Returns the scaled latents that are learned: the mean of their distribution."""
+    if "moments" in batch:
+        return model.latent(jnp.asarray(batch["moments"], jnp.float32))
+    image = jnp.asarray(batch["image"])
+    return model.latent(jax.jit(model.moments)(params, image))
+
+
+def _conditions(model: LatentDiffusion, batch) -> dict[str, np.ndarray]:
+    """Draws what of a condition is laid out like an image; {} if nothing is.
+
+    A map of classes is shown in colours that are drawn once for each class.
+    """
+    parts = []
+    for name, field in model.conditioner.fields.items():
+        if not field.is_mirrored:
+            continue
+        values = batch[name]
+        if np.issubdtype(values.dtype, np.integer):
+            colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+            values = colours[values % 256]
+        else:
+            is_mask = values.shape[-1] == 1
+            values = png.to_uint8(2 * values - 1 if is_mask else values)
+            values = np.repeat(values, 3, axis=-1) if is_mask else values
+        parts.append(values)
+    if not parts:
+        return {}
+    size = max(part.shape[1:3] for part in parts)
+    shown = [[resize(image, size, "nearest") for image in part] for part in parts]
+    return {"conditions": _rows(np.swapaxes(np.array(shown), 0, 1))}
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+    """Lays out [rows, columns, H, W, 3]."""
+    return _sheet(np.concatenate(images), images.shape[1])
+
+
+def _sheet(images: np.ndarray, num_columns: int) -> np.ndarray:
+    return png.grid(images, num_columns, enlarge=png.enlargement(images.shape[2]))

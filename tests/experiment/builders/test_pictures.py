@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sheets that a run draws on request: what each of their cells shows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.conditions.registry import make_condition
+from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.experiment.builders.pictures import draw_pictures
+from ldm_jax.metrics.evaluation import PICTURES, Evaluation
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.unet import UNet
+from ldm_jax.tasks.model import LatentDiffusion
+from ldm_jax.tasks.sampling import make_sampling
+from ldm_jax.types import Conditioning
+
+SIDE, CELL = 4, 4 * 32 + 2
+SAMPLING = make_sampling(num_steps=3, grid="even")
+
+
+@pytest.fixture(scope="module")
+def sheets():
+    """Of a model of pixels that reads a small image, and eight records."""
+    model = LatentDiffusion(
+        Autoencoder(bottleneck="pixels"),
+        unet=UNet(32, (1,), 3, num_res_blocks=1, num_heads=2, in_channels=6),
+        conditioner=make_condition("superres", f=1),
+        schedule=make_schedule(),
+        prediction="v",
+    )
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-1, 1, (10, SIDE, SIDE, 3)).astype(np.float32)
+    small = jnp.zeros((1, SIDE, SIDE, 3))
+    z, t = jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1, int)
+    params = model.unet.init(jax.random.key(0), z, t, Conditioning(concat=small))
+    batch = {"image": image, "low_res": image[:, ::-1]}
+    params = {"unet": params["params"], "autoencoder": {}}
+    shape = (SIDE, SIDE, 3)
+    return image, draw_pictures(PICTURES, model, params, batch, shape, SAMPLING)
+
+
+def cell(sheet, row, column):
+    top, left = 2 + row * CELL, 2 + column * CELL
+    return sheet[top : top + 128 : 32, left : left + 128 : 32]
+
+
+def as_bytes(image):
+    return np.clip((image + 1) * 127.5, 0, 255).astype(int)
+
+
+def test_inputs_are_what_is_learned_and_conditions_what_is_read(sheets):
+    """Identity: a first stage of pixels decodes an image to itself."""
+    image, drawn = sheets
+    assert drawn["inputs"].shape == (2 * CELL + 2, 4 * CELL + 2, 3)
+    for i in range(8):
+        found = cell(drawn["inputs"], *divmod(i, 4)).astype(int)
+        assert abs(found - as_bytes(image[i])).max() <= 1
+        found = cell(drawn["conditions"], i, 0).astype(int)
+        assert abs(found - as_bytes(image[i, ::-1])).max() <= 1
+
+
+def test_noise_rises_along_a_row_and_denoising_ends_in_a_sample(sheets):
+    """Oracle: alpha is 0.9993 at t = 0 and 0.07 at the end."""
+    image, drawn = sheets
+    assert drawn["noising"].shape[1] == 8 * CELL + 2
+    errors = [
+        np.mean(
+            [abs(cell(drawn["noising"], i, k) - as_bytes(image[i])) for i in range(8)]
+        )
+        for k in range(8)
+    ]
+    assert errors[0] < 8 and errors[-1] > 50
+    assert drawn["denoising"].shape == (8 * CELL + 2, 4 * CELL + 2, 3)
+
+
+def test_an_unknown_sheet_is_refused_by_name():
+    with pytest.raises(ValueError, match="pictures has previews; some of: inputs"):
+        Evaluation(pictures=("previews",))
