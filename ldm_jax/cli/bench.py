@@ -12,8 +12,8 @@ from ldm_jax.cli.train import CONFIG_HELP
 
 DETAILS = """
 The implementations are run in turns, and the time of each is that of its fastest run.
-Those of other packages need the extra `torch`. The figures are printed; --json=FILE
-keeps them.
+Those of other packages need the extra `torch`. The figures are printed, and
+also written to a file with --json=FILE.
 """
 EXAMPLES = """
   ldm-jax bench train --config=quickstart:stage=diffusion

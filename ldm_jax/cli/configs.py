@@ -35,8 +35,8 @@ def _run(args, overrides) -> None:
 
     if args.name:
         config = describe_config(args.name)
-        values.say(f"{config.note}\n\n--config={config.usage}")
+        values.echo(f"{config.note}\n\n--config={config.usage}")
         return
     for config in list_configs():
-        values.say(config.usage)
-        values.say(textwrap.indent(textwrap.fill(config.summary, 76), "    "))
+        values.echo(config.usage)
+        values.echo(textwrap.indent(textwrap.fill(config.summary, 76), "    "))

@@ -52,4 +52,4 @@ def _run(args, overrides) -> None:
         open_images(**images), embedder, args.out, args.batch_size, images
     )
     count, width = database.embedding.shape
-    values.say(f"{count} embeddings of {width} numbers in {args.out}")
+    values.echo(f"{count} embeddings of {width} numbers in {args.out}")

@@ -43,5 +43,5 @@ def _run(args, overrides) -> None:
     models = [args.model, *([args.beside] if args.beside else [])]
     with open_models(models, args.port) as server:
         address, port = server.server_address[:2]
-        values.say(f"{', '.join(models)}: http://{address}:{port}  (Ctrl-C ends it)")
+        values.echo(f"{', '.join(models)}: http://{address}:{port}  (Ctrl-C ends it)")
         server.serve_forever()

@@ -215,7 +215,7 @@ def _run(args, overrides) -> None:
         _refuse(given, "a diffusion model, whose samples are evaluated,")
         _evaluate_samples(args, request, inputs, options)
         return
-    values.say(markdown(result))
+    values.echo(markdown(result))
 
 
 def _evaluate_samples(args, request, inputs, options) -> None:
@@ -238,8 +238,8 @@ def _evaluate_samples(args, request, inputs, options) -> None:
     )
     for point, result in zip(points, results, strict=True):
         if len(points) > 1:
-            values.say(f"{point.out}\n")
-        values.say(markdown(result))
+            values.echo(f"{point.out}\n")
+        values.echo(markdown(result))
 
 
 def _given(args, names: Iterable[str]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def add(commands) -> None:
         "--variant", default="", choices=("fp16",), help="weights in half precision too"
     )
     hub.add_argument(
-        "--licence", default="", help="for the model card: apache-2.0, say"
+        "--licence", default="", help="for the model card, e.g. apache-2.0"
     )
     hub.add_argument(
         "--results", help="results.json of ldm-jax evaluate, for the model card"
@@ -98,13 +98,13 @@ def _run(args, overrides) -> None:
     which = "raw" if args.raw else "ema"
     if args.form == "all":
         for form, path, reason in export.export_all(args.model, args.out, which, hub):
-            values.say(f"{form}: {path or f'refused: {reason}'}")
+            values.echo(f"{form}: {path or f'refused: {reason}'}")
             if args.check and path is not None:
-                values.say(f"  {export.check(args.model, form, path, which)}")
+                values.echo(f"  {export.check(args.model, form, path, which)}")
         return
     paths = export.export_weights(args.model, args.out, args.form, which, hub)
     for path in paths:
-        values.say(path)
+        values.echo(path)
     if args.check:
         out = pathlib.Path(args.out).expanduser()
-        values.say(export.check(args.model, args.form, out, which))
+        values.echo(export.check(args.model, args.form, out, which))

@@ -104,6 +104,6 @@ def _run(args, overrides) -> None:
     weights = {"ema": "averaged (EMA) weights", "raw": "raw weights"}[report.used]
     if report.used == "raw" and not args.raw:
         weights = "raw weights, there being no averages"
-    values.say(f"{kinds[report.task]} with the {weights} in {args.out}")
+    values.echo(f"{kinds[report.task]} with the {weights} in {args.out}")
     for note in report.notes:
-        values.say(note)
+        values.echo(note)

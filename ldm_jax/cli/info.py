@@ -32,4 +32,4 @@ def add(commands) -> None:
 def _run(args, overrides) -> None:
     from ldm_jax.commands.info import describe
 
-    values.say(describe(args.path))
+    values.echo(describe(args.path))

@@ -98,7 +98,7 @@ def _run(args, overrides) -> None:
     from ldm_jax.experiment.image_neighbours import NeighbourSource
 
     if args.inspect:
-        values.say(inspect_latents(args.inspect, args.num))
+        values.echo(inspect_latents(args.inspect, args.num))
         return
     if not args.model or not args.out:
         raise ValueError(

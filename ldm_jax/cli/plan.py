@@ -77,9 +77,9 @@ def _run(args, overrides) -> None:
         compiles=not args.no_compile,
     )
     slices = f" x {args.slices}" if args.slices > 1 else ""
-    values.say(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
+    values.echo(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
     for name, value in plan.plan_rows(result):
-        values.say(f"{name:22s}{value}")
+        values.echo(f"{name:22s}{value}")
 
 
 def _sweep(config, args) -> None:
@@ -89,7 +89,7 @@ def _sweep(config, args) -> None:
         raise ValueError("--sweep compiles training steps: leave --no-compile, --what.")
     trials = []
     for trial in sweep.sweep(config, args.topology, args.slices, args.quick):
-        values.say(trial.describe())
+        values.echo(trial.describe())
         trials.append(trial)
     chosen = sweep.best(trials)
-    values.say(f"best: {NOTHING_FITS if chosen is None else chosen.describe()}")
+    values.echo(f"best: {NOTHING_FITS if chosen is None else chosen.describe()}")

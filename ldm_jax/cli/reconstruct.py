@@ -65,4 +65,4 @@ def _run(args, overrides) -> None:
         batch_size=args.batch_size,
         image_size=args.size,
     )
-    values.say(f"PSNR {psnr:.2f} dB; pictures in {args.out}")
+    values.echo(f"PSNR {psnr:.2f} dB; pictures in {args.out}")

@@ -185,4 +185,4 @@ def _run(args, overrides) -> None:
         guide=image_guide(args),
         query=query,
     )
-    values.say(f"images and grid.png in {args.out}")
+    values.echo(f"images and grid.png in {args.out}")

@@ -88,6 +88,6 @@ def _run(args, overrides) -> None:
         keep=args.keep,
         batch_size=args.batch_size,
     )
-    values.say(f"statistics of {reference.pool.count} images in {args.out}")
+    values.echo(f"statistics of {reference.pool.count} images in {args.out}")
     for text in reference.metadata["warnings"]:
-        values.say(f"warning: {text}")
+        values.echo(f"warning: {text}")

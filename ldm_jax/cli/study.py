@@ -99,12 +99,12 @@ def _run(args, overrides) -> None:
         if args.snakefile:
             text = graph.snakefile(stages, args.config, args.out)
             write_text(args.snakefile, text)
-            values.say(f"{len(stages) + 1} rules in {args.snakefile}")
+            values.echo(f"{len(stages) + 1} rules in {args.snakefile}")
         elif args.lists:
-            values.say("\n".join([*(stage.name for stage in stages), "report"]))
+            values.echo("\n".join([*(stage.name for stage in stages), "report"]))
         else:
-            values.say(graph.describe_graph(study, stages, args.out, args.chip))
+            values.echo(graph.describe_graph(study, stages, args.out, args.chip))
         return
     else:
         engine.run_study(load_study(args.config), args.out, only, args.stage)
-    values.say(f"report: {args.out}/index.html")
+    values.echo(f"report: {args.out}/index.html")

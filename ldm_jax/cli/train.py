@@ -61,7 +61,7 @@ def _run(args, overrides) -> None:
 
     config = config_files.load_config(args.config, overrides)
     if args.dry_run:
-        values.say(dry_run(config))
+        values.echo(dry_run(config))
         return
     if not args.workdir:
         raise ValueError(

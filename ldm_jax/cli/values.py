@@ -54,7 +54,7 @@ def add_batch_size(command: argparse.ArgumentParser) -> None:
     )
 
 
-def say(text: object) -> None:
+def echo(text: object) -> None:
     """Prints a line or more; control characters, as of file names, are escaped."""
     from ldm_jax.files.paths import printable_lines
 

@@ -79,7 +79,7 @@ def _lpips(args, overrides) -> None:
     from ldm_jax.interop.feature_networks.lpips import build_lpips
 
     trunks = build_lpips(args.files, args.out, args.download)
-    values.say(f"LPIPS with {', '.join(trunks)} in {args.out}")
+    values.echo(f"LPIPS with {', '.join(trunks)} in {args.out}")
 
 
 def _add_feature_network(kinds, kind: str, text: str) -> None:
@@ -111,4 +111,4 @@ def _feature_network(args, overrides) -> None:
         args.kind, args.out, args.source, args.skip_checksum
     )
     what = "the published" if official else "other"
-    values.say(f"{args.kind} with {what} weights in {args.out}")
+    values.echo(f"{args.kind} with {what} weights in {args.out}")

@@ -57,19 +57,19 @@ def run_quickstart(config, workdir: str) -> dict[str, float]:
         config.first_stage.images.data_dir = str(root / "data")
         config.diffusion.latents.directory = latents_dir
 
-    _say(1, "train the first stage: images -> latents -> images")
+    _announce(1, "train the first stage: images -> latents -> images")
     train_config(config.first_stage, stage_dir)
     psnr = write_reconstructions(
         stage_dir, root / "reconstructions.png", split=config.first_stage.held_out
     )
-    _say(2, "encode the training images into a data set of latents")
+    _announce(2, "encode the training images into a data set of latents")
     encode_image_set(stage_dir, latents_dir, **config.latents)
-    _say(3, "train the denoiser on the latents")
+    _announce(3, "train the denoiser on the latents")
     train_config(config.diffusion, diffusion_dir)
-    _say(4, "sample every class and look")
+    _announce(4, "sample every class and write pictures")
     images, labels = _sample(config, diffusion_dir)
     _write_pictures(root, images, labels)
-    _say(5, "classify the samples with nearest neighbours")
+    _announce(5, "classify the samples with nearest neighbours")
     figures = {"psnr_held_out": psnr, **_classify(config, images, labels)}
     write_json(root / "results.json", figures)
     _print_summary(root, figures)
@@ -77,7 +77,7 @@ def run_quickstart(config, workdir: str) -> dict[str, float]:
     return figures
 
 
-def _say(number: int, what: str) -> None:
+def _announce(number: int, what: str) -> None:
     print(f"\n[{number}/5] {what}", flush=True)
 
 

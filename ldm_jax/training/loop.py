@@ -93,7 +93,7 @@ def train(
         if first >= options.num_steps:
             return state
 
-        report.say("compiles the step")
+        report.log("compiling the step")
         report.begin_steps(first)
         with ledger.phase("compile"):
             frozen = sharding.place(run.task.frozen, mesh, options.min_shard_mib)
@@ -124,7 +124,7 @@ def train(
             if signum:
                 with ledger.phase("checkpoint"):
                     checkpointer.wait()
-                report.say(
+                report.log(
                     f"stopped and saved at step {step}; the same command resumes"
                 )
                 raise Interrupted(step, signum)

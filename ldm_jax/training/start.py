@@ -58,7 +58,7 @@ def restore_or_make(
     restored = checkpointer.restore(shapes)
     if restored is None:
         report.start(0)
-        report.say("makes the parameters")
+        report.log("initializing the parameters")
         return make()
     state, data = restored
     assert run.batches is not None

@@ -176,7 +176,7 @@ def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
 
 
 def test_what_a_terminal_would_obey_is_printed_as_escapes(capsys):
-    values.say("in \x1b]0;title\x07.png\nsecond line")
+    values.echo("in \x1b]0;title\x07.png\nsecond line")
     assert capsys.readouterr().out == "in \\x1b]0;title\\x07.png\nsecond line\n"
     assert cli.main(["sample", "--model=no\x1b[2Jwhere", "--out=out"]) == 2
     assert "no\\x1b[2Jwhere is not a model" in capsys.readouterr().err

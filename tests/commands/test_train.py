@@ -59,6 +59,6 @@ def test_a_run_ends_with_its_figures_and_the_next_commands(data, tmp_path, capsy
     argv = ["train", f"--config={CONFIG}", f"--workdir={workdir}", data, *small]
     assert cli.main(argv) == 0
     page = capsys.readouterr().out
-    assert page.index("parameters") < page.index("makes the parameters")
+    assert page.index("parameters") < page.index("initializing the parameters")
     last = page[page.index("evaluation") :]
     assert "psnr" in last and f"ldm-jax latents --model {workdir}" in last

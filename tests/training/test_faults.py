@@ -197,7 +197,7 @@ def test_killed_at_init_in_compilation_and_when_it_resumes_it_ends_with_the_same
 ):
     """F1: identity with a run that nothing disturbed."""
     killed = tmp_path / "killed"
-    for line in ("makes the parameters", "compiles the step"):
+    for line in ("initializing the parameters", "compiling the step"):
         assert kill_at_line(child(RUNS, killed, 0, 8), line) == -signal.SIGKILL
     with pytest.raises(OSError):
         run(killed, fail_at(10), keep=1)

@@ -70,7 +70,7 @@ def model_pictures(
         this quickstart began.
     """
     root, started = pathlib.Path(workdir), time.monotonic()
-    _say(1, "look at the pictures")
+    _announce(1, "survey the pictures")
     pictures = survey(images)
     _print(show(pictures.describe()))
     _refuse_other_folder(root, pictures)
@@ -165,7 +165,7 @@ class _timed:
 
     def __init__(self, minutes: dict[str, float], number: int, what: str):
         self._minutes, self._what = minutes, what.partition(":")[0]
-        _say(number, what)
+        _announce(number, what)
 
     def __enter__(self):
         self._started = time.monotonic()
@@ -178,7 +178,7 @@ def _minutes(started: float) -> float:
     return round((time.monotonic() - started) / 60, 2)
 
 
-def _say(number: int, what: str) -> None:
+def _announce(number: int, what: str) -> None:
     _print(f"\n[{number}/5] {what}")
 
 

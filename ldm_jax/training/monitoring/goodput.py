@@ -103,7 +103,7 @@ def _undo(kept, step: int, total: dict[str, float]) -> list:
     return remain
 
 
-def say_goodput(shares: Mapping[str, float]) -> str:
+def format_goodput(shares: Mapping[str, float]) -> str:
     """Formats shares as a line, the largest first, without those near zero."""
     large = sorted(shares.items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {share:.1%}" for name, share in large if share >= 5e-4)

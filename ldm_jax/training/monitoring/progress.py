@@ -39,7 +39,7 @@ class Rate:
         self._since += time.monotonic() - self._paused
 
 
-def say_progress(
+def format_progress(
     rate: float, batch_size: int, utilization: float | None, seconds_left: float
 ) -> str:
     """Formats a rate (steps per second), the share of the peak, the time left."""
@@ -53,7 +53,7 @@ def say_progress(
     return f"{step}  {images} images/s{share}  {_minutes(seconds_left)} left"
 
 
-def say_spread(waits: Sequence[float], seconds_per_step: float) -> str | None:
+def describe_slowest(waits: Sequence[float], seconds_per_step: float) -> str | None:
     """Names the process that holds the others up, or returns None.
 
     Args:

@@ -23,12 +23,17 @@ from ldm_jax.files.write_errors import reported
 from ldm_jax.parallel.hosts import agreed, gathered, is_main_process
 from ldm_jax.training.monitoring.boards import Board, TensorBoard, WeightsAndBiases
 from ldm_jax.training.monitoring.divergence import DivergenceGuard
-from ldm_jax.training.monitoring.goodput import PRODUCTIVE, Ledger, goodput, say_goodput
+from ldm_jax.training.monitoring.goodput import (
+    PRODUCTIVE,
+    Ledger,
+    format_goodput,
+    goodput,
+)
 from ldm_jax.training.monitoring.histograms import Histogram
 from ldm_jax.training.monitoring.metric_rows import append_row, drop_rows, read_rows
 from ldm_jax.training.monitoring.mirror import Mirror
 from ldm_jax.training.monitoring.page import write_report
-from ldm_jax.training.monitoring.progress import Rate, say_progress, say_spread
+from ldm_jax.training.monitoring.progress import Rate, describe_slowest, format_progress
 from ldm_jax.types import Array
 
 # Steps whose metrics may be pending: the host never waits for the step that it has just
@@ -101,14 +106,14 @@ class Report:
             board = WeightsAndBiases(self._workdir, self._wandb, self._config)
             self._boards.append(board)
         if step:
-            self.say(f"resumes at step {step} of {self._num_steps}")
+            self.log(f"resumes at step {step} of {self._num_steps}")
 
     @property
     def folder(self) -> str:
         """The folder for files of this run: `workdir`, or its local copy."""
         return str(self._workdir)
 
-    def say(self, message: str) -> None:
+    def log(self, message: str) -> None:
         """Prints a line about the run."""
         if self._writes:
             start = "\r\033[K" if sys.stdout.isatty() else ""
@@ -204,8 +209,8 @@ class Report:
         if len(waits) > 1:
             row["data_seconds_per_step"] = waits
         append_row(self._workdir / "timing.jsonl", {**row, "time": time.time()})
-        if line := say_spread(waits, each):
-            self.say(line)
+        if line := describe_slowest(waits, each):
+            self.log(line)
 
     def evaluation(
         self, step: int, scalars: Mapping[str, float], images: Mapping[str, Any]
@@ -214,7 +219,7 @@ class Report:
         scalars = {name: float(value) for name, value in scalars.items()}
         if scalars:
             line = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
-            self.say(f"step {step}: {line}")
+            self.log(f"step {step}: {line}")
         self.images(step, images)
         self._append("evaluation.jsonl", step, scalars, prefix="evaluation/")
         if self._writes:
@@ -256,7 +261,7 @@ class Report:
             return
         share = self._utilization(rate) if self._utilization and rate else None
         left = (self._num_steps - step) / rate if rate else math.inf
-        text = say_progress(rate, self._batch_size, share, left)
+        text = format_progress(rate, self._batch_size, share, left)
         loss, learning_rate = values["loss"], values.get("learning_rate")
         if learning_rate is not None:
             text = f"lr {learning_rate:.3g}  {text}"
@@ -290,7 +295,7 @@ class Report:
             append_row(path, {**row, "seconds": self._ledger.take()})
             shares = goodput(read_rows(path))
             append_row(path, {"event": "end", "goodput": shares, "time": time.time()})
-            self.say(f"time since the first start: {say_goodput(shares)}")
+            self.log(f"time since the first start: {format_goodput(shares)}")
             write_report(self._workdir, self._label, self._config)
         if self._writes:
             self._mirror.close()

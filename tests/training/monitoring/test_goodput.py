@@ -3,7 +3,7 @@
 
 import pytest
 
-from ldm_jax.training.monitoring.goodput import Ledger, goodput, say_goodput
+from ldm_jax.training.monitoring.goodput import Ledger, format_goodput, goodput
 
 
 def test_phases_add_up_to_the_time_that_passed(monkeypatch):
@@ -57,9 +57,9 @@ def test_lost_steps_and_the_time_between_two_attempts_are_reported():
     assert shares["data"] == pytest.approx(0.02 * 2 / 3)
     assert shares["down"] == pytest.approx(0.2)
     assert shares["start"] == pytest.approx(0.1)
-    assert say_goodput(shares).startswith("step 38.7%, ")
-    assert "evaluation" not in say_goodput(shares)
+    assert format_goodput(shares).startswith("step 38.7%, ")
+    assert "evaluation" not in format_goodput(shares)
 
 
 def test_a_run_without_rows_has_no_shares():
-    assert goodput([]) == {} and say_goodput({}) == ""
+    assert goodput([]) == {} and format_goodput({}) == ""

@@ -3,7 +3,7 @@
 
 import pytest
 
-from ldm_jax.training.monitoring.progress import say_progress, say_spread
+from ldm_jax.training.monitoring.progress import describe_slowest, format_progress
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ from ldm_jax.training.monitoring.progress import say_progress, say_spread
 def test_a_line_shows_rate_images_share_of_the_peak_and_time_left(
     rate, size, share, left, line
 ):
-    assert say_progress(rate, size, share, left) == line
+    assert format_progress(rate, size, share, left) == line
 
 
 def test_the_process_that_holds_the_others_up_is_named():
-    line = say_spread([0.01, 0.52, 0.02], seconds_per_step=0.6)
+    line = describe_slowest([0.01, 0.52, 0.02], seconds_per_step=0.6)
     assert line.startswith("process 1 waits 0.52 s a step") and "0.01 s" in line
-    assert say_spread([0.01, 0.03], seconds_per_step=0.6) is None
+    assert describe_slowest([0.01, 0.03], seconds_per_step=0.6) is None
