@@ -22,7 +22,7 @@ from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import ClassToken, SpatialRescaler, TokenTransformer
 from ldm_jax.models.unet import UNet
-from ldm_jax.types import Conditioning
+from ldm_jax.types import Conditioning, PyTree
 
 
 def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[NameRow, ...]]:
@@ -32,7 +32,8 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[NameRow, ...]]:
       spec: see the module.
 
     Returns:
-      {"autoencoder": rows, "unet": rows, "conditioner": rows}, those that there are.
+      {"autoencoder": rows, "unet": rows, "conditioner": rows}, those that there are; of
+      a hybrid condition "conditioner/NAME" for each part.
     """
     result, known = {}, {}
     if "autoencoder" in spec:
@@ -42,11 +43,34 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[NameRow, ...]]:
             result["autoencoder"] = autoencoder_rows(autoencoder)  # pyright: ignore
     if "unet" in spec:
         result["unet"] = unet_rows(make_unet(spec))  # pyright: ignore
-    if "condition" in spec:
-        conditioner = conditioner_rows({**known, **spec["condition"]})
-        if conditioner:
-            result["conditioner"] = conditioner
+    for network, section in condition_parts(spec.get("condition")).items():
+        rows = conditioner_rows({**known, **section})
+        if rows:
+            result[network] = rows
     return result
+
+
+def condition_parts(
+    condition: Mapping[str, Any] | None,
+) -> dict[str, Mapping[str, Any]]:
+    """Returns {path of its parameters: section} of a condition, or of its parts.
+
+    Args:
+      condition: section of a spec; None for no condition.
+    """
+    if condition is None:
+        return {}
+    if condition["kind"] != "hybrid":
+        return {"conditioner": condition}
+    parts = sorted(condition["parts"].items())
+    return {f"conditioner/{name}": section for name, section in parts}
+
+
+def params_of(params: PyTree, network: str) -> PyTree:
+    """Returns the parameters of a network by its path; {} if there are none."""
+    for name in network.split("/"):
+        params = params.get(name, {})
+    return params
 
 
 def make_unet(spec: Mapping[str, Any]) -> UNet:
@@ -98,7 +122,7 @@ def conditioner_rows(condition: Mapping[str, Any]) -> tuple[NameRow, ...]:
     """Spells out the names of a conditioner's parameters; () if it has none.
 
     Raises:
-      ValueError: a kind that no other framework has.
+      ValueError: a hybrid, whose parts have names.
     """
     kind = condition["kind"]
     labels = jax.ShapeDtypeStruct((1,), jnp.int32)

@@ -162,10 +162,7 @@ def check_shapes(
     settings: Mapping[str, Any], flat: Mapping[str, np.ndarray], path: pathlib.Path
 ) -> None:
     """Raises NamesDiffer unless the arrays are those of the model in the settings."""
-    sections = {k: v for k, v in settings.items() if k != "condition"}
-    condition = settings.get("condition", {})
-    has_names = condition.get("kind") not in ("hybrid", None)
-    rows = network_rows(dict(settings) if has_names else sections)
+    rows = network_rows(settings)
     expected = {
         f"{network}/{row.ours}": row.shape
         for network, entries in rows.items()

@@ -9,6 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from ldm_jax.files.paths import printable
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.buffers import check_schedule, schedule_buffers
 from ldm_jax.interop.layouts import (
     NamesDiffer,
@@ -88,7 +89,7 @@ def import_compvis(
         raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
     spec = dict(spec)
     new_order = spec.pop("new_attention_order", False)
-    rows = network_rows(spec)
+    rows = _rows(spec)
     renames = {name: _renaming(spec, name) for name in rows}
     weights, notes = _below_prefix(weights, rows, renames)
     used = "ema" if which == "ema" and has_averages(weights) else "raw"
@@ -221,7 +222,7 @@ def export_compvis(
     Returns:
       {name: array}, mostly views of `params`.
     """
-    rows = network_rows(spec)
+    rows = _rows(spec)
     state: dict[str, np.ndarray] = {}
     extras = extras or {}
     if "schedule" in spec:
@@ -266,6 +267,16 @@ def _unused_tensors(spec, state) -> dict[str, np.ndarray]:
             f"{logits}.bias": np.zeros((model.vocab_size,), np.float32),
         }
     return {}
+
+
+def _rows(spec) -> dict[str, Any]:
+    """Returns the rows of each network of a model that the original can describe."""
+    rows = network_rows(spec)
+    if any(network not in PREFIXES for network in rows):
+        raise CannotExpress(
+            f'a "{spec["condition"]["kind"]}" condition has no names in the original.'
+        )
+    return rows
 
 
 def _flat(params: PyTree) -> dict[str, Any]:

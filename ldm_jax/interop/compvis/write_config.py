@@ -44,6 +44,11 @@ def compvis_from_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
             "CompVis models do not scale the latent of the image with its hole: this "
             f"one scales it by {spec['latent_scale']}."
         )
+    if condition["kind"] == "hybrid":
+        raise CannotExpress(
+            "a CompVis model has one conditioning stage: this one has a hybrid "
+            f"condition of {', '.join(condition['parts'])}."
+        )
     key, conditioning_key, cond_stage = _condition(condition, unet)
     objective = spec.get("objective", {})
     params = {

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from ldm_jax.files.errors import shown
+from ldm_jax.interop.networks import condition_parts
 
 PAPER = "https://arxiv.org/abs/2112.10752"
 PICTURE = "samples.png"
@@ -118,12 +119,19 @@ def _model_index(details: CardDetails, task: str) -> dict[str, Any]:
 
 
 def _description(spec: Mapping[str, Any]) -> str:
-    follows = INPUTS[spec["condition"]["kind"]][0]
+    follows, _ = _inputs(spec)
     what = "images" if follows == "nothing" else f"images that follow {follows}"
     return (
         f"A latent diffusion model ([Rombach et al. 2022]({PAPER})) that samples {what}"
         ". Trained with, or converted by, `ldm_jax`."
     )
+
+
+def _inputs(spec: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the entry of INPUTS for a condition; for a hybrid that of its parts."""
+    parts = condition_parts(spec["condition"]).values()
+    follows, arguments = zip(*(INPUTS[part["kind"]] for part in parts), strict=True)
+    return " and ".join(follows), "".join(arguments)
 
 
 def _settings(
@@ -181,7 +189,7 @@ def _usage(spec: Mapping[str, Any], pipeline: str, has_half: bool) -> str:
     kind, sampling = spec["condition"]["kind"], spec.get("sampling", {})
     is_own = pipeline == "LatentDiffusionPipeline"
     names = {"LDMSuperResolutionPipeline": "picture, ", "DDIMPipeline": ""}
-    arguments = names.get(pipeline, INPUTS[kind][1])
+    arguments = names.get(pipeline, _inputs(spec)[1])
     steps = f"num_inference_steps={sampling.get('num_steps', 50)}"
     scale = sampling.get("guidance_scale", 1.0)
     if scale != 1 and kind != "none":

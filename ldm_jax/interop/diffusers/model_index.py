@@ -11,7 +11,7 @@ from typing import Any
 
 from ldm_jax.interop.diffusers.folders import OWN_CONDITIONER
 from ldm_jax.interop.diffusers.write_config import versioned
-from ldm_jax.interop.networks import token_transformer
+from ldm_jax.interop.networks import condition_parts, token_transformer
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 
@@ -84,18 +84,25 @@ def model_index(
         elif class_name == OWN_CONDITIONER:
             library = "conditioner"  # the file in its folder
         index[name] = [library, class_name]
-    if condition["kind"] == "text":
+    text = text_part(condition)
+    if text is not None:
         # Without the tokenizer's files: from_pretrained(folder, tokenizer=...).
-        reader = TOKENIZERS[condition.get("tokenizer", "bytes")]
+        reader = TOKENIZERS[text.get("tokenizer", "bytes")]
         index["tokenizer"] = ["transformers", reader]
     if pipeline == "StableDiffusionPipeline":
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
     if pipeline == OWN_PIPELINE:
         index["_class_name"] = ["pipeline", pipeline]
-        if condition["kind"] == "text" and not has_tokenizer(condition):
+        if text is not None and not has_tokenizer(text):
             del index["tokenizer"]
         index |= {name: [None, None] for name in OPTIONAL if name not in index}
     return index
+
+
+def text_part(condition: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns the section of texts of a condition, if it reads any."""
+    sections = condition_parts(condition).values()
+    return next((part for part in sections if part["kind"] == "text"), None)
 
 
 def has_tokenizer(condition: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from ldm_jax.interop.layouts import (
     import_flat,
     listed,
 )
-from ldm_jax.interop.networks import network_rows
+from ldm_jax.interop.networks import condition_parts, network_rows
 from ldm_jax.interop.safetensors import read_safetensors
 from ldm_jax.interop.stored import Renamed
 from ldm_jax.interop.weight_files import read_weights
@@ -80,11 +80,11 @@ def _import_folder(folder: pathlib.Path, which: str) -> Imported:
         with naming(part / "config.json"):
             network, section, tensors, more = _open_model(part, config)
         sections[network], configs[network] = section, config
-        if tensors or network not in weights:  # conditioner/ may only describe bert/
-            weights[network] = tensors
+        weights |= _of_parts(section, tensors, weights, name=network)
         notes += more
-    if "conditioner" in sections:
-        sections["conditioner"] |= _tokenizer_files(folder)
+    for section in condition_parts(sections.get("conditioner")).values():
+        if section["kind"] in TEXT_KINDS:
+            section |= _tokenizer_files(folder)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
         with naming(scheduler):
@@ -93,6 +93,38 @@ def _import_folder(folder: pathlib.Path, which: str) -> Imported:
     spec = _whole_spec(sections)
     params = _import_networks(spec, weights)
     return Imported(spec, params, matches.used, {}, _image_size(configs), tuple(notes))
+
+
+def _of_parts(section, tensors, weights, name: str):
+    """Returns {network: tensors} of a folder; of a hybrid condition those of each part.
+
+    Args:
+      section: of the folder's config.json.
+      tensors: of the folder.
+      weights: {network: tensors} of the folders before; that of a text encoder alone is
+        under "conditioner".
+      name: of the network.
+    """
+    if name != "conditioner" or section["kind"] != "hybrid":
+        # conditioner/ may only describe bert/.
+        return {name: tensors} if tensors or name not in weights else {}
+    parts = {}
+    networks = condition_parts(section)
+    prefixes = tuple(map(part_prefix, networks))
+    if odd := [f"left over: {n}" for n in tensors if not n.startswith(prefixes)]:
+        raise NamesDiffer(listed("tensors must be of a part of the condition", odd))
+    for network, part in networks.items():
+        prefix = part_prefix(network)
+        names = {n.removeprefix(prefix): n for n in tensors if n.startswith(prefix)}
+        is_text = part["kind"] in TEXT_KINDS
+        parts[network] = weights.get(name, {}) if is_text else Renamed(tensors, names)
+    return parts
+
+
+def part_prefix(network: str) -> str:
+    """Returns the prefix of the tensors of a condition's part, "" of the condition."""
+    part = network.partition("/")[2]
+    return f"parts.{part}." if part else ""
 
 
 def _tokenizer_files(folder: pathlib.Path) -> dict[str, str]:
@@ -220,11 +252,12 @@ def _import_networks(spec, opened) -> PyTree:
             what = f"the {network}'s weights hold tensors that the model does not have"
             raise NamesDiffer(listed(what, lines))
         flat = import_flat(weights, rows, form)
-        params[network] = traverse_util.unflatten_dict(flat, sep="/")
-    return params
+        params |= {f"{network}/{path}": array for path, array in flat.items()}
+    return traverse_util.unflatten_dict(params, sep="/")
 
 
 def form_of(spec, network: str) -> str:
     """Returns the format of tensor names: CompVis's if diffusers has no class."""
-    is_ours = network == "conditioner" and spec["condition"]["kind"] not in TEXT_KINDS
+    section = condition_parts(spec.get("condition")).get(network)
+    is_ours = section is not None and section["kind"] not in TEXT_KINDS
     return "compvis" if is_ours else "diffusers"

@@ -24,10 +24,16 @@ from ldm_jax.interop.diffusers.model_index import (
     has_tokenizer,
     model_index,
 )
-from ldm_jax.interop.diffusers.read import TEXT_KINDS, form_of
+from ldm_jax.interop.diffusers.read import TEXT_KINDS, form_of, part_prefix
 from ldm_jax.interop.diffusers.scheduler import write_scheduler
 from ldm_jax.interop.layouts import export_flat
-from ldm_jax.interop.networks import make_unet, network_rows, token_transformer
+from ldm_jax.interop.networks import (
+    condition_parts,
+    make_unet,
+    network_rows,
+    params_of,
+    token_transformer,
+)
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.stored import HalfPrecision
 from ldm_jax.models.autoencoder import Autoencoder
@@ -44,15 +50,15 @@ class Description(NamedTuple):
 
     Attributes:
       models: {folder, "" for the folder itself: config.json}.
-      networks: {folder: our network whose tensors it holds}; a folder that only holds
-        a config has none.
+      networks: {folder: {our network whose tensors it holds: prefix of their names}};
+        a folder that only holds a config has none.
       scheduler: scheduler_config.json; None for one model alone.
       index: model_index.json; None for one model alone.
       code: {path: content} of the pipeline, where diffusers has none for the model.
     """
 
     models: dict[str, dict[str, Any]]
-    networks: dict[str, str]
+    networks: dict[str, dict[str, str]]
     scheduler: dict[str, Any] | None = None
     index: dict[str, Any] | None = None
     code: Mapping[str, bytes] = MappingProxyType({})
@@ -66,27 +72,25 @@ def describe_model(spec: Mapping[str, Any], image_size: Size = 256) -> Descripti
     """
     if "autoencoder" not in spec:  # a text encoder alone
         config = configs.token_transformer_config(token_transformer(spec["condition"]))
-        return Description({"": config}, {"": "conditioner"})
+        return Description({"": config}, {"": {"conditioner": ""}})
     stage = Autoencoder(**spec["autoencoder"])
     models, networks = {}, {}
     scale = spec["latent_scale"]
     if stage.bottleneck != "pixels":
         config = configs.autoencoder_config(stage, scale, _side(image_size))
         if "unet" not in spec:
-            return Description({"": config}, {"": "autoencoder"})
-        models["vqvae"], networks["vqvae"] = config, "autoencoder"
+            return Description({"": config}, {"": {"autoencoder": ""}})
+        models["vqvae"], networks["vqvae"] = config, {"autoencoder": ""}
     condition, unet, side = (
         spec["condition"],
         make_unet(spec),
         _side(image_size, stage.f),
     )
-    models["unet"], networks["unet"] = configs.unet_config(unet, side), "unet"
+    models["unet"], networks["unet"] = configs.unet_config(unet, side), {"unet": ""}
     is_square = isinstance(side, int)
     pipeline = choose_pipeline(condition, stage, unet, scale, is_square)
-    conditioner = _conditioner_models(spec, stage, pipeline)
-    models |= conditioner
-    if conditioner and "conditioner" in network_rows(spec):
-        networks[next(iter(conditioner))] = "conditioner"
+    models |= _conditioner_models(spec, stage, pipeline)
+    networks |= _conditioner_networks(spec)
     if pipeline == "StableDiffusionPipeline":  # its name for the first stage
         models["vae"], networks["vae"] = models.pop("vqvae"), networks.pop("vqvae")
     scheduler = write_scheduler(
@@ -129,14 +133,15 @@ def export_diffusers(
     rows = network_rows(spec)
     for name, config in description.models.items():
         tensors: dict[str, np.ndarray] = {}
-        network = description.networks.get(name)
-        if network is not None:
-            flat: Any = traverse_util.flatten_dict(params[network], sep="/")
-            tensors = export_flat(flat, rows[network], form_of(spec, network))
+        for network, prefix in description.networks.get(name, {}).items():
+            flat: Any = traverse_util.flatten_dict(params_of(params, network), sep="/")
+            form = form_of(spec, network)
+            tensors |= export_flat(flat, rows[network], form, f"{prefix}{{}}".format)
         tensors |= _unused_tensors(config)
         _write_model(folder / name, config, tensors, variant)
     place = folder / "tokenizer" if description.scheduler else folder
-    _write_tokenizer(place, spec.get("condition", {"kind": "none"}))
+    for section in condition_parts(spec.get("condition")).values():
+        _write_tokenizer(place, section)
     if description.scheduler is not None:
         scheduler = folder / "scheduler" / "scheduler_config.json"
         write_json(scheduler, description.scheduler)
@@ -173,23 +178,51 @@ def _side(image_size: Size, f: int = 1) -> Any:
 def _conditioner_models(
     spec: Mapping[str, Any], stage: Autoencoder, pipeline: str
 ) -> dict[str, dict[str, Any]]:
-    """Describes the networks of a condition; the first one holds its tensors."""
-    condition = {k: v for k, v in spec["condition"].items() if k not in FILE_FIELDS}
-    models = {}
-    if condition["kind"] in TEXT_KINDS:
-        model = token_transformer(condition)
-        name = "text_encoder" if isinstance(model, ClipText) else "bert"
-        models[name] = configs.token_transformer_config(model)
-    if pipeline != OWN_PIPELINE or condition["kind"] == "none":
+    """Describes the networks of a condition, and our own class with its settings."""
+    parts = condition_parts(spec["condition"])
+    models = {
+        _token_folder(section): configs.token_transformer_config(
+            token_transformer(section)
+        )
+        for section in parts.values()
+        if section["kind"] in TEXT_KINDS
+    }
+    if pipeline != OWN_PIPELINE or spec["condition"]["kind"] == "none":
         return models
-    scale = 1.0
-    if condition["kind"] == "semantic":
-        condition.setdefault("f", stage.f)
-    if condition["kind"] == "inpaint" and "autoencoder" not in condition:
-        scale = condition.get("latent_scale", spec["latent_scale"])
+    scale, described = 1.0, {}
+    for network, section in parts.items():
+        fields = {k: v for k, v in section.items() if k not in FILE_FIELDS}
+        if fields["kind"] == "semantic":
+            fields.setdefault("f", stage.f)
+        if fields["kind"] == "inpaint" and "autoencoder" not in fields:
+            scale = fields.get("latent_scale", spec["latent_scale"])
+        described[network.rpartition("/")[2]] = fields
+    is_hybrid = spec["condition"]["kind"] == "hybrid"
+    condition = {"kind": "hybrid", "parts": described}
+    if not is_hybrid:
+        (condition,) = described.values()
     config = configs.versioned({"_class_name": OWN_CONDITIONER})
     models["conditioner"] = config | {"condition": condition, "latent_scale": scale}
     return models
+
+
+def _token_folder(section: Mapping[str, Any]) -> str:
+    """Returns the folder of the encoder of a text or layout condition."""
+    is_clip = isinstance(token_transformer(section), ClipText)
+    return "text_encoder" if is_clip else "bert"
+
+
+def _conditioner_networks(spec: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Returns {folder: {network: prefix}} of the parts that have parameters."""
+    networks: dict[str, dict[str, str]] = {}
+    rows = network_rows(spec)
+    for network, section in condition_parts(spec["condition"]).items():
+        is_text = section["kind"] in TEXT_KINDS
+        folder = _token_folder(section) if is_text else "conditioner"
+        if network in rows:
+            prefix = "" if is_text else part_prefix(network)
+            networks.setdefault(folder, {})[network] = prefix
+    return networks
 
 
 def _unused_tensors(config: Mapping[str, Any]) -> dict[str, np.ndarray]:

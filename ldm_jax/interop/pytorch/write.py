@@ -19,7 +19,12 @@ from ldm_jax.conditions.fields import FirstStageFields
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.files.writing import write_bytes, write_json
-from ldm_jax.interop.networks import make_unet, token_transformer
+from ldm_jax.interop.networks import (
+    condition_parts,
+    make_unet,
+    params_of,
+    token_transformer,
+)
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.types import PyTree
@@ -64,7 +69,7 @@ def export_torch(
     write_bytes(folder / CODE.name, CODE.read_bytes())
     write_json(folder / "config.json", config)
     write_safetensors(folder / "model.safetensors", torch_weights(spec, params))
-    for _, part in condition_parts(spec.get("condition", {"kind": "none"})):
+    for part in condition_parts(spec.get("condition")).values():
         for path in vocabulary_of(part).values():
             write_bytes(folder / path.name, path.read_bytes())
     return sorted(folder.iterdir())
@@ -93,18 +98,9 @@ def torch_config(
         ],
         "conditions": [
             condition_config(part, autoencoder, spec["latent_scale"])
-            for _, part in condition_parts(spec["condition"])
+            for part in condition_parts(spec["condition"]).values()
         ],
     }
-
-
-def condition_parts(
-    condition: Mapping[str, Any],
-) -> list[tuple[str, Mapping[str, Any]]]:
-    """Lists (name, section) of a condition's parts; one without parts is named ""."""
-    if condition["kind"] == "hybrid":
-        return sorted(condition["parts"].items())
-    return [("", condition)]
 
 
 def condition_config(
@@ -160,12 +156,8 @@ def fields_of(module: nn.Module) -> dict[str, Any]:
 def torch_weights(spec: Mapping[str, Any], params: PyTree) -> dict[str, np.ndarray]:
     """Lays parameters out as PyTorch does, under the names of `model.py`."""
     trees = {name: params[name] for name in ("autoencoder", "unet") if params.get(name)}
-    conditioner = params.get("conditioner", {})
-    for i, (part, _) in enumerate(
-        condition_parts(spec.get("condition", {"kind": "none"}))
-    ):
-        tree = conditioner.get(part) if part else conditioner
-        if tree:
+    for i, network in enumerate(condition_parts(spec.get("condition"))):
+        if tree := params_of(params, network):
             trees[f"condition_{i}.network"] = tree
     return {
         name: array

@@ -451,6 +451,9 @@ def test_what_compvis_cannot_express_is_refused(section, fields, message):
 
 def test_a_condition_only_we_have_is_refused():
     spec = spec_from_compvis(published.DIFFUSION["celeba256"])
-    spec["condition"] = {"kind": "hybrid", "parts": {}}
-    with pytest.raises(ValueError, match="no names in other frameworks"):
-        network_rows(spec)
+    parts = {"what": {"kind": "class", "num_classes": 2}}
+    spec["condition"] = {"kind": "hybrid", "parts": parts}
+    with pytest.raises(CannotExpress, match=r"one conditioning stage: .* of what"):
+        compvis_from_spec(spec)
+    with pytest.raises(CannotExpress, match="no names in the original"):
+        import_compvis({}, spec)

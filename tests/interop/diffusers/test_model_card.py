@@ -71,6 +71,13 @@ def test_what_is_not_known_is_left_out():
     assert "| images | not recorded |" in text and "trust_remote_code" not in text
 
 
+def test_the_card_of_a_hybrid_lists_the_inputs_of_its_parts():
+    parts = {"what": {"kind": "class"}, "words": {"kind": "text"}}
+    text = card(spec={**small.CLASSES, "condition": {"kind": "hybrid", "parts": parts}})
+    assert "images that follow a class and a text." in text
+    assert 'pipeline(class_labels=[0, 1], prompt="a dog", num_inference' in text
+
+
 def test_the_card_knows_every_condition_but_hybrids():
     assert set(INPUTS) == set(CONDITIONS) - {"hybrid"}
 

@@ -28,7 +28,8 @@ class LDMConditioner(ModelMixin, ConfigMixin):
 
     Args:
       condition: {"kind": "class", "text", "layout", "semantic", "superres" or
-        "inpaint", ...}, the settings that the model was trained with.
+        "inpaint", ...}, the settings that the model was trained with; {"kind":
+        "hybrid", "parts": {name: condition}} of several.
       latent_scale: of the latent of an image to inpaint.
     """
 
@@ -39,6 +40,11 @@ class LDMConditioner(ModelMixin, ConfigMixin):
         self.register_buffer("place", torch.zeros(1), persistent=False)
         self.kind = kind = condition["kind"]
         self.condition = condition = {**DEFAULTS.get(kind, {}), **condition}
+        if kind == "hybrid":  # in this order their outputs are joined
+            parts = sorted(condition["parts"].items())
+            self.parts = nn.ModuleDict(
+                {name: LDMConditioner(part, latent_scale) for name, part in parts}
+            )
         if kind == "class" and condition["width"] is not None:
             rows = condition["num_classes"] + condition["has_null"]
             self.embedding = nn.Embedding(rows, condition["width"])

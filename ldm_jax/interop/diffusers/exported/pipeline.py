@@ -15,6 +15,7 @@ The inputs, by kind of condition:
     inpaint   image          pictures, or floats [B, 3, H, W] in [-1, 1]
               mask_image     pictures, white where to paint, or floats [B, 1, H, W]
     retrieval embeddings     floats [B, M, d], of CLIP
+    hybrid    those of all of its parts
     any       encoder_hidden_states [B, M, d] and concat [B, k, h, w], ready-made
 
 Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion
@@ -30,6 +31,16 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+# kind -> its inputs; of several names in a group one is given.
+TAKES = {
+    "class": (("class_labels",),),
+    "text": (("prompt", "tokens"),),
+    "layout": (("boxes", "tokens"),),
+    "semantic": (("label_map",),),
+    "superres": (("low_res",),),
+    "inpaint": (("image",), ("mask_image",)),
+    "retrieval": (("embeddings",),),
+}
 OPTIONAL = ["vqvae", "bert", "text_encoder", "tokenizer", "conditioner"]
 
 
@@ -69,11 +80,9 @@ class LatentDiffusionPipeline(DiffusionPipeline):
             tokenizer=tokenizer,
             conditioner=conditioner,
         )
-        self.kind = "none"
-        self.condition = {}
-        if conditioner is not None:
-            self.condition = conditioner.condition
-            self.kind = self.condition["kind"]
+        self.parts = [] if conditioner is None else [conditioner]
+        if conditioner is not None and conditioner.kind == "hybrid":
+            self.parts = list(conditioner.parts.values())
         self.f = 1  # downsampling of the first stage
         if vqvae is not None:
             self.f = 2 ** (len(vqvae.config.block_out_channels) - 1)
@@ -154,31 +163,33 @@ class LatentDiffusionPipeline(DiffusionPipeline):
 
     def _read(self, **inputs):
         """Reads the inputs of the condition: tensors by name, first axis B."""
-        takes = {
-            "class": ("class_labels",),
-            "text": ("prompt", "tokens"),
-            "layout": ("boxes", "tokens"),
-            "semantic": ("label_map",),
-            "superres": ("low_res",),
-            "inpaint": ("image", "mask_image"),
-            "retrieval": ("embeddings",),
-        }.get(self.kind, ())
-        needed = 2 if self.kind == "inpaint" else min(1, len(takes))
-        if len(inputs) != needed or inputs.keys() - set(takes):
-            word = " and " if self.kind == "inpaint" else " or "
+        # Of each group of names one is given.
+        groups = [group for part in self.parts for group in TAKES[part.kind]]
+        given = [set(group) & inputs.keys() for group in groups]
+        known = {name for group in groups for name in group}
+        if any(len(names) != 1 for names in given) or inputs.keys() - known:
+            kinds = " and ".join(part.kind for part in self.parts) or "none"
+            takes = " and ".join(" or ".join(group) for group in groups)
             raise ValueError(
-                f"a model of the condition {self.kind} takes "
-                f"{word.join(takes) or 'no input'}: got {', '.join(inputs) or 'none'}."
+                f"a model of the condition {kinds} takes "
+                f"{takes or 'no input'}: got {', '.join(inputs) or 'none'}."
             )
         if "prompt" in inputs:
-            inputs = {"tokens": self._tokenize(inputs["prompt"])}
+            inputs["tokens"] = self._tokenize(inputs.pop("prompt"))
         if "boxes" in inputs:
-            inputs = {"tokens": self.boxes_to_tokens(inputs["boxes"])}
-        if self.kind in ("superres", "inpaint"):
-            return {name: self._pictures(x, name) for name, x in inputs.items()}
-        dtype = self.unet.dtype if self.kind == "retrieval" else torch.long
-        device = self._execution_device
-        return {n: torch.as_tensor(x).to(device, dtype) for n, x in inputs.items()}
+            inputs["tokens"] = self.boxes_to_tokens(inputs.pop("boxes"))
+        return {name: self._tensor(x, name) for name, x in inputs.items()}
+
+    def _tensor(self, value, name):
+        """Makes the tensor of one input."""
+        if name in ("low_res", "image", "mask_image"):
+            return self._pictures(value, name)
+        dtype = self.unet.dtype if name == "embeddings" else torch.long
+        return torch.as_tensor(value).to(self._execution_device, dtype)
+
+    def _settings(self, *kinds):
+        """Returns the settings of the part that is of one of these kinds."""
+        return next(part.condition for part in self.parts if part.kind in kinds)
 
     def _pictures(self, value, name):
         """Makes a tensor [B, k, H, W] of pictures; a mask is in [0, 1]."""
@@ -196,15 +207,16 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         if self.tokenizer is None:
             raise ValueError("this model came without a tokenizer: give tokens.")
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
-        length = self.condition["length"]
+        length = self._settings("text")["length"]
         options = {"padding": "max_length", "truncation": True, "max_length": length}
         return self.tokenizer(texts, return_tensors="pt", **options).input_ids
 
     def boxes_to_tokens(self, layouts):
         """Makes tokens [B, M] of lists of (class, x, y, width, height)."""
-        if self.condition["has_attributes"] and any(layouts):
+        condition = self._settings("layout")
+        if condition["has_attributes"] and any(layouts):
             raise ValueError("this model reads attributes of boxes too: give tokens.")
-        num_ids = self.condition["vocab_size"]
+        num_ids = condition["vocab_size"]
         side = math.isqrt(num_ids) - 1
 
         def corners(x, y, width, height):
@@ -214,31 +226,40 @@ class LatentDiffusionPipeline(DiffusionPipeline):
         rows = []
         for boxes in layouts:
             row = [v for label, *box in boxes for v in (label, *corners(*box))]
-            missing = 3 * self.condition["max_objects"] - len(row)
+            missing = 3 * condition["max_objects"] - len(row)
             if missing < 0:
                 raise ValueError(
-                    f"at most {self.condition['max_objects']} boxes: got {len(boxes)}."
+                    f"at most {condition['max_objects']} boxes: got {len(boxes)}."
                 )
             rows.append(row + [num_ids - 1] * missing + corners(0, 0, 1, 1))
         return torch.tensor(rows)
 
     def _encode(self, y):
         """Encodes a condition: keyword arguments of the denoiser."""
-        if self.kind == "class":
-            if self.condition["width"] is None:
+        encoded = [self._encode_part(part, y) for part in self.parts]
+        return {
+            name: torch.cat([x[name] for x in encoded if name in x], 1)
+            if name != "class_labels"
+            else next(x[name] for x in encoded if name in x)
+            for name in dict.fromkeys(name for x in encoded for name in x)
+        }
+
+    def _encode_part(self, part, y):
+        """Encodes one of the conditions of a model."""
+        if part.kind == "class":
+            if part.condition["width"] is None:
                 return {"class_labels": y["class_labels"]}
-            return {"encoder_hidden_states": self.conditioner(y["class_labels"])}
-        if "tokens" in y:
+            return {"encoder_hidden_states": part(y["class_labels"])}
+        if part.kind in ("text", "layout"):
             encoder = self.bert if self.bert is not None else self.text_encoder
             return {"encoder_hidden_states": encoder(y["tokens"])[0]}
-        if self.kind == "semantic":
-            concat = self.conditioner(y["label_map"]).to(self.unet.dtype)
-            return {"concat": concat}
-        if self.kind == "superres":
+        if part.kind == "semantic":
+            return {"concat": part(y["label_map"]).to(self.unet.dtype)}
+        if part.kind == "superres":
             return {"concat": y["low_res"]}
-        if self.kind == "retrieval":
+        if part.kind == "retrieval":
             return {"encoder_hidden_states": y["embeddings"]}
-        if self.kind == "inpaint":
+        if part.kind == "inpaint":
             hole = y["mask_image"] >= 0.5
             latent = self._first_latent(y["image"].masked_fill(hole, -1.0))
             mask = hole[:, :, :: self.f, :: self.f].to(latent.dtype) * 2 - 1
@@ -256,21 +277,29 @@ class LatentDiffusionPipeline(DiffusionPipeline):
 
     def _null(self, y):
         """Returns inputs that state nothing, for classifier-free guidance."""
-        if self.kind == "class":
-            return {"class_labels": self.conditioner.null(y["class_labels"])}
-        if self.kind == "semantic":
-            return {"label_map": self.conditioner.null(y["label_map"])}
-        if self.kind == "text":
+        if not self.parts:
+            raise ValueError("guidance needs a condition: use guidance_scale=1.")
+        null = dict(y)
+        for part in self.parts:
+            null |= self._null_of_part(part, y)
+        return null
+
+    def _null_of_part(self, part, y):
+        """Returns the inputs of one condition that state nothing."""
+        if part.kind == "class":
+            return {"class_labels": part.null(y["class_labels"])}
+        if part.kind == "semantic":
+            return {"label_map": part.null(y["label_map"])}
+        if part.kind == "text":
             empty = self._tokenize([""] * len(y["tokens"]))
             return {"tokens": empty.to(y["tokens"].device)}
-        if self.kind == "layout":
+        if part.kind == "layout":
             empty = self.boxes_to_tokens([[]] * len(y["tokens"]))
             return {"tokens": empty.to(y["tokens"].device)}
-        if self.kind in ("superres", "retrieval"):
-            return {name: torch.zeros_like(x) for name, x in y.items()}
-        if self.kind == "inpaint":
-            return {**y, "mask_image": torch.ones_like(y["mask_image"])}
-        raise ValueError("guidance needs a condition: use guidance_scale=1.")
+        if part.kind == "inpaint":
+            return {"mask_image": torch.ones_like(y["mask_image"])}
+        ((name,),) = TAKES[part.kind]  # a picture, or embeddings
+        return {name: torch.zeros_like(y[name])}
 
     def _latent_shape(self, height, width, y, cond):
         """Returns (c, h, w) of the latents."""
@@ -294,6 +323,6 @@ class LatentDiffusionPipeline(DiffusionPipeline):
 
     def _finish(self, image, y):
         """Puts the region of an inpainted image that was not painted back."""
-        if self.kind != "inpaint":
+        if "mask_image" not in y:
             return image
         return torch.where(y["mask_image"] >= 0.5, image, y["image"])
