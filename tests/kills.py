@@ -14,6 +14,13 @@ def kill_at_operation(number, folder):
 
     Without a clock: the same number is the same place in every run, in all threads.
     Whatever `shutil.rmtree` removes counts, which names it from within.
+
+    Args:
+      number: of the operation; 0 kills nothing.
+      folder: whose files count.
+
+    Returns:
+      A function that tells how many operations were done.
     """
     done = 0
 
@@ -28,3 +35,4 @@ def kill_at_operation(number, folder):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
+    return lambda: done

@@ -1,78 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Full disks, kills and two writers at once, for the commands that write."""
+"""Full and read-only disks, kills and two writers at once, for every command that
+writes; `writing_commands` has the table."""
 
-import pathlib
 import signal
 import subprocess
 import sys
 
-import jax
-import numpy as np
 import pytest
-from PIL import Image
 
 from ldm_jax import cli
-from ldm_jax.commands.import_ import import_weights
-from ldm_jax.experiment import models
-from ldm_jax.experiment.config import config_files
-from ldm_jax.training.checkpoints.checkpointer import save_params
-from tests.conditions.test_tokens import write_vocab
-from tests.interop import small
+from ldm_jax.cli import make_parser
+from tests.writing_commands import COMMANDS, write_inputs
 
 pytestmark = pytest.mark.slow
-
-# {root} has the inputs, {out} is the output.
-COMMANDS = {
-    "import": "import {root}/source/model.ckpt --out={out}",
-    "export npz": "export {root}/text --to=npz --out={out}.npz",
-    "export compvis": "export {root}/text --to=compvis --out={out}.ckpt",
-    "export diffusers": "export {root}/text --to=diffusers --out={out}",
-    "export orbax": "export {root}/text --to=orbax --out={out}",
-    "latents": "latents --model={root}/model --out={out} --records-per-shard=4",
-    "reconstruct": "reconstruct --model={root}/model --out={out}.png",
-    "sample": "sample --model={root}/text --tokens --num=2 --out={out}",
-    "evaluate": "evaluate --images={root}/photos --pairs={root}/photos --metrics=psnr "
-    "--out={out}",
-    "train": "train --config=quickstart:stage=first_stage --workdir={out} "
-    "--config.images.dataset={root}/photos --config.images.split=all "
-    "--config.held_out= --config.transform.image_size=8 --config.batch_size=8 "
-    "--config.autoencoder.channels=32 --config.train.num_steps=2",
-}
-NEW = ("import", "export npz", "export compvis", "export diffusers", "export orbax")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Twelve pictures, an untrained first stage, a text model and its checkpoint."""
-    root = tmp_path_factory.mktemp("inputs")
-    (root / "photos").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
-    for i, image in enumerate(pixels):
-        Image.fromarray(image).save(root / f"photos/{i:02}.png")
-    overrides = [
-        f"--config.images.dataset={root / 'photos'}",
-        "--config.images.split=all",
-        "--config.autoencoder.channels=32",
-        "--config.transform.image_size=8",
-    ]
-    config = config_files.load_config("quickstart:stage=first_stage", overrides)
-    autoencoder = models.make_first_stage(config).autoencoder
-    image = np.zeros((1, 8, 8, 3), np.float32)
-    params = autoencoder.init(jax.random.key(0), image, jax.random.key(1))["params"]
-    save_params(str(root / "model"), {"autoencoder": params}, config.to_dict())
-    checkpoint = small.checkpoint(root / "source", small.TEXT)
-    assert pathlib.Path(checkpoint) == root / "source" / "model.ckpt"
-    vocab = write_vocab(root / "vocab.txt", 30522)
-    import_weights(checkpoint, str(root / "text"), vocab=vocab)
-    return root
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-def line(name, root, out):
-    words = COMMANDS[name].format(root=root, out=out).split()
-    if "--tokens" in words:
-        words[words.index("--tokens")] = "--prompt=a cat"
-        words += ["--num-steps=2", "--grid=even", "--size=32"]
-    return words
+@pytest.fixture(params=COMMANDS)
+def row(request):
+    row = COMMANDS[request.param]
+    if not row.can_run:
+        pytest.skip(f"{row.needs} is not installed")
+    return row
 
 
 def results(folder):
@@ -81,8 +34,17 @@ def results(folder):
     return {
         path.as_posix()
         for path in files
-        if not path.name.startswith(".") and path.parent.name != "d"  # orbax's data
+        if not any(part.startswith(".") for part in path.parts)
+        and path.parent.name not in ("d", "tensorboard")  # orbax's data, event files
     }
+
+
+def run_alone(row, root, tmp_path):
+    """Runs a command without a disturbance; returns the names of its results."""
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    assert cli.main(row.words(root, folder / "out")) == 0
+    return results(folder)
 
 
 @pytest.fixture
@@ -99,10 +61,9 @@ def disk(tmp_path):
 
 
 @pytest.mark.parametrize("kib", [0, 72])
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_full_disk_is_reported_in_one_line(name, kib, root, disk, capfd):
+def test_a_full_disk_is_reported_in_one_line(row, kib, root, disk, capfd):
     (disk / "ballast").write_bytes(b"\0" * (2048 - kib) * 1024)
-    code = cli.main(line(name, root, disk / "out"))
+    code = cli.main(row.words(root, disk / "out"))
     error = capfd.readouterr().err
     if code == 0 and kib:
         pytest.skip("the result fits into what is free")
@@ -111,53 +72,86 @@ def test_a_full_disk_is_reported_in_one_line(name, kib, root, disk, capfd):
     last = error.strip().splitlines()[-1]
     assert "could not write" in last and str(disk) in last
     assert "0.00 GiB free" in last
-    if name in NEW:
+    if row.kind == "new":
         assert results(disk) == {"ballast"}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_of_two_writers_one_wins_and_the_other_gets_an_error(name, root, tmp_path):
-    argv = [sys.executable, "-m", "ldm_jax.cli", *line(name, root, tmp_path / "out")]
+def test_a_read_only_disk_is_reported_before_any_work(row, root, disk, capfd):
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert cli.main(row.words(root, disk / "out")) == 2
+    error = capfd.readouterr().err
+    assert "must be a directory that this process may write" in error
+    assert str(disk) in error and "Read-only file system" in error
+    assert len(error.strip().splitlines()) == 1
+    assert results(disk) == set()
+
+
+def test_of_two_writers_one_wins_and_the_other_gets_an_error(row, root, tmp_path):
+    folder = tmp_path / "both"
+    folder.mkdir()
+    argv = [sys.executable, "-m", "ldm_jax.cli", *row.words(root, folder / "out")]
     both = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) for _ in "ab"]
     errors = [process.communicate()[1] for process in both]
     codes = sorted(process.returncode for process in both)
     if codes == [0, 0]:  # one after the other
-        assert name not in NEW
+        assert row.kind != "new"
         return
     assert codes == [0, 2], errors
     (loser,) = (e for e, p in zip(errors, both, strict=True) if p.returncode == 2)
     assert "in use by process" in loser or "must be new" in loser
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    assert cli.main(line(name, root, alone / "out")) == 0
-    written = results(tmp_path) - {f"alone/{path}" for path in results(alone)}
-    if name != "train":  # whose event files have other names in each run
-        assert written == results(alone)
+    assert results(folder) == run_alone(row, root, tmp_path)
 
 
 KILLED = """
 import sys
 from ldm_jax import cli
 from tests.kills import kill_at_operation
-kill_at_operation(int(sys.argv[1]), sys.argv[2])
-sys.exit(cli.main(sys.argv[3:]))
+count = kill_at_operation(int(sys.argv[1]), sys.argv[2])
+code = cli.main(sys.argv[3:])
+print("operations:", count())
+sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("operation", [4, 12])
-@pytest.mark.parametrize("name", COMMANDS)
-def test_after_a_kill_the_same_command_finishes(name, operation, root, tmp_path):
-    words = line(name, root, tmp_path / "out")
-    argv = [sys.executable, "-c", KILLED, str(operation), str(tmp_path / "out")]
-    code = subprocess.run([*argv, *words], capture_output=True).returncode
-    assert code in (0, -signal.SIGKILL)
-    if name in NEW and results(tmp_path):  # whole or not there
-        assert cli.main(words) == 2
-    else:
-        assert cli.main(words) == 0
-    written = results(tmp_path)
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    assert cli.main(line(name, root, alone / "out")) == 0
-    if name != "train":
-        assert written == results(alone)
+def killed(row, root, folder, number):
+    """Runs a command that is killed at an operation on files in a folder."""
+    argv = [sys.executable, "-c", KILLED, str(number), str(folder)]
+    words = row.words(root, folder / "out")
+    return subprocess.run([*argv, *words], capture_output=True, text=True)
+
+
+def test_after_a_kill_the_same_command_finishes(row, root, tmp_path):
+    """At a quarter, at the middle and near the end of its operations on files."""
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    run = killed(row, root, whole, 0)
+    assert run.returncode == 0, run.stderr
+    total, expected = int(run.stdout.split()[-1]), results(whole)
+    for number in {max(2, int(total * share)) for share in (0.25, 0.5, 0.9)}:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert killed(row, root, folder, number).returncode == -signal.SIGKILL
+        is_there = row.kind == "new" and results(folder)
+        if is_there:  # whole, or not there
+            assert results(folder) == expected
+        code = cli.main(row.words(root, folder / "out"))
+        assert code == (2 if is_there else 0)
+        assert results(folder) == expected
+
+
+# They write nothing, or where no path is given: to the terminal, or a served page.
+WRITE_NOTHING = {"bench", "configs", "demo", "info", "plan"}
+# A row by another name, or tests of its own.
+ELSEWHERE = {"database": "tests/commands/test_database.py"}
+
+
+def test_every_command_has_a_row():
+    (commands,) = (a for a in make_parser()._actions if a.dest == "command")
+    rows = {name.split()[0] for name in COMMANDS}
+    assert set(commands.choices) == rows | WRITE_NOTHING | ELSEWHERE.keys()
+
+
+def test_every_target_of_export_has_a_row():
+    (commands,) = (a for a in make_parser()._actions if a.dest == "command")
+    (form,) = (a for a in commands.choices["export"]._actions if a.dest == "form")
+    assert {f"export {name}" for name in form.choices} <= COMMANDS.keys()
