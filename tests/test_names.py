@@ -110,7 +110,6 @@ NOT_YET_MIRRORED = {
     "training/checkpoints/orbax_options.py",
     "training/monitoring/due.py",
     "training/monitoring/histograms.py",
-    "training/monitoring/metric_rows.py",
     "training/monitoring/trace.py",
     "training/run.py",
     "training/start.py",

@@ -18,7 +18,7 @@ from ldm_jax.files.paths import resolve
 from ldm_jax.files.structured import read_json
 from ldm_jax.metrics.image_sets.reference import load_reference
 from ldm_jax.training.checkpoints.digest import params_fingerprint
-from ldm_jax.training.monitoring.metric_rows import read_rows
+from ldm_jax.training.monitoring.metric_rows import formatted, read_rows
 from ldm_jax.types import PyTree
 
 KINDS = dict(
@@ -89,7 +89,7 @@ def _model(path: str) -> dict[str, Any]:
     if rows:
         total = config.train.num_steps
         entries["trained"] = f"{rows[-1]['step']:,} of {total:,} steps"
-        entries["loss"] = f"{rows[-1].get('loss', float('nan')):.4g}"
+        entries["loss"] = formatted(rows[-1].get("loss"))
     model, params = model_directory.load(path)
     if "autoencoder" in config:
         entries |= _autoencoder(config, model)
@@ -155,7 +155,7 @@ def _last_evaluation(path: str) -> str:
     rows = read_rows(pathlib.Path(resolve(path)) / "evaluation.jsonl")
     if not rows:
         return ""
-    figures = [f"{n} {v:.4g}" for n, v in rows[-1].items() if n != "step"]
+    figures = [f"{n} {formatted(v)}" for n, v in rows[-1].items() if n != "step"]
     return f"step {rows[-1]['step']}: {', '.join(figures)}" if figures else ""
 
 

@@ -21,13 +21,15 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.data.transforms.pixels import to_unit_range
 from ldm_jax.experiment import model_directory
 from ldm_jax.files import png
+from ldm_jax.files.errors import naming
 from ldm_jax.files.outputs import check_writable_file
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.structured import read_json_object
 from ldm_jax.metrics.reconstruction import psnr
 
 log = logging.getLogger(__name__)
 
 PICTURE = "inspect.png"
+AGAIN = "Write the latents again."
 
 
 def inspect_latents(directory: str, num: int = 16) -> str:
@@ -79,8 +81,10 @@ def _originals(
     """Reads and transforms the images [N, H, W, 3] in [-1, 1] that were encoded."""
     if all("image" in record for record in records):
         return np.stack([to_unit_range(record["image"]) for record in records])
-    origin = read_json(pathlib.Path(directory) / IMAGES_FILE)
-    source: Source = open_images(**origin["images"])
+    path = pathlib.Path(directory) / IMAGES_FILE
+    with naming(path):
+        origin = read_json_object(path, dict(images=dict, buckets=str, seed=int), AGAIN)
+        source: Source = open_images(**origin["images"])
     if name:
         source = by_bucket(source, origin["buckets"])[name]
     if source.fingerprint != stats.images:

@@ -15,7 +15,7 @@ from ldm_jax.files.paths import printable_lines, resolve
 from ldm_jax.parallel.hosts import in_main_process, is_main_process
 from ldm_jax.planning.utilization import peak_share
 from ldm_jax.training import loop
-from ldm_jax.training.monitoring.metric_rows import read_rows
+from ldm_jax.training.monitoring.metric_rows import formatted, read_rows
 from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState
 
@@ -71,7 +71,9 @@ def closing_summary(run: Run, workdir: str) -> str:
     folder = pathlib.Path(resolve(workdir))
     if rows := read_rows(folder / "evaluation.jsonl"):
         figures = {name: value for name, value in rows[-1].items() if name != "step"}
-        lines["evaluation"] = ", ".join(f"{n} {v:.4g}" for n, v in figures.items())
+        lines["evaluation"] = ", ".join(
+            f"{n} {formatted(v)}" for n, v in figures.items()
+        )
     if pictures := sorted((folder / "images").glob("*.png")):
         lines["pictures"] = str(pictures[-1])
     lines["curves"] = f"tensorboard --logdir {workdir}  (pip install tensorboard)"

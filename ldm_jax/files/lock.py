@@ -21,11 +21,13 @@ import filelock
 
 from ldm_jax.files.outputs import check_writable
 from ldm_jax.files.paths import PathLike, local, printable
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.write_errors import reported
 
 LOCK_NAME = "run.lock"  # in a directory
 # A lock of another machine counts as left behind when it was not renewed for so long.
 STALE_SECONDS = 600.0
+MAX_LOCK_BYTES = 4096
 RENEW_SECONDS = 60.0
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
@@ -105,7 +107,7 @@ class Lock:
     def _owner(self) -> dict[str, Any]:
         """Reads who holds the lock; {} where that is not known."""
         try:
-            owner = json.loads(self._file.read_text())
+            owner = read_json(self._file, MAX_LOCK_BYTES)
             return {name: str(owner[name]) for name in ("host", "pid", "start")}
         except (OSError, ValueError, KeyError, TypeError):
             return {}

@@ -3,7 +3,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 import yaml
@@ -34,6 +34,39 @@ def read_json(
 ) -> Any:
     """Reads a JSON file; arguments, result and errors as `parse_json`."""
     return parse_json(read_bytes(path, max_bytes), path, kind, rule=rule)
+
+
+def read_json_object(
+    path: PathLike,
+    fields: Mapping[str, type],
+    advice: str = "Delete it: the same command makes it again.",
+) -> dict[str, Any]:
+    """Reads an object of JSON that has some fields.
+
+    Args:
+      path: of the file.
+      fields: name -> type of its value.
+      advice: what to do about a damaged file.
+
+    Raises:
+      UnreadableFile: as `read_json`, or a field is missing or of another type.
+    """
+    content = read_json(path)
+    check_json_object(content, fields, path, advice)
+    return content
+
+
+def check_json_object(
+    content: Any, fields: Mapping[str, type], where: PathLike, advice: str
+) -> None:
+    """Raises UnreadableFile unless a value is an object that has some fields."""
+    for name, kind in fields.items():
+        value = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise UnreadableFile(
+                f"{printable(where)} must have {name} of type {kind.__name__}: got "
+                f"{shown(value)}; it is damaged. {advice}"
+            )
 
 
 def parse_json(

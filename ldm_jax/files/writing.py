@@ -192,13 +192,16 @@ def write_bytes(path: PathLike, data: bytes) -> None:
 
 
 def append_line(path: PathLike, line: str) -> None:
-    """Appends a line of text to a file.
+    """Appends a line of text to a file; one that a kill cut off before is ended.
 
     Raises:
       OSError: it could not be written; with path and free space.
     """
-    with reported(path), open(local(path), "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    with reported(path), open(local(path), "a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read() == b"\n" else f"\n{line}"
+        file.write(line.encode() + b"\n")
 
 
 def temporary_name(path: pathlib.Path) -> pathlib.Path:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from ldm_jax.files.lock import Unusable
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.structured import read_json_object
 from ldm_jax.files.writing import remove, write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.study import report
@@ -145,8 +145,8 @@ def check_unchanged(stage: Stage, out: str) -> None:
     path = pathlib.Path(out, stage.name, RESULT)
     if not path.exists():
         return
-    before, now = read_json(path)["settings"], dict(stage.settings)
-    changed = [line for _, line in differences(before, now)]
+    before = read_json_object(path, {"settings": dict})["settings"]
+    changed = [line for _, line in differences(before, dict(stage.settings))]
     if changed:
         raise ValueError(
             f"{stage.name} is finished with other settings:\n{shorten(changed)}\n"

@@ -9,12 +9,21 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.structured import check_json_object, read_json_object
 from ldm_jax.study.budget import HOUR, ResolvedArm
 from ldm_jax.study.config import Study
 
 RESULT, FAILURE, SUMMARY = "result.json", "failed.json", "study.json"
 Row = dict[str, Any]
+
+# What the report reads of an arm of SUMMARY, and of a point of an evaluation.
+ARM = dict(stage=str, f=int, latent_shape=list, bottleneck=str, parameters=int)
+ARM |= dict(flops_per_image=float, batch_size=int, first_stage_flops=float)
+ARM |= dict(paper_rows=list, settings=dict)
+POINT = dict(name=str, step=int, num_steps=int, figures=dict, throughput=dict)
+POINT |= dict(num_images=int, warnings=list)
+FIGURE = dict(label=str, value=float)
+AGAIN = "Delete it: the same command makes it again."
 
 
 def summary_of(study: Study, arms: Mapping[str, ResolvedArm]) -> dict[str, Any]:
@@ -66,7 +75,10 @@ def read_summary(directory: str | os.PathLike) -> dict[str, Any]:
             f"{directory} is not a directory of a study: it has no {SUMMARY}; give the "
             "--out of ldm-jax study."
         )
-    return read_json(path)
+    summary = read_json_object(path, {"study": dict, "arms": dict})
+    for arm, about in summary["arms"].items():
+        check_json_object(about, ARM, f"{path}, arm {arm}", AGAIN)
+    return summary
 
 
 def results(directory: str | os.PathLike) -> list[Row]:
@@ -161,7 +173,7 @@ def failures(directory: str | os.PathLike) -> dict[str, str]:
     for path in sorted(root.rglob(FAILURE)):
         if not (path.parent / RESULT).exists():
             name = path.parent.relative_to(root).as_posix()
-            errors[name] = str(read_json(path)["error"])
+            errors[name] = read_json_object(path, {"error": str})["error"]
     return errors
 
 
@@ -169,7 +181,7 @@ def warnings_of(directory: str | os.PathLike) -> list[str]:
     """Returns the warnings of all finished stages, each once."""
     root, warnings = pathlib.Path(directory), []
     for path in sorted(root.rglob(RESULT)):
-        result = read_json(path)["result"]
+        result = read_result(path)
         warnings += result.get("warnings", [])
         for point in result.get("points", ()):
             warnings += point["warnings"]
@@ -179,4 +191,19 @@ def warnings_of(directory: str | os.PathLike) -> list[str]:
 def _read(directory: str | os.PathLike, stage: str) -> dict[str, Any]:
     """Returns the result of a stage; {} where it is not done."""
     path = pathlib.Path(directory, stage, RESULT)
-    return read_json(path)["result"] if path.exists() else {}
+    return read_result(path) if path.exists() else {}
+
+
+def read_result(path: pathlib.Path) -> dict[str, Any]:
+    """Reads what a stage measured from its result.json.
+
+    Raises:
+      UnreadableFile: it is damaged; names the file and the field.
+    """
+    content = read_json_object(path, {"settings": dict, "result": dict})
+    for point in content["result"].get("points", ()):
+        check_json_object(point, POINT, f"{path}, a point", AGAIN)
+    for entry in (content["result"], *content["result"].get("points", ())):
+        for name, figure in entry.get("figures", {}).items():
+            check_json_object(figure, FIGURE, f"{path}, {name}", AGAIN)
+    return content["result"]

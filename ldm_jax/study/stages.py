@@ -22,11 +22,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ldm_jax.experiment.config.schema import changed
-from ldm_jax.files.structured import read_json
 from ldm_jax.study import work
 from ldm_jax.study.budget import ResolvedArm, as_json, short_digest
 from ldm_jax.study.config import Study
-from ldm_jax.study.rows import RESULT
+from ldm_jax.study.rows import RESULT, read_result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +184,7 @@ def _of_denoiser(study: Study, arm: ResolvedArm, seed: int, out: str) -> list[St
         needs = (*needs, speed)
         result = pathlib.Path(out, speed, RESULT)
         if result.exists():
-            steps = arm.steps(study, read_json(result)["result"]["seconds_per_step"])
+            steps = arm.steps(study, read_result(result).get("seconds_per_step"))
     else:
         steps = arm.steps(study)
     cost, config = arm.cost, denoiser_config(study, arm, seed, steps, out)
@@ -226,7 +225,7 @@ def train_denoiser(
     seconds = None
     if study.budget.device_hours:
         path = pathlib.Path(out, "speed", arm.name, RESULT)
-        seconds = read_json(path)["result"]["seconds_per_step"]
+        seconds = read_result(path).get("seconds_per_step")
     config = denoiser_config(study, arm, seed, arm.steps(study, seconds), out)
     return work.train_in(folder, config=config)
 

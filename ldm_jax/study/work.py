@@ -22,12 +22,13 @@ from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files import png
-from ldm_jax.files.structured import read_json, read_json_lines
+from ldm_jax.files.structured import read_json_object
 from ldm_jax.files.writing import remove
 from ldm_jax.metrics.reconstruction import WINDOW
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch, is_main_process
 from ldm_jax.study.config import Study
+from ldm_jax.training.monitoring.metric_rows import read_rows
 
 REFERENCE = "reference/reference.npz"
 # Images of a sheet of reconstructions.
@@ -38,7 +39,7 @@ MEASURED_STEPS = 10
 def train_in(folder: pathlib.Path, *, config: ConfigDict) -> dict[str, Any]:
     """Trains a config in the folder, or resumes it."""
     train_config(config, str(folder))
-    rows = timing_rows(folder / "timing.jsonl")
+    rows = read_rows(folder / "timing.jsonl", ("time",))
     seconds = [row["seconds_per_step"] for row in rows if "seconds_per_step" in row]
     median = statistics.median(seconds) if seconds else None
     return dict(
@@ -48,11 +49,6 @@ def train_in(folder: pathlib.Path, *, config: ConfigDict) -> dict[str, Any]:
         device=jax.devices()[0].device_kind,
         num_devices=jax.device_count(),
     )
-
-
-def timing_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads timing.jsonl of a run."""
-    return [row for _, row in read_json_lines(path)] if path.exists() else []
 
 
 def measure_reference(folder: pathlib.Path, *, study: Study) -> dict[str, Any]:
@@ -158,9 +154,10 @@ def measure_samples(
         _delete_images(pathlib.Path(point.out, "images"), study.num_shown)
     rows = []
     for name, (step, num_steps) in points.items():
-        results = read_json(folder / name / "results.json")
+        path = folder / name / "results.json"
+        kept = dict(figures=dict, throughput=dict, num_images=int, warnings=list)
+        results = read_json_object(path, kept)
         row = dict(name=name, step=step, num_steps=num_steps)
-        kept = ("figures", "throughput", "num_images", "warnings")
         rows.append(row | {field: results[field] for field in kept})
     return dict(points=rows)
 

@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from ldm_jax.files.paths import printable_lines, resolve
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
@@ -114,6 +115,6 @@ def _model_differences(run: Run, source: str) -> list[str]:
     path = resolve(source) / "config.json"
     if not path.exists() or not run.config:
         return []
-    before: dict[str, Any] = json.loads(path.read_text())
+    before: dict[str, Any] = read_json(path)
     now = json.loads(json.dumps(dict(run.config)))
     return [line for name, line in differences(before, now) if run.defines_model(name)]

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chooses the checkpoints to keep: the latest, and the best by an evaluation scalar."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from absl import logging
 from etils import epath
 
+from ldm_jax.files.errors import naming
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 
@@ -39,6 +40,7 @@ class LatestAndBest:
 
         Raises:
           ValueError: `keep` is less than 1.
+          UnreadableFile: the scores, which `best` needs, are damaged.
         """
         if keep < 1:
             raise ValueError(
@@ -48,7 +50,7 @@ class LatestAndBest:
         self._path = workdir / "scores.json"
         self._keep, self._best, self._is_lowest = keep, best, best_is_lowest
         self._keep_every = keep_every
-        self._scores = _read(self._path)
+        self._scores = {} if best is None else _read(self._path)
 
     def note(
         self, step: int, scalars: Mapping[str, float], steps: Sequence[int]
@@ -96,12 +98,20 @@ class LatestAndBest:
 
 
 def _read(path: epath.Path) -> dict[int, dict[str, float]]:
-    """Reads scores.json; without one that can be read, no checkpoint has a score."""
+    """Reads scores.json; without it, no checkpoint has a score.
+
+    Raises:
+      UnreadableFile: it is damaged. To go on without scores would delete the best
+        checkpoint.
+    """
     if not path.exists():
         return {}
-    try:
-        rows = json.loads(path.read_text())
-        return {int(step): dict(row) for step, row in rows.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        logging.warning("%s is damaged and not used: %s", path, error)
-        return {}
+    advice = "must hold the scores of checkpoints; delete it to choose the best anew"
+    with naming(path, advice):
+        rows = read_json(path, rule=advice)
+        return {int(step): _scores(row) for step, row in rows.items()}
+
+
+def _scores(row: Mapping[str, Any]) -> dict[str, float]:
+    """Checks the scores of a step."""
+    return {name: float(value) for name, value in row.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.differences import differences, shorten
@@ -37,11 +38,12 @@ class Settings:
         Raises:
           ValueError: the directory belongs to a run with other settings; lists them,
             and the options that would let them change.
+          UnreadableFile: the config.json of the directory is damaged.
         """
         config = json.loads(json.dumps(dict(self.config)))
         path = workdir / "config.json"
         if path.exists():
-            self._compare(json.loads(path.read_text()), config, workdir)
+            self._compare(read_json(path), config, workdir)
         if is_main_process():
             write_json(path, config)
 

@@ -2,7 +2,6 @@
 """Writes a run's metrics to TensorBoard files, and on request to Weights & Biases."""
 
 import importlib
-import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ldm_jax.files.errors import naming
+from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.training.monitoring.histograms import Histogram
 
@@ -92,9 +93,11 @@ class WeightsAndBiases:
         name = workdir / "wandb.json"
         if not name.exists():
             write_json(name, {"id": uuid.uuid4().hex[:12]})
+        with naming(name, "must hold the id of the run; without it a new run starts"):
+            run_id = str(read_json(name)["id"])
         self._run = self._wandb.init(
             project=project,
-            id=json.loads(name.read_text())["id"],
+            id=run_id,
             name=workdir.resolve().name,
             dir=str(workdir),
             config=dict(config or {}),

@@ -73,11 +73,11 @@ def goodput(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     for row in rows:
         first = row["time"] if first is None else first
         last = row["time"]
-        if row.get("event") == "start":
+        if row.get("event") == "start" and "step" in row:
             kept = _undo(kept, row["step"], total)
-        elif "seconds" in row:
+        elif row.keys() >= {"step", "steps", "seconds"}:
             for phase, seconds in row["seconds"].items():
-                total[phase] += seconds
+                total[phase] = total.get(phase, 0.0) + seconds
             work = sum(row["seconds"].get(phase, 0.0) for phase in PRODUCTIVE)
             kept.append([row["step"], row["steps"], work])
     if first is None or last <= first:

@@ -52,7 +52,7 @@ def run_parts(
     """
     rows = read_rows(folder / "metrics.jsonl")
     evaluations = read_rows(folder / "evaluation.jsonl")
-    timing = read_rows(folder / "timing.jsonl")
+    timing = read_rows(folder / "timing.jsonl", ("time",))
     parts = [pairs(_state(rows, evaluations)), *_loss(rows), *_pictures(folder)]
     parts += _evaluations(evaluations)
     parts += _time(timing)

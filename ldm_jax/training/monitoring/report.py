@@ -293,7 +293,7 @@ class Report:
             path = self._workdir / "timing.jsonl"
             row = {"step": self._last_timed, "steps": 0, "time": time.time()}
             append_row(path, {**row, "seconds": self._ledger.take()})
-            shares = goodput(read_rows(path))
+            shares = goodput(read_rows(path, ("time",)))
             append_row(path, {"event": "end", "goodput": shares, "time": time.time()})
             self.log(f"time since the first start: {format_goodput(shares)}")
             write_report(self._workdir, self._label, self._config)

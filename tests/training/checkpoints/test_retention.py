@@ -6,6 +6,7 @@ import types
 import pytest
 from etils import epath
 
+from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.training.checkpoints.retention import LatestAndBest
 
 
@@ -45,10 +46,17 @@ def test_a_scalar_that_the_evaluation_does_not_give_is_named(tmp_path):
         policy.note(1, {"fid": 1.0, "kid": 2.0}, [1])
 
 
-def test_damaged_scores_are_no_scores(tmp_path):
-    for text in ('{"1": {"fi', "[1]", '{"a": {}}'):
-        (tmp_path / "scores.json").write_text(text)
-        assert kept(LatestAndBest(epath.Path(tmp_path), 1, "fid"), [1, 2]) == [2]
+@pytest.mark.parametrize(
+    "text", ['{"1": {"fi', "[1]", '{"a": {}}', '{"1": {"fid": "x"}}', '{"1": 3}', ""]
+)
+def test_damaged_scores_are_refused_where_the_best_is_kept(tmp_path, text):
+    """Without scores, the best checkpoint would be deleted."""
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(UnreadableFile, match=r"scores\.json") as error:
+        LatestAndBest(epath.Path(tmp_path), 1, "fid")
+    assert len(str(error.value).splitlines()) == 1
+    assert (tmp_path / "scores.json").read_text() == text
+    assert kept(LatestAndBest(epath.Path(tmp_path), 1), [1, 2]) == [2]
 
 
 def test_multiples_of_keep_every_are_kept_forever(tmp_path):
