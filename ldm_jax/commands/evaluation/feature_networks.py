@@ -215,7 +215,7 @@ class Evaluator:
             chosen = finished_images.rows_by_mask_share(
                 request.masks, request.mask_share, image_set.count
             )
-            sets = [finished_images.select(one, chosen) for one in sets]
+            sets = [finished_images.choose_images(one, chosen) for one in sets]
         image_set, *other_sets = sets
         others = [other.batches(request.batch_size) for other in other_sets]
         rows = (

@@ -81,7 +81,7 @@ def open_set(path, num: int | None = None) -> ImageSet:
     )
 
 
-def select(images: ImageSet, rows: Sequence[int]) -> ImageSet:
+def choose_images(images: ImageSet, rows: Sequence[int]) -> ImageSet:
     """Returns some images of a set, in rising order of their numbers."""
     kept = sorted(rows)
 
