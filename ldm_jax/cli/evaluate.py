@@ -34,6 +34,7 @@ The flags determine what is evaluated:
   --model DIR of a first stage         its reconstructions
   --images DIR                         finished images
   --model DIR --latents DIR            how much a denoiser uses its condition
+  --images DIR --nearest K --like DIR  the training images nearest to finished images
 
 FID is computed with the published InceptionV3 (ldm-jax weights inception); with another
 feature network the result is called FD(mobilenet).
@@ -55,6 +56,8 @@ EXAMPLES = """
   ldm-jax evaluate --images samples/ --reference ref.npz --out results
   ldm-jax evaluate --images enlarged/ --pairs originals/ \\
       --metrics psnr,ssim --out results
+  ldm-jax evaluate --images samples/ --nearest 10 --like runs/churches \
+      --lpips-weights weights/lpips.safetensors --out nearest
   ldm-jax evaluate --model runs/text --latents runs/latents --out results
 """
 
@@ -123,6 +126,19 @@ def add(commands) -> None:
         "--captions", help="for clip_score: .txt file, one caption per line"
     )
     command.add_argument(
+        "--nearest",
+        type=values.count,
+        metavar="K",
+        help="show the K training images nearest to each of --images, by LPIPS, beside "
+        "the distances of held-out images",
+    )
+    command.add_argument(
+        "--like", help="for --nearest: model directory whose images are searched"
+    )
+    command.add_argument(
+        "--held-out", metavar="FOLDER", help="for --nearest: images not learned from"
+    )
+    command.add_argument(
         "--masks",
         help="folder of the masks that images were painted with, one for each image",
     )
@@ -178,6 +194,10 @@ def _run(args, overrides) -> None:
     names = [field.name for field in dataclasses.fields(Request)]
     request = Request(**{name: flags[name] for name in names})
     inputs, options = condition_inputs(args), sampling_changes(args)
+    if args.nearest is not None:
+        _nearest(args)
+        return
+    _refuse(_given(args, ["like", "held_out"]), "an evaluation without --nearest")
     if args.model is None:
         if args.images is None:
             raise ValueError(
@@ -216,6 +236,32 @@ def _run(args, overrides) -> None:
         _evaluate_samples(args, request, inputs, options)
         return
     values.echo(markdown(result))
+
+
+def _nearest(args) -> None:
+    """Shows the training images nearest to finished ones."""
+    from ldm_jax.commands.evaluation.nearest_sheet import write_nearest
+
+    if args.images is None or args.like is None:
+        raise ValueError(
+            "nearest images are those of finished samples among a model's training "
+            f"images: got --images {args.images} and --like {args.like}; give both."
+        )
+    result = write_nearest(
+        args.images,
+        args.like,
+        args.out,
+        k=args.nearest,
+        num=args.num,
+        lpips_weights=args.lpips_weights,
+        trunk=args.lpips_trunk,
+        split=args.split,
+        held_out=args.held_out,
+    )
+    for name, value in result.items():
+        if name != "samples":
+            values.say(f"{name}: {value:.4f}")
+    values.say(f"nearest.png and nearest.json in {args.out}")
 
 
 def _evaluate_samples(args, request, inputs, options) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Float32
 
 from ldm_jax.models.layers import Conv
-from ldm_jax.types import Array
+from ldm_jax.types import Array, PyTree
 
 # ImageNet's mean and standard deviation of a channel, for images in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
@@ -87,6 +87,21 @@ class LPIPS(nn.Module):
             weight = self.param(f"lin_{n}", nn.initializers.ones, one.shape[-1:])
             distance += jnp.mean(jnp.dot(difference, weight), axis=(1, 2))
         return distance
+
+
+def pooled_features(
+    trunk: str, params: PyTree, image: Float[Array, "B H W 3"]
+) -> Float32[Array, "B C"]:
+    """Averages the last features of a trunk over space.
+
+    Args:
+      trunk: of LPIPS.
+      params: of `LPIPS(trunk)`.
+      image: in [-1, 1].
+    """
+    shift, scale = (jnp.asarray(v)[None, None, None] for v in (SHIFT, SCALE))
+    x = (image.astype(jnp.float32) - shift) / scale
+    return TRUNKS[trunk]().apply({"params": params["trunk"]}, x)[-1].mean((1, 2))
 
 
 def unit_length(x: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
