@@ -109,10 +109,11 @@ def _held_out(
     """Reads at most `num` images that the model did not learn from; None without."""
     if folder is not None:
         source = open_images(folder, "all")
-    elif config.get("held_out"):
-        source = open_images(**{**config.images, "split": config.held_out})
     else:
-        return None
+        spec, _ = training_images(config, held_out=True)
+        if spec == training_images(config)[0]:
+            return None
+        source = open_images(**spec)
     return _read(source, transform, range(min(num, len(source))))
 
 
