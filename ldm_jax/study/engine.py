@@ -20,6 +20,7 @@ from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.study import report
 from ldm_jax.study.budget import ResolvedArm, resolve_arms
 from ldm_jax.study.config import Study
+from ldm_jax.study.images import check_images
 from ldm_jax.study.rows import FAILURE, RESULT, SUMMARY, summary_of
 from ldm_jax.study.stages import Stage, make_stages, select
 from ldm_jax.training.checkpoints.differences import differences, shorten
@@ -30,6 +31,11 @@ FAILURES = (
     *(ValueError, TypeError, OSError, Unusable, Diverged),
     jax.errors.JaxRuntimeError,
 )
+
+
+WAITS = "waiting for stages that are not done"
+# Stages that an error lists for each reason.
+NUM_NAMED = 3
 
 
 class StudyFailed(ValueError):
@@ -46,38 +52,35 @@ def run_study(study: Study, out: str, only: Sequence[str] = (), kind: str = "") 
       kind: of stages ("first_stage"); "" runs all.
 
     Raises:
-      ValueError: an arm does not fit, or a finished stage had other settings: before
-        anything is run.
+      ValueError, OSError: an arm does not fit, a finished stage had other settings, or
+        images cannot be opened: before anything is run.
       StudyFailed: stages failed, or wait for those that did; the others are done.
     """
     arms = resolve_arms(study)
     stages = select(make_stages(study, arms, out), _known(only, arms), kind)
     for stage in stages:
         check_unchanged(stage, out)
+    check_images(study, arms, [s for s in stages if not is_done(s.name, out)])
     _write_summary(study, arms, out)
-    open_stages: dict[str, str] = {}
+    failed: dict[str, list[str]] = {}
     for number, stage in enumerate(stages, 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
         missing = [name for name in stage.needs if not is_done(name, out)]
         if is_done(stage.name, out):
             continue
         if missing:
-            open_stages[stage.name] = f"waits for {', '.join(missing)}"
-            print(f"{place}: {open_stages[stage.name]}", flush=True)
+            failed.setdefault(WAITS, []).append(stage.name)
+            print(f"{place}: waits for {', '.join(missing)}", flush=True)
             continue
         print(f"{place}: {stage.note}", flush=True)
         try:
             run_stage(stage, out)
         except FAILURES as error:
-            open_stages[stage.name] = _in_a_line(error)
+            failed.setdefault(_in_a_line(error), []).append(stage.name)
             print(f"{place} FAILED: {error}", flush=True)
     report.write_study_report(out)
-    if open_stages:
-        reasons = [f"{name} ({text})" for name, text in open_stages.items()]
-        raise StudyFailed(
-            f"{len(open_stages)} of {len(stages)} stages are not done; the same "
-            f"command tries them again: {'; '.join(reasons)}"
-        )
+    if failed:
+        raise StudyFailed(_describe_failures(failed, len(stages)))
 
 
 def run_one(study: Study, out: str, name: str) -> None:
@@ -124,6 +127,21 @@ def run_stage(stage: Stage, out: str) -> None:
     seconds = time.monotonic() - started
     content = {"settings": stage.settings, "seconds": seconds, "result": result}
     write_json(folder / RESULT, content, indent=1)
+
+
+def _describe_failures(failed: dict[str, list[str]], num_stages: int) -> str:
+    """Describes in a line which stages are not done: {reason: stages}."""
+    reasons = []
+    for reason, names in failed.items():
+        more = ", ..." if len(names) > NUM_NAMED else ""
+        count = f"{len(names)} stage{'s' if len(names) > 1 else ''}"
+        named = ", ".join(names[:NUM_NAMED])
+        reasons.append(f"{count} ({named}{more}): {reason}")
+    total = sum(map(len, failed.values()))
+    return (
+        f"{total} of {num_stages} stages are not done; the same command tries them "
+        f"again: {'; '.join(reasons)}"
+    )
 
 
 def _in_a_line(error: Exception) -> str:

@@ -42,7 +42,10 @@ def test_a_stage_that_fails_does_not_stop_the_others_and_is_tried_again(
     calls, study, tmp_path, capsys
 ):
     ran, broken = calls
-    message = r"2 of 4 .*c/x \(it does not fit\); d/x \(waits for c/x\)"
+    message = (
+        r"^2 of 4 stages are not done; .*: 1 stage \(c/x\): it does not fit; "
+        r"1 stage \(d/x\): waiting for stages that are not done$"
+    )
     with pytest.raises(engine.StudyFailed, match=message):
         engine.run_study(study, str(tmp_path))
     assert ran == ["a/x", "b/x", "c/x"]
@@ -102,8 +105,10 @@ def test_a_device_without_memory_fails_a_stage_and_not_the_study(
     monkeypatch.setattr(engine, "run_stage", run_out)
     with pytest.raises(engine.StudyFailed) as error:
         engine.run_study(study, str(tmp_path))
-    assert str(error.value).count("RESOURCE_EXHAUSTED: Out of memory") == 2
-    assert "Allocation table" not in str(error.value)
+    line = str(error.value)
+    assert "2 stages (a/x, c/x): RESOURCE_EXHAUSTED: Out of memory" in line
+    assert "2 stages (b/x, d/x): waiting" in line
+    assert line.count("RESOURCE_EXHAUSTED") == 1 and "Allocation table" not in line
 
 
 def test_a_full_disk_fails_a_stage_in_a_line(calls, study, tmp_path, monkeypatch):
@@ -118,3 +123,14 @@ def test_a_full_disk_fails_a_stage_in_a_line(calls, study, tmp_path, monkeypatch
     monkeypatch.setattr(engine.report, "write_study_report", lambda out: None)
     with pytest.raises(engine.StudyFailed, match="No space left on device"):
         engine.run_study(study, str(tmp_path), kind="a")
+
+
+def test_many_stages_that_fail_alike_are_counted_and_three_are_named():
+    names = [f"latents/{i}" for i in range(26)]
+    line = engine._describe_failures(
+        {"no such folder": names, "it diverged": ["a"]}, 30
+    )
+    assert "\n" not in line
+    assert line.startswith("27 of 30 stages are not done;")
+    assert "26 stages (latents/0, latents/1, latents/2, ...): no such folder;" in line
+    assert line.endswith("1 stage (a): it diverged")
