@@ -80,7 +80,7 @@ def published(name: str, devices: int, recipes, window: float | str = 2 / 3):
     Args:
       name: a row of `recipes`.
       devices: of the run.
-      recipes: name -> (images a device, steps).
+      recipes: name -> (images per device, steps).
       window: of the image's shorter side that is a part of 256x256.
     """
     per_device, num_steps = recipes[name]

@@ -24,7 +24,7 @@ def summarize(run: Run) -> dict[str, str]:
         f"{name} {num_params(network):,}" for name, network in params.items()
     )
     lines["state"] = f"{_state_bytes(run, params) / 2**20:,.1f} MiB in all"
-    lines["FLOPs"] = f"{flops / 1e9:,.3g} G an image, forward and backward"
+    lines["FLOPs"] = f"{flops / 1e9:,.3g} G per image, forward and backward"
     lines |= _sizes(run)
     lines["steps"] = f"{run.options.num_steps:,} of {run.batch_size} images"
     if records := num_records(run):

@@ -30,8 +30,8 @@ from ldm_jax.files.foreign_pictures import foreign_picture, refuse_preview
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.reading import read_bytes, regular_file
 
-# 64 megapixels: beyond any camera of the sets we know. Decoding takes 7 bytes a pixel,
-# 4 in Pillow and 3 of the result, or 8 where it is turned: 540 MB.
+# 64 megapixels: more than the images of known data sets. Decoding takes 7 bytes per
+# pixel, 4 in Pillow and 3 of the result, or 8 if the image is rotated: 540 MB.
 MAX_PIXELS = 2**26
 # Pillow itself refuses pictures from twice its own bound on.
 LARGEST_MAX_PIXELS = 2 * int(Image.MAX_IMAGE_PIXELS or 89_478_485)

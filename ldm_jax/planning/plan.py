@@ -229,7 +229,7 @@ def plan_rows(result: Plan) -> list[tuple[str, str]]:
         rows.append(("compiled", "has a loop, whose body XLA counts only once"))
     else:
         rows += [
-            ("compiled", f"{result.executed:.4g} FLOPs a device, by XLA's count"),
+            ("compiled", f"{result.executed:.4g} FLOPs per device, by XLA's count"),
             ("memory", _roof(result.moved, chip.hbm_rate, "B/s")),
         ]
     rows += [*_schedule(result), *_traffic(result)]

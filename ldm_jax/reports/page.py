@@ -62,7 +62,7 @@ def folded(title: str, *parts: Html) -> Html:
 
 
 def pairs(entries: Mapping[str, Any]) -> Html:
-    """Makes a table of names and values, one a line."""
+    """Makes a table of names and values, one per line."""
     lines = [
         f"<tr><th>{_text(n)}</th><td>{_text(v)}</td></tr>" for n, v in entries.items()
     ]

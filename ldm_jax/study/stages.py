@@ -259,7 +259,7 @@ def _training_note(cost, steps: int | None) -> str:
         return f"{what}, steps follow from the measured speed"
     return (
         f"{what}, {steps} steps of {cost.batch_size} images, "
-        f"{cost.flops_per_image / 1e9:.3g} GFLOP an image"
+        f"{cost.flops_per_image / 1e9:.3g} GFLOP per image"
     )
 
 

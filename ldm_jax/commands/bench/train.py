@@ -36,7 +36,7 @@ def run(config: ConfigDict, repeats: int, has_torch: bool) -> Figures:
     seconds = best_of(runs, repeats)
     flops = training_flops(prepared.task, prepared.batch_shapes)
     share = peak_share(prepared.task, prepared.batch_shapes, prepared.mesh)
-    print(f"work        {flops:.4g} FLOPs a step in matrix products and convolutions")
+    print(f"work        {flops:.4g} FLOPs per step in matrix products and convolutions")
     figures: Figures = {"FLOPs": flops, **seconds}
     for name, best in seconds.items():
         used = "" if share is None else f", {share(1 / best):.1%} of peak"
@@ -66,7 +66,7 @@ def make_step(run: Run) -> Callable[[], None]:
     device = jax.devices()[0]
     print(f"device      {jax.device_count()} x {device.device_kind}")
     print(f"parameters  {count / 1e6:.2f}M")
-    print(f"memory      {_memory(step) / 2**20:8.1f} MiB a device, as compiled")
+    print(f"memory      {_memory(step) / 2**20:8.1f} MiB per device, as compiled")
     state = jax.jit(lambda: _like(shapes, 0.01), out_shardings=places)()
     batch = jax.jit(
         lambda: _like(batch_shapes, 0.5),

@@ -122,11 +122,11 @@ def _time(rows: Rows) -> list[Html]:
     shares = {name: 100 * share for name, share in goodput(rows).items() if share}
     if not shares:
         return []
-    speed = {"images a second": _points(rows, "images_per_second")}
+    speed = {"images per second": _points(rows, "images_per_second")}
     return [
         heading("Time"),
         bars("share of the time since the first start", shares, " %"),
-        curves("images a second", speed),
+        curves("images per second", speed),
     ]
 
 
