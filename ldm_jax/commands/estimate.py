@@ -39,7 +39,7 @@ def estimate_time(config: ConfigDict) -> str:
 
 
 def training_seconds(run: Run, flops: float) -> float:
-    """Estimates the seconds of a whole run, without compiling and evaluating.
+    """Estimates the seconds of a complete run, without compilation and evaluation.
 
     Args:
       run: what is trained.

@@ -55,7 +55,7 @@ def write_shard(path: epath.Path, metadata: dict[str, Any]) -> Iterator[Callable
     """Writes one shard; if the block raises, no shard is left.
 
     Args:
-      path: of the shard; one on a store is made on a disk here and copied when whole.
+      path: of the shard; one on a store is made locally and copied when complete.
       metadata: written to the side file with count and bytes; may be filled in the
         block.
 
@@ -102,7 +102,7 @@ def file_digest(path: epath.Path | pathlib.Path) -> str:
 def done(
     folder: epath.Path, known: Mapping[str, dict[str, Any]] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Returns the metadata of the shards that are whole, by the names of their files.
+    """Returns the metadata of the complete shards, by the names of their files.
 
     One listing, and one read of every side file that is new: asked again and again
     while other processes write, it costs a store little.

@@ -132,7 +132,7 @@ def load(directory: str, which: str = "ema", step: int | None = None):
         if it reads a frozen text encoder, text_encoder/; or the name of a model of the
         package, "digits".
       which: "ema" takes averaged parameters where there are some, "raw" never.
-      step: of the checkpoint; None takes the newest whole one.
+      step: of the checkpoint; None takes the newest undamaged one.
 
     Returns:
       (FirstStage, LatentDiffusion, NoisyLatentClassifier or ConditionEncoder, params):
@@ -140,7 +140,7 @@ def load(directory: str, which: str = "ema", step: int | None = None):
 
     Raises:
       ValueError: not a model directory.
-      FileNotFoundError: it holds no whole checkpoint.
+      FileNotFoundError: it holds no undamaged checkpoint.
     """
     directory = locate(directory)
     config = read_config(directory)

@@ -2,7 +2,7 @@
 """Copies of objects on this machine's disk, made when they are first needed.
 
 Random access to a store would cost a request a record. So a file of records is copied
-as a whole, in large ranges, and read here. A copy is named after URL, size and version
+completely, in large ranges, and read here. A copy is named after URL, size and version
 of the object: what is written again is copied again. Copies stay for the next run, in
 ~/.cache/ldm_jax/objects, until others need the space.
 """

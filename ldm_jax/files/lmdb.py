@@ -57,7 +57,7 @@ class Lmdb:
         self._starts, self._sizes = array.array("Q"), array.array("Q")
         self._file = open(self._path, "rb")  # noqa: SIM115 (kept open)
         self._size = os.fstat(self._file.fileno()).st_size
-        with reading(path, rule="must be a whole LMDB database"):
+        with reading(path, rule="must be a complete LMDB database"):
             self._meta = self._newest_meta()
             needed = (self._meta.last_page + 1) * self._meta.page_size
             if self._size < needed:

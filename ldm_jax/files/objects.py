@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects of a store (gs://, s3://): list, fetch in large ranges, put, create.
 
-An object appears whole, and is never renamed. Everything here is a bounded number of
-requests: one listing a folder, one request a range, one or two an object.
+An object is written atomically, and is never renamed. Every function sends a bounded
+number of requests: one listing per folder, one request per range, one or two per object.
 """
 
 import os
@@ -130,7 +130,7 @@ def read_many(paths: Sequence[PathLike]) -> list[bytes]:
 
 
 def put_file(source: pathlib.Path, url: PathLike) -> None:
-    """Copies a local file to an object, which appears whole."""
+    """Copies a local file to an object, atomically."""
     system, path = system_of(url)
     with reaching(url, "written"):
         system.put_file(os.fspath(source), path)

@@ -87,7 +87,7 @@ def opened_image(
     Raises:
       UnreadableFile: not an image in one of FORMATS, or larger than `max_pixels`.
     """
-    advice = f"It must be a whole file of {', '.join(formats())}."
+    advice = f"It must be a complete file of {', '.join(formats())}."
     with _stream(file) as stream:
         start = stream.read(512)
         stream.seek(0)

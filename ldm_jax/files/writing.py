@@ -187,7 +187,7 @@ def write_bytes(path: PathLike, data: bytes) -> None:
         with atomic_file(path) as file:
             file.write(data)
         return
-    with reaching(path, "written"):  # an object appears whole
+    with reaching(path, "written"):  # an object is written atomically
         resolve(path).write_bytes(data)
 
 

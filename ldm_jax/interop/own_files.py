@@ -34,7 +34,7 @@ from ldm_jax.types import PyTree
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
 WEIGHTS = "model.safetensors"
-# As huggingface_hub splits: readers map a shard whole.
+# The limit of huggingface_hub: readers map a complete shard.
 SHARD_BYTES = 5 * 10**9
 
 

@@ -47,7 +47,7 @@ def read_weights(path: PathLike, key: str | None = None) -> Weights:
 
     Args:
       path: a .safetensors, .ckpt, .pth, .pt or .bin file (the last four as written by
-        `torch.save`), a .msgpack of Flax (which is in memory as a whole), or a folder
+        `torch.save`), a .msgpack of Flax (which is read into memory), or a folder
         that holds one model as diffusers and transformers save it.
       key: where a file holds the tensors: the entry of a checkpoint ("model",
         "state.ema"), or what their names begin with ("first_stage_model"). None takes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encodes and decodes whole image sets, and evaluates the reconstructions."""
+"""Encodes and decodes image sets, and evaluates the reconstructions."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping

@@ -128,7 +128,7 @@ class ImageGuide:
       quantize: whether the decoder quantizes (VQ; the gradient passes straight).
       trunk: of LPIPS.
       at_once: samples that are decoded and compared at once, which bounds the memory
-        at large sizes; None compares the batch as a whole.
+        at large sizes; None compares the complete batch.
 
     Raises:
       ValueError: an unknown name, an interval without a step, or no sample at once.

@@ -83,7 +83,7 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 OPTAX_SCHEDULES = tuple(
     n for n in dir(optax) if n.endswith("_schedule") and not n.startswith("scale_by")
 )
-# The argument of a schedule that holds its whole length: ours, and those of optax.
+# The argument that sets the length of a schedule: here, and in optax.
 LENGTHS = {
     "warmup_linear": "num_steps",
     "warmup_cosine": "num_steps",

@@ -134,7 +134,7 @@ def test_missing_inputs_are_named(root, capsys):
     assert cli.main(["latents", f"--out={root / 'x'}"]) == 2
     assert "--model and --out" in capsys.readouterr().err
     assert cli.main(["latents", f"--inspect={root / 'photos'}"]) == 2
-    assert "no model directory" in capsys.readouterr().err
+    assert "is not a model directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("directory", ["many", "one,one"])

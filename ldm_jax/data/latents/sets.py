@@ -17,7 +17,7 @@ from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
 
-# Names the sets of a directory of buckets; written when all of them are whole.
+# Names the sets of a directory of buckets; written when all of them are complete.
 BUCKETS_FILE = "buckets.json"
 
 

@@ -42,7 +42,9 @@ def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentSt
     with reaching(directory):
         if not (folder / "dataset_info.json").exists():
             begun = sum(name.endswith(".done.json") for name in sizes_in(folder))
-            state = f"unfinished ({begun} shards are whole)" if begun else "not there"
+            state = (
+                f"unfinished ({begun} shards are complete)" if begun else "not there"
+            )
             raise UnreadableFile(
                 f"the set of latents {folder} is {state}; run ldm-jax latents, which "
                 f"resumes where it stopped, or give another directory."

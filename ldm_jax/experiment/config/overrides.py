@@ -180,7 +180,7 @@ def _read_int(text: str) -> int:
         if not number.is_finite() or number.adjusted() >= MAX_DIGITS:
             raise ValueError("out of range") from None
         if number != number.to_integral_value():
-            raise ValueError("not whole") from None
+            raise ValueError("not a whole number") from None
         return int(number)
 
 

@@ -109,7 +109,7 @@ def _tensors(path, entries: Mapping) -> Tensors:
             raise UnreadableFile(
                 f'{printable(path)}: "{printable(name)}" is a tensor without plain '
                 f"data (it would be rebuilt by {printable(value.function)}); save it "
-                "on the CPU, dense and whole: state_dict entries after "
+                "on the CPU, dense and unsharded: state_dict entries after "
                 ".cpu().dequantize() or .full_tensor()."
             )
         result[name] = value.value if type(value) is NumpyArray else value

@@ -21,7 +21,10 @@ def read_torch(path: pathlib.Path) -> Any:
       UnreadableFile: the file is damaged or unsafe.
     """
     path = pathlib.Path(path)
-    rule, advice = "must be a whole zip file", "It is probably cut off: get it again."
+    rule, advice = (
+        "must be a complete zip file",
+        "It is probably cut off: get it again.",
+    )
     with (
         reading(path, rule=rule, advice=advice),
         zipfile.ZipFile(path) as archive,

@@ -160,11 +160,11 @@ class Checkpointer:
           shapes: TrainState of jax.ShapeDtypeStruct with shardings, of any mesh.
 
         Returns:
-          (state, what was given to `save` as data), or None where nothing was saved.
+          (state, the `data` passed to `save`), or None if nothing was saved.
 
         Raises:
           ValueError: the checkpoint's arrays are not those of this run.
-          Unusable: none of the checkpoints is whole, or one could not be read for
+          Unusable: all checkpoints are damaged, or one could not be read for
             another reason.
         """
         expected = serialization.to_state_dict(shapes)
@@ -185,9 +185,9 @@ class Checkpointer:
         damaged = self._workdir / "damaged"
         if damaged.exists() and any(damaged.iterdir()):
             raise Unusable(
-                f"none of the checkpoints of {self._workdir} is whole: they were moved "
-                f"to {damaged}. Use another workdir to start from scratch, or delete "
-                "this folder."
+                f"all checkpoints of {self._workdir} are damaged: they were moved to "
+                f"{damaged}. Use another workdir to start from scratch, or delete this "
+                "folder."
             )
         return None
 
@@ -238,7 +238,7 @@ def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> No
     )
     if jax.process_count() == 1:
         placed = jax.tree.map(np.asarray, state)
-    else:  # global arrays, which every process of a run holds whole
+    else:  # global arrays, of which every process has a complete copy
         placed = sharding.place(state, sharding.make_mesh(), min_shard_mib=math.inf)
     with Checkpointer(directory, Settings(config)) as checkpointer:
         checkpointer.save(placed, {})
@@ -252,14 +252,14 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
       directory: holds `checkpoints/`.
       which: "ema" takes the averaged networks and the raw ones of the rest; "raw"
         takes all as trained.
-      step: which checkpoint; None takes the newest whole one.
+      step: which checkpoint; None takes the newest undamaged one.
 
     Returns:
       Pytree of NumPy arrays, an entry per network.
 
     Raises:
       ValueError: `which` is neither, or there is no checkpoint of that step.
-      FileNotFoundError: there is no (whole) checkpoint.
+      FileNotFoundError: there is no undamaged checkpoint.
       Unusable: one could not be read, and is not proven to be damaged.
     """
     if which not in ("ema", "raw"):
@@ -297,4 +297,4 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
                 logging.warning("checkpoint %d is skipped: %s", candidate, proof)
                 continue
             return {**tree["params"], **tree.get("ema", {})}
-    raise FileNotFoundError(f"no whole checkpoint in {path}; tried {steps}.")
+    raise FileNotFoundError(f"no undamaged checkpoint in {path}; tried {steps}.")

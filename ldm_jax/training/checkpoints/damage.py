@@ -40,7 +40,7 @@ def proof_of_damage(error: Exception, checkpoint: epath.Path) -> str | None:
         text = first_line(cause).partition(" [tensorstore_spec")[0]
         if isinstance(cause, Damaged | json.JSONDecodeError) or BYTES.search(text):
             return text
-        # With a locale of another encoding, whole files are unreadable too.
+        # With a locale of another encoding, undamaged files are unreadable, too.
         if isinstance(cause, UnicodeDecodeError) and cause.encoding == "utf-8":
             return text
     try:

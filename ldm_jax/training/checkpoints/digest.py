@@ -39,7 +39,7 @@ def digest(x: Array | np.ndarray) -> int:
 def digests(tree: PyTree) -> dict[str, int]:
     """Returns the digest of every array of a tree by its path.
 
-    Every process of a run must ask, with the same tree.
+    Every process of a run must call it, with the same tree.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     # Shard by shard, each on its own device, and added up here. As one program per
@@ -57,7 +57,7 @@ def digests(tree: PyTree) -> dict[str, int]:
 def _of_shards(x: Array | np.ndarray) -> list[Any]:
     """Returns the parts of an array's digest that this process holds, [] uint32 each.
 
-    Of an array that several devices hold whole, the first copy counts.
+    Of an array that is replicated on several devices, the first copy counts.
     """
     if not isinstance(x, jax.Array):
         return [_on_host(x)]
@@ -71,7 +71,7 @@ def _of_shards(x: Array | np.ndarray) -> list[Any]:
 def _on_host(x: np.ndarray) -> np.uint32:
     """Returns the digest of a NumPy array, [] uint32; copies CHUNK elements at a time.
 
-    On a device it would be copied whole, and all arrays of a tree at once.
+    On a device the complete array would be copied, and all of a tree at once.
     """
     size = min(x.dtype.itemsize, 4)
     bits = np.ascontiguousarray(x).reshape(-1).view(f"uint{8 * size}")

@@ -65,7 +65,7 @@ def test_lsun_is_read_from_a_database_or_files(opened, form, name, category, lis
 
 def test_a_damaged_database_is_refused(opened):
     layouts.write(opened.root / "bedroom_train_lmdb/data.mdb", b"not a database" * 99)
-    with pytest.raises(ValueError, match=r"data\.mdb must be a whole LMDB database"):
+    with pytest.raises(ValueError, match=r"data\.mdb must be a complete LMDB database"):
         opened("lsun_bedrooms")
 
 
@@ -76,7 +76,7 @@ def test_a_database_that_is_cut_off_is_refused(opened, share):
     layouts.lsun_lmdb(opened.root, "bedroom", count=2000)
     path = opened.root / "bedroom_train_lmdb/data.mdb"
     os.truncate(path, int(path.stat().st_size * share) // 4096 * 4096)
-    with pytest.raises(ValueError, match=r"a whole LMDB database: .* it has"):
+    with pytest.raises(ValueError, match=r"a complete LMDB database: .* it has"):
         opened("lsun_bedrooms")
 
 

@@ -67,7 +67,9 @@ def test_a_killed_process_repeats_only_its_unfinished_shards(bucket, store):
         "latents-train.array_record-00000-of-00003",
         "latents-train.array_record-00000-of-00003.done.json",
     }
-    with pytest.raises(UnreadableFile, match=r"is unfinished \(1 shards are whole\)"):
+    with pytest.raises(
+        UnreadableFile, match=r"is unfinished \(1 shards are complete\)"
+    ):
         open_latents(f"{bucket}/latents")
     calls.clear()
     store.requests.clear()

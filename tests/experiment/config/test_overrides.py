@@ -76,7 +76,10 @@ def test_a_value_is_read_as_the_type_of_its_field(override, value):
             "train.num_steps=many",
             "config.train.num_steps must be a whole number: got '",
         ),
-        ("train.num_steps=1.5", "must be a whole number: got '1.5' (not whole)."),
+        (
+            "train.num_steps=1.5",
+            "must be a whole number: got '1.5' (not a whole number).",
+        ),
         ("train.num_steps=1e999999999", "(out of range)."),
         ("train.num_steps=nan", "must be a whole number: got 'nan'"),
         (
@@ -93,7 +96,7 @@ def test_a_value_is_read_as_the_type_of_its_field(override, value):
         ("latents.flip=off", "must be true or false: got 'off' (one of: true, t, 1, f"),
         ("train.wandb=None", "(leave the value empty for none)"),
         ("unet.channel_mult=1,two", "must be values separated by commas: got '1,two'"),
-        ("unet.channel_mult=1,2.5", "got '1,2.5' (not whole)"),
+        ("unet.channel_mult=1,2.5", "got '1,2.5' (not a whole number)"),
         ("latents.image_size=1,2,3", "whole number or values separated by commas: got"),
         ("sampling.guidance_interval=2", "(2 values are needed)"),
         (

@@ -48,5 +48,5 @@ def test_anything_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match='must hold "mu" and "sigma"'):
         read_fidelity_cache(write(tmp_path / "a.pt", {"mu": STATS["mu"]}))
     (tmp_path / "b.pt").write_bytes(b"no zip")
-    with pytest.raises(ValueError, match="must be a whole zip file"):
+    with pytest.raises(ValueError, match="must be a complete zip file"):
         read_fidelity_cache(tmp_path / "b.pt")

@@ -371,9 +371,9 @@ def test_params_of_a_model_directory_are_averaged_or_raw(tmp_path, made):
     equal(load_params(tmp_path)["conditioner"], state.params["conditioner"])
     with pytest.raises(ValueError, match="ema"):
         load_params(tmp_path, "mean")
-    with pytest.raises(FileNotFoundError, match="whole"):
+    with pytest.raises(FileNotFoundError, match="no undamaged checkpoint"):
         load_params(tmp_path, step=2)
-    with pytest.raises(FileNotFoundError, match="no model directory"):
+    with pytest.raises(FileNotFoundError, match="is not a model directory"):
         load_params(tmp_path / "nowhere")
 
 
