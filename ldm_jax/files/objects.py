@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects of a store (gs://, s3://): list, fetch in large ranges, put, create.
 
-An object is written atomically, and is never renamed. Every function sends a bounded
-number of requests: one listing per folder, one request per range, one or two per object.
+An object is written atomically, and is never renamed. Functions send a bounded number
+of requests: one listing per folder, one request per range, one or two per object.
 """
 
 import os
