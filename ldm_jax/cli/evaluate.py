@@ -260,8 +260,8 @@ def _nearest(args) -> None:
     )
     for name, value in result.items():
         if name != "samples":
-            (f"{name}: {value:.4f}")
-    (f"nearest.png and nearest.json in {args.out}")
+            values.echo(f"{name}: {value:.4f}")
+    values.echo(f"nearest.png and nearest.json in {args.out}")
 
 
 def _evaluate_samples(args, request, inputs, options) -> None:
