@@ -36,6 +36,7 @@ from ldm_jax.cli import (
     train,
     weights,
 )
+from ldm_jax.cli.inputs import copy_inputs
 from ldm_jax.cli.parser import CommandParser
 
 COMMANDS = (
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             initialize_hosts()  # before JAX is used
             keep_programs()
+        copy_inputs(args)
         args.run(args, overrides)
     except KeyboardInterrupt:
         print(f"\nldm-jax {name}: {INTERRUPTED}", file=sys.stderr)

@@ -93,9 +93,15 @@ def add(commands) -> None:
 
 def _run(args, overrides) -> None:
     from ldm_jax.commands import export
+    from ldm_jax.files.paths import is_remote
 
     hub = export.HubOptions(args.variant, args.licence, args.results, args.picture)
     which = "raw" if args.raw else "ema"
+    if args.check and is_remote(args.out):
+        raise ValueError(
+            f"--check runs files of a disk: got --out={args.out}; export to a disk, "
+            "check, and copy, or leave --check out."
+        )
     if args.form == "all":
         for form, path, reason in export.export_all(args.model, args.out, which, hub):
             values.echo(f"{form}: {path or f'refused: {reason}'}")

@@ -13,7 +13,7 @@ from ldm_jax.data.embeddings import EmbeddingDatabase, write_database
 from ldm_jax.data.records import DamagedRecord, Source, read_each
 from ldm_jax.experiment.image_embedder import ImageEmbedder, middle_square
 from ldm_jax.parallel.hosts import is_main_process
-from ldm_jax.parallel.outputs import new_output
+from ldm_jax.parallel.outputs import new_output, staged
 
 
 def build_database(
@@ -37,7 +37,7 @@ def build_database(
       ValueError: `out` exists, or no image can be read.
     """
     parts, ids, coords = [], [], []
-    with new_output(out):
+    with staged(out) as place, new_output(place):
         for low in tqdm(range(0, len(source), batch_size), desc="database"):
             numbers = list(range(low, min(low + batch_size, len(source))))
             patches = []
@@ -60,5 +60,5 @@ def build_database(
             json.dumps({**images, "fingerprint": source.fingerprint}),
         )
         if is_main_process():
-            write_database(out, database)
+            write_database(place, database)
     return database

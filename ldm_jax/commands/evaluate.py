@@ -19,6 +19,7 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.models import training_images
 from ldm_jax.files import png
+from ldm_jax.files.paths import resolve
 from ldm_jax.files.structured import read_json_object
 from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.metrics.paper import find_protocol
@@ -262,7 +263,7 @@ def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
 
 def _sampling_of(images: str) -> dict[str, Any]:
     """Reads the sampling settings of images, without those that were not set."""
-    path = pathlib.Path(images, "settings.json")
+    path = resolve(images) / "settings.json"
     settings = read_json_object(path, {"sampling": dict}, "Sample again.")
     sampling = settings["sampling"].items()
     return {name: value for name, value in sampling if value is not None}

@@ -4,7 +4,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from ldm_jax.commands.exports.stablehlo import (
 )
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.vocabulary import places_of, text_section
-from ldm_jax.files.paths import local
+from ldm_jax.files.paths import is_remote, local, resolve
 from ldm_jax.files.writing import atomic_directory, new_files
 from ldm_jax.interop.compvis.classifier import export_classifier
 from ldm_jax.interop.convert import export_model
@@ -27,7 +27,7 @@ from ldm_jax.interop.own_files import write_own_folder, write_own_npz, write_own
 from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
-from ldm_jax.parallel.outputs import new_output
+from ldm_jax.parallel.outputs import new_output, staged
 from ldm_jax.tasks.sampling import Sampling, make_sampling
 from ldm_jax.training.checkpoints.compact import write_compact
 from ldm_jax.types import PyTree
@@ -74,16 +74,21 @@ def export_weights(
         exists, or does not go with the form; nothing is written.
       OSError: `out` cannot be written.
     """
-    path = local(out, "the output of an export")
     if hub != HubOptions() and form != "diffusers":
         raise ValueError(
             "a variant, a licence, results and a picture are options of "
             f"--to=diffusers: got --to={form}; leave them out."
         )
     # Reserved before the model is read; its kind may leave the YAML out.
-    with new_output(*_results(path, form, *DESCRIBED)):
+    target = resolve(out) if is_remote(out) else local(out)
+    with (
+        staged(*_results(target, form, *DESCRIBED)) as path,
+        new_output(*_results(path, form, *DESCRIBED)),
+    ):
         loaded = Loaded.read(model_dir, which, path.name, hub)
-        return _write_whole(loaded, _results(path, form, loaded.config.task), form)
+        results = _results(path, form, loaded.config.task)
+        paths = _write_whole(loaded, results, form)
+        return [target.parent / file.relative_to(path.parent) for file in paths]
 
 
 def export_all(
@@ -105,8 +110,7 @@ def export_all(
       ValueError: `out` exists.
       OSError: it cannot be written.
     """
-    root = local(out, "the output of an export")
-    with new_output(root):
+    with staged(out) as root, new_output(root):
         loaded = Loaded.read(model_dir, which, root.name, hub)
         for form in FORMS:
             path = root / form
@@ -138,7 +142,11 @@ def check(model_dir: str, form: str, path: pathlib.Path, which: str = "ema") -> 
         return f"not checked: {error}"
 
 
-def _results(path: pathlib.Path, form: str, *tasks: str) -> list[pathlib.Path]:
+# Local, or of a store.
+Path = TypeVar("Path", pathlib.Path, epath.Path)
+
+
+def _results(path: Path, form: str, *tasks: str) -> list[Path]:
     """Lists the results of an export: the path, and the YAML of a CompVis checkpoint.
 
     Args:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Describes what a directory or a file of this package contains, and how to use it."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
@@ -49,7 +49,7 @@ def describe(path: str) -> str:
         )
     if description := _describe_directory(path):
         return description
-    inside = sorted(pathlib.Path(place).iterdir())
+    inside = sorted(place.iterdir())
     described = [
         text
         for entry in inside
@@ -85,7 +85,7 @@ def _model(path: str) -> dict[str, Any]:
     """Describes a model directory."""
     config = model_directory.read_config(path)
     entries: dict[str, Any] = {"kind": KINDS[config.task], "made from": _origin(config)}
-    rows = read_rows(pathlib.Path(resolve(path)) / "metrics.jsonl")
+    rows = read_rows(resolve(path) / "metrics.jsonl")
     if rows:
         total = config.train.num_steps
         entries["trained"] = f"{rows[-1]['step']:,} of {total:,} steps"
@@ -152,7 +152,7 @@ def parameter_counts(params: PyTree) -> str:
 
 
 def _last_evaluation(path: str) -> str:
-    rows = read_rows(pathlib.Path(resolve(path)) / "evaluation.jsonl")
+    rows = read_rows(resolve(path) / "evaluation.jsonl")
     if not rows:
         return ""
     figures = [f"{n} {formatted(v)}" for n, v in rows[-1].items() if n != "step"]
@@ -189,10 +189,10 @@ def _statistics(path: str) -> dict[str, Any]:
     }
 
 
-def _samples(place: Any) -> dict[str, Any]:
+def _samples(place: epath.Path) -> dict[str, Any]:
     """Describes a directory of samples by its settings."""
     settings = read_json(place / "settings.json")
-    count = sum(entry.stem.isdecimal() for entry in pathlib.Path(place).glob("*.png"))
+    count = sum(entry.stem.isdecimal() for entry in place.glob("*.png"))
     return {
         "kind": f"{count} samples",
         "made from": settings.get("model"),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a first stage or a diffusion model from its config."""
 
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -68,7 +67,7 @@ def flat_settings(settings: Mapping[str, Any], name: str = "config") -> Iterator
 def closing_summary(run: Run, workdir: str) -> str:
     """Describes the result of a run: figures, pictures and the next commands."""
     lines = {"model": workdir}
-    folder = pathlib.Path(resolve(workdir))
+    folder = resolve(workdir)
     if rows := read_rows(folder / "evaluation.jsonl"):
         figures = {name: value for name, value in rows[-1].items() if name != "step"}
         lines["evaluation"] = ", ".join(

@@ -11,13 +11,14 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 
 from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.objects import StoredObject, fetch_object
+from ldm_jax.files.objects import StoredObject, fetch_object, stored_object
 from ldm_jax.files.paths import PathLike, cache_directory, printable
 from ldm_jax.files.write_errors import WriteError, nearest_folder
 from ldm_jax.files.writing import atomic_path
@@ -119,6 +120,17 @@ class Copies:
         )
 
 
+def local_copy(url: PathLike) -> pathlib.Path:
+    """Returns a copy of an object on this machine's disk; for files that are inputs.
+
+    Raises:
+      MissingFile, StoreError: it could not be read.
+      WriteError: the disk is too small.
+    """
+    item = stored_object(url)
+    return Copies([item], url).path(item.url)
+
+
 def _check(item: StoredObject, copy: pathlib.Path) -> None:
     """Compares a copy with the checksum of its object."""
     if not item.sha256:
@@ -134,9 +146,10 @@ def _check(item: StoredObject, copy: pathlib.Path) -> None:
 
 
 def _name(item: StoredObject) -> str:
-    """Returns the name of a copy."""
+    """Returns the name of a copy; it ends as that of the object."""
     text = f"{item.url} {item.size} {item.version}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    name = re.sub(r"[^\w.-]+", "-", item.url.rpartition("/")[2])[-100:]
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}-{name}"
 
 
 def _size(path: pathlib.Path) -> int:

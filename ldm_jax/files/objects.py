@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from ldm_jax.files.paths import PathLike, is_remote, resolve
+from ldm_jax.files.errors import MissingFile
+from ldm_jax.files.paths import PathLike, is_remote, printable, resolve
 from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.write_errors import reported
 
@@ -62,11 +63,31 @@ def list_objects(folder: PathLike) -> dict[str, StoredObject]:
     for entry in entries:
         name = entry["name"].rstrip("/").rpartition("/")[2]
         if entry.get("type") == "file" and entry["name"].rstrip("/") != root:
-            version = next(
-                (entry[key] for key in _VERSIONS if entry.get(key)), entry["size"]
-            )
-            objects[name] = StoredObject(f"{url}/{name}", entry["size"], str(version))
+            objects[name] = _described(f"{url}/{name}", entry)
     return objects
+
+
+def stored_object(url: PathLike) -> StoredObject:
+    """Looks an object up.
+
+    Raises:
+      MissingFile: there is none of this name, or it is a folder.
+      StoreError: the store could not be asked.
+    """
+    system, path = system_of(url)
+    with reaching(url):
+        entry = system.info(path)
+        if entry.get("type") != "file":
+            raise MissingFile(
+                f"{printable(url)} must be a file: it is a folder of a store. Copy it "
+                "to a disk, or mount the bucket, and give the path."
+            )
+    return _described(os.fspath(resolve(url)), entry)
+
+
+def _described(url: str, entry: dict[str, Any]) -> StoredObject:
+    version = next((entry[key] for key in _VERSIONS if entry.get(key)), entry["size"])
+    return StoredObject(url, entry["size"], str(version))
 
 
 _VERSIONS = ("generation", "ETag", "etag", "mtime", "LastModified")

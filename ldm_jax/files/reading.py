@@ -12,6 +12,7 @@ from typing import BinaryIO, TextIO
 
 from etils import epath
 
+from ldm_jax.files.copies import local_copy
 from ldm_jax.files.errors import (
     LFS_POINTER,
     MissingFile,
@@ -29,7 +30,7 @@ def regular_file(path: PathLike, what: str = "a file") -> pathlib.Path:
     """Checks that a path names a regular file, links followed.
 
     Args:
-      path: local, as the user wrote it.
+      path: as the user wrote it; an object of a store is copied to this machine.
       what: is expected there, for the error.
 
     Returns:
@@ -41,6 +42,8 @@ def regular_file(path: PathLike, what: str = "a file") -> pathlib.Path:
         for without end, or a link to nothing or to itself.
       OSError: it cannot be looked at (no permission).
     """
+    if is_remote(path):
+        return local_copy(path)
     path = pathlib.Path(path).expanduser()
     reason = not_regular(path)
     if reason == MISSING:

@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -77,16 +78,37 @@ def upload(url: PathLike) -> None:
     Raises:
       StoreError: an object could not be written; what is here stays.
     """
-    source, root = staging_of(url), os.fspath(resolve(url)).rstrip("/")
-    if source.is_file():
-        files = {source: root}
-    else:
-        files = {
-            file: f"{root}/{file.relative_to(source).as_posix()}"
-            for file in sorted(source.rglob("*"))
-            if file.is_file() and not _is_of_this_machine(file)
-        }
-    last = [f for f in files if f.parent == source and f.suffix == ".json"]
+    copy_beside(staging_of(url), url)
+    shutil.rmtree(staging_of(url).parent)
+
+
+@contextlib.contextmanager
+def new_staging(url: PathLike) -> Iterator[pathlib.Path]:
+    """Yields where to make a result from scratch; it is copied when the block ends."""
+    place = staging_of(url)
+    place = place.parent / uuid.uuid4().hex / place.name
+    place.parent.mkdir(parents=True)
+    try:
+        yield place
+        copy_beside(place, url)
+    finally:
+        shutil.rmtree(place.parent, ignore_errors=True)
+
+
+def copy_beside(place: pathlib.Path, url: PathLike) -> None:
+    """Copies a file or folder, and what is beside it, to a URL and beside that.
+
+    Raises:
+      StoreError: an object could not be written.
+    """
+    root = os.fspath(resolve(url)).rstrip("/")
+    above = root.rpartition("/")[0]
+    files = {
+        file: f"{above}/{file.relative_to(place.parent).as_posix()}"
+        for file in sorted(place.parent.rglob("*"))
+        if file.is_file() and not _is_of_this_machine(file)
+    }
+    last = [f for f in files if f.parent == place and f.suffix == ".json"]
     first = [file for file in files if file not in last]
 
     def put(file: pathlib.Path) -> None:
@@ -98,7 +120,6 @@ def upload(url: PathLike) -> None:
         list(tqdm(copied, total=len(first), desc=f"to {root}", disable=hidden))
     for file in last:
         put(file)
-    shutil.rmtree(source.parent)
     print(f"copied to {printable(root)}")
 
 

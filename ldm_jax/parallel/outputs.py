@@ -128,6 +128,36 @@ def new_output(*outs: PathLike, flag: str = "--out") -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def staged(
+    out: PathLike, *others: PathLike, flag: str = "--out"
+) -> Iterator[pathlib.Path]:
+    """Yields where to make a new file or folder: `out`, or of a URL a local place.
+
+    That is copied, with what was made beside it, when the block ends.
+
+    Args:
+      out: of the result; a local one is checked by `new_output`.
+      others: results beside it that may not exist either.
+      flag: names it in errors.
+
+    Raises:
+      ValueError: a URL of another kind than STORES, or one that exists.
+      OSError: it cannot be written.
+    """
+    if not is_remote(out):
+        yield local(out)
+        return
+
+    def take() -> None:
+        check_writable(out, flag)
+        for path in (out, *others):
+            check_absent(path, flag)
+
+    with _held(take), stores.new_staging(out) as place:
+        yield place
+
+
 def reserves(place: Callable, argument: str = "out", flag: str = "--out") -> Callable:
     """Decorates a command, which then runs while the place of its result is reserved.
 

@@ -10,6 +10,7 @@ from etils import epath
 
 import ldm_jax
 from ldm_jax.cli import main
+from ldm_jax.files.objects import create, put_file
 
 pytestmark = pytest.mark.store
 
@@ -53,3 +54,90 @@ def test_statistics_of_a_set_are_written_to_a_bucket(bucket, photos):
     flags = ["--size=16x16", "--split=all", "--feature-network=random"]
     assert main(["stats", photos, *flags, f"--out={url}"]) == 0
     assert epath.Path(url).exists()
+
+
+# Command -> its flags; {b} is the bucket. Every path that a command takes is a URL in
+# one of them. Those of `REFUSED` need a disk: what the error names is the way out.
+WORKS = {
+    "import": ["import", "{b}/in/model.npz", "--out={b}/imported"],
+    "export npz": ["export", "{b}/model", "--to=npz", "--out={b}/a.npz"],
+    "export compact": ["export", "{b}/model", "--to=compact", "--out={b}/compact"],
+    "export diffusers": ["export", "{b}/model", "--to=diffusers", "--out={b}/dif"],
+    "info": ["info", "{b}/model"],
+    "reconstruct": [
+        *("reconstruct", "--model={b}/model", "--images={photos}", "--split=all"),
+        *("--size=16x16", "--out={b}/pairs.png"),
+    ],
+}
+REFUSED = {
+    "export --check": [
+        ["export", "{b}/model", "--to=npz", "--check", "--out={b}/b.npz"],
+        "export to a disk",
+    ],
+    "study": [["study", "--config=study_toy", "--out={b}/study"], "on a file system"],
+    "folder of pictures": [
+        [
+            *("stats", "{b}/photos", "--size=16x16", "--split=all"),
+            *("--feature-network=random", "--out={b}/s.npz"),
+        ],
+        "mount the bucket",
+    ],
+    "weights": [
+        ["weights", "inception", "{b}/missing.pth", "--out={b}/w.safetensors"],
+        "no such object",
+    ],
+    "import of a folder": [
+        ["import", "{b}/model", "--out={b}/imported2"],
+        "Copy it to a disk",
+    ],
+    "folder of a model": [
+        [
+            *("evaluate", "--model={b}/model", "--metrics=clip_score"),
+            *("--clip-model={b}/clip", "--out={b}/e"),
+        ],
+        "--clip-model must be on a file system",
+    ],
+    "another scheme": [["info", "ftp://server/model"], "must begin with gs://"],
+    "model": [["info", "{b}/nothing"], "{b}/nothing"],
+    "reference": [
+        ["evaluate", "--model={b}/model", "--reference={b}/r.npz", "--out={b}/e"],
+        "{b}/r.npz",
+    ],
+}
+
+
+@pytest.fixture
+def stocked(bucket, tmp_path, photos):
+    """A bucket with a model, a file to import and a picture."""
+    model, params = ldm_jax.load("digits")
+    ldm_jax.save(f"{bucket}/model", model, params)
+    assert main(["export", "digits", "--to=npz", f"--out={tmp_path}/m.npz"]) == 0
+    put_file(tmp_path / "m.npz", f"{bucket}/in/model.npz")
+    create(f"{bucket}/photos/0.png", b"picture")
+    return dict(b=bucket, photos=photos)
+
+
+def test_paths_of_commands_may_be_urls(stocked, capsys):
+    for name, words in WORKS.items():
+        argv = [word.format(**stocked) for word in words]
+        assert main(argv) == 0, (name, capsys.readouterr().err)
+        out = [word[6:] for word in argv if word.startswith("--out=")]
+        assert all(epath.Path(path).exists() for path in out), name
+    # Identity: a model that went through a store twice.
+    (_, params), (_, again) = map(
+        ldm_jax.load, (f"{stocked['b']}/compact", f"{stocked['b']}/imported")
+    )
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+
+
+def test_other_paths_are_refused_in_one_line_with_the_way_out(
+    stocked, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    for name, (words, expected) in REFUSED.items():
+        argv = [word.format(**stocked) for word in words]
+        assert main(argv) == 2, name
+        error = capsys.readouterr().err
+        assert expected.format(**stocked) in error, (name, error)
+        assert len(error.strip().splitlines()) == 1, (name, error)
+        assert not any(path.name.startswith("gs") for path in tmp_path.iterdir())

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ldm_jax.experiment import model_directory
-from ldm_jax.files.paths import local, printable
+from ldm_jax.files.paths import printable, resolve
 from ldm_jax.files.pictures import read_image
+from ldm_jax.files.reading import regular_file
 from ldm_jax.files.structured import read_json
 from ldm_jax.interop.diffusers.model_card import CardDetails
 
@@ -59,8 +60,8 @@ def read_card_details(
 
 def _newest_picture(model_dir: str) -> pathlib.Path | None:
     """Finds the samples of the last evaluation in training."""
-    pictures = sorted(local(model_dir).glob("images/sample*.png"))
-    return pictures[-1] if pictures else None
+    pictures = sorted(resolve(model_dir).glob("images/sample*.png"))
+    return regular_file(pictures[-1]) if pictures else None
 
 
 def _dataset(model_dir: str, config: ConfigDict) -> str:

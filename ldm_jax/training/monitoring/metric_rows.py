@@ -8,6 +8,7 @@ when the file is read, with a warning, and stays in the file.
 import functools
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from absl import logging
 
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.reading import opened
 from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import append_line, write_bytes
@@ -36,17 +38,17 @@ def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
     append_line(path, json.dumps(safe))
 
 
-def read_rows(path: str | Path, numbers: Sequence[str] = ("step",)) -> list[Row]:
+def read_rows(path: PathLike, numbers: Sequence[str] = ("step",)) -> list[Row]:
     """Reads the rows of a file; a number that was not finite is None.
 
     Args:
-      path: local; a file that is missing has no rows.
+      path: also of a store; a file that is missing has no rows.
       numbers: names that every row has, with numbers.
 
     Raises:
       UnreadableFile: it is no regular file.
     """
-    return [row for _, row in _lines(Path(path), numbers) if row is not None]
+    return [row for _, row in _lines(resolve(path), numbers) if row is not None]
 
 
 def drop_rows(path: str | Path, last_step: int) -> None:
@@ -62,23 +64,25 @@ def drop_rows(path: str | Path, last_step: int) -> None:
     write_bytes(path, b"".join(line.rstrip(b"\r\n") + b"\n" for line in kept))
 
 
-def _lines(path: Path, numbers: Sequence[str]) -> Iterator[tuple[bytes, Row | None]]:
+def _lines(
+    path: PathLike, numbers: Sequence[str]
+) -> Iterator[tuple[bytes, Row | None]]:
     """Yields the lines of a file and their rows, None for a line that is no row.
 
     A last line that a kill cut off is passed over.
     """
-    if not path.exists():
+    if not resolve(path).exists():
         return
     with opened(path) as file:
         for number, line in enumerate(file, start=1):
             row, is_cut = _row(line, path, numbers), not line.endswith(b"\n")
             if row is None and not is_cut and line.strip():
-                _warn(str(path), number)
+                _warn(os.fspath(path), number)
             if line.strip() and not (row is None and is_cut):
                 yield line, row
 
 
-def _row(line: bytes, path: Path, numbers: Sequence[str]) -> Row | None:
+def _row(line: bytes, path: PathLike, numbers: Sequence[str]) -> Row | None:
     """Parses a line; returns None if it is no row."""
     try:
         row = parse_json(line, path)
