@@ -8,6 +8,7 @@ the arrays) and `config`. It is a model directory too: `load_params` reads it.
 
 import contextlib
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from etils import epath
 from flax import serialization
 from jax.experimental import multihost_utils
 
+from ldm_jax.files.lease import Lease
 from ldm_jax.files.lock import Lock, Unusable, lock_directory
 from ldm_jax.files.outputs import check_writable
 from ldm_jax.files.paths import is_remote, resolve
@@ -59,7 +61,7 @@ class Checkpointer:
         """Opens the directory, which is made if it is missing.
 
         Args:
-          workdir: path; may be remote (gs://...), then without the run lock.
+          workdir: path; may be remote (gs://...), then with a lease for a lock.
           settings: of the run; None writes and compares none.
           keep: how many of the latest checkpoints stay.
           best: name of an evaluation scalar; the best checkpoint by it stays as well.
@@ -90,9 +92,15 @@ class Checkpointer:
             self._release()
             raise
 
-    def _take(self) -> Lock | None:
+    def _take(self) -> Lock | Lease:
         check_writable(self._workdir, "--workdir")
-        return None if is_remote(self._workdir) else lock_directory(self._workdir)
+        if is_remote(self._workdir):
+            return Lease(os.fspath(self._workdir))
+        return lock_directory(self._workdir)
+
+    def _check_lease(self) -> None:
+        if isinstance(self._lock, Lease):
+            self._lock.check()
 
     def __enter__(self):
         return self
@@ -118,7 +126,10 @@ class Checkpointer:
         Raises:
           OSError: this checkpoint or the one before could not be written; those
             before it are intact.
+          Unusable: another run took the directory, on a store.
         """
+        if is_remote(self._workdir):
+            in_main_process(self._check_lease)
         step = int(state.step)
         if step in self._manager.all_steps():
             return  # resumed and stopped at once

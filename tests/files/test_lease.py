@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory on a store has one owner; a dead one is replaced, a live one is not."""
+
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from ldm_jax.files import lease as lease_module
+from ldm_jax.files.lease import Lease
+from ldm_jax.files.lock import Unusable
+from ldm_jax.files.objects import create, delete, sizes_in
+
+pytestmark = pytest.mark.store
+ELSEWHERE = {"host": "vm-7", "pid": 12, "start": "noon", "machine": "another"}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.2)
+
+
+def hold(url, owner):
+    assert create(f"{url}/run.lock.00000003", json.dumps(owner).encode())
+
+
+def test_the_second_is_refused_while_the_first_renews(bucket):
+    with Lease(f"{bucket}/run"):
+        time.sleep(1.5)  # longer than a lease
+        with pytest.raises(Unusable, match=rf"run is in use by process {os.getpid()}"):
+            Lease(f"{bucket}/run")
+    assert sizes_in(f"{bucket}/run") == {}
+    Lease(f"{bucket}/run").release()
+
+
+def test_of_several_at_once_one_is_the_owner(bucket):
+    results = []
+
+    def take():
+        try:
+            results.append(Lease(f"{bucket}/run"))
+        except Unusable:
+            results.append(None)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (owner,) = [result for result in results if result]
+    owner.release()
+
+
+def test_what_ended_on_another_machine_is_replaced_after_a_lease(bucket):
+    hold(f"{bucket}/run", ELSEWHERE)
+    start = time.monotonic()
+    with Lease(f"{bucket}/run"):
+        assert time.monotonic() - start >= 1.0
+        assert set(sizes_in(f"{bucket}/run")) == {"run.lock.00000004"}
+
+
+def test_what_was_killed_here_is_replaced_at_once(bucket, monkeypatch):
+    owner = {**ELSEWHERE, "machine": lease_module._machine(), "pid": 2**22 + 1}
+    hold(f"{bucket}/run", owner)
+    start = time.monotonic()
+    with Lease(f"{bucket}/run"):
+        assert time.monotonic() - start < 1.0
+
+
+def test_a_living_process_of_here_is_not_replaced_at_once(bucket):
+    hold(f"{bucket}/run", {**ELSEWHERE, "machine": lease_module._machine(), "pid": 1})
+    start = time.monotonic()
+    with Lease(f"{bucket}/run"):  # it is never renewed
+        assert time.monotonic() - start >= 1.0
+
+
+@pytest.mark.parametrize("how", ["taken", "deleted"])
+def test_an_owner_that_was_suspended_learns_that_it_is_no_more(bucket, how):
+    owner = Lease(f"{bucket}/run")
+    owner.check()
+    if how == "taken":
+        assert create(f"{bucket}/run/run.lock.00000002", b"{}")
+    else:
+        delete(f"{bucket}/run/run.lock.00000001")
+    for _ in range(100):
+        if owner.lost:
+            break
+        time.sleep(0.05)
+    with pytest.raises(Unusable, match="was taken by another process"):
+        owner.check()
+    owner.release()
+    assert ("run.lock.00000002" in sizes_in(f"{bucket}/run")) == (how == "taken")
+
+
+def test_a_lease_outlives_errors_of_the_store(bucket, store):
+    with Lease(f"{bucket}/run") as owner:
+        store.fault = lambda method, path: 403
+        time.sleep(0.6)
+        store.fault = lambda method, path: None
+        assert not owner.lost
+
+
+def test_a_lease_costs_three_requests_a_renewal(bucket, store):
+    with Lease(f"{bucket}/run"):
+        time.sleep(0.1)
+        store.requests.clear()
+        time.sleep(1.0)
+        renewals = store.count("write")
+        assert 2 <= renewals <= 6
+        assert len(store.requests) <= 5 * (renewals + 1)
