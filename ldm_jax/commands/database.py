@@ -37,7 +37,7 @@ def build_database(
       ValueError: `out` exists, or no image can be read.
     """
     parts, ids, coords = [], [], []
-    with staged(out) as place, new_output(place):
+    with staged(out) as target, new_output(target):
         for low in tqdm(range(0, len(source), batch_size), desc="database"):
             numbers = list(range(low, min(low + batch_size, len(source))))
             patches = []
@@ -60,5 +60,5 @@ def build_database(
             json.dumps({**images, "fingerprint": source.fingerprint}),
         )
         if is_main_process():
-            write_database(place, database)
+            write_database(target, database)
     return database
