@@ -3,7 +3,7 @@
 
     pip install -e '.[docs]' && sphinx-build -W --keep-going -c docs . build/site
 
-The source folder is the repository, so READMEs stay beside the code and their links and
+The source folder is the repository, so READMEs stay next to the code. Their links and
 pictures are checked as they are on GitHub. README.md is the first page.
 """
 

@@ -20,7 +20,7 @@ def kill_at_operation(number, folder):
       folder: whose files count.
 
     Returns:
-      A function that tells how many operations were done.
+      A function that returns how many operations were done.
     """
     done = 0
 

@@ -141,7 +141,7 @@ def test_after_a_kill_the_same_command_finishes(row, root, tmp_path):
 
 # They write nothing, or where no path is given: to the terminal, or a served page.
 WRITE_NOTHING = {"bench", "configs", "demo", "info", "plan"}
-# A row by another name, or tests of its own.
+# A row by another name, or other tests.
 ELSEWHERE = {"database": "tests/commands/test_database.py"}
 
 

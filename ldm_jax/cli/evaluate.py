@@ -129,14 +129,14 @@ def add(commands) -> None:
         "--nearest",
         type=values.count,
         metavar="K",
-        help="show the K training images nearest to each of --images, by LPIPS, beside "
-        "the distances of held-out images",
+        help="show the K training images nearest to each of --images, by LPIPS, and "
+        "the distances of held-out images for comparison",
     )
     command.add_argument(
         "--like", help="for --nearest: model directory whose images are searched"
     )
     command.add_argument(
-        "--held-out", metavar="FOLDER", help="for --nearest: images not learned from"
+        "--held-out", metavar="FOLDER", help="for --nearest: images not trained on"
     )
     command.add_argument(
         "--masks",

@@ -40,7 +40,7 @@ class Evaluation:
         conditions of the data set's first records and the same noise at every
         evaluation; a few thousand show a trend.
       metrics: names from SET_METRICS.
-      pictures: further sheets beside that of samples, names from PICTURES.
+      pictures: sheets in addition to that of samples, names from PICTURES.
 
     Raises:
       ValueError: a metric or a sheet is unknown, or there are too few samples.

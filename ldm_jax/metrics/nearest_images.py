@@ -74,8 +74,8 @@ class PerceptualSearch:
                 f"nearest images are at most {SHORTLIST} of {self.count} training "
                 f"images: got {k}; ask for fewer."
             )
-        found = [self._nearest_of_one(one, k, shortlist) for one in image]
-        return NearestImages(*(np.stack(part) for part in zip(*found, strict=True)))
+        rows = [self._nearest_of_one(one, k, shortlist) for one in image]
+        return NearestImages(*(np.stack(part) for part in zip(*rows, strict=True)))
 
     def _nearest_of_one(
         self, image: np.ndarray, k: int, shortlist: int

@@ -12,7 +12,7 @@ def test_a_folder_that_is_no_clip_is_refused_by_name(tmp_path, capsys):
         f"--out={tmp_path}/d.npz",
     ]
     assert cli.main(argv) == 2
-    assert "no image" in capsys.readouterr().err
+    assert f"{tmp_path} lacks config.json" in capsys.readouterr().err
 
 
 def test_flags_of_retrieval_need_a_clip_model(capsys):

@@ -97,13 +97,13 @@ def test_images_are_chosen_by_the_share_of_their_masks(place, capsys):
     flags += ["--metrics=psnr", f"--out={place / 'chosen'}"]
     masks = f"--masks={place / 'masks'}"
     assert run(place, "evaluate", *flags, masks, "--mask-share=0.4,0.5") == 0
-    found = json.loads((place / "chosen/results.json").read_text())
-    assert found["num_images"] == 4  # 7 and 8 rows, twice each
+    results = json.loads((place / "chosen/results.json").read_text())
+    assert results["num_images"] == 4  # 7 and 8 rows, twice each
     fake, real = (next(open_set(place / n).batches(24)) for n in ("fake", "real"))
     rows = [6, 7, 18, 19]
     errors = np.square((fake[rows] - real[rows].astype(float)) / 255).mean((1, 2, 3))
     expected = np.mean(-10 * np.log10(errors))
-    assert found["figures"]["psnr"]["value"] == pytest.approx(expected, rel=1e-4)
+    assert results["figures"]["psnr"]["value"] == pytest.approx(expected, rel=1e-4)
     assert run(place, "evaluate", *flags, masks) == 2
     assert run(place, "evaluate", *flags, masks, "--mask-share=0.8,0.9") == 2
     assert run(place, "evaluate", *flags, masks, "--num=3", "--mask-share=0,1") == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nearest training images: copies are found, and the order is that of LPIPS."""
+"""Nearest training images: copies are detected, and the order is that of LPIPS."""
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,9 @@ def as_unit(image):
 
 def test_a_copy_is_nearest_and_the_order_is_that_of_lpips(search):
     """Oracle: LPIPS of every pair, sorted."""
-    train, params, found = search
+    train, params, index = search
     image = np.stack([train[4], 255 - train[1] // 2])
-    nearest = found.nearest(image, NUM)
+    nearest = index.nearest(image, NUM)
     assert nearest.indices[0, 0] == 4 and nearest.distances[0, 0] == 0
     pairs = jnp.broadcast_to(as_unit(image[1]), train.shape), as_unit(train)
     distance = np.asarray(LPIPS("squeeze").apply({"params": params}, *pairs))
@@ -44,8 +44,8 @@ def test_a_copy_is_nearest_and_the_order_is_that_of_lpips(search):
 
 
 def test_the_shortlist_limits_what_is_compared(search, monkeypatch):
-    train, _, found = search
+    train, _, index = search
     monkeypatch.setattr(nearest_images, "SHORTLIST", 2)
-    assert found.nearest(train[:1], 1).indices.tolist() == [[0]]
+    assert index.nearest(train[:1], 1).indices.tolist() == [[0]]
     with pytest.raises(ValueError, match="at most 2 of 6 training images: got 3"):
-        found.nearest(train[:1], 3)
+        index.nearest(train[:1], 3)

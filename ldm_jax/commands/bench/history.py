@@ -99,10 +99,10 @@ def _worse(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _versions() -> dict[str, str]:
     """Returns the versions of the packages that are compared, where installed."""
-    found = {}
+    versions = {}
     for name in ("ldm_jax", "jax", "jaxlib", *_PEERS):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

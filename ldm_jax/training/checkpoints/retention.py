@@ -106,7 +106,7 @@ def _read(path: epath.Path) -> dict[int, dict[str, float]]:
     """
     if not path.exists():
         return {}
-    advice = "must hold the scores of checkpoints; delete it to choose the best anew"
+    advice = "must hold the scores of checkpoints; delete it to choose the best again"
     with naming(path, advice):
         rows = read_json(path, rule=advice)
         return {int(step): _scores(row) for step, row in rows.items()}

@@ -93,7 +93,7 @@ def _row(line: bytes, path: PathLike, numbers: Sequence[str]) -> Row | None:
 
 
 def _is_value(value: Any) -> bool:
-    """Tells whether a row may hold a value: a number, a text, or numbers by name."""
+    """Returns whether a row may hold a value: a number, a text, or numbers by name."""
     if isinstance(value, dict):
         return all(map(_is_number, value.values()))
     return value is None or isinstance(value, str) or _is_number(value)

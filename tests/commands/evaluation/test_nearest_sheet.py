@@ -52,12 +52,12 @@ def test_samples_are_shown_beside_their_nearest_images(root, capsys):
     argv = ["evaluate", f"--images={root / 'samples'}", f"--like={root / 'stage'}"]
     argv += ["--nearest=3", "--lpips-weights=x", f"--out={root / 'out'}"]
     assert cli.main([*argv, f"--held-out={root / 'held'}"]) == 0
-    found = json.loads((root / "out/nearest.json").read_text())
-    first, second = found["samples"]
+    result = json.loads((root / "out/nearest.json").read_text())
+    first, second = result["samples"]
     assert first["image"] == "00" and first["nearest"][0] == {"index": 2, "distance": 0}
     assert [entry["index"] for entry in second["nearest"]] == [4, 5, 3]
-    assert found["median distance of samples"] == pytest.approx(0.05)
-    assert found["median distance of held-out images"] == pytest.approx(0.075)
+    assert result["median distance of samples"] == pytest.approx(0.05)
+    assert result["median distance of held-out images"] == pytest.approx(0.075)
     sheet = np.asarray(Image.open(root / "out/nearest.png"))
     greys = [sheet[60, 2 + 130 * column + 60, 0] for column in range(4)]
     assert greys == [50, 50, 25, 75]

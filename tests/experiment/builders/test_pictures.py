@@ -55,10 +55,10 @@ def test_inputs_are_what_is_learned_and_conditions_what_is_read(sheets):
     image, drawn = sheets
     assert drawn["inputs"].shape == (2 * CELL + 2, 4 * CELL + 2, 3)
     for i in range(8):
-        found = cell(drawn["inputs"], *divmod(i, 4)).astype(int)
-        assert abs(found - as_bytes(image[i])).max() <= 1
-        found = cell(drawn["conditions"], i, 0).astype(int)
-        assert abs(found - as_bytes(image[i, ::-1])).max() <= 1
+        pixels = cell(drawn["inputs"], *divmod(i, 4)).astype(int)
+        assert abs(pixels - as_bytes(image[i])).max() <= 1
+        pixels = cell(drawn["conditions"], i, 0).astype(int)
+        assert abs(pixels - as_bytes(image[i, ::-1])).max() <= 1
 
 
 def test_noise_rises_along_a_row_and_denoising_ends_in_a_sample(sheets):

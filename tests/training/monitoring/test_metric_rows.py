@@ -35,9 +35,11 @@ DAMAGED = {
 @pytest.fixture(autouse=True)
 def warnings(monkeypatch):
     """Lines that were reported as damaged."""
-    found = []
-    monkeypatch.setattr(metric_rows, "_warn", lambda path, number: found.append(number))
-    return found
+    warned = []
+    monkeypatch.setattr(
+        metric_rows, "_warn", lambda path, number: warned.append(number)
+    )
+    return warned
 
 
 @pytest.mark.parametrize("name", DAMAGED)

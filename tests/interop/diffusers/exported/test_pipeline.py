@@ -181,10 +181,10 @@ def test_an_exported_folder_is_imported_bit_for_bit(kind, tmp_path):
             jax.tree.map(
                 np.testing.assert_array_equal, dict(tree), imported.params[network]
             )
-    found = condition_parts(imported.spec["condition"])
+    parts = condition_parts(imported.spec["condition"])
     for name, section in condition_parts(spec["condition"]).items():
-        assert found.pop(name).items() >= section.items()
-    assert not found
+        assert parts.pop(name).items() >= section.items()
+    assert not parts
     assert imported.spec["latent_scale"] == spec["latent_scale"]
 
 
