@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The front door of README.md, as it is written there, on models of the original."""
+"""The Python example of README.md, run on models of the original."""
 
 import pathlib
 import re

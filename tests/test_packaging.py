@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed: dependencies, Python versions, and the files of the wheel.
+"""The installed package: dependencies, Python versions, and the files of the wheel.
 
 How configs are found without installing: tests/experiment/config/test_config_files.py.
 `.ci/run` installs the wheel and trains with it from an empty folder.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models that travel with the package draw what their cards claim."""
+"""The models of the package give the samples that their cards describe."""
 
 import pathlib
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flags of guides: what is read of them, and that none is ignored."""
+"""Flags of guides are read into settings, and none is ignored."""
 
 import argparse
 

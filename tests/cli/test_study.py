@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax study`: what it prints, writes and refuses."""
+"""Output and errors of `ldm-jax study`."""
 
 import pytest
 

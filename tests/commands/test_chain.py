@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole chain, tiny: it runs, it resumes to the same bits, its parts fit.
+"""A tiny run of all stages: it finishes, resumes to the same bits, and its parts fit.
 
 The model is too small and too briefly trained to draw digits; that it does when trained
 is what `ldm-jax quickstart` itself checks.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions from the data to the user: what training reads, what sampling keeps."""
+"""Every kind of condition from the data through training to sampling."""
 
 import json
 import pathlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a new condition or sampler takes: one file and one row, and every command works.
+"""A new condition or sampler is one file and one row, and every command works with it.
 
 The condition is tests/conditions/depth.py, the sampler is below.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax export`: our own formats there and back, and what is refused."""
+"""`ldm-jax export`: round trips of this package's formats, and errors."""
 
 import json
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories of imported models: whole or not there, and like one of our own."""
+"""Imported models: complete or not written, and used like trained ones."""
 
 import pathlib
 import subprocess

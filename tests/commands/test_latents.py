@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax latents`: buckets, dtypes, and looking at what was written."""
+"""`ldm-jax latents`: buckets, dtypes, and inspection."""
 
 import json
 import pathlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The speed of a sampler: of whole batches, without the one that is compiled."""
+"""The speed of a sampler is that of full batches, without compilation."""
 
 import time
 

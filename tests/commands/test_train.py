@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command prints before and after a run; a dry run."""
+"""The output of `ldm-jax train` before and after a run, and of a dry run."""
 
 import pytest
 

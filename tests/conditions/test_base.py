@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every kind of condition: what enters, what null means, what is dropped."""
+"""Every kind of condition: its fields, its null, and dropping."""
 
 import jax
 import jax.numpy as jnp

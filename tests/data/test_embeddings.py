@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Databases in the published layout: one file or a folder, and what is refused."""
+"""Databases in the published layout: one file or a folder, and errors."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our tf.Examples are TFDS': each reads what the other wrote."""
+"""tf.Examples of this package and of TFDS are readable by each other."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A shard is whole or not there."""
+"""Shards are written atomically."""
 
 import hashlib
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The notebook of the Python interface runs as it is, and is stored without outputs."""
+"""The notebook of the Python interface runs, and is stored without outputs."""
 
 import base64
 import io

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the site shows of docstrings and types."""
+"""The documentation site's form of docstrings and types."""
 
 import importlib.util
 import pathlib

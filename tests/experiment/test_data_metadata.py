@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A denoiser's config takes what it leaves open from its data."""
+"""Open fields of a denoiser's config are taken from its data."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which network embeds images, and what of an image it sees."""
+"""The choice of the network that embeds images, and its crop of an image."""
 
 import numpy as np
 import pytest

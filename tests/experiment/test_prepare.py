@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a config to a run: whole or abstract, with every error before training."""
+"""Builds runs, real or abstract, from configs, with every error before training."""
 
 import jax
 import numpy as np

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm_jax.save`: what is saved comes back, settings and parameters."""
+"""`ldm_jax.save`: settings and parameters are restored by `ldm_jax.load`."""
 
 import dataclasses
 import pathlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever a parser raises becomes one kind of error, whose message is bounded."""
+"""Every error of a parser becomes one type of error, with a bounded message."""
 
 import collections
 import csv

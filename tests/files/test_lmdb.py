@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Databases of LMDB are read page by page; what their pages claim is checked."""
+"""LMDB databases are read page by page, and every number in them is checked."""
 
 import os
 import struct

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every kind of image file is converted or refused as the table in pictures.py says."""
+"""Every kind of image file is converted or refused by the table in pictures.py."""
 
 import io
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bar of a file that is written: its name and what is done."""
+"""The progress bar of a file that is written: its name and its share."""
 
 import numpy as np
 import pytest

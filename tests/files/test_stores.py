@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results on an object store: whole or not at all, and continued after a kill."""
+"""Results on an object store are written atomically, and resumed after a kill."""
 
 import pytest
 from etils import epath

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders that appear whole or not at all, also with two writers at once."""
+"""Files and folders are written atomically, also with two writers at once."""
 
 import errno
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole inputs of the readers: small files in every layout that is read."""
+"""Valid inputs of the readers: small files in every layout that is read."""
 
 import io
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of settings: every row is read as it is written."""
+"""Tables of settings: every row is read and written consistently."""
 
 import dataclasses
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One function brings a model in, one takes it out, whatever the format."""
+"""One function imports models of every format, one exports them."""
 
 import subprocess
 import sys

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of weights are read whole or refused; writing leaves nothing half done."""
+"""Files of weights are read completely or refused, and written atomically."""
 
 import json
 import os

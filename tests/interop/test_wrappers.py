@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names are found below what wrappers and outer modules put before them."""
+"""Names of tensors are found behind prefixes of wrappers and outer modules."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals are noted, handlers are put back, exit codes tell what happened."""
+"""Signals are recorded, handlers restored, and exit codes distinguish the cases."""
 
 import os
 import signal

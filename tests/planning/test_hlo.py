@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read out of compiled programs."""
+"""Reading collectives and times from compiled programs."""
 
 import flax.linen as nn
 import jax

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages are whole, escape what they show and need nothing from outside."""
+"""Pages are complete, escape their contents and need no external files."""
 
 import base64
 import io

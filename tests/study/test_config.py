@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A study is data; what cannot be compared is refused when it is made."""
+"""Studies that cannot be compared are refused when they are made."""
 
 import dataclasses
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report is one folder that opens from disk, whatever is finished."""
+"""The report is one folder of local files, also of an unfinished study."""
 
 import json
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of what is finished, from the folders alone."""
+"""Rows of finished evaluations are read from the folders of a study."""
 
 import math
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sheets show the same images for every arm, enlarged, and only what is finished."""
+"""Sheets show the same images for every finished arm, enlarged."""
 
 import numpy as np
 

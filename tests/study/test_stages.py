@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The list of stages: shared where they can be, each after what it needs."""
+"""The list of stages: shared where possible, and in order of dependency."""
 
 import dataclasses
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole study, tiny, from photographs to its report; run again it does nothing."""
+"""A tiny study from photographs to its report; run again, it does nothing."""
 
 import pathlib
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of sampling: refusals, and what they do to images of a model of pixels."""
+"""Options of sampling: errors, and their effect on images of a model of pixels."""
 
 import flax.linen as nn
 import jax

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image guides: what they compare, that samples follow, and what does not fit."""
+"""Image guides: the likelihood, guided samples, and errors."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of images: the same whatever their size, the next computed meanwhile."""
+"""Samples do not depend on the batch size; the next batch is computed meanwhile."""
 
 import jax.numpy as jnp
 import numpy as np

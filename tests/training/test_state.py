@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""States made from a task: what they hold and how they are drawn."""
+"""States made from a task: their contents and their initialization."""
 
 import jax
 import numpy as np

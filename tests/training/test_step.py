@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step: what it changes, and that nothing changes when it is not finite."""
+"""One training step: its changes, and none if it is not finite."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of the data room runs and prints what it says."""
+"""The benchmark of latents runs and prints its figures."""
 
 import re
 import subprocess

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of the metrics runs and prints what it says."""
+"""The benchmark of metrics runs and prints its figures."""
 
 import pytest
 

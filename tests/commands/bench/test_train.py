@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training benchmark runs on a real config and says what it measures."""
+"""The training benchmark runs on a real config and prints its figures."""
 
 import re
 

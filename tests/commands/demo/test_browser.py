@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page in a real browser: the control of every kind of input sends what it shows.
+"""The demo page in a real browser: every control sends the value that it shows.
 
 Needs a Chromium: at CHROMIUM, on the path, or where Playwright finds it.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page is served to this machine alone, whole in itself; requests are bounded."""
+"""The page is served to this machine only; requests are bounded."""
 
 import dataclasses
 import http.client

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax evaluate --nearest`: the sheet, the distances, and what is refused."""
+"""`ldm-jax evaluate --nearest`: the sheet, the distances, and errors."""
 
 import json
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders for the Hub: what the card states, and weights in half precision."""
+"""Folders for the Hub: the model card, and weights in half precision."""
 
 import json
 

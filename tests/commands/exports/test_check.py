@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ldm-jax export --to=all --check`: what is written, refused and measured."""
+"""`ldm-jax export --to=all --check`: files, errors and differences."""
 
 import pytest
 

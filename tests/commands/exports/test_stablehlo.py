@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exported programs: run by JAX alone, they give what this package gives."""
+"""Exported programs, run by JAX alone, compute what this package computes."""
 
 import dataclasses
 import json

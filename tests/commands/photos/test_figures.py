@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures tell copies and wrong colours from good samples."""
+"""Figures distinguish copies and wrong colours from good samples."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a folder to samples and a report, tiny; and what is refused on the way."""
+"""A tiny quickstart from a folder to samples and a report, and its errors."""
 
 import json
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class labels: tokens, embeddings of the UNet, and what users give."""
+"""Class labels: tokens, embeddings of the UNet, and inputs of users."""
 
 import jax
 import numpy as np

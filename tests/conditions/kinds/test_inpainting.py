@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inpainting: what the denoiser sees, what is kept, and what users give."""
+"""Inpainting: inputs of the denoiser, kept pixels, and inputs of users."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label maps: the null map, and what users give."""
+"""Label maps: the null map, and inputs of users."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open Images: boxes, and what the paper's layout models take of them."""
+"""Open Images: boxes, and those of the paper's layout models."""
 
 import numpy as np
 import pytest

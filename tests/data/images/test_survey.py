@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder is described as it is: pictures, sizes, classes, captions."""
+"""Surveys describe a folder: pictures, sizes, classes, captions."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TFDS' own sets call captions, boxes and maps is read as our fields."""
+"""Captions, boxes and maps of TFDS sets are read as fields of records."""
 
 import numpy as np
 import pytest

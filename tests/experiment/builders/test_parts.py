@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What builders hand to `prepare`: data with a description, shapes by the config."""
+"""Builders return data with a description, and shapes that follow from the config."""
 
 import os
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sheets that a run draws on request: what each of their cells shows."""
+"""Sheets that a run draws on request show the right picture in each cell."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published checkpoints go in and come out; what does not fit is listed by name."""
+"""Round trips of published checkpoints; tensors that do not fit are listed by name."""
 
 import functools
 import json

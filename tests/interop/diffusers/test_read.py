@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""diffusers loads what we export and computes the same; what it has comes to us."""
+"""diffusers loads our exports and computes the same; its models are imported."""
 
 import json
 import sys

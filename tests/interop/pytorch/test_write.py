@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exported PyTorch models: every kind samples what our own sampler samples."""
+"""Exported PyTorch models give the samples of this package, for every kind."""
 
 import importlib.util
 import subprocess

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors of every maker are read by stand-ins; what poses as one is not."""
+"""Tensors are rebuilt by substitutes; objects that imitate tensors are refused."""
 
 import collections
 import pickle

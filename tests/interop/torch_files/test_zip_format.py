@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of PyTorch are read without it, and whatever else they ask for is not."""
+"""PyTorch checkpoints are read without PyTorch, and without running their code."""
 
 import collections
 import io

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets against references: what figures do when images get worse, and their names."""
+"""Comparing sets with references: figures get worse with the images."""
 
 import json
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention with the whole table of logits, and its gradients on CPUs."""
+"""Attention that computes all logits, and its gradients on CPUs."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: whole or refused, on any mesh, the latest and the best kept."""
+"""Checkpoints are verified, restored on any mesh, and the latest and best are kept."""
 
 import random
 import shutil

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What proves that a checkpoint is damaged, and what does not."""
+"""Errors that prove damage of a checkpoint, and errors that do not."""
 
 import json
 

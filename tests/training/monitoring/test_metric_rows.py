@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a run's files: what is damaged ends no run, and nothing is lost."""
+"""Rows of a run's files: damaged ones end no run, and nothing is lost."""
 
 import math
 import os

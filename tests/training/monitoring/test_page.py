@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of a run: when it is written, and what it shows."""
+"""The page of a run: the time of writing, and its contents."""
 
 import numpy as np
 

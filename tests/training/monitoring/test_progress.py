@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a progress line says."""
+"""The contents of progress lines."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hangs is ended, with a message and the stacks; what does not is left alone."""
+"""Hanging processes are ended with a message and stacks, others are not."""
 
 import subprocess
 import sys

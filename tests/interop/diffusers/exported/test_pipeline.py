@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pipeline of exported folders: every kind samples what our own sampler samples."""
+"""The pipeline of exported folders gives the samples of this package."""
 
 import json
 
