@@ -251,4 +251,6 @@ def add_text_encoder(config: ConfigDict) -> None:
 
 def add_concat(config: ConfigDict, channels: int) -> None:
     """Adds a condition's channels to the denoiser's input, after the latent's."""
-    config.unet.in_channels = config.autoencoder.latent_channels + channels
+    pixels = 3  # channels of an "autoencoder" of pixels, which has no such field
+    learned = config.autoencoder.get("latent_channels", pixels)
+    config.unet.in_channels = learned + channels

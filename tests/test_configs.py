@@ -96,6 +96,7 @@ SIZES = {
     "inpaint:model=noattn": (215_230_467, 0),
     "inpaint:model=kl,size=512": (215_230_467, 0),
     "inpaint:model=pixels": (220_517_891, 0),
+    "superres:model=pixels": (169_371_363, 0),
     "superres:model=big": (552_677_025 - 55_322_782, 0),
     "semantic:stage=kl-f4,scale=raw": (215_229_315, 546),
     "layout:data=coco4": (246_277_379, 58_858_496 - 8192 * 513),

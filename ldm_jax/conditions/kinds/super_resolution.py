@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,10 +22,16 @@ class SuperResolution(Condition):
     The published model enlarges four times with f = 4, so that the two sizes agree.
 
     Attributes:
-      f: downsampling of the first stage, and factor of the enlargement.
+      f: factor of the enlargement; of latents the downsampling of the first stage.
+      enlarge: how often the small image is enlarged (bicubically) before it is joined
+        to z_t: f for a model of pixels, 1 for one of latents.
+
+    Raises:
+      ValueError: `enlarge` is neither 1 nor f.
     """
 
     f: int = 4
+    enlarge: int = 1
 
     kind: ClassVar = "superres"
     fields: ClassVar = {
@@ -40,12 +47,27 @@ class SuperResolution(Condition):
     record_fields: ClassVar = {"low_res": "config.transform.low_res makes it"}
 
     def __post_init__(self):
-        check_counts(self, f=MAX_WIDTH)
+        check_counts(self, f=MAX_WIDTH, enlarge=MAX_WIDTH)
+        if self.enlarge not in (1, self.f):
+            raise ValueError(
+                f"condition.enlarge must be 1 (latents) or f={self.f} (pixels): got "
+                f"{self.enlarge}."
+            )
 
     def encode_fields(
         self, apply: Callable[[Array], Array], batch: Batch, frozen: Mapping[str, Any]
     ) -> Conditioning:
-        return Conditioning(concat=batch["low_res"])
+        image = jnp.asarray(batch["low_res"])
+        if self.enlarge > 1:
+            batch_size, h, w, channels = image.shape
+            size = (batch_size, self.enlarge * h, self.enlarge * w, channels)
+            image = jax.image.resize(image, size, "cubic")
+        return Conditioning(concat=image)
+
+    def shapes(
+        self, batch_size: Any, image_size: tuple[int, int], f: int
+    ) -> dict[str, jax.ShapeDtypeStruct]:
+        return super().shapes(batch_size, image_size, f * self.enlarge)
 
     def null_fields(self, batch: Batch) -> Batch:
         return {"low_res": jnp.zeros_like(batch["low_res"])}

@@ -209,5 +209,10 @@ def _condition(condition, unet) -> tuple[str, str | None, Any]:
         target = {"target": f"{encoders}.SpatialRescaler", "params": fields}
         return "segmentation", "concat", target
     if kind == "superres":
+        if condition.get("enlarge", 1) > 1:
+            raise CannotExpress(
+                "the original does not enlarge a small image before it is joined: got "
+                f"condition.enlarge={condition['enlarge']}."
+            )
         return "LR_image", "concat", {"target": "torch.nn.Identity"}
     return "masked_image", "concat", "__is_first_stage__"

@@ -19,6 +19,7 @@ from ldm_jax.conditions.fields import FirstStageFields
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.files.writing import write_bytes, write_json
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.networks import (
     condition_parts,
     make_unet,
@@ -110,6 +111,11 @@ def condition_config(
     kind = section["kind"]
     first_stage = FirstStageFields(autoencoder, latent_scale)
     conditioner = make_condition(**section, first_stage=first_stage)
+    if kind == "superres" and section.get("enlarge", 1) > 1:
+        raise CannotExpress(
+            "exported models do not enlarge a small image before it is joined: got "
+            f"condition.enlarge={section['enlarge']}; use ldm-jax sample."
+        )
     if kind in ("text", "layout"):
         network = token_transformer(section)
         example = {"tokens": np.zeros((1, network.length), np.int32)}
