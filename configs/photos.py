@@ -126,7 +126,7 @@ def diffusion(choices) -> ConfigDict:
 
 CONDITIONS = dict(
     none=lambda: dict(kind="none"),
-    text=lambda: dict(kind="text", width=CONTEXT_DIM, depth=2, length=48),
+    text=lambda: dict(kind="text", width=CONTEXT_DIM, depth=2, length=96),
     # The number and names of the classes are read from the latents.
     **{"class": lambda: dict(kind="class", num_classes=placeholder(int), width=64)},
 )

@@ -42,7 +42,6 @@ NOT_YET_MIRRORED = {
     "commands/evaluation/feature_networks.py",
     "commands/info.py",
     "commands/inspect_latents.py",
-    "commands/next_steps.py",
     "commands/quickstart.py",
     "commands/reconstruct.py",
     "commands/sample.py",

@@ -54,7 +54,7 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             value = seconds / length
             return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"
+    return f"{max(seconds, 2):.0f} seconds"
 
 
 @functools.cache

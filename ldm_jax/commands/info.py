@@ -162,12 +162,14 @@ def _last_evaluation(path: str) -> str:
 def _latents(path: str) -> str:
     """Describes a set of latents, or each bucket of one."""
     names = bucket_names(path) or [""]
-    parts = []
+    parts, fields = [], set()
     for name in names:
         folder = f"{path}/{name}" if name else path
-        lines = statistics_lines(*open_latents(folder))
+        latents, stats = open_latents(folder)
+        fields |= set(latents[0])
+        lines = statistics_lines(latents, stats)
         parts.append("\n".join([folder, "  kind         latents", *lines]))
-    uses = ("\n" + " " * 15).join(next_steps.after_latents(path))
+    uses = ("\n" + " " * 15).join(next_steps.after_latents(path, fields))
     return "\n".join([*parts, f"  use          {uses}"])
 
 

@@ -95,8 +95,8 @@ def encode_image_set(
       num_crops: latents of each image, of random windows and captions where it has
         several.
       config: of a diffusion model that will learn from the latents: its sections
-        `images` and `transform` replace the first stage's, its condition's fields are
-        stored, and mirror images are stored if it mirrors.
+        `images` and `transform` replace the first stage's, except a set that it does
+        not name; its condition's fields are stored, and mirror images if it mirrors.
       buckets: image sizes, "256x256,192x320"; each image is encoded at the size that
         is nearest to its aspect ratio, and each size becomes a set in a sub-folder of
         `out`.
@@ -168,6 +168,8 @@ def _images_to_encode(
     else:
         schema.check_config(config)
         spec = dict(config.get("images", {}))
+        if images is None and not spec.get("dataset"):
+            spec |= {name: stage_config.images[name] for name in ("dataset", "split")}
         spec |= {"dataset": images} if images is not None else {}
         spec |= {"split": split} if split else {}
         if not spec.get("dataset"):

@@ -2,11 +2,22 @@
 """Suggests the commands to run after one that has finished."""
 
 import shlex
+from collections.abc import Collection
 from typing import Any
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+
+# Field of stored latents -> a config that learns from it; the first that is there.
+CONFIGS = dict(
+    caption="photos:stage=diffusion,condition=text",
+    boxes="small_layout",
+    label_map="small_semantic",
+    embeddings="small_retrieval",
+    label="photos:stage=diffusion",
+)
+UNCONDITIONAL = "photos:stage=diffusion,condition=none"
 
 
 def after(model: Any, directory: str) -> list[str]:
@@ -24,12 +35,20 @@ def after(model: Any, directory: str) -> list[str]:
     return [f"ldm-jax train --config=text --config.text_encoder.directory={path}"]
 
 
-def after_latents(directory: str) -> list[str]:
-    """Lists the commands that use a set of latents."""
+def after_latents(directory: str, fields: Collection[str]) -> list[str]:
+    """Lists what a set of latents is for.
+
+    Args:
+      directory: of the latents.
+      fields: names of what each of its records has.
+    """
     latents = shlex.quote(directory)
+    config = next(
+        (config for field, config in CONFIGS.items() if field in fields), UNCONDITIONAL
+    )
     return [
         f"ldm-jax latents --inspect {latents}",
-        f"ldm-jax train --config=small_class --config.latents.directory={latents} "
+        f"ldm-jax train --config={config} --config.latents.directory={latents} "
         "--workdir runs/denoiser",
     ]
 

@@ -127,8 +127,8 @@ class Condition:
             if name not in record:
                 raise ValueError(
                     f'the "{self.kind}" condition is made of {name}: got records with '
-                    f"{', '.join(sorted(record)) or 'nothing'}; {way_out}, and write "
-                    "latents for this experiment (ldm-jax latents --config)."
+                    f"{', '.join(sorted(record)) or 'nothing'}; {way_out}; "
+                    "ldm-jax latents --config stores it with the latents."
                 )
         return record
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sheet of samples: a row for each class or prompt, labelled with its name."""
 
+import textwrap
+
 import numpy as np
 
 from ldm_jax.conditions.base import Condition
@@ -11,6 +13,7 @@ from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import make_sampling
 
 ROWS, COLUMNS = 10, 8
+LABEL = 28  # characters of a prompt beside its row
 
 
 def sample_sheet(directory: str) -> tuple[np.ndarray, np.ndarray]:
@@ -52,12 +55,14 @@ def row_conditions(
         return {"label": labels.astype(np.int32)}, [names[i] for i in labels]
     if condition.kind == "text":
         texts = _captions(latents)
-        return condition.from_user(text=texts), [text[:24] for text in texts]
+        labels = [textwrap.shorten(text, LABEL, placeholder=" ...") for text in texts]
+        return condition.from_user(text=texts), labels
     return {}, [""] * 5
 
 
 def _captions(directory: str) -> list[str]:
-    """Returns captions of the latents, evenly spread."""
+    """Returns different captions of the latents, evenly spread."""
     source, _, _ = open_latent_sets(directory)
     places = np.unique(np.linspace(0, len(source) - 1, ROWS).astype(int))
-    return [source[int(i)]["captions"][0] for i in places]
+    captions = [str(source[int(i)]["caption"]) for i in places]
+    return list(dict.fromkeys(captions))

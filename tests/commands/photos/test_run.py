@@ -122,3 +122,24 @@ def test_the_same_can_be_done_by_hand(finished, tmp_path, capsys):
     other = ["--config.condition.num_classes=7", "--workdir=x", "--dry-run"]
     assert cli.main(["train", *config, *other]) == 2
     assert "num_classes must be that of the data" in capsys.readouterr().err
+
+
+def test_a_folder_with_captions_becomes_a_text_model(tmp_path, capsys):
+    """In one command; and by hand, where the latents know the images."""
+    images, workdir = colours(tmp_path / "photos", count=20), tmp_path / "run"
+    for path in images.rglob("*.png"):
+        path.with_suffix(".txt").write_text(f"a picture of {path.parent.name}\n")
+    assert cli.main(quickstart(images, workdir)) == 0
+    results = json.loads((workdir / "results.json").read_text())
+    assert "--prompt" in results["next"][0]
+    assert "text: captions in txt" in results["chosen"]["condition"]
+
+    stage, latents = workdir / "first_stage", tmp_path / "latents"
+    config = "--config=photos:stage=diffusion,condition=text"
+    argv = ["latents", f"--model={stage}", f"--out={latents}"]
+    assert cli.main([*argv, config]) == 2
+    assert "config.images.captions names" in capsys.readouterr().err
+    assert cli.main([*argv, f"{config},captions=txt"]) == 0
+    data = f"--config.latents.directory={latents}"
+    assert cli.main(["train", config, data, "--dry-run"]) == 0
+    assert "config.condition.kind = 'text'" in capsys.readouterr().out
