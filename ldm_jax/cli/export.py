@@ -82,7 +82,8 @@ def add(commands) -> None:
     )
     hub.add_argument(
         "--picture",
-        help="picture of samples, for the model card; default: the newest of training",
+        help="picture for the model card; draw samples some now; default: the newest "
+        "of training",
     )
     command.add_argument(
         "--raw",

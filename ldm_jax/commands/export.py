@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax.commands.exports.card import HubOptions, read_card_details
 from ldm_jax.commands.exports.check import check_export
+from ldm_jax.commands.exports.draw import DRAW, draw_samples
 from ldm_jax.commands.exports.onnx import export_onnx
 from ldm_jax.commands.exports.stablehlo import (
     Program,
@@ -241,8 +242,11 @@ class Loaded:
         if form == "torch":
             return export_torch(path, spec, params, size)
         options: dict[str, Any] = {}
-        if form == "diffusers" and "unet" in spec:
+        if form == "diffusers":
             details = read_card_details(self.directory, self.title, config, self.hub)
+            if self.hub.picture == DRAW:
+                sheet = draw_samples(self.model, params, size, self.sampling)
+                details = details._replace(picture=sheet)
             options = {"variant": self.hub.variant, "details": details}
         return export_model(path, form, spec, params, image_size=size, **options)
 

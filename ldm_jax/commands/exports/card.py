@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from ldm_jax.commands.exports.draw import DRAW
 from ldm_jax.experiment import model_directory
 from ldm_jax.files.paths import printable, resolve
 from ldm_jax.files.pictures import read_image
@@ -22,8 +23,8 @@ class HubOptions(NamedTuple):
       variant: "fp16" adds weights in half precision; "" does not.
       licence: identifier for the model card, such as "apache-2.0"; "" for none.
       results: results.json of `ldm-jax evaluate`, for the model card.
-      picture: of samples, for the model card; None takes the newest in images/, where
-        training writes them.
+      picture: of samples, for the model card; DRAW samples some, None takes the newest
+        in images/, where training writes them.
     """
 
     variant: str = ""
@@ -47,6 +48,7 @@ def read_card_details(
       ValueError: the results hold no figures, or a file cannot be read.
     """
     picture = options.picture or _newest_picture(model_dir)
+    picture = None if picture == DRAW else picture
     results = None if options.results is None else _read_results(options.results)
     return CardDetails(
         title=title,
@@ -59,9 +61,11 @@ def read_card_details(
 
 
 def _newest_picture(model_dir: str) -> pathlib.Path | None:
-    """Finds the samples of the last evaluation in training."""
-    pictures = sorted(resolve(model_dir).glob("images/sample*.png"))
-    return regular_file(pictures[-1]) if pictures else None
+    """Finds samples, else reconstructions, of the last evaluation in training."""
+    for kind in ("sample", "reconstruction"):
+        if pictures := sorted(resolve(model_dir).glob(f"images/{kind}*.png")):
+            return regular_file(pictures[-1])
+    return None
 
 
 def _dataset(model_dir: str, config: ConfigDict) -> str:

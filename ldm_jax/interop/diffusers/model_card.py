@@ -50,7 +50,7 @@ class CardDetails(NamedTuple):
       licence: identifier of a licence, as the Hub lists them; "" for none.
       training: {setting: value} of the training run; empty for an imported model.
       results: of `ldm-jax evaluate`, results.json; None where nothing was measured.
-      picture: [H, W, 3] uint8, of samples; None for none.
+      picture: [H, W, 3] uint8, of samples or reconstructions; None for none.
     """
 
     title: str = "Latent diffusion model"
@@ -68,11 +68,11 @@ def model_card(
     details: CardDetails,
     has_half: bool = False,
 ) -> str:
-    """Writes the model card of a diffusion model.
+    """Writes the model card of a diffusion model, or of a first stage alone.
 
     Args:
       spec: sections of a config, see `networks`.
-      pipeline: class that runs the folder.
+      pipeline: class that runs the folder; of a first stage, its own.
       num_parameters: by network.
       details: what the settings do not tell.
       has_half: whether the folder has a variant in half precision.
@@ -91,13 +91,15 @@ def model_card(
 
 
 def _metadata(spec: Mapping[str, Any], details: CardDetails) -> dict[str, Any]:
-    kind = spec["condition"]["kind"]
     metadata: dict[str, Any] = {"library_name": "diffusers"}
+    kind = spec["condition"]["kind"] if "unet" in spec else "first stage"
     if details.licence:
         metadata["license"] = details.licence
     if kind in TASKS:
         metadata["pipeline_tag"] = TASKS[kind]
-    metadata["tags"] = ["latent-diffusion", "diffusion", f"condition-{kind}"]
+    metadata["tags"] = ["latent-diffusion", "autoencoder"]
+    if "unet" in spec:
+        metadata["tags"] = ["latent-diffusion", "diffusion", f"condition-{kind}"]
     if details.results is not None:
         metadata["model-index"] = [_model_index(details, TASKS.get(kind, "other"))]
     return metadata
@@ -119,6 +121,13 @@ def _model_index(details: CardDetails, task: str) -> dict[str, Any]:
 
 
 def _description(spec: Mapping[str, Any]) -> str:
+    if "unet" not in spec:
+        return (
+            "The first stage of a latent diffusion model "
+            f"([Rombach et al. 2022]({PAPER})): it encodes images as latents whose "
+            "sides are f times shorter, and decodes latents. Trained with, or "
+            "converted by, `ldm_jax`."
+        )
     follows, _ = _inputs(spec)
     what = "images" if follows == "nothing" else f"images that follow {follows}"
     return (
@@ -137,19 +146,14 @@ def _inputs(spec: Mapping[str, Any]) -> tuple[str, str]:
 def _settings(
     spec: Mapping[str, Any], num_parameters: Mapping[str, int]
 ) -> dict[str, Any]:
-    stage = spec["autoencoder"]
-    bottleneck = stage.get("bottleneck", "kl")
-    schedule = spec["schedule"]
     counts = {
         f"parameters, {network}": f"{count:,}"
         for network, count in num_parameters.items()
     }
-    if bottleneck == "pixels":
-        first = {"first stage": "none: diffusion of pixels"}
-    else:
-        f = 2 ** (len(stage["channel_mult"]) - 1)
-        first = {"first stage": bottleneck.upper(), "f": f}
-        first["latent scale"] = f"{spec['latent_scale']:.6g}"
+    first = _first_stage(spec["autoencoder"], spec["latent_scale"])
+    if "unet" not in spec:
+        return {**first, **counts}
+    schedule = spec["schedule"]
     return {
         "condition": spec["condition"]["kind"],
         **first,
@@ -158,6 +162,15 @@ def _settings(
         f"{schedule.get('num_timesteps', 1000)} steps",
         **counts,
     }
+
+
+def _first_stage(stage: Mapping[str, Any], latent_scale: float) -> dict[str, Any]:
+    bottleneck = stage.get("bottleneck", "kl")
+    if bottleneck == "pixels":
+        return {"first stage": "none: diffusion of pixels"}
+    f = 2 ** (len(stage["channel_mult"]) - 1)
+    rows = {"first stage": bottleneck.upper(), "f": f}
+    return rows | {"latent scale": f"{latent_scale:.6g}"}
 
 
 def _training(details: CardDetails) -> dict[str, Any]:
@@ -186,6 +199,15 @@ def _results(results: Mapping[str, Any] | None) -> str:
 
 
 def _usage(spec: Mapping[str, Any], pipeline: str, has_half: bool) -> str:
+    if "unet" not in spec:
+        found = "latents" if pipeline == "VQModel" else "latent_dist.mode()"
+        return (
+            "## How to load\n\n```python\n"
+            f"from diffusers import {pipeline}\n\n"
+            f'stage = {pipeline}.from_pretrained("FOLDER")\n'
+            f"z = stage.encode(images).{found}  # images [B, 3, H, W] in [-1, 1]\n"
+            "images = stage.decode(z).sample\n```"
+        )
     kind, sampling = spec["condition"]["kind"], spec.get("sampling", {})
     is_own = pipeline == "LatentDiffusionPipeline"
     names = {"LDMSuperResolutionPipeline": "picture, ", "DDIMPipeline": ""}

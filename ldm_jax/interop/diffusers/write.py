@@ -121,7 +121,7 @@ def export_diffusers(
       image_size: side of the images the model was trained on, in pixels, or (height,
         width).
       variant: "fp16" writes weights in half precision in addition to the others.
-      details: for the model card of a diffusion model.
+      details: for the model card of a diffusion model or a first stage.
 
     Raises:
       ValueError: half precision cannot hold a weight.
@@ -147,7 +147,9 @@ def export_diffusers(
         write_json(scheduler, description.scheduler)
     if description.index is not None:
         write_json(folder / "model_index.json", description.index)
-        _write_card(folder, spec, params, description.index, details, bool(variant))
+    if "autoencoder" in spec:
+        index = description.index or description.models[""]
+        _write_card(folder, spec, params, index, details, bool(variant))
     for name, code in description.code.items():
         if (folder / name).parent.is_dir():
             write_bytes(folder / name, code)

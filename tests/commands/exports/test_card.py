@@ -63,3 +63,20 @@ def test_options_of_the_hub_are_refused_elsewhere(model, tmp_path):
     with pytest.raises(ValueError, match="are options of --to=diffusers: got --to=npz"):
         hub = HubOptions(licence="mit")
         export_weights(str(model), str(tmp_path / "x.npz"), "npz", hub=hub)
+
+
+def test_a_first_stage_has_a_card_with_its_last_reconstructions(model, tmp_path):
+    stage = model / "autoencoder"
+    image = np.full((4, 4, 3), 77, np.uint8)
+    save_png(stage / "images" / "reconstructions_00000002.png", image)
+    hub = HubOptions(licence="mit")
+    export_weights(str(stage), str(tmp_path / "x"), "diffusers", hub=hub)
+    text = (tmp_path / "x" / "README.md").read_text()
+    assert "license: mit" in text and "VQModel.from_pretrained" in text
+    from ldm_jax.files.pictures import read_image
+
+    assert read_image(tmp_path / "x" / "samples.png").max() == 77
+    with pytest.raises(ValueError, match="--picture=draw samples a diffusion model"):
+        drawn = HubOptions(picture="draw")
+        export_weights(str(stage), str(tmp_path / "y"), "diffusers", hub=drawn)
+    assert not (tmp_path / "y").exists()

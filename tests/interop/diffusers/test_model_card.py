@@ -71,6 +71,25 @@ def test_what_is_not_known_is_left_out():
     assert "| images | not recorded |" in text and "trust_remote_code" not in text
 
 
+@pytest.mark.parametrize(
+    ("stage", "name", "line"),
+    [
+        (small.VQ, "VQModel", "z = stage.encode(images).latents  #"),
+        (small.FIRST_STAGE, "AutoencoderKL", "stage.encode(images).latent_dist.mode()"),
+    ],
+)
+def test_the_card_of_a_first_stage_states_f_and_how_to_encode(stage, name, line):
+    spec = {"autoencoder": stage, "latent_scale": 1.0}
+    text = card(spec=spec, pipeline=name)
+    assert line in text and f"from diffusers import {name}" in text
+    for row in ("| f | 2 |", "| parameters, unet | 1,234,567 |", "| FID | 5.25 |"):
+        assert row in text
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    assert metadata["tags"] == ["latent-diffusion", "autoencoder"]
+    assert metadata["license"] == "apache-2.0" and "pipeline_tag" not in metadata
+    compile(text.split("```python\n")[1].split("```")[0], name, "exec")
+
+
 def test_the_card_of_a_hybrid_lists_the_inputs_of_its_parts():
     parts = {"what": {"kind": "class"}, "words": {"kind": "text"}}
     text = card(spec={**small.CLASSES, "condition": {"kind": "hybrid", "parts": parts}})
