@@ -68,9 +68,8 @@ def reaching(url: PathLike, verb: str = "read") -> Iterator[None]:
 
 def missing_package(url: PathLike, error: ImportError) -> ValueError:
     """Makes the error of a URL whose package is not installed."""
-    extra = "gcs" if str(url).startswith("gs:") else "s3"
-    known = str(url).startswith(("gs:", "s3:"))
-    install = f"pip install 'ldm_jax[{extra}]'" if known else "install that package"
+    packages = {"gs:": "'ldm_jax[gcs]'", "s3:": "s3fs", "az:": "adlfs"}
+    install = f"pip install {packages.get(str(url)[:3], 'that package')}"
     return ValueError(
         f"{printable(url)} needs a package that reaches its store ({described(error)}):"
         f" {install}, or mount the bucket and give the path."
