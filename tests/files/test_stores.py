@@ -7,7 +7,11 @@ from etils import epath
 from ldm_jax.files import stores
 from ldm_jax.files.store_errors import StoreError
 from ldm_jax.parallel import outputs
-from ldm_jax.parallel.outputs import output_directory, output_file
+from ldm_jax.parallel.outputs import (
+    output_directory,
+    output_file,
+    shared_directory,
+)
 
 pytestmark = pytest.mark.store
 
@@ -129,5 +133,31 @@ def test_another_kind_of_url_is_refused():
     with (
         pytest.raises(ValueError, match="a URL must begin with gs://"),
         output_file("ftp://server/file"),
+    ):
+        raise AssertionError("work was begun")
+
+
+@pytest.mark.parametrize("place", [output_file, output_directory, shared_directory])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_bucket_that_may_not_be_written_is_one_line_before_any_work(
+    place, status, bucket, store
+):
+    """A read-only bucket, or no credentials."""
+    store.fault = lambda method, path: status if method == "POST" else None
+    with (
+        pytest.raises(
+            OSError, match=f"--out must be .* may write: got {bucket}"
+        ) as error,
+        place(f"{bucket}/out"),
+    ):
+        raise AssertionError("work was begun")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_url_that_lost_a_slash_is_refused_with_its_reason():
+    """As a bucket and a local path that were joined."""
+    with (
+        pytest.raises(ValueError, match=r"as text: pathlib drops a slash"),
+        shared_directory("gs:/bucket/out"),
     ):
         raise AssertionError("work was begun")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes that train into an object store: killed, preempted, a slow store."""
+"""Several processes train into an object store: killed, preempted, a slow store."""
 
 import json
 import os
