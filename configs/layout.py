@@ -22,9 +22,9 @@ r"""Layout to image 256x256 (Rombach et al. 2022, Tab. 9 and 15).
 The size that Tab. 9 gives for COCO, 345M, is that of a layout encoder of 8 layers
 (345,893,252 parameters: data=coco,depth=8). The default is the 16 layers of Tab. 17,
 which give 371.1M. Images are square windows with a side from 256 pixels to the shorter
-side. Two things differ from the original. It shuffles the objects of an image each
-time. It also gives the model the window and the boxes of the whole image; this config
-gives the boxes inside the window.
+side, and objects come in a new order each time. One thing differs from the original: it
+gives the model the window and the boxes of the whole image; this config gives the boxes
+inside the window.
 """
 
 from ldm_jax.configs import common, open_images
@@ -84,7 +84,11 @@ def get_config(arg: str = ""):
     config.schedule.end = 0.0205
     width = 512
     config.condition = dict(
-        kind="layout", width=width, depth=values.depth, **model["classes"]
+        kind="layout",
+        width=width,
+        depth=values.depth,
+        random_order=True,
+        **model["classes"],
     )
     config.unet = dict(model["unet"], head_channels=32, context_dim=width)
     config.objective.distance = "l1"

@@ -104,7 +104,6 @@ NOT_YET_MIRRORED = {
     "parallel/host_memory.py",
     "parallel/outputs.py",
     "planning/topologies.py",
-    "tasks/condition_transform.py",
     "training/checkpoints/differences.py",
     "training/checkpoints/orbax_options.py",
     "training/monitoring/due.py",

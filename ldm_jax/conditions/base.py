@@ -286,6 +286,14 @@ class Condition:
         return tuple(n for n in self.record_fields if n not in self.drawn_anew)
 
     @property
+    def shuffled(self) -> tuple[str, ...]:
+        """The fields of a record whose rows training brings to a new order each time.
+
+        One order for all of them.
+        """
+        return ()
+
+    @property
     def mirrored(self) -> tuple[str, ...]:
         """The stored fields that differ in the mirror image, by their axes."""
         names = [name for name, field in self.fields.items() if field.is_mirrored]

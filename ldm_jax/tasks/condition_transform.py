@@ -38,7 +38,12 @@ class ConditionTransform:
         """Returns the example of a record: arrays by name."""
         # After the transform: a mirrored image's boxes are mirrored before they are
         # encoded as tokens.
-        example = self.conditioner.prepare(self.transform(record, rng))
+        example = self.transform(record, rng)
+        together = [n for n in self.conditioner.shuffled if n in example]
+        if together:
+            order = rng.permutation(len(example[together[0]]))
+            example |= {name: np.asarray(example[name])[order] for name in together}
+        example = self.conditioner.prepare(example)
         kept = {self.subject, *self.conditioner.fields}
         return {name: value for name, value in example.items() if name in kept}
 

@@ -68,6 +68,10 @@ class Hybrid(Condition):
     def stored(self) -> tuple[str, ...]:
         return tuple(name for part in self.parts.values() for name in part.stored)
 
+    @property
+    def shuffled(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts.values() for name in part.shuffled)
+
     def null_fields(self, batch: Batch) -> Batch:
         fields = {}
         for part in self.parts.values():

@@ -37,6 +37,8 @@ class Layout(TokenCondition):
       class_names: names that a user may give instead of numbers; where there are fewer
         than `num_classes`, the numbers after them are not classes.
       dtype: dtype of the transformer's arithmetic.
+      random_order: whether training draws the order of an image's boxes each time, as
+        the original does.
     """
 
     num_classes: int
@@ -47,6 +49,7 @@ class Layout(TokenCondition):
     has_attributes: bool = False
     class_names: tuple[str, ...] = ()
     dtype: jnp.dtype = jnp.float32
+    random_order: bool = False
 
     kind: ClassVar = "layout"
     fields: ClassVar = {
@@ -84,6 +87,10 @@ class Layout(TokenCondition):
                 "condition.has_attributes=False"
             )
         return names
+
+    @property
+    def shuffled(self) -> tuple[str, ...]:
+        return tuple(self.record_fields) if self.random_order else ()
 
     @property
     def length(self) -> int:
