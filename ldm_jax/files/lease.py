@@ -96,8 +96,8 @@ class Lease:
         return seen
 
     def _leases(self) -> dict[int, StoredObject]:
-        found = list_objects(self._folder).items()
-        pairs = ((_NUMBER.fullmatch(name), item) for name, item in found)
+        objects = list_objects(self._folder).items()
+        pairs = ((_NUMBER.fullmatch(name), item) for name, item in objects)
         return {int(match[1]): item for match, item in pairs if match}
 
     def _in_use(self, owner: dict[str, Any]) -> Unusable:

@@ -96,7 +96,7 @@ def new_staging(url: PathLike) -> Iterator[pathlib.Path]:
 
 
 def copy_beside(place: pathlib.Path, url: PathLike) -> None:
-    """Copies a file or folder, and what is beside it, to a URL and beside that.
+    """Copies a file or folder to a URL, and its neighbours into the same place.
 
     Raises:
       StoreError: an object could not be written.

@@ -132,13 +132,13 @@ def new_output(*outs: PathLike, flag: str = "--out") -> Iterator[None]:
 def staged(
     out: PathLike, *others: PathLike, flag: str = "--out"
 ) -> Iterator[pathlib.Path]:
-    """Yields where to make a new file or folder: `out`, or of a URL a local place.
+    """Yields the path for a new file or folder: `out`, or a local one for a URL.
 
-    That is copied, with what was made beside it, when the block ends.
+    The local one is copied, with files next to it, when the block ends.
 
     Args:
       out: of the result; a local one is checked by `new_output`.
-      others: results beside it that may not exist either.
+      others: results next to it that must not exist either.
       flag: names it in errors.
 
     Raises:
