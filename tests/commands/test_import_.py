@@ -98,7 +98,7 @@ def test_a_denoiser_alone_is_a_model_of_its_channels(tmp_path, capsys):
     cond = model.condition(loaded, context=np.ones((2, 5, 8), np.float32))
     z_t, t = np.zeros((2, 8, 8, 2), np.float32), np.array([3, 9], np.int32)
     assert jax.eval_shape(model.denoise, loaded, z_t, t, cond).shape == z_t.shape
-    argv = ["sample", f"--model={tmp_path / 'ours'}", f"--out={tmp_path / 'out'}"]
+    argv = ["sample", f"--model={tmp_path / 'imported'}", f"--out={tmp_path / 'out'}"]
     assert cli.main(argv) == 2
     assert "this model makes arrays of 2, latents" in capsys.readouterr().err
 
@@ -299,7 +299,7 @@ def test_an_unknown_scale_must_be_given(tmp_path):
     flags = [f"--config.{field}={value}" for field, value in known.items()]
     spec = config_files.load_config(config, flags).to_dict() | {"latent_scale": 0.5}
     argv = ["import", small.checkpoint(tmp_path, spec), f"--config={config}", *flags]
-    argv += [f"--out={tmp_path / 'ours'}"]
+    argv += [f"--out={tmp_path / 'imported'}"]
     with pytest.raises(ValueError, match="scale of the latents must be known"):
         import_weights(argv[1], str(tmp_path / "imported"), config, overrides=flags)
     assert not (tmp_path / "imported").exists()

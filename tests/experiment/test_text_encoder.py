@@ -58,7 +58,7 @@ def clip(tmp_path_factory):
     import_weights(str(root / "source"), str(root / "stable"), image_size=16)
     folder = root / "source" / "text_encoder"  # a CLIPTextModel of transformers
     write_vocabulary(folder)
-    assert cli.main(["import", str(folder), f"--out={root / 'ours'}"]) == 0
+    assert cli.main(["import", str(folder), f"--out={root / 'imported'}"]) == 0
     return str(root / "imported"), params["conditioner"]
 
 
