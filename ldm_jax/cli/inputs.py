@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Input files at URLs (gs://...): copied to this machine before a command runs.
+"""Copies input files at URLs (gs://...) to this machine before a command runs.
 
 Model directories, working directories, latents, prepared image sets and results are
 read and written where they are; folders of other kinds need a disk.
@@ -49,6 +49,6 @@ def _copied(value: Any) -> Any:
 
 
 def _is_url(value: Any) -> bool:
-    """Whether a value is a URL of a store; hf://... is a name of the Hub."""
+    """Returns whether a value is the URL of a store (hf://... is not)."""
     schemes = ("gs://", "s3://", "az://")
     return isinstance(value, str) and value.startswith(schemes)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates how long a training will take, before it starts.
+"""Estimates the duration of a training run before it starts.
 
-From the operations of a step and what these devices reach; while it runs, the progress
-line has the time left at the measured rate.
+The estimate uses the FLOPs of a step and the FLOP/s that these devices reach. During
+the run, the progress line shows the time left at the measured rate.
 """
 
 import functools

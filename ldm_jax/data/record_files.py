@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random access to the records of ArrayRecord files, local or on an object store.
 
-ArrayRecord's own client for gs:// asks for every record by itself and one after the
-other, so files of a store are copied to this machine when they are first needed, see
+ArrayRecord's own client for gs:// requests every record separately, one after the
+other. So files of a store are copied to this machine when they are first needed, see
 `files.copies`.
 """
 
@@ -43,12 +43,12 @@ class RecordFile:
 
     @property
     def length(self) -> int:
-        """Number of records that are taken."""
+        """The number of records of the part."""
         return self.count - self.skip if self.take is None else self.take
 
 
 class RecordFiles:
-    """The records of files in a row, as bytes; safe to read from several threads."""
+    """The records of several files in sequence, as bytes; safe to read from threads."""
 
     def __init__(self, files: Sequence[RecordFile], what: str):
         """Opens the files when they are read.
@@ -122,13 +122,13 @@ class RecordFiles:
         self._readers.clear()
 
     def _local(self, file: RecordFile) -> str:
-        """Returns where the bytes of a file are on this machine."""
+        """Returns the local path of a file."""
         if self._copies is None or file.item is None:
             return file.path
         return os.fspath(self._copies.path(file.item.url))
 
     def _read_ahead(self, numbers: list[int]) -> None:
-        """Starts copying what is needed next.
+        """Starts copying the files that are needed next.
 
         What reads from several files at once reads at random, and will need all; what
         reads from one goes through them in order.

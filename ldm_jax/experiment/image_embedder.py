@@ -62,7 +62,7 @@ class FeatureEmbedder:
 
 @dataclasses.dataclass(frozen=True)
 class EmbedderSource:
-    """Which network embeds images.
+    """The choice of a network that embeds images.
 
     Attributes:
       clip: folder of a CLIP model; or
@@ -85,7 +85,7 @@ class EmbedderSource:
 
     @property
     def is_given(self) -> bool:
-        """Whether there is one."""
+        """Returns whether a network is chosen."""
         return bool(self.clip or self.feature_network)
 
     def open(self) -> ImageEmbedder:

@@ -18,7 +18,7 @@ LARGEST = 65504.0
 
 @dataclasses.dataclass(frozen=True)
 class NeighbourSource:
-    """Where latents take the neighbours of their images from.
+    """The source of the neighbours that latents store.
 
     Attributes:
       database: .npz file or folder of `ldm-jax database`.

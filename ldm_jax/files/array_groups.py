@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes and reads NumPy arrays with orbax, a group of them at a time.
 
-orbax copies all NumPy arrays before it writes one, and compresses all at once: two to
-three times their bytes. In groups the memory above the arrays is that of a group, or of
-one array where this is larger.
+orbax copies all NumPy arrays before it writes one, and compresses all at once, which
+takes two to three times their bytes. With groups, the additional memory is that of one
+group, or of one array if this is larger.
 """
 
 import os
@@ -79,7 +79,7 @@ class GroupedArrays(ocp.type_handlers.NumpyHandler):
 
 
 class _Uncopied(np.ndarray):
-    """An array of which orbax's copy before writing is the array itself."""
+    """An array that orbax writes without copying it first."""
 
     def __deepcopy__(self, memo):
         return self

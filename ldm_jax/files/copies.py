@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies of objects on this machine's disk, made when they are first needed.
+"""Local copies of objects, made when they are first needed.
 
-Random access to a store would cost a request a record. So a file of records is copied
-completely, in large ranges, and read here. A copy is named after URL, size and version
-of the object: what is written again is copied again. Copies stay for the next run, in
-~/.cache/ldm_jax/objects, until others need the space.
+Random access to a store would cost a request per record. So a file of records is copied
+completely, in large ranges, and read locally. A copy is named after URL, size and
+version of the object, so an object that changed is copied again. Copies stay in
+~/.cache/ldm_jax/objects for later runs, until other copies need the space.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Copies:
         self._make_room(what)
 
     def path(self, url: str) -> pathlib.Path:
-        """Returns the copy of an object, which is made if it is not there.
+        """Returns the copy of an object, and makes it if it is missing.
 
         Raises:
           MissingFile: the object was deleted meanwhile.
@@ -68,7 +68,7 @@ class Copies:
         return place
 
     def copied(self, url: str) -> bool:
-        """Whether the copy of an object is there."""
+        """Returns whether the copy of an object exists."""
         return _size(self._places[url]) == self._objects[url].size
 
     def read_ahead(self, urls: Iterable[str]) -> None:
@@ -121,7 +121,7 @@ class Copies:
 
 
 def local_copy(url: PathLike) -> pathlib.Path:
-    """Returns a copy of an object on this machine's disk; for files that are inputs.
+    """Returns a local copy of an object, for input files.
 
     Raises:
       MissingFile, StoreError: it could not be read.
@@ -146,7 +146,7 @@ def _check(item: StoredObject, copy: pathlib.Path) -> None:
 
 
 def _name(item: StoredObject) -> str:
-    """Returns the name of a copy; it ends as that of the object."""
+    """Returns the name of a copy, which has the suffix of the object."""
     text = f"{item.url} {item.size} {item.version}"
     name = re.sub(r"[^\w.-]+", "-", item.url.rpartition("/")[2])[-100:]
     return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}-{name}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names the formats of pictures that are not read, by the first bytes of a file."""
+"""Recognizes picture formats that are not supported, by the first bytes of a file."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ _WAYS_OUT = {
 def foreign_picture(
     start: bytes, path: PathLike, formats: Sequence[str]
 ) -> UnreadableFile:
-    """Makes the error of a file that is in none of the formats that are read.
+    """Makes the error for a picture in an unsupported format.
 
     Args:
       start: its first 512 bytes.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lock of a directory on an object store: a lease that its owner renews.
 
-A store has no locks, but creates an object only if there is none of its name. A lease
-is an object `run.lock.N`; the owner is who created the one with the highest N, and
-writes it again every RENEW_SECONDS. One that was not renewed for LEASE_SECONDS has
-expired, and who comes next creates number N + 1. No clocks are compared: a lease that
-may have expired is watched.
+A store has no locks, but can create an object only if its name is free. A lease is an
+object `run.lock.N`. The owner is the process that created the one with the highest N;
+it writes the object again every RENEW_SECONDS. A lease that was not renewed for
+LEASE_SECONDS has expired, and the next owner creates number N + 1. No clocks are
+compared: a process watches a lease that may have expired until it is renewed or not.
 """
 
 import contextlib
@@ -120,7 +120,7 @@ class Lease:
                 write_bytes(self._url, self._text)
 
     def _is_taken(self) -> bool:
-        """Whether the own object is gone, or that of the next owner there."""
+        """Returns whether another process took the lease, or deleted it."""
         with contextlib.suppress(FileNotFoundError):
             stored_object(self._next)
             return True
@@ -153,7 +153,7 @@ class Lease:
 
 
 def _owner(url: str) -> dict[str, Any]:
-    """Reads who holds a lease; {} where that is not known."""
+    """Reads the owner of a lease; {} if it is unknown."""
     try:
         owner = json.loads(read_many([url])[0])
         return {name: str(value) for name, value in owner.items()}
@@ -174,7 +174,7 @@ def _machine() -> str:
 
 
 def _is_of_a_dead_process(owner: dict[str, Any]) -> bool:
-    """Whether the owner ran here, and runs no more; False where that is not known."""
+    """Returns whether the owner was a process here that has ended; False if unknown."""
     if not _machine() or owner.get("machine") != _machine():
         return False
     try:

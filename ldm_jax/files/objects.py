@@ -48,7 +48,7 @@ def system_of(url: PathLike) -> tuple[Any, str]:
 
 
 def list_objects(folder: PathLike) -> dict[str, StoredObject]:
-    """Lists the objects directly in a folder, by name; {} where there is none.
+    """Lists the objects directly in a folder, by name; {} if there are none.
 
     One request per 1,000 objects (5,000 in some versions of gcsfs).
     """
@@ -173,7 +173,7 @@ def create(url: PathLike, data: bytes) -> bool:
 
 
 def delete(url: PathLike) -> None:
-    """Deletes an object, if it is there."""
+    """Deletes an object, if it exists."""
     system, path = system_of(url)
     try:
         with reaching(url, "deleted"):

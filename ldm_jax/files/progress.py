@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The progress bar of files that are written."""
+"""Shows a progress bar while a file is written."""
 
 import os
 

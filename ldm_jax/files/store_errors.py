@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of object stores: one line with the URL, the reason and the way out.
+"""Describes errors of object stores in one line: URL, reason and remedy.
 
-The packages that reach stores raise what they like: "b/bucket/o", an HTTP error without
-a path, a chain of failed log-ins. Errors that may pass (429, 5xx, a reset connection)
-were retried by them, with growing pauses, before they arrive here.
+The packages for object stores raise many kinds of error: "b/bucket/o", an HTTP error
+without a path, a chain of failed log-ins. They have already retried temporary errors
+(429, 5xx, a reset connection) with growing pauses.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ _FORBIDDEN = re.compile(r"\b403\b|forbidden|access ?denied|permission", re.IGNOR
 
 
 class StoreError(OSError):
-    """An object store that did not do what it should; the message has the URL."""
+    """Raised when an operation on an object store failed; the message has the URL."""
 
 
 @contextlib.contextmanager
 def reaching(url: PathLike, verb: str = "read") -> Iterator[None]:
-    """Turns what the packages of object stores raise into one line.
+    """Turns errors of the packages for object stores into a StoreError of one line.
 
     Args:
       url: what is read or written; of a local path, errors stay what they are.
@@ -67,7 +67,7 @@ def reaching(url: PathLike, verb: str = "read") -> Iterator[None]:
 
 
 def missing_package(url: PathLike, error: ImportError) -> ValueError:
-    """Makes the error of a URL whose package is not installed."""
+    """Makes the error for a URL whose package is not installed."""
     packages = {"gs:": "'ldm_jax[gcs]'", "s3:": "s3fs", "az:": "adlfs"}
     install = f"pip install {packages.get(str(url)[:3], 'that package')}"
     return ValueError(
@@ -77,7 +77,7 @@ def missing_package(url: PathLike, error: ImportError) -> ValueError:
 
 
 def store_error(url: PathLike, error: Exception, verb: str = "read") -> StoreError:
-    """Makes the error of a URL that could not be read or written."""
+    """Makes the error for a URL that could not be read or written."""
     result = StoreError(
         f"{printable(url)} could not be {verb}: {reason(error)} ({described(error)})."
     )
@@ -86,7 +86,7 @@ def store_error(url: PathLike, error: Exception, verb: str = "read") -> StoreErr
 
 
 def reason(error: Exception) -> str:
-    """Says what kind of error of a store it is, with the way out."""
+    """Describes the kind of a store's error, with the remedy."""
     text = f"{type(error).__name__} {getattr(error, 'code', '')} {error}"
     if _NO_LOGIN.search(text):
         return (
@@ -105,5 +105,5 @@ def reason(error: Exception) -> str:
 
 
 def is_of_a_store(error: BaseException) -> bool:
-    """Whether an error was raised by a package that reaches stores."""
+    """Returns whether an error was raised by a package for object stores."""
     return type(error).__module__.split(".")[0] in _PACKAGES

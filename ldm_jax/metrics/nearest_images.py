@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the training images that are nearest to samples, in the features of LPIPS.
 
-A shortlist by pooled features of the trunk's last layer, then the order by LPIPS. The
-paper (Fig. 32 to 34) names neither the layer nor the distance; both are our choice.
+A shortlist is made by pooled features of the trunk's last layer and then sorted by
+LPIPS. The paper (Fig. 32 to 34) names neither the layer nor the distance; both are a
+choice of this package.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ class NearestImages(NamedTuple):
 
 
 class PerceptualSearch:
-    """Training images by their features, to be searched.
+    """Searches training images by their features.
 
     Args:
       trunk: of LPIPS.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps compiled programs on disk, so that a command started again compiles nothing."""
+"""Keeps compiled programs on disk, so that a repeated command need not compile."""
 
 import logging
 import pathlib

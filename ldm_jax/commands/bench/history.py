@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of figures, a line a run: what changed since the same benchmark ran before."""
+"""Stores figures of benchmarks, a line per run, and compares them with earlier ones."""
 
 import datetime
 import importlib.metadata
@@ -30,7 +30,7 @@ class History:
     """The runs in a file of JSON lines."""
 
     def __init__(self, path: PathLike):
-        """Reads the earlier runs; the file need not be there yet.
+        """Reads the earlier runs, if the file exists.
 
         Raises:
           UnreadableFile: a line is no run of a benchmark.
@@ -79,7 +79,7 @@ class History:
 
 
 def _setting(run: Mapping[str, Any]) -> tuple:
-    """Returns what must be equal where ratios are compared."""
+    """Returns the settings that must be equal for ratios to be compared."""
     peers = [run["versions"].get(name) for name in _PEERS]
     return *(run[x] for x in ("command", "device", "num_devices", "cores")), peers
 

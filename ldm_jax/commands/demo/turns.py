@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests take turns: one runs, the others wait."""
+"""Runs the requests of the demo page one at a time."""
 
 import threading
 import time
 
 
 class Turns:
-    """Is a context of one request; entering it waits for those before."""
+    """Context manager of one request; entering it waits for the earlier ones."""
 
     def __init__(self):
         self._running = threading.Lock()
@@ -26,7 +26,7 @@ class Turns:
             self._entered -= 1
 
     def state(self) -> dict[str, int]:
-        """Returns how many requests wait, and for how long the present one runs."""
+        """Returns how many requests wait, and for how long the current one runs."""
         is_running = self._running.locked()
         seconds = int(time.monotonic() - self._began) if is_running else 0
         return {"waiting": max(self._entered - 1, 0), "seconds": seconds}

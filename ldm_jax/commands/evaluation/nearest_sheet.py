@@ -106,7 +106,7 @@ def _read(source: Source, transform: ImageTransform, rows) -> np.ndarray:
 def _held_out(
     config, transform: ImageTransform, folder: str | None, num: int
 ) -> np.ndarray | None:
-    """Reads at most `num` images that the model did not learn from; None without."""
+    """Reads at most `num` held-out images; None if there are none."""
     if folder is not None:
         source = open_images(folder, "all")
     else:

@@ -79,7 +79,7 @@ def draw_pictures(
 
 
 def _latents(model: LatentDiffusion, params: PyTree, batch) -> jax.Array:
-    """Returns the scaled latents that are learned: the mean of their distribution."""
+    """Returns the scaled training latents, the mean of their distribution."""
     if "moments" in batch:
         return model.latent(jnp.asarray(batch["moments"], jnp.float32))
     image = jnp.asarray(batch["image"])
@@ -87,7 +87,7 @@ def _latents(model: LatentDiffusion, params: PyTree, batch) -> jax.Array:
 
 
 def _conditions(model: LatentDiffusion, batch) -> dict[str, np.ndarray]:
-    """Draws what of a condition is laid out like an image; {} if nothing is.
+    """Draws the fields of a condition that are laid out like images; {} if none are.
 
     A map of classes is shown in colours that are drawn once for each class.
     """
