@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from ldm_jax.files.objects import RANGE_BYTES
 
-# Of a record beside its moments: its other fields, their names, the header of a chunk.
+# Of a record without its moments: its other fields, their names, the header of a chunk.
 RECORD_OVERHEAD = 200
-# Objects of a set beside the shards and their side files.
+# Objects of a set other than the shards and their side files.
 METADATA_OBJECTS = 4
 
 

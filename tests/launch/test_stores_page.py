@@ -46,5 +46,5 @@ def test_a_script_knows_its_action(line):
 
 
 def test_the_page_goes_through_every_stage():
-    found = {argv[0] for line in commands() if (argv := of_ldm_jax(line))}
-    assert found >= {"plan", "train", "latents", "info", "sample", "evaluate", "export"}
+    used = {argv[0] for line in commands() if (argv := of_ldm_jax(line))}
+    assert used >= {"plan", "train", "latents", "info", "sample", "evaluate", "export"}

@@ -13,7 +13,7 @@ from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import make_sampling
 
 ROWS, COLUMNS = 10, 8
-LABEL = 28  # characters of a prompt beside its row
+LABEL = 28  # characters of a prompt next to its row
 
 
 def sample_sheet(directory: str) -> tuple[np.ndarray, np.ndarray]:

@@ -200,12 +200,12 @@ def _results(results: Mapping[str, Any] | None) -> str:
 
 def _usage(spec: Mapping[str, Any], pipeline: str, has_half: bool) -> str:
     if "unet" not in spec:
-        found = "latents" if pipeline == "VQModel" else "latent_dist.mode()"
+        result = "latents" if pipeline == "VQModel" else "latent_dist.mode()"
         return (
             "## How to load\n\n```python\n"
             f"from diffusers import {pipeline}\n\n"
             f'stage = {pipeline}.from_pretrained("FOLDER")\n'
-            f"z = stage.encode(images).{found}  # images [B, 3, H, W] in [-1, 1]\n"
+            f"z = stage.encode(images).{result}  # images [B, 3, H, W] in [-1, 1]\n"
             "images = stage.decode(z).sample\n```"
         )
     kind, sampling = spec["condition"]["kind"], spec.get("sampling", {})
