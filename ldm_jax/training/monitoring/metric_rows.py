@@ -46,7 +46,7 @@ def read_rows(path: PathLike, numbers: Sequence[str] = ("step",)) -> list[Row]:
       numbers: names that every row has, with numbers.
 
     Raises:
-      UnreadableFile: it is no regular file.
+      UnreadableFile: it is not a regular file.
     """
     return [row for _, row in _lines(resolve(path), numbers) if row is not None]
 
@@ -67,7 +67,7 @@ def drop_rows(path: str | Path, last_step: int) -> None:
 def _lines(
     path: PathLike, numbers: Sequence[str]
 ) -> Iterator[tuple[bytes, Row | None]]:
-    """Yields the lines of a file and their rows, None for a line that is no row.
+    """Yields the lines of a file and their rows, None for a line that is not a row.
 
     A last line that a kill cut off is passed over.
     """
@@ -83,7 +83,7 @@ def _lines(
 
 
 def _row(line: bytes, path: PathLike, numbers: Sequence[str]) -> Row | None:
-    """Parses a line; returns None if it is no row."""
+    """Parses a line; returns None if it is not a row."""
     try:
         row = parse_json(line, path)
     except UnreadableFile:
