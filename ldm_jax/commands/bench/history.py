@@ -33,7 +33,7 @@ class History:
         """Reads the earlier runs, if the file exists.
 
         Raises:
-          UnreadableFile: a line is no run of a benchmark.
+          UnreadableFile: a line is not a run of a benchmark.
           OSError: no line can be added, as the folder is missing or read-only.
         """
         self._path = path
@@ -43,7 +43,7 @@ class History:
             if not run.keys() >= _FIELDS:
                 missing = ", ".join(sorted(_FIELDS - run.keys()))
                 raise UnreadableFile(
-                    f"{path}, line {number} is no run of ldm-jax bench: it has no "
+                    f"{path}, line {number} is not a run of ldm-jax bench: it has no "
                     f"{missing}; name another file."
                 )
             self._runs.append(run)

@@ -23,7 +23,7 @@ def open_models(directories: Sequence[str], port: int):
       port: as `make_server`.
 
     Raises:
-      ValueError: one is no diffusion model, they take different inputs, or the port is
+      ValueError: one is not a diffusion model, their inputs differ, or the port is
         in use.
     """
     turns = Turns()

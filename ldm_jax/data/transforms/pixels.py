@@ -63,7 +63,7 @@ def check_side(name: str, size: Any) -> None:
     """Checks the size of images: a side, or (height, width).
 
     Raises:
-      ValueError: a side is no whole number from 1 to MAX_SIDE; `name` is the field.
+      ValueError: a side is not a whole number from 1 to MAX_SIDE; `name` is the field.
     """
     sides = size if isinstance(size, tuple | list) else (size,)
     fit = (type(side) is int and 1 <= side <= MAX_SIDE for side in sides)

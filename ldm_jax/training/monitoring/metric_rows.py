@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Appends to files of rows (JSON lines), and truncates them when a run resumes.
 
-A line that is no row, damaged or cut off by a kill, never ends a run: it is left out
+A line that is not a row, damaged or cut off by a kill, never ends a run: it is left out
 when the file is read, with a warning, and stays in the file.
 """
 

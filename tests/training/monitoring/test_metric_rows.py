@@ -17,7 +17,7 @@ from ldm_jax.training.monitoring.metric_rows import (
 )
 from ldm_jax.training.monitoring.page import write_report
 
-# Lines that are no rows.
+# Lines that are not rows.
 DAMAGED = {
     "cut": b'{"step": 2, "lo',
     "a list": b"[2]",
