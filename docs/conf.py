@@ -29,10 +29,9 @@ extensions = [
 root_doc = "README"
 include_patterns = [
     "*.md",
-    "configs/README.md",
-    "launch/README.md",
-    "ldm_jax/*/README.md",
-    "ldm_jax/pretrained/*/README.md",
+    "configs/*.md",
+    "launch/*.md",
+    "ldm_jax/**/*.md",
     "docs/*.md",
     "docs/*.ipynb",
 ]

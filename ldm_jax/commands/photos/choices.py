@@ -179,7 +179,7 @@ def _condition(pictures: Survey) -> tuple[str, str]:
     each = pictures.count / count
     if count > MAX_CLASSES or each < MIN_PER_CLASS:
         return "none", (
-            f"none: {count:,} class folders with {each:.3g} pictures each are too many "
+            f"none: {count:,} class folders, {each:.3g} pictures in each, are too many "
             f"to be learned here (at most {MAX_CLASSES:,}, of {MIN_PER_CLASS} or more)"
         )
     return "class", f"class: {count} folders"
