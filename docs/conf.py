@@ -29,7 +29,7 @@ extensions = [
 root_doc = "README"
 include_patterns = [
     "*.md",
-    "configs/*.md",
+    "configs/README.md",
     "launch/*.md",
     "ldm_jax/**/*.md",
     "docs/*.md",
