@@ -15,6 +15,7 @@ from etils import epath
 
 from ldm_jax.data.record_files import RecordFile, RecordFiles
 from ldm_jax.files.errors import UnreadableFile, described, reading, shown
+from ldm_jax.files.folders import refuse_special_files
 from ldm_jax.files.objects import list_objects
 from ldm_jax.files.paths import PathLike, is_remote, printable, resolve
 from ldm_jax.files.store_errors import reaching
@@ -37,6 +38,8 @@ def open_tfds(directory: PathLike) -> Any:
       UnreadableFile: its metadata are damaged, or name a class that is not TFDS'.
     """
     folder = epath.Path(resolve(directory))
+    if not is_remote(folder):
+        refuse_special_files(folder)
     with reaching(folder):
         check_features(folder)
     advice = "Copy it again, or prepare it again with this version of TFDS."

@@ -6,8 +6,9 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.files.paths import PathLike, printable
-from ldm_jax.files.reading import not_regular
+from ldm_jax.files.reading import MISSING, not_regular
 
 # Files that operating systems add to a user's folders.
 SIDE_FILES = ("thumbs.db", "desktop.ini")
@@ -69,6 +70,27 @@ def list_folder(
             else:
                 listing.files.append(name)
     return Listing(sorted(listing.files), dict(sorted(listing.left_out.items())))
+
+
+def refuse_special_files(root: PathLike) -> None:
+    """Refuses a folder with a FIFO, socket, device or link to itself in it.
+
+    For folders that a library reads, which would wait for such a file without end.
+
+    Args:
+      root: local folder, or where one is missing.
+
+    Raises:
+      UnreadableFile: names the file.
+    """
+    for folder, _, files in os.walk(root):
+        for name in files:
+            reason = not_regular(path := pathlib.Path(folder, name))
+            if reason and reason not in ("is a folder", MISSING):
+                raise UnreadableFile(
+                    f"{printable(path)} {reason}: a folder that is read whole must "
+                    "have regular files only. Remove it, or get the folder again."
+                )
 
 
 def _reason(path: pathlib.Path, home: pathlib.Path) -> str:

@@ -102,11 +102,18 @@ def sizes_in(folder: PathLike) -> dict[str, int]:
         return {name: item.size for name, item in list_objects(folder).items()}
     try:
         with os.scandir(folder) as entries:
-            return {
-                entry.name: entry.stat().st_size for entry in entries if entry.is_file()
-            }
+            files = filter(_is_file, entries)
+            return {entry.name: entry.stat().st_size for entry in files}
     except FileNotFoundError:
         return {}
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    """Tells whether an entry is a regular file; a link to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def fetch_object(item: StoredObject, target: pathlib.Path) -> None:

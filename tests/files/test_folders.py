@@ -5,7 +5,9 @@ import os
 
 import pytest
 
-from ldm_jax.files.folders import list_folder
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.folders import list_folder, refuse_special_files
+from ldm_jax.files.objects import sizes_in
 
 
 def touch(path):
@@ -81,3 +83,20 @@ def test_a_folder_that_cannot_be_listed_is_left_out_with_the_reason(tmp_path):
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         list_folder(tmp_path / "gone")
+
+
+def test_a_folder_that_a_library_reads_whole_may_have_regular_files_only(tmp_path):
+    touch(tmp_path / "a/1")
+    (tmp_path / "link").symlink_to("a")  # to a folder, not followed
+    refuse_special_files(tmp_path)
+    refuse_special_files(tmp_path / "gone")
+    os.mkfifo(tmp_path / "a/z")
+    with pytest.raises(UnreadableFile, match="a/z is a FIFO"):
+        refuse_special_files(tmp_path)
+
+
+def test_only_regular_files_have_a_size(tmp_path):
+    touch(tmp_path / "1")
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    os.mkfifo(tmp_path / "fifo")
+    assert sizes_in(tmp_path) == {"1": 1}

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutates folders of files: bytes, and structures by the kind of a file."""
 
+import functools
 import os
 import pathlib
 import random
 from collections.abc import Callable
 
 from tests.fuzz import structures
+from tests.fuzz.ocdbt import MAGIC, mutated_ocdbt
 from tests.fuzz.trees import mutated_json, mutated_lines, mutated_yaml
 
 # What may replace a file, other than bytes.
@@ -58,6 +60,10 @@ def mutated(seeds: list[Folder], rng: random.Random) -> Folder:
 def mutated_file(name: str, data: bytes, rng: random.Random) -> bytes:
     """Mutates a file, by its structure where that is known."""
     structure = STRUCTURES.get(pathlib.PurePath(name).suffix)
+    if structure is None and data.startswith((b"{", b"[")):  # of Orbax, "metadata"
+        structure = mutated_json
+    if data.startswith(MAGIC):
+        structure = functools.partial(mutated_ocdbt, inner=mutated_bytes)
     if structure is not None and rng.random() < 0.65:
         for _ in range(rng.choice((1, 1, 2, 4))):
             try:

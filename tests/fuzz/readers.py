@@ -26,6 +26,7 @@ from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.model_directory import make_model, read_config
 from ldm_jax.files.arrays import read_npz
 from ldm_jax.files.errors import UnreadableFile, naming
+from ldm_jax.files.lock import Unusable
 from ldm_jax.files.pictures import read_image, read_label_map, read_mask
 from ldm_jax.files.structured import read_yaml
 from ldm_jax.interop.convert import import_model
@@ -33,6 +34,7 @@ from ldm_jax.interop.feature_networks.fidelity_cache import read_fidelity_cache
 from ldm_jax.interop.own_files import read_own
 from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.metrics.image_sets.reference import load_reference
+from ldm_jax.training.checkpoints.checkpointer import load_params
 from tests.fuzz import seeds
 from tests.fuzz.harness import Reader
 
@@ -59,6 +61,11 @@ def read_own_model(folder: pathlib.Path) -> None:
     with naming(only(folder)):
         settings, _, _ = read_own(only(folder))
         schema.check_config(settings)
+
+
+def read_checkpoint(folder: pathlib.Path) -> None:
+    """Reads the parameters of a stranger's model directory, which Orbax wrote."""
+    load_params(str(folder))
 
 
 def read_compvis(folder: pathlib.Path) -> None:
@@ -219,6 +226,8 @@ READERS = {
     ),
     "finished images": Reader(seeds.finished, read_finished),
     "own model": Reader(seeds.own_model, read_own_model),
+    # `Unusable`: a checkpoint that may be whole on another machine.
+    "checkpoint": Reader(seeds.checkpoint, read_checkpoint, (Unusable,)),
     "YAML": Reader(
         lambda: [{"a.yaml": folder["model.yaml"]} for folder in seeds.compvis()],
         lambda folder: read_yaml(only(folder)) and None,

@@ -23,6 +23,7 @@ from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.metrics.image_sets.frechet import Gaussian
 from ldm_jax.metrics.image_sets.reference import Reference, save_reference
+from ldm_jax.training.checkpoints.checkpointer import save_params
 from tests.conditions.test_tokens import WORDS
 from tests.data.builders import layouts
 from tests.data.latents import test_metadata
@@ -142,6 +143,16 @@ def own_model() -> list[Folder]:
         files_of(lambda root: write_own_npz(root / "a.npz", keep, params)),
         files_of(lambda root: write_own_folder(root / "a", keep, params)),
     ]
+
+
+def checkpoint() -> list[Folder]:
+    """A checkpoint that Orbax wrote: metadata in JSON, a manifest, data in zarr."""
+    rng = np.random.default_rng(0)
+    params = {
+        "unet": {"a": {"kernel": rng.normal(size=(3, 4)).astype(np.float32)}},
+        "conditioner": {"b": np.ones(3, np.float32)},
+    }
+    return [files_of(lambda root: save_params(str(root), params, {"task": "x"}))]
 
 
 def compvis() -> list[Folder]:

@@ -20,6 +20,7 @@ from etils import epath
 from flax import serialization
 from jax.experimental import multihost_utils
 
+from ldm_jax.files.errors import MissingFile, UnreadableFile
 from ldm_jax.files.lease import Lease
 from ldm_jax.files.lock import Lock, Unusable, lock_directory
 from ldm_jax.files.outputs import check_writable
@@ -29,7 +30,7 @@ from ldm_jax.files.writing import move
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import in_main_process, is_main_process
 from ldm_jax.training.checkpoints.compact import COMPACT_FILE, read_compact
-from ldm_jax.training.checkpoints.damage import proof_of_damage
+from ldm_jax.training.checkpoints.damage import check_claims, proof_of_damage
 from ldm_jax.training.checkpoints.differences import check_structure
 from ldm_jax.training.checkpoints.digest import digests
 from ldm_jax.training.checkpoints.orbax_options import (
@@ -270,7 +271,8 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
 
     Raises:
       ValueError: `which` is neither, or there is no checkpoint of that step.
-      FileNotFoundError: there is no undamaged checkpoint.
+      MissingFile: there is no undamaged checkpoint.
+      UnreadableFile: the folder is not one of checkpoints.
       Unusable: one could not be read, and is not proven to be damaged.
     """
     if which not in ("ema", "raw"):
@@ -278,10 +280,8 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
     if (resolve(directory) / COMPACT_FILE).exists():
         return read_compact(directory)
     path = resolve(directory) / "checkpoints"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{directory} is not a model directory: no checkpoints/."
-        )
+    if not path.is_dir():
+        raise MissingFile(f"{directory} is not a model directory: no checkpoints/.")
     with open_steps(path, create=False) as manager:
         steps = sorted(manager.all_steps(), reverse=True)
         if step is not None:
@@ -298,9 +298,12 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
                 shapes_stored = {
                     name: shapes_stored.get(name, {}) for name in ("params", "ema")
                 }
+                check_claims(path / str(candidate), shapes_stored)
                 if which == "raw":
                     shapes_stored.pop("ema")
                 tree, _ = read_verified(manager, candidate, shapes_stored)
+            except UnreadableFile:
+                raise
             except Exception as error:
                 proof = proof_of_damage(error, path / str(candidate))
                 if proof is None:
@@ -308,4 +311,4 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
                 logging.warning("checkpoint %d is skipped: %s", candidate, proof)
                 continue
             return {**tree["params"], **tree.get("ema", {})}
-    raise FileNotFoundError(f"no undamaged checkpoint in {path}; tried {steps}.")
+    raise MissingFile(f"no undamaged checkpoint in {path}; tried {steps}.")

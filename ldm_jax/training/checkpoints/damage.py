@@ -6,12 +6,19 @@ checkpoint if it were moved away for such a reason.
 """
 
 import json
+import math
+import pathlib
 import re
 from collections.abc import Iterator
 
+import jax
+import numpy as np
 from etils import epath
 
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.paths import is_remote, printable
 from ldm_jax.files.write_errors import first_line
+from ldm_jax.types import PyTree
 
 # Without these, nothing can be read.
 FILES = ("state/_METADATA", "state/manifest.ocdbt", "data/metadata")
@@ -20,6 +27,10 @@ FILES = ("state/_METADATA", "state/manifest.ocdbt", "data/metadata")
 BYTES = re.compile(
     r"^(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND)\b|Error decoding|Truncated|Invalid JSON"
 )
+
+
+# Arrays of zeros are stored in a thousandth of their size; smaller ones do no harm.
+MAX_RATIO, MAX_UNCHECKED_BYTES = 1000, 2**30
 
 
 class Damaged(ValueError):
@@ -49,6 +60,29 @@ def proof_of_damage(error: Exception, checkpoint: epath.Path) -> str | None:
     except OSError:
         return None
     return f"it lacks {', '.join(missing)}" if missing and is_there else None
+
+
+def check_claims(checkpoint: epath.Path, shapes: PyTree) -> None:
+    """Refuses a checkpoint whose arrays would take far more memory than its files.
+
+    Args:
+      checkpoint: its directory.
+      shapes: of its arrays, as its metadata tell.
+
+    Raises:
+      UnreadableFile: it is damaged, or made to exhaust memory.
+    """
+    leaves = jax.tree.leaves(shapes)
+    claimed = sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in leaves)
+    if claimed <= MAX_UNCHECKED_BYTES or is_remote(checkpoint):
+        return
+    stored = sum(path.stat().st_size for path in pathlib.Path(checkpoint).rglob("*"))
+    if claimed > MAX_RATIO * stored:
+        raise UnreadableFile(
+            f"{printable(checkpoint)} must hold what it claims: its arrays have "
+            f"{claimed:,} bytes, its files {stored:,}; it is damaged or made to "
+            "exhaust memory. Get it again."
+        )
 
 
 def _causes(error: BaseException | None) -> Iterator[Exception]:

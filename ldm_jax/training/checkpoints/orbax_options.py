@@ -15,6 +15,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ldm_jax.files.array_groups import GroupedArrays
+from ldm_jax.files.errors import reading
+from ldm_jax.files.folders import refuse_special_files
+from ldm_jax.files.paths import is_remote
 from ldm_jax.training.checkpoints.damage import Damaged
 from ldm_jax.training.checkpoints.digest import digests
 from ldm_jax.types import PyTree
@@ -41,7 +44,15 @@ class _Steps(ocp.CheckpointManager):
 
 
 def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
-    """Opens `checkpoints/`; `options` are those of orbax's CheckpointManager."""
+    """Opens `checkpoints/`; `options` are those of orbax's CheckpointManager.
+
+    Raises:
+      UnreadableFile: what is there cannot be a list of checkpoints; or it has a FIFO or
+        the like, which a reader would wait for without end.
+      OSError: it cannot be written or listed.
+    """
+    if not is_remote(path):
+        refuse_special_files(path)
     arrays = ocp.type_handlers.ArrayHandler(
         min_slice_bytes_for_replica_parallel=SLICE_BYTES
     )
@@ -53,11 +64,17 @@ def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
         data=ocp.JsonCheckpointHandler(),
         config=ocp.JsonCheckpointHandler(),
     )
-    return _Steps(
-        path,
-        options=ocp.CheckpointManagerOptions(**options),
-        item_handlers=handlers,
-    )
+    try:
+        return _Steps(
+            path,
+            options=ocp.CheckpointManagerOptions(**options),
+            item_handlers=handlers,
+        )
+    except OSError:
+        raise
+    except Exception:  # of the bytes of its metadata
+        with reading(path, data=b"-", rule="must hold checkpoints of Orbax"):
+            raise
 
 
 def sealed(data: Mapping[str, Any], digests: Mapping[str, int]) -> dict[str, Any]:
@@ -92,11 +109,16 @@ def read_verified(
             data=ocp.args.JsonRestore(),
         ),
     )
-    data, stored = restored["data"]["data"], restored["data"]["digests"]
-    if restored["data"] != sealed(data, stored):
+    seal = restored["data"]
+    if not isinstance(seal, dict) or not isinstance(seal.get("digests"), dict):
+        raise Damaged("its digests are missing")
+    data, stored = seal.get("data"), seal["digests"]
+    if seal != sealed(data, stored):
         raise Damaged("the position in the data was changed")
     wrong = [
-        name for name, d in digests(restored["state"]).items() if stored[name] != d
+        name
+        for name, digest in digests(restored["state"]).items()
+        if stored.get(name) != digest
     ]
     if wrong:
         raise Damaged(f"stored and read digests differ in {len(wrong)}: {wrong[:3]}")
