@@ -104,10 +104,12 @@ def _run(args, overrides) -> None:
             "check, and copy, or leave --check out."
         )
     if args.form == "all":
+        written = {}
         for form, path, reason in export.export_all(args.model, args.out, which, hub):
             values.echo(f"{form}: {path or f'refused: {reason}'}")
-            if args.check and path is not None:
-                values.echo(f"  {export.check(args.model, form, path, which)}")
+            written |= {} if path is None else {form: path}
+        for form, path in written.items() if args.check else ():
+            values.echo(f"{form}: {export.check(args.model, form, path, which)}")
         return
     paths = export.export_weights(args.model, args.out, args.form, which, hub)
     for path in paths:

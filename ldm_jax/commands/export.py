@@ -105,24 +105,28 @@ def export_all(
       out: new folder, which gets an entry for each target.
 
     Yields:
-      (form, its file or folder, "") when it was written, or (form, None, reason).
+      (form, its file or folder, "") when it was written, or (form, None, reason). The
+      files are in their places after the last one: all of them, or none.
 
     Raises:
       ValueError: `out` exists.
       OSError: it cannot be written.
     """
-    with staged(out) as root, new_output(root):
+    with (
+        staged(out) as root,
+        new_output(root),
+        atomic_directory(root) as folder,
+    ):
         loaded = Loaded.read(model_dir, which, root.name, hub)
         for form in FORMS:
-            path = root / form
-            if form in SUFFIXES:
-                path /= f"model{SUFFIXES[form]}"
+            place = form + f"/model{SUFFIXES[form]}" * (form in SUFFIXES)
+            results = _results(folder / place, form, loaded.config.task)
             try:
-                _write_whole(loaded, _results(path, form, loaded.config.task), form)
+                _write_whole(loaded, results, form)
             except ValueError as error:
                 yield form, None, str(error)
             else:
-                yield form, path, ""
+                yield form, root / place, ""
 
 
 def check(model_dir: str, form: str, path: pathlib.Path, which: str = "ema") -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from ldm_jax.files.lock import Unusable
+from ldm_jax.files.outputs import check_writable
 from ldm_jax.files.structured import read_json_object
 from ldm_jax.files.writing import remove, write_json
 from ldm_jax.parallel.hosts import is_main_process
@@ -56,6 +57,7 @@ def run_study(study: Study, out: str, only: Sequence[str] = (), kind: str = "") 
         images cannot be opened: before anything is run.
       StudyFailed: stages failed, or wait for those that did; the others are done.
     """
+    check_writable(out)
     arms = resolve_arms(study)
     stages = select(make_stages(study, arms, out), _known(only, arms), kind)
     for stage in stages:
