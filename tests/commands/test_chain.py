@@ -223,7 +223,10 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_sampled(
         (["--reference=other.npz", "--metrics=kid"], "features of single images"),
         (["--metrics=sfid"], "sfid needs spatial features"),
         (["--metrics=psnr"], "got nothing to compare with; give --pairs"),
-        (["--paper-row=imagenet-1.6"], 'no row "imagenet-1.6"; one of'),
+        (
+            ["--paper-row=imagenet-1.6"],
+            'unknown row "imagenet-1.6" of the paper; one of',
+        ),
     ):
         flags = [
             flag.replace("other.npz", f"{tmp_path / 'other.npz'}") for flag in flags
