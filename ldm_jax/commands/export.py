@@ -119,7 +119,7 @@ def export_all(
     ):
         loaded = Loaded.read(model_dir, which, root.name, hub)
         for form in FORMS:
-            place = form + f"/model{SUFFIXES[form]}" * (form in SUFFIXES)
+            place = f"{form}/model{SUFFIXES[form]}" if form in SUFFIXES else form
             results = _results(folder / place, form, loaded.config.task)
             try:
                 _write_whole(loaded, results, form)
