@@ -77,7 +77,7 @@ def _run(args, overrides) -> None:
         compiles=not args.no_compile,
     )
     slices = f" x {args.slices}" if args.slices > 1 else ""
-    values.echo(f"{args.config} on {args.topology}{slices}, batch {config.batch_size}")
+    values.echo(f"{args.config} on {args.topology}{slices}, batch {result.batch_size}")
     for name, value in plan.plan_rows(result):
         values.echo(f"{name:22s}{value}")
 

@@ -17,6 +17,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.models import training_images
 from ldm_jax.files import png
 from ldm_jax.files.paths import resolve
@@ -102,10 +103,10 @@ def evaluate_samples(
     Raises:
       ValueError: something does not fit, before anything is sampled where it can be.
     """
-    config = model_directory.read_config(model_dir, "latent_diffusion")
+    trained = read_settings(model_dir, "latent_diffusion")
     evaluator = Evaluator(request, _transform_of(model_dir))
     inputs = dict(inputs)
-    num_classes = count_classes(config, guidance)
+    num_classes = count_classes(trained, guidance)
     if num_classes and not inputs:
         inputs["class_label"] = choose_classes(num_classes, classes, request.num, seed)
     settings = {
@@ -264,8 +265,8 @@ def _transform_of(model_dir: str) -> Mapping[str, Any] | None:
 def _sampling_of(images: str) -> dict[str, Any]:
     """Reads the sampling settings of images, without those that were not set."""
     path = resolve(images) / "settings.json"
-    settings = read_json_object(path, {"sampling": dict}, "Sample again.")
-    sampling = settings["sampling"].items()
+    made = read_json_object(path, {"sampling": dict}, "Sample again.")
+    sampling = made["sampling"].items()
     return {name: value for name, value in sampling if value is not None}
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from ldm_jax.commands.exports.card import HubOptions, read_card_details
 from ldm_jax.commands.exports.check import check_export
@@ -19,7 +18,7 @@ from ldm_jax.commands.exports.stablehlo import (
     make_programs,
 )
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.vocabulary import places_of, text_section
+from ldm_jax.experiment.model_settings import ModelSettings, read_settings
 from ldm_jax.files.paths import is_remote, local, resolve
 from ldm_jax.files.writing import atomic_directory, new_files
 from ldm_jax.interop.compvis.classifier import export_classifier
@@ -29,7 +28,6 @@ from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.parallel.outputs import new_output, staged
-from ldm_jax.tasks.sampling import Sampling, make_sampling
 from ldm_jax.training.checkpoints.compact import write_compact
 from ldm_jax.types import PyTree
 
@@ -41,8 +39,6 @@ OWN = {
 FOLDERS = ("compact", "diffusers", "onnx", "orbax", "safetensors", "stablehlo", "torch")
 # Tasks whose models the original's YAML describes.
 DESCRIBED = ("first_stage", "latent_diffusion", "text_encoder")
-# What belongs to the machine or the run that a model was trained in.
-OF_THE_RUN = ("latents.directory", "latents.first_stage", "images.data_dir")
 # Endings of targets that are files.
 SUFFIXES = {"compvis": ".safetensors", "npz": ".npz"}
 FORMS = tuple(sorted((*FOLDERS, *SUFFIXES)))
@@ -87,7 +83,7 @@ def export_weights(
         new_output(*_results(path, form, *DESCRIBED)),
     ):
         loaded = Loaded.read(model_dir, which, path.name, hub)
-        results = _results(path, form, loaded.config.task)
+        results = _results(path, form, loaded.trained.task)
         paths = _write_whole(loaded, results, form)
         return [target.parent / file.relative_to(path.parent) for file in paths]
 
@@ -120,7 +116,7 @@ def export_all(
         loaded = Loaded.read(model_dir, which, root.name, hub)
         for form in FORMS:
             place = f"{form}/model{SUFFIXES[form]}" if form in SUFFIXES else form
-            results = _results(folder / place, form, loaded.config.task)
+            results = _results(folder / place, form, loaded.trained.task)
             try:
                 _write_whole(loaded, results, form)
             except ValueError as error:
@@ -182,16 +178,14 @@ class Loaded:
     """A model that is exported.
 
     Attributes:
-      directory: model directory.
       title: name of the model.
-      config: settings of the directory.
+      trained: its settings.
       model, params: see `model_directory.load`.
       hub: see `export_weights`.
     """
 
-    directory: str
     title: str
-    config: ConfigDict
+    trained: ModelSettings
     model: Any
     params: PyTree
     hub: HubOptions
@@ -199,57 +193,46 @@ class Loaded:
     @classmethod
     def read(cls, directory: str, which: str, title: str, hub: HubOptions) -> "Loaded":
         """Reads a model directory."""
-        config = model_directory.read_config(directory)
+        trained = read_settings(directory)
         model, params = model_directory.load(directory, which)
-        return cls(directory, title, config, model, params, hub)
-
-    @property
-    def image_size(self) -> Any:
-        """The side of the images in pixels, or (height, width)."""
-        place = "latents" if "latents" in self.config else "transform"
-        return self.config[place].image_size
-
-    @property
-    def sampling(self) -> Sampling | None:
-        """The model's default sampling; None for a first stage."""
-        return (
-            make_sampling(**self.config.sampling) if "sampling" in self.config else None
-        )
+        return cls(title, trained, model, params, hub)
 
     def programs(self) -> dict[str, Program]:
         """Returns the functions of a first stage or diffusion model; else none."""
-        if self.config.task in ("classifier", "text_encoder"):
+        trained = self.trained
+        if trained.task in ("classifier", "text_encoder"):
             return {}
-        return make_programs(self.model, self.params, self.image_size, self.sampling)
+        size, sampling = trained.image_side, trained.sampling()
+        return make_programs(self.model, self.params, size, sampling)
 
     def write(self, path: pathlib.Path, form: str) -> list[pathlib.Path]:
         """Writes the files of one form; returns their paths."""
-        config, params = self.config, self.params
+        trained, params = self.trained, self.params
         if form in OWN:
             return self._write_own(path, form)
         if form == "compact":
             return self._write_compact(path)
-        if config.task == "classifier":
+        if trained.task == "classifier":
             return self._write_classifier(path, form)
-        if config.task == "text_encoder":
+        if trained.task == "text_encoder":
             if form in PROGRAMS:
                 raise ValueError(
                     f"--to={form} exports a first stage or a diffusion model: this is "
                     "a text encoder alone; export the model that uses it."
                 )
-            return export_model(path, form, config.to_dict(), params)
-        size = self.image_size
+            return export_model(path, form, trained.sections(), params)
+        size = trained.image_side
         if form in ("onnx", "stablehlo"):
             write = {"onnx": export_onnx, "stablehlo": export_stablehlo}[form]
-            return write(self.model, params, path, size, self.sampling)
-        spec = {**config.to_dict(), "latent_scale": self.model.latent_scale}
+            return write(self.model, params, path, size, trained.sampling())
+        spec = {**trained.sections(), "latent_scale": self.model.latent_scale}
         if form == "torch":
             return export_torch(path, spec, params, size)
         options: dict[str, Any] = {}
         if form == "diffusers":
-            details = read_card_details(self.directory, self.title, config, self.hub)
+            details = read_card_details(self.title, trained, self.hub)
             if self.hub.picture == DRAW:
-                sheet = draw_samples(self.model, params, size, self.sampling)
+                sheet = draw_samples(self.model, params, size, trained.sampling())
                 details = details._replace(picture=sheet)
             options = {"variant": self.hub.variant, "details": details}
         return export_model(path, form, spec, params, image_size=size, **options)
@@ -268,37 +251,21 @@ class Loaded:
 
     def _write_own(self, path: pathlib.Path, form: str) -> list[pathlib.Path]:
         """Writes our own names: with the settings, and a text model's vocabulary."""
-        settings, files = self.config.to_dict(), {}
-        settings.pop("text_encoder", None)  # its parameters are among the model's
-        section = text_section(settings.get("condition", {}))
-        if section is not None:
-            places = places_of(section)
-            files = {p: epath.Path(section[f]).read_bytes() for f, p in places.items()}
-            section.update(places)
-        return OWN[form](path, settings, self.params, files)
+        sections, files = self.trained.with_vocabulary()
+        return OWN[form](path, sections, self.params, files)
 
     def _write_compact(self, folder: pathlib.Path) -> list[pathlib.Path]:
         """Writes a small model directory; a denoiser's contains its first stage."""
-        config, params = self.config, self.params
-        if text_section(config.get("condition", {})) is not None:
+        trained, params = self.trained, self.params
+        if trained.reads_text:
             raise ValueError(
                 "--to=compact writes models without a vocabulary: "
-                f"{self.directory} reads texts; use --to=safetensors."
+                f"{trained.directory} reads texts; use --to=safetensors."
             )
         stage, paths = params.get("autoencoder"), []
-        if config.task == "latent_diffusion" and stage:
+        if trained.task == "latent_diffusion" and stage:
             params = {name: x for name, x in params.items() if name != "autoencoder"}
-            _, stage_config = model_directory.first_stage_of(self.directory)
-            parts = without_places(stage_config), {"autoencoder": stage}
+            directory, _ = model_directory.first_stage_of(trained.directory)
+            parts = read_settings(directory).without_places(), {"autoencoder": stage}
             paths = write_compact(folder / "autoencoder", *parts)
-        return [*paths, *write_compact(folder, without_places(config), params)]
-
-
-def without_places(config: ConfigDict) -> dict[str, Any]:
-    """Returns settings without the paths of the machine that a model was trained on."""
-    config = config.copy_and_resolve_references().unlock()
-    for name in OF_THE_RUN:
-        section, _, field = name.partition(".")
-        if config.get(section, {}).get(field):
-            config[section][field] = "" if field == "directory" else None
-    return config.to_dict()
+        return [*paths, *write_compact(folder, trained.without_places(), params)]

@@ -2,21 +2,20 @@
 """Imports models of other frameworks as model directories."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ldm_jax.conditions.tokens import make_tokenizer
-from ldm_jax.conditions.vocabulary import FILES
 from ldm_jax.experiment.config import config_files, schema
 from ldm_jax.experiment.model_directory import check_model
 from ldm_jax.experiment.models import make_classifier
 from ldm_jax.experiment.resolve import resolve_config
 from ldm_jax.experiment.save_model import (
+    model_sections,
     model_settings,
     new_model_directory,
     write_model,
 )
-from ldm_jax.experiment.vocabulary import copy_files, places_of
+from ldm_jax.experiment.vocabulary import add_vocabulary
 from ldm_jax.files.paths import inside
 from ldm_jax.files.writing import write_bytes
 from ldm_jax.interop.compvis.classifier import import_classifier
@@ -80,7 +79,7 @@ def import_weights(
         loaded = config_files.load_config(config, overrides)
         if loaded.task == "classifier":
             return _import_classifier(source, out, loaded, key)
-        described = _sections_of(loaded)
+        described = model_sections(loaded)
     elif overrides:
         raise ValueError(
             f"{overrides[0]} replaces a value of one of our configs: got "
@@ -103,9 +102,9 @@ def import_weights(
         size = image_size or imported.image_size
         settings = model_settings(imported.spec, size)
         files = {"vocab": vocab, "merges": merges}
-        notes = _carry_vocabulary(folder, settings.get("condition", {}), files)
+        notes = add_vocabulary(folder, settings, files)
         check_model(settings, folder, source)
-        write_model(folder, imported.spec, imported.params, settings, size)
+        write_model(folder, imported.spec, imported.params, settings)
     return ImportReport(settings["task"], imported.used, (*imported.notes, *notes))
 
 
@@ -120,9 +119,7 @@ def _import_own(source: str, out: str, config: str | None) -> ImportReport:
         for name, data in files.items():
             write_bytes(inside(folder, name), data)
         check_model(settings, folder, source)
-        place = settings.get("latents") or settings.get("transform", {})
-        size = place.get("image_size")
-        write_model(folder, settings, params, settings, size)
+        write_model(folder, settings, params, settings)
     return ImportReport(settings["task"], "ema", ())
 
 
@@ -139,43 +136,3 @@ def _import_classifier(source: str, out: str, config, key) -> ImportReport:
     with new_model_directory(out) as folder:
         save_params(folder, {"classifier": params}, settings.to_dict())
     return ImportReport("classifier", "raw", ())
-
-
-def _sections_of(config) -> dict[str, Any]:
-    """Takes the description of a model out of one of our configs."""
-    schema.check_config(config)
-    spec = config.to_dict()
-    return {**spec, "latent_scale": spec.get("latents", {"scale": 1.0})["scale"]}
-
-
-def _carry_vocabulary(folder: str, condition, files: Mapping[str, str | None]):
-    """Copies the tokenizer's files into the directory; returns notes on missing ones.
-
-    Args:
-      folder: the model directory.
-      condition: its section, whose fields `vocab` and `merges` are set.
-      files: by field, what the caller gives; else those that came with the model.
-
-    Raises:
-      ValueError: a file is missing, is not the tokenizer's, or is not needed.
-    """
-    names = FILES.get(condition.get("tokenizer"), {})
-    given = {field: path for field, path in files.items() if path is not None}
-    if given.keys() - names.keys():
-        raise ValueError(
-            f"{', '.join(sorted(given.keys() - names.keys()))} must be files that the "
-            f"model's tokenizer reads: this one ({condition.get('tokenizer', 'none')}) "
-            f"takes {', '.join(names) or 'none'}; leave the others out."
-        )
-    paths = {f: given.get(f) or condition.get(f) for f in names}
-    if not any(paths.values()):
-        lacking = " and ".join(names.values())
-        return (
-            [f"{lacking} not given: the model takes tokens. Texts need --vocab."]
-            if names
-            else []
-        )
-    make_tokenizer(condition["tokenizer"], condition.get("length", 77), **paths)
-    copy_files(folder, {**condition, **paths})
-    condition.update(places_of({**condition, **paths}))
-    return []

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 from etils import epath
-from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
 from ldm_jax.commands.inspect_latents import statistics_lines
@@ -14,9 +13,11 @@ from ldm_jax.conditions.base import Condition
 from ldm_jax.data.latents.sets import BUCKETS_FILE, bucket_names
 from ldm_jax.data.latents.source import open_latents
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files.paths import resolve
 from ldm_jax.files.structured import read_json
 from ldm_jax.metrics.image_sets.reference import load_reference
+from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.monitoring.metric_rows import formatted, read_rows
 from ldm_jax.types import PyTree
@@ -83,18 +84,18 @@ def _lines(path: str, entries: Mapping[str, Any]) -> str:
 
 def _model(path: str) -> dict[str, Any]:
     """Describes a model directory."""
-    config = model_directory.read_config(path)
-    entries: dict[str, Any] = {"kind": KINDS[config.task], "made from": _origin(config)}
+    trained = read_settings(path)
+    entries: dict[str, Any] = {"kind": KINDS[trained.task], "made from": trained.origin}
     rows = read_rows(resolve(path) / "metrics.jsonl")
     if rows:
-        total = config.train.num_steps
-        entries["trained"] = f"{rows[-1]['step']:,} of {total:,} steps"
+        entries["trained"] = f"{rows[-1]['step']:,} of {trained.num_steps:,} steps"
         entries["loss"] = formatted(rows[-1].get("loss"))
     model, params = model_directory.load(path)
-    if "autoencoder" in config:
-        entries |= _autoencoder(config, model)
-    if config.task == "latent_diffusion":
-        entries |= _denoiser(config, model.conditioner)
+    if trained.image_size is not None:
+        entries |= _first_stage(model.autoencoder, *trained.image_size)
+    if trained.task == "latent_diffusion":
+        entries["condition"] = _condition(model.conditioner)
+        entries |= trained.process
     entries["parameters"] = parameter_counts(params)
     entries["fingerprint"] = params_fingerprint(params)
     entries["evaluation"] = _last_evaluation(path)
@@ -102,44 +103,22 @@ def _model(path: str) -> dict[str, Any]:
     return entries
 
 
-def _origin(config: ConfigDict) -> str:
-    """Names the data of a model."""
-    images = config.get("images", {}).get("dataset")
-    if config.task == "first_stage":
-        return f"images {images}, {config.images.split}" if images else "imported"
-    latents = config.get("latents", {})
-    if latents.get("directory"):
-        return f"latents {latents.directory}"
-    return f"images {images}" if images else "imported"
-
-
-def _autoencoder(config: ConfigDict, model: Any) -> dict[str, Any]:
+def _first_stage(autoencoder: Autoencoder, height: int, width: int) -> dict[str, Any]:
     """Describes the first stage, by itself or inside a diffusion model."""
-    autoencoder = model.autoencoder
-    size = config.get("latents", config.get("transform", {})).get("image_size")
-    if not size:
-        return {}
-    height, width = (size, size) if isinstance(size, int) else size
     shape = (height, width, autoencoder.in_channels)
     h, w, c = autoencoder.latent_shape(shape)
-    bottleneck = config.autoencoder.get("bottleneck", "kl")
+    sizes = f"f = {autoencoder.f}, latents {h}x{w}x{c}"
     return {
         "images": f"{height}x{width}",
-        "first stage": f"{bottleneck}, f = {autoencoder.f}, latents {h}x{w}x{c}",
+        "first stage": f"{autoencoder.bottleneck}, {sizes}",
     }
 
 
-def _denoiser(config: ConfigDict, condition: Condition) -> dict[str, Any]:
-    """Describes condition, scale and sampling of a diffusion model."""
+def _condition(condition: Condition) -> str:
+    """Describes a condition: its kind, and the names of its classes."""
     names = getattr(condition, "class_names", ())
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    sampling = ", ".join(f"{name} {value}" for name, value in config.sampling.items())
-    return {
-        "condition": condition.kind + (f": {shown}" if names else ""),
-        "scale": f"{config.latents.scale:.5g}",
-        "predicts": f"{config.prediction}, {config.schedule.num_timesteps} steps",
-        "sampling": sampling,
-    }
+    return condition.kind + (f": {shown}" if names else "")
 
 
 def parameter_counts(params: PyTree) -> str:
@@ -193,12 +172,12 @@ def _statistics(path: str) -> dict[str, Any]:
 
 def _samples(place: epath.Path) -> dict[str, Any]:
     """Describes a directory of samples by its settings."""
-    settings = read_json(place / "settings.json")
+    made = read_json(place / "settings.json")
     count = sum(entry.stem.isdecimal() for entry in place.glob("*.png"))
     return {
         "kind": f"{count} samples",
-        "made from": settings.get("model"),
-        "condition": settings.get("condition"),
-        "sampling": settings.get("sampling"),
+        "made from": made.get("model"),
+        "condition": made.get("condition"),
+        "sampling": made.get("sampling"),
         "use": f"ldm-jax evaluate --images {place} --reference REF.npz --out DIR",
     }

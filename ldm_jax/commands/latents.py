@@ -6,17 +6,13 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ldm_jax.commands.reconstruct import images_of
-from ldm_jax.conditions.base import Condition
-from ldm_jax.conditions.kinds.unconditional import Unconditional
-from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents import sets, write
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.order import RecordRng, Row
@@ -29,8 +25,8 @@ from ldm_jax.data.transforms.buckets import (
     parse_buckets,
 )
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.experiment import data_metadata, model_directory, models
-from ldm_jax.experiment.config import schema
+from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.encoding import Encoding, open_encoding
 from ldm_jax.experiment.image_neighbours import NeighbourSource
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.files.paths import resolve
@@ -48,22 +44,6 @@ log = logging.getLogger(__name__)
 
 # File of a directory of latents: how the images were opened, and the seed.
 IMAGES_FILE = "images.json"
-
-
-class _Images(NamedTuple):
-    """The images to encode, and the inputs of the condition stored with the latents.
-
-    Attributes:
-      spec: arguments of `open_images`.
-      transform: of the images.
-      condition: of the diffusion model that will learn from the latents.
-      flip: whether that model mirrors images.
-    """
-
-    spec: dict[str, Any]
-    transform: ImageTransform
-    condition: Condition = Unconditional()
-    flip: bool = False
 
 
 @reserves(shared_directory)
@@ -114,11 +94,17 @@ def encode_image_set(
     """
     model_dir, stage_config = first_stage_of(model_dir)
     model, params = model_directory.load(model_dir)
-    spec = _images_to_encode(stage_config, config, images, split, manual_dir)
-    source = open_images(**spec)
-    if neighbours is not None:
-        source = neighbours.attach(source, batch_size)
-    given = _how_to_encode(model_dir, stage_config, config, spec, source)
+    given = open_encoding(
+        model_dir,
+        stage_config,
+        config,
+        images,
+        split,
+        manual_dir,
+        attach=lambda source: (
+            source if neighbours is None else neighbours.attach(source, batch_size)
+        ),
+    )
     job = write.LatentJob(
         latent_channels=model.autoencoder.embed_channels,
         autoencoder=params_fingerprint(params),
@@ -138,12 +124,12 @@ def encode_image_set(
             'config.condition.kind="retrieval", or leave --database out.'
         )
     _refuse_other_kind(out, buckets)
-    _check_condition(given, source, job.seed)
-    parts = by_bucket(source, buckets) if buckets else {"": source}
+    _check_condition(given, job.seed)
+    parts = by_bucket(given.source, buckets) if buckets else {"": given.source}
     _encode(model, params, parts, given, out, job)
     save_params(f"{out}/autoencoder", params, stage_config.to_dict())
     if is_main_process():
-        origin = {"images": given.spec, "buckets": buckets, "seed": job.seed}
+        origin = {"images": given.images, "buckets": buckets, "seed": job.seed}
         write_json(resolve(out) / IMAGES_FILE, origin)
         if buckets:
             sets.write_bucket_names(out, list(parts))
@@ -151,57 +137,7 @@ def encode_image_set(
     return _open_and_report(out)
 
 
-def _images_to_encode(
-    stage_config: ConfigDict,
-    config: ConfigDict | None,
-    images: str | None,
-    split: str | None,
-    manual_dir: str | None,
-) -> dict[str, Any]:
-    """Chooses the images of a first stage, or those of a diffusion config.
-
-    Returns:
-      Arguments of `open_images`.
-    """
-    if config is None:
-        spec, _ = images_of(stage_config, images, split)
-    else:
-        schema.check_config(config)
-        spec = dict(config.get("images", {}))
-        if images is None and not spec.get("dataset"):
-            spec |= {name: stage_config.images[name] for name in ("dataset", "split")}
-        spec |= {"dataset": images} if images is not None else {}
-        spec |= {"split": split} if split else {}
-        if not spec.get("dataset"):
-            raise ValueError(
-                "config.images.dataset must name the images to encode: got none; give "
-                "--images FOLDER."
-            )
-    return {**spec, "manual_dir": manual_dir} if manual_dir else spec
-
-
-def _how_to_encode(
-    model_dir: str,
-    stage_config: ConfigDict,
-    config: ConfigDict | None,
-    spec: dict[str, Any],
-    source: Source,
-) -> _Images:
-    """Takes transform and condition of the first stage, or of a diffusion config."""
-    if config is None:
-        return _Images(spec, models.still_transform(stage_config.transform))
-    config = config.copy_and_resolve_references().unlock()
-    metadata = data_metadata.of_first_stage(model_dir, stage_config)
-    data_metadata.complete(config, data_metadata.with_classes(metadata, source))
-    # Mirrored both ways, and a new mask in every step: neither is decided here.
-    transform = models.make_transform(config, flip=False, mask=None)
-    # An open scale is measured when all latents are there; none depends on it.
-    scale = 1.0 if config.latents.scale is None else config.latents.scale
-    condition = models.make_latent_diffusion(config, scale).conditioner
-    return _Images(spec, transform, condition, config.latents.flip)
-
-
-def _check_condition(given: _Images, source: Source, seed: int) -> None:
+def _check_condition(given: Encoding, seed: int) -> None:
     """Checks on the first image that the images have the fields of the condition.
 
     Raises:
@@ -209,14 +145,14 @@ def _check_condition(given: _Images, source: Source, seed: int) -> None:
     """
     with contextlib.suppress(DamagedRecord):  # counted when it is encoded
         rng = RecordRng(seed).at(Row(0, 0))
-        given.condition.to_store(given.transform(source[0], rng))
+        given.condition.to_store(given.transform(given.source[0], rng))
 
 
 def _encode(
     model: FirstStage,
     params: PyTree,
     parts: Mapping[str, Any],
-    given: _Images,
+    given: Encoding,
     out: str,
     job: write.LatentJob,
 ) -> None:

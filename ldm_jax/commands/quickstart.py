@@ -5,6 +5,7 @@ Every stage resumes where it stopped, so the whole command can be run again.
 """
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -13,18 +14,20 @@ from ldm_jax.commands.reconstruct import write_reconstructions
 from ldm_jax.commands.train import train_config
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.chain import Chain, ResultCheck, make_chain
+from ldm_jax.experiment.model_settings import read_settings
+from ldm_jax.experiment.models import training_images
 from ldm_jax.files import png
 from ldm_jax.files.writing import write_json
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
 from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.tasks.sample_images import sample_images
-from ldm_jax.tasks.sampling import make_sampling
 from ldm_jax.training.monitoring.metric_rows import read_rows
 
 SECTIONS = ("first_stage", "latents", "diffusion", "classifier")
 COLUMNS = 10
+READ_AT_ONCE = 64
 
 
 class PoorResultError(ValueError):
@@ -53,27 +56,27 @@ def run_quickstart(config, workdir: str) -> dict[str, float]:
     root = pathlib.Path(workdir)
     stage_dir, latents_dir = str(root / "first_stage"), str(root / "latents")
     diffusion_dir = str(root / "diffusion")
-    with config.unlocked():
-        config.first_stage.images.data_dir = str(root / "data")
-        config.diffusion.latents.directory = latents_dir
+    chain = make_chain(config, latents_dir, str(root / "data"))
+    check = chain.check
+    assert check is not None  # one of the SECTIONS
 
     _announce(1, "train the first stage: images -> latents -> images")
-    train_config(config.first_stage, stage_dir)
-    psnr = write_reconstructions(
-        stage_dir, root / "reconstructions.png", split=config.first_stage.held_out
-    )
+    train_config(chain.first_stage, stage_dir)
+    pairs = str(root / "reconstructions.png")
+    psnr = write_reconstructions(stage_dir, pairs, split=chain.held_out)
     _announce(2, "encode the training images into a data set of latents")
-    encode_image_set(stage_dir, latents_dir, **config.latents)
+    encode_image_set(stage_dir, latents_dir, **chain.encoding)
     _announce(3, "train the denoiser on the latents")
-    train_config(config.diffusion, diffusion_dir)
+    train_config(chain.diffusion, diffusion_dir)
     _announce(4, "sample every class and write pictures")
-    images, labels = _sample(config, diffusion_dir)
+    labels = np.repeat(np.arange(chain.num_classes), check.samples_per_class)
+    images = _sample(diffusion_dir, labels)
     _write_pictures(root, images, labels)
     _announce(5, "classify the samples with nearest neighbours")
-    figures = {"psnr_held_out": psnr, **_classify(config, images, labels)}
+    figures = {"psnr_held_out": psnr, **_classify(chain, check, images, labels)}
     write_json(root / "results.json", figures)
     _print_summary(root, figures)
-    _check(config.classifier, figures)
+    _refuse_poor(check, figures)
     return figures
 
 
@@ -81,10 +84,10 @@ def _announce(number: int, what: str) -> None:
     print(f"\n[{number}/5] {what}", flush=True)
 
 
-def _sample(config, diffusion_dir):
-    """Samples every class: images [N, H, W, 3] uint8, labels [N], class by class."""
-    num_classes = config.diffusion.condition.num_classes
-    labels = np.repeat(np.arange(num_classes), config.classifier.samples_per_class)
+def _sample(diffusion_dir: str, labels: np.ndarray) -> np.ndarray:
+    """Samples an image of each label [N]: [N, H, W, 3] uint8."""
+    sampling = read_settings(diffusion_dir).sampling()
+    assert sampling is not None  # a diffusion model has it
     model, params = model_directory.load(diffusion_dir)
     images = sample_images(
         model,
@@ -92,10 +95,10 @@ def _sample(config, diffusion_dir):
         {"label": labels.astype(np.int32)},
         seeds=np.arange(len(labels)),
         latent_shape=model_directory.latent_shape(diffusion_dir),
-        sampling=make_sampling(**config.diffusion.sampling),
+        sampling=sampling,
         batch_size=100,
     )
-    return np.concatenate(list(images)), labels
+    return np.concatenate(list(images))
 
 
 def _write_pictures(root, images, labels) -> None:
@@ -112,13 +115,14 @@ def _write_pictures(root, images, labels) -> None:
     png.plot_losses(root / "loss.png", runs)
 
 
-def _classify(config, images, labels) -> dict[str, float]:
+def _classify(
+    chain: Chain, check: ResultCheck, images: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
     """Names the samples with a classifier of real digits; looks for copies."""
-    train, train_label = _real(config.first_stage, config.first_stage.images.split)
-    held_out, held_out_label = _real(config.first_stage, config.first_stage.held_out)
+    train, train_label = _real(chain, held_out=False)
+    held_out, held_out_label = _real(chain, held_out=True)
     samples = images / 127.5 - 1
-    k = config.classifier.num_neighbors
-    named = dict(num_neighbors=k)
+    named = dict(num_neighbors=check.num_neighbors)
     return {
         "classifier_accuracy_held_out": classification_accuracy(
             train, train_label, held_out, held_out_label, **named
@@ -134,11 +138,10 @@ def _classify(config, images, labels) -> dict[str, float]:
     }
 
 
-def _real(config, split):
+def _real(chain: Chain, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
     """Reads all of a split: images [N, H, W, 3] in [-1, 1] and labels [N]."""
-    source = open_images(**{**config.images, "split": split})
-    transform = ImageTransform(**config.transform)
-    rows = iterate_once(source, transform, config.batch_size, None)
+    spec, transform = training_images(chain.first_stage, held_out=held_out)
+    rows = iterate_once(open_images(**spec), transform, READ_AT_ONCE, None)
     parts = [
         (np.asarray(batch["image"])[:valid], np.asarray(batch["label"])[:valid])
         for batch, valid in rows
@@ -147,10 +150,11 @@ def _real(config, split):
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _check(thresholds, figures) -> None:
+def _refuse_poor(check: ResultCheck, figures: Mapping[str, float]) -> None:
+    """Raises where an accuracy is below what the config expects."""
     for name, least in (
-        ("classifier_accuracy_held_out", thresholds.min_held_out_accuracy),
-        ("classifier_accuracy_samples", thresholds.min_sample_accuracy),
+        ("classifier_accuracy_held_out", check.min_held_out_accuracy),
+        ("classifier_accuracy_samples", check.min_sample_accuracy),
     ):
         if figures[name] < least:
             raise PoorResultError(

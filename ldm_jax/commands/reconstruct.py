@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encodes and decodes images, and measures how well they are reconstructed."""
 
-from typing import Any
-
-from ml_collections import ConfigDict
-
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.encoding import images_of
 from ldm_jax.experiment.model_directory import first_stage_of
-from ldm_jax.experiment.models import training_images
 from ldm_jax.files import png
 from ldm_jax.metrics.reconstruct import reconstruct_all
 from ldm_jax.metrics.reconstruction import psnr
@@ -60,36 +55,3 @@ def write_reconstructions(
     if is_main_process():
         png.save_png(out, sheet, dict(model=model_dir, psnr=f"{quality:.2f}"))
     return quality
-
-
-def images_of(
-    config: ConfigDict,
-    images: str | None,
-    split: str | None,
-    size: tuple[int, int] | None = None,
-    *,
-    held_out: bool = False,
-) -> tuple[dict[str, Any], ImageTransform]:
-    """Chooses the images that a first stage encodes.
-
-    Args:
-      config: of the first stage.
-      images, split: of `open_images`; None is the set that it was trained on.
-      size: (height, width) of the transform; None is that of training.
-      held_out: of the set that it was trained on, take the images that were held out.
-
-    Returns:
-      Arguments of `open_images`, and the transform.
-
-    Raises:
-      ValueError: the model was imported and `images` is None.
-    """
-    held_out = held_out and images is None
-    spec, transform = training_images(config, size, held_out=held_out)
-    spec |= {"dataset": images} if images is not None else {}
-    spec |= {"split": split} if split else {}
-    if not spec.get("dataset"):
-        raise ValueError(
-            "an imported first stage has no training images: give --images FOLDER."
-        )
-    return spec, transform

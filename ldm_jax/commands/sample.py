@@ -9,19 +9,23 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ldm_jax.commands.sample_inputs import (
+    check_makes_images,
+    choose_image_size,
+    read_condition,
+    read_images,
+    retrieval_of,
+)
 from ldm_jax.commands.sample_sheets import (
     name_conditions,
     write_neighbours,
     write_sheets,
 )
 from ldm_jax.commands.stopwatch import Stopwatch
-from ldm_jax.conditions.base import Condition
-from ldm_jax.conditions.kinds.retrieval import Retrieval
-from ldm_jax.conditions.registry import condition_flags
-from ldm_jax.conditions.user_inputs import to_image, to_mask
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.classifier_guide import guided_labels, open_guide
 from ldm_jax.experiment.image_guide import GuidingImages
+from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.retrieval import RetrievalQuery
 from ldm_jax.files import png
 from ldm_jax.files.structured import read_json
@@ -31,7 +35,6 @@ from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sample_images import sample_images
-from ldm_jax.tasks.sampling import replace_sampling
 from ldm_jax.types import PyTree
 
 PREVIEWED = 8
@@ -105,55 +108,59 @@ def write_samples(
       ValueError: the options or the condition do not fit the model, or `out` holds
         samples made in another way.
     """
-    config = model_directory.read_config(model_dir, "latent_diffusion")
-    sampling = replace_sampling(config.sampling.to_dict(), options)
+    trained = read_settings(model_dir, "latent_diffusion")
+    sampling = trained.sampling(options)
+    assert sampling is not None  # a diffusion model has it
     model, params = loaded or model_directory.load(model_dir, which, step)
     params = dict(params)
-    _check_makes_images(model)
+    check_makes_images(model)
     towards = None
     if classifier and "label" not in model.conditioner.fields:
         inputs, towards = dict(inputs), inputs.get("class_label")
         inputs.pop("class_label", None)
     retrieved = None
     if query is not None:
-        retrieved = query.open(_retrieval_of(model.conditioner), num or 1, seed)
-        y = _condition(model.conditioner, {**inputs, "embeddings": retrieved.tokens})
+        retrieved = query.open(retrieval_of(model.conditioner), num or 1, seed)
+        y = read_condition(
+            model.conditioner, {**inputs, "embeddings": retrieved.tokens}
+        )
     else:
-        y = _condition(model.conditioner, inputs)
-    size = _image_size(config, model.conditioner.image_size(y), image_size)
+        y = read_condition(model.conditioner, inputs)
+    size = choose_image_size(trained, model.conditioner.image_size(y), image_size)
     shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
     guides: list[Guide] = []
     if classifier:
         by_class, params["classifier"] = open_guide(
             classifier,
             classifier_scale,
-            config,
+            trained.config,
             shape,
             classifier_form,
             sampling.sampler,
         )
-        names = model_directory.read_config(classifier).get("class_names", ())
+        names = read_settings(classifier).class_names
         y = {**y, "guided_label": guided_labels(by_class, y, towards, names)}
         guides.append(by_class)
     if guide is not None:
         y["guided_image"], params["guide"] = guide.open(size)
         guides.append(guide.how)
     num = num or max(map(len, y.values()), default=1)
-    given = _read_images(images or {}, size, options)
+    given = read_images(images or {}, size, options)
     admit(num, size)
+    condition = {n: x if isinstance(x, SHOWN) else str(x) for n, x in inputs.items()}
+    condition |= {} if towards is None else {"class_label": towards}
     settings = dict(
         model=str(model_dir),
         which=which,
         seed=seed,
         image_size=list(size),
-        condition={n: x if isinstance(x, SHOWN) else str(x) for n, x in inputs.items()},
+        condition=condition,
         images=dict(images or {}),
         sampling=json.loads(json.dumps(sampling.to_dict())),
     )
     if classifier:
         settings |= dict(classifier=str(classifier), classifier_scale=classifier_scale)
         settings |= {} if classifier_form == "eps" else dict(form=classifier_form)
-        settings["condition"] |= {} if towards is None else {"class_label": towards}
     settings |= {} if guide is None else {"guide": guide.to_dict()}
     settings |= {} if step is None else {"step": step}
     settings |= {} if query is None else {"query": query.to_dict()}
@@ -217,55 +224,6 @@ def write_samples(
     return throughput
 
 
-def _retrieval_of(condition: Condition) -> Retrieval:
-    """Returns the condition of a retrieval model."""
-    if not isinstance(condition, Retrieval):
-        raise ValueError(
-            "--clip-model and --database are for models that retrieve: this one has "
-            f'the "{condition.kind}" condition; leave them out.'
-        )
-    return condition
-
-
-def _check_makes_images(model) -> None:
-    """Refuses a denoiser of latents imported without its first stage."""
-    channels = model.autoencoder.out_channels
-    if channels != 3:
-        raise ValueError(
-            f"an image has 3 channels: this model makes arrays of {channels}, latents "
-            "without a first stage; import the whole pipeline's folder, or draw them "
-            "with ldm_jax.sample."
-        )
-
-
-def _image_size(config, of_condition, requested) -> tuple[int, int]:
-    """Chooses (height, width): as requested, of the condition, or of training."""
-    if requested is not None and of_condition not in (None, tuple(requested)):
-        raise ValueError(
-            f"the size must be that of the condition, {of_condition[0]}x"
-            f"{of_condition[1]}: got --size {requested[0]}x{requested[1]}; leave "
-            "--size out, or resize the condition."
-        )
-    size = requested or of_condition or config.latents.image_size
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _condition(conditioner, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Reads a user's inputs for a condition, and refuses unknown ones."""
-    flags = {flag.argument: f"--{name}" for name, flag in condition_flags().items()}
-    expected = [field.argument for field in conditioner.fields.values()]
-    if sorted(inputs) != sorted(expected):
-        takes, given = (
-            [flags.get(name, name) for name in names] for names in (expected, inputs)
-        )
-        raise ValueError(
-            f'a model with the "{conditioner.kind}" condition takes '
-            f"{' and '.join(takes) or 'no flag for it'}: got "
-            f"{' and '.join(given) or 'none'}; see ldm-jax sample --help."
-        )
-    return conditioner.from_user(**inputs)
-
-
 def _file(folder: pathlib.Path, index: int) -> pathlib.Path:
     return folder / f"{index:06d}.png"
 
@@ -288,34 +246,3 @@ def _note(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """Writes the settings to the folder of the images made with them."""
     if is_main_process():
         write_json(folder / "settings.json", settings)
-
-
-def _read_images(
-    paths: Mapping[str, str], size, options: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Reads images [1, H, W, 3] in [-1, 1], and the hole [1, H, W, 1], 1 inside."""
-    if "strength" in options and "start" not in paths:
-        raise ValueError(
-            f"strength={options['strength']} is the share of the steps that --start is "
-            "taken through: got no --start; give it, or leave --strength out."
-        )
-    if ("known" in paths) != ("hole" in paths):
-        raise ValueError(
-            "a known image and its hole go together: give both --known and --hole, or "
-            "neither."
-        )
-    readers = dict(start=to_image, known=to_image, hole=to_mask)
-    images = {name: readers[name](path)[None] for name, path in paths.items()}
-    if "hole" in images and images["hole"].all():
-        raise ValueError(
-            f"--hole is white where --known is painted over: all of {paths['hole']} is "
-            "white, so nothing would be kept; paint what is to be kept black."
-        )
-    for name, image in images.items():
-        if image.shape[1:3] != size:
-            raise ValueError(
-                f"the {name} image {paths[name]} must be as large as the samples, "
-                f"{size[0]}x{size[1]}: got {image.shape[1]}x{image.shape[2]}; resize "
-                "it, or give --size."
-            )
-    return images

@@ -7,16 +7,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
-from ldm_jax.commands.summary import show, summarize
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files.outputs import check_writable
 from ldm_jax.files.paths import printable_lines, resolve
 from ldm_jax.parallel.hosts import in_main_process, is_main_process
-from ldm_jax.planning.utilization import peak_share
 from ldm_jax.training import loop
 from ldm_jax.training.monitoring.metric_rows import formatted, read_rows
 from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState
+from ldm_jax.training.summary import show, summarize
 
 
 def train_config(config: ConfigDict, workdir: str) -> TrainState:
@@ -34,10 +33,9 @@ def train_config(config: ConfigDict, workdir: str) -> TrainState:
     """
     in_main_process(lambda: check_writable(workdir, "--workdir"))
     run = prepare(config, workdir)
-    utilization = peak_share(run.task, run.batch_shapes, run.mesh)
-    _print(show(summarize(run)))
-    state = loop.train(run, workdir, utilization)
-    _print(closing_summary(run, workdir))
+    state = loop.train(run, workdir)
+    if is_main_process():
+        print(printable_lines(closing_summary(run, workdir)), flush=True)
     return state
 
 
@@ -78,8 +76,3 @@ def closing_summary(run: Run, workdir: str) -> str:
     lines["curves"] = f"tensorboard --logdir {workdir}  (pip install tensorboard)"
     lines["next"] = ("\n" + " " * 15).join(next_steps.after(run.model, workdir))
     return show({name: text for name, text in lines.items() if text})
-
-
-def _print(text: str) -> None:
-    if is_main_process():
-        print(printable_lines(text), flush=True)

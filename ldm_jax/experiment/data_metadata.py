@@ -12,11 +12,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ldm_jax.data.images.image_sets import open_images
-from ldm_jax.data.latents import sets
-from ldm_jax.data.latents.statistics import LatentStats
-from ldm_jax.experiment.model_directory import first_stage_of
-
 Size = int | tuple[int, int]
 
 
@@ -63,13 +58,14 @@ def complete(config: ConfigDict, metadata: DataMetadata) -> None:
 
 def is_open(config: ConfigDict) -> bool:
     """Returns whether a denoiser's config needs the metadata of its data."""
-    return (
-        not config.autoencoder
-        or config.latents.image_size is None
-        or any(
-            section.get("num_classes") is None for _, section in class_sections(config)
-        )
-    )
+    lacks_size = not config.autoencoder or config.latents.image_size is None
+    return lacks_size or has_open_classes(config)
+
+
+def has_open_classes(config: ConfigDict) -> bool:
+    """Returns whether a denoiser's config leaves the number of its classes open."""
+    sections = class_sections(config)
+    return any(section.get("num_classes") is None for _, section in sections)
 
 
 def class_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -82,64 +78,13 @@ def class_sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, section
 
 
-def read_data_metadata(config: ConfigDict) -> DataMetadata | None:
-    """Reads the metadata of the latents, or of the images, that a config names.
-
-    Returns:
-      The metadata; None where the config names neither latents nor images.
-
-    Raises:
-      ValueError: there are no such latents, images or first stage.
-    """
-    if config.latents.directory:
-        return _of_latents(config.latents.directory)
-    images, stage_dir = config.get("images", {}), config.latents.get("first_stage")
-    if not images.get("dataset"):
-        return None
-    metadata = DataMetadata(images.dataset)
-    if stage_dir:
-        metadata = of_first_stage(*first_stage_of(stage_dir))
-    if any(x.get("num_classes") is None for _, x in class_sections(config)):
-        metadata = with_classes(metadata, open_images(**images))
-    return metadata
-
-
-def of_first_stage(directory: str, stage: ConfigDict) -> DataMetadata:
-    """Returns the metadata in a first stage: its fields, and the image size it learned.
-
-    Args:
-      directory: of the first stage.
-      stage: its settings.
-    """
-    size = stage.transform.get("image_size")
-    return DataMetadata(directory, stage.autoencoder.to_dict(), size)
-
-
-def with_classes(metadata: DataMetadata, source: Any) -> DataMetadata:
-    """Adds the classes of an image set."""
+def with_classes(metadata: DataMetadata, labels: Any) -> DataMetadata:
+    """Adds the classes of an image set, or of the statistics of latents."""
     return dataclasses.replace(
         metadata,
-        num_classes=getattr(source, "num_classes", None),
-        class_names=tuple(getattr(source, "class_names", ())),
+        num_classes=getattr(labels, "num_classes", None),
+        class_names=tuple(getattr(labels, "class_names", ())),
     )
-
-
-def _of_latents(directory: str) -> DataMetadata:
-    _, stats, shapes = sets.open_latent_sets(directory)
-    first = sets.directories(directory)[0]
-    _, stage = first_stage_of(f"{first}/autoencoder")
-    return DataMetadata(
-        directory,
-        stage.autoencoder.to_dict(),
-        _image_size(stats) if len(shapes) == 1 else None,
-        stats.num_classes,
-        stats.class_names,
-    )
-
-
-def _image_size(stats: LatentStats) -> Size:
-    height, width = (stats.f * side for side in stats.latent_shape[:2])
-    return height if height == width else (height, width)
 
 
 def _complete_classes(name: str, section: Any, metadata: DataMetadata) -> None:

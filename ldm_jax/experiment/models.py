@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax.conditions.fields import FirstStageFields
 from ldm_jax.conditions.registry import make_condition
+from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment.config.sections import LatentSet
@@ -74,6 +75,14 @@ def make_transform(config, **changes) -> ImageTransform:
     return ImageTransform(**{**fields, **config.get("transform", {}), **changes})
 
 
+def make_example_transform(config) -> ImageTransform | LatentTransform:
+    """Makes what a diffusion config does to its data: to latents, or to images."""
+    if not config.latents.directory:
+        return make_transform(config)
+    mask = config.get("transform", {}).get("mask")
+    return LatentTransform(config.latents.flip, mask)
+
+
 def still_transform(
     fields: Mapping[str, Any], size: tuple[int, int] | None = None
 ) -> ImageTransform:
@@ -110,3 +119,8 @@ def training_images(
     if held_out and config.get("held_out"):
         images["split"] = config.held_out
     return images, still_transform(config.transform, size)
+
+
+def held_out_images(config: ConfigDict) -> tuple[dict[str, Any], ImageTransform] | None:
+    """Returns the images that a first stage did not learn from; None without any."""
+    return training_images(config, held_out=True) if config.get("held_out") else None

@@ -66,14 +66,13 @@ def prepare(
     options = LoopOptions(**config.train)
     optimizer = make_optimizer(**config.optimizer, run_steps=options.num_steps)
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
-    batches, description = None, ""
+    batches, spread = None, sharding.batch_sharding(mesh)
     if parts.examples is not None:
-        description = parts.examples.description
         batches = make_batches(
             parts.examples.source,
             parts.examples.transform,
             config.batch_size,
-            sharding.batch_sharding(mesh),
+            spread,
             seed=config.seed,
             num_threads=parts.examples.num_threads,
         )
@@ -87,7 +86,7 @@ def prepare(
         latent_shape=parts.latent_shape,
         evaluate=parts.evaluate,
         batches=batches,
-        data=description,
+        description=parts.description,
         batch_shapes=batches.shapes() if batches is not None else parts.batch_shapes,
         mesh=mesh,
         optimizer=optimizer,

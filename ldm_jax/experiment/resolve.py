@@ -12,10 +12,18 @@ from ml_collections import ConfigDict
 from ldm_jax.data.records import Source
 from ldm_jax.experiment import data_metadata
 from ldm_jax.experiment.config.sections import LatentSet, TextEncoderSource
-from ldm_jax.experiment.first_stage_source import TrainedStage, open_stage
 from ldm_jax.experiment.lpips import read_lpips
 from ldm_jax.experiment.model_directory import read_config
-from ldm_jax.experiment.text_encoder import TrainedEncoder, encoder_fields, open_encoder
+from ldm_jax.experiment.text_encoder import (
+    TrainedEncoder,
+    fill_text_section,
+    open_encoder,
+)
+from ldm_jax.experiment.training_data import (
+    TrainedStage,
+    TrainingData,
+    open_training_data,
+)
 from ldm_jax.experiment.vocabulary import Vocabulary, by_part, text_section
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.models.autoencoder import Autoencoder
@@ -29,13 +37,13 @@ class Inputs(NamedTuple):
     Attributes:
       frozen: parameters that are read and never trained, by network: "lpips",
         "autoencoder", "conditioner".
-      latents: to learn from; None where images are encoded in every step.
+      source: latents to learn from, or images that are encoded in every step.
       copied: what a model needs in addition to its own parameters, each with a method
         `copy_to(workdir)`.
     """
 
     frozen: dict[str, PyTree]
-    latents: Source | None = None
+    source: Source | None = None
     copied: tuple[TrainedStage | TrainedEncoder | Vocabulary, ...] = ()
 
     def copy_to(self, workdir: str) -> None:
@@ -85,57 +93,73 @@ def _first_stage(config: ConfigDict, abstract: bool) -> Inputs:
 
 
 def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
-    """Fills in the text condition's fields, which encoder that is, and the scale.
-
-    Also what the config leaves to the metadata of its data, see `data_metadata`.
-    """
-    _complete(config, abstract)
-    encoder = TextEncoderSource(**config.get("text_encoder", {}))
-    if encoder.directory:
-        fields = encoder_fields(encoder.directory, config.condition)
-        section = text_section(config.condition)
-        assert section is not None  # else encoder_fields had refused it
-        section.update(fields)
-    if abstract:
-        if config.latents.scale is None:
-            config.latents.scale = 1.0
+    """Fills in what the config leaves to its data, its text encoder and the scale."""
+    data = _complete(config, abstract)
+    stage = None if abstract else _load_first_stage(config, data)
+    if config.latents.scale is None:
+        config.latents.scale = stage.scale if stage is not None else 1.0
+    frozen, copied = _text_encoder(config, abstract)
+    if stage is None or data is None:
         return Inputs({})
-    frozen, copied = {}, []
-    words = text_section(config.condition)
-    if words is not None:
-        copied.append(Vocabulary(words.to_dict()))
-    if encoder.directory:
-        trained = open_encoder(encoder, config.condition)
-        config.text_encoder.fingerprint = trained.fingerprint
-        frozen["conditioner"] = by_part(config.condition, trained.params)
-        copied.append(trained)
-    latent_set = LatentSet(**config.latents)
-    if not latent_set.directory and not config.get("images", {}).get("dataset"):
+    frozen["autoencoder"] = stage.params
+    return Inputs(frozen, data.open_source(), (*copied, stage))
+
+
+def _load_first_stage(config: ConfigDict, data: TrainingData | None) -> TrainedStage:
+    if data is None:
         raise ValueError(
-            "a diffusion model learns from latents or from images: got neither "
+            "a model of latents learns from latents or from images: got neither "
             "config.latents.directory nor config.images.dataset; write latents with "
             "ldm-jax latents and give their directory."
         )
-    stage = open_stage(latent_set, Autoencoder(**config.autoencoder))
-    config.latents.scale = stage.scale
-    frozen["autoencoder"] = stage.params
-    return Inputs(frozen, stage.latents, (*copied, stage))
+    autoencoder = Autoencoder(**config.autoencoder)
+    return data.load_first_stage(LatentSet(**config.latents), autoencoder)
 
 
-def _complete(config: ConfigDict, abstract: bool) -> None:
-    """Completes a denoiser's config with the metadata of its data."""
-    if abstract and not data_metadata.is_open(config):
-        return  # the data need not be there
-    metadata = data_metadata.read_data_metadata(config)
-    if metadata is not None:
-        data_metadata.complete(config, metadata)
-    elif data_metadata.is_open(config):
+def _complete(config: ConfigDict, abstract: bool) -> TrainingData | None:
+    """Opens the data and takes from them what a denoiser's config leaves open.
+
+    An abstract run needs them only for that.
+    """
+    needs_data = data_metadata.is_open(config)
+    if abstract and not needs_data:
+        return None
+    data = open_training_data(
+        config.latents,
+        config.get("images", {}),
+        reads_images=data_metadata.has_open_classes(config),
+    )
+    if data is not None:
+        data_metadata.complete(config, data.metadata)
+    elif needs_data:
         raise ValueError(
             "a config that leaves its autoencoder, image size or classes open takes "
             "them from its data: got neither config.latents.directory nor "
             "config.latents.first_stage; write latents with ldm-jax latents and give "
             "their directory."
         )
+    return data
+
+
+def _text_encoder(config: ConfigDict, abstract: bool):
+    """Fills in the text condition's fields, and which encoder that is.
+
+    Returns:
+      (frozen parameters by network, what a model directory gets copies of).
+    """
+    words = text_section(config.condition)
+    source = TextEncoderSource(**config.get("text_encoder", {}))
+    if source.directory:
+        words = fill_text_section(source.directory, words)
+    if abstract or words is None:
+        return {}, ()
+    vocabulary = Vocabulary(words.to_dict())
+    if not source.directory:
+        return {}, (vocabulary,)
+    encoder = open_encoder(source, words)
+    config.text_encoder.fingerprint = encoder.fingerprint
+    params = by_part(config.condition, encoder.params)
+    return {"conditioner": params}, (vocabulary, encoder)
 
 
 def _classifier(config: ConfigDict, abstract: bool) -> Inputs:
@@ -169,5 +193,6 @@ def _classifier(config: ConfigDict, abstract: bool) -> Inputs:
         config.class_names = tuple(guided.condition.get("class_names", ()))
     if abstract:
         return Inputs({})
-    stage = open_stage(LatentSet(**config.latents), Autoencoder(**config.autoencoder))
-    return Inputs({}, stage.latents, (stage,))
+    data = open_training_data(config.latents, {})
+    stage = _load_first_stage(config, data)
+    return Inputs({}, data.source if data else None, (stage,))

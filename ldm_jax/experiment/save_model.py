@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.kinds.hybrid import Hybrid
@@ -62,7 +63,14 @@ def save(
         if section is not None:
             copy_files(folder, section)
             section.update(places_of(section))
-        write_model(folder, spec, params, settings, image_size)
+        write_model(folder, spec, params, settings)
+
+
+def model_sections(config: ConfigDict) -> dict[str, Any]:
+    """Takes the description of a model out of the config of an experiment."""
+    schema.check_config(config)
+    spec = config.to_dict()
+    return {**spec, "latent_scale": spec.get("latents", {"scale": 1.0})["scale"]}
 
 
 def model_spec(model: FirstStage | ConditionEncoder) -> dict[str, Any]:
@@ -193,7 +201,6 @@ def write_model(
     spec: Mapping[str, Any],
     params: PyTree,
     settings: Mapping[str, Any],
-    image_size: Any,
 ) -> None:
     """Writes the parameters; a diffusion model's first stage goes to autoencoder/."""
     params = dict(params)
@@ -206,6 +213,7 @@ def write_model(
         return
     if stage["autoencoder"]:  # a model of pixels has none
         stage_spec = {"task": "first_stage", "autoencoder": spec["autoencoder"]}
+        image_size = settings["latents"].get("image_size")
         save_params(
             f"{folder}/autoencoder", stage, model_settings(stage_spec, image_size)
         )

@@ -4,6 +4,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from ldm_jax.experiment.config.sections import TextEncoderSource
 from ldm_jax.experiment.model_directory import load, read_config
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
@@ -16,31 +18,30 @@ from ldm_jax.types import PyTree
 FREE = ("dtype", "merges", "vocab")
 
 
-def encoder_fields(directory: str, condition: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a text condition that a pretrained encoder decides.
+def fill_text_section(directory: str, section: ConfigDict | None) -> ConfigDict:
+    """Fills in the fields of a text condition that a pretrained encoder decides.
 
     Args:
       directory: a model directory with a text encoder.
-      condition: the section `condition` of the run that reads it.
+      section: of the text condition that reads it, unlocked; is changed.
 
     Returns:
-      The fields of the encoder, with those that `condition` may set itself.
+      The section.
 
     Raises:
-      ValueError: there is no text encoder, or the condition sets a field differently.
+      ValueError: there is no text encoder or no text condition, or the condition sets a
+        field differently.
     """
     source = text_section(read_config(directory).get("condition", {}))
-    target = text_section(condition)
-    if source is None or target is None:
-        kind = condition["kind"] if target is None else "none"
+    if source is None or section is None:
+        missing = "that one has none" if source is None else "config.condition has none"
         raise ValueError(
             "config.text_encoder.directory is for a text condition, and must be a "
-            "model directory with a text encoder (ldm-jax import): got "
-            f"{directory}, "
-            + (f"and condition.kind={kind!r}." if target is None else "which has none.")
+            f"model directory with a text encoder (ldm-jax import): got {directory}, "
+            f"and {missing}."
         )
     fields = {**source.to_dict(), "is_frozen": True}
-    chosen = {name: value for name, value in target.items() if value is not None}
+    chosen = {name: value for name, value in section.items() if value is not None}
     wrong = [
         n for n in chosen if n not in FREE and chosen[n] != fields.get(n, chosen[n])
     ]
@@ -51,7 +52,8 @@ def encoder_fields(directory: str, condition: Mapping[str, Any]) -> dict[str, An
             f"{', '.join(f'{n}={fields[n]!r}' for n in wrong)} in {directory}; "
             "leave these fields out."
         )
-    return {**fields, **chosen}
+    section.update({**fields, **chosen})
+    return section
 
 
 class TrainedEncoder(NamedTuple):
@@ -92,14 +94,12 @@ class TrainedEncoder(NamedTuple):
             )
 
 
-def open_encoder(
-    source: TextEncoderSource, condition: Mapping[str, Any]
-) -> TrainedEncoder:
+def open_encoder(source: TextEncoderSource, section: ConfigDict) -> TrainedEncoder:
     """Reads the text encoder that a config names.
 
     Args:
       source: the section `text_encoder`.
-      condition: the section `condition`, with the encoder's fields.
+      section: of the text condition, with the encoder's fields.
 
     Raises:
       ValueError: the parameters have another fingerprint than the config says.
@@ -117,6 +117,4 @@ def open_encoder(
             f"holds {actual}; name the encoder of that run, or leave the fingerprint "
             "out in a new one."
         )
-    section = text_section(condition)
-    assert section is not None  # else `encoder_fields` had refused it
     return TrainedEncoder(directory, section.to_dict(), params, actual)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
+from ldm_jax.conditions.tokens import make_tokenizer
 from ldm_jax.conditions.vocabulary import FILES
 from ldm_jax.files.writing import write_bytes
 from ldm_jax.parallel.hosts import is_main_process
@@ -104,3 +105,42 @@ def stored_form(config: ConfigDict) -> Mapping[str, Any]:
     if section is not None:
         section.update(places_of(section))
     return stored.to_dict()
+
+
+def add_vocabulary(
+    folder: str, settings: Mapping[str, Any], files: Mapping[str, str | None]
+) -> list[str]:
+    """Copies the tokenizer's files into a model directory.
+
+    Args:
+      folder: the model directory.
+      settings: of the model, whose fields `vocab` and `merges` are set.
+      files: by field, what the caller gives; else those that came with the model.
+
+    Returns:
+      Notes on files that are missing.
+
+    Raises:
+      ValueError: a file is missing, is not the tokenizer's, or is not needed.
+    """
+    condition = settings.get("condition", {})
+    names = FILES.get(condition.get("tokenizer"), {})
+    given = {field: path for field, path in files.items() if path is not None}
+    if given.keys() - names.keys():
+        raise ValueError(
+            f"{', '.join(sorted(given.keys() - names.keys()))} must be files that the "
+            f"model's tokenizer reads: this one ({condition.get('tokenizer', 'none')}) "
+            f"takes {', '.join(names) or 'none'}; leave the others out."
+        )
+    paths = {f: given.get(f) or condition.get(f) for f in names}
+    if not any(paths.values()):
+        lacking = " and ".join(names.values())
+        return (
+            [f"{lacking} not given: the model takes tokens. Texts need --vocab."]
+            if names
+            else []
+        )
+    make_tokenizer(condition["tokenizer"], condition.get("length", 77), **paths)
+    copy_files(folder, {**condition, **paths})
+    condition.update(places_of({**condition, **paths}))
+    return []

@@ -15,16 +15,16 @@ import jax.numpy as jnp
 from ldm_jax.experiment.builders.abstract import zero_params
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.models.attention import attention
-from ldm_jax.parallel import sharding
+from ldm_jax.parallel import chips, sharding
 from ldm_jax.parallel.compile import compiler_options, on_mesh
 from ldm_jax.planning import hlo, topologies
-from ldm_jax.planning.flops import count_flops
-from ldm_jax.planning.utilization import training_flops
 from ldm_jax.tasks.generate import make_generate
 from ldm_jax.tasks.model import with_frozen
+from ldm_jax.training.flops import count_flops
 from ldm_jax.training.loop import lower
 from ldm_jax.training.run import Run
 from ldm_jax.training.state import make_state
+from ldm_jax.training.utilization import training_flops
 from ldm_jax.types import PyTree
 
 # The programs that can be planned.
@@ -77,7 +77,7 @@ class Plan:
     """
 
     work: Work
-    chip: topologies.Chip
+    chip: chips.Chip
     mesh: dict[str, int]
     batch_size: int = 0
     memory: Any = None
@@ -132,7 +132,7 @@ def plan(
         )
     work = dict(train=_training, sample=_sampling)[what](run)
     started = time.monotonic()
-    chip = topologies.chip_of(devices[0])
+    chip = chips.chip_of(devices[0])
     result = Plan(work, chip, dict(run.mesh.shape), run.batch_size)
     if not compiles:
         return result
@@ -145,7 +145,7 @@ def plan(
         needed = re.search(r"\(([\d.]+)G\) exceeds available", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:
             raise
-        return dataclasses.replace(result, needed=float(needed[1]) * topologies.GIB)
+        return dataclasses.replace(result, needed=float(needed[1]) * chips.GIB)
     text = compiled.as_text()
     counted = {} if work.has_loop else compiled.cost_analysis()
     return dataclasses.replace(
@@ -307,4 +307,4 @@ def _roof(amount: float, rate: float, unit: str) -> str:
 
 
 def _gib(size: float) -> str:
-    return f"{size / topologies.GIB:.2f} GiB"
+    return f"{size / chips.GIB:.2f} GiB"

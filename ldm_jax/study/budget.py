@@ -15,8 +15,8 @@ from ldm_jax.experiment import data_metadata, model_directory
 from ldm_jax.experiment.config.schema import changed
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.planning.utilization import training_flops
 from ldm_jax.study.config import Arm, Study
+from ldm_jax.training.utilization import training_flops
 
 HOUR = 3600.0
 

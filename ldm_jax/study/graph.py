@@ -4,7 +4,7 @@
 import shlex
 from collections.abc import Sequence
 
-from ldm_jax.planning.topologies import chip_by_name
+from ldm_jax.parallel.chips import chip_by_name
 from ldm_jax.study.config import Study
 from ldm_jax.study.engine import is_done
 from ldm_jax.study.rows import RESULT

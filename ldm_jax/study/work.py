@@ -14,12 +14,13 @@ from ldm_jax.commands import evaluate as evaluation
 from ldm_jax.commands.bench.train import make_step
 from ldm_jax.commands.evaluation.feature_networks import Request
 from ldm_jax.commands.latents import encode_image_set
-from ldm_jax.commands.reconstruct import images_of
 from ldm_jax.commands.stats import write_stats
 from ldm_jax.commands.train import train_config
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.encoding import images_of
+from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files import png
 from ldm_jax.files.structured import read_json_object
@@ -139,7 +140,8 @@ def measure_samples(
 
     Points that are measured are not measured again.
     """
-    steps = model_directory.read_config(model_dir).train.num_steps
+    steps = read_settings(model_dir).num_steps
+    assert steps is not None  # it was trained here
     points = evaluation_points(study, steps)
     missing = [
         evaluation.Point(str(folder / name), step, num_steps)

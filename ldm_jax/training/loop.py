@@ -13,8 +13,6 @@ was killed and started again with the same command ends with the same bits, on t
 devices, as an undisturbed run.
 """
 
-from collections.abc import Callable
-
 import jax
 
 from ldm_jax.parallel import sharding
@@ -38,18 +36,17 @@ from ldm_jax.training.monitoring.watchdog import Watchdog
 from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState, make_state
 from ldm_jax.training.step import make_train_step
+from ldm_jax.training.summary import show, summarize
+from ldm_jax.training.utilization import peak_share
 
 
-def train(
-    run: Run, workdir: str, utilization: Callable[[float], float] | None = None
-) -> TrainState:
+def train(run: Run, workdir: str) -> TrainState:
     """Trains a run, or resumes it from its newest checkpoint in `workdir`.
 
     Args:
       run: task, batches, mesh, optimizer, evaluation and options.
       workdir: directory of config.json, checkpoints/ and what `Report` writes; used by
         one run at a time.
-      utilization: steps per second -> share of the devices' peak, for the report.
 
     Returns:
       The state after `run.options.num_steps` steps, saved.
@@ -80,8 +77,9 @@ def train(
     checkpointer = start.open_checkpoints(run, workdir)
     watchdog, trace = Watchdog(options.step_timeout), Trace(options.profile_steps)
     ledger = Ledger(on_change=watchdog.enter)
-    report = _open_report(run, workdir, checkpointer, ledger, utilization)
+    report = _open_report(run, workdir, checkpointer, ledger)
     with checkpointer, report, StopSignal() as stop, watchdog, trace:
+        report.show(show(summarize(run)))
         key = global_key(run.seed, mesh)
         state = start.restore_or_make(
             run, checkpointer, report, shapes, lambda: make(key)
@@ -179,7 +177,7 @@ def lower(run: Run, shapes, frozen, batch_shapes, key) -> jax.stages.Lowered:
 
 
 def _open_report(
-    run: Run, workdir: str, checkpointer: Checkpointer, ledger: Ledger, utilization
+    run: Run, workdir: str, checkpointer: Checkpointer, ledger: Ledger
 ) -> Report:
     options = run.options
     assert run.batches is not None
@@ -195,7 +193,7 @@ def _open_report(
         guard=guard,
         ledger=ledger,
         label=run.label,
-        utilization=utilization,
+        utilization=peak_share(run.task, run.batch_shapes, run.mesh),
         wandb=options.wandb,
         config=run.config,
     )

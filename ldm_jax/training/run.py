@@ -63,7 +63,7 @@ class Run:
         resumed: True, False, or the option of `LoopOptions` that allows it.
       defines_model: name of a setting, dotted -> whether it decides what the networks
         compute.
-      data: what `batches` consist of, in words, for the summary.
+      description: lines of the summary that name the data and the sizes, by name.
       label: kind of run, in words, for the progress line.
     """
 
@@ -81,7 +81,7 @@ class Run:
     config: Mapping[str, Any] | None = None
     may_change: Callable[[str], bool | str] = lambda name: False
     defines_model: Callable[[str], bool] = lambda name: False
-    data: str = ""
+    description: Mapping[str, str] = dataclasses.field(default_factory=dict)
     label: str = "train"
 
     @property

@@ -4,10 +4,6 @@
 import pytest
 
 from ldm_jax import cli
-from ldm_jax.commands import estimate
-from ldm_jax.commands.summary import summarize
-from ldm_jax.experiment.config import config_files
-from ldm_jax.experiment.prepare import prepare
 
 CONFIG = "quickstart:stage=first_stage"
 
@@ -33,23 +29,6 @@ def test_only_a_dry_run_needs_no_directory(data, capsys):
     assert cli.main(["train", f"--config={CONFIG}", data]) == 2
     assert "needs --workdir DIR" in capsys.readouterr().err
     assert cli.main(["train", f"--config={CONFIG}", data, "--dry-run"]) == 0
-
-
-def test_a_summary_has_the_sizes_of_the_run(data, monkeypatch):
-    """Oracle: epochs are steps times batch over records; 8x8x2 is 16 / f."""
-    monkeypatch.setattr(estimate, "flops_per_second", lambda: 1e9)
-    run = prepare(
-        config_files.load_config(CONFIG, [data, "--config.train.num_steps=721"])
-    )
-    lines = summarize(run)
-    assert lines["latents"] == "8x8x2, f = 2"
-    assert lines["steps"] == "721 of 32 images: 16 epochs"
-    assert lines["parameters"] == "autoencoder 208,417"
-    giga = float(lines["FLOPs"].split()[0])
-    expected = estimate.duration(giga * 721 * 32)
-    assert lines["estimate"].startswith(f"about {expected},")
-    # Parameters and two moments of 4 bytes.
-    assert lines["state"] == f"{3 * 4 * 208_417 / 2**20:,.1f} MiB in all"
 
 
 def test_a_run_ends_with_its_figures_and_the_next_commands(data, tmp_path, capsys):

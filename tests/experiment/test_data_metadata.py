@@ -11,7 +11,7 @@ from ldm_jax.commands.train import train_config
 from ldm_jax.configs import small, small_class
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.config.schema import changed
-from ldm_jax.experiment.data_metadata import DataMetadata, complete, read_data_metadata
+from ldm_jax.experiment.data_metadata import DataMetadata, complete
 from ldm_jax.experiment.prepare import prepare
 
 SIDE = 16
@@ -111,7 +111,3 @@ def test_the_parts_of_a_hybrid_condition_are_completed():
     assert config.condition.parts.label.num_classes == 3
     assert config.condition.parts.label.class_names == ("a", "b", "c")
     assert "num_classes" not in config.condition.parts.low
-
-
-def test_a_config_without_data_has_no_metadata():
-    assert read_data_metadata(small_class.get_config()) is None

@@ -209,7 +209,7 @@ def test_a_run_resumes_with_the_same_encoder_after_it_was_moved(run, clip, tmp_p
     [
         (dict(width=16), "{clip}", r"got width=16 in the text condition, width=8 in"),
         (dict(kind="none"), "{clip}", "is for a text condition"),
-        ({}, "{stable}/autoencoder", "which has none"),
+        ({}, "{stable}/autoencoder", "that one has none"),
         (dict(encoder="clip", tokenizer="clip"), "", "reads the conditioner, which"),
     ],
 )

@@ -12,17 +12,17 @@ import pytest
 from ldm_jax.cli import main
 from ldm_jax.configs import celebahq, quickstart
 from ldm_jax.experiment.prepare import prepare
-from ldm_jax.parallel import sharding
+from ldm_jax.parallel import chips, sharding
 from ldm_jax.planning import hlo, plan, topologies
 from ldm_jax.training.state import make_state
 
-CPU = topologies.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10)
+CPU = chips.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10)
 
 
 @pytest.fixture
 def cpu_slice(monkeypatch):
     """Replaces the devices of a TPU slice by the 8 CPU devices."""
-    monkeypatch.setitem(topologies.CHIPS, "cpu", CPU)
+    monkeypatch.setitem(chips.CHIPS, "cpu", CPU)
     for name in ("describe_topology", "absent_devices"):
         monkeypatch.setattr(topologies, name, lambda name, slices: jax.devices())
 
@@ -168,7 +168,7 @@ def test_a_plan_for_a_real_slice(what):
     config = small(fsdp=4, data=1)
     config.sampling.num_steps = 2
     result = plan.plan(config, "v5e:2x2", what=what, quick=True)
-    assert result.chip is topologies.CHIPS["TPU v5 lite"] and result.num_devices == 4
+    assert result.chip is chips.CHIPS["TPU v5 lite"] and result.num_devices == 4
     assert 0 < result.memory.peak_memory_in_bytes < result.chip.hbm_bytes
 
 

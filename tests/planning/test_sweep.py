@@ -7,9 +7,10 @@ import pytest
 
 from ldm_jax.cli import main
 from ldm_jax.configs import quickstart
+from ldm_jax.parallel import chips
 from ldm_jax.planning import plan, sweep, topologies
 
-CHIP = topologies.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10)
+CHIP = chips.Chip(flops=1e12, hbm_bytes=2**30, hbm_rate=1e11, link_rate=1e10)
 
 
 class Device:

@@ -19,6 +19,7 @@ from ldm_jax.files.lock import Unusable
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.compile import global_key, lower_step, on_mesh
 from ldm_jax.parallel.stopping import Interrupted
+from ldm_jax.training import loop
 from ldm_jax.training.loop import train
 from ldm_jax.training.monitoring.divergence import Diverged
 from ldm_jax.training.monitoring.metric_rows import read_rows
@@ -30,10 +31,10 @@ from tests.training.toy import FIELDS, make_task, options, toy_run
 NUM_STEPS = 24
 
 
-def run(workdir, before=lambda step: None, utilization=None, **changes):
+def run(workdir, before=lambda step: None, **changes):
     """Trains the toy; the changes are those of `toy_run`."""
     changes = {"num_steps": NUM_STEPS, **changes}
-    return train(toy_run(before=before, **changes), workdir, utilization)
+    return train(toy_run(before=before, **changes), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -275,12 +276,15 @@ def test_an_average_in_the_hosts_memory_is_the_same_average(tmp_path, whole):
     same(run(tmp_path), whole[0])
 
 
-def test_a_run_reports_its_time_and_the_requested_pictures(tmp_path, capsys):
+def test_a_run_reports_its_time_and_the_requested_pictures(
+    tmp_path, capsys, monkeypatch
+):
     def evaluate(state, step):
         time.sleep(0.01)
         return {}, {"grid": np.zeros((2, 2, 3), np.uint8)}
 
-    fields = dict(histograms_every=6, profile_steps=(3, 4), utilization=lambda r: 0.25)
+    monkeypatch.setattr(loop, "peak_share", lambda *_: lambda rate: 0.25)
+    fields = dict(histograms_every=6, profile_steps=(3, 4))
     run(tmp_path, num_steps=12, evaluate=evaluate, **fields)
     rows = read_rows(tmp_path / "timing.jsonl", ("time",))
     assert [row["step"] for row in rows[:4]] == [0, 5, 10, 12]

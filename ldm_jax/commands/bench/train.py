@@ -15,10 +15,10 @@ from ldm_jax.experiment.prepare import prepare
 from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.compile import compiler_options, global_key, on_mesh
-from ldm_jax.planning.utilization import peak_share, training_flops
 from ldm_jax.training.loop import lower
 from ldm_jax.training.run import Run
 from ldm_jax.training.state import make_state
+from ldm_jax.training.utilization import peak_share, training_flops
 
 
 def run(config: ConfigDict, repeats: int, has_torch: bool) -> Figures:

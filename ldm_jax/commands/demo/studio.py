@@ -13,11 +13,12 @@ from ldm_jax.commands.demo.turns import Turns
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files import png
 from ldm_jax.files.pictures import decode_image
 from ldm_jax.tasks.model import FirstStage
 from ldm_jax.tasks.sample_images import sample_images
-from ldm_jax.tasks.sampling import replace_sampling
+from ldm_jax.tasks.sampling import Sampling
 
 MAX_IMAGES, MAX_STEPS, MAX_SIDE = 16, 1000, 2048
 MAX_UPLOAD_PIXELS = 2**24
@@ -42,7 +43,7 @@ class Studio:
           ValueError: it is not a diffusion model that makes images.
         """
         self._name = directory
-        self._config = model_directory.read_config(directory, "latent_diffusion")
+        self._trained = read_settings(directory, "latent_diffusion")
         self._model, self._params = model_directory.load(directory)
         channels = self._model.autoencoder.out_channels
         if channels != 3:
@@ -62,7 +63,7 @@ class Studio:
         condition = self._model.conditioner
         f = self._model.autoencoder.f
         size = self._side()
-        sampling = replace_sampling(self._config.sampling.to_dict(), {})
+        sampling = self._sampling({})
         scale = getattr(condition, "f", 1)
         return {
             "name": self._name,
@@ -96,9 +97,7 @@ class Studio:
         """
         num = _whole(request, "num", 1, MAX_IMAGES)
         seed = _whole(request, "seed", 0, 2**31 - 1 - MAX_IMAGES)
-        sampling = replace_sampling(
-            self._config.sampling.to_dict(), request.get("sampling", {})
-        )
+        sampling = self._sampling(request.get("sampling", {}))
         if sampling.num_steps > MAX_STEPS:
             raise ValueError(
                 f"num_steps must be at most {MAX_STEPS}: got {sampling.num_steps}."
@@ -153,8 +152,14 @@ class Studio:
 
     def _side(self) -> int:
         """Returns the side of the images that the model was trained on."""
-        size = self._config.latents.image_size
-        return size if isinstance(size, int) else min(size)
+        size = self._trained.image_size
+        assert size is not None  # that of training is always known
+        return min(size)
+
+    def _sampling(self, changes: Mapping[str, Any]) -> Sampling:
+        sampling = self._trained.sampling(changes)
+        assert sampling is not None  # a diffusion model has it
+        return sampling
 
 
 def _reconstruct(model: FirstStage, params: Any, image: np.ndarray) -> jax.Array:

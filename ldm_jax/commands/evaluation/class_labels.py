@@ -5,20 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.model_settings import ModelSettings, read_settings
 
 
-def count_classes(config: ConfigDict, guidance: Mapping[str, Any]) -> int | None:
+def count_classes(model: ModelSettings, guidance: Mapping[str, Any]) -> int | None:
     """Returns how many classes samples are of: the model's, or its classifier's."""
-    condition = config.get("condition", {})
-    if condition.get("kind") == "class":
-        return condition.num_classes
-    if condition.get("kind", "none") == "none" and "classifier" in guidance:
-        guide = model_directory.read_config(guidance["classifier"], "classifier")
-        return guide.classifier.num_classes
-    return None
+    if model.is_unconditional and "classifier" in guidance:
+        return read_settings(guidance["classifier"], "classifier").num_classes
+    return model.num_classes
 
 
 def choose_classes(num_classes: int, how: str, num: int | None, seed: int) -> list[int]:

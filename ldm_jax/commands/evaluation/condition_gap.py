@@ -21,6 +21,7 @@ from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.buckets import Subset
 from ldm_jax.diffusion import process
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.parallel.outputs import output_directory, reserves
@@ -65,7 +66,7 @@ def evaluate_condition(
     Raises:
       ValueError: the latents are not of the model's first stage.
     """
-    config = model_directory.read_config(model_dir, "latent_diffusion")
+    trained = read_settings(model_dir, "latent_diffusion")
     model, params = model_directory.load(model_dir, which)
     source, stats, shapes = open_latent_sets(latents)
     if len(shapes) > 1:
@@ -74,8 +75,8 @@ def evaluate_condition(
             "its folders."
         )
     stats.check(params_fingerprint({"autoencoder": params["autoencoder"]}), latents)
-    mask = config.get("transform", {}).get("mask")
-    transform = ConditionTransform(LatentTransform(False, mask), model.conditioner)
+    stored = LatentTransform(False, trained.mask)
+    transform = ConditionTransform(stored, model.conditioner)
     order = np.random.default_rng(seed).permutation(len(source))[: num or 512]
     if num == 1:
         raise ValueError(

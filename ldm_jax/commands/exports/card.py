@@ -2,13 +2,10 @@
 """Collects the details of an export's model card that are not model settings."""
 
 import pathlib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from ldm_jax.commands.exports.draw import DRAW
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.model_settings import ModelSettings
 from ldm_jax.files.paths import printable, resolve
 from ldm_jax.files.pictures import read_image
 from ldm_jax.files.reading import regular_file
@@ -34,27 +31,26 @@ class HubOptions(NamedTuple):
 
 
 def read_card_details(
-    model_dir: str, title: str, config: ConfigDict, options: HubOptions
+    title: str, trained: ModelSettings, options: HubOptions
 ) -> CardDetails:
     """Reads the details of a model card.
 
     Args:
-      model_dir: model directory.
       title: name of the model.
-      config: settings of the directory.
+      trained: its settings.
       options: of the export.
 
     Raises:
       ValueError: the results hold no figures, or a file cannot be read.
     """
-    picture = options.picture or _newest_picture(model_dir)
+    picture = options.picture or _newest_picture(trained.directory)
     picture = None if picture == DRAW else picture
     results = None if options.results is None else _read_results(options.results)
     return CardDetails(
         title=title,
-        dataset=_dataset(model_dir, config),
+        dataset=printable(pathlib.PurePath(trained.dataset).name),
         licence=options.licence,
-        training=_training(config),
+        training=trained.training,
         results=results,
         picture=None if picture is None else read_image(picture),
     )
@@ -66,29 +62,6 @@ def _newest_picture(model_dir: str) -> pathlib.Path | None:
         if pictures := sorted(resolve(model_dir).glob(f"images/{kind}*.png")):
             return regular_file(pictures[-1])
     return None
-
-
-def _dataset(model_dir: str, config: ConfigDict) -> str:
-    """Returns the name of the images, of a folder its last part; "" if unknown."""
-    images: Mapping[str, Any] = config.get("images", {})
-    if not images.get("dataset") and config.autoencoder.get("bottleneck") != "pixels":
-        _, stage = model_directory.first_stage_of(model_dir)
-        images = stage.get("images", {})
-    return printable(pathlib.PurePath(images.get("dataset", "")).name)
-
-
-def _training(config: ConfigDict) -> dict[str, Any]:
-    """Lists the settings of the run; none of an imported model."""
-    if not config.train:
-        return {}
-    rows = {"steps": config.train.get("num_steps"), "batch size": config.batch_size}
-    optimizer = config.optimizer.to_dict().items()
-    rows |= {
-        "optimizer" if name == "name" else name.replace("_", " "): value
-        for name, value in optimizer
-        if isinstance(value, int | float | str)
-    }
-    return {name: value for name, value in rows.items() if value is not None}
 
 
 def _read_results(path: str) -> dict[str, Any]:

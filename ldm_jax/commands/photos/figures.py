@@ -5,12 +5,16 @@ The measures compare pixels, so they need no weights. They reveal a model that c
 or that copies training images, but do not replace FID.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from ml_collections import ConfigDict
 
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.experiment.models import still_transform
+from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.experiment.models import held_out_images, training_images
 from ldm_jax.metrics.image_sets.frechet import FeatureMoments, frechet_distance
 from ldm_jax.metrics.nearest import nearest_distances
 
@@ -30,10 +34,11 @@ def compare_samples(stage: ConfigDict, samples: np.ndarray) -> dict[str, float]:
       difference to the nearest training picture, in [0, 2]; the same of held-out
       pictures, where there are some, from as many samples.
     """
-    training = _pictures(stage, stage.images.split)
+    training = _pictures(*training_images(stage))
+    others = held_out_images(stage)
     sets = {"samples": samples.astype(np.float32) / 127.5 - 1}
-    if stage.held_out:
-        held_out = _pictures(stage, stage.held_out)
+    if others is not None:
+        held_out = _pictures(*others)
         count = min(len(held_out), len(samples))
         rng = np.random.default_rng(0)
         sets["samples"] = rng.permutation(sets["samples"])[:count]
@@ -48,10 +53,9 @@ def compare_samples(stage: ConfigDict, samples: np.ndarray) -> dict[str, float]:
     return figures
 
 
-def _pictures(stage: ConfigDict, split: str) -> np.ndarray:
-    """Reads all pictures of a split, [N, H, W, 3] in [-1, 1]."""
-    source = open_images(**{**stage.images, "split": split})
-    rows = iterate_once(source, still_transform(stage.transform), 64)
+def _pictures(spec: Mapping[str, Any], transform: ImageTransform) -> np.ndarray:
+    """Reads all pictures of a set: [N, H, W, 3] in [-1, 1]."""
+    rows = iterate_once(open_images(**spec), transform, 64)
     parts = [np.asarray(batch["image"])[:valid] for batch, valid in rows]
     return np.concatenate(parts)
 

@@ -7,10 +7,9 @@ survey of the folder -> settings (config.py) -> first stage -> latents -> denois
 
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
 from ldm_jax.commands.estimate import estimate_time
@@ -20,16 +19,17 @@ from ldm_jax.commands.photos.figures import compare_samples
 from ldm_jax.commands.photos.page import write_photos_page
 from ldm_jax.commands.photos.sheets import sample_sheet
 from ldm_jax.commands.reconstruct import write_reconstructions
-from ldm_jax.commands.summary import show
 from ldm_jax.commands.train import train_config
 from ldm_jax.data.images.survey import Survey, survey
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.chain import make_chain
 from ldm_jax.experiment.config.config_files import load_config
 from ldm_jax.files import png
 from ldm_jax.files.paths import printable_lines
 from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.parallel.outputs import output_directory, reserves
+from ldm_jax.training.summary import show
 
 CONFIG, FOLDER = "config.py", "folder.json"
 
@@ -83,22 +83,19 @@ def model_pictures(
     stage, latents, denoiser = (
         str(root / name) for name in ("first_stage", "latents", "diffusion")
     )
-    figures = {}
+    chain, figures = make_chain(config, latents), {}
     with _timed(minutes, 2, "train the first stage: pictures -> latents -> pictures"):
-        train_config(config.first_stage, stage)
+        train_config(chain.first_stage, stage)
     with _timed(minutes, 3, "encode the pictures into latents"):
-        split = config.first_stage.held_out or None
-        pairs = root / "reconstructions.png"
-        figures["psnr"] = write_reconstructions(stage, str(pairs), split=split)
-        _encode(config, stage, latents)
+        pairs = str(root / "reconstructions.png")
+        figures["psnr"] = write_reconstructions(stage, pairs, split=chain.held_out)
+        encode_image_set(stage, latents, **chain.encoding)
     with _timed(minutes, 4, "train the denoiser on the latents"):
-        with config.unlocked():
-            config.diffusion.latents.directory = latents
-        train_config(config.diffusion, denoiser)
+        train_config(chain.diffusion, denoiser)
     with _timed(minutes, 5, "sample, measure and write the report"):
         sheet, samples = sample_sheet(denoiser)
         png.save_png(root / "samples.png", sheet)
-        figures |= compare_samples(config.first_stage, samples)
+        figures |= compare_samples(chain.first_stage, samples)
     model, _ = model_directory.load(denoiser)
     commands = next_steps.after(model, denoiser)
     result = PhotosResult(pictures.describe(), chosen, figures, minutes, commands)
@@ -138,16 +135,6 @@ def _choose(root: pathlib.Path, pictures: Survey, size: int | None) -> dict[str,
     made = choices.choose_settings(pictures, jax.default_backend(), size)
     write_text(path, choices.config_file(made.settings))
     return {**made.reasons, "choices": f"in {path}: edit it and run this again"}
-
-
-def _encode(config: ConfigDict, stage: str, latents: str) -> None:
-    """Writes the latents, with the captions where the denoiser reads them."""
-    options: dict[str, Any] = dict(config.latents)
-    if config.diffusion.condition.kind == "text":
-        denoiser = config.diffusion.copy_and_resolve_references()
-        denoiser.images.split = config.first_stage.images.split
-        options |= {"config": denoiser, "mirror": False}
-    encode_image_set(stage, latents, **options)
 
 
 def _closing(root: pathlib.Path, result: PhotosResult) -> str:

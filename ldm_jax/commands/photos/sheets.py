@@ -8,9 +8,9 @@ import numpy as np
 from ldm_jax.conditions.base import Condition
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files import png
 from ldm_jax.tasks.sample_images import sample_images
-from ldm_jax.tasks.sampling import make_sampling
 
 ROWS, COLUMNS = 10, 8
 LABEL = 28  # characters of a prompt next to its row
@@ -26,8 +26,10 @@ def sample_sheet(directory: str) -> tuple[np.ndarray, np.ndarray]:
       (the sheet, uint8 [H', W', 3]; the samples, uint8 [N, H, W, 3]).
     """
     model, params = model_directory.load(directory)
-    config = model_directory.read_config(directory, "latent_diffusion")
-    y, names = row_conditions(model.conditioner, config.latents.directory)
+    trained = read_settings(directory, "latent_diffusion")
+    sampling = trained.sampling()
+    assert sampling is not None  # a diffusion model has it
+    y, names = row_conditions(model.conditioner, trained.latents)
     count = len(names) * COLUMNS
     images = sample_images(
         model,
@@ -35,7 +37,7 @@ def sample_sheet(directory: str) -> tuple[np.ndarray, np.ndarray]:
         {name: np.repeat(x, COLUMNS, axis=0) for name, x in y.items()},
         seeds=np.arange(count),
         latent_shape=model_directory.latent_shape(directory),
-        sampling=make_sampling(**config.sampling),
+        sampling=sampling,
         batch_size=min(count, 64),
     )
     images = np.concatenate(list(images))

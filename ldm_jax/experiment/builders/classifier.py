@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.experiment.builders.abstract import floats
-from ldm_jax.experiment.builders.data_summary import describe_source
 from ldm_jax.experiment.builders.parts import Examples, Parts
 from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.models import make_classifier
@@ -41,6 +40,7 @@ def build_classifier(config: ConfigDict, inputs: Inputs, abstract: bool) -> Part
             "moments": floats(config.batch_size, h, w, channels),
             "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
         },
+        latent_shape=(h, w, c),
     )
     if abstract:
         return parts
@@ -48,9 +48,7 @@ def build_classifier(config: ConfigDict, inputs: Inputs, abstract: bool) -> Part
     num_classes = model.classifier.num_classes
     label = ClassLabel(num_classes, width=None, has_null=False)
     transform = ConditionTransform(LatentTransform(config.latents.flip), label)
-    assert inputs.latents is not None  # a classifier learns from latents
-    description = describe_source(
-        inputs.latents, f"latents in {config.latents.directory}"
-    )
-    examples = Examples(inputs.latents, transform, description)
+    assert inputs.source is not None  # a classifier learns from latents
+    what = f"latents in {config.latents.directory}"
+    examples = Examples(inputs.source, transform, what)
     return dataclasses.replace(parts, examples=examples)

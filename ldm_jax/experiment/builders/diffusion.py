@@ -6,20 +6,15 @@ import os
 
 from ml_collections import ConfigDict
 
-from ldm_jax.data.images.image_sets import open_images
-from ldm_jax.data.latents.source import LatentTransform
-from ldm_jax.data.records import Source
 from ldm_jax.experiment.builders.abstract import zero_params
-from ldm_jax.experiment.builders.data_summary import describe_source
 from ldm_jax.experiment.builders.evaluation import SamplePreview
 from ldm_jax.experiment.builders.parts import Examples, Parts
 from ldm_jax.experiment.config.sections import LatentSet
-from ldm_jax.experiment.models import make_latent_diffusion, make_transform
+from ldm_jax.experiment.models import make_example_transform, make_latent_diffusion
 from ldm_jax.experiment.resolve import Inputs
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.tasks.condition_transform import ConditionTransform, batch_shapes
 from ldm_jax.tasks.latent_diffusion import Objective, latent_diffusion
-from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sampling import make_sampling
 
 
@@ -35,19 +30,22 @@ def build_diffusion(config: ConfigDict, inputs: Inputs, abstract: bool) -> Parts
     Raises:
       ValueError: the sections do not fit together, or there are no such images.
     """
-    model, latents = make_latent_diffusion(config), LatentSet(**config.latents)
+    latents = LatentSet(**config.latents)
+    encodes_images = not latents.directory and bool(latents.first_stage or not abstract)
+    transform = make_example_transform(config)
+    model = make_latent_diffusion(config)
     shape = latents.latent_shape(model.autoencoder)
     sampling = make_sampling(**config.sampling)
-    encodes_images = not latents.directory and bool(latents.first_stage or not abstract)
     subject = "image" if encodes_images else "moments"
     frozen = inputs.frozen
     if abstract:
         reads = {*model.conditioner.reads_frozen, *["autoencoder"] * encodes_images}
         frozen = zero_params(model, reads)
-    objective = Objective(**config.objective)
     parts = Parts(
         model=model,
-        task=latent_diffusion(model, objective, frozen, encodes_images),
+        task=latent_diffusion(
+            model, Objective(**config.objective), frozen, encodes_images
+        ),
         label="denoiser",
         batch_shapes=batch_shapes(model, config.batch_size, shape, subject),
         sampling=sampling,
@@ -55,29 +53,21 @@ def build_diffusion(config: ConfigDict, inputs: Inputs, abstract: bool) -> Parts
     )
     if abstract:
         return parts
-    examples = _examples(config, inputs.latents, model, subject)
-    evaluation = Evaluation(**config.get("evaluation", {}))
+    assert inputs.source is not None  # an abstract run alone has none
+    if latents.directory:
+        what, num_threads = f"latents in {latents.directory}", 1
+    else:
+        what, num_threads = f"images of {config.images.dataset}", os.cpu_count() or 1
+    transform = ConditionTransform(transform, model.conditioner, subject)
+    examples = Examples(inputs.source, transform, what, num_threads)
     evaluate = SamplePreview.make(
-        model, frozen, examples.source, examples.transform, shape, sampling, evaluation
+        model,
+        frozen,
+        examples.source,
+        transform,
+        shape,
+        sampling,
+        Evaluation(**config.get("evaluation", {})),
     )
     evaluate.check(parts.task, parts.batch_shapes)
     return dataclasses.replace(parts, examples=examples, evaluate=evaluate)
-
-
-def _examples(
-    config: ConfigDict, latents: Source | None, model: LatentDiffusion, subject: str
-) -> Examples:
-    """Returns the latents to learn from, or images to be encoded in every step."""
-    if latents is not None:
-        mask = config.get("transform", {}).get("mask")
-        transform = LatentTransform(config.latents.flip, mask)
-        source, what, num_threads = latents, f"latents in {config.latents.directory}", 1
-    else:
-        transform = make_transform(config)
-        source, what = (
-            open_images(**config.images),
-            f"images of {config.images.dataset}",
-        )
-        num_threads = os.cpu_count() or 1
-    transform = ConditionTransform(transform, model.conditioner, subject)
-    return Examples(source, transform, describe_source(source, what), num_threads)

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.builders.abstract import floats, zero_lpips
-from ldm_jax.experiment.builders.data_summary import describe_source
 from ldm_jax.experiment.builders.evaluation import HeldOut
 from ldm_jax.experiment.builders.parts import Examples, Parts
 from ldm_jax.experiment.models import make_first_stage, still_transform
@@ -31,7 +30,6 @@ def build_first_stage(config: ConfigDict, inputs: Inputs, abstract: bool) -> Par
     """
     model, transform = make_first_stage(config), ImageTransform(**config.transform)
     shape = (*transform.size, model.autoencoder.in_channels)
-    model.autoencoder.latent_shape(shape)
     trunk = config.objective.get("perceptual")
     lpips = inputs.frozen.get("lpips")
     if abstract and trunk not in (None, "none"):
@@ -43,6 +41,7 @@ def build_first_stage(config: ConfigDict, inputs: Inputs, abstract: bool) -> Par
         ),
         label="first stage",
         batch_shapes={"image": floats(config.batch_size, *shape)},
+        latent_shape=model.autoencoder.latent_shape(shape),
     )
     if abstract:
         return parts
@@ -56,6 +55,6 @@ def build_first_stage(config: ConfigDict, inputs: Inputs, abstract: bool) -> Par
             config.batch_size,
             make_pair_metrics(transform.size, trunk, lpips),
         )
-    description = describe_source(images, f"images of {config.images.dataset}")
-    examples = Examples(images, transform, description, num_threads=os.cpu_count() or 1)
+    what, num_threads = f"images of {config.images.dataset}", os.cpu_count() or 1
+    examples = Examples(images, transform, what, num_threads)
     return dataclasses.replace(parts, examples=examples, evaluate=evaluate)

@@ -20,15 +20,30 @@ class Examples:
     Attributes:
       source: the records.
       transform: (record, generator) -> fields of a sample.
-      description: what the records are and where, in words.
+      what: what the records are and where, "images of ./photos".
       num_threads: that read: every core for photographs, one for latents, which are
         read faster than any step.
     """
 
     source: Source
     transform: Callable
-    description: str
+    what: str
     num_threads: int = 1
+
+    @property
+    def description(self) -> str:
+        """Describes them: "540 images of ./photos, 5 classes (daisy, ...)"."""
+        parts = [f"{len(self.source):,} {self.what}"]
+        names = getattr(self.source, "class_names", ())
+        count = getattr(self.source, "num_classes", None)
+        if names:
+            shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+            parts.append(f"{len(names)} classes ({shown})")
+        elif count:
+            parts.append(f"{count} classes")
+        if refused := getattr(self.source, "refused", ()):
+            parts.append(f"{len(refused)} files left out")
+        return ", ".join(parts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,16 +56,24 @@ class Parts:
       label: kind of run, in words.
       batch_shapes: field -> jax.ShapeDtypeStruct of a global batch, as the config
         describes it.
+      latent_shape: (h, w, c) of the model's latents.
       examples: the data; None in an abstract run.
       evaluate: called between steps; None for none.
-      sampling, latent_shape: of a diffusion model.
+      sampling: of a diffusion model.
     """
 
     model: Any
     task: Task
     label: str
     batch_shapes: Mapping[str, jax.ShapeDtypeStruct]
+    latent_shape: tuple[int, int, int]
     examples: Examples | None = None
     evaluate: Evaluate | None = None
     sampling: Sampling | None = None
-    latent_shape: tuple[int, int, int] | None = None
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Lines of a run's summary: the data, and the sizes of images and latents."""
+        (h, w, c), f = self.latent_shape, self.model.autoencoder.f
+        data = {"data": self.examples.description} if self.examples else {}
+        return data | {"images": f"{h * f}x{w * f}", "latents": f"{h}x{w}x{c}, f = {f}"}

@@ -120,6 +120,11 @@ class Report:
             text = printable_lines(f"{self._label}: {message}")
             print(start + text, flush=True)
 
+    def show(self, text: str) -> None:
+        """Prints lines without the run's label."""
+        if self._writes:
+            print(printable_lines(text), flush=True)
+
     def begin_steps(self, step: int) -> None:
         """Records that this process trains from `step` on; its time starts here."""
         self._last_timed = step

@@ -5,6 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ldm_jax.commands.evaluation.class_labels import choose_classes, count_classes
+from ldm_jax.experiment.model_settings import ModelSettings
 
 
 def test_classes_are_each_in_turn_or_drawn_from_the_seed():
@@ -17,9 +18,12 @@ def test_classes_are_each_in_turn_or_drawn_from_the_seed():
         choose_classes(4, "each", 100, 0)
 
 
+def settings(**condition):
+    config = ConfigDict({"task": "latent_diffusion", "condition": condition})
+    return ModelSettings("", config)
+
+
 def test_classes_are_those_of_the_model():
-    model = ConfigDict({"condition": {"kind": "class", "num_classes": 7}})
-    assert count_classes(model, {}) == 7
-    assert count_classes(ConfigDict({"condition": {"kind": "none"}}), {}) is None
-    text = ConfigDict({"condition": {"kind": "text"}})
-    assert count_classes(text, {"classifier": "nowhere"}) is None
+    assert count_classes(settings(kind="class", num_classes=7), {}) == 7
+    assert count_classes(settings(kind="none"), {}) is None
+    assert count_classes(settings(kind="text"), {"classifier": "nowhere"}) is None

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Summarizes a run: before it starts, its model and data; afterwards, its results.
-
-`train`, `train --dry-run` and the pages of `ldm_jax.reports` show the same table.
-"""
+"""Summarizes a run before it starts: its model, its data and what it needs."""
 
 import math
 
 import jax
 
-from ldm_jax.commands.estimate import CONDITIONS, duration, training_seconds
-from ldm_jax.planning.utilization import training_flops
+from ldm_jax.training.estimate import CONDITIONS, duration, training_seconds
 from ldm_jax.training.run import Run
+from ldm_jax.training.utilization import training_flops
 from ldm_jax.types import PyTree
 
 
@@ -19,13 +16,12 @@ def summarize(run: Run) -> dict[str, str]:
     key = jax.random.key(0)
     params, _ = jax.eval_shape(lambda key: run.task.init(key, run.batch_shapes), key)
     flops = training_flops(run.task, run.batch_shapes) / run.batch_size
-    lines = {"trains": run.label, "data": run.data}
+    lines = {"trains": run.label, **run.description}
     lines["parameters"] = ", ".join(
         f"{name} {num_params(network):,}" for name, network in params.items()
     )
     lines["state"] = f"{_state_bytes(run, params) / 2**20:,.1f} MiB in all"
     lines["FLOPs"] = f"{flops / 1e9:,.3g} G per image, forward and backward"
-    lines |= _sizes(run)
     lines["steps"] = f"{run.options.num_steps:,} of {run.batch_size} images"
     if records := num_records(run):
         epochs = run.options.num_steps * run.batch_size / records
@@ -50,19 +46,6 @@ def num_records(run: Run) -> int | None:
 def num_params(network: PyTree) -> int:
     """Counts the numbers of a network, from arrays or their shapes."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(network))
-
-
-def _sizes(run: Run) -> dict[str, str]:
-    """Describes the images, f and the latents, where the model has them."""
-    image = run.batch_shapes.get("image")
-    autoencoder, shape = run.model.autoencoder, run.latent_shape
-    if shape is None and image is not None:
-        shape = autoencoder.latent_shape(image.shape[1:])
-    if shape is None:
-        return {}
-    h, w, c = shape
-    f = autoencoder.f
-    return {"images": f"{h * f}x{w * f}", "latents": f"{h}x{w}x{c}, f = {f}"}
 
 
 def _state_bytes(run: Run, params: PyTree) -> int:

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import pytest
 
 from ldm_jax.models.attention.attention import attend
+from ldm_jax.parallel import chips
 from ldm_jax.parallel.sharding import make_mesh
-from ldm_jax.planning import topologies
-from ldm_jax.planning.utilization import peak_share, training_flops
+from ldm_jax.training.utilization import peak_share, training_flops
 from ldm_jax.types import Task
 
 
@@ -35,6 +35,6 @@ def test_attention_counts_as_its_two_products():
 def test_the_share_is_work_over_what_all_devices_could_do(monkeypatch):
     mesh = make_mesh()
     assert peak_share(TASK, BATCH, mesh) is None  # the peak of a CPU is unknown
-    monkeypatch.setitem(topologies.CHIPS, "cpu", topologies.Chip(1e6, 1, 1))
+    monkeypatch.setitem(chips.CHIPS, "cpu", chips.Chip(1e6, 1, 1))
     share = peak_share(TASK, BATCH, mesh)
     assert share(3.0) == pytest.approx(3 * (2 * PRODUCT + 6 * TABLE) / 8e6)

@@ -8,8 +8,8 @@ import jax
 from jax.sharding import Mesh
 
 from ldm_jax.models.attention import attention
-from ldm_jax.planning.flops import count_flops
-from ldm_jax.planning.topologies import chip_of
+from ldm_jax.parallel.chips import chip_of
+from ldm_jax.training.flops import count_flops
 from ldm_jax.types import Task
 
 

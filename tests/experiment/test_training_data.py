@@ -3,9 +3,9 @@
 
 import pytest
 
-from ldm_jax.configs import quickstart
+from ldm_jax.configs import quickstart, small_class
 from ldm_jax.experiment.config.sections import LatentSet
-from ldm_jax.experiment.first_stage_source import latent_scale
+from ldm_jax.experiment.training_data import latent_scale, open_training_data
 from ldm_jax.models.autoencoder import Autoencoder
 
 
@@ -26,3 +26,8 @@ def test_latents_of_another_size_are_refused():
 
 def test_a_given_scale_is_not_replaced_by_the_measured_one():
     assert scale_of([(8, 8, 2)], scale=1.0) == 1.0
+
+
+def test_a_config_that_names_no_data_has_none():
+    config = small_class.get_config()
+    assert open_training_data(config.latents, {}) is None

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from ldm_jax.planning.flops import count_flops
+from ldm_jax.training.flops import count_flops
 
 A, B = jnp.zeros((4, 8)), jnp.zeros((8, 16))
 DOT = 2 * 4 * 8 * 16

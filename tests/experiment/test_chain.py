@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiments of a quickstart, joined by the directory of the latents."""
+
+import pytest
+
+from ldm_jax.configs import photos, quickstart
+from ldm_jax.experiment.chain import make_chain
+
+
+def test_the_denoiser_learns_from_the_latents_and_the_config_stays_as_it_is():
+    config = quickstart.get_config()
+    chain = make_chain(config, "./latents", "./data")
+    assert chain.diffusion.latents.directory == "./latents"
+    assert chain.first_stage.images.data_dir == "./data"
+    assert chain.held_out == "test" and chain.num_classes == 10
+    assert chain.check.num_neighbors == 1
+    assert config.diffusion.latents.directory == ""
+
+
+def test_captions_are_stored_with_the_latents_of_a_text_model():
+    config = photos.choose(images="./a", condition="text")
+    chain = make_chain(config, "./latents")
+    stored = chain.encoding["config"]
+    assert stored.condition.kind == "text"
+    assert stored.images.split == chain.first_stage.images.split
+    assert chain.check is None
+    labels = photos.choose(images="./a", classes=("a", "b"))
+    assert "config" not in make_chain(labels, "./latents").encoding
+
+
+def test_a_misspelt_check_is_refused():
+    config = quickstart.get_config().unlock()
+    config.classifier.min_acuracy = 0.5
+    with pytest.raises(TypeError, match="min_acuracy"):
+        make_chain(config, "./latents")

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The summary of a run: sizes, memory and length."""
+
+from ldm_jax.experiment.config import config_files
+from ldm_jax.experiment.prepare import prepare
+from ldm_jax.training import estimate
+from ldm_jax.training.summary import show, summarize
+from tests.training.toy import toy_run
+
+
+def test_a_summary_has_the_sizes_of_the_run(tmp_path, monkeypatch):
+    """Oracle: epochs are steps times batch over records; 8x8x2 is 16 / f."""
+    monkeypatch.setattr(estimate, "flops_per_second", lambda: 1e9)
+    data = f"--config.images.data_dir={tmp_path}"
+    overrides = [data, "--config.train.num_steps=721"]
+    run = prepare(config_files.load_config("quickstart:stage=first_stage", overrides))
+    lines = summarize(run)
+    assert lines["latents"] == "8x8x2, f = 2"
+    assert lines["steps"] == "721 of 32 images: 16 epochs"
+    assert lines["parameters"] == "autoencoder 208,417"
+    giga = float(lines["FLOPs"].split()[0])
+    expected = estimate.duration(giga * 721 * 32)
+    assert lines["estimate"].startswith(f"about {expected},")
+    # Parameters and two moments of 4 bytes.
+    assert lines["state"] == f"{3 * 4 * 208_417 / 2**20:,.1f} MiB in all"
+
+
+def test_a_summary_leaves_out_what_a_run_does_not_know():
+    """A task without pictures has neither sizes nor a number of records."""
+    lines = summarize(toy_run(num_steps=24))
+    assert lines["steps"] == "24 of 16 images"
+    assert not {"data", "images", "latents"} & set(lines)
+    assert show({"steps": "24"}) == "  steps        24"
