@@ -16,7 +16,7 @@ class Budget:
     """How long every denoiser is trained, by one of three measures.
 
     Attributes:
-      flops: of the matrix products and convolutions of training, as `planning.flops`
+      flops: of the matrix products and convolutions of training, as `training.flops`
         counts them: equal compute. The steps of each arm follow.
       steps: equal steps.
       device_hours: equal time, hours times devices. The seconds of a step are measured
