@@ -13,13 +13,12 @@ import json
 import os
 import pathlib
 import re
-import socket
 import threading
 import time
 import uuid
 from typing import Any
 
-from ldm_jax.files.lock import LOCK_NAME, Unusable
+from ldm_jax.files.lock import LOCK_NAME, Unusable, in_use_by, this_process
 from ldm_jax.files.objects import (
     StoredObject,
     create,
@@ -56,14 +55,8 @@ class Lease:
           StoreError: the store could not be read or written.
         """
         self._folder, self._advice, self.lost = str(folder).rstrip("/"), advice, False
-        owner = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "start": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "machine": _machine(),
-            "token": uuid.uuid4().hex,
-        }
-        self._text = json.dumps(owner).encode()
+        owner = {"machine": _machine(), "token": uuid.uuid4().hex}
+        self._text = json.dumps(this_process() | owner).encode()
         before = self._expired()
         number = max(before, default=0) + 1
         self._url, self._next = self._place(number), self._place(number + 1)
@@ -72,7 +65,8 @@ class Lease:
         for old in before.values():
             delete(old.url)
         self._released = threading.Event()
-        threading.Thread(target=self._renew, daemon=True).start()
+        self._renewing = threading.Thread(target=self._renew, daemon=True)
+        self._renewing.start()
 
     def _place(self, number: int) -> str:
         return f"{self._folder}/{LOCK_NAME}.{number:08d}"
@@ -101,12 +95,9 @@ class Lease:
         return {int(match[1]): item for match, item in pairs if match}
 
     def _in_use(self, owner: dict[str, Any]) -> Unusable:
-        owner = {"pid": "unknown", "host": "a machine", "start": "just now", **owner}
         return Unusable(
-            f"{printable(self._folder)} is in use by process {owner['pid']} on "
-            f"{printable(owner['host'])}, started {printable(owner['start'])}; stop it "
-            f"or {self._advice}. What ended without a word is replaced after "
-            f"{LEASE_SECONDS:.0f} s."
+            f"{in_use_by(self._folder, owner)}; stop it or {self._advice}. A process "
+            f"that was killed loses its place after {LEASE_SECONDS:.0f} s."
         )
 
     def _renew(self) -> None:
@@ -142,6 +133,8 @@ class Lease:
     def release(self) -> None:
         """Releases the lease."""
         self._released.set()
+        # A renewal under way would write the object again after it is deleted.
+        self._renewing.join(LEASE_SECONDS)
         if not self.lost:
             delete(self._url)
 

@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,26 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 class Unusable(RuntimeError):
     """Raised when a directory, or the place of a result, cannot be used."""
+
+
+def this_process() -> dict[str, Any]:
+    """Describes the owner of a lock: "host", "pid", and "start", when it was taken."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "start": started}
+
+
+def in_use_by(path: PathLike, owner: Mapping[str, Any]) -> str:
+    """Returns the beginning of an error: what is locked, and by which process.
+
+    Args:
+      path: what is locked.
+      owner: of `this_process` of the other one; {} where that is not known.
+    """
+    owner = {"pid": "unknown", "host": "a machine", "start": "just now", **owner}
+    return (
+        f"{printable(path)} is in use by process {owner['pid']} on "
+        f"{printable(owner['host'])}, started {printable(owner['start'])}"
+    )
 
 
 class Lock:
@@ -65,10 +86,8 @@ class Lock:
             has_locks = self._acquire(before)
             try:
                 self._refuse_living(before, has_locks)
-                started = time.strftime("%Y-%m-%d %H:%M:%S %z")
-                owner = {"host": self._host, "pid": os.getpid(), "start": started}
                 # In place: a new file would not be locked.
-                file.write_text(json.dumps(owner))
+                file.write_text(json.dumps(this_process()))
             except BaseException:
                 self._lock.release()
                 self._remove_folders()
@@ -96,12 +115,9 @@ class Lock:
                     raise self._in_use(owner)
 
     def _in_use(self, owner: dict[str, Any]) -> Unusable:
-        owner = {"pid": "unknown", "host": "a machine", "start": "just now", **owner}
         return Unusable(
-            f"{printable(self._path)} is in use by process {owner['pid']} on "
-            f"{printable(owner['host'])}, started {printable(owner['start'])}; stop "
-            f"it, {self._advice}, or, if it is surely gone, delete "
-            f"{printable(self._file)}."
+            f"{in_use_by(self._path, owner)}; stop it, {self._advice}, or, if it is "
+            f"surely gone, delete {printable(self._file)}."
         )
 
     def _owner(self) -> dict[str, Any]:
