@@ -11,8 +11,8 @@ from ldm_jax.data.images.finished_images import open_set
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.records import Source
 from ldm_jax.data.transforms.image_transform import ImageTransform
+from ldm_jax.experiment.encoding import images_of
 from ldm_jax.experiment.model_directory import first_stage_of
-from ldm_jax.experiment.models import training_images
 from ldm_jax.files import png
 from ldm_jax.files.writing import write_json
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
@@ -34,7 +34,6 @@ def write_nearest(
     num: int | None = None,
     lpips_weights: str | None = None,
     trunk: str = "vgg",
-    train: str | None = None,
     split: str | None = None,
     held_out: str | None = None,
 ) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def write_nearest(
       k: nearest images of each sample.
       num: samples; None takes all.
       lpips_weights, trunk: file of `ldm-jax weights lpips`, and which of its networks.
-      train, split: the images instead of the model's, of `open_images`.
+      split: of the model's images; None is that of training.
       held_out: folder of images that the model did not learn from; their distances show
         what to expect of a model that does not copy. None takes the model's held-out
         split, if it has one.
@@ -68,9 +67,7 @@ def write_nearest(
         )
     samples = open_set(images, num)
     _, config = first_stage_of(like)
-    spec, transform = training_images(config)
-    spec |= {"dataset": train} if train else {}
-    spec |= {"split": split} if split else {}
+    spec, transform = images_of(config, None, split)
     if tuple(samples.size) != tuple(transform.size):
         raise ValueError(
             f"samples must have the size of the training images, {transform.size[0]}x"
@@ -110,8 +107,8 @@ def _held_out(
     if folder is not None:
         source = open_images(folder, "all")
     else:
-        spec, _ = training_images(config, held_out=True)
-        if spec == training_images(config)[0]:
+        spec, _ = images_of(config, None, None, held_out=True)
+        if spec == images_of(config, None, None)[0]:
             return None
         source = open_images(**spec)
     return _read(source, transform, range(min(num, len(source))))

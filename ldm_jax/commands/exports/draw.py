@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws samples for a model card."""
 
-import jax
 import numpy as np
 
 from ldm_jax.conditions.kinds.class_label import ClassLabel
-from ldm_jax.files.png import enlargement, grid, to_uint8
-from ldm_jax.tasks.generate import make_generate
+from ldm_jax.files.png import enlargement, grid
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.types import PyTree
 
@@ -44,14 +43,10 @@ def draw_samples(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     channels = model.autoencoder.in_channels
     shape = model.autoencoder.latent_shape((*size, channels))
-    keys = jax.random.split(jax.random.key(0), NUM_DRAWN)
-    generate, rows = make_generate(model, shape, sampling), range(NUM_DRAWN)
+    seeds = np.arange(NUM_DRAWN)
     # One at a time: the memory of an export is not that of a batch.
-    images = [
-        generate(params, {n: x[i : i + 1] for n, x in y.items()}, keys[i : i + 1], {})
-        for i in rows
-    ]
-    return grid(to_uint8(np.concatenate(images)), 4, enlarge=enlargement(size[0]))
+    images = list(sample_images(model, params, y, seeds, shape, sampling, batch_size=1))
+    return grid(np.concatenate(images), 4, enlarge=enlargement(size[0]))
 
 
 def _labels_of(model: LatentDiffusion) -> dict[str, np.ndarray]:
