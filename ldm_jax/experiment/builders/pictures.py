@@ -5,7 +5,9 @@ Source: the pictures that the original logs (latent-diffusion, `LatentDiffusion.
 log_images`): "inputs", "conditioning", "diffusion_row" and "denoise_row".
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +51,7 @@ def draw_pictures(
     """
     batch = {name: array[:NUM_RECORDS] for name, array in batch.items()}
     z_0 = _latents(model, params, batch)
-    decode = jax.jit(model.decode)
-    sheets = {}
+    decode, sheets = _compiled(model).decode, {}
     if "inputs" in names:
         sheets["inputs"] = _sheet(png.to_uint8(decode(params, z_0)), 4)
     if "conditions" in names:
@@ -78,12 +79,25 @@ def draw_pictures(
     return sheets
 
 
+class _Compiled(NamedTuple):
+    """Functions of a first stage; see `LatentDiffusion`."""
+
+    moments: Callable
+    decode: Callable
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(model: LatentDiffusion) -> _Compiled:
+    """Compiles the first stage once, not in every evaluation."""
+    return _Compiled(jax.jit(model.moments), jax.jit(model.decode))
+
+
 def _latents(model: LatentDiffusion, params: PyTree, batch) -> jax.Array:
     """Returns the scaled training latents, the mean of their distribution."""
     if "moments" in batch:
         return model.latent(jnp.asarray(batch["moments"], jnp.float32))
     image = jnp.asarray(batch["image"])
-    return model.latent(jax.jit(model.moments)(params, image))
+    return model.latent(_compiled(model).moments(params, image))
 
 
 def _conditions(model: LatentDiffusion, batch) -> dict[str, np.ndarray]:
