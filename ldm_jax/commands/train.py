@@ -16,6 +16,7 @@ from ldm_jax.training.monitoring.metric_rows import formatted, read_rows
 from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.summary import show, summarize
+from ldm_jax.training.utilization import training_flops
 
 
 def train_config(config: ConfigDict, workdir: str) -> TrainState:
@@ -50,7 +51,8 @@ def dry_run(config: ConfigDict) -> str:
     """
     run = prepare(config)
     settings = "\n".join(flat_settings(run.config or {}))
-    return f"{settings}\n\n{show(summarize(run))}\nnothing was trained (--dry-run)"
+    summary = show(summarize(run, training_flops(run.task, run.batch_shapes)))
+    return f"{settings}\n\n{summary}\nnothing was trained (--dry-run)"
 
 
 def flat_settings(settings: Mapping[str, Any], name: str = "config") -> Iterator[str]:

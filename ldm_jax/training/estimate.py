@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates how long a training will take, before it starts.
+"""Estimates the duration of a training run before it starts.
 
-From the operations of a step and what these devices reach; while it runs, the progress
-line has the time left at the measured rate.
+The estimate uses the FLOPs of a step and the FLOP/s that these devices reach. During
+the run, the progress line shows the time left at the measured rate.
 """
 
 import functools
@@ -20,7 +20,7 @@ CONDITIONS = "if nothing else runs on this machine"
 
 
 def training_seconds(run: Run, flops: float) -> float:
-    """Estimates the seconds of a whole run, without compiling and evaluating.
+    """Estimates the seconds of a complete run, without compilation and evaluation.
 
     Args:
       run: what is trained.
@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             value = seconds / length
             return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"
+    return f"{max(seconds, 2):.0f} seconds"
 
 
 @functools.cache

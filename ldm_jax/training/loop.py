@@ -37,7 +37,7 @@ from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState, make_state
 from ldm_jax.training.step import make_train_step
 from ldm_jax.training.summary import show, summarize
-from ldm_jax.training.utilization import peak_share
+from ldm_jax.training.utilization import peak_share, training_flops
 
 
 def train(run: Run, workdir: str) -> TrainState:
@@ -77,9 +77,10 @@ def train(run: Run, workdir: str) -> TrainState:
     checkpointer = start.open_checkpoints(run, workdir)
     watchdog, trace = Watchdog(options.step_timeout), Trace(options.profile_steps)
     ledger = Ledger(on_change=watchdog.enter)
-    report = _open_report(run, workdir, checkpointer, ledger)
+    flops = training_flops(run.task, run.batch_shapes)
+    report = _open_report(run, workdir, checkpointer, ledger, flops)
     with checkpointer, report, StopSignal() as stop, watchdog, trace:
-        report.show(show(summarize(run)))
+        report.show(show(summarize(run, flops)))
         key = global_key(run.seed, mesh)
         state = start.restore_or_make(
             run, checkpointer, report, shapes, lambda: make(key)
@@ -177,7 +178,7 @@ def lower(run: Run, shapes, frozen, batch_shapes, key) -> jax.stages.Lowered:
 
 
 def _open_report(
-    run: Run, workdir: str, checkpointer: Checkpointer, ledger: Ledger
+    run: Run, workdir: str, checkpointer: Checkpointer, ledger: Ledger, flops: int
 ) -> Report:
     options = run.options
     assert run.batches is not None
@@ -193,7 +194,7 @@ def _open_report(
         guard=guard,
         ledger=ledger,
         label=run.label,
-        utilization=peak_share(run.task, run.batch_shapes, run.mesh),
+        utilization=peak_share(flops, run.mesh),
         wandb=options.wandb,
         config=run.config,
     )

@@ -7,15 +7,19 @@ import jax
 
 from ldm_jax.training.estimate import CONDITIONS, duration, training_seconds
 from ldm_jax.training.run import Run
-from ldm_jax.training.utilization import training_flops
 from ldm_jax.types import PyTree
 
 
-def summarize(run: Run) -> dict[str, str]:
-    """Describes a run that has not started: name of a line -> text."""
+def summarize(run: Run, step_flops: int) -> dict[str, str]:
+    """Describes a run that has not started: name of a line -> text.
+
+    Args:
+      run: the run.
+      step_flops: of a batch, from `training_flops`.
+    """
     key = jax.random.key(0)
     params, _ = jax.eval_shape(lambda key: run.task.init(key, run.batch_shapes), key)
-    flops = training_flops(run.task, run.batch_shapes) / run.batch_size
+    flops = step_flops / run.batch_size
     lines = {"trains": run.label, **run.description}
     lines["parameters"] = ", ".join(
         f"{name} {num_params(network):,}" for name, network in params.items()

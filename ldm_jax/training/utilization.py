@@ -34,18 +34,20 @@ def training_flops(task: Task, batch: Mapping[str, Any]) -> int:
         return count_flops(gradient, params, collections, frozen, dict(batch), key)
 
 
-def peak_share(
-    task: Task, batch: Mapping[str, Any], mesh: Mesh
-) -> Callable[[float], float] | None:
+def peak_share(flops: int, mesh: Mesh) -> Callable[[float], float] | None:
     """Makes the function from steps per second to the share of the devices' peak.
 
     Model FLOPs utilisation: the operations of the model alone, over bfloat16's peak.
 
+    Args:
+      flops: of a step, from `training_flops`.
+      mesh: the devices.
+
     Returns:
-      The function; None where the peak is not known (a CPU), and nothing is counted.
+      The function; None where the peak is not known (a CPU).
     """
     chip = chip_of(mesh.devices.flat[0])
     if chip is None:
         return None
-    share = training_flops(task, batch) / (chip.flops * mesh.size)
+    share = flops / (chip.flops * mesh.size)
     return lambda steps_per_second: steps_per_second * share

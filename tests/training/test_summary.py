@@ -5,6 +5,7 @@ from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.training import estimate
 from ldm_jax.training.summary import show, summarize
+from ldm_jax.training.utilization import training_flops
 from tests.training.toy import toy_run
 
 
@@ -14,7 +15,7 @@ def test_a_summary_has_the_sizes_of_the_run(tmp_path, monkeypatch):
     data = f"--config.images.data_dir={tmp_path}"
     overrides = [data, "--config.train.num_steps=721"]
     run = prepare(config_files.load_config("quickstart:stage=first_stage", overrides))
-    lines = summarize(run)
+    lines = summarize(run, training_flops(run.task, run.batch_shapes))
     assert lines["latents"] == "8x8x2, f = 2"
     assert lines["steps"] == "721 of 32 images: 16 epochs"
     assert lines["parameters"] == "autoencoder 208,417"
@@ -27,7 +28,7 @@ def test_a_summary_has_the_sizes_of_the_run(tmp_path, monkeypatch):
 
 def test_a_summary_leaves_out_what_a_run_does_not_know():
     """A task without pictures has neither sizes nor a number of records."""
-    lines = summarize(toy_run(num_steps=24))
+    lines = summarize(toy_run(num_steps=24), step_flops=1)
     assert lines["steps"] == "24 of 16 images"
     assert not {"data", "images", "latents"} & set(lines)
     assert show({"steps": "24"}) == "  steps        24"

@@ -33,8 +33,8 @@ def test_attention_counts_as_its_two_products():
 
 
 def test_the_share_is_work_over_what_all_devices_could_do(monkeypatch):
-    mesh = make_mesh()
-    assert peak_share(TASK, BATCH, mesh) is None  # the peak of a CPU is unknown
+    mesh, flops = make_mesh(), training_flops(TASK, BATCH)
+    assert peak_share(flops, mesh) is None  # the peak of a CPU is unknown
     monkeypatch.setitem(chips.CHIPS, "cpu", chips.Chip(1e6, 1, 1))
-    share = peak_share(TASK, BATCH, mesh)
+    share = peak_share(flops, mesh)
     assert share(3.0) == pytest.approx(3 * (2 * PRODUCT + 6 * TABLE) / 8e6)

@@ -35,7 +35,7 @@ def run(config: ConfigDict, repeats: int, has_torch: bool) -> Figures:
         runs |= _torch_steps(prepared)
     seconds = best_of(runs, repeats)
     flops = training_flops(prepared.task, prepared.batch_shapes)
-    share = peak_share(prepared.task, prepared.batch_shapes, prepared.mesh)
+    share = peak_share(flops, prepared.mesh)
     print(f"work        {flops:.4g} FLOPs per step in matrix products and convolutions")
     figures: Figures = {"FLOPs": flops, **seconds}
     for name, best in seconds.items():
