@@ -18,7 +18,7 @@ from ldm_jax.models.attention import attention
 from ldm_jax.parallel import chips, sharding
 from ldm_jax.parallel.compile import compiler_options, on_mesh
 from ldm_jax.planning import hlo, topologies
-from ldm_jax.tasks.generate import make_generate
+from ldm_jax.tasks.generate import generator
 from ldm_jax.tasks.model import with_frozen
 from ldm_jax.training.flops import count_flops
 from ldm_jax.training.loop import lower
@@ -189,16 +189,14 @@ def _sampling(run: Run) -> Work:
     )
     keys = on_mesh({"key": keys}, mesh)["key"]
     sampling, shape = run.sampling, run.latent_shape
-    generate = make_generate(model, shape, sampling)
+    generate = generator(model, shape, sampling)
 
     def lazily():
         with jax.set_mesh(mesh):
-            return generate.lower(params, y, keys, {})
+            return jax.jit(generate).lower(params, y, keys, {})
 
     with attention.portable():
-        flops = count_flops(
-            make_generate.__wrapped__(model, shape, sampling), params, y, keys, {}
-        )
+        flops = count_flops(generate, params, y, keys, {})
     label = f"{sampling.num_steps} steps of {sampling.sampler}, and the decoder"
     return Work(label, lazily, params, params, flops, True, 0.0)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ldm_jax.diffusion import constraints, guidance, process, tiles
 from ldm_jax.diffusion.samplers import base
+from ldm_jax.parallel.compile import sampling_options
 from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion, check_batch_sizes
 from ldm_jax.tasks.sampling import Sampling, make_sampling
@@ -126,7 +127,7 @@ def sample(
     key: RandomKey | None = None,
     **options,
 ) -> Float[Array, "B h w c"]:
-    """Samples latents, compiled once per model and options.
+    """Samples latents, compiled once per model and options; may be traced, too.
 
     Args:
       model, params: from `ldm_jax.load`.
@@ -147,6 +148,8 @@ def sample(
     cond = Conditioning() if cond is None else cond
     check_batch_sizes(z_T, cond)
     key = jax.random.key(0) if key is None else key
+    if isinstance(z_T, jax.core.Tracer):  # a part of the caller's program
+        return sample_latents(model, params, cond, null, z_T, key, sampling)[0]
     return _compiled_sample(model, sampling)(params, cond, null, z_T, key)
 
 
@@ -155,7 +158,8 @@ def _compiled_sample(model, sampling):
     return jax.jit(
         lambda params, cond, null, z_T, key: sample_latents(
             model, params, cond, null, z_T, key, sampling
-        )[0]
+        )[0],
+        compiler_options=sampling_options(),
     )
 
 
@@ -167,7 +171,22 @@ def make_generate(
     num_previews: int = 0,
     guides: tuple[Guide, ...] = (),
 ) -> Callable[..., Array]:
-    """Makes the compiled function from raw conditions to images.
+    """Makes the compiled function from raw conditions to images, see `generator`.
+
+    A program of its own: it cannot be called by another function that is compiled.
+    """
+    generate = generator(model, latent_shape, sampling, num_previews, guides)
+    return jax.jit(generate, compiler_options=sampling_options())
+
+
+def generator(
+    model: LatentDiffusion,
+    latent_shape: tuple[int, int, int],
+    sampling: Sampling,
+    num_previews: int = 0,
+    guides: tuple[Guide, ...] = (),
+) -> Callable[..., Array]:
+    """Makes the function from raw conditions to images, to be compiled by the caller.
 
     Args:
       model: from `ldm_jax.load`.
@@ -224,7 +243,7 @@ def make_generate(
             return finish(z_0)
         return jax.lax.map(finish, jnp.concatenate([previews, z_0[None]]))
 
-    return jax.jit(generate)
+    return generate
 
 
 def _decode(model, params, z_0: Array, sampling: Sampling, **options) -> Array:

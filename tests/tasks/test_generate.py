@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.conditions.registry import make_condition
-from ldm_jax.diffusion.samplers.base import seed_keys
+from ldm_jax.diffusion.samplers.base import initial_noise, seed_keys
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
@@ -191,3 +191,14 @@ def test_latents_and_condition_of_two_batch_sizes_are_refused(model_and_params):
         model.denoise(params, z, jnp.zeros(2, jnp.int32), cond)
     with pytest.raises(ValueError, match=message):
         generate.sample(model, params, cond, z_T=z)
+
+
+def test_sampling_may_be_a_part_of_a_compiled_function(model_and_params):
+    model, params = model_and_params
+    z_T = initial_noise(jax.random.key(1), (2, SIDE, SIDE, 3))
+
+    def draw(params, z_T):
+        return generate.sample(model, params, None, z_T=z_T, num_steps=2)
+
+    inside = jax.jit(draw)(params, z_T)
+    np.testing.assert_allclose(inside, draw(params, z_T), rtol=1e-5, atol=1e-5)

@@ -4,7 +4,6 @@
 import datetime
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from ldm_jax.files.outputs import check_writable_file
 from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.structured import read_json_lines
 from ldm_jax.files.writing import append_line
+from ldm_jax.parallel.compile import num_cores
 
 # Name of a figure -> its value: seconds or counts, and "ratio of PEER".
 Figures = dict[str, float]
@@ -66,7 +66,7 @@ class History:
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             device=jax.devices()[0].device_kind,
             num_devices=jax.device_count(),
-            cores=len(os.sched_getaffinity(0)),
+            cores=num_cores(),
             versions=_versions(),
             figures=figures,
         )

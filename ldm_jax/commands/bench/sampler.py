@@ -2,6 +2,7 @@
 """Measures guided DDIM sampling against the same network in a diffusers pipeline."""
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ from ldm_jax.experiment.config.config_files import load_config
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.metrics.paper import PaperSpeed, find_speed
 from ldm_jax.models.unet import UNet
+from ldm_jax.parallel.compile import sampling_options
 from ldm_jax.tasks.generate import sample_latents
 from ldm_jax.tasks.model import with_frozen
 from ldm_jax.tasks.sample_images import sample_images
@@ -145,7 +147,7 @@ def _run_config(options: Options, config: str, paper: PaperSpeed | None) -> Figu
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
     needs_null = sampling.guidance_scale != 1
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=sampling_options())
     def latents(params, y, keys):
         cond = model.encode_condition(params, y)
         null = model.conditioner.null(y) if needs_null else None
@@ -209,7 +211,7 @@ def _ours(options: Options) -> Callable[[], None]:
         )
 
     inputs = (params, make_schedule(), z_T, cond, null, key)
-    compiled = compile_twice(lambda: jax.jit(run).lower(*inputs))
+    compiled = compile_twice(lambda: jax.jit(run).lower(*inputs), sampling_options())
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(f"device      {jax.devices()[0].device_kind}, {count / 1e6:.2f}M parameters")
     return lambda: jax.block_until_ready(compiled(*inputs))

@@ -29,7 +29,7 @@ from ldm_jax.conditions.keywords import read_keywords
 from ldm_jax.files.arrays import write_npz
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.models.attention import attention
-from ldm_jax.tasks.generate import make_generate
+from ldm_jax.tasks.generate import generator
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
 from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.types import Array, Conditioning
@@ -199,7 +199,7 @@ def _denoiser_program(model, params, y: Shapes, latent) -> Program:
 
 
 def _sampler_program(model, y: Shapes, latent, sampling: Sampling) -> Program:
-    generate = make_generate(model, latent[1:], sampling)
+    generate = generator(model, latent[1:], sampling)
 
     def sampler(params, inputs):
         # Key data, not typed keys: those need JAX's own types on the other side.

@@ -22,7 +22,7 @@ from ldm_jax.models.attention import attention
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks.condition_transform import ConditionTransform
-from ldm_jax.tasks.generate import make_generate
+from ldm_jax.tasks.generate import generator
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion, with_frozen
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling
@@ -145,8 +145,7 @@ class SamplePreview:
         Raises:
           ValueError: the section `sampling` does not fit the model.
         """
-        # Not the cached program of `sample_images`: its kernels ask for a mesh.
-        draw = make_generate.__wrapped__(self.model, self.shape, self.sampling)
+        draw = generator(self.model, self.shape, self.sampling)
         key = jax.random.key(0)
         params = jax.eval_shape(lambda key: task.init(key, batch_shapes)[0], key)
         frozen = jax.eval_shape(lambda: dict(self.frozen))
