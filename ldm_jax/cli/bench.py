@@ -25,6 +25,11 @@ Writes latents of random numbers to a temporary directory and reads them in rand
 order, in this process, without worker processes. The rates "per core" are of processor
 time, which other programs do not disturb.
 """
+ENCODE = """
+Reads, decodes and resizes image files on all cores of the host; encodes batches that
+the devices hold with the first stage of a config; then writes latents as `ldm-jax
+latents` does, with weights of zeros.
+"""
 METRICS = """
 Passes random images through InceptionV3 with random weights and compares two sets of
 random features: ours and, if torch and torch-fidelity are installed, torch-fidelity's.
@@ -57,6 +62,7 @@ def add(commands: Any) -> None:
     _add_train(benchmarks)
     _add_sampler(benchmarks)
     _add_data(benchmarks)
+    _add_encode(benchmarks)
     _add_metrics(benchmarks)
 
 
@@ -157,6 +163,31 @@ def _add_metrics(benchmarks: Any) -> None:
         features=(10_000, "features in each of the sets compared"),
     )
     _add_no_torch(command)
+
+
+def _add_encode(benchmarks: Any) -> None:
+    command = _add(
+        benchmarks,
+        "encode",
+        "Measure how fast images become latents.",
+        ENCODE,
+        "--config=first_stage_kl:f=8 --images=./photos",
+    )
+    command.add_argument(
+        "--config",
+        default="first_stage_kl:f=8",
+        help="of a first stage, NAME or FILE.py with :ARGUMENT; default: %(default)s",
+    )
+    command.add_argument(
+        "--images",
+        help="a folder of images, or another set; without it, JPEG files are made",
+    )
+    _add_counts(
+        command,
+        source_size=(512, "height and width of the files that are made"),
+        records=(64, "files that are made"),
+        batch_size=(8, "images per call of the encoder"),
+    )
 
 
 def _add(

@@ -30,15 +30,14 @@ def build_first_stage(config: ConfigDict, inputs: Inputs, abstract: bool) -> Par
     """
     model, transform = make_first_stage(config), ImageTransform(**config.transform)
     shape = (*transform.size, model.autoencoder.in_channels)
-    trunk = config.objective.get("perceptual")
+    objective = config.objective.to_dict()  # its adversary, too
+    trunk = objective.get("perceptual")
     lpips = inputs.frozen.get("lpips")
     if abstract and trunk not in (None, "none"):
         lpips = zero_lpips(trunk)
     parts = Parts(
         model=model,
-        task=first_stage(
-            model.autoencoder, perceptual_params=lpips, **config.objective
-        ),
+        task=first_stage(model.autoencoder, perceptual_params=lpips, **objective),
         label="first stage",
         batch_shapes={"image": floats(config.batch_size, *shape)},
         latent_shape=model.autoencoder.latent_shape(shape),
