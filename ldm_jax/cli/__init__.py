@@ -4,8 +4,8 @@
 Commands parse and print; the work is done in `ldm_jax.commands`, in files of the same
 names. Each file here has `add(commands)`. What needs JAX is imported when a command
 runs, so that `--help` is fast. Errors in the user's input arrive here as ValueError,
-TypeError, OSError or Unusable and are printed as one message, with exit code 2;
-LDM_JAX_TRACEBACK=1 shows where they were raised.
+TypeError, OSError or Unusable and are printed as one message, with exit code 2, as is
+memory that is not enough; LDM_JAX_TRACEBACK=1 shows where they were raised.
 """
 
 import argparse
@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _exit_code(error)
         if code is None or os.environ.get("LDM_JAX_TRACEBACK"):
             raise
-        print(f"ldm-jax {name}: {_escape(str(error))}", file=sys.stderr)
+        text = _too_large(error, arguments) if _is_memory(error) else str(error)
+        print(f"ldm-jax {name}: {_escape(text)}", file=sys.stderr)
         return code
     return 0
 
@@ -128,7 +129,7 @@ def make_parser() -> CommandParser:
 
 def _exit_code(error: Exception) -> int | None:
     """Returns the exit code of an error; None if the error is not the user's fault."""
-    if isinstance(error, (ValueError, TypeError, OSError)):
+    if isinstance(error, (ValueError, TypeError, OSError)) or _is_memory(error):
         return 2
     from ldm_jax.files.lock import Unusable
     from ldm_jax.training.monitoring.divergence import Diverged
@@ -136,6 +137,28 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, Unusable):
         return 2
     return 3 if isinstance(error, Diverged) else None
+
+
+def _is_memory(error: Exception) -> bool:
+    """Returns whether the memory of a device, or of the host, was not enough."""
+    is_device = type(error).__name__ == "JaxRuntimeError"
+    is_full = is_device and "RESOURCE_EXHAUSTED" in str(error)
+    return is_full or isinstance(error, MemoryError)
+
+
+def _too_large(error: Exception, arguments: Sequence[str]) -> str:
+    """Describes an error of memory, and what takes less of it in this command."""
+    first = str(error).split("\n")[0] or "no more memory"
+    args, _ = parse(arguments)
+    if hasattr(args, "batch_size"):
+        advice = "take fewer images at once with --batch-size"
+    else:
+        advice = (
+            "set a smaller config.batch_size, or train.accumulate (parts of a batch "
+            "one after the other), or unet.remat=full; ldm-jax plan computes what a "
+            "run needs"
+        )
+    return f"memory is not enough: {first}; {advice}."
 
 
 class _EscapingFormatter(logging.Formatter):

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ldm_jax import cli
@@ -173,6 +176,29 @@ def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
     )
     with pytest.raises(KeyError):
         cli.main(["reconstruct", "--model=a", "--out=b.png"])
+
+
+@pytest.mark.parametrize(
+    "arguments, advice",
+    [
+        (["sample", "--model=m", "--out=o"], "with --batch-size"),
+        (["train", "--config=celebahq", "--workdir=w"], "config.batch_size"),
+    ],
+    ids=["sample", "train"],
+)
+@pytest.mark.parametrize("place", ["device", "host"])
+def test_memory_that_is_not_enough_is_one_message(
+    monkeypatch, capsys, arguments, advice, place
+):
+    def run(args, overrides):
+        zeros = jnp.zeros if place == "device" else np.zeros
+        jax.block_until_ready(zeros(2**46, np.float32))  # 256 TiB
+
+    monkeypatch.setattr(f"ldm_jax.cli.{arguments[0]}._run", run)
+    assert cli.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ldm-jax {arguments[0]}: memory is not enough: ")
+    assert advice in line and "lloc" in line  # how much was asked for
 
 
 def test_what_a_terminal_would_obey_is_printed_as_escapes(capsys):
