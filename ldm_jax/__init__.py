@@ -12,27 +12,27 @@ describes them.
 
 from typing import TYPE_CHECKING
 
+__all__ = ["load", "sample", "save"]
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from ldm_jax.experiment.model_directory import load
     from ldm_jax.experiment.save_model import save
     from ldm_jax.tasks.generate import sample
+else:  # type checkers would take any name from a function of this name
 
-__all__ = ["load", "sample", "save"]
-__version__ = "0.1.0"
+    def __getattr__(name):
+        # Imported on first use: `ldm-jax --help` should not wait for JAX.
+        if name == "load":
+            from ldm_jax.experiment.model_directory import load
 
+            return load
+        if name == "save":
+            from ldm_jax.experiment.save_model import save
 
-def __getattr__(name):
-    # Imported on first use: `ldm-jax --help` should not wait for JAX.
-    if name == "load":
-        from ldm_jax.experiment.model_directory import load
+            return save
+        if name == "sample":
+            from ldm_jax.tasks.generate import sample
 
-        return load
-    if name == "save":
-        from ldm_jax.experiment.save_model import save
-
-        return save
-    if name == "sample":
-        from ldm_jax.tasks.generate import sample
-
-        return sample
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return sample
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,8 @@ How configs are found without installing: tests/experiment/config/test_config_fi
 
 import ast
 import configparser
+import json
+import os
 import pathlib
 import re
 import subprocess
@@ -119,12 +121,19 @@ def test_the_version_is_written_once(setup_cfg, capsys):
     assert capsys.readouterr().out == f"ldm_jax {ldm_jax.__version__}\n"
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_every_file_of_the_package(tmp_path):
-    """Identity: modules, configs, pages and licence, and nothing else."""
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The package as a wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    subprocess.run([*command, "--wheel-dir", tmp_path, ROOT], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*command, "--wheel-dir", folder, ROOT], check=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_package(wheel):
+    """Identity: modules, configs, pages and licence, and nothing else."""
     listed = subprocess.run(
         ["git", "ls-files", "ldm_jax", "configs"],
         cwd=ROOT,
@@ -137,3 +146,46 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path):
     about = f"ldm_jax-{ldm_jax.__version__}.dist-info"
     assert {name for name in names if not name.startswith(about)} == expected
     assert f"{about}/licenses/LICENSE" in names
+
+
+ARRAY = "Array | ndarray[tuple[Any, ...], dtype[Any]]"
+# What a user of the front door writes, and the types that a checker shows for it.
+TYPED = {
+    "ldm_jax.load('digits')": "tuple[LatentDiffusion | Any, Any]",
+    "model.condition(params, class_label=[3])": "Conditioning | Any",
+    "model.decode(params, z_T)": f"{ARRAY} | Any",
+    "ldm_jax.sample(model, params, None, z_T=z_T)": ARRAY,
+    "ldm_jax.save('a', model, params)": "None",
+}
+WRONG = ("ldm_jax.load(3)", "ldm_jax.sample(model, params)", "ldm_jax.lode('digits')")
+
+
+@pytest.mark.slow
+def test_a_type_checker_sees_the_front_door_of_an_installed_wheel(wheel, tmp_path):
+    """Of a package with py.typed, pyright takes annotations and infers no types."""
+    pytest.importorskip("pyright")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(site)
+    lines = ["import jax", "import ldm_jax", "", "z_T = jax.numpy.zeros((1, 8, 8, 2))"]
+    lines.append("model, params = ldm_jax.load('digits')")
+    start = len(lines)
+    lines += [f"reveal_type({expression})" for expression in TYPED]
+    (tmp_path / "pyrightconfig.json").write_text("{}")  # not one of a folder above
+    (tmp_path / "user.py").write_text("\n".join([*lines, *WRONG]) + "\n")
+    command = [sys.executable, "-m", "pyright", "--outputjson", "user.py"]
+    shown = subprocess.run(
+        [*command, "--pythonpath", sys.executable],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = json.loads(shown)["generalDiagnostics"]
+    by_line = {entry["range"]["start"]["line"]: entry for entry in found}
+    for number, (expression, name) in enumerate(TYPED.items(), start):
+        message = by_line[number]["message"]
+        assert message == f'Type of "{expression}" is "{name}"'
+    wrong = range(len(lines), len(lines) + len(WRONG))
+    errors = {n for n, entry in by_line.items() if entry["severity"] == "error"}
+    assert errors == set(wrong)

@@ -121,6 +121,12 @@ def make_schedule(
     return _tables(raw, posterior_beta_share, zero_terminal_snr)
 
 
+def same_schedule(a: NoiseSchedule, b: NoiseSchedule) -> bool:
+    """Returns whether all tables of two schedules are equal, bit for bit."""
+    tables = [jax.tree.leaves(schedule) for schedule in (a, b)]
+    return len(a.betas) == len(b.betas) and all(map(np.array_equal, *tables))
+
+
 def make_betas(
     kind: str,
     num_timesteps: int,

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.models import make_the_same
 from ldm_jax.tasks.guides import ClassifierGuide
 from ldm_jax.types import PyTree
 
@@ -49,7 +50,7 @@ def open_guide(
         )
     config = model_directory.read_config(directory, "classifier")
     for name in SHARED:
-        if dict(config[name]) != dict(guided[name]):
+        if not make_the_same(name, config[name], guided[name]):
             raise ValueError(
                 f"a classifier must have the {name} of the model it guides: "
                 f"{directory} has {dict(config[name])}, the model "

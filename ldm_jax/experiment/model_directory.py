@@ -20,9 +20,10 @@ from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.structured import read_json
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.pretrained import FOLDER, pretrained_names
-from ldm_jax.tasks.model import ConditionEncoder, with_frozen
+from ldm_jax.tasks.model import ConditionEncoder, LatentDiffusion, with_frozen
 from ldm_jax.tasks.sampling import Sampling, replace_sampling
 from ldm_jax.training.checkpoints.checkpointer import load_params
+from ldm_jax.types import PyTree
 
 
 def locate(directory: str) -> str:
@@ -124,7 +125,9 @@ def latent_shape(directory: str) -> tuple[int, int, int]:
         return LatentSet(**config.latents).latent_shape(autoencoder)
 
 
-def load(directory: str, which: str = "ema", step: int | None = None):
+def load(
+    directory: str, which: str = "ema", step: int | None = None
+) -> tuple[LatentDiffusion | Any, PyTree]:
     """Loads a model, trained here or imported.
 
     Args:
@@ -136,7 +139,9 @@ def load(directory: str, which: str = "ema", step: int | None = None):
 
     Returns:
       (FirstStage, LatentDiffusion, NoisyLatentClassifier or ConditionEncoder, params):
-      frozen spec, pytree of NumPy arrays.
+      frozen spec, pytree of NumPy arrays. Type checkers assume a LatentDiffusion, which
+      has the methods of a FirstStage and of a ConditionEncoder, unless it is annotated
+      otherwise.
 
     Raises:
       ValueError: not a model directory.

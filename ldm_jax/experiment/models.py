@@ -10,7 +10,7 @@ from ldm_jax.conditions.fields import FirstStageFields
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.diffusion.schedule import make_schedule, same_schedule
 from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.classifier import LatentClassifier
@@ -66,7 +66,23 @@ def make_classifier(config) -> NoisyLatentClassifier:
         config.latents.scale,
         classifier=LatentClassifier(**{**config.classifier, **sizes}),
         schedule=make_schedule(**config.schedule),
+        schedule_settings=dict(config.schedule),
+        class_names=tuple(config.get("class_names") or ()),
     )
+
+
+def make_the_same(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Returns whether two sections make the same part of a model.
+
+    One of them may leave out fields that have their defaults in the other.
+
+    Args:
+      name: "autoencoder" or "schedule".
+      a, b: the sections.
+    """
+    if name == "autoencoder":
+        return Autoencoder(**a) == Autoencoder(**b)
+    return same_schedule(make_schedule(**a), make_schedule(**b))
 
 
 def make_transform(config, **changes) -> ImageTransform:

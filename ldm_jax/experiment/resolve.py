@@ -14,6 +14,7 @@ from ldm_jax.experiment import data_metadata
 from ldm_jax.experiment.config.sections import LatentSet, TextEncoderSource
 from ldm_jax.experiment.lpips import read_lpips
 from ldm_jax.experiment.model_directory import read_config
+from ldm_jax.experiment.models import make_the_same
 from ldm_jax.experiment.text_encoder import (
     TrainedEncoder,
     fill_text_section,
@@ -167,7 +168,7 @@ def _classifier(config: ConfigDict, abstract: bool) -> Inputs:
     directory = config.diffusion.directory
     guided = read_config(directory, "latent_diffusion")
     for name in ("autoencoder", "schedule"):
-        if name in config and dict(config[name]) != dict(guided[name]):
+        if name in config and not make_the_same(name, config[name], guided[name]):
             raise ValueError(
                 f"config.{name} must be that of the diffusion model in {directory}: "
                 f"got {dict(config[name])}, that one has {dict(guided[name])}; leave "

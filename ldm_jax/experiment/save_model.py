@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.kinds.hybrid import Hybrid
-from ldm_jax.diffusion.schedule import make_schedule
+from ldm_jax.diffusion.schedule import make_schedule, same_schedule
 from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.files.errors import shown
@@ -22,7 +21,10 @@ from ldm_jax.files.paths import PathLike, is_remote
 from ldm_jax.files.writing import atomic_directory
 from ldm_jax.interop.own_files import check_shapes, flatten
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.classifier import LatentClassifier
+from ldm_jax.models.unet import UNet
 from ldm_jax.parallel.outputs import new_output
+from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.model import ConditionEncoder, FirstStage, LatentDiffusion
 from ldm_jax.training.checkpoints.checkpointer import save_params
 from ldm_jax.types import PyTree
@@ -37,27 +39,29 @@ def save(
     model: FirstStage | ConditionEncoder,
     params: PyTree,
     *,
-    image_size: int | tuple[int, int] = 256,
+    image_size: int | tuple[int, int] | None = None,
 ) -> None:
     """Writes a model as a model directory, which `load` and all commands take.
 
     Args:
       directory: new, or an empty folder.
-      model: a first stage, diffusion model or text encoder, from `load` or made of its
-        parts.
+      model: a first stage, diffusion model, text encoder or classifier of noisy
+        latents, from `load` or made of its parts.
       params: pytree of arrays, an entry per network.
       image_size: side of the images in pixels, or (height, width), that sampling makes
-        unless it is given another.
+        unless it is given another. None is 256, and of a classifier the size that it
+        reads.
 
     Raises:
       ValueError: the directory is taken, the parameters are not the model's, or the
         model has settings that a directory does not hold; nothing is written.
     """
     spec = model_spec(model)
+    if isinstance(model, NoisyLatentClassifier):
+        image_size = _image_size(model, image_size)
     settings = model_settings(spec, image_size)
     schema.check_config(settings)
-    expected = {**spec, "latents": {}} if "unet" in spec else spec
-    check_shapes(expected, flatten(params), directory)
+    check_shapes(settings, flatten(params), directory)
     with new_model_directory(directory, "directory") as folder:
         section = text_section(settings.get("condition", {}))
         if section is not None:
@@ -71,6 +75,17 @@ def model_sections(config: ConfigDict) -> dict[str, Any]:
     schema.check_config(config)
     spec = config.to_dict()
     return {**spec, "latent_scale": spec.get("latents", {"scale": 1.0})["scale"]}
+
+
+def _image_size(model: NoisyLatentClassifier, given: Any) -> int:
+    """Returns the side of the images that a classifier reads, in pixels."""
+    side = model.classifier.latent_size * model.autoencoder.f
+    if given not in (None, side, (side, side)):
+        raise ValueError(
+            f"this classifier reads images of {side}x{side}: got image_size={given}; "
+            "leave it out."
+        )
+    return side
 
 
 def model_spec(model: FirstStage | ConditionEncoder) -> dict[str, Any]:
@@ -89,25 +104,35 @@ def model_spec(model: FirstStage | ConditionEncoder) -> dict[str, Any]:
                 f"latent_scale={model.latent_scale}; save the diffusion model, or "
                 "dataclasses.replace(model, latent_scale=1.0)."
             )
-        stage = module_fields(model.autoencoder)
+        stage = module_fields(model.autoencoder, Autoencoder)
         return {"task": "first_stage", "autoencoder": stage}
-    if not isinstance(model, LatentDiffusion):
+    if not isinstance(model, LatentDiffusion | NoisyLatentClassifier):
         raise ValueError(
-            "a first stage, a diffusion model or a text encoder can be saved: got "
-            f"{type(model).__name__}; its run is its model directory."
+            "a first stage, a diffusion model, a text encoder or a classifier of noisy "
+            f"latents can be saved: got {type(model).__name__}; give one of them."
         )
-    return {
-        "task": "latent_diffusion",
-        "autoencoder": module_fields(model.autoencoder),
+    spec = {
+        "autoencoder": module_fields(model.autoencoder, Autoencoder),
         "latent_scale": float(model.latent_scale),
-        "unet": module_fields(model.unet),
-        "condition": condition_section(model.conditioner, model.autoencoder),
         "schedule": schedule_section(model),
+    }
+    if isinstance(model, NoisyLatentClassifier):
+        fields = module_fields(model.classifier, LatentClassifier)
+        sizes = schema.GIVEN_BY_CODE["classifier"]  # follow from the latents
+        fields = {name: x for name, x in fields.items() if name not in sizes}
+        spec |= {"task": "classifier", "classifier": fields}
+        names = {"class_names": tuple(model.class_names)} if model.class_names else {}
+        return {**spec, **names}
+    return {
+        **spec,
+        "task": "latent_diffusion",
+        "unet": module_fields(model.unet, UNet),
+        "condition": condition_section(model.conditioner, model.autoencoder),
         "prediction": model.prediction,
     }
 
 
-def schedule_section(model: LatentDiffusion) -> dict[str, Any]:
+def schedule_section(model: LatentDiffusion | NoisyLatentClassifier) -> dict[str, Any]:
     """Returns the section of a model's noise schedule.
 
     Raises:
@@ -117,9 +142,7 @@ def schedule_section(model: LatentDiffusion) -> dict[str, Any]:
     if not section:  # its betas, if they are enough
         betas = tuple(np.asarray(model.schedule.betas, np.float64).tolist())
         section = dict(kind="given", num_timesteps=len(betas), betas=betas)
-    pair = model.schedule, make_schedule(**section)
-    tables = [jax.tree.leaves(schedule) for schedule in pair]
-    if any(not np.array_equal(a, b) for a, b in zip(*tables, strict=True)):
+    if not same_schedule(model.schedule, make_schedule(**section)):
         raise ValueError(
             "schedule_settings must be the arguments of make_schedule that made the "
             f"model's schedule: got {shown(model.schedule_settings)}; "
@@ -139,7 +162,7 @@ def condition_section(
     fields = changed_fields(condition)
     stage = fields.get("autoencoder")
     if isinstance(stage, Autoencoder):
-        fields["autoencoder"] = module_fields(stage)
+        fields["autoencoder"] = module_fields(stage, Autoencoder)
     if stage is not None and stage == first_stage:
         # A condition that shares the first stage also uses its scale, if it sets none.
         del fields["autoencoder"]
@@ -147,8 +170,18 @@ def condition_section(
     return {"kind": condition.kind, **fields}
 
 
-def module_fields(module: nn.Module) -> dict[str, Any]:
-    """Returns the fields of a module that differ from their defaults."""
+def module_fields(module: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
+    """Returns the fields of a module that differ from their defaults.
+
+    Raises:
+      ValueError: it is not of the kind that a section of a config describes.
+    """
+    if type(module) is not kind:
+        raise ValueError(
+            f"a model directory describes a {kind.__name__}: got "
+            f"{type(module).__name__}, whose settings it cannot hold; save its "
+            "parameters alone, for example with numpy.savez."
+        )
     fields = changed_fields(module)
     return {n: x for n, x in fields.items() if n not in ("parent", "name")}
 
@@ -183,6 +216,10 @@ def model_settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str,
             "objective": {},
             "sampling": {},
         },
+        "classifier": {
+            "diffusion": dict(directory=""),
+            "latents": dict(directory="", **size),
+        },
     }
     task = spec["task"]
     known = {k: v for k, v in spec.items() if k in schema.SECTIONS[task]}
@@ -190,8 +227,9 @@ def model_settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str,
     place = "transform" if task == "first_stage" else "latents"
     is_unknown = settings[place].get("image_size") is None
     settings[place] = {**settings[place], **(size if image_size or is_unknown else {})}
-    if task == "latent_diffusion":
+    if task != "first_stage":
         settings["latents"]["scale"] = spec["latent_scale"]
+    if task == "latent_diffusion":
         settings["condition"] = dict(settings["condition"])
     return settings
 

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from ldm_jax.interop import names
+from ldm_jax.interop.compvis.classifier import classifier_rows
 from ldm_jax.interop.name_rows import NameRow, rows_for
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.classifier import LatentClassifier
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import ClassToken, SpatialRescaler, TokenTransformer
 from ldm_jax.models.unet import UNet
@@ -33,8 +35,11 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[NameRow, ...]]:
 
     Returns:
       {"autoencoder": rows, "unet": rows, "conditioner": rows}, those that there are; of
-      a hybrid condition "conditioner/NAME" for each part.
+      a hybrid condition "conditioner/NAME" for each part. Of a classifier of noisy
+      latents {"classifier": rows}: the autoencoder is that of the model it guides.
     """
+    if "classifier" in spec:
+        return {"classifier": classifier_rows(_make_classifier(spec))}
     result, known = {}, {}
     if "autoencoder" in spec:
         autoencoder = Autoencoder(**_hashable(spec["autoencoder"]))
@@ -80,6 +85,16 @@ def make_unet(spec: Mapping[str, Any]) -> UNet:
         autoencoder = Autoencoder(**_hashable(spec["autoencoder"]))
         fields["out_channels"] = autoencoder.embed_channels
     return UNet(**fields)
+
+
+def _make_classifier(spec: Mapping[str, Any]) -> LatentClassifier:
+    """Makes the classifier of a spec, which also has "latents", with "image_size"."""
+    autoencoder = Autoencoder(**_hashable(spec["autoencoder"]))
+    size = spec["latents"]["image_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    h, _, c = autoencoder.latent_shape((height, width, autoencoder.in_channels))
+    fields = {**_hashable(spec["classifier"]), "latent_size": h, "latent_channels": c}
+    return LatentClassifier(**fields)
 
 
 @functools.lru_cache(maxsize=4)

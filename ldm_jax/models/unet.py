@@ -280,10 +280,11 @@ def _check_inputs(unet: UNet, z_t: Array, t: Array, cond: Conditioning) -> None:
         )
     shape = None if cond.context is None else cond.context.shape
     if (shape and shape[-1]) != unet.context_dim:
+        expected = f"[B, M, {unet.context_dim}]" if unet.context_dim else "absent"
         raise ValueError(
-            f"cond.context must be [B, M, {unet.context_dim}] (UNet.context_dim): got "
-            f"{shape or 'no context'}; use the "
-            "conditioner's width as context_dim."
+            f"cond.context must be {expected} (UNet.context_dim): got "
+            f"{shape or 'no context'}; give the condition that the model was made for, "
+            "or use the conditioner's width as context_dim."
         )
     if (cond.class_label is None) != (unet.num_classes is None):
         raise ValueError(

@@ -2,6 +2,7 @@
 """The task of a classifier of noisy latents, whose gradient guides samples."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,10 +23,15 @@ class NoisyLatentClassifier(FirstStage):
     Attributes:
       classifier: the network, or another module that is called like it.
       schedule: the noise schedule of the diffusion model that it guides.
+      schedule_settings: arguments of `make_schedule` that made the schedule; only
+        saving needs them.
+      class_names: of the K classes; () where they have none.
     """
 
     classifier: LatentClassifier | Any = dataclasses.field(kw_only=True)
     schedule: NoiseSchedule = dataclasses.field(kw_only=True)
+    schedule_settings: Mapping[str, Any] | None = None
+    class_names: tuple[str, ...] = ()
 
     def logits(
         self, params: PyTree, z_t: Float[Array, "B h w c"], t: Int[Array, " B"]

@@ -14,7 +14,7 @@ from ldm_jax.diffusion import constraints, guidance, process, tiles
 from ldm_jax.diffusion.samplers import base
 from ldm_jax.parallel.compile import sampling_options
 from ldm_jax.tasks.guides import Guide
-from ldm_jax.tasks.model import LatentDiffusion, check_batch_sizes
+from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sampling import Sampling, make_sampling
 from ldm_jax.types import Array, Batch, Conditioning, Denoiser, PyTree, RandomKey
 
@@ -145,8 +145,7 @@ def sample(
       ValueError: options that do not fit, or z_T and cond of different batch sizes.
     """
     sampling = make_sampling(**options)
-    cond = Conditioning() if cond is None else cond
-    check_batch_sizes(z_T, cond)
+    cond = model.checked_condition(z_T, cond)
     key = jax.random.key(0) if key is None else key
     if isinstance(z_T, jax.core.Tracer):  # a part of the caller's program
         return sample_latents(model, params, cond, null, z_T, key, sampling)[0]

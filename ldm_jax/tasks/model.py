@@ -216,21 +216,34 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
           params: {"unet": ...}.
           z_t: scaled noisy latents.
           t: in [0, T).
-          cond: B rows; None is not a condition.
+          cond: B rows; None of an unconditional model.
 
         Raises:
-          ValueError: z_t and cond are not of one batch size, or `cond` is not what the
-            denoiser reads.
+          ValueError: z_t, t and cond are not of one batch size, or `cond` is not what
+            the denoiser reads.
+        """
+        cond = self.checked_condition(z_t, cond)
+        return self.unet.apply({"params": params["unet"]}, z_t, jnp.asarray(t), cond)
+
+    def checked_condition(
+        self, z: Float[Array, "B h w c"], cond: Conditioning | None
+    ) -> Conditioning:
+        """Returns a condition of B rows; of an unconditional model, for None too.
+
+        Raises:
+          ValueError: latents and condition are not of one batch size, or there is no
+            condition and the model has one.
         """
         if cond is None and self.conditioner.fields:
-            inputs = " and ".join(f.keyword for f in self.conditioner.fields.values())
+            fields = self.conditioner.fields.values()
+            inputs = ", ".join(f"{field.keyword}=..." for field in fields)
             raise ValueError(
                 f'this model has the condition "{self.conditioner.kind}": got None; '
-                f"give model.condition(params, {inputs}=...)."
+                f"give model.condition(params, {inputs})."
             )
         cond = Conditioning() if cond is None else cond
-        check_batch_sizes(z_t, cond)
-        return self.unet.apply({"params": params["unet"]}, z_t, t, cond)
+        check_batch_sizes(z, cond)
+        return cond
 
 
 def check_batch_sizes(z: Float[Array, "B h w c"], cond: Conditioning) -> None:

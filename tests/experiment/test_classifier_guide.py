@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ldm_jax
 from ldm_jax import cli
 from ldm_jax.commands.train import train_config
 from ldm_jax.experiment import model_directory
@@ -81,6 +82,19 @@ def test_a_classifier_is_exported_and_imported_by_command(guided, classifier, tm
     _, params = model_directory.load(classifier)
     _, back = model_directory.load(str(out))
     jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+def test_a_classifier_that_was_saved_guides_the_same_model(
+    guided, classifier, tmp_path
+):
+    """Sections that leave out default values make the same first stage."""
+    model, params = ldm_jax.load(classifier)
+    ldm_jax.save(tmp_path / "a", model, params)
+    config = model_directory.read_config(str(guided / "b"))
+    saved = model_directory.read_config(str(tmp_path / "a"))
+    assert dict(saved.autoencoder) != dict(config.autoencoder)
+    guide, _ = open_guide(str(tmp_path / "a"), 1.0, config, (8, 8, 2))
+    assert guide.classifier.classifier == model.classifier
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 
 import ldm_jax
+from ldm_jax.commands.export import SUFFIXES, export_weights
+from ldm_jax.commands.import_ import import_weights
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment.model_directory import read_config
 from ldm_jax.experiment.save_model import condition_section, model_spec
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.classifier import POOLS, LatentClassifier
+from ldm_jax.models.unet import UNet
+from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.model import FirstStage
 from tests.conditions.test_tokens import write_vocab
 from tests.interop import small
-from tests.interop.small import draw, model_of
+from tests.interop.small import draw, model_of, random_tree
+from tests.models.test_classifier import TINY, param_shapes
 
 LABELS = {"label": np.array([1, 7], np.int32)}
 PARTS = dict(
@@ -148,3 +155,72 @@ def test_the_settings_of_the_schedule_must_make_it(tmp_path):
     changed = dataclasses.replace(model, schedule=exact, schedule_settings=None)
     ldm_jax.save(tmp_path / "a", changed, params)
     assert_same(ldm_jax.load(str(tmp_path / "a"))[0].schedule, exact)
+
+
+def classifier_of(**fields):
+    """A classifier of noisy latents of 4x4x2, and its random parameters."""
+    network = LatentClassifier(**{**TINY, **fields})
+    settings = dict(kind="linear", num_timesteps=50)
+    model = NoisyLatentClassifier(
+        Autoencoder(**small.FIRST_STAGE),
+        0.5,
+        classifier=network,
+        schedule=make_schedule(**settings),
+        schedule_settings=settings,
+        class_names=("a", "b", "c"),
+    )
+    return model, {"classifier": random_tree(param_shapes(network))}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_classifier_of_noisy_latents_comes_back(pool, tmp_path):
+    """Identity: network, first stage, scale, schedule, names of classes, parameters."""
+    model, params = classifier_of(pool=pool)
+    ldm_jax.save(tmp_path / "a", model, params)
+    again, same = ldm_jax.load(str(tmp_path / "a"))
+    assert_same(params, same)
+    assert again.classifier == model.classifier
+    assert again.autoencoder == model.autoencoder
+    assert_same(again.schedule, model.schedule)
+    assert (again.latent_scale, again.class_names) == (0.5, ("a", "b", "c"))
+    assert read_config(str(tmp_path / "a")).latents.image_size == 8
+
+
+@pytest.mark.parametrize("form", ["compact", "npz", "safetensors"])
+def test_a_saved_classifier_is_exported_and_imported(form, tmp_path):
+    """Identity: parameters, to half precision in the compact form."""
+    model, params = classifier_of()
+    ldm_jax.save(tmp_path / "a", model, params)
+    out = str(tmp_path / f"b{SUFFIXES.get(form, '')}")
+    export_weights(str(tmp_path / "a"), out, form)
+    if form != "compact":
+        import_weights(out, str(tmp_path / "c"))
+        out = str(tmp_path / "c")
+    again, same = ldm_jax.load(out)
+    assert again.classifier == model.classifier
+    digits = dict(rtol=1e-3, atol=1e-6) if form == "compact" else dict(rtol=0)
+    for one, two in zip(jax.tree.leaves(params), jax.tree.leaves(same), strict=True):
+        np.testing.assert_allclose(np.float32(two), one, **digits)
+
+
+def test_a_classifier_is_saved_for_the_images_that_it_reads(tmp_path):
+    model, params = classifier_of()
+    message = "reads images of 8x8: got image_size=16"
+    with pytest.raises(ValueError, match=message):
+        ldm_jax.save(tmp_path / "a", model, params, image_size=16)
+    with pytest.raises(ValueError, match=r"classifier/.*missing"):
+        ldm_jax.save(tmp_path / "a", model, {"classifier": {}})
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_network_of_another_kind_is_refused(tmp_path):
+    """A module of the user's own is called like a UNet, but has no section."""
+
+    class Own(UNet):
+        pass
+
+    model = model_of(small.CLASSES)
+    own = dataclasses.replace(model, unet=Own(**small.CLASSES["unet"]))
+    message = "describes a UNet: got Own"
+    with pytest.raises(ValueError, match=message):
+        ldm_jax.save(tmp_path / "a", own, draw(model, LABELS))

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model specs: scaling, round trips through pixels, and refused conditions."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ldm_jax
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
+from ldm_jax.types import Conditioning
+from tests.interop import small
+from tests.interop.small import draw, model_of
 
 
 def tiny_model(prediction="eps", scale=2.0, **condition):
@@ -84,3 +90,58 @@ def test_the_null_condition_is_the_row_of_no_class():
 def test_images_in_bytes_are_refused(unchecked_shapes):
     with pytest.raises(ValueError, match="divide bytes"):
         tiny_model().encode({"autoencoder": {}}, np.zeros((1, 8, 8, 3), np.uint8))
+
+
+Z_T = np.zeros((2, 4, 4, 2), np.float32)
+T = np.array([1, 2], np.int32)
+# Runs a model without a condition, and one with classes, by the two functions that take
+# None for no condition.
+CALLS = {
+    "denoise": lambda model, params, cond: jax.jit(model.denoise)(params, Z_T, T, cond),
+    "sample": lambda model, params, cond: ldm_jax.sample(
+        model, params, cond, z_T=Z_T, num_steps=2
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def unconditional():
+    """A small model without a condition, and its parameters."""
+    model = model_of(small.diffusion(dict(kind="none")))
+    return model, draw(model, {})
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_none_is_the_condition_of_an_unconditional_model(call, unconditional):
+    """Identity: None computes what the empty condition computes."""
+    model, params = unconditional
+    results = [CALLS[call](model, params, cond) for cond in (None, Conditioning())]
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_condition_that_is_missing_or_of_another_batch_is_named(
+    call, unchecked_shapes
+):
+    model = model_of(small.CLASSES)
+    params = draw(model, {"label": T})
+    with one_sentence(r'has the condition "class": got None; give .*class_label=\.'):
+        CALLS[call](model, params, None)
+    three = model.condition(params, class_label=[1, 2, 3])
+    with one_sentence("got 2 latents and context of 3 rows"):
+        CALLS[call](model, params, three)
+
+
+def test_time_steps_that_do_not_fit_are_named(unconditional, unchecked_shapes):
+    model, params = unconditional
+    for t in (5, [1, 2, 3]):
+        with one_sentence("t must hold one step per sample"):
+            model.denoise(params, Z_T, t)
+
+
+@contextlib.contextmanager
+def one_sentence(pattern):
+    """Expects an error of one line."""
+    with pytest.raises(ValueError, match=pattern) as error:
+        yield
+    assert len(str(error.value).splitlines()) == 1
