@@ -3,11 +3,12 @@
 
 A row lists for one field of a module of this package its name and default in CompVis's
 and in diffusers' configs; import and export read it in opposite directions. Fields with
-another meaning there, such as levels of attention, are translated by the functions of
-`read_config` and `write_config`.
+another meaning there, such as levels of attention or numbers of heads, and those that a
+config only has beside a certain value of another, such as the ends of a noise schedule,
+are translated by the functions of `read_config` and `write_config`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -72,6 +73,25 @@ UNET = (
         "num_classes", Other("num_classes", None), Other("num_class_embeds", None)
     ),
 )
+# BERTEmbedder, and LDMBertModel.
+TOKEN_TRANSFORMER = (
+    FieldRow("width", Other("n_embed", REQUIRED), Other("d_model", REQUIRED)),
+    FieldRow("depth", Other("n_layer", REQUIRED), Other("encoder_layers", 32)),
+    FieldRow("vocab_size", Other("vocab_size", 30522), Other("vocab_size", 30522)),
+    FieldRow("length", Other("max_seq_len", 77), Other("max_position_embeddings", 77)),
+    FieldRow("num_heads", None, Other("encoder_attention_heads", 8)),
+    FieldRow("head_channels", None, Other("head_dim", 64)),
+)
+# CLIPTextModel; the original's FrozenCLIPEmbedder is always the one of ViT-L/14.
+CLIP_TEXT = (
+    FieldRow("width", None, Other("hidden_size", 512)),
+    FieldRow("depth", None, Other("num_hidden_layers", 12)),
+    FieldRow("num_heads", None, Other("num_attention_heads", 8)),
+    FieldRow("mlp_width", None, Other("intermediate_size", 2048)),
+    FieldRow("activation", None, Other("hidden_act", "quick_gelu")),
+    FieldRow("vocab_size", None, Other("vocab_size", 49408)),
+    FieldRow("length", Other("max_length", 77), Other("max_position_embeddings", 77)),
+)
 
 
 def read_fields(
@@ -80,7 +100,7 @@ def read_fields(
     """Reads the fields of our module from a config.
 
     Args:
-      table: `AUTOENCODER` or `UNET`.
+      table: `AUTOENCODER`, `UNET`, `TOKEN_TRANSFORMER` or `CLIP_TEXT`.
       form: "compvis" or "diffusers".
       take: (name, default) -> value; default is REQUIRED where there is none.
 
@@ -99,6 +119,15 @@ def read_fields(
         if value is not None:
             fields[row.ours] = value
     return fields
+
+
+def taken(config: Mapping[str, Any]) -> Callable[[str, Any], Any]:
+    """Returns the `take` of `read_fields` for a mapping; REQUIRED is a KeyError."""
+
+    def take(name: str, default: Any) -> Any:
+        return config[name] if default is REQUIRED else config.get(name, default)
+
+    return take
 
 
 def write_fields(

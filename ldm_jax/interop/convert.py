@@ -22,7 +22,7 @@ from ldm_jax.interop.diffusers.write import Size, export_diffusers
 from ldm_jax.interop.diffusers.write import describe_model as describe_for_diffusers
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
-from ldm_jax.interop.weight_files import read_weights
+from ldm_jax.interop.weight_files import holds_weights, read_weights
 from ldm_jax.types import PyTree
 
 
@@ -35,7 +35,8 @@ def import_model(
     """Imports a published model.
 
     Args:
-      path: a CompVis checkpoint (.ckpt, .safetensors), or a diffusers folder.
+      path: a CompVis checkpoint (.ckpt, .safetensors, a folder of such weights alone,
+        the index of its shards), or a diffusers folder.
       config: describes the model of a checkpoint: the original's YAML (a path, or its
         contents as a dict), or a mapping with the sections of one of our configs. None
         takes the .yaml next to the checkpoint. Folders describe themselves.
@@ -53,7 +54,7 @@ def import_model(
         from the config's; lists them by name.
     """
     path = pathlib.Path(path)
-    if path.is_dir():
+    if path.is_dir() and not _is_checkpoint(path):
         if config is not None or key is not None:
             raise ValueError(
                 f"a folder describes itself: got a config or a key for {path}; leave "
@@ -76,13 +77,21 @@ def import_model(
     return imported._replace(image_size=size, notes=notes)
 
 
+def _is_checkpoint(folder: pathlib.Path) -> bool:
+    """Returns whether a folder holds weights alone, as accelerate saves a model."""
+    described = ("config.json", "model_index.json")
+    is_described = any((folder / name).is_file() for name in described)
+    return holds_weights(folder) and not is_described
+
+
 def _config_next_to(path: pathlib.Path) -> pathlib.Path:
-    for name in (f"{path.stem}.yaml", "config.yaml"):
-        if path.with_name(name).is_file():
-            return path.with_name(name)
+    folder, stem = (path, "model") if path.is_dir() else (path.parent, path.stem)
+    for name in (f"{stem}.yaml", "config.yaml"):
+        if (folder / name).is_file():
+            return folder / name
     raise MissingFile(
-        f"no {path.stem}.yaml or config.yaml next to {path}; give the original's YAML, "
-        "or one of our configs, as config."
+        f"no {stem}.yaml or config.yaml beside the weights of {path}; give the "
+        "original's YAML, or one of our configs, as config."
     )
 
 

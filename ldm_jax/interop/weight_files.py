@@ -39,7 +39,10 @@ OTHER_FILES = {
     ".onnx": "ONNX: get the PyTorch weights of the same model",
     ".h5": "TensorFlow: get the PyTorch weights of the same model",
     ".gguf": "GGUF: get the PyTorch weights of the same model",
+    ".distcp": "torch.distributed.checkpoint: convert it with python -m "
+    "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pth",
 }
+INDEX = ".index.json"
 
 
 def read_weights(path: PathLike, key: str | None = None) -> Weights:
@@ -47,8 +50,9 @@ def read_weights(path: PathLike, key: str | None = None) -> Weights:
 
     Args:
       path: a .safetensors, .ckpt, .pth, .pt or .bin file (the last four as written by
-        `torch.save`), a .msgpack of Flax (which is read into memory), or a folder
-        that holds one model as diffusers and transformers save it.
+        `torch.save`), a .msgpack of Flax (which is read into memory), the index of
+        shards (.index.json), or a folder that holds one model as diffusers,
+        transformers and accelerate save it.
       key: where a file holds the tensors: the entry of a checkpoint ("model",
         "state.ema"), or what their names begin with ("first_stage_model"). None takes
         "state_dict", or the only entry that holds tensors.
@@ -64,8 +68,9 @@ def read_weights(path: PathLike, key: str | None = None) -> Weights:
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
-        return _read_folder(path)
-    stored = state_dict(path, _read_file(path), key)
+        path = _weights_in(path)
+    is_index = path.name.endswith(INDEX)
+    stored = state_dict(path, _read_shards(path) if is_index else _read_file(path), key)
     names, notes = without_wrappers(stored)
     return Weights({short: stored[name] for short, name in names.items()}, notes)
 
@@ -98,14 +103,21 @@ def _read_file(path: pathlib.Path) -> Any:
     )
 
 
-def _read_folder(folder: pathlib.Path) -> Weights:
-    """Opens the weights of one model folder, in one file or in shards by an index."""
-    for file in FOLDER_FILES:
-        if (folder / file).is_file():
-            return read_weights(folder / file)
-        index = folder / f"{file}.index.json"
-        if index.is_file():
-            return _read_shards(index)
+def holds_weights(folder: pathlib.Path) -> bool:
+    """Returns whether a folder itself holds the weights of a model."""
+    return _known_file(folder) is not None
+
+
+def _known_file(folder: pathlib.Path) -> pathlib.Path | None:
+    files = [folder / f"{name}{end}" for name in FOLDER_FILES for end in ("", INDEX)]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _weights_in(folder: pathlib.Path) -> pathlib.Path:
+    """Finds the weights in the folder of one model: a file, or the index of shards."""
+    if file := _known_file(folder):
+        _check_alone(file)
+        return file
     others = [
         f"{printable(file.name)} ({what})"
         for ending, what in OTHER_FILES.items()
@@ -118,7 +130,21 @@ def _read_folder(folder: pathlib.Path) -> Weights:
     )
 
 
-def _read_shards(index: pathlib.Path) -> Weights:
+def _check_alone(file: pathlib.Path) -> None:
+    """Raises UnreadableFile for a folder of several models, as accelerate saves them.
+
+    accelerate calls their files model.safetensors, model_1.safetensors ...
+    """
+    more = sorted(file.parent.glob(f"{file.stem}_[0-9]*{file.suffix}"))
+    if more:
+        names = ", ".join(printable(path.name) for path in (file, *more)[:4])
+        raise UnreadableFile(
+            f"{printable(file.parent)} holds several models: {names}; give the file "
+            "of one."
+        )
+
+
+def _read_shards(index: pathlib.Path) -> dict[str, Any]:
     """Opens the shards an index names; they must be in its folder."""
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not all(
@@ -141,5 +167,4 @@ def _read_shards(index: pathlib.Path) -> Weights:
         raise UnreadableFile(
             f"{printable(index)} and its shards differ in {shown(odd)}."
         )
-    short, notes = without_wrappers(stored)
-    return Weights({name: stored[n] for name, n in short.items()}, notes)
+    return stored

@@ -7,12 +7,16 @@ import pytest
 
 from ldm_jax.interop.config_fields import (
     AUTOENCODER,
-    REQUIRED,
+    CLIP_TEXT,
+    TOKEN_TRANSFORMER,
     UNET,
     read_fields,
+    taken,
     write_fields,
 )
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.clip import ClipText
+from ldm_jax.models.conditioners import TokenTransformer
 from ldm_jax.models.unet import UNet
 
 STAGE = Autoencoder(
@@ -43,20 +47,32 @@ DENOISER = UNet(
 )
 
 
-def take_from(config):
-    return lambda name, default: (
-        config[name] if default is REQUIRED else config.get(name, default)
-    )
+WORDS = TokenTransformer(
+    vocab_size=11, width=8, depth=3, length=5, num_heads=2, head_channels=4
+)
+CLIP = ClipText(
+    vocab_size=11,
+    width=8,
+    depth=3,
+    length=5,
+    num_heads=2,
+    mlp_width=7,
+    activation="gelu",
+)
+TABLES = {
+    "stage": (AUTOENCODER, STAGE),
+    "unet": (UNET, DENOISER),
+    "words": (TOKEN_TRANSFORMER, WORDS),
+    "clip": (CLIP_TEXT, CLIP),
+}
 
 
 @pytest.mark.parametrize("form", ["compvis", "diffusers"])
-@pytest.mark.parametrize(
-    ("table", "module"), [(AUTOENCODER, STAGE), (UNET, DENOISER)], ids=["stage", "unet"]
-)
+@pytest.mark.parametrize(("table", "module"), TABLES.values(), ids=TABLES)
 def test_fields_come_back(table, module, form):
     """Identity: values that are not default of anybody's."""
     config = write_fields(table, form, module)
-    fields = read_fields(table, form, take_from(config))
+    fields = read_fields(table, form, taken(config))
     expected = [row.ours for row in table if getattr(row, form) is not None]
     assert sorted(fields) == sorted(expected)
     for name, value in fields.items():
@@ -64,11 +80,7 @@ def test_fields_come_back(table, module, form):
         assert value == (list(ours) if isinstance(ours, tuple) else ours), name
 
 
-@pytest.mark.parametrize(
-    ("table", "module"),
-    [(AUTOENCODER, Autoencoder), (UNET, UNet)],
-    ids=["stage", "unet"],
-)
+@pytest.mark.parametrize(("table", "module"), TABLES.values(), ids=TABLES)
 def test_rows_are_fields_of_our_modules(table, module):
     known = {field.name for field in dataclasses.fields(module)}
     assert {row.ours for row in table} <= known
@@ -76,10 +88,10 @@ def test_rows_are_fields_of_our_modules(table, module):
 
 
 def test_a_default_fills_what_a_config_leaves_out():
-    fields = read_fields(AUTOENCODER, "diffusers", take_from({}))
+    fields = read_fields(AUTOENCODER, "diffusers", taken({}))
     assert fields["latent_channels"] == 4 and fields["mid_attention"] is True
     with pytest.raises(KeyError):
-        read_fields(UNET, "diffusers", take_from({}))
+        read_fields(UNET, "diffusers", taken({}))
     assert "num_classes" not in read_fields(
-        UNET, "diffusers", take_from({"in_channels": 3, "out_channels": 3})
+        UNET, "diffusers", taken({"in_channels": 3, "out_channels": 3})
     )

@@ -121,6 +121,24 @@ def test_shards_are_joined(tmp_path):
     assert {name: array.shape for name, array in read.items()} == {"a": (2,), "b": (3,)}
 
 
+def test_an_index_is_opened_by_its_path_and_searched_by_key(tmp_path):
+    shards(tmp_path, {"a": "part-1.safetensors", "b": "part-2.safetensors"})
+    (index,) = tmp_path.glob("*.index.json")
+    assert set(read_weights(index)) == {"a", "b"}
+    for path in (index, tmp_path):
+        with pytest.raises(UnreadableFile, match='holds no tensors at "c"'):
+            read_weights(path, key="c")
+
+
+def test_a_folder_of_several_models_is_refused_by_name(tmp_path):
+    """As accelerate's save_state leaves it."""
+    for name in ("model.safetensors", "model_1.safetensors"):
+        write_safetensors(tmp_path / name, {"a": np.ones(2, np.float32)})
+    names = r"several models: model\.safetensors, model_1\.safetensors; give the file"
+    with pytest.raises(UnreadableFile, match=names):
+        read_weights(tmp_path)
+
+
 @pytest.mark.parametrize(
     "file", ["../part-1.safetensors", "/etc/passwd", "x/part-1.safetensors", "..", ""]
 )
@@ -199,6 +217,7 @@ def test_weights_are_a_regular_file(tmp_path):
         ("diffusion_pytorch_model.fp16.safetensors", "half precision"),
         ("model.fp16.safetensors", "half precision"),
         ("model.onnx", "ONNX"),
+        ("__0_0.distcp", r"torch\.distributed\.checkpoint: convert it with"),
     ],
 )
 def test_a_folder_of_only_other_variants_is_named(tmp_path, name, words):

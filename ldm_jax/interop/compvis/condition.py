@@ -5,6 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.configs import open_images
+from ldm_jax.interop.config_fields import (
+    CLIP_TEXT,
+    TOKEN_TRANSFORMER,
+    read_fields,
+    taken,
+)
 
 
 def condition_from_compvis(
@@ -53,7 +59,8 @@ def condition_from_compvis(
     if name == "Identity" and key == "LR_image":
         return {"kind": "superres"}
     if name == "FrozenCLIPEmbedder":  # the text tower of ViT-L/14
-        sizes = {"width": 768, "depth": 12, "length": fields.get("max_length", 77)}
+        read = read_fields(CLIP_TEXT, "compvis", taken(fields))
+        sizes = {"width": 768, "depth": 12, **read}
         return {"kind": "text", "encoder": "clip", "tokenizer": "clip", **sizes}
     if name in ("FrozenCLIPTextEmbedder", "Identity"):
         if context_dim is None:
@@ -110,18 +117,11 @@ def _layout(num_ids: int) -> dict[str, Any]:
 
 def _token_condition(fields, key: str, has_tokenizer: bool) -> dict[str, Any]:
     """Translates the fields of BERTEmbedder: texts, or boxes as tokens."""
-    sizes = {
-        "width": fields["n_embed"],
-        "depth": fields["n_layer"],
-        "vocab_size": fields.get("vocab_size", 30522),
-    }
-    length = fields.get("max_seq_len", 77)
+    sizes = read_fields(TOKEN_TRANSFORMER, "compvis", taken(fields))
     if key == "coordinates_bbox":
-        return {
-            **_layout(sizes["vocab_size"]),
-            "max_objects": (length - 2) // 3,
-        } | sizes
+        max_objects = (sizes.pop("length") - 2) // 3
+        return {**_layout(sizes["vocab_size"]), "max_objects": max_objects, **sizes}
     has_tokenizer = has_tokenizer and fields.get("use_tokenizer", True)
     # "bert" needs its vocab.txt: set condition.vocab to use texts.
     tokenizer = "bert" if has_tokenizer else "bytes"
-    return {"kind": "text", "tokenizer": tokenizer, "length": length, **sizes}
+    return {"kind": "text", "tokenizer": tokenizer, **sizes}

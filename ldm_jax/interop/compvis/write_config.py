@@ -6,7 +6,13 @@ from typing import Any
 
 from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.read_config import SCHEDULES
-from ldm_jax.interop.config_fields import AUTOENCODER, UNET, write_fields
+from ldm_jax.interop.config_fields import (
+    AUTOENCODER,
+    CLIP_TEXT,
+    TOKEN_TRANSFORMER,
+    UNET,
+    write_fields,
+)
 from ldm_jax.interop.networks import make_unet, token_transformer
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
@@ -181,7 +187,7 @@ def _condition(condition, unet) -> tuple[str, str | None, Any]:
         model = token_transformer(condition)
         key = "coordinates_bbox" if kind == "layout" else "caption"
         if isinstance(model, ClipText):
-            fields = {"max_length": model.length}
+            fields = write_fields(CLIP_TEXT, "compvis", model)
             target = {"target": f"{encoders}.FrozenCLIPEmbedder", "params": fields}
             return key, "crossattn", target
         if (model.num_heads, model.head_channels) != (8, 64):
@@ -190,10 +196,7 @@ def _condition(condition, unet) -> tuple[str, str | None, Any]:
                 f"{model.num_heads} heads {model.head_channels} wide."
             )
         fields = {
-            "n_embed": model.width,
-            "n_layer": model.depth,
-            "vocab_size": model.vocab_size,
-            "max_seq_len": model.length,
+            **write_fields(TOKEN_TRANSFORMER, "compvis", model),
             "use_tokenizer": condition.get("tokenizer") == "bert",
         }
         target = {"target": f"{encoders}.BERTEmbedder", "params": fields}

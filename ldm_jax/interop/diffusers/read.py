@@ -26,9 +26,12 @@ from ldm_jax.interop.layouts import (
     import_flat,
     listed,
 )
-from ldm_jax.interop.networks import condition_parts, network_rows
-from ldm_jax.interop.safetensors import read_safetensors
-from ldm_jax.interop.stored import Renamed
+from ldm_jax.interop.networks import (
+    condition_parts,
+    conditioner_rows,
+    network_rows,
+)
+from ldm_jax.interop.stored import Renamed, Weights
 from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.types import PyTree
 
@@ -164,15 +167,27 @@ def _open_model(folder: pathlib.Path, config):
     }
     network = NETWORKS[name]
     if name == OWN_CONDITIONER:
-        # A condition without a network has a file without tensors.
-        weights = read_safetensors(folder / "diffusion_pytorch_model.safetensors")
-        return network, dict(config["condition"]), weights, ()
+        section = dict(config["condition"])
+        # A condition without a network of its own has a file without tensors.
+        weights = read_weights(folder) if _has_network(section) else Weights({})
+        return network, section, weights, ()
     weights = read_weights(folder)
     names = _modern(weights, name)
     if name == "CLIPModel":
         config = {**config.get("text_config", {}), "architectures": ["CLIPTextModel"]}
     notes = [f"{folder.name}/: {note}" for note in weights.notes]
     return network, readers[network](config), Renamed(weights, names), notes
+
+
+def _has_network(section) -> bool:
+    """Returns whether a condition, or a part, has parameters in conditioner/."""
+    parts = condition_parts(section).values()
+    # Any factor will do: which tensors there are does not depend on it.
+    return any(
+        conditioner_rows({"f": 1, **part})
+        for part in parts
+        if part["kind"] not in TEXT_KINDS
+    )
 
 
 def _modern(weights, class_name: str) -> dict[str, str]:

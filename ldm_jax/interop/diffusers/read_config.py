@@ -5,10 +5,17 @@ A field that is absent has diffusers' default. A field that requires something t
 modules of this package cannot do is refused by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.interop.config_fields import AUTOENCODER, REQUIRED, UNET, read_fields
+from ldm_jax.interop.config_fields import (
+    AUTOENCODER,
+    CLIP_TEXT,
+    TOKEN_TRANSFORMER,
+    UNET,
+    read_fields,
+    taken,
+)
 
 # field -> (diffusers' default, what our modules compute).
 _AUTOENCODER = {
@@ -66,15 +73,6 @@ def _check(config: Mapping[str, Any], fixed) -> None:
             )
 
 
-def _taken(config: Mapping[str, Any]) -> Callable[[str, Any], Any]:
-    """Returns a function that reads the fields of a table of `config_fields`."""
-
-    def take(name: str, default: Any) -> Any:
-        return config[name] if default is REQUIRED else config.get(name, default)
-
-    return take
-
-
 def _levels(config, default=()) -> dict[str, Any]:
     """Reads widths and attention of the levels; up must mirror down."""
     widths = config["block_out_channels"]
@@ -107,7 +105,7 @@ def autoencoder_spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
     given = {"latent_channels": 3, **config} if is_vq else config
     spec = {
         **_levels(config),
-        **read_fields(AUTOENCODER, "diffusers", _taken(given)),
+        **read_fields(AUTOENCODER, "diffusers", taken(given)),
         "bottleneck": "vq" if is_vq else "kl",
     }
     if not is_vq:
@@ -124,7 +122,7 @@ def unet_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     _check(config, _UNET)
     spec = {
         **_levels(config),
-        **read_fields(UNET, "diffusers", _taken(config)),
+        **read_fields(UNET, "diffusers", taken(config)),
         "scale_shift_norm": config.get("resnet_time_scale_shift") == "scale_shift",
     }
     if config["_class_name"] == "UNet2DConditionModel":
@@ -181,33 +179,12 @@ def _condition_fields(config) -> dict[str, Any]:
 def token_transformer_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the config of LDMBertModel or CLIPTextModel: a "text" condition."""
     if "CLIPTextModel" in (config.get("architectures") or ()):
-        return {
-            "kind": "text",
-            "encoder": "clip",
-            "tokenizer": "clip",
-            "width": config.get("hidden_size", 512),
-            "depth": config.get("num_hidden_layers", 12),
-            "num_heads": config.get("num_attention_heads", 8),
-            "mlp_width": config.get("intermediate_size", 2048),
-            "activation": config.get("hidden_act", "quick_gelu"),
-            "vocab_size": config.get("vocab_size", 49408),
-            "length": config.get("max_position_embeddings", 77),
-        }
-    width = config["d_model"]
-    if config.get("encoder_ffn_dim", 5120) != 4 * width:
+        fields = read_fields(CLIP_TEXT, "diffusers", taken(config))
+        return {"kind": "text", "encoder": "clip", "tokenizer": "clip", **fields}
+    fields = read_fields(TOKEN_TRANSFORMER, "diffusers", taken(config))
+    if config.get("encoder_ffn_dim", 5120) != 4 * fields["width"]:
         raise ValueError(
             f"LDMBertModel.encoder_ffn_dim must be 4 * d_model: got "
-            f"{config.get('encoder_ffn_dim')} for d_model={width}."
+            f"{config.get('encoder_ffn_dim')} for d_model={fields['width']}."
         )
-    spec = {
-        "kind": "text",
-        "tokenizer": "bert",
-        "width": width,
-        "depth": config.get("encoder_layers", 32),
-        "vocab_size": config.get("vocab_size", 30522),
-        "length": config.get("max_position_embeddings", 77),
-    }
-    heads = config.get("encoder_attention_heads", 8), config.get("head_dim", 64)
-    if heads != (8, 64):
-        spec.update(num_heads=heads[0], head_channels=heads[1])
-    return spec
+    return {"kind": "text", "tokenizer": "bert", **fields}

@@ -4,7 +4,13 @@
 from typing import Any
 
 from ldm_jax.interop.cannot_express import CannotExpress
-from ldm_jax.interop.config_fields import AUTOENCODER, UNET, write_fields
+from ldm_jax.interop.config_fields import (
+    AUTOENCODER,
+    CLIP_TEXT,
+    TOKEN_TRANSFORMER,
+    UNET,
+    write_fields,
+)
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.clip import ClipText
 from ldm_jax.models.conditioners import TokenTransformer
@@ -170,26 +176,16 @@ def token_transformer_config(model: TokenTransformer | ClipText) -> dict[str, An
         return {
             "architectures": ["CLIPTextModel"],
             "model_type": "clip_text_model",
-            "vocab_size": model.vocab_size,
-            "hidden_size": model.width,
+            **write_fields(CLIP_TEXT, "diffusers", model),
             "intermediate_size": model.mlp_width or 4 * model.width,
-            "num_hidden_layers": model.depth,
-            "num_attention_heads": model.num_heads,
-            "max_position_embeddings": model.length,
-            "hidden_act": model.activation,
             "projection_dim": model.width,
         }
     return {
         "architectures": ["LDMBertModel"],
         "model_type": "ldmbert",
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": model.length,
-        "encoder_layers": model.depth,
+        **write_fields(TOKEN_TRANSFORMER, "diffusers", model),
         "encoder_ffn_dim": 4 * model.width,
-        "encoder_attention_heads": model.num_heads,
-        "head_dim": model.head_channels,
         "activation_function": "gelu",
-        "d_model": model.width,
         "dropout": 0.0,
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,

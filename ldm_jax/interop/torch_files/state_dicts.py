@@ -71,9 +71,11 @@ def _chosen(path, root, candidates: Mapping[str, Any], key: str | None) -> Any:
             return {name.removeprefix(prefix): entries[name] for name in names}
     if not candidates:
         names = ", ".join(printable(str(name)) for name in list(root)[:20])
+        is_module = any(isinstance(value, Inert) for value in root.values())
+        way_out = "; save the model's state_dict() instead of the model"
         raise UnreadableFile(
             f"{printable(path)} holds no tensors in its state dict; its entries are: "
-            f"{cut(names) or 'none'}."
+            f"{cut(names) or 'none'}{way_out if is_module else ''}."
         )
     listed = ", ".join(
         f'"{printable(n)}" ({size} tensors)' for n, size in sizes.items()

@@ -5,10 +5,12 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+import yaml
 
 from ldm_jax.interop.compvis.state_dict import ema_name, import_compvis
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.layouts import NamesDiffer
+from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from tests.interop.states import load_golden
 
@@ -95,3 +97,40 @@ def test_names_below_a_prefix_among_others_are_chosen_by_key(tmp_path):
         import_model(tmp_path / "a.ckpt", spec)
     result = import_model(tmp_path / "a.ckpt", spec, key="vae")
     assert_same_params(result.params, import_compvis(stage, spec).params)
+
+
+def test_a_folder_of_weights_alone_is_a_checkpoint(tmp_path):
+    """Identity: with a config beside the weights, or given; else it is asked for."""
+    state, spec, _ = load_golden(FIRST_STAGE)
+    write_safetensors(tmp_path / "model.safetensors", state)
+    expected = import_compvis(state, spec).params
+    assert_same_params(import_model(tmp_path, spec).params, expected)
+    with pytest.raises(FileNotFoundError, match=r"no model\.yaml or config\.yaml bes"):
+        import_model(tmp_path)
+    config = {"model": {"params": {"ddconfig": {}}}}
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"model\.yaml: .*lacks"):
+        import_model(tmp_path)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("limit", ["100KB", "10GB"])
+def test_what_accelerate_saves_is_read(tmp_path, limit):
+    """Golden: accelerate's own files, in one piece and in shards."""
+    torch = pytest.importorskip("torch")
+    accelerate = pytest.importorskip("accelerate")
+    state, spec, _ = load_golden(FIRST_STAGE)
+    module = torch.nn.Module()
+    for name, x in state.items():
+        *path, last = name.split(".")
+        inner = module
+        for part in path:
+            if part not in dict(inner.named_children()):
+                inner.add_module(part, torch.nn.Module())
+            inner = getattr(inner, part)
+        inner.register_parameter(last, torch.nn.Parameter(torch.from_numpy(x)))
+    accelerator = accelerate.Accelerator(cpu=True)
+    accelerator.save_model(module, tmp_path, max_shard_size=limit)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (limit == "100KB")
+    expected = import_compvis(state, spec).params
+    assert_same_params(import_model(tmp_path, spec).params, expected)

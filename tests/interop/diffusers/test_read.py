@@ -16,14 +16,16 @@ from ldm_jax.interop.compvis.read_config import spec_from_compvis
 from ldm_jax.interop.compvis.state_dict import import_compvis
 from ldm_jax.interop.convert import export_model, import_model
 from ldm_jax.interop.diffusers import read_config, write_config
+from ldm_jax.interop.diffusers.read import import_diffusers
 from ldm_jax.interop.layouts import NamesDiffer
 from ldm_jax.interop.networks import make_unet, token_transformer
-from ldm_jax.interop.safetensors import write_safetensors
+from ldm_jax.interop.safetensors import read_safetensors, write_safetensors
+from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.unet import UNet
 from ldm_jax.types import Conditioning
-from tests.interop import published
+from tests.interop import published, small
 from tests.interop.states import channels_last, load_golden, relative_error
 
 
@@ -508,3 +510,19 @@ def test_a_folder_of_another_class_names_those_we_read(tmp_path):
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match="holds no model"):
         import_model(tmp_path)
+
+
+@pytest.mark.parametrize("condition", ["class", "superres"])
+def test_a_condition_is_read_from_the_file_of_torch_save(tmp_path, condition):
+    """As diffusers' save_pretrained(safe_serialization=False) writes the folder."""
+    spec = {
+        "class": small.CLASSES,
+        "superres": small.diffusion(dict(kind="superres", enlarge=2), more=3),
+    }[condition]
+    params = small.pipeline(tmp_path, spec)
+    for file in tmp_path.rglob("*.safetensors"):
+        write_ckpt(file.with_suffix(".bin"), dict(read_safetensors(file)))
+        file.unlink()
+    imported = import_diffusers(tmp_path)
+    assert imported.spec["condition"]["kind"] == condition
+    jax.tree.map(np.testing.assert_array_equal, imported.params, params)

@@ -64,6 +64,8 @@ def test_a_whole_model_is_refused_with_the_way_out():
     model = type("UNetModel", (Inert,), {})()
     with pytest.raises(UnreadableFile, match=r"got UNetModel; save the .*state_dict\("):
         state_dict(PATH, model)
+    with pytest.raises(UnreadableFile, match=r"are: model; save the .*state_dict\("):
+        state_dict(PATH, {"model": model})
 
 
 def test_a_tensor_that_is_not_read_is_named():
