@@ -7,6 +7,7 @@ the latents, which is all that a sampler in NumPy needs. jax2onnx converts the n
 (extra: onnx).
 """
 
+import logging
 import pathlib
 from typing import Any
 
@@ -120,14 +121,21 @@ def _convert(convert, name: str, program: Program, params: PyTree, outputs) -> A
         jax.ShapeDtypeStruct(("B", *x.shape[1:]), x.dtype)
         for x in program.inputs.values()
     ]
-    with attention.portable():
-        return convert(
-            run,
-            inputs,
-            model_name=name,
-            input_names=list(program.inputs),
-            output_names=outputs,
-        )
+    # One warning for each shape that it adds, which nothing needs the type of.
+    log = logging.getLogger("onnx_ir")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with attention.portable():
+            return convert(
+                run,
+                inputs,
+                model_name=name,
+                input_names=list(program.inputs),
+                output_names=outputs,
+            )
+    finally:
+        log.setLevel(level)
 
 
 def _signature(program: Program, outputs: list[str]) -> dict[str, Any]:

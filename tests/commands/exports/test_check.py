@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax export --to=all --check`: files, errors and differences."""
 
+import jax
+import numpy as np
 import pytest
 
 from ldm_jax import cli
@@ -82,3 +84,20 @@ def test_a_program_that_is_not_installed_is_named(model, tmp_path, monkeypatch):
 
     monkeypatch.setitem(RUNNERS, "torch", missing)
     assert export.check(model, "torch", tmp_path) == "not checked: no module torch"
+
+
+def test_a_decoder_without_parameters_is_not_run(tmp_path, monkeypatch):
+    """ONNX exports of models of pixels do not have one."""
+    small.pipeline(tmp_path / "source", small.PIXELS)
+    import_weights(str(tmp_path / "source"), str(tmp_path / "a"))
+    loaded = export.Loaded.read(str(tmp_path / "a"), "raw", "model", HubOptions())
+    programs = loaded.programs()
+
+    def run(name, inputs):
+        params = {"unet": loaded.params["unet"]}
+        (output,) = jax.jit(programs[name].function)(params, dict(inputs)).values()
+        return np.asarray(output)
+
+    monkeypatch.setitem(RUNNERS, "onnx", lambda path: ("itself", run))
+    check = check_export("onnx", tmp_path, programs, loaded.params)
+    assert check.differences == {"denoiser": 0.0}
