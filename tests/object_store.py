@@ -167,12 +167,13 @@ def proxy() -> Iterator[Proxy]:
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        for _ in range(100):
+        while process.poll() is None:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
             except OSError:
                 time.sleep(0.1)
+        assert process.poll() is None, "the emulator ended"
         server = Proxy(f"127.0.0.1:{port}")
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server

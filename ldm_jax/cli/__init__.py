@@ -77,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _exit_code(error)
         if code is None or os.environ.get("LDM_JAX_TRACEBACK"):
             raise
-        text = _too_large(error, arguments) if _is_memory(error) else str(error)
-        print(f"ldm-jax {name}: {_escape(text)}", file=sys.stderr)
+        print(f"ldm-jax {name}: {_escape(_message(error, arguments))}", file=sys.stderr)
         return code
     return 0
 
@@ -129,12 +128,13 @@ def make_parser() -> CommandParser:
 
 def _exit_code(error: Exception) -> int | None:
     """Returns the exit code of an error; None if the error is not the user's fault."""
-    if isinstance(error, (ValueError, TypeError, OSError)) or _is_memory(error):
+    if isinstance(error, ValueError | TypeError | OSError) or _is_memory(error):
         return 2
     from ldm_jax.files.lock import Unusable
+    from ldm_jax.files.store_errors import is_of_a_store
     from ldm_jax.training.monitoring.divergence import Diverged
 
-    if isinstance(error, Unusable):
+    if isinstance(error, Unusable) or is_of_a_store(error):
         return 2
     return 3 if isinstance(error, Diverged) else None
 
@@ -161,6 +161,18 @@ def _too_large(error: Exception, arguments: Sequence[str]) -> str:
     return f"memory is not enough: {first}; {advice}."
 
 
+def _message(error: Exception, arguments: Sequence[str]) -> str:
+    """Returns the line to print; of a store's error, with the URLs of the command."""
+    if _is_memory(error):
+        return _too_large(error, arguments)
+    from ldm_jax.files.store_errors import explained, is_of_a_store
+
+    if not is_of_a_store(error):
+        return str(error)
+    urls = [word.rpartition("=")[2] for word in arguments if "://" in word]
+    return str(explained(" or ".join(urls), error, "reached"))
+
+
 class _EscapingFormatter(logging.Formatter):
     """Formats log messages without the control characters of file names."""
 
@@ -174,6 +186,8 @@ def _set_up_output() -> None:
     handler.setFormatter(_EscapingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("ldm_jax").setLevel(logging.INFO)
+    for package in ("fsspec", "gcsfs", "google.auth", "s3fs"):  # they raise, too
+        logging.getLogger(package).setLevel(logging.CRITICAL)
     with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 

@@ -49,6 +49,9 @@ def _copied(value: Any) -> Any:
 
 
 def _is_url(value: Any) -> bool:
-    """Returns whether a value is the URL of a store (hf://... is not)."""
-    schemes = ("gs://", "s3://", "az://")
+    """Returns whether a value is the URL of a store (hf://... is not).
+
+    Also one that lost a slash, which is refused by name where it is read.
+    """
+    schemes = ("gs:/", "s3:/", "az:/")
     return isinstance(value, str) and value.startswith(schemes)

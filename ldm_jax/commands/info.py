@@ -15,6 +15,7 @@ from ldm_jax.data.latents.source import open_latents
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files.paths import resolve
+from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.structured import read_json
 from ldm_jax.metrics.image_sets.reference import load_reference
 from ldm_jax.models.autoencoder import Autoencoder
@@ -38,14 +39,17 @@ def describe(path: str) -> str:
 
     Raises:
       ValueError: the path holds none of these.
+      StoreError: a URL that cannot be read.
     """
     place = resolve(model_directory.locate(path))
     if str(path).endswith(".npz"):
         return _lines(path, _statistics(str(place)))
-    if not place.is_dir():
+    with reaching(path):
+        is_there, is_directory = place.exists(), place.is_dir()
+    if not is_directory:
         raise ValueError(
             f"{path} must be a directory or an .npz file of statistics: there is "
-            f"{'a file of another kind' if place.exists() else 'nothing there'}; see "
+            f"{'a file of another kind' if is_there else 'nothing there'}; see "
             "ldm-jax info --help."
         )
     if description := _describe_directory(path):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
 from ldm_jax.experiment.prepare import prepare
-from ldm_jax.files.outputs import check_writable
+from ldm_jax.files.outputs import check_holds_checkpoints, check_writable
 from ldm_jax.files.paths import printable_lines, resolve
 from ldm_jax.parallel.hosts import in_main_process, is_main_process
 from ldm_jax.training import loop
@@ -32,6 +32,7 @@ def train_config(config: ConfigDict, workdir: str) -> TrainState:
     Raises:
       ValueError: the config, the data or the directory do not fit.
     """
+    check_holds_checkpoints(workdir, "--workdir")
     in_main_process(lambda: check_writable(workdir, "--workdir"))
     run = prepare(config, workdir)
     state = loop.train(run, workdir)

@@ -17,6 +17,7 @@ from ldm_jax.experiment.models import (
 from ldm_jax.experiment.vocabulary import by_part, files_of, text_section
 from ldm_jax.files.errors import MissingFile, UnreadableFile, naming
 from ldm_jax.files.paths import PathLike, resolve
+from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.structured import read_json
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.pretrained import FOLDER, pretrained_names
@@ -31,7 +32,9 @@ def locate(directory: str) -> str:
 
     A directory of the same name comes first.
     """
-    is_name = directory in pretrained_names() and not resolve(directory).exists()
+    if directory not in pretrained_names():
+        return directory
+    is_name = not resolve(directory).exists()
     return str(FOLDER / directory) if is_name else directory
 
 
@@ -45,9 +48,12 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
     Raises:
       ValueError: it is not a model directory, its settings are not ours, or it holds a
         model of the other task.
+      StoreError: a URL that cannot be read.
     """
     path = resolve(locate(directory)) / "config.json"
-    if not path.exists():
+    with reaching(directory):
+        is_there = path.exists()
+    if not is_there:
         raise MissingFile(
             f"{directory} is not a model directory: it has no config.json; give the "
             "--workdir of `ldm-jax train`, the --out of `ldm-jax import`, or the name "

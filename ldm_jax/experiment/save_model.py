@@ -17,6 +17,7 @@ from ldm_jax.diffusion.schedule import make_schedule, same_schedule
 from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.files.errors import shown
+from ldm_jax.files.outputs import check_holds_checkpoints
 from ldm_jax.files.paths import PathLike, is_remote
 from ldm_jax.files.writing import atomic_directory
 from ldm_jax.interop.own_files import check_shapes, flatten
@@ -265,7 +266,12 @@ def new_model_directory(out: PathLike, flag: str = "--out") -> Iterator[str]:
     Args:
       out: new, or an empty folder.
       flag: names it in errors.
+
+    Raises:
+      ValueError: there is something of this name, or it is a URL of another store than
+        gs://.
     """
+    check_holds_checkpoints(out, flag)
     with new_output(out, flag=flag):
         if is_remote(out):  # cannot be renamed
             yield str(out)

@@ -41,10 +41,11 @@ class StoredObject(NamedTuple):
 
 def system_of(url: PathLike) -> tuple[Any, str]:
     """Returns (fsspec file system, path in it) of a URL."""
+    text = os.fspath(resolve(url))
     with reaching(url):
         import fsspec  # comes with the packages that reach stores
 
-        return fsspec.core.url_to_fs(os.fspath(resolve(url)))
+        return fsspec.core.url_to_fs(text)
 
 
 def list_objects(folder: PathLike) -> dict[str, StoredObject]:

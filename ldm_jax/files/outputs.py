@@ -9,7 +9,9 @@ import os
 import pathlib
 import uuid
 
+from ldm_jax.files.errors import described
 from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
+from ldm_jax.files.store_errors import missing_package, reason
 from ldm_jax.files.write_errors import first_line, nearest_folder, write_error
 
 # More than a file system keeps back on a full disk.
@@ -36,18 +38,39 @@ def check_writable(directory: PathLike, flag: str = "--out") -> None:
         else:
             _try(nearest_folder(folder))
     except ImportError as error:
-        raise ValueError(
-            f"{printable(directory)} needs a package that reaches its store: pip "
-            "install 'ldm_jax[gcs]' for gs://, or mount it and give the path."
-        ) from error
+        raise missing_package(directory, error) from error
     except Exception as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise write_error(directory, error) from error
+        why = first_line(error)
+        if is_remote(directory):
+            why = f"{reason(error)}: {described(error)}"
         raise OSError(
             f"{flag} must be a directory that this process may write: got "
-            f"{printable(directory)} ({first_line(error)}). Choose another {flag}, or "
-            "change who may write there."
+            f"{printable(directory)} ({why}). Choose another {flag}, or change who may "
+            "write there."
         ) from error
+
+
+def check_holds_checkpoints(directory: PathLike, flag: str = "--out") -> None:
+    """Refuses a URL of a store where Orbax writes no checkpoints.
+
+    Orbax has a driver for gs:// only. On other stores it would rename what it wrote,
+    which is not atomic there.
+
+    Args:
+      directory: of a run, of a model, or of latents, which contain their first stage.
+      flag: names the argument in the error.
+
+    Raises:
+      ValueError: a URL that does not begin with gs://.
+    """
+    if is_remote(resolve(directory)) and not os.fspath(directory).startswith("gs://"):
+        raise ValueError(
+            f"{flag} holds checkpoints, which Orbax writes to gs:// or a file system: "
+            f"got {printable(directory)}; choose one of these. Other stores take "
+            "results, image sets and exports (--to=compact is a model)."
+        )
 
 
 def check_writable_file(path: PathLike, flag: str = "--out") -> None:

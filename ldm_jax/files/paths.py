@@ -17,6 +17,8 @@ STORES = ("gs://", "s3://", "az://")
 _HOMES = re.compile(r"(?:(?<=,)|(?<=, )|^)~[^/,\s]*(?=/|,|$)")
 # Also "gs:/bucket", which is what pathlib makes of a URL.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+# A URL within a local path: "runs/gs://bucket", or what pathlib makes of it.
+_MIXED = re.compile(r"/(?:gs|s3|az):/")
 
 
 def is_remote(path: PathLike) -> bool:
@@ -28,11 +30,16 @@ def expand(path: PathLike) -> str:
     """Expands `~` and `~user` at the start of a path; a URL is unchanged.
 
     Raises:
-      ValueError: there is no such user.
+      ValueError: there is no such user; a URL was joined to a local path.
     """
     text = os.fspath(path)
     if is_remote(text):
         return text
+    if _MIXED.search(text):
+        raise ValueError(
+            f"a path must be local or a URL: got {printable(text)}, a URL within a "
+            "local path; give the URL alone."
+        )
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         raise ValueError(

@@ -10,8 +10,6 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO, TextIO
 
-from etils import epath
-
 from ldm_jax.files.copies import local_copy
 from ldm_jax.files.errors import (
     LFS_POINTER,
@@ -20,7 +18,8 @@ from ldm_jax.files.errors import (
     impostor_bytes,
     reading,
 )
-from ldm_jax.files.paths import PathLike, is_remote, printable, resolve
+from ldm_jax.files.objects import read_many, stored_object
+from ldm_jax.files.paths import PathLike, is_remote, printable
 
 # Larger texts are not configs, captions or lists; what may be larger says so.
 MAX_TEXT_BYTES = 256 * 2**20
@@ -122,11 +121,11 @@ def read_bytes(path: PathLike, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
 
     Raises:
       UnreadableFile: it is not a regular file, or larger than `max_bytes`.
+      StoreError, ValueError: a store cannot be reached.
     """
     if is_remote(path):
-        remote = epath.Path(resolve(path))
-        check_size(path, remote.stat().length, max_bytes)
-        return remote.read_bytes()
+        check_size(path, stored_object(path).size, max_bytes)
+        return read_many([path])[0]
     with opened(path) as file:
         check_size(path, os.fstat(file.fileno()).st_size, max_bytes)
         return file.read(max_bytes)

@@ -8,6 +8,7 @@ without a path, a chain of failed log-ins. They have already retried temporary e
 
 import contextlib
 import re
+import traceback
 from collections.abc import Iterator
 
 from ldm_jax.files.errors import MissingFile, UnreadableFile, described
@@ -19,6 +20,7 @@ _PACKAGES = (
     "aiohttp",
     "aiobotocore",
     "botocore",
+    "fsspec",
     "gcsfs",
     "google",
     "requests",
@@ -28,6 +30,7 @@ _NO_LOGIN = re.compile(
     r"\b401\b|credentials|unauthorized|anonymous caller|InvalidAccessKey", re.IGNORECASE
 )
 _FORBIDDEN = re.compile(r"\b403\b|forbidden|access ?denied|permission", re.IGNORECASE)
+NOT_THERE = "the store has no such object, or no such bucket"
 
 
 class StoreError(OSError):
@@ -53,22 +56,27 @@ def reaching(url: PathLike, verb: str = "read") -> Iterator[None]:
         return
     try:
         yield
-    except ImportError as error:
-        raise missing_package(url, error) from error
     except (FileExistsError, UnreadableFile, StoreError, WriteError):
         raise
-    except FileNotFoundError as error:
-        raise MissingFile(
-            f"{printable(url)} could not be {verb}: the store has no such object, or "
-            "no such bucket. Check the name; an object that was there has been deleted."
-        ) from error
     except Exception as error:
-        raise store_error(url, error, verb) from error
+        raise explained(url, error, verb) from error
+
+
+def explained(url: PathLike, error: Exception, verb: str = "read") -> Exception:
+    """Returns the error of one line that `reaching` raises for one of a package."""
+    if isinstance(error, ImportError):
+        return missing_package(url, error)
+    if isinstance(error, FileNotFoundError):
+        return MissingFile(
+            f"{printable(url)} could not be {verb}: {NOT_THERE}. Check the name; an "
+            "object that was there has been deleted."
+        )
+    return store_error(url, error, verb)
 
 
 def missing_package(url: PathLike, error: ImportError) -> ValueError:
     """Makes the error for a URL whose package is not installed."""
-    packages = {"gs:": "'ldm_jax[gcs]'", "s3:": "s3fs", "az:": "adlfs"}
+    packages = {"gs:": "'ldm_jax[gcs]'", "s3:": "'ldm_jax[s3]'", "az:": "adlfs"}
     install = f"pip install {packages.get(str(url)[:3], 'that package')}"
     return ValueError(
         f"{printable(url)} needs a package that reaches its store ({described(error)}):"
@@ -87,6 +95,8 @@ def store_error(url: PathLike, error: Exception, verb: str = "read") -> StoreErr
 
 def reason(error: Exception) -> str:
     """Describes the kind of a store's error, with the remedy."""
+    if isinstance(error, FileNotFoundError):
+        return NOT_THERE
     text = f"{type(error).__name__} {getattr(error, 'code', '')} {error}"
     if _NO_LOGIN.search(text):
         return (
@@ -105,5 +115,12 @@ def reason(error: Exception) -> str:
 
 
 def is_of_a_store(error: BaseException) -> bool:
-    """Returns whether an error was raised by a package for object stores."""
-    return type(error).__module__.split(".")[0] in _PACKAGES
+    """Returns whether an error was raised by a package for object stores.
+
+    Many are of Python's own types: FileNotFoundError("b/bucket/o").
+    """
+    modules = [type(error).__module__]
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        innermost = frame.f_globals.get("__name__", "")
+        modules[1:] = [innermost]
+    return any(module.split(".")[0] in _PACKAGES for module in modules)

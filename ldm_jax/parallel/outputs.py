@@ -16,7 +16,12 @@ import jax
 
 from ldm_jax.files import stores
 from ldm_jax.files.lock import Lock, lock_directory, lock_output
-from ldm_jax.files.outputs import check_absent, check_writable, check_writable_file
+from ldm_jax.files.outputs import (
+    check_absent,
+    check_holds_checkpoints,
+    check_writable,
+    check_writable_file,
+)
 from ldm_jax.files.paths import is_remote, local, printable
 from ldm_jax.parallel.hosts import in_main_process
 
@@ -74,15 +79,19 @@ def shared_directory(out: PathLike, flag: str = "--out") -> Iterator[PathLike]:
     """Reserves a directory that all processes write into, each its own files.
 
     Unlike `output_directory`, one on a store is written there by every process, and an
-    earlier run's part of it stays.
+    earlier run's part of it stays. It may hold a model, as latents do.
 
     Yields:
       The directory; a URL as it was given.
+
+    Raises:
+      ValueError: a URL of another store than gs://.
     """
     if not is_remote(out):
         with output_directory(out, flag) as path:
             yield path
         return
+    check_holds_checkpoints(out, flag)
     with _held(lambda: check_writable(out, flag)):
         yield os.fspath(out).rstrip("/")
 

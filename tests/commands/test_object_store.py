@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands whose results are on an object store."""
 
+import itertools
 import json
 
 import jax
@@ -98,6 +99,23 @@ REFUSED = {
         "--clip-model must be on a file system",
     ],
     "another scheme": [["info", "ftp://server/model"], "must begin with gs://"],
+    "no package": [["info", "az://b/model"], "pip install adlfs"],
+    "no package for a model": [
+        ["sample", "--model=az://b/model", "--out={b}/s", "--label=1"],
+        "pip install adlfs",
+    ],
+    "checkpoints of another store": [
+        ["latents", "--model={b}/model", "--out=az://b/latents"],
+        "gs:// or a file system: got az://b/latents",
+    ],
+    "joined paths": [
+        [
+            *("train", "--config=quickstart:stage=first_stage"),
+            "--workdir=./{b}/run",
+        ],
+        "got ./{b}/run, a URL within a local path",
+    ],
+    "a slash lost": [["import", "gs:/b/m.npz", "--out={b}/i"], "must begin with gs:"],
     "model": [["info", "{b}/nothing"], "{b}/nothing"],
     "reference": [
         ["evaluate", "--model={b}/model", "--reference={b}/r.npz", "--out={b}/e"],
@@ -141,3 +159,41 @@ def test_other_paths_are_refused_in_one_line_with_the_way_out(
         assert expected.format(**stocked) in error, (name, error)
         assert len(error.strip().splitlines()) == 1, (name, error)
         assert not any(path.name.startswith("gs") for path in tmp_path.iterdir())
+
+
+# Commands that read from the bucket and write to a disk.
+READERS = {
+    "sample": ["sample", "--model={b}/model", "--label=3", "--out={d}/s"],
+    "latents": ["latents", "--model={b}/model", "--out={d}/latents"],
+    "reconstruct": ["reconstruct", "--model={b}/model", "--out={d}/p.png"],
+    "export": ["export", "{b}/model", "--to=npz", "--out={d}/x.npz"],
+    "import": ["import", "{b}/in/model.npz", "--out={d}/imported"],
+    "info": ["info", "{b}/model"],
+    "evaluate": ["evaluate", "--model={b}/model", "--reference={b}/r", "--out={d}/e"],
+    "train": [
+        *("train", "--config=quickstart:stage=diffusion", "--workdir={d}/run"),
+        "--config.latents.directory={b}/model",
+    ],
+    "demo": ["demo", "--model={b}/model", "--port=0"],
+}
+FAULTS = {
+    "no credentials": (401, ""),
+    "no rights": (403, ""),
+    "deleted while it is read": (404, "alt=media"),
+}
+
+
+def test_a_store_that_cannot_be_read_is_one_line_and_leaves_nothing(
+    stocked, store, capsys, tmp_path
+):
+    place = tmp_path / "made"
+    place.mkdir()
+    for (fault, (status, part)), name in itertools.product(FAULTS.items(), READERS):
+        argv = [word.format(**stocked, d=place) for word in READERS[name]]
+        store.fault = lambda method, path: status if part in path else None  # noqa: B023
+        assert main(argv) == 2, (fault, name)
+        store.fault = lambda method, path: None
+        error = capsys.readouterr().err.strip()
+        assert stocked["b"] in error, (fault, name, error)
+        assert len(error.splitlines()) == 1, (fault, name, error)
+        assert not list(place.iterdir()), (fault, name)

@@ -45,6 +45,13 @@ def test_a_url_that_is_of_no_store_is_refused(url):
         resolve(url)
 
 
+@pytest.mark.parametrize("path", ["./gs://b/a", "runs/gs:/b/a", "/tmp/s3://b"])
+def test_a_url_within_a_local_path_is_refused(path):
+    for read in (resolve, local):
+        with pytest.raises(ValueError, match=r"local or a URL: got .*give the URL"):
+            read(path)
+
+
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "link/x"])
 def test_a_name_that_leaves_its_folder_is_refused(name, tmp_path):
     (tmp_path / "root").mkdir()

@@ -41,3 +41,16 @@ def test_errors_about_a_local_path_stay_as_they_are():
 def test_errors_of_the_packages_are_told_from_others():
     kind = type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})
     assert is_of_a_store(kind()) and not is_of_a_store(ValueError())
+
+
+@pytest.mark.parametrize("module", ["gcsfs.core", "fsspec.registry"])
+def test_an_error_of_python_that_a_package_raised_is_one_of_the_store(module):
+    """As FileNotFoundError("b/bucket/o")."""
+    names = {"__name__": module}
+    exec("def fail(): raise FileNotFoundError('b/bucket/o')", names)
+    with pytest.raises(FileNotFoundError) as error:
+        names["fail"]()
+    assert is_of_a_store(error.value)
+    with pytest.raises(MissingFile, match=URL) as error, reaching(URL):
+        names["fail"]()
+    assert not is_of_a_store(error.value)  # it is explained

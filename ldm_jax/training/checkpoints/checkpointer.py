@@ -23,8 +23,9 @@ from jax.experimental import multihost_utils
 from ldm_jax.files.errors import MissingFile, UnreadableFile
 from ldm_jax.files.lease import Lease
 from ldm_jax.files.lock import Lock, Unusable, lock_directory
-from ldm_jax.files.outputs import check_writable
+from ldm_jax.files.outputs import check_holds_checkpoints, check_writable
 from ldm_jax.files.paths import is_remote, resolve
+from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.write_errors import first_line, reported
 from ldm_jax.files.writing import move
 from ldm_jax.parallel import sharding
@@ -94,6 +95,7 @@ class Checkpointer:
             raise
 
     def _take(self) -> Lock | Lease:
+        check_holds_checkpoints(self._workdir, "--workdir")
         check_writable(self._workdir, "--workdir")
         if is_remote(self._workdir):
             return Lease(os.fspath(self._workdir))
@@ -273,16 +275,21 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
       ValueError: `which` is neither, or there is no checkpoint of that step.
       MissingFile: there is no undamaged checkpoint.
       UnreadableFile: the folder is not one of checkpoints.
+      StoreError: a URL that cannot be read.
       Unusable: one could not be read, and is not proven to be damaged.
     """
     if which not in ("ema", "raw"):
         raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
-    if (resolve(directory) / COMPACT_FILE).exists():
-        return read_compact(directory)
     path = resolve(directory) / "checkpoints"
-    if not path.is_dir():
+    with reaching(directory):
+        if (resolve(directory) / COMPACT_FILE).exists():
+            return read_compact(directory)
+        is_there = path.is_dir()
+    if not is_there:
         raise MissingFile(f"{directory} is not a model directory: no checkpoints/.")
-    with open_steps(path, create=False) as manager:
+    with reaching(path):
+        opened = open_steps(path, create=False)
+    with opened as manager:
         steps = sorted(manager.all_steps(), reverse=True)
         if step is not None:
             if step not in steps:

@@ -17,6 +17,7 @@ from etils import epath
 from ldm_jax.files.array_groups import GroupedArrays
 from ldm_jax.files.errors import reading
 from ldm_jax.files.folders import refuse_special_files
+from ldm_jax.files.outputs import check_holds_checkpoints
 from ldm_jax.files.paths import is_remote
 from ldm_jax.training.checkpoints.damage import Damaged
 from ldm_jax.training.checkpoints.digest import digests
@@ -50,7 +51,9 @@ def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
       UnreadableFile: what is there cannot be a list of checkpoints; or it has a FIFO or
         the like, which a reader would wait for without end.
       OSError: it cannot be written or listed.
+      ValueError: a URL that Orbax cannot use.
     """
+    check_holds_checkpoints(path, "this directory")
     if not is_remote(path):
         refuse_special_files(path)
     arrays = ocp.type_handlers.ArrayHandler(
@@ -84,8 +87,15 @@ def sealed(data: Mapping[str, Any], digests: Mapping[str, int]) -> dict[str, Any
 
 
 def shapes_in(manager: ocp.CheckpointManager, step: int) -> PyTree:
-    """Returns the arrays of a checkpoint as metadata; reads no array."""
-    return manager.item_metadata(step)["state"].tree
+    """Returns the arrays of a checkpoint as metadata; reads no array.
+
+    Raises:
+      OSError: orbax could not read the metadata, which it only logs.
+    """
+    metadata = manager.item_metadata(step)["state"]
+    if metadata is None:
+        raise OSError("the metadata of its arrays are missing or could not be read")
+    return metadata.tree
 
 
 def read_verified(
