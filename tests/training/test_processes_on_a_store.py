@@ -2,14 +2,15 @@
 """Several processes train into an object store: killed, preempted, a slow store."""
 
 import json
-import os
 import signal
 import socket
 
 import numpy as np
 import pytest
+from etils import epath
 
 from ldm_jax.files.objects import sizes_in
+from ldm_jax.training.monitoring.goodput import format_goodput, goodput
 from ldm_jax.training.monitoring.metric_rows import read_rows
 from tests.training.test_faults import child
 from tests.training.test_loop import run
@@ -32,11 +33,13 @@ def before(step):
         os.kill(os.getpid(), getattr(signal, fault))
 run(sys.argv[1], before, mesh=sharding.make_mesh(*mesh), report_every=4)
 """
-# Processes -> mesh (data, fsdp, tensor) of 4 devices.
-MESHES = {2: (2, 2, 1), 4: (1, 2, 2)}
+# Of 4 devices: (data, fsdp, tensor).
+MESH = (1, 2, 2)
+COUNTS = [2, 4]
+CHECKPOINT_EVERY = 8
 
 
-def processes(url, count, who=-1, fault="", at=-1):
+def processes(url, count, who=-1, fault="", at=-1, mesh=MESH):
     """Starts the processes of a run; the fault comes before step `at`."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
@@ -48,7 +51,7 @@ def processes(url, count, who=-1, fault="", at=-1):
         LDM_JAX_NUM_PROCESSES=str(count),
         LDM_JAX_HEARTBEAT_SECONDS="10",
     )
-    spec = json.dumps([who, fault, at, MESHES[count]])
+    spec = json.dumps([who, fault, at, mesh])
     return [
         child(PROCESS, url, spec, **env, LDM_JAX_PROCESS_ID=str(index))
         for index in range(count)
@@ -61,9 +64,9 @@ def codes(started):
     return [process.returncode for _, process in ended], "".join(t for t, _ in ended)
 
 
-def check_finished(url, count, tmp_path):
+def check_finished(url, count, tmp_path, mesh=MESH):
     """Resumes a run; its losses must be those of one process on a disk."""
-    returned, output = codes(processes(url, count))
+    returned, output = codes(processes(url, count, mesh=mesh))
     assert returned == [0] * count, output
     run(str(tmp_path / "whole"), report_every=4)
     rows, expected = (
@@ -77,27 +80,68 @@ def check_finished(url, count, tmp_path):
     assert not any(name.startswith("run.lock") for name in sizes_in(url))
 
 
-@pytest.mark.parametrize("count", MESHES)
-def test_one_that_is_killed_ends_all_which_then_resume(bucket, count, tmp_path):
-    """The last of them, which is not the owner of the lease, and then the first."""
-    for who, at in ((count - 1, 11), (0, 19)):
-        returned, output = codes(processes(f"{bucket}/run", count, who, "SIGKILL", at))
+def timing(url):
+    """Returns the rows of timing.jsonl, and the goodput, which the page must show."""
+    rows = read_rows(f"{url}/timing.jsonl", numbers=("time",))
+    shares = goodput(rows)
+    assert sum(shares.values()) == pytest.approx(1)
+    page = (epath.Path(url) / "report.html").read_text()
+    assert "share of the time since the first start" in page
+    print(format_goodput(shares))
+    return rows, shares
+
+
+def starts(rows):
+    return [row["step"] for row in rows if row.get("event") == "start"]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_of_all_that_are_killed_one_at_a_time_the_run_resumes(
+    bucket, store, count, tmp_path
+):
+    """The last first, and in the end the owner of the lease."""
+    url = f"{bucket}/run"
+    # Later and later: from step 11 to step 23.
+    kills = [(who, 23 - 12 * who // (count - 1)) for who in reversed(range(count))]
+    for who, at in kills:
+        returned, output = codes(processes(url, count, who, "SIGKILL", at))
         assert returned[who] == -signal.SIGKILL, output
         assert all(returned), output
-    check_finished(f"{bucket}/run", count, tmp_path)
+    check_finished(url, count, tmp_path)
+    rows, shares = timing(url)
+    first, *resumed = starts(rows)
+    lost = [at - step for (_, at), step in zip(kills, resumed, strict=True)]
+    print("lost steps:", lost, "requests:", len(store.requests))
+    assert first == 0 and all(step % CHECKPOINT_EVERY == 0 for step in resumed)
+    # At most what came since a checkpoint, and that checkpoint, if it was on its way.
+    assert all(0 <= steps < 2 * CHECKPOINT_EVERY for steps in lost), lost
+    # Rows since the last checkpoint were not copied: their time counts as "down".
+    assert shares["down"] > 0
 
 
-@pytest.mark.parametrize("count", MESHES)
-def test_all_that_are_preempted_save_at_one_step_and_resume(bucket, count, tmp_path):
-    returned, output = codes(processes(f"{bucket}/run", count, "all", "SIGTERM", 13))
+@pytest.mark.parametrize("count", COUNTS)
+def test_all_that_are_preempted_save_at_one_step_and_resume(
+    bucket, store, count, tmp_path
+):
+    url = f"{bucket}/run"
+    returned, output = codes(processes(url, count, "all", "SIGTERM", 13))
     assert returned == [0] * count, output
     assert "stopped and saved at step" in output
-    check_finished(f"{bucket}/run", count, tmp_path)
+    check_finished(url, count, tmp_path)
+    rows, shares = timing(url)
+    print("starts:", starts(rows), "requests:", len(store.requests))
+    last = [
+        row["step"] for row in rows if row.get("event") != "start" and "step" in row
+    ]
+    assert starts(rows)[1] in last and shares["redone"] == 0
 
 
 def test_a_slow_store_costs_time_that_the_report_shows(bucket, store, tmp_path):
-    """Every request takes 0.1 s longer."""
-    store.fault = lambda method, path: 0.1
-    check_finished(f"{bucket}/run", 2, tmp_path)
-    shares = read_rows(f"{bucket}/run/timing.jsonl", numbers=())
-    assert shares, os.fspath(bucket)
+    """Every request for a checkpoint takes half a second longer; replicas write."""
+    store.fault = lambda method, path: 0.5 if "checkpoints" in path else None
+    check_finished(f"{bucket}/run", 2, tmp_path, mesh=(2, 2, 1))
+    rows, shares = timing(f"{bucket}/run")
+    print("requests:", len(store.requests))
+    waited = sum(row.get("seconds", {}).get("checkpoint", 0) for row in rows)
+    # The last checkpoint is waited for: its folder, its objects, its end.
+    assert waited >= 3 * 0.5 and shares["checkpoint"] > 0
