@@ -12,6 +12,7 @@ from etils.epath import backend
 
 import ldm_jax
 from ldm_jax.cli import main
+from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.files.objects import create, delete, fetch_object, list_objects, put_file
 from ldm_jax.files.store_errors import StoreError
 from ldm_jax.training.checkpoints.checkpointer import load_params
@@ -35,6 +36,13 @@ def server():
     server.stop()
 
 
+def forget_accounts():
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    backend.fsspec_backend._get_filesystem.cache_clear()
+
+
 @pytest.fixture
 def account(server, monkeypatch, tmp_path):
     """Any credentials will do for moto; those of the machine are not looked for."""
@@ -48,9 +56,9 @@ def account(server, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_accounts()
     yield s3fs.S3FileSystem()
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_accounts()
 
 
 @pytest.fixture
@@ -132,12 +140,9 @@ def test_a_bucket_that_is_not_there_is_one_line(account, capsys):
 
 
 def test_no_credentials_are_one_line(bucket, monkeypatch, tmp_path, capsys):
-    import s3fs
-
     for name in KEYS:
         monkeypatch.delenv(name)
-    s3fs.S3FileSystem.clear_instance_cache()
-    backend.fsspec_backend._get_filesystem.cache_clear()
+    forget_accounts()
     (tmp_path / "a").write_bytes(b"data")
     with pytest.raises(StoreError, match=rf"{bucket}/a .*no valid credentials"):
         put_file(tmp_path / "a", f"{bucket}/a")
@@ -146,3 +151,13 @@ def test_no_credentials_are_one_line(bucket, monkeypatch, tmp_path, capsys):
     error = capsys.readouterr().err.strip()
     assert "redentials" in error and len(error.splitlines()) == 1
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_prepared_image_set_is_read_from_s3(bucket, tmp_path):
+    """Identity: the records of the set that was copied there."""
+    local = open_images("digits", "test[:40]", os.fspath(tmp_path))
+    for file in (tmp_path / "digits" / "1.0.0").iterdir():
+        put_file(file, f"{bucket}/digits/1.0.0/{file.name}")
+    remote = open_images(f"{bucket}/digits/1.0.0", "test[:40]")
+    assert remote.fingerprint == local.fingerprint
+    np.testing.assert_array_equal(remote[3]["image"], local[3]["image"])

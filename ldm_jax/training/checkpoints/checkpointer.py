@@ -287,6 +287,7 @@ def load_params(directory: str, which: str = "ema", step: int | None = None) -> 
         is_there = path.is_dir()
     if not is_there:
         raise MissingFile(f"{directory} is not a model directory: no checkpoints/.")
+    check_holds_checkpoints(path, "this directory")
     with reaching(path):
         opened = open_steps(path, create=False)
     with opened as manager:

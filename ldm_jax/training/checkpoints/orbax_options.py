@@ -17,7 +17,6 @@ from etils import epath
 from ldm_jax.files.array_groups import GroupedArrays
 from ldm_jax.files.errors import reading
 from ldm_jax.files.folders import refuse_special_files
-from ldm_jax.files.outputs import check_holds_checkpoints
 from ldm_jax.files.paths import is_remote
 from ldm_jax.training.checkpoints.damage import Damaged
 from ldm_jax.training.checkpoints.digest import digests
@@ -51,9 +50,7 @@ def open_steps(path: epath.Path, **options) -> ocp.CheckpointManager:
       UnreadableFile: what is there cannot be a list of checkpoints; or it has a FIFO or
         the like, which a reader would wait for without end.
       OSError: it cannot be written or listed.
-      ValueError: a URL that Orbax cannot use.
     """
-    check_holds_checkpoints(path, "this directory")
     if not is_remote(path):
         refuse_special_files(path)
     arrays = ocp.type_handlers.ArrayHandler(
