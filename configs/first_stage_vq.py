@@ -16,9 +16,11 @@ r"""VQ first stages, f = 1 to 32 (Rombach et al. 2022, Sec. 3.1, Tab. 8, App. G)
     8, n256     32x32x4    256     67,652,783   10     1,608,649  22.35  1.49
     16          16x16x8    16,384  69,593,371   14     1,101,166  20.83  5.15
     32          8x8x16     16,384  103,384,755  14     1,100,000  17.45  31.83
+    32, c32     8x8x32     16,384  103,795,939  14     1,100,000  -      -
 
 Released: f = 4, noattn, 8, n256 at 8, 16. The others are inferred as in
-first_stage_kl.py, which also describes the data and the learning rate.
+first_stage_kl.py, which also describes the data and the learning rate. Tab. 13 and 14
+give the latents of f = 32 the 32 channels of c32, Tab. 8 gives them 16.
 
 Windows: f = 4 and noattn cut 256 pixels out of the image without resizing it (a smaller
 image is enlarged), and so do f = 2 and n256 at 4 (inferred); the others take 2/3 of the
@@ -44,6 +46,7 @@ RECIPES = {
     "vq-f8-n256": (10, 1_608_649),
     "vq-f16": (14, 1_101_166),
     "vq-f32": (14, 1_100_000),
+    "vq-f32-c32": (14, 1_100_000),
 }
 # model -> fields of its adversary that differ from disc_start=0, disc_weight=0.75,
 # num_layers=3.
@@ -53,6 +56,7 @@ ADVERSARIES = {
     "vq-f8-n256": dict(disc_start=250_001),
     "vq-f16": dict(disc_start=250_001, num_layers=2),
     "vq-f32": dict(disc_start=250_001, num_layers=2),
+    "vq-f32-c32": dict(disc_start=250_001, num_layers=2),
 }
 
 

@@ -7,8 +7,9 @@ r"""The ablation on f in one command (Rombach et al. 2022, Sec. 4.1, Tab. 8, Fig
 The study has one arm for each f from 1 to 32, on class-conditional ImageNet (Tab. 13)
 or, with data=celebahq, on unconditional CelebA-HQ (Tab. 14). first_stages=DIR uses
 trained first stages, DIR/vq-f4 and so on, such as released weights that `ldm-jax
-import` wrote. Without it, the study trains them: VQ, or KL with bottleneck=kl. The
-latent of f = 32 has the 16 channels of Tab. 8.
+import` wrote. Without it, the study trains them: VQ, or KL with bottleneck=kl. VQ
+latents of f = 32 have the 32 channels of Tab. 13 and 14, whose first stage the paper
+does not evaluate (vq-f32-c32).
 
 The paper trains every arm for 2M steps (ImageNet) or 500k. Here all arms get the same
 number of FLOPs, flops=, so that they are compared at equal compute; steps= gives equal
@@ -23,10 +24,13 @@ from ldm_jax.configs import (
     first_stage_vq,
     imagenet_f,
 )
+from ldm_jax.metrics import paper
 from ldm_jax.study import Arm, Budget, Study
 
 FACTORS = (1, 2, 4, 8, 16, 32)
 DATA = {"imagenet": (imagenet_f, "validation"), "celebahq": (celebahq_f, "validation")}
+# Denoisers that the paper evaluates, by data and f; first stages have their own names.
+DENOISERS = {("imagenet", 8): "imagenet-f8"}
 STAGES = {"vq": first_stage_vq, "kl": first_stage_kl}
 
 
@@ -43,13 +47,15 @@ def get_study(arg: str = "") -> Study:
         if f == 1:
             return Arm(denoiser)
         stage = stages.get_config(f"f={f}")
+        if name == "vq-f32":
+            name, stage = "vq-f32-c32", stages.get_config("f=32,variant=c32")
         if values.first_stages:
             stage = f"{values.first_stages}/{name}"
         denoiser.autoencoder = {}
         if values.bottleneck == "kl":
             denoiser.latents.scale = None
-        rows = (name, "imagenet-f8") if f == 8 else (name,)
-        return Arm(denoiser, stage, rows)
+        rows = (name, DENOISERS.get((values.data, f)))
+        return Arm(denoiser, stage, tuple(row for row in rows if row in paper.ROWS))
 
     return Study(
         arms={f"f={f}": arm(f) for f in FACTORS},

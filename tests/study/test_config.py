@@ -43,8 +43,14 @@ def test_the_studies_of_the_package_have_the_papers_arms():
     assert study.arms["f=1"].first_stage is None
     assert study.arms["f=8"].first_stage.autoencoder.num_codes == 16384
     assert study.arms["f=8"].paper_rows == ("vq-f8", "imagenet-f8")
+    # Tab. 13 has 32 channels at f = 32; Tab. 8 evaluates first stages of 16.
+    assert study.arms["f=32"].first_stage.autoencoder.latent_channels == 32
+    assert study.arms["f=32"].paper_rows == ()
     named = load_study("study_f:data=celebahq,bottleneck=kl,first_stages=./models")
     assert named.arms["f=4"].first_stage == "./models/kl-f4"
+    assert named.arms["f=8"].paper_rows == ("kl-f8",)
+    assert named.arms["f=32"].first_stage == "./models/kl-f32"
+    assert named.arms["f=32"].paper_rows == ("kl-f32",)
 
 
 def test_another_axis_is_another_set_of_arms():
