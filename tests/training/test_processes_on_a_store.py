@@ -83,6 +83,8 @@ def check_finished(url, count, tmp_path, mesh=MESH):
 def timing(url):
     """Returns the rows of timing.jsonl, and the goodput, which the page must show."""
     rows = read_rows(f"{url}/timing.jsonl", numbers=("time",))
+    lines = (epath.Path(url) / "timing.jsonl").read_text().splitlines()
+    assert len(rows) == len(lines)
     shares = goodput(rows)
     assert sum(shares.values()) == pytest.approx(1)
     page = (epath.Path(url) / "report.html").read_text()

@@ -212,7 +212,8 @@ class Report:
             board.scalars(step, {f"time/{name}": v for name, v in row.items()})
         row |= {"step": step, "steps": steps, "seconds": seconds}
         if len(waits) > 1:
-            row["data_seconds_per_step"] = waits
+            # By process: a row holds no lists.
+            row["data_seconds_per_step"] = {str(i): w for i, w in enumerate(waits)}
         append_row(self._workdir / "timing.jsonl", {**row, "time": time.time()})
         if line := describe_slowest(waits, each):
             self.log(line)
