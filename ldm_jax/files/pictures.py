@@ -88,7 +88,9 @@ def opened_image(
       UnreadableFile: not an image in one of FORMATS, or larger than `max_pixels`.
     """
     advice = f"It must be a complete file of {', '.join(formats())}."
-    with _stream(file) as stream:
+    if not isinstance(file, bytes):
+        file = regular_file(file, "an image")
+    with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream:
         start = stream.read(512)
         stream.seek(0)
         with reading(name, advice=advice, data=start):
@@ -97,29 +99,28 @@ def opened_image(
             yield image
 
 
-def _stream(file: bytes | pathlib.Path) -> IO[bytes]:
-    if isinstance(file, bytes):
-        return io.BytesIO(file)
-    return open(regular_file(file, "an image"), "rb")
-
-
 def _open(stream: IO[bytes], name: PathLike, max_pixels: int) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns from 89 megapixels on; our own bound decides below.
+    with warnings.catch_warnings():  # Pillow's, from 89 megapixels on
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             image = Image.open(stream, formats=formats())
         except UnidentifiedImageError:
             stream.seek(0)
             raise foreign_picture(stream.read(512), name, formats()) from None
+        except Image.DecompressionBombError:
+            raise _too_large(name, "too many", max_pixels) from None
     refuse_preview(image, name)
     width, height = image.size
     if width * height > max_pixels:
-        raise UnreadableFile(
-            f"{printable(name)} declares {width}x{height} pixels, more than max_pixels "
-            f"= {max_pixels}."
-        )
+        raise _too_large(name, f"{width}x{height}", max_pixels)
     return image
+
+
+def _too_large(name: PathLike, pixels: str, max_pixels: int) -> UnreadableFile:
+    return UnreadableFile(
+        f"{printable(name)} declares {pixels} pixels: max_pixels = {max_pixels}; make "
+        "it smaller, or leave it out."
+    )
 
 
 @functools.cache

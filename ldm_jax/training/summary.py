@@ -38,8 +38,10 @@ def summarize(run: Run, step_flops: int) -> dict[str, str]:
 
 
 def show(lines: dict[str, str]) -> str:
-    """Formats a summary as lines of text."""
-    return "\n".join(f"  {name:<12} {text}" for name, text in lines.items())
+    """Formats a summary as lines of text; further lines of a text are indented."""
+    indent = "\n" + " " * 15
+    shown = {name: text.replace("\n", indent) for name, text in lines.items()}
+    return "\n".join(f"  {name:<12} {text}" for name, text in shown.items())
 
 
 def num_records(run: Run) -> int | None:

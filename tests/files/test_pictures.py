@@ -101,6 +101,14 @@ def test_a_bomb_is_refused_before_it_is_decoded(side, words):
         decode_image(data, "bomb.png")
 
 
+def test_more_pixels_than_pillow_opens_are_refused_like_others():
+    """200 megapixels, in a file of some kilobytes."""
+    stream = io.BytesIO()
+    Image.new("1", (20_000, 10_000)).save(stream, "PNG")
+    with pytest.raises(UnreadableFile, match="too many pixels: max_pixels = 99; make"):
+        decode_image(stream.getvalue(), "x", max_pixels=99)
+
+
 def test_the_bound_on_pixels_can_be_set():
     data = as_file(Image.fromarray(RED))
     assert decode_image(data, "x", max_pixels=24).shape == (4, 6, 3)

@@ -32,3 +32,8 @@ def test_a_summary_leaves_out_what_a_run_does_not_know():
     assert lines["steps"] == "24 of 16 images"
     assert not {"data", "images", "latents"} & set(lines)
     assert show({"steps": "24"}) == "  steps        24"
+
+
+def test_further_lines_of_a_text_are_indented():
+    text = show({"a": "first\nsecond", "b": "third"})
+    assert text == "  a            first\n               second\n  b            third"

@@ -175,11 +175,13 @@ def _condition(pictures: Survey) -> tuple[str, str]:
         return "text", f"text: captions in {pictures.captions}"
     count = len(pictures.classes)
     if count < 2:
-        return "none", "none: there are no class folders and no captions"
+        folders = "is only one class folder" if count else "are no class folders"
+        return "none", f"none: there {folders} and no captions"
     each = pictures.count / count
     if count > MAX_CLASSES or each < MIN_PER_CLASS:
         return "none", (
-            f"none: {count:,} class folders, {each:.3g} pictures in each, are too many "
-            f"to be learned here (at most {MAX_CLASSES:,}, of {MIN_PER_CLASS} or more)"
+            f"none: {count:,} class folders with {each:.3g} pictures each cannot be "
+            f"learned here (at most {MAX_CLASSES:,} with {MIN_PER_CLASS} or more); to "
+            "use fewer classes, give a folder with some of them"
         )
     return "class", f"class: {count} folders"

@@ -73,8 +73,8 @@ def model_pictures(
     _announce(1, "survey the pictures")
     pictures = survey(images)
     _print(show(pictures.describe()))
-    _refuse_other_folder(root, pictures)
     chosen = _choose(root, pictures, size)
+    _refuse_other_folder(root, pictures)
     config = load_config(str(root / CONFIG), overrides)
     _print(show(chosen))
     _print(show({"estimate": estimate_time(config)}))
@@ -143,7 +143,7 @@ def _closing(root: pathlib.Path, result: PhotosResult) -> str:
     lines["minutes"] = ", ".join(f"{n} {m:.1f}" for n, m in result.minutes.items())
     lines["pictures"] = f"{root}/samples.png and {root}/reconstructions.png"
     lines["report"] = f"{root}/report.html"
-    lines["next"] = ("\n" + " " * 15).join(result.next)
+    lines["next"] = "\n".join(result.next)
     return "\n" + show(lines)
 
 

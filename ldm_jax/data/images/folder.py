@@ -41,7 +41,7 @@ class FolderSource:
     Links are followed to files within `root` only; hidden files are passed over. Other
     links, files that are not regular, and formats that are not read are refused.
     With `annotations`, files that lack one are refused like unreadable ones, and so are
-    annotations whose image is not there.
+    annotations whose image is not there. A warning lists them, unless `warns` is False.
 
     Attributes:
       fingerprint: digest of the relative paths, sizes and class names.
@@ -49,6 +49,7 @@ class FolderSource:
       class_names: () without sub-folders.
       box_names: of the classes of boxes; () without boxes.
       refused: one line for each file that was refused.
+      short_sides: the shorter side of every image, from the headers.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class FolderSource:
         max_pixels: int = MAX_PIXELS,
         max_refused: int = 100,
         annotations: Annotations | None = None,
+        warns: bool = True,
     ):
         root, annotations = pathlib.Path(root), annotations or Annotations()
         if not root.is_dir():
@@ -91,7 +93,10 @@ class FolderSource:
         known = self._annotated.known(files, self.refused)
         self.class_names = _class_names(files, left_out)
         self.num_classes = len(self.class_names) or None
+        self.short_sides: list[int] = []
         self._files = self._readable(known, split, max_refused)
+        if warns and self.refused:
+            logging.warning("%s", self._list_refused())
         self._label_of = {name: i for i, name in enumerate(self.class_names)}
         sizes = [os.path.getsize(root / file) for file in self._files]
         self.fingerprint = fingerprint(
@@ -105,20 +110,16 @@ class FolderSource:
             if split != "all" and is_test_file(file) != (split == "test"):
                 continue
             try:
-                with opened_image(self._root / file, file, self._max_pixels):
+                with opened_image(self._root / file, file, self._max_pixels) as image:
                     kept.append(file)
+                    self.short_sides.append(min(image.size))
             except (UnreadableFile, OSError) as error:
                 self.refused.append(str(error))
-        if self.refused:
-            shown = "\n  ".join(self.refused[:10])
-            total = self._num_files
-            message = f"{len(self.refused)} of {total} files refused:\n  {shown}"
-            if len(self.refused) > max_refused:
-                raise UnreadableFile(
-                    f"{message}\nMore than max_refused = {max_refused}: mend or remove "
-                    f"them, or raise the bound."
-                )
-            logging.warning("%s", message)
+        if len(self.refused) > max_refused:
+            raise UnreadableFile(
+                f"{self._list_refused()}\nMore than max_refused = {max_refused}: mend "
+                "or remove them, or raise the bound."
+            )
         if not kept:
             raise UnreadableFile(
                 f'split "{split}" of {self._root} is empty ({len(files)} files in all, '
@@ -126,6 +127,10 @@ class FolderSource:
                 f"train and test."
             )
         return kept
+
+    def _list_refused(self) -> str:
+        shown = "\n  ".join(self.refused[:10])
+        return f"{len(self.refused)} of {self._num_files} files refused:\n  {shown}"
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ class InMemory:
     a large set costs the bound and no more.
 
     Attributes:
-      fingerprint, num_classes, class_names, box_names, refused: of the source.
+      fingerprint, num_classes, class_names, box_names, refused, short_sides: of the
+        source.
     """
 
     def __init__(self, source: Source, cache_mib: int):
@@ -27,6 +28,7 @@ class InMemory:
         self.class_names = getattr(source, "class_names", ())
         self.box_names = getattr(source, "box_names", ())
         self.refused = getattr(source, "refused", ())
+        self.short_sides = getattr(source, "short_sides", ())
 
     def __len__(self) -> int:
         return len(self._source)

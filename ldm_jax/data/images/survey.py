@@ -15,6 +15,8 @@ from ldm_jax.files.paths import expand
 # Files of captions that are recognized by their names.
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.json", "metadata.csv")
 CAPTION_FILES += ("metadata.jsonl",)
+# Files that are named where more are left out.
+SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +63,12 @@ class Survey:
             "short side": f"{low} to {high} pixels, {middle} in the middle",
             "classes": _named(self.classes) if self.classes else "none",
             "captions": self.captions or "none",
-            "left out": f"{len(self.left_out)} files" if self.left_out else "nothing",
+            "left out": "nothing",
         }
-        for line in list(self.left_out)[:3]:
-            lines["left out"] += f"\n{line}"
+        if self.left_out:
+            shown = self.left_out[:SHOWN]
+            more = ["..."] if len(self.left_out) > SHOWN else []
+            lines["left out"] = "\n".join([f"{len(self.left_out)}:", *shown, *more])
         return lines
 
 
@@ -78,7 +82,9 @@ def survey(folder: str) -> Survey:
     root = pathlib.Path(expand(folder)).absolute()
     captions = _find_captions(root)
     # Whatever is unreadable is listed; how much of it is too much is decided later.
-    source = FolderSource(root, "all", max_refused=2**31, annotations=captions)
+    source = FolderSource(
+        root, "all", max_refused=2**31, annotations=captions, warns=False
+    )
     files = source.files
     ends = collections.Counter(pathlib.PurePath(f).suffix.lower() for f in files)
     folders = collections.Counter(f.split("/", 1)[0] for f in files if "/" in f)

@@ -45,6 +45,20 @@ class Examples:
             parts.append(f"{len(refused)} files left out")
         return ", ".join(parts)
 
+    def enlarged(self, side: int) -> str:
+        """Describes the pictures that are smaller than the images; "" for none.
+
+        Args:
+          side: shorter side of the images.
+        """
+        sides = getattr(self.source, "short_sides", ())
+        if not (small := sum(s < side for s in sides)):
+            return ""
+        return (
+            f"{small:,} of {len(sides):,} pictures have sides below {side} pixels: set "
+            f"transform.image_size to less, or leave them out by images.min_side={side}"
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Parts:
@@ -76,4 +90,6 @@ class Parts:
         """Lines of a run's summary: the data, and the sizes of images and latents."""
         (h, w, c), f = self.latent_shape, self.model.autoencoder.f
         data = {"data": self.examples.description} if self.examples else {}
+        if self.examples and (small := self.examples.enlarged(f * min(h, w))):
+            data["enlarged"] = small
         return data | {"images": f"{h * f}x{w * f}", "latents": f"{h}x{w}x{c}, f = {f}"}

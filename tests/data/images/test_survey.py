@@ -26,6 +26,16 @@ def test_a_folder_is_counted(tmp_path):
     assert "torn.jpg" in summary.describe()["left out"]
 
 
+def test_what_is_left_out_is_listed_once(tmp_path, caplog):
+    """In the description, not also in a warning; the first ten lines."""
+    make(tmp_path, classes=("",), count=2)
+    for i in range(11):
+        (tmp_path / f"torn {i:02d}.jpg").write_bytes(b"no picture")
+    lines = survey(str(tmp_path)).describe()["left out"].splitlines()
+    assert lines[0] == "11:" and lines[-1] == "..." and len(lines) == 12
+    assert caplog.text == ""
+
+
 def test_pictures_held_out_are_those_of_the_split(tmp_path):
     """Identity: the count is that of the split "test"."""
     from ldm_jax.data.images.folder import FolderSource
