@@ -56,7 +56,7 @@ EXAMPLES = """
   ldm-jax evaluate --images samples/ --reference ref.npz --out results
   ldm-jax evaluate --images enlarged/ --pairs originals/ \\
       --metrics psnr,ssim --out results
-  ldm-jax evaluate --images samples/ --nearest 10 --like runs/churches \
+  ldm-jax evaluate --images samples/ --nearest 10 --like runs/churches \\
       --lpips-weights weights/lpips.safetensors --out nearest
   ldm-jax evaluate --model runs/text --latents runs/latents --out results
 """

@@ -12,7 +12,7 @@ EXAMPLES = """
   ldm-jax latents --model runs/a --out runs/latents
   ldm-jax latents --model runs/a --images ./photos --split all --out runs/latents
   ldm-jax latents --inspect runs/latents
-  ldm-jax latents --model runs/a --images ./photos --config=small_retrieval \
+  ldm-jax latents --model runs/a --images ./photos --config=small_retrieval \\
       --database photos.npz --neighbours 4 --out runs/latents
 """
 

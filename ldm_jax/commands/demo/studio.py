@@ -24,6 +24,8 @@ MAX_IMAGES, MAX_STEPS, MAX_SIDE = 16, 1000, 2048
 MAX_UPLOAD_PIXELS = 2**24
 # Inputs that are pictures, and those of which one channel counts.
 PICTURES, PLANES = ("image", "low_res"), ("mask", "segmentation")
+# Inputs that the page has a control for.
+CONTROLS = (*PICTURES, *PLANES, "class_label", "text", "boxes")
 
 
 class Studio:
@@ -40,7 +42,8 @@ class Studio:
           turns: shared by the models of a page.
 
         Raises:
-          ValueError: it is not a diffusion model that makes images.
+          ValueError: it is not a diffusion model that makes images, or the page has no
+            control for one of its inputs.
         """
         self._name = directory
         self._trained = read_settings(directory, "latent_diffusion")
@@ -50,6 +53,11 @@ class Studio:
             raise ValueError(
                 f"a demo shows images of 3 channels: {directory} makes {channels}; "
                 "give a model with its first stage."
+            )
+        if unknown := [name for name in self.inputs if name not in CONTROLS]:
+            raise ValueError(
+                f"the page has controls for {', '.join(CONTROLS)}: {directory} takes "
+                f"{', '.join(unknown)}; use ldm-jax sample, whose flags it lists."
             )
         self._turns = turns
 

@@ -43,6 +43,13 @@ def test_a_model_is_described(digits):
     assert about["classes"] == [str(i) for i in range(10)] and about["reconstructs"]
 
 
+def test_every_input_of_a_model_needs_a_control(monkeypatch):
+    """As of retrieval, whose embeddings cannot be drawn."""
+    monkeypatch.setattr(module, "CONTROLS", ("text",))
+    with pytest.raises(ValueError, match=r"digits takes class_label; use ldm-jax samp"):
+        Studio("digits", Turns())
+
+
 def test_a_sample_is_that_of_the_command(digits):
     """Identity: the same pixels as `sample_images`, and the settings in the file."""
     answer = digits.sample(REQUEST)
