@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs an exported model with the program it was exported for, and compares it.
 
-Denoiser and decoder are called on random inputs. Where no other program runs a format,
-its parameters are read back and compared.
+Encoder, denoiser and decoder are called on random inputs. Where no other program runs a
+format, its parameters are read back and compared.
 """
 
 import importlib.util
@@ -69,7 +69,7 @@ def check_export(
         consumer, run = RUNNERS[form](path)
         differences = {
             name: _of_program(name, programs[name], params, run)
-            for name in ("denoiser", "decoder")
+            for name in ("encoder", "denoiser", "decoder")
             if name in programs and _has_network(programs[name], params)
         }
     check = Check(consumer, differences)
@@ -99,8 +99,13 @@ def _of_program(name: str, program: Program, params: PyTree, run: Run) -> float:
     rng = np.random.default_rng(0)
     inputs = {field: _draw(rng, field, x) for field, x in program.inputs.items()}
     networks = {n: params.get(n, {}) for n in program.networks}
-    (original,) = jax.jit(program.function)(networks, inputs).values()
-    return _relative(run(name, inputs), np.asarray(original))
+    original = _result(jax.jit(program.function)(networks, inputs))
+    return _relative(run(name, inputs), original)
+
+
+def _result(outputs: Mapping[str, Any]) -> np.ndarray:
+    """Takes the output that is compared: of an encoder z_0, else the only one."""
+    return np.asarray(outputs.get("z_0", next(iter(outputs.values()))))
 
 
 def _draw(rng, field: str, shape: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -152,6 +157,8 @@ def _run_torch(path: pathlib.Path) -> tuple[str, Run]:
             arrays = _in_torch(inputs)
             if name == "decoder":
                 return _from_torch(model.decode(arrays["z_0"]))
+            if name == "encoder":
+                return _from_torch(model.encode(arrays["image"]))
             return _from_torch(model.unet(**arrays))
 
     return f"PyTorch {torch.__version__}", run
@@ -169,10 +176,16 @@ def _run_diffusers(path: pathlib.Path) -> tuple[str, Run]:
     def run(name: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         arrays = _in_torch(inputs)
         with torch.no_grad():
-            if name == "decoder":
+            if name != "denoiser":
                 stage = model("vqvae", "vae", "")
                 scale = stage.config.scaling_factor
+            if name == "decoder":
                 return _from_torch(stage.decode(arrays["z_0"] / scale).sample)
+            if name == "encoder":
+                encoded = stage.encode(arrays["image"])
+                is_vq = hasattr(encoded, "latents")
+                z = encoded.latents if is_vq else encoded.latent_dist.mode()
+                return _from_torch(scale * z)
             z_t = [arrays[n] for n in ("z_t", "concat") if n in arrays]
             names = {"context": "encoder_hidden_states", "class_label": "class_labels"}
             cond = {names[n]: arrays[n] for n in names if n in arrays}
@@ -187,7 +200,9 @@ def _run_onnx(path: pathlib.Path) -> tuple[str, Run]:
 
     def run(name: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         session = onnxruntime.InferenceSession(path / f"{name}.onnx")
-        return session.run(None, dict(inputs))[0]
+        names = [output.name for output in session.get_outputs()]
+        values = session.run(names, dict(inputs))
+        return _result(dict(zip(names, values, strict=True)))
 
     return f"onnxruntime {onnxruntime.__version__}", run
 
@@ -202,8 +217,7 @@ def _run_stablehlo(path: pathlib.Path) -> tuple[str, Run]:
         exported = jax.export.deserialize(bytearray(data))
         names = [n for n in weights if n.split("/")[0] in program["params"]]
         params = {n: weights[n] for n in names}
-        (output,) = exported.call(params, dict(inputs)).values()
-        return np.asarray(output)
+        return _result(exported.call(params, dict(inputs)))
 
     return f"JAX {jax.__version__}, from the files alone", run
 
