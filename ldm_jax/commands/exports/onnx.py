@@ -12,6 +12,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -20,7 +21,7 @@ from ldm_jax.files.writing import atomic_file, write_json
 from ldm_jax.models.attention import attention
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
 from ldm_jax.tasks.sampling import Sampling
-from ldm_jax.types import PyTree
+from ldm_jax.types import Array, PyTree
 
 # protobuf, in which ONNX files are written, ends at 2 GiB a file.
 MAX_BYTES = 2**31
@@ -115,7 +116,7 @@ def _convert(convert, name: str, program: Program, params: PyTree, outputs) -> A
 
     def run(*arrays):
         values = _call(program, params, arrays)
-        return tuple(values[output] for output in outputs)
+        return tuple(_computed(values[output], arrays) for output in outputs)
 
     inputs = [
         jax.ShapeDtypeStruct(("B", *x.shape[1:]), x.dtype)
@@ -136,6 +137,12 @@ def _convert(convert, name: str, program: Program, params: PyTree, outputs) -> A
             )
     finally:
         log.setLevel(level)
+
+
+def _computed(value: Array, inputs: tuple[Array, ...]) -> Array:
+    """Returns an output that is not an input itself, which ONNX gives one name only."""
+    is_input = any(value is x for x in inputs)
+    return value + jnp.zeros((), value.dtype) if is_input else value
 
 
 def _signature(program: Program, outputs: list[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from flax import traverse_util
 from ldm_jax.files.paths import PathLike
 from ldm_jax.files.png import save_png
 from ldm_jax.files.writing import write_bytes, write_json, write_text
+from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.diffusers import write_config as configs
 from ldm_jax.interop.diffusers.folders import OWN_CONDITIONER
 from ldm_jax.interop.diffusers.model_card import PICTURE, CardDetails, model_card
@@ -81,6 +82,11 @@ def describe_model(spec: Mapping[str, Any], image_size: Size = 256) -> Descripti
         if "unet" not in spec:
             return Description({"": config}, {"": {"autoencoder": ""}})
         models["vqvae"], networks["vqvae"] = config, {"autoencoder": ""}
+    elif scale != 1:
+        raise CannotExpress(
+            "a diffusers folder without a first stage has no scale of its images: this "
+            f"model has latent_scale={scale}."
+        )
     condition, unet, side = (
         spec["condition"],
         make_unet(spec),

@@ -32,6 +32,10 @@ SEMANTIC = small.diffusion(
     dict(kind="semantic", num_classes=5, f=2), dict(small.PLAIN, channels=64), more=3
 )
 PIXELS = dict(small.PIXELS, unet=dict(small.PIXELS["unet"], channels=64))
+SUPERRES = small.diffusion(
+    dict(kind="superres"), dict(small.PLAIN, channels=64), more=3
+)
+SMALL = np.linspace(-1, 1, 96, dtype=np.float32).reshape(2, 4, 4, 3)
 MAPS = np.arange(128, dtype=np.int32).reshape(2, 8, 8) % 6
 
 
@@ -46,8 +50,10 @@ MAPS = np.arange(128, dtype=np.int32).reshape(2, 8, 8) % 6
         ),
         (SEMANTIC, {"label_map": MAPS}, {"segmentation": MAPS}, 1.0),
         (PIXELS, {}, {}, 1.0),
+        # Its condition is its input.
+        (SUPERRES, {"low_res": SMALL}, {"low_res": SMALL}, 1.0),
     ],
-    ids=["class", "semantic", "pixels"],
+    ids=["class", "semantic", "pixels", "superres"],
 )
 def test_numpy_samples_from_onnx_files_what_our_sampler_samples(
     spec, fields, inputs, scale, tmp_path

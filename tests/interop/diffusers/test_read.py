@@ -17,6 +17,7 @@ from ldm_jax.interop.compvis.state_dict import import_compvis
 from ldm_jax.interop.convert import export_model, import_model
 from ldm_jax.interop.diffusers import read_config, write_config
 from ldm_jax.interop.diffusers.read import import_diffusers
+from ldm_jax.interop.diffusers.write import describe_model
 from ldm_jax.interop.layouts import NamesDiffer
 from ldm_jax.interop.networks import make_unet, token_transformer
 from ldm_jax.interop.safetensors import read_safetensors, write_safetensors
@@ -438,6 +439,13 @@ def test_a_unet_diffusers_cannot_express_is_refused(fields, message):
     )
     with pytest.raises(CannotExpress, match=message):
         write_config.unet_config(unet, 8)
+
+
+def test_pixels_with_a_scale_are_refused():
+    """DDIMPipeline shows what it has sampled, and nothing there holds a scale."""
+    with pytest.raises(CannotExpress, match=r"has latent_scale=0\.5"):
+        describe_model({**small.PIXELS, "latent_scale": 0.5})
+    assert describe_model(small.PIXELS).index["_class_name"] == "DDIMPipeline"
 
 
 @pytest.mark.parametrize(
