@@ -14,6 +14,7 @@ import yaml
 
 from ldm_jax.files.errors import shown
 from ldm_jax.interop.networks import condition_parts
+from ldm_jax.models.autoencoder import Autoencoder
 
 PAPER = "https://arxiv.org/abs/2112.10752"
 PICTURE = "samples.png"
@@ -165,11 +166,10 @@ def _settings(
 
 
 def _first_stage(stage: Mapping[str, Any], latent_scale: float) -> dict[str, Any]:
-    bottleneck = stage.get("bottleneck", "kl")
-    if bottleneck == "pixels":
+    model = Autoencoder(**stage)
+    if model.bottleneck == "pixels":
         return {"first stage": "none: diffusion of pixels"}
-    f = 2 ** (len(stage["channel_mult"]) - 1)
-    rows = {"first stage": bottleneck.upper(), "f": f}
+    rows = {"first stage": model.bottleneck.upper(), "f": model.f}
     return rows | {"latent scale": f"{latent_scale:.6g}"}
 
 

@@ -48,6 +48,12 @@ def test_the_task_follows_from_the_condition(kind, task):
     assert metadata["pipeline_tag"] == task
 
 
+def test_fields_that_a_spec_leaves_out_have_their_defaults():
+    """As in a model that `ldm_jax.save` wrote."""
+    stage = {"channels": 32, "latent_channels": 2}
+    assert "| f | 8 |" in card(spec={**small.CLASSES, "autoencoder": stage})
+
+
 def test_the_card_states_model_training_results_and_use():
     text = card()
     for line in (
