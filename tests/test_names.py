@@ -61,7 +61,6 @@ NOT_YET_MIRRORED = {
     "data/latents/source.py",
     "data/latents/statistics.py",
     "data/reading.py",
-    "data/records.py",
     "data/transforms/bsrgan.py",
     "data/transforms/opencv.py",
     "data/transforms/pixels.py",

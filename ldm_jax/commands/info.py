@@ -12,6 +12,7 @@ from ldm_jax.commands.inspect_latents import statistics_lines
 from ldm_jax.conditions.base import Condition
 from ldm_jax.data.latents.sets import BUCKETS_FILE, bucket_names
 from ldm_jax.data.latents.source import open_latents
+from ldm_jax.data.records import read_whole
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files.paths import resolve
@@ -149,7 +150,7 @@ def _latents(path: str) -> str:
     for name in names:
         folder = f"{path}/{name}" if name else path
         latents, stats = open_latents(folder)
-        fields |= set(latents[0])
+        fields |= set(read_whole(latents, [0])[0][1])
         lines = statistics_lines(latents, stats)
         parts.append("\n".join([folder, "  kind         latents", *lines]))
     uses = ("\n" + " " * 15).join(next_steps.after_latents(path, fields))

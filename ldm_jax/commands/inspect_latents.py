@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,11 +13,12 @@ import numpy as np
 
 from ldm_jax.commands.latents import IMAGES_FILE, by_bucket
 from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.latents.metadata import METADATA_FILE
 from ldm_jax.data.latents.sets import bucket_names
 from ldm_jax.data.latents.source import LatentSource, open_latents
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.order import RecordRng, Row
-from ldm_jax.data.records import Source
+from ldm_jax.data.records import Record, Source, read_whole
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.data.transforms.pixels import to_unit_range
 from ldm_jax.experiment import model_directory
@@ -57,8 +59,8 @@ def inspect_latents(directory: str, num: int = 16) -> str:
     reports = []
     for name, folder in folders.items():
         latents, stats = open_latents(folder)
-        rows = np.linspace(0, len(latents) - 1, min(num, len(latents))).astype(int)
-        records = latents.__getitems__(rows.tolist())
+        spread = np.linspace(0, len(latents) - 1, min(num, len(latents))).astype(int)
+        rows, records = zip(*read_whole(latents, spread), strict=True)
         means = np.stack([r["moments"][..., : stats.latent_shape[2]] for r in records])
         decoded = np.asarray(decode(params, means.astype(np.float32)))
         try:
@@ -76,7 +78,11 @@ def inspect_latents(directory: str, num: int = 16) -> str:
 
 
 def _originals(
-    directory: str, name: str, stats: LatentStats, rows: np.ndarray, records: list
+    directory: str,
+    name: str,
+    stats: LatentStats,
+    rows: Sequence[int],
+    records: Sequence[Record],
 ) -> np.ndarray:
     """Reads and transforms the images [N, H, W, 3] in [-1, 1] that were encoded."""
     if all("image" in record for record in records):
@@ -92,14 +98,16 @@ def _originals(
             f"the images are {source.fingerprint}, those encoded were {stats.images}."
         )
     fields = {k: v for k, v in stats.transform.items() if k != "kind"}
-    transform, rngs = ImageTransform(**fields), RecordRng(origin["seed"])
+    with naming(f"{directory}/{name}".rstrip("/") + f"/{METADATA_FILE}"):
+        transform = ImageTransform(**fields)
+    rngs = RecordRng(origin["seed"])
     images = []
-    for row, record in zip(rows.tolist(), records, strict=True):
+    for row, record in zip(rows, records, strict=True):
         index = int(record["source_index"])
         # Crop k of image i is record k * N + i, less the dropped ones before it.
         crop = -(-(row - index) // len(source))
         rng = rngs.at(Row(crop, index))
-        images.append(transform(source[index], rng)["image"])
+        images.append(transform(read_whole(source, [index])[0][1], rng)["image"])
     return np.stack(images)
 
 
@@ -114,10 +122,11 @@ def statistics_lines(latents: LatentSource, stats: LatentStats) -> list[str]:
     """Formats the statistics and the metadata of a set, a line each."""
     height, width, channels = stats.latent_shape
     values = dataclasses.asdict(stats)
+    ((_, first),) = read_whole(latents, [0])
     return [
         f"  records      {stats.count} ({stats.dropped} damaged ones left out)",
         f"  latents      {height}x{width}x{channels}, f = {stats.f}",
-        f"  fields       {', '.join(_field(*field) for field in latents[0].items())}",
+        f"  fields       {', '.join(_field(*field) for field in first.items())}",
         f"  mean, std    {stats.mean:.5g}, {stats.std:.5g}",
         f"  scale        {stats.scale:.5g} +- {stats.scale_error:.2g}",
         f"  autoencoder  {stats.autoencoder}",

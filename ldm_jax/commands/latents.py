@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from ldm_jax.data.latents import sets, write
 from ldm_jax.data.latents.statistics import LatentStats
+from ldm_jax.data.loader import check_batch_size
 from ldm_jax.data.order import RecordRng, Row
-from ldm_jax.data.records import DamagedRecord, Source
+from ldm_jax.data.records import DamagedRecord, Source, read_whole
 from ldm_jax.data.transforms.buckets import (
     Subset,
     assign,
@@ -92,6 +93,8 @@ def encode_image_set(
       ValueError: there is no first stage, there are no such images, they lack what the
         config's condition is made of, or `out` contains another set.
     """
+    mesh = sharding.make_mesh(devices=jax.local_devices())
+    check_batch_size(batch_size, sharding.batch_sharding(mesh))
     model_dir, stage_config = first_stage_of(model_dir)
     model, params = model_directory.load(model_dir)
     given = open_encoding(
@@ -178,11 +181,12 @@ def _encode(
 def _open_and_report(out: str) -> LatentStats:
     """Opens the finished latents, and logs their shapes, fields and scale."""
     latents, stats, shapes = sets.open_latent_sets(out)
+    ((_, first),) = read_whole(latents, [0])
     log.info(
         "%d latents of %s with %s, scale %.4f +- %.4f, in %s",
         stats.count,
         ", ".join("x".join(map(str, shape)) for shape in shapes),
-        ", ".join(sorted(latents[0])),
+        ", ".join(sorted(first)),
         stats.scale,
         stats.scale_error,
         out,

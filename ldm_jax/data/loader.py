@@ -176,6 +176,27 @@ def iterate_once(
     return read_ahead(batches)
 
 
+def check_batch_size(batch_size: int, sharding: jax.sharding.Sharding) -> None:
+    """Checks that a batch can be divided over the devices.
+
+    Args:
+      batch_size: rows of the batch.
+      sharding: of its arrays, [B, ...].
+
+    Raises:
+      ValueError: it cannot; names the nearest sizes that can.
+    """
+    devices = len(sharding.device_set)
+    parts = devices // sharding.shard_shape((devices,))[0]
+    low = batch_size // parts * parts
+    if batch_size != low or not low:
+        raise ValueError(
+            f"batch_size must be a multiple of {parts}, the parts that a batch is "
+            f"divided into (mesh.data x mesh.fsdp): got {batch_size}; choose "
+            f"{f'{low} or ' if low else ''}{low + parts}."
+        )
+
+
 def _order_of(source: Source) -> Order:
     """Returns the order of a source's records: its own, or all of them shuffled."""
     own = getattr(source, "rows", None)
@@ -200,17 +221,8 @@ class Placement:
         if sharding is None:
             sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         self.batch_size, self.sharding = batch_size, sharding
-        try:
-            held = sharding.addressable_devices_indices_map((batch_size,)).values()
-        except ValueError as error:
-            devices = len(sharding.device_set)
-            parts = devices // sharding.shard_shape((devices,))[0]
-            low = batch_size // parts * parts
-            raise ValueError(
-                f"batch_size must be a multiple of {parts}, the parts that a batch is "
-                f"divided into (mesh.data x mesh.fsdp): got {batch_size}; choose "
-                f"{f'{low} or ' if low else ''}{low + parts}."
-            ) from error
+        check_batch_size(batch_size, sharding)
+        held = sharding.addressable_devices_indices_map((batch_size,)).values()
         spans = {index[0].indices(batch_size)[:2] for index in held}
         self.blocks = sorted(spans)  # [(low, high)], disjoint
 

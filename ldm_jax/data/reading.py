@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from ldm_jax.data.order import RecordRng, Row
-from ldm_jax.data.records import DamagedRecord, Source, read_each
+from ldm_jax.data.records import DamagedRecord, Source, neighbour, read_each
 
 # Arrays by name; captions are str.
 Example = dict[str, Any]
@@ -82,9 +82,6 @@ class Reader:
         self._max_damaged, self._num_threads = max_damaged, num_threads
         self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
         self._damaged: dict[int, str] = {}
-        self._neighbour = getattr(
-            source, "neighbour", lambda index: (index + 1) % len(source)
-        )
 
     def read(self, rows: Sequence[Row]) -> list[Example]:
         """Returns the transformed record of every row."""
@@ -98,7 +95,7 @@ class Reader:
         for row, (_, example) in zip(rows, part(rows), strict=True):
             while isinstance(example, DamagedRecord):
                 self._count(row.index, example)
-                row = Row(row.epoch, self._neighbour(row.index))
+                row = Row(row.epoch, neighbour(self._source, row.index))
                 ((_, example),) = part([row])
             examples.append(example)
         return examples

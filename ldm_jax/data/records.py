@@ -22,7 +22,8 @@ A source is anything with a length, `source[i]`, `source.__getitems__(indices)` 
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ldm_jax.files.errors import UnreadableFile
@@ -33,6 +34,8 @@ Record = dict[str, Any]
 MIRRORED = ("image", "boxes", "label_map", "low_res", "mask")
 # Fields of examples in [-1, 1] that came from uint8 and are stored as such.
 PICTURES = {"image", "low_res"}
+# Damaged records that `read_whole` steps over.
+MAX_IN_A_ROW = 100
 
 
 class DamagedRecord(UnreadableFile):
@@ -96,6 +99,49 @@ def read_each(source: Source, indices: Sequence[int]) -> list[Record | DamagedRe
         return list(source.__getitems__(indices))
     except DamagedRecord:
         return [_read(source, i) for i in indices]
+
+
+def neighbour(source: Source, index: int) -> int:
+    """Returns the index of the record that replaces a damaged one."""
+    following = getattr(source, "neighbour", lambda index: (index + 1) % len(source))
+    return following(index)
+
+
+def read_whole(source: Source, indices: Iterable[int]) -> list[tuple[int, Record]]:
+    """Reads records, the next one in place of a damaged one, as in training.
+
+    For what looks at some records of a set: a sheet, a preview, the names of fields.
+
+    Args:
+      source: the set.
+      indices: of the records, each in [0, len(source)).
+
+    Returns:
+      (index, record) of every record that was read.
+
+    Raises:
+      DamagedRecord: MAX_IN_A_ROW records, or all of the set, are damaged.
+    """
+    requested = [int(index) for index in indices]
+    read = read_each(source, requested)
+    return [
+        _whole(source, index, record)
+        for index, record in zip(requested, read, strict=True)
+    ]
+
+
+def _whole(
+    source: Source, index: int, record: Record | DamagedRecord
+) -> tuple[int, Record]:
+    for _ in range(min(MAX_IN_A_ROW, len(source)) - 1):
+        if not isinstance(record, DamagedRecord):
+            break
+        logging.warning("record %d is replaced by the next: %s", index, record)
+        index = neighbour(source, index)
+        record = _read(source, index)
+    if isinstance(record, DamagedRecord):
+        raise record
+    return index, record
 
 
 def _read(source: Source, index: int) -> Record | DamagedRecord:

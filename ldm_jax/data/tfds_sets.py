@@ -6,7 +6,6 @@ TFDS rebuilds the features of a set from features.json, and imports any module t
 """
 
 import os
-import pathlib
 import re
 from typing import Any
 
@@ -141,11 +140,17 @@ def check_prepared(data_dir: PathLike | None, name: str) -> None:
     Raises:
       UnreadableFile: see `check_features`.
     """
-    root = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
+    root = resolve(data_dir or "~/tensorflow_datasets")
     base = re.split(r"[/:]", name)[0]
-    if base and base not in (".", "..") and (root / base).is_dir():
-        for path in (root / base).rglob(FEATURES_FILE):
-            check_features(path.parent)
+    if not base or base in (".", ".."):
+        return
+    with reaching(root):
+        versions = ("*", "*/*")  # VERSION, or CONFIG/VERSION
+        found = [
+            p for v in versions for p in (root / base).glob(f"{v}/{FEATURES_FILE}")
+        ]
+    for path in found:
+        check_features(path.parent)
 
 
 def _check(value: Any, path: PathLike) -> None:

@@ -10,6 +10,7 @@ from ldm_jax.conditions.kinds.retrieval import Retrieval
 from ldm_jax.conditions.user_inputs import pictures
 from ldm_jax.data.embeddings import EmbeddingDatabase, read_database
 from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.records import read_whole
 from ldm_jax.data.transforms.pixels import resize
 from ldm_jax.experiment.image_embedder import EmbedderSource
 from ldm_jax.experiment.image_neighbours import check_encoder
@@ -194,7 +195,8 @@ def neighbour_images(
 
     def patch(row: int) -> np.ndarray:
         x0, y0, x1, y1 = (int(x) for x in database.patch_coords[row])
-        image = source[int(database.img_id[row])]["image"]
+        ((_, record),) = read_whole(source, [database.img_id[row]])
+        image = record["image"]
         return resize(image[y0:y1, x0:x1], (SIDE, SIDE), "bicubic")
 
     return [np.stack([patch(row) for row in line]) for line in rows[:limit]]

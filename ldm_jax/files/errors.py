@@ -71,6 +71,7 @@ def reading(
         other = impostor(path) if data is None else impostor_bytes(data[:512])
         reason = other or f"got {described(error)}"
         advice = advice or "It is damaged, cut off or of another kind: get it again."
+        reason = reason.rstrip(".")
         raise UnreadableFile(f"{where} {rule}: {reason}. {advice}") from error
 
 

@@ -12,6 +12,8 @@ from ldm_jax.files.reading import MISSING, not_regular
 
 # Files that operating systems add to a user's folders.
 SIDE_FILES = ("thumbs.db", "desktop.ini")
+# Folders that they add: side files of archives, thumbnails, deleted files.
+SIDE_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
 
 
 class Listing(NamedTuple):
@@ -33,10 +35,15 @@ def is_side_file(name: PathLike) -> bool:
     return base.startswith(".") or base.lower() in SIDE_FILES
 
 
+def is_side_folder(name: str) -> bool:
+    """Returns whether a folder is hidden, or created by an operating system."""
+    return name.startswith(".") or name.lower() in SIDE_FOLDERS
+
+
 def list_folder(
     root: PathLike, is_within: Callable[[pathlib.Path], bool] = lambda folder: True
 ) -> Listing:
-    """Lists all files below a folder, without side files and hidden folders.
+    """Lists all files below a folder, without side files and side folders.
 
     Links are followed to files within `root`, not to folders, nor out of it: a set that
     comes from somebody else must not pull in files it does not hold.
@@ -59,7 +66,7 @@ def list_folder(
 
     for folder, subfolders, files in os.walk(root, onerror=note):
         inside = [pathlib.Path(folder, n) for n in sorted(subfolders)]
-        inside = [p for p in inside if not p.name.startswith(".") and is_within(p)]
+        inside = [p for p in inside if not is_side_folder(p.name) and is_within(p)]
         subfolders[:] = [p.name for p in inside if not p.is_symlink()]
         links = [path for path in inside if path.is_symlink()]
         names = (pathlib.Path(folder, n) for n in files if not is_side_file(n))

@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -12,8 +13,10 @@ from PIL import Image
 from ldm_jax import cli
 from ldm_jax.commands.train import train_config
 from ldm_jax.data.latents.sets import open_latent_sets
+from ldm_jax.data.records import DamagedRecord
 from ldm_jax.experiment import models
 from ldm_jax.experiment.config import config_files
+from ldm_jax.experiment.prepare import prepare
 from ldm_jax.training.checkpoints.checkpointer import save_params
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
@@ -163,3 +166,47 @@ def test_a_model_learns_from_buckets_and_from_mixtures(root, directory, tmp_path
     assert int(train_config(config, str(tmp_path)).step) == 4
     losses = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len([row for row in losses if "loss" in row]) >= 4
+
+
+@pytest.mark.parametrize("size", [4, 12])
+def test_a_batch_that_the_devices_cannot_divide_is_refused_at_once(root, size, capsys):
+    argv = ["latents", f"--model={root / 'model'}", f"--out={root / 'x'}"]
+    assert cli.main([*argv, f"--batch-size={size}"]) == 2
+    error = capsys.readouterr().err
+    assert "batch_size must be a multiple of 8" in error
+    assert len(error.splitlines()) == 1 and not (root / "x").exists()
+
+
+def test_a_damaged_record_is_replaced_where_records_are_shown(root, tmp_path, capsys):
+    """By the next one, as in training; and a training run of such a set begins."""
+    copy = tmp_path / "one"
+    shutil.copytree(root / "one", copy)
+    (shard,) = copy.glob("*.array_record-00000-of-00001")
+    data = bytearray(shard.read_bytes())
+    first = next(i for i in range(70, len(data)) if data[i])
+    data[first] ^= 1
+    shard.write_bytes(data)
+    source, _, _ = open_latent_sets(copy)
+    with pytest.raises(DamagedRecord):
+        source[0]
+    for argv in (["info", str(copy)], ["latents", f"--inspect={copy}", "--num=2"]):
+        assert cli.main(argv) == 0
+        assert "4x4x2" in capsys.readouterr().out
+    config = config_files.load_config(
+        "photos:stage=diffusion,condition=none",
+        [f"--config.latents.directory={copy}", "--config.batch_size=8"],
+    )
+    assert prepare(config).batch_shapes["moments"].shape == (8, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "transform", [{"kind": "os"}, {"image_size": 10**9}, {"image_size": [8, 8], "a": 1}]
+)
+def test_a_transform_that_cannot_be_is_named(root, transform, tmp_path, caplog, capsys):
+    copy = tmp_path / "one"
+    shutil.copytree(root / "one", copy)
+    metadata = json.loads((copy / "metadata.json").read_text())
+    metadata["stats"]["transform"] = transform
+    (copy / "metadata.json").write_text(json.dumps(metadata))
+    assert cli.main(["latents", f"--inspect={copy}", "--num=2"]) == 0
+    assert "metadata.json" in caplog.text and "PSNR" not in capsys.readouterr().out

@@ -25,9 +25,19 @@ def test_regular_files_and_links_to_those_within_are_listed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [".DS_Store", "._x.png", "Thumbs.db", "desktop.ini", ".hidden/x.png"]
+    "name",
+    [
+        ".DS_Store",
+        "._x.png",
+        "Thumbs.db",
+        "desktop.ini",
+        ".hidden/x.png",
+        "@eaDir/x.png",
+        "__MACOSX/x.png",
+        "lost+found/x.png",
+    ],
 )
-def test_side_files_and_hidden_folders_are_not_mentioned(tmp_path, name):
+def test_side_files_and_side_folders_are_not_mentioned(tmp_path, name):
     touch(tmp_path / name)
     touch(tmp_path / "sub" / name)
     assert list_folder(tmp_path) == ([], {})

@@ -9,7 +9,7 @@ import numpy as np
 from ldm_jax.commands.stats import as_bytes
 from ldm_jax.data.images.finished_images import open_set
 from ldm_jax.data.images.image_sets import open_images
-from ldm_jax.data.records import Source
+from ldm_jax.data.records import Source, read_whole
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.encoding import images_of
 from ldm_jax.experiment.model_directory import first_stage_of
@@ -96,8 +96,8 @@ def write_nearest(
 def _read(source: Source, transform: ImageTransform, rows) -> np.ndarray:
     """Reads images as in training: uint8 [B, H, W, 3]."""
     rng = np.random.default_rng(0)  # the transform draws nothing
-    records = source.__getitems__([int(row) for row in rows])
-    return as_bytes(np.stack([transform(one, rng)["image"] for one in records]))
+    records = read_whole(source, rows)
+    return as_bytes(np.stack([transform(one, rng)["image"] for _, one in records]))
 
 
 def _held_out(

@@ -7,6 +7,7 @@ import numpy as np
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.data.latents.sets import open_latent_sets
+from ldm_jax.data.records import read_whole
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files import png
@@ -66,5 +67,5 @@ def _captions(directory: str) -> list[str]:
     """Returns different captions of the latents, evenly spread."""
     source, _, _ = open_latent_sets(directory)
     places = np.unique(np.linspace(0, len(source) - 1, ROWS).astype(int))
-    captions = [str(source[int(i)]["caption"]) for i in places]
+    captions = [str(record["caption"]) for _, record in read_whole(source, places)]
     return list(dict.fromkeys(captions))

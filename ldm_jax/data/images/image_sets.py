@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from ldm_jax.data.mixture import Mixture
 from ldm_jax.data.records import Source
 from ldm_jax.data.tfds_sets import FORMAT, check_prepared, open_tfds
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
-from ldm_jax.files.paths import expand, resolve
+from ldm_jax.files.paths import expand, printable, resolve
 from ldm_jax.files.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
 from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.write_errors import reported
@@ -232,6 +233,12 @@ def _tfds_builder(
 ) -> Any:
     """Finds a set by its TFDS name, prepared for random access."""
     check_prepared(data_dir, name)
+    if re.match(r"[A-Za-z_]\w*:[A-Za-z_]", name):
+        raise ValueError(
+            f'an image set must be one of TFDS itself: got "{printable(name)}", for '
+            "which TFDS would fetch code of others. Prepare it with TFDS, and give the "
+            "path of the prepared set."
+        )
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         if builder.data_path.exists():

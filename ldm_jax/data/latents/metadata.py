@@ -17,6 +17,8 @@ from ldm_jax.files.structured import read_json
 
 METADATA_FILE = "metadata.json"
 MAX_RECORD_BYTES = 2**30
+# Of statistics; a square of it is finite.
+HUGE = 1e30
 
 
 class Shard(NamedTuple):
@@ -84,7 +86,7 @@ def _is(value: Any, kind: type, name: str) -> Any:
 
 
 def _number(value: Any, name: str, low: float = -math.inf) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or value < low:
+    if type(value) not in (int, float) or not max(low, -HUGE) <= value <= HUGE:
         raise ValueError(f"{name} must be a finite number: got {shown(value)}")
     return value
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.data.records import Record, Source, fingerprint
+from ldm_jax.data.records import Record, Source, fingerprint, read_whole
 
 
 def parse_buckets(text: str) -> tuple[tuple[int, int], ...]:
@@ -55,12 +55,13 @@ def image_sizes(source: Source) -> np.ndarray:
     """Returns heights and widths [N, 2] of all images of a set.
 
     A source that has `sizes()` knows them by the headers; of others each image is
-    decoded.
+    decoded, and a damaged one counts as the next.
     """
     sizes = getattr(source, "sizes", None)
     if sizes is not None:
         return sizes()
-    shapes = (source[index]["image"].shape[:2] for index in range(len(source)))
+    every = range(len(source))
+    shapes = (read_whole(source, [i])[0][1]["image"].shape[:2] for i in every)
     return np.array(list(shapes)).reshape(-1, 2)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.data.records import Record, Source
+from ldm_jax.data.records import Record, Source, read_whole
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.experiment.builders.pictures import NUM_RECORDS, draw_pictures
@@ -112,7 +112,8 @@ class SamplePreview:
         measure = make_sample_metrics(evaluation, size)
         span = getattr(source, "spans", [range(len(source))])[0]
         num_rows = max(NUM_SHOWN, evaluation.num if measure else 0)
-        records = [source[span[i]] for i in spread(num_rows, len(span))]
+        places = [span[i] for i in spread(num_rows, len(span))]
+        records = [record for _, record in read_whole(source, places)]
         rows = [
             transform(record, np.random.default_rng(i))
             for i, record in enumerate(records)

@@ -102,6 +102,8 @@ def data_with(folder, count):
         ("/no/such/folder", "train", "not a directory"),
         ("cifar10", "train", "download=True"),
         ("digits,nothing", "train", 'unknown image set "nothing"'),
+        ("kaggle:cats", "train", "must be one of TFDS itself"),
+        ("huggingface:mnist/all", "train", "must be one of TFDS itself"),
         ("my photos", "train", r"write \./my photos for one in this directory"),
         ("", "train", r"write \./FOLDER for one"),
         ("mnist/none", "train", "BuilderConfig none not found"),

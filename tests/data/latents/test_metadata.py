@@ -58,6 +58,8 @@ def change(folder, path, value):
         *((("stats", "f"), value) for value in (0, -2, 2.0, 10**9)),
         *((("stats", "latent_shape"), v) for v in ([4, 4], [4, 4, -3], [9, 9, 3], 4)),
         (("stats", "dropped"), -1),
+        (("stats", "mean"), 1e200),
+        (("stats", "scale_error"), 10**400),
         (("stats", "autoencoder"), None),
         (("stats", "transform"), []),
         (("stats", "more"), 1),
