@@ -158,7 +158,7 @@ def add(commands) -> None:
         "--classes", default="balanced", help="of samples: balanced (default) or random"
     )
     command.add_argument(
-        "--seed", type=int, default=0, help="seed of image 0; default: 0"
+        "--seed", type=values.seed, default=0, help="seed of image 0; default: 0"
     )
     command.add_argument(
         "--raw", action="store_true", help="use the trained parameters, not their EMA"

@@ -61,7 +61,7 @@ def add(commands) -> None:
         "--num", type=values.count, help="number of images; default: one per condition"
     )
     command.add_argument(
-        "--seed", type=int, default=0, help="seed of image 0; default: 0"
+        "--seed", type=values.seed, default=0, help="seed of image 0; default: 0"
     )
     values.add_batch_size(command)
     command.add_argument(

@@ -73,6 +73,15 @@ def counts(text: str) -> tuple[int, ...]:
     return tuple(count(part.strip()) for part in text.split(","))
 
 
+def seed(text: str) -> int:
+    """Reads the seed of an image."""
+    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 0 to {2**32 - 1}: got {text}."
+        )
+    return int(text)
+
+
 def size(text: str) -> tuple[int, int]:
     """Reads HEIGHTxWIDTH, or the side of a square."""
     height, _, width = text.partition("x")

@@ -186,15 +186,17 @@ def check_batch_size(batch_size: int, sharding: jax.sharding.Sharding) -> None:
     Raises:
       ValueError: it cannot; names the nearest sizes that can.
     """
-    devices = len(sharding.device_set)
-    parts = devices // sharding.shard_shape((devices,))[0]
-    low = batch_size // parts * parts
-    if batch_size != low or not low:
+    try:
+        sharding.addressable_devices_indices_map((batch_size,))
+    except ValueError as error:
+        devices = len(sharding.device_set)
+        parts = devices // sharding.shard_shape((devices,))[0]
+        low = batch_size // parts * parts
         raise ValueError(
             f"batch_size must be a multiple of {parts}, the parts that a batch is "
             f"divided into (mesh.data x mesh.fsdp): got {batch_size}; choose "
             f"{f'{low} or ' if low else ''}{low + parts}."
-        )
+        ) from error
 
 
 def _order_of(source: Source) -> Order:

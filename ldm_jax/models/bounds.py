@@ -10,8 +10,11 @@ from typing import Any
 # Far above any published network: ADM has 3 blocks a level, SDXL 10 transformer layers.
 MAX_CHANNELS, MAX_LEVELS, MAX_BLOCKS, MAX_DEPTH = 2**16, 16, 64, 128
 MAX_CLASSES, MAX_CODES = 2**24, 2**24
+MAX_DROPOUT = 0.99
 # Of the others there may be none: no block, no attention.
 POSITIVE = ("channels", "channel_mult", "in_channels", "out_channels")
+# Those that need not be whole numbers.
+FRACTIONS = ("channel_mult", "dropout")
 
 
 def check_bounds(name: str, values: dict[str, tuple[Any, int]]) -> None:
@@ -22,8 +25,8 @@ def check_bounds(name: str, values: dict[str, tuple[Any, int]]) -> None:
       values: {field: (count, or tuple of at most MAX_LEVELS counts; the largest)}.
 
     Raises:
-      ValueError: one is not a number from 0, or from 1 for one of POSITIVE, to its
-        largest; or there is no level.
+      ValueError: one is not a whole number (one of FRACTIONS: a number) from 0, or
+        from 1 for one of POSITIVE, to its largest; or there is no level.
     """
     for field, (value, largest) in values.items():
         entries = value if isinstance(value, tuple | list) else (value,)
@@ -33,7 +36,8 @@ def check_bounds(name: str, values: dict[str, tuple[Any, int]]) -> None:
                 f"{name}.{field}: there must be one level in {field} at least, got ()."
             )
         for entry in entries[: MAX_LEVELS + 1]:
-            is_count = isinstance(entry, numbers.Real) and low <= entry <= largest
+            kind = numbers.Real if field in FRACTIONS else numbers.Integral
+            is_count = isinstance(entry, kind) and low <= entry <= largest
             if entry is not None and not is_count:
                 raise ValueError(
                     f"{name}.{field} must be in {low}..{largest}: got {entry!r:.80}."

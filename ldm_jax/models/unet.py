@@ -212,6 +212,7 @@ def _check_fields(unet: UNet) -> None:
             "head_channels": (unet.head_channels, bounds.MAX_CHANNELS),
             "context_dim": (unet.context_dim, bounds.MAX_CHANNELS),
             "num_classes": (unet.num_classes, bounds.MAX_CLASSES),
+            "dropout": (unet.dropout, bounds.MAX_DROPOUT),
         },
     )
     levels = len(unet.channel_mult)

@@ -2,6 +2,7 @@
 """Settings of sampling: the section `sampling` of a config."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -100,6 +101,10 @@ class Sampling:
                 'grid="original" with num_steps=1 would return the noise itself; use '
                 'grid="even" (--grid even), or more steps.'
             )
+        for name in sampling_fields():
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not abs(value) < math.inf:
+                raise ValueError(f"{name} must be a finite number: got {value}.")
         for name, least in (("num_steps", 1), ("tile", 1), ("overlap", 0)):
             value = getattr(self, name)
             if value is not None and value < least:

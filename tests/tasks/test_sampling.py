@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of sampling: refusals, options of the samplers, changes of defaults."""
 
+import math
+
 import pytest
 
 from ldm_jax.diffusion.samplers import options_by_name
@@ -21,6 +23,9 @@ from ldm_jax.tasks.sampling import make_sampling, replace_sampling, sampling_fie
             dict(num_steps=1),
             "would return the noise itself; use grid=.even. .--grid ev",
         ),
+        (dict(guidance_scale=math.nan), "guidance_scale must be a finite number"),
+        (dict(clip=math.inf), "clip must be a finite number"),
+        (dict(strength=-math.inf), "strength must be a finite number"),
         (dict(num_steps=0), "num_steps must be 1 or more: got 0"),
         (dict(tile=0), "tile must be 1 or more: got 0"),
         (dict(grid="odd"), 'unknown grid "odd"; one of: original, even'),

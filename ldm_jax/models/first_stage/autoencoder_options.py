@@ -26,6 +26,7 @@ def check_autoencoder(model: Any) -> None:
             "channel_mult": (model.channel_mult, bounds.MAX_CHANNELS),
             "num_res_blocks": (model.num_res_blocks, bounds.MAX_BLOCKS),
             "num_codes": (model.num_codes, bounds.MAX_CODES),
+            "dropout": (model.dropout, bounds.MAX_DROPOUT),
         },
     )
     choices = (
