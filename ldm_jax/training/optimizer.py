@@ -5,6 +5,7 @@ Defaults are PyTorch's, in which the published models were trained: AdamW decays
 parameter by 1e-2, norms and biases included (optax's own default is 1e-4).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -136,11 +137,12 @@ def _one_network(
         raise ValueError(
             f'unknown optimizer "{name}"; one of: {", ".join(sorted(OPTIMIZERS))}.'
         )
-    if not learning_rate > 0:
+    if not 0 < learning_rate < math.inf:
         raise ValueError(
             f"{where}.learning_rate must be above 0: got {learning_rate}; the default "
             "is 1e-4."
         )
+    _check_numbers(where, b1, b2, eps, weight_decay, clip_norm)
     fields = dict(b1=b1, b2=b2, eps=eps)
     if weight_decay is not None:
         if name != "adamw":
@@ -161,6 +163,23 @@ def _one_network(
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     )
     return optax.chain(clip, OPTIMIZERS[name](rate, **fields)), rate
+
+
+def _check_numbers(where: str, b1, b2, eps, weight_decay, clip_norm) -> None:
+    """Raises ValueError for a number out of its range; None is the default."""
+    rules = {
+        "b1": (b1, "in [0, 1)", lambda x: 0 <= x < 1),
+        "b2": (b2, "in [0, 1)", lambda x: 0 <= x < 1),
+        "eps": (eps, "above 0", lambda x: 0 < x < math.inf),
+        "weight_decay": (weight_decay, "0 or more", lambda x: 0 <= x < math.inf),
+        "clip_norm": (clip_norm, "above 0", lambda x: 0 < x < math.inf),
+    }
+    for field, (value, rule, is_within) in rules.items():
+        if value is not None and not is_within(value):
+            raise ValueError(
+                f"{where}.{field} must be {rule}: got {value}; leave it out for the "
+                "default."
+            )
 
 
 def _per_network(chosen) -> tuple[Callable, Callable]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimizers, schedules and the average, against closed forms and printed values."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,6 +81,22 @@ def test_a_network_can_have_its_own_rate():
 def test_errors_list_the_names_that_exist(spec, message):
     with pytest.raises(ValueError, match=message):
         make_optimizer(**spec).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("b1", 1.0), ("b2", -0.1), ("b2", math.nan), ("eps", 0.0)],
+        *[("weight_decay", -1.0), ("weight_decay", math.inf)],
+        *[("clip_norm", 0.0), ("clip_norm", -1.0), ("clip_norm", math.nan)],
+        *[("learning_rate", math.nan), ("learning_rate", math.inf)],
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=rf"optimizer\.{field} must be"):
+        make_optimizer(**{field: value})
+    with pytest.raises(ValueError, match=rf"networks\.unet\.{field} must be"):
+        make_optimizer(networks={"unet": {field: value}})
 
 
 def test_a_schedule_multiplies_the_rate_and_optax_schedules_go_by_name():
