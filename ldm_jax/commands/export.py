@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from etils import epath
 
 from ldm_jax.commands.exports.card import HubOptions, read_card_details
-from ldm_jax.commands.exports.check import check_export
+from ldm_jax.commands.exports.check import check_export, check_params
 from ldm_jax.commands.exports.draw import DRAW, draw_samples
 from ldm_jax.commands.exports.onnx import export_onnx
 from ldm_jax.commands.exports.stablehlo import (
@@ -21,12 +21,13 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_settings import ModelSettings, read_settings
 from ldm_jax.files.paths import is_remote, local, resolve
 from ldm_jax.files.writing import atomic_directory, new_files
-from ldm_jax.interop.compvis.classifier import export_classifier
+from ldm_jax.interop.compvis.classifier import export_classifier, import_classifier
 from ldm_jax.interop.convert import export_model
 from ldm_jax.interop.own_files import write_own_folder, write_own_npz, write_own_orbax
 from ldm_jax.interop.pytorch.write import export_torch
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
+from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.parallel.outputs import new_output, staged
 from ldm_jax.training.checkpoints.compact import write_compact
 from ldm_jax.types import PyTree
@@ -138,6 +139,11 @@ def check(model_dir: str, form: str, path: pathlib.Path, which: str = "ema") -> 
     """
     loaded = Loaded.read(model_dir, which, path.name, HubOptions())
     try:
+        if form == "compvis" and loaded.trained.task == "classifier":
+            weights = read_weights(path)  # no YAML describes them
+            exported = import_classifier(weights, loaded.model.classifier)
+            own = {"classifier": exported}
+            return str(check_params("ldm-jax import", path, own, loaded.params))
         return str(check_export(form, path, loaded.programs(), loaded.params))
     except (ImportError, FileNotFoundError) as error:
         return f"not checked: {error}"

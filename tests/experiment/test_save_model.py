@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ldm_jax
-from ldm_jax.commands.export import SUFFIXES, export_weights
+from ldm_jax.commands.export import SUFFIXES, check, export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
@@ -201,6 +201,15 @@ def test_a_saved_classifier_is_exported_and_imported(form, tmp_path):
     digits = dict(rtol=1e-3, atol=1e-6) if form == "compact" else dict(rtol=0)
     for one, two in zip(jax.tree.leaves(params), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(np.float32(two), one, **digits)
+
+
+def test_the_original_names_of_a_classifier_are_checked(tmp_path):
+    """Identity: the parameters are read back without a YAML file."""
+    ldm_jax.save(tmp_path / "a", *classifier_of())
+    out = tmp_path / "b.safetensors"
+    export_weights(str(tmp_path / "a"), str(out), "compvis")
+    report = check(str(tmp_path / "a"), "compvis", out)
+    assert report.endswith("import: relative difference parameters 0.0e+00")
 
 
 def test_a_classifier_is_saved_for_the_images_that_it_reads(tmp_path):

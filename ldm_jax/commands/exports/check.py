@@ -64,16 +64,36 @@ def check_export(
     """
     if form in READERS or not programs:
         consumer, exported = READERS.get(form, _read_back)(path)
-        differences = {"parameters": _of_trees(exported, params)}
-    else:
-        consumer, run = RUNNERS[form](path)
-        differences = {
-            name: _of_program(name, programs[name], params, run)
-            for name in ("encoder", "denoiser", "decoder")
-            if name in programs and _has_network(programs[name], params)
-        }
-    check = Check(consumer, differences)
-    wrong = [name for name, x in differences.items() if not x < LARGEST]
+        return check_params(consumer, path, exported, params)
+    consumer, run = RUNNERS[form](path)
+    differences = {
+        name: _of_program(name, programs[name], params, run)
+        for name in ("encoder", "denoiser", "decoder")
+        if name in programs and _has_network(programs[name], params)
+    }
+    return _accepted(Check(consumer, differences), path)
+
+
+def check_params(
+    consumer: str, path: pathlib.Path, exported: PyTree, params: PyTree
+) -> Check:
+    """Compares parameters that were read back with ours.
+
+    Args:
+      consumer: what has read them.
+      path: the file or folder.
+      exported: the parameters.
+      params: of the model.
+
+    Raises:
+      ValueError: the difference is larger than `LARGEST`.
+    """
+    differences = {"parameters": _of_trees(exported, params)}
+    return _accepted(Check(consumer, differences), path)
+
+
+def _accepted(check: Check, path: pathlib.Path) -> Check:
+    wrong = [name for name, x in check.differences.items() if not x < LARGEST]
     if wrong:
         raise ValueError(
             f"an exported model must compute what ours does: {check}; do not use "
