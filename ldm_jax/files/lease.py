@@ -24,11 +24,10 @@ from ldm_jax.files.objects import (
     create,
     delete,
     list_objects,
+    put_bytes,
     read_many,
-    stored_object,
 )
 from ldm_jax.files.paths import PathLike, printable
-from ldm_jax.files.writing import write_bytes
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
@@ -58,8 +57,8 @@ class Lease:
         owner = {"machine": _machine(), "token": uuid.uuid4().hex}
         self._text = json.dumps(this_process() | owner).encode()
         before = self._expired()
-        number = max(before, default=0) + 1
-        self._url, self._next = self._place(number), self._place(number + 1)
+        self._number = max(before, default=0) + 1
+        self._url = f"{self._folder}/{LOCK_NAME}.{self._number:08d}"
         if not create(self._url, self._text):
             raise self._in_use(_owner(self._url))
         for old in before.values():
@@ -67,9 +66,6 @@ class Lease:
         self._released = threading.Event()
         self._renewing = threading.Thread(target=self._renew, daemon=True)
         self._renewing.start()
-
-    def _place(self, number: int) -> str:
-        return f"{self._folder}/{LOCK_NAME}.{number:08d}"
 
     def _expired(self) -> dict[int, StoredObject]:
         """Returns the leases of earlier owners by number, when all have expired.
@@ -108,18 +104,11 @@ class Lease:
                 if self._is_taken():
                     self.lost = True
                     return
-                write_bytes(self._url, self._text)
+                put_bytes(self._url, self._text)
 
     def _is_taken(self) -> bool:
         """Returns whether another process took the lease, or deleted it."""
-        with contextlib.suppress(FileNotFoundError):
-            stored_object(self._next)
-            return True
-        try:
-            stored_object(self._url)
-        except FileNotFoundError:
-            return True
-        return False
+        return max(self._leases(), default=0) != self._number
 
     def check(self) -> None:
         """Raises Unusable if another process took the directory."""

@@ -165,6 +165,16 @@ def put_file(source: pathlib.Path, url: PathLike) -> None:
         system.put_file(os.fspath(source), path)
 
 
+def put_bytes(url: PathLike, data: bytes) -> None:
+    """Writes an object atomically, and replaces one of this name.
+
+    One request for a small object; a file that is opened and written costs two.
+    """
+    system, path = system_of(url)
+    with reaching(url, "written"):
+        system.pipe_file(path, data)
+
+
 def create(url: PathLike, data: bytes) -> bool:
     """Creates a small object; returns False if there is one already.
 

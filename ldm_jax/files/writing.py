@@ -20,9 +20,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+from ldm_jax.files.objects import put_bytes
 from ldm_jax.files.outputs import check_absent, regular_target
 from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
-from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.write_errors import WriteError, reported, write_error
 
 STALE_SECONDS = 24 * 3600.0
@@ -187,8 +187,7 @@ def write_bytes(path: PathLike, data: bytes) -> None:
         with atomic_file(path) as file:
             file.write(data)
         return
-    with reaching(path, "written"):  # an object is written atomically
-        resolve(path).write_bytes(data)
+    put_bytes(path, data)
 
 
 def append_line(path: PathLike, line: str) -> None:

@@ -13,6 +13,7 @@ from ldm_jax.files.objects import (
     delete,
     fetch_object,
     list_objects,
+    put_bytes,
     put_file,
     read_many,
     sizes_in,
@@ -113,6 +114,14 @@ def test_of_several_that_create_one_object_one_does(bucket):
     for thread in threads:
         thread.join()
     assert sorted(results) == [False] * 7 + [True]
+
+
+def test_a_small_object_is_written_and_replaced_by_one_request_each(bucket, store):
+    url = f"{bucket}/set/a"
+    put_bytes(url, b"one")
+    put_bytes(url, b"two")
+    assert len(store.requests) == store.count("write") == 2
+    assert read_many([url]) == [b"two"]
 
 
 def test_a_bucket_that_is_not_there_is_one_line(bucket, tmp_path):
