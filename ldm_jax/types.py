@@ -8,7 +8,7 @@ steps. Channels come last.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, SupportsInt
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsInt
 
 import jax
 import numpy as np
@@ -21,8 +21,12 @@ PyTree = Any
 # A data type as JAX takes it: jnp.bfloat16, "bfloat16" or a NumPy dtype.
 DType = jax.typing.DTypeLike
 
-# A length; not an int where a program is exported for batches of any size.
-Size = SupportsInt
+# A length. Where a program is exported for batches of any size it is an expression,
+# which JAX's own types, those of `Array.shape`, call an int as well.
+if TYPE_CHECKING:
+    Size = int
+else:
+    Size = SupportsInt
 
 # A random key, or one key per sample; typed, or the raw numbers of older programs.
 RandomKey = Key[Array, "..."] | UInt32[Array, "... 2"]

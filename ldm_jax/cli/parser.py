@@ -41,7 +41,7 @@ class CommandParser(argparse.ArgumentParser):
                 break  # what follows is not a flag, or is of another command
             if _is_flag(word) and not self._knows(word.partition("=")[0]):
                 self.refuse([word])
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(args, namespace or argparse.Namespace())
 
     def all_commands(self) -> Iterator["CommandParser"]:
         """Yields the parsers of its commands and sub-commands, with all flags added."""

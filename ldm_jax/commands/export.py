@@ -53,7 +53,7 @@ def export_weights(
     form: str,
     which: str = "ema",
     hub: HubOptions = HubOptions(),
-) -> list[pathlib.Path]:
+) -> list[pathlib.Path | epath.Path]:
     """Exports a model directory.
 
     Args:
@@ -150,7 +150,7 @@ def check(model_dir: str, form: str, path: pathlib.Path, which: str = "ema") -> 
 
 
 # Local, or of a store.
-Path = TypeVar("Path", pathlib.Path, epath.Path)
+Path = TypeVar("Path", bound=pathlib.Path | epath.Path)
 
 
 def _results(path: Path, form: str, *tasks: str) -> list[Path]:

@@ -46,7 +46,8 @@ def choose_image_size(
         )
     size = requested or of_condition or trained.image_size
     assert size is not None  # that of training is always known
-    return tuple(size)
+    height, width = size
+    return height, width
 
 
 def read_condition(conditioner, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -29,12 +29,13 @@ def name_conditions(
       y: what that made of them, [N, ...] by field.
     """
     if "label" in condition.fields:
-        names = getattr(condition, "class_names", ())
+        names: Sequence[str] = getattr(condition, "class_names", ())
         numbers = [int(i) for i in y["label"]]
         return [names[i] if i < len(names) else str(i) for i in numbers]
     text = inputs.get("text")
-    is_text = isinstance(text, str) and not text.endswith(".txt")
-    return [text] if is_text else []
+    if isinstance(text, str) and not text.endswith(".txt"):
+        return [text]
+    return []
 
 
 def write_sheets(

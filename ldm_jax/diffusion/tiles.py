@@ -96,9 +96,10 @@ def tiled(
     return predict_tiled
 
 
-def _pick(tile, overlap, axis):
+def _pick(tile, overlap, axis) -> tuple[int, int]:
     """Picks the height (axis 0) or width (axis 1) of tile and overlap."""
-    return tuple(n[axis] if isinstance(n, tuple) else n for n in (tile, overlap))
+    tile, overlap = (n[axis] if isinstance(n, tuple) else n for n in (tile, overlap))
+    return tile, overlap
 
 
 def _layout(size, tile, overlap, scale):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first stage, which maps images to latents and back."""
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import flax.linen as nn
 from jaxtyping import Float, Float32, Int, Int32
@@ -111,6 +111,14 @@ class Autoencoder(nn.Module):
         if self.bottleneck == "vq":
             return VQ(self.beta, self.legacy_beta)
         return BOTTLENECKS[self.bottleneck]()
+
+    @overload
+    def latent_shape(
+        self, image_shape: tuple[Size, Size, Size]
+    ) -> tuple[Size, Size, Size]: ...
+
+    @overload
+    def latent_shape(self, image_shape: tuple[Size, ...]) -> tuple[Size, ...]: ...
 
     def latent_shape(self, image_shape: tuple[Size, ...]) -> tuple[Size, ...]:
         """Computes (..., H/f, W/f, c) from (..., H, W, in_channels).

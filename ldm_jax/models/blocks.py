@@ -5,6 +5,7 @@ Source: Dhariwal & Nichol 2021, App. A; the released code of Rombach et al. 2022
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -138,7 +139,7 @@ class UNetBlocks:
                 "change them, channels or channel_mult."
             )
         heads = self.num_heads or channels // self.head_channels
-        sizes = dict(num_heads=heads, head_channels=channels // heads)
+        sizes: dict[str, Any] = dict(num_heads=heads, head_channels=channels // heads)
         sizes.update(backend=self.attention_backend, dtype=self.dtype, name=name)
         if not self.transformer_depth:
             return rematerialize(AttentionBlock, self.remat, static_argnums=())(

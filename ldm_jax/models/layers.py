@@ -7,6 +7,7 @@ float32; `dtype` is the dtype of the arithmetic.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,8 @@ from ldm_jax.types import Array, DType
 # ((top, bottom), (left, right)).
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
+ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
+
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of torch.nn.Conv2d and Linear.
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros_init = nn.initializers.zeros
@@ -36,8 +39,8 @@ REMAT_POLICIES = {
 
 
 def rematerialize(
-    block: type[nn.Module], policy: str, static_argnums: tuple[int, ...] = (2,)
-) -> type[nn.Module]:
+    block: ModuleClass, policy: str, static_argnums: tuple[int, ...] = (2,)
+) -> ModuleClass:
     """Wraps a block so that its backward pass recomputes instead of storing.
 
     Args:

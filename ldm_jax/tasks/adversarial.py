@@ -121,7 +121,7 @@ def play(
     image: Float[Array, "B H W C"],
     reconstruction: Reconstruction,
     fidelity: Callable[
-        [Float[Array, "B H W C"]], tuple[Float[Array, ""], dict[str, Array]]
+        [Float[Array, "B H W C"]], tuple[Float[Array, ""], dict[str, jax.Array]]
     ],
     step: Int[Array, ""] | int,
 ) -> tuple[Float[Array, ""], dict[str, Array], PyTree]:

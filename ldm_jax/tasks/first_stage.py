@@ -137,7 +137,7 @@ class Fidelity:
         x_hat: Float[Array, "B H W C"],
         lpips_params: PyTree | None,
         key: RandomKey,
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    ) -> tuple[Float[jax.Array, ""], dict[str, Float[jax.Array, ""]]]:
         """Returns the reconstruction term and its metrics.
 
         The original adds LPIPS to every element before it reduces; this is equivalent.

@@ -17,6 +17,7 @@ from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.keywords import read_floats, read_keywords
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.first_stage.bottleneck import VQ
 from ldm_jax.models.unet import UNet
 from ldm_jax.types import Array, Batch, Conditioning, PyTree, RandomKey
 
@@ -102,14 +103,15 @@ class FirstStage:
 
     def _to_codes(self, params: PyTree, z_0):
         """Returns unscaled codes [B, h, w, c] and their indices [B, h, w]."""
-        if self.autoencoder.bottleneck != "vq":
+        quantizer = self.autoencoder.regularizer
+        if not isinstance(quantizer, VQ):
             raise ValueError(
                 'codes need a first stage with bottleneck="vq": got '
                 f'"{self.autoencoder.bottleneck}"; leave snap_to_codebook out.'
             )
         codes = jnp.asarray(params["autoencoder"]["codebook"]["embedding"])
         z = jnp.asarray(z_0) / self.latent_scale
-        return self.autoencoder.regularizer.to_decoder(z, codes)
+        return quantizer.to_decoder(z, codes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -149,7 +149,7 @@ def check_rate_schedule(
     zero = steps[factors == 0]
     if len(zero) < max(2, len(steps) / 100):
         return
-    length = LENGTHS.get(schedule["name"])
+    length = LENGTHS.get(schedule["name"], "")
     field = f"{where}.{length}" if length in schedule else where
     raise ValueError(
         f"the learning rate must be above 0 while a run trains: "

@@ -14,7 +14,7 @@ from ldm_jax.training.state import TrainState
 from ldm_jax.types import Array, Batch, PyTree
 
 TrainStep = Callable[
-    [TrainState, PyTree, Batch, Array], tuple[TrainState, dict[str, Array]]
+    [TrainState, PyTree, Batch, Array], tuple[TrainState, dict[str, jax.Array]]
 ]
 
 

@@ -6,7 +6,6 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from ldm_jax.commands.demo.turns import Turns
@@ -19,6 +18,7 @@ from ldm_jax.files.pictures import decode_image
 from ldm_jax.tasks.model import FirstStage
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling
+from ldm_jax.types import Array
 
 MAX_IMAGES, MAX_STEPS, MAX_SIDE = 16, 1000, 2048
 MAX_UPLOAD_PIXELS = 2**24
@@ -170,13 +170,13 @@ class Studio:
         return sampling
 
 
-def _reconstruct(model: FirstStage, params: Any, image: np.ndarray) -> jax.Array:
+def _reconstruct(model: FirstStage, params: Any, image: np.ndarray) -> Array:
     return model.decode(params, model.encode(params, image))
 
 
 def _class_names(condition: Any) -> list[str]:
     """Lists the names of a condition's classes, or their numbers."""
-    names = list(getattr(condition, "class_names", ()))
+    names: list[str] = list(getattr(condition, "class_names", ()))
     count = getattr(condition, "num_classes", 0) or 0
     return names or [str(i) for i in range(count)]
 

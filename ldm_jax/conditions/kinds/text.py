@@ -30,7 +30,7 @@ from ldm_jax.models.conditioners import TokenTransformer
 
 log = logging.getLogger(__name__)
 
-ENCODERS: dict[str, type[nn.Module]] = {
+ENCODERS: dict[str, type[TokenTransformer] | type[ClipText]] = {
     "transformer": TokenTransformer,
     "clip": ClipText,
 }

@@ -19,7 +19,7 @@ from ldm_jax.files import png
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling
-from ldm_jax.types import PyTree
+from ldm_jax.types import Array, PyTree
 
 # Records that are shown, and columns of the sheets with a row for each.
 NUM_RECORDS, NUM_COLUMNS = 8, 8
@@ -92,7 +92,7 @@ def _compiled(model: LatentDiffusion) -> _Compiled:
     return _Compiled(jax.jit(model.moments), jax.jit(model.decode))
 
 
-def _latents(model: LatentDiffusion, params: PyTree, batch) -> jax.Array:
+def _latents(model: LatentDiffusion, params: PyTree, batch) -> Array:
     """Returns the scaled training latents, the mean of their distribution."""
     if "moments" in batch:
         return model.latent(jnp.asarray(batch["moments"], jnp.float32))

@@ -55,12 +55,12 @@ def _forward_on_cpu(q, k, v):
 
 def _backward_on_cpu(saved, dout):
     """Computes the gradients of q, k, v from that of the result."""
-    *heads, tokens, _ = saved[0].shape
-    arrays = (*saved, dout)
-    is_large = tokens * saved[1].shape[-2] >= LARGE_TABLE
+    q, k, v, out = saved
+    *heads, tokens, _ = q.shape
+    is_large = tokens * k.shape[-2] >= LARGE_TABLE
     if not is_large or jax.device_count() > 1:  # devices could not share a loop
-        return _gradients(*arrays)
-    arrays = [x.reshape(-1, *x.shape[-2:]) for x in arrays]
+        return _gradients(q, k, v, out, dout)
+    arrays = [x.reshape(-1, *x.shape[-2:]) for x in (*saved, dout)]
     gradients = lax.map(lambda one: _gradients(*one), arrays)
     return tuple(g.reshape(*heads, *g.shape[-2:]) for g in gradients)
 

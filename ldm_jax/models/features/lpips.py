@@ -9,6 +9,7 @@ Source: Zhang et al. 2018, Eq. 1; v0.1 of the released linear weights.
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Float32
 
@@ -113,7 +114,7 @@ def unit_length(x: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
     return x / (length + 1e-10)
 
 
-Features = list[Float[Array, "B _ _ _"]]
+Features = list[Float[jax.Array, "B _ _ _"]]
 
 
 class VGG16(nn.Module):

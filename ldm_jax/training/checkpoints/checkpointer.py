@@ -195,7 +195,9 @@ class Checkpointer:
             except Exception as error:
                 self._set_aside(step, error)
                 continue
-            return serialization.from_state_dict(shapes, tree), data
+            state = serialization.from_state_dict(shapes, tree)
+            assert isinstance(state, TrainState)  # it has the type of `shapes`
+            return state, data
         damaged = self._workdir / "damaged"
         if damaged.exists() and any(damaged.iterdir()):
             raise Unusable(

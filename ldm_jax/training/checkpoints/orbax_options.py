@@ -120,7 +120,7 @@ def read_verified(
     if not isinstance(seal, dict) or not isinstance(seal.get("digests"), dict):
         raise Damaged("its digests are missing")
     data, stored = seal.get("data"), seal["digests"]
-    if seal != sealed(data, stored):
+    if not isinstance(data, dict) or seal != sealed(data, stored):
         raise Damaged("the position in the data was changed")
     wrong = [
         name
