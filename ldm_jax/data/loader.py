@@ -225,7 +225,8 @@ class Placement:
         self.batch_size, self.sharding = batch_size, sharding
         check_batch_size(batch_size, sharding)
         held = sharding.addressable_devices_indices_map((batch_size,)).values()
-        spans = {index[0].indices(batch_size)[:2] for index in held}
+        # The rows of an addressable device are never None.
+        spans = {index[0].indices(batch_size)[:2] for index in held if index}
         self.blocks = sorted(spans)  # [(low, high)], disjoint
 
     def place(self, examples: Sequence[Example]) -> dict[str, jax.Array]:

@@ -204,15 +204,15 @@ class Autoencoder(nn.Module):
 
     def encode_indices(self, image: Float[Array, "B H W C"]) -> Int32[Array, "B h w"]:
         """Maps images to indices of codes (VQ)."""
-        self.require_codebook()
-        return nearest_code(self.encode(image), self.codes())
+        codebook = self.require_codebook()
+        return nearest_code(self.encode(image), codebook)
 
     def decode_indices(
         self, indices: Int[Array, "B h w"]
     ) -> Float[Array, "B H W {self.out_channels}"]:
         """Maps indices of codes to images (VQ)."""
-        self.require_codebook()
-        return self.to_image(self.decoder_features(self.codes()[indices], False))
+        codebook = self.require_codebook()
+        return self.to_image(self.decoder_features(codebook[indices], False))
 
     def __call__(
         self,
@@ -252,10 +252,11 @@ class Autoencoder(nn.Module):
         """Returns the codebook, or None if there is none."""
         return self.codebook() if self.bottleneck == "vq" else None
 
-    def require_codebook(self) -> None:
-        """Raises ValueError unless the bottleneck is VQ."""
+    def require_codebook(self) -> Float[Array, "num_codes c"]:
+        """Returns the codebook; raises ValueError unless the bottleneck is VQ."""
         if self.bottleneck != "vq":
             raise ValueError(
                 f'code indices need bottleneck="vq": got "{self.bottleneck}"; use '
                 "encode and decode."
             )
+        return self.codebook()

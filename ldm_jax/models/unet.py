@@ -223,6 +223,7 @@ def _check_fields(unet: UNet) -> None:
             "of them and leave the other at None."
         )
     heads = unet.head_channels if unet.num_heads is None else unet.num_heads
+    assert heads is not None  # one of the two is set
     if heads < 1 or levels < 1:
         raise ValueError(
             "UNet needs at least one head of one channel and one level in "

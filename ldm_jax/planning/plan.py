@@ -236,9 +236,9 @@ def plan_rows(result: Plan) -> list[tuple[str, str]]:
 
 def _memory(result: Plan) -> list[tuple[str, str]]:
     limit = result.chip.hbm_bytes
-    if result.memory is None and result.needed is None:
-        return [("HBM", f"{_gib(limit)}; what the step needs is not compiled")]
     if result.memory is None:
+        if result.needed is None:
+            return [("HBM", f"{_gib(limit)}; what the step needs is not compiled")]
         over = result.needed - limit
         return [
             ("HBM", f"DOES NOT FIT: {_gib(result.needed)} of {_gib(limit)}"),

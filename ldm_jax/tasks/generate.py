@@ -92,11 +92,12 @@ def make_denoiser(
 ) -> Denoiser:
     """Stacks tiles, guidance and constraints on the network: a denoiser of x0."""
 
-    def predict(z_t, t, cond):
+    def network(z_t, t, cond):
         return model.denoise(params, z_t, t, cond)
 
+    predict = network
     if sampling.tile:
-        predict = tiles.tiled(predict, sampling.tile, sampling.overlap)
+        predict = tiles.tiled(network, sampling.tile, sampling.overlap)
     guided = guidance.classifier_free(
         predict,
         cond,

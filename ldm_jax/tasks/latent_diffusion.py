@@ -91,7 +91,8 @@ def latent_diffusion(
             "drop_probability to 0."
         )
     reads = {*model.conditioner.reads_frozen, *("autoencoder",) * encodes_images}
-    if missing := sorted(reads - set(frozen or {})):
+    frozen = frozen or {}
+    if missing := sorted(reads - set(frozen)):
         raise ValueError(
             f"the model reads the {' and '.join(missing)}, which it never trains: got "
             "no parameters; name a model directory that has them in config."

@@ -25,6 +25,7 @@ def torch_training(run: Run) -> dict[str, Callable[[], None]]:
     Raises:
       CannotExpress: diffusers has no such network.
     """
+    assert run.latent_shape is not None  # that of a diffusion model
     config = unet_config(run.model.unet, run.latent_shape[0])
     return {
         "torch": _step(run, config, is_compiled=False),

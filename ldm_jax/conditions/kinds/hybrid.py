@@ -25,7 +25,7 @@ class Hybrid(Condition):
       parts: conditions by name, of which no two read the same field.
     """
 
-    parts: Mapping[str, Condition] = ()
+    parts: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
 
     kind: ClassVar = "hybrid"
 

@@ -67,7 +67,9 @@ class Inpainting(Condition):
     }
     drawn_anew: ClassVar = ("mask",)
 
-    reads_frozen: ClassVar = ("autoencoder",)
+    @property
+    def reads_frozen(self) -> tuple[str, ...]:
+        return ("autoencoder",)
 
     @functools.cached_property
     def network(self) -> Autoencoder:
@@ -86,6 +88,7 @@ class Inpainting(Condition):
         seen = jnp.where(hole, -1.0, batch["image"])
         variables = {"params": frozen["autoencoder"]}
         moments = self.network.apply(variables, seen, method="encode")
+        assert self.latent_scale is not None  # it is measured before a run is made
         latent = self.latent_scale * self.network.regularizer.sample(moments, None)
         f = self.network.f
         mask = jnp.where(hole, 1.0, -1.0)[:, ::f, ::f]

@@ -2,6 +2,7 @@
 """LSUN's churches and bedrooms, from the published lmdb or from files."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ldm_jax.data.builders.files import MAX_FILE_MIB, Files
@@ -45,11 +46,7 @@ https://ommer-lab.com/files/lsun.zip."""
         database = files.find(f"{self.CATEGORY}_train_lmdb/data.mdb", "data.mdb")
         if database:
             opened = Lmdb(files.path(database))
-            names = opened.names
-
-            def example(name: str) -> dict[str, Any]:
-                return {"image": opened.read(name, MAX_FILE_MIB * 2**20)}
-
+            names, example = opened.names, _images_of(opened)
         else:
             names, example = files.names(), images_only(files)
         divided = divide(
@@ -82,3 +79,8 @@ https://ommer-lab.com/files/lsun.zip."""
 def _key(name: str) -> str:
     """Returns the key of an image: its file's name without folder and ending."""
     return pathlib.PurePosixPath(name).stem
+
+
+def _images_of(database: Lmdb) -> Callable[[str], dict[str, Any]]:
+    """Makes the `example` of a database."""
+    return lambda name: {"image": database.read(name, MAX_FILE_MIB * 2**20)}

@@ -82,6 +82,11 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
             metadata=tfds.core.MetadataDict(refused=[], digest=""),
         )
 
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        assert self.info.metadata is not None  # `_info` makes it
+        return self.info.metadata
+
     def _shard_iterators_per_split(self, dl_manager):
         files = Files(dl_manager.manual_dir, self.ARCHIVE_FOLDERS)
         splits = {
@@ -124,7 +129,7 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
                 else:
                     stored.update(f"{file}:{len(example['image'])}\n".encode())
                     yield file, example
-            self.info.metadata["digest"] = stored.hexdigest()[:16]
+            self._metadata["digest"] = stored.hexdigest()[:16]
 
         cuts = [len(split.names) * i // count for i in range(count + 1)]
         return [
@@ -145,7 +150,7 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
 
     def _refuse(self, message: str) -> None:
         """Counts an image that is left out; raises if there are too many."""
-        refused = self.info.metadata["refused"]
+        refused = self._metadata["refused"]
         refused.append(message)
         logging.warning("%s: left out: %s", self.name, message)
         if len(refused) > self.max_refused:

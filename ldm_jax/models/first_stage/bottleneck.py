@@ -22,6 +22,10 @@ from jaxtyping import Float, Int, Int32
 from ldm_jax.models.first_stage.codes import code_usage, nearest_code
 from ldm_jax.types import Array, RandomKey
 
+# The vectors of VQ, and which of them a latent has; the other bottlenecks have none.
+Codes = Float[Array, "num_codes c"]
+CodeIndices = Int[Array, "B h w"]
+
 # A penalty and its metrics.
 Penalty = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 
@@ -60,7 +64,7 @@ class KL:
         return mean + jnp.exp(0.5 * log_variance) * noise
 
     def to_decoder(
-        self, z: Float[Array, "B h w c"], codebook: None = None
+        self, z: Float[Array, "B h w c"], codebook: Codes | None = None
     ) -> tuple[Float[Array, "B h w c"], None]:
         """Returns z unchanged, and no code indices."""
         return z, None
@@ -68,8 +72,8 @@ class KL:
     def penalty(
         self,
         moments: Float[Array, "B h w two_c"],
-        indices: None = None,
-        codebook: None = None,
+        indices: CodeIndices | None = None,
+        codebook: Codes | None = None,
     ) -> Penalty:
         """Computes the KL divergence to N(0, I), averaged over the batch, as "kl"."""
         kl = jnp.mean(kl_divergence(moments))
@@ -126,7 +130,7 @@ class VQ:
         return moments
 
     def to_decoder(
-        self, z: Float[Array, "B h w c"], codebook: Float[Array, "num_codes c"]
+        self, z: Float[Array, "B h w c"], codebook: Codes | None = None
     ) -> tuple[Float[Array, "B h w c"], Int32[Array, "B h w"]]:
         """Quantizes with a straight-through gradient.
 
@@ -134,6 +138,7 @@ class VQ:
           The nearest entries of the codebook, whose gradient is passed to z unchanged,
           and their indices.
         """
+        assert codebook is not None  # the autoencoder of a VQ declares it
         indices = nearest_code(z, codebook)
         z_q = codebook[indices]
         return z + lax.stop_gradient(z_q - z), indices
@@ -141,8 +146,8 @@ class VQ:
     def penalty(
         self,
         moments: Float[Array, "B h w c"],
-        indices: Int[Array, "B h w"],
-        codebook: Float[Array, "num_codes c"],
+        indices: CodeIndices | None = None,
+        codebook: Codes | None = None,
     ) -> Penalty:
         """Computes the squared distance of vectors and their codes, in two terms.
 
@@ -151,6 +156,7 @@ class VQ:
 
         Metrics are "codebook" (the penalty again) and those of `code_usage`.
         """
+        assert indices is not None and codebook is not None
         z_q = codebook[indices]
         commitment = jnp.mean(jnp.square(lax.stop_gradient(z_q) - moments))
         follow = jnp.mean(jnp.square(z_q - lax.stop_gradient(moments)))
@@ -179,7 +185,7 @@ class Pixels:
         return moments
 
     def to_decoder(
-        self, z: Float[Array, "B H W C"], codebook: None = None
+        self, z: Float[Array, "B H W C"], codebook: Codes | None = None
     ) -> tuple[Float[Array, "B H W C"], None]:
         """Returns the pixels, and no code indices."""
         return z, None
@@ -187,8 +193,8 @@ class Pixels:
     def penalty(
         self,
         moments: Float[Array, "B H W C"],
-        indices: None = None,
-        codebook: None = None,
+        indices: CodeIndices | None = None,
+        codebook: Codes | None = None,
     ) -> Penalty:
         """Returns 0."""
         return jnp.zeros(()), {}

@@ -36,13 +36,17 @@ class Mirror:
 
     def fetch(self) -> None:
         """Copies the files of earlier attempts to this machine."""
-        for name in READ_BACK if self._remote is not None else ():
+        if self._remote is None:
+            return
+        for name in READ_BACK:
             if (self._remote / name).exists():
                 write_bytes(self.folder / name, (self._remote / name).read_bytes())
 
     def push(self) -> None:
         """Copies every changed file to the remote folder."""
-        for path in self.folder.rglob("*") if self._remote is not None else ():
+        if self._remote is None:
+            return
+        for path in self.folder.rglob("*"):
             seen = (path.stat().st_mtime_ns, path.stat().st_size)
             if path.is_file() and self._copied.get(path) != seen:
                 target = self._remote / str(path.relative_to(self.folder))

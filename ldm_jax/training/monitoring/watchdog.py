@@ -44,7 +44,7 @@ class Watchdog:
 
         Does nothing outside the context.
         """
-        if self._thread is None:
+        if self._thread is None or self._seconds is None:
             return
         self._what = what or ""
         if what is None:
@@ -59,7 +59,9 @@ class Watchdog:
     def __enter__(self):
         if self._seconds is not None:
             self._end.clear()
-            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(self._seconds,), daemon=True
+            )
             self._thread.start()
         return self
 
@@ -70,8 +72,8 @@ class Watchdog:
             self._thread.join()
             self._thread = None
 
-    def _run(self) -> None:
-        while not self._end.wait(min(1.0, self._seconds / 4)):
+    def _run(self, seconds: float) -> None:
+        while not self._end.wait(min(1.0, seconds / 4)):
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
                 self._give_up()
