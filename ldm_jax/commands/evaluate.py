@@ -122,7 +122,9 @@ def evaluate_samples(
     }
     model = None
     for step, group in itertools.groupby(points, key=lambda point: point.step):
-        fresh, params = model_directory.load(model_dir, which, step)
+        fresh, params = model_directory.load(
+            model_dir, which, step, task="latent_diffusion"
+        )
         model = model or fresh  # another one would be compiled again
         for point in group:
             number = point.num_steps

@@ -50,7 +50,7 @@ def inspect_latents(directory: str, num: int = 16) -> str:
       ValueError: there are no latents, or no first stage is stored with them.
       OSError: the pictures cannot be written.
     """
-    model, params = model_directory.load(f"{directory}/autoencoder")
+    model, params = model_directory.load(f"{directory}/autoencoder", task="first_stage")
     decode = jax.jit(model.decode)
     names = bucket_names(directory)
     folders = {n: f"{directory}/{n}" if n else directory for n in names or [""]}

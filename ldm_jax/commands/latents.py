@@ -96,7 +96,7 @@ def encode_image_set(
     mesh = sharding.make_mesh(devices=jax.local_devices())
     check_batch_size(batch_size, sharding.batch_sharding(mesh))
     model_dir, stage_config = first_stage_of(model_dir)
-    model, params = model_directory.load(model_dir)
+    model, params = model_directory.load(model_dir, task="first_stage")
     given = open_encoding(
         model_dir,
         stage_config,

@@ -88,7 +88,7 @@ def _sample(diffusion_dir: str, labels: np.ndarray) -> np.ndarray:
     """Samples an image of each label [N]: [N, H, W, 3] uint8."""
     sampling = read_settings(diffusion_dir).sampling()
     assert sampling is not None  # a diffusion model has it
-    model, params = model_directory.load(diffusion_dir)
+    model, params = model_directory.load(diffusion_dir, task="latent_diffusion")
     images = sample_images(
         model,
         params,

@@ -42,7 +42,7 @@ def write_reconstructions(
       ValueError: no first stage, no such images, or f does not divide the size.
     """
     model_dir, config = first_stage_of(model_dir)
-    model, params = model_directory.load(model_dir)
+    model, params = model_directory.load(model_dir, task="first_stage")
     spec, transform = images_of(config, images, split, image_size, held_out=True)
     model.autoencoder.latent_shape((*transform.size, model.autoencoder.in_channels))
     source = open_images(**spec)

@@ -111,7 +111,9 @@ def write_samples(
     trained = read_settings(model_dir, "latent_diffusion")
     sampling = trained.sampling(options)
     assert sampling is not None  # a diffusion model has it
-    model, params = loaded or model_directory.load(model_dir, which, step)
+    model, params = loaded or model_directory.load(
+        model_dir, which, step, task="latent_diffusion"
+    )
     params = dict(params)
     check_makes_images(model)
     towards = None

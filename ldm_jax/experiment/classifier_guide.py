@@ -68,7 +68,7 @@ def open_guide(
             f"a classifier must have the classes of the model it guides: {directory} "
             f"has {config.classifier.num_classes}, the model {classes}."
         )
-    model, params = model_directory.load(directory)
+    model, params = model_directory.load(directory, task="classifier")
     side = model.classifier.latent_size
     if model.classifier.pool == "attention" and latent_shape[:2] != (side, side):
         f = model.autoencoder.f

@@ -2,7 +2,7 @@
 """Reads model directories: their settings, and models with their parameters."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 from ml_collections import ConfigDict
 
@@ -21,7 +21,13 @@ from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.structured import read_json
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.pretrained import FOLDER, pretrained_names
-from ldm_jax.tasks.model import ConditionEncoder, LatentDiffusion, with_frozen
+from ldm_jax.tasks.classifier import NoisyLatentClassifier
+from ldm_jax.tasks.model import (
+    ConditionEncoder,
+    FirstStage,
+    LatentDiffusion,
+    with_frozen,
+)
 from ldm_jax.tasks.sampling import Sampling, replace_sampling
 from ldm_jax.training.checkpoints.checkpointer import load_params
 from ldm_jax.types import PyTree
@@ -85,7 +91,7 @@ def _set_vocabulary(config: ConfigDict, directory: str) -> None:
         section.update(files_of(directory, section))
 
 
-def _tuples(value):
+def _tuples(value) -> Any:
     """Undoes JSON's lists: configs hold tuples."""
     if isinstance(value, dict):
         return {name: _tuples(entry) for name, entry in value.items()}
@@ -131,9 +137,49 @@ def latent_shape(directory: str) -> tuple[int, int, int]:
         return LatentSet(**config.latents).latent_shape(autoencoder)
 
 
+@overload
 def load(
-    directory: str, which: str = "ema", step: int | None = None
-) -> tuple[LatentDiffusion | Any, PyTree]:
+    directory: str,
+    which: str = ...,
+    step: int | None = ...,
+    *,
+    task: Literal["first_stage"],
+) -> tuple[FirstStage, PyTree]: ...
+
+
+@overload
+def load(
+    directory: str,
+    which: str = ...,
+    step: int | None = ...,
+    *,
+    task: Literal["latent_diffusion"],
+) -> tuple[LatentDiffusion, PyTree]: ...
+
+
+@overload
+def load(
+    directory: str,
+    which: str = ...,
+    step: int | None = ...,
+    *,
+    task: Literal["classifier"],
+) -> tuple[NoisyLatentClassifier, PyTree]: ...
+
+
+@overload
+def load(
+    directory: str, which: str = ..., step: int | None = ..., *, task: None = ...
+) -> tuple[LatentDiffusion | Any, PyTree]: ...
+
+
+def load(
+    directory: str,
+    which: str = "ema",
+    step: int | None = None,
+    *,
+    task: str | None = None,
+) -> tuple[FirstStage | Any, PyTree]:
     """Loads a model, trained here or imported.
 
     Args:
@@ -142,6 +188,7 @@ def load(
         package, "digits".
       which: "ema" takes averaged parameters where there are some, "raw" never.
       step: of the checkpoint; None takes the newest undamaged one.
+      task: what the model must be, see `read_config`; None takes every model.
 
     Returns:
       (FirstStage, LatentDiffusion, NoisyLatentClassifier or ConditionEncoder, params):
@@ -150,11 +197,11 @@ def load(
       otherwise.
 
     Raises:
-      ValueError: not a model directory.
+      ValueError: not a model directory, or the model is of another task.
       FileNotFoundError: it holds no undamaged checkpoint.
     """
     directory = locate(directory)
-    config = read_config(directory)
+    config = read_config(directory, task)
     with naming(resolve(directory) / "config.json"):
         model = make_model(config)
     params = load_params(directory, which, step)
@@ -162,7 +209,7 @@ def load(
         return model, {"autoencoder": params["autoencoder"]}
     if config.task != "latent_diffusion":
         return model, params
-    frozen = {"autoencoder": {}}
+    frozen: dict[str, PyTree] = {"autoencoder": {}}
     stage, encoder = (resolve(directory) / n for n in ("autoencoder", "text_encoder"))
     if stage.exists():
         frozen["autoencoder"] = load_params(stage)["autoencoder"]

@@ -93,7 +93,7 @@ def measure_reconstructions(
 def _show_reconstructions(folder: pathlib.Path, model_dir: str, study: Study) -> None:
     """Writes originals.png and reconstructions.png: the same images for every arm."""
     directory, config = model_directory.first_stage_of(model_dir)
-    model, params = model_directory.load(directory)
+    model, params = model_directory.load(directory, task="first_stage")
     dataset = study.images["dataset"]
     spec, transform = images_of(config, dataset, study.held_out)
     on_mesh = sharding.batch_sharding(sharding.make_mesh())

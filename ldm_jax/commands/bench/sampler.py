@@ -102,7 +102,7 @@ def run(options: Options) -> Figures:
 
 def _run_model(options: Options, directory: str) -> Figures:
     """Samples images from a trained model, first stage included; prints the speed."""
-    model, params = model_directory.load(directory)
+    model, params = model_directory.load(directory, task="latent_diffusion")
     h, w, c = model_directory.latent_shape(directory)
     sampling = model_directory.read_sampling(
         directory, {"num_steps": options.num_steps}

@@ -47,7 +47,9 @@ class Studio:
         """
         self._name = directory
         self._trained = read_settings(directory, "latent_diffusion")
-        self._model, self._params = model_directory.load(directory)
+        self._model, self._params = model_directory.load(
+            directory, task="latent_diffusion"
+        )
         channels = self._model.autoencoder.out_channels
         if channels != 3:
             raise ValueError(

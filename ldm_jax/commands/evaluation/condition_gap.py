@@ -67,7 +67,7 @@ def evaluate_condition(
       ValueError: the latents are not of the model's first stage.
     """
     trained = read_settings(model_dir, "latent_diffusion")
-    model, params = model_directory.load(model_dir, which)
+    model, params = model_directory.load(model_dir, which, task="latent_diffusion")
     source, stats, shapes = open_latent_sets(latents)
     if len(shapes) > 1:
         raise ValueError(

@@ -26,7 +26,7 @@ def sample_sheet(directory: str) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       (the sheet, uint8 [H', W', 3]; the samples, uint8 [N, H, W, 3]).
     """
-    model, params = model_directory.load(directory)
+    model, params = model_directory.load(directory, task="latent_diffusion")
     trained = read_settings(directory, "latent_diffusion")
     sampling = trained.sampling()
     assert sampling is not None  # a diffusion model has it

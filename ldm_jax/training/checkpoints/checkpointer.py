@@ -24,7 +24,7 @@ from ldm_jax.files.errors import MissingFile, UnreadableFile
 from ldm_jax.files.lease import Lease
 from ldm_jax.files.lock import Lock, Unusable, lock_directory
 from ldm_jax.files.outputs import check_holds_checkpoints, check_writable
-from ldm_jax.files.paths import is_remote, resolve
+from ldm_jax.files.paths import PathLike, is_remote, resolve
 from ldm_jax.files.store_errors import reaching
 from ldm_jax.files.write_errors import first_line, reported
 from ldm_jax.files.writing import move
@@ -261,7 +261,9 @@ def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> No
         checkpointer.wait()
 
 
-def load_params(directory: str, which: str = "ema", step: int | None = None) -> PyTree:
+def load_params(
+    directory: PathLike, which: str = "ema", step: int | None = None
+) -> PyTree:
     """Reads the parameters of a model directory, on the host.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from ldm_jax.files.arrays import read_npz, write_npz
-from ldm_jax.files.paths import resolve
+from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.writing import write_json
 from ldm_jax.types import PyTree
 
@@ -54,7 +54,7 @@ def _half(x: Any) -> np.ndarray:
     return np.asarray(x, np.float16)
 
 
-def read_compact(directory: str) -> PyTree:
+def read_compact(directory: PathLike) -> PyTree:
     """Reads the parameters of a small model directory, as float32."""
     flat = read_npz(os.fspath(resolve(directory) / COMPACT_FILE))
     tree = traverse_util.unflatten_dict(flat, sep="/")
