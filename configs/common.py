@@ -7,6 +7,8 @@ so on; `ldm_jax/experiment/config/schema.py` contains the table of sections. An 
 field is an error, raised before anything runs.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -64,7 +66,7 @@ def parse(arg: str, **defaults):
     return ConfigDict(values)
 
 
-def choose(what: str, name, table):
+def choose(what: str, name, table) -> Any:
     """Returns table[name].
 
     Raises:

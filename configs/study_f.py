@@ -54,7 +54,7 @@ def get_study(arg: str = "") -> Study:
         denoiser.autoencoder = {}
         if values.bottleneck == "kl":
             denoiser.latents.scale = None
-        rows = (name, DENOISERS.get((values.data, f)))
+        rows = (name, DENOISERS.get((values.data, f), ""))
         return Arm(denoiser, stage, tuple(row for row in rows if row in paper.ROWS))
 
     return Study(

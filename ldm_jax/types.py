@@ -36,8 +36,8 @@ RandomKey = Key[Array, "..."] | UInt32[Array, "... 2"]
 BATCH_AXES = ("data", "fsdp")
 TENSOR_AXIS = "tensor"
 
-# A dict of arrays whose first axis is B: "image", "moments", "label", "tokens", ...
-Batch = dict[str, Array]
+# Arrays whose first axis is B: "image", "moments", "label", "tokens", ...
+Batch = Mapping[str, Array]
 
 # (z_t, t in [0, T)) -> the network's prediction.
 Denoiser = Callable[

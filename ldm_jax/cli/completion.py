@@ -6,6 +6,7 @@ of `ldm-jax sample` come from samplers and conditions, whose import takes a seco
 """
 
 import argparse
+from typing import Any
 
 from ldm_jax import configs, pretrained
 from ldm_jax.cli import values
@@ -90,7 +91,8 @@ def completion_script(parser: CommandParser, shell: str) -> str:
         models=" ".join(pretrained.pretrained_names()),
     )
     functions = {"bash": BASH, "zsh": ZSH}.get(shell, "").format(**names)
-    script = shtab.complete(parser, shell=shell, preamble={shell: functions})
+    preamble: Any = {shell: functions}  # earlier versions of shtab take no text
+    script = shtab.complete(parser, shell=shell, preamble=preamble)
     return script + (BASH_EQUALS if shell == "bash" else "")
 
 

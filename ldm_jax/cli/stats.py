@@ -56,7 +56,7 @@ def add(commands) -> None:
 
 
 def add_metric_command(
-    commands: Any, name: str, run: Callable, summary: str, **pages: str
+    commands: Any, name: str, run: Callable, summary: str, **pages: Any
 ) -> CommandParser:
     """Adds a command with the feature network that `stats` and `evaluate` share."""
     command = values.add_command(commands, name, run, summary, **pages)

@@ -231,6 +231,7 @@ class Loaded:
         if form in ("onnx", "stablehlo"):
             write = {"onnx": export_onnx, "stablehlo": export_stablehlo}[form]
             return write(self.model, params, path, size, trained.sampling())
+        assert size is not None  # text encoders alone have none
         spec = {**trained.sections(), "latent_scale": self.model.latent_scale}
         if form == "torch":
             return export_torch(path, spec, params, size)

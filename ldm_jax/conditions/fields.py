@@ -87,7 +87,7 @@ def check_counts(condition: Any, **largest: int) -> None:
     for name, bound in largest.items():
         value = getattr(condition, name)
         is_count = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        if value is not None and not (is_count and 1 <= value <= bound):
+        if value is not None and not (is_count and not value < 1 and value <= bound):
             raise ValueError(
                 f"condition.{name} must be a whole number from 1 to {bound}: got "
                 f"{value!r}."

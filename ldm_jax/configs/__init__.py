@@ -11,7 +11,17 @@ PYTHONPATH.
 import pathlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the files that others import: a type checker reads no `__path__`
+    from configs import autoencoders as autoencoders
+    from configs import celebahq_f as celebahq_f
+    from configs import common as common
+    from configs import first_stage_kl as first_stage_kl
+    from configs import first_stage_vq as first_stage_vq
+    from configs import imagenet_f as imagenet_f
+    from configs import open_images as open_images
+    from configs import small as small
 
 if not pathlib.Path(__file__).with_name("common.py").exists():
     __path__ = [str(pathlib.Path(__file__).parents[2] / "configs")]

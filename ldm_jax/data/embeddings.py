@@ -103,11 +103,10 @@ def _read_file(file: pathlib.Path) -> EmbeddingDatabase:
                 f"{', '.join(stored.names) or 'nothing'}."
             )
         arrays = {name: stored.read(name) for name in ARRAYS}
-        names = {
-            name: str(stored.read(name))
+        clip, images = (
+            str(stored.read(name)) if name in stored.names else ""
             for name in ("clip", "images")
-            if name in stored.names
-        }
+        )
     count = len(arrays["embedding"]) if arrays["embedding"].ndim else 0
     for name, rank in ARRAYS.items():
         array = arrays[name]
@@ -118,7 +117,7 @@ def _read_file(file: pathlib.Path) -> EmbeddingDatabase:
             )
     if not count or not np.isfinite(arrays["embedding"]).all():
         raise UnreadableFile(f"a database needs rows of finite numbers: got {file}.")
-    return EmbeddingDatabase(**arrays, **names)
+    return EmbeddingDatabase(**arrays, clip=clip, images=images)
 
 
 def write_database(path: str | os.PathLike, database: EmbeddingDatabase) -> None:

@@ -6,7 +6,7 @@ reads the rows that the sharding assigns to its devices, so the global batch is 
 on any number of hosts and any mesh.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -105,7 +105,7 @@ class Batches:
         """Returns the state to store with a checkpoint: small, JSON."""
         return {"step": int(step), **self._metadata}
 
-    def check(self, state: dict[str, Any]) -> None:
+    def check(self, state: Mapping[str, Any]) -> None:
         """Compares a stored state with these batches.
 
         Raises:

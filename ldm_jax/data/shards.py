@@ -95,7 +95,8 @@ def hexdigest(data: bytes) -> str:
 
 def file_digest(path: epath.Path | pathlib.Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
+    opened: Any = path.open("rb")  # by epath's types, it may be text
+    with opened as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

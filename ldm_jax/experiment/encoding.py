@@ -61,7 +61,7 @@ def open_encoding(
     Raises:
       ValueError: no images are named, or there are none.
     """
-    place = {"manual_dir": manual_dir} if manual_dir else {}
+    place: dict[str, Any] = {"manual_dir": manual_dir} if manual_dir else {}
     if config is None:
         spec, transform = images_of(stage, images, split)
         spec |= place

@@ -30,10 +30,18 @@ def make_latent_diffusion(config, latent_scale: float | None = None) -> LatentDi
     Args:
       config: of the task "latent_diffusion".
       latent_scale: None takes `config.latents.scale`.
+
+    Raises:
+      ValueError: neither is given, or the settings contradict each other.
     """
     autoencoder = Autoencoder(**config.autoencoder)
     latents = LatentSet(**config.latents)
     scale = latents.scale if latent_scale is None else latent_scale
+    if scale is None:
+        raise ValueError(
+            "config.latents.scale must be a number above 0 where a model is made: got "
+            "None; 1 / the standard deviation of the latents, 1.0 for pixels and VQ."
+        )
     return LatentDiffusion(
         autoencoder,
         scale,
@@ -108,7 +116,9 @@ def still_transform(
       fields: of the `ImageTransform` in training.
       size: (height, width) of the images; None is that of training.
     """
-    fixed = dict(crop="center", min_scale=1.0, max_scale=1.0, flip=False)
+    fixed: dict[str, Any] = dict(
+        crop="center", min_scale=1.0, max_scale=1.0, flip=False
+    )
     if size is not None:
         fixed["image_size"] = size
     return ImageTransform(**{**fields, **fixed})

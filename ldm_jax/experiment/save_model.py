@@ -139,7 +139,7 @@ def schedule_section(model: LatentDiffusion | NoisyLatentClassifier) -> dict[str
     Raises:
       ValueError: its settings are missing, or make another schedule.
     """
-    section = dict(model.schedule_settings or {})
+    section: dict[str, Any] = dict(model.schedule_settings or {})
     if not section:  # its betas, if they are enough
         betas = tuple(np.asarray(model.schedule.betas, np.float64).tolist())
         section = dict(kind="given", num_timesteps=len(betas), betas=betas)
@@ -200,7 +200,9 @@ def changed_fields(instance: Any) -> dict[str, Any]:
     return values
 
 
-def model_settings(spec: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
+def model_settings(
+    spec: Mapping[str, Any], image_size: int | tuple[int, int] | None
+) -> dict[str, Any]:
     """Makes a model directory's settings of a spec, whatever sections it has."""
     if spec["task"] == "text_encoder":
         return {"task": spec["task"], "condition": dict(spec["condition"])}

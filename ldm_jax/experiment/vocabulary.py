@@ -29,7 +29,7 @@ def files_of(directory, condition: Mapping[str, Any]) -> dict[str, str]:
       {field: path that can be opened from anywhere}, of those that are there.
     """
     given = {name: condition.get(name) for name in ("vocab", "merges")}
-    paths = {n: epath.Path(directory) / given[n] for n in given if given[n]}
+    paths = {n: epath.Path(directory) / file for n, file in given.items() if file}
     return {name: str(path) for name, path in paths.items() if path.exists()}
 
 

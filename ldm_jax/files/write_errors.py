@@ -47,7 +47,7 @@ def reported(path: PathLike, what: str = "", *, every: bool = False) -> Iterator
         raise write_error(path, error, what) from error
 
 
-def write_error(path: PathLike, error: Exception, what: str = "") -> WriteError:
+def write_error(path: PathLike, error: BaseException, what: str = "") -> WriteError:
     """Makes the error of a file that could not be written: a line with free space."""
     result = WriteError(
         f"could not write {what + ' to ' if what else ''}{printable(path)} "
@@ -76,7 +76,7 @@ def nearest_folder(path: PathLike) -> pathlib.Path:
     return folder
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message: libraries append explanations."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

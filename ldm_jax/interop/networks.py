@@ -57,7 +57,7 @@ def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[NameRow, ...]]:
 
 def condition_parts(
     condition: Mapping[str, Any] | None,
-) -> dict[str, Mapping[str, Any]]:
+) -> dict[str, Any]:
     """Returns {path of its parameters: section} of a condition, or of its parts.
 
     Args:

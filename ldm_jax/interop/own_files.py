@@ -21,6 +21,7 @@ from flax import traverse_util
 from ldm_jax.files.array_groups import write_arrays
 from ldm_jax.files.arrays import read_npz, write_npz
 from ldm_jax.files.errors import UnreadableFile, naming
+from ldm_jax.files.paths import PathLike
 from ldm_jax.files.progress import progress
 from ldm_jax.files.reading import read_bytes
 from ldm_jax.files.structured import parse_json, read_json
@@ -159,7 +160,7 @@ def read_own(
 
 
 def check_shapes(
-    settings: Mapping[str, Any], flat: Mapping[str, np.ndarray], path: pathlib.Path
+    settings: Mapping[str, Any], flat: Mapping[str, np.ndarray], path: PathLike
 ) -> None:
     """Raises NamesDiffer unless the arrays are those of the model in the settings."""
     rows = network_rows(settings)

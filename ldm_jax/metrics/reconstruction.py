@@ -122,7 +122,7 @@ def _blur(x: Array) -> Array:
     channels = x.shape[-1]
     for shape in ((WINDOW, 1, 1, 1), (1, WINDOW, 1, 1)):
         x = lax.conv_general_dilated(
-            x,
+            jnp.asarray(x),
             jnp.tile(kernel.reshape(shape), (1, 1, 1, channels)),
             (1, 1),
             "VALID",

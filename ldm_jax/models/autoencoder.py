@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first stage, which maps images to latents and back."""
 
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import flax.linen as nn
 from jaxtyping import Float, Float32, Int, Int32
@@ -145,7 +145,7 @@ class Autoencoder(nn.Module):
         """Makes encoder, decoder and codebook; a model of pixels has none."""
         if self.bottleneck == "pixels":
             return
-        shared = dict(
+        shared: dict[str, Any] = dict(
             channels=self.channels,
             channel_mult=tuple(self.channel_mult),
             num_res_blocks=self.num_res_blocks,
@@ -165,6 +165,7 @@ class Autoencoder(nn.Module):
         self.quant_conv = Conv(self.moments_channels, 1)
         self.post_quant_conv = Conv(self.latent_channels, 1)
         if self.bottleneck == "vq":
+            assert self.num_codes is not None  # `check_autoencoder`
             bound = self.code_range or 1.0 / self.num_codes
             self.codebook = Codebook(self.num_codes, self.embed_channels, bound)
 

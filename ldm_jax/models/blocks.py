@@ -132,13 +132,15 @@ class UNetBlocks:
           ValueError: the heads do not divide the channels.
         """
         channels = x.shape[-1]
-        if channels % (self.num_heads or self.head_channels):
+        divisor = self.num_heads or self.head_channels
+        assert divisor  # the network's fields are checked when it is made
+        if channels % divisor:
             raise ValueError(
                 f"attention heads must divide the channels: got {channels} channels "
                 f"for num_heads={self.num_heads}, head_channels={self.head_channels}; "
                 "change them, channels or channel_mult."
             )
-        heads = self.num_heads or channels // self.head_channels
+        heads = self.num_heads or channels // divisor
         sizes: dict[str, Any] = dict(num_heads=heads, head_channels=channels // heads)
         sizes.update(backend=self.attention_backend, dtype=self.dtype, name=name)
         if not self.transformer_depth:

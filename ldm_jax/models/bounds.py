@@ -37,7 +37,7 @@ def check_bounds(name: str, values: dict[str, tuple[Any, int]]) -> None:
             )
         for entry in entries[: MAX_LEVELS + 1]:
             kind = numbers.Real if field in FRACTIONS else numbers.Integral
-            is_count = isinstance(entry, kind) and low <= entry <= largest
+            is_count = isinstance(entry, kind) and not entry < low and entry <= largest
             if entry is not None and not is_count:
                 raise ValueError(
                     f"{name}.{field} must be in {low}..{largest}: got {entry!r:.80}."

@@ -89,6 +89,7 @@ class LatentClassifier(nn.Module):
             return self.spatial_head([*outputs, x])
         x = nn.silu(GroupNorm(eps=1e-5, name="norm_out")(x)).astype(jnp.float32)
         if self.pool == "attention":
+            assert self.head_channels is not None  # `_check_fields`
             return AttentionPool(self.num_classes, self.head_channels, name="pool")(x)
         x = x.mean((1, 2), keepdims=True)
         return Conv(self.num_classes, 1, zero_init=True, name="conv_out")(x)[:, 0, 0]

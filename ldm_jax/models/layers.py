@@ -126,7 +126,11 @@ def convolve(
 ) -> Float[Array, "B out_H out_W out"]:
     """Convolves (cross-correlates) with one stride for both directions."""
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        jnp.asarray(x),
+        jnp.asarray(kernel),
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 

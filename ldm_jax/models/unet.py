@@ -116,6 +116,7 @@ class UNet(nn.Module):
         """Embeds steps and classes, in one vector per sample, activated."""
         time = embed_steps(t, self.channels)
         if class_label is not None:
+            assert self.num_classes is not None  # `_check_inputs`
             table = nn.Embed(
                 self.num_classes,
                 time.shape[-1],

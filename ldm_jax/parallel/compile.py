@@ -4,6 +4,7 @@
 import functools
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -22,7 +23,7 @@ MATMUL_PRECISIONS = ("", "bfloat16", "tensorfloat32", "float32")
 _TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}
 
 
-def compiler_options(mesh: Mesh) -> dict[str, int]:
+def compiler_options(mesh: Mesh) -> dict[str, Any]:
     """Returns the options of XLA for the devices of a mesh."""
     is_tpu = mesh.devices.flat[0].platform == "tpu"
     return dict(_TPU_OPTIONS) if is_tpu else {}

@@ -133,6 +133,7 @@ def plan(
     work = dict(train=_training, sample=_sampling)[what](run)
     started = time.monotonic()
     chip = chips.chip_of(devices[0])
+    assert chip is not None  # every topology is of known chips
     result = Plan(work, chip, dict(run.mesh.shape), run.batch_size)
     if not compiles:
         return result
@@ -189,6 +190,7 @@ def _sampling(run: Run) -> Work:
     )
     keys = on_mesh({"key": keys}, mesh)["key"]
     sampling, shape = run.sampling, run.latent_shape
+    assert shape is not None  # that of a diffusion model
     generate = generator(model, shape, sampling)
 
     def lazily():
@@ -223,7 +225,7 @@ def plan_rows(result: Plan) -> list[tuple[str, str]]:
     ]
     if result.memory is None:
         return [*rows, *_minimum(result)]
-    if result.executed is None:
+    if result.executed is None or result.moved is None:
         rows.append(("compiled", "has a loop, whose body XLA counts only once"))
     else:
         rows += [
@@ -283,7 +285,8 @@ def _traffic(result: Plan) -> list[tuple[str, str]]:
         for (kind, crosses), (number, size, sent) in sorted(sums.items())
     ]
     near = sum(one.sent for one in result.collectives if not one.crosses_slices)
-    rows.append(("traffic", _roof(near, result.chip.link_rate, "B/s to neighbours")))
+    if (rate := result.chip.link_rate) is not None:
+        rows.append(("traffic", _roof(near, rate, "B/s to neighbours")))
     every = sum(one.sent for one in result.collectives)
     return [*rows, *_minimum(result, every)]
 

@@ -81,7 +81,9 @@ def _axes(xs: Sequence[float], ys: Sequence[float], x_of, y_of, x_label: str) ->
     """Draws the axes, with the least and the largest value of each."""
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     lines = f"M{LEFT} {TOP}V{bottom}H{right}"
-    labels = [(LEFT - 5, y_of(y) + 4, "end", f"{y:.3g}") for y in {min(ys), max(ys)}]
+    labels: list[tuple[float, float, str, str]] = [
+        (LEFT - 5, y_of(y) + 4, "end", f"{y:.3g}") for y in {min(ys), max(ys)}
+    ]
     labels += [
         (x_of(x), bottom + 14, "end" if x == max(xs) else "start", f"{x:,.6g}")
         for x in {min(xs), max(xs)}

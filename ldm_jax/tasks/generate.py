@@ -68,6 +68,7 @@ def sample_latents(
     schedule = model.schedule
     denoiser = make_denoiser(model, params, cond, null, sampling, guide)
     if given.known is not None:
+        assert given.mask is not None  # the two come together
         denoiser = constraints.keep_known(
             schedule, denoiser, given.known, given.mask, key
         )

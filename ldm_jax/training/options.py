@@ -127,12 +127,17 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         if field.default is not dataclasses.MISSING
         else "set it to the number of steps to train for"
     )
-    if not isinstance(value, _ACCEPTED[kind]) or (
-        isinstance(value, (bool, str)) and not issubclass(kind, (bool, str))
-    ):
+    is_other = issubclass(type(value), (bool, str)) and not issubclass(
+        kind, (bool, str)
+    )
+    if is_other or not isinstance(value, _ACCEPTED[kind]):
         raise TypeError(f"{name} must be {_NOUNS[kind]}: got {value!r}; {way_out}.")
-    if kind not in (int, float):
-        return
+    if kind in (int, float):
+        _check_range(field, value, way_out)
+
+
+def _check_range(field: dataclasses.Field, value: Any, way_out: str) -> None:
+    name = f"train.{field.name}"
     low, above, high = (field.metadata[n] for n in ("at_least", "above", "at_most"))
     rules = [
         (low is None or value >= low, f"at least {low}"),

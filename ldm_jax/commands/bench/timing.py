@@ -3,14 +3,15 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 
 def compile_twice(
-    lower: Callable[[], jax.stages.Lowered], options: Mapping | None = None
+    lower: Callable[[], jax.stages.Lowered], options: dict[str, Any] | None = None
 ) -> jax.stages.Compiled:
     """Compiles into an empty persistent cache, forgets, and compiles from it.
 

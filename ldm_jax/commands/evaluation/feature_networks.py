@@ -146,6 +146,7 @@ class Evaluator:
         self._clip: Any = None
         self._captions: Any = None
         if "clip_score" in request.metrics:
+            assert request.clip_model is not None and request.captions is not None
             self._clip = open_clip(request.clip_model)
             self._captions = read_caption_lines(request.captions)
 
@@ -184,7 +185,7 @@ class Evaluator:
 
         A ValueError where no comparison has a meaning.
         """
-        if self._reference is None:
+        if self._network is None or self._reference is None:
             return []
         metadata = image_metadata(self._network, size, self._transform)
         references = (self._reference, *self._more)

@@ -126,7 +126,8 @@ def make_programs(
     latent = (b, *model.autoencoder.latent_shape(image))
     image = (b, *image)
     programs = _first_stage_programs(model, image, latent)
-    if sampling is not None:  # and so a diffusion model
+    if sampling is not None:
+        assert isinstance(model, LatentDiffusion)  # it alone is sampled
         y = _condition_inputs(model, image)
         programs |= _condition_programs(model, y)
         programs["denoiser"] = _denoiser_program(model, params, y, latent)

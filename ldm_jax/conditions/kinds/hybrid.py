@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 from jaxtyping import Float
 
 from ldm_jax.conditions.base import Condition
@@ -25,7 +26,7 @@ class Hybrid(Condition):
       parts: conditions by name, of which no two read the same field.
     """
 
-    parts: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, Condition] = FrozenDict()
 
     kind: ClassVar = "hybrid"
 
@@ -116,7 +117,8 @@ class Hybrid(Condition):
         return image
 
     def image_size(self, batch: Mapping[str, Any]) -> tuple[int, int] | None:
-        sizes = {part.image_size(batch) for part in self.parts.values()} - {None}
+        each = [part.image_size(batch) for part in self.parts.values()]
+        sizes = {size for size in each if size is not None}
         if len(sizes) > 1:
             raise ValueError(
                 "the parts of a hybrid condition must be about images of one size: got "

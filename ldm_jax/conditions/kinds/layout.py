@@ -125,7 +125,7 @@ class Layout(TokenCondition):
         labels = record["box_labels"]
         bits = record["box_attributes"] if self.has_attributes else [0] * len(labels)
         boxes = [
-            Box(int(label), *map(float, box), **attributes_of(int(number)))
+            _box(int(label), box, attributes_of(int(number)))
             for label, box, number in zip(labels, record["boxes"], bits, strict=True)
             if label >= 0
         ]
@@ -191,4 +191,9 @@ class Layout(TokenCondition):
                 f"this model reads no attributes of a box: got {', '.join(attributes)} "
                 f"in {where}; leave them out."
             )
-        return Box(number, *map(float, entry["box"]), **attributes)
+        return _box(number, entry["box"], attributes)
+
+
+def _box(label: int, corner_and_size, attributes: Mapping[str, bool]) -> Box:
+    x, y, width, height = map(float, corner_and_size)
+    return Box(label, x, y, width, height, **attributes)

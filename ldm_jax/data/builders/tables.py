@@ -122,6 +122,9 @@ class Table:
 
     def _read(self, row: int, values: dict[str, Any]) -> dict[str, Any]:
         """Makes an example of a row's columns."""
+        assert (
+            self.image is not None and self._caption is not None
+        )  # else no row is read
         image, captions = values[self.image], values[self._caption]
         image = image.get("bytes") if isinstance(image, dict) else image
         captions = captions if isinstance(captions, list) else [captions]

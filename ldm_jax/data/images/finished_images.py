@@ -241,4 +241,4 @@ def _open_npz(path: pathlib.Path) -> ImageSet:
         with Npz(path) as stored:
             yield from stored.batches(arrays[0], batch_size)
 
-    return ImageSet(shape[0], shape[1:3], batches)
+    return ImageSet(shape[0], (shape[1], shape[2]), batches)

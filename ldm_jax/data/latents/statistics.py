@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.files.paths import PathLike
+
 # The posterior's log-variance is clipped to this before use, as the bottleneck does.
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
@@ -48,7 +50,7 @@ class LatentStats:
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
 
-    def check(self, autoencoder: str, where: str = "the latents") -> None:
+    def check(self, autoencoder: str, where: PathLike = "the latents") -> None:
         """Refuses the latents of another first stage.
 
         Args:
@@ -93,7 +95,7 @@ class LatentSums:
         a, b = mean.mean((1, 2, 3)), square
         self.sums += [len(a), a.sum(), b.sum(), a @ a, b @ b, a @ b]
 
-    def result(self) -> dict[str, float]:
+    def result(self) -> dict[str, Any]:
         """Returns count, mean, std, scale and scale_error.
 
         The variance is B - A^2 with A, B the means of a, b. By the delta method a

@@ -186,4 +186,4 @@ def _feature(dtype: str, shape: Sequence[int] = ()) -> Any:
         return tfds.features.Text()
     # "bytes" keeps float16 at its size; the default encoding doubles it.
     numpy_dtype = DTYPES.get(dtype) or np.dtype(dtype)
-    return tfds.features.Tensor(shape=shape, dtype=numpy_dtype, encoding="bytes")
+    return tfds.features.Tensor(shape=tuple(shape), dtype=numpy_dtype, encoding="bytes")

@@ -48,8 +48,11 @@ def crop_boxes(
 
     Source: the released code of Rombach et al. 2022 keeps a box by OF_BOX or OF_WINDOW.
     """
-    scale = np.float64([shape[1], shape[0]]) / (window.width, window.height)
-    offset = np.float64([window.left, window.top]) / (window.width, window.height)
+    scale = np.array([shape[1], shape[0]], np.float64) / (window.width, window.height)
+    offset = np.array([window.left, window.top], np.float64) / (
+        window.width,
+        window.height,
+    )
     low = boxes[:, :2] * scale - offset
     high = (boxes[:, :2] + boxes[:, 2:]) * scale - offset
     whole = (high - low).prod(axis=1)

@@ -69,7 +69,7 @@ def draw_mask(kind: str, size: tuple[int, int], rng: np.random.Generator) -> np.
     """
     if kind not in KINDS:
         raise ValueError(f'unknown mask "{kind}"; one of: {", ".join(KINDS)}.')
-    holes, canvas = KINDS[kind], Image.new("L", size[::-1])
+    holes, canvas = KINDS[kind], Image.new("L", (size[1], size[0]))
     draw, scale = ImageDraw.Draw(canvas), min(size) / holes.reference
     if rng.random() < holes.box_share:
         _draw_boxes(draw, canvas.size, scale, holes, rng)

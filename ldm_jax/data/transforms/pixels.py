@@ -36,7 +36,7 @@ def resize(
     if image.shape[:2] == size:
         return image
     picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize(size[::-1], FILTERS[interpolation]))
+    return np.asarray(picture.resize((size[1], size[0]), FILTERS[interpolation]))
 
 
 def to_unit_range(image_u8: np.ndarray) -> np.ndarray:

@@ -165,7 +165,7 @@ def per_sample_keys(key: RandomKey, batch_size: Size) -> Key[Array, " B"]:
       ValueError: neither one key nor B of them.
     """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+        key = jax.random.wrap_key_data(jnp.asarray(key))
     if key.ndim == 0:
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
     if key.shape != (batch_size,):

@@ -71,7 +71,7 @@ def _legs(timesteps: Int32[np.ndarray, " grid"]) -> Legs:
         step = np.insert(step, 1, 0)
         at = np.insert(timesteps[:-1], 1, timesteps[1])
         second = np.arange(num_steps + 1) == 1
-        weights = np.insert(weights, 1, np.float32([0.5, 0.5, 0, 0]), axis=0)
+        weights = np.insert(weights, 1, np.array([0.5, 0.5, 0, 0], np.float32), axis=0)
     return {
         "step": step,
         "at": at,

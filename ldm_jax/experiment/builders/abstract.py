@@ -45,8 +45,9 @@ def _autoencoder(model: FirstStage) -> PyTree:
     return _zeros(model.autoencoder.init, image).get("params", {})
 
 
-def _encoder(model: LatentDiffusion) -> PyTree:
+def _encoder(model: FirstStage) -> PyTree:
     """Makes the parameters of a condition's encoder that are never trained."""
+    assert isinstance(model, LatentDiffusion)  # it alone has a condition
     f, condition = model.autoencoder.f, model.conditioner
     return _zeros(condition.init_frozen, condition.shapes(1, (f, f), f))
 

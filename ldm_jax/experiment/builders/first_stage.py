@@ -33,7 +33,7 @@ def build_first_stage(config: ConfigDict, inputs: Inputs, abstract: bool) -> Par
     objective = config.objective.to_dict()  # its adversary, too
     trunk = objective.get("perceptual")
     lpips = inputs.frozen.get("lpips")
-    if abstract and trunk not in (None, "none"):
+    if abstract and trunk and trunk != "none":
         lpips = zero_lpips(trunk)
     parts = Parts(
         model=model,

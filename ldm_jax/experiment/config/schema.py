@@ -171,7 +171,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: names the section or field, and the nearest known one.
     """
-    known = SECTIONS.get(config.get("task"))
+    known = SECTIONS.get(config.get("task", ""))
     if known is None:
         raise ValueError(
             f"config.task must be one of {', '.join(sorted(SECTIONS))}: got "

@@ -7,6 +7,7 @@ the same names. The original's checkpoint of a classifier also holds the diffusi
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,5 +107,5 @@ def import_classifier(
 
 def export_classifier(params: PyTree, model: LatentClassifier) -> dict[str, np.ndarray]:
     """Converts our parameters to tensors by the original's names, without prefix."""
-    flat = traverse_util.flatten_dict(params, sep="/")
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
     return export_flat(flat, classifier_rows(model), "compvis")

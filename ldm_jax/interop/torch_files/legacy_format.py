@@ -50,7 +50,8 @@ def _next_pickle(path: pathlib.Path, file: BinaryIO) -> bytes:
     start = file.tell()
     advice = "If it is cut off, get it again."
     with reading(path, rule="has a damaged pickle", advice=advice, data=b"-"):
-        for _ in pickletools.genops(_Bounded(file, path.stat().st_size)):
+        bounded: Any = _Bounded(file, path.stat().st_size)  # reads, which is enough
+        for _ in pickletools.genops(bounded):
             pass
     end = file.tell()
     file.seek(start)

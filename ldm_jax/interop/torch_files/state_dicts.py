@@ -114,5 +114,8 @@ def _tensors(path, entries: Mapping) -> Tensors:
                 "on the CPU, dense and unsharded: state_dict entries after "
                 ".cpu().dequantize() or .full_tensor()."
             )
-        result[name] = value.value if type(value) is NumpyArray else value
+        if type(value) is NumpyArray:
+            value = value.value
+        assert value is not None  # `_is_tensor`
+        result[name] = value
     return result

@@ -98,30 +98,30 @@ class SafeUnpickler(pickle._Unpickler):
             "its kind have no use for; nothing was run."
         )
 
-    def load_setitem(self) -> None:
+    def load_setitem(self: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         check_keys([key])
         self.stack[-1][key] = value
 
-    def load_setitems(self) -> None:
+    def load_setitems(self: Any) -> None:
         items = self.pop_mark()
         check_keys(items[::2])
         target = self.stack[-1]
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[key] = value
 
-    def load_dict(self) -> None:
+    def load_dict(self: Any) -> None:
         items = self.pop_mark()
         check_keys(items[::2])
         self.append(dict(zip(items[::2], items[1::2], strict=True)))
 
-    def load_additems(self) -> None:
+    def load_additems(self: Any) -> None:
         items = self.pop_mark()
         check_keys(items)
         for item in items:
             self.stack[-1].add(item)
 
-    def load_frozenset(self) -> None:
+    def load_frozenset(self: Any) -> None:
         items = self.pop_mark()
         check_keys(items)
         self.append(frozenset(items))

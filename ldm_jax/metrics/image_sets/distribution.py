@@ -206,8 +206,10 @@ class Collector:
             figures["is"] = Figure(*self._score.result())
         for metric, name in (("fid", "pool"), ("sfid", "spatial")):
             if metric in self.metrics:
+                assert reference is not None  # `check_reference`
                 figures[metric] = self._frechet(name, reference)
         if NEED_FEATURES & set(self.metrics):
+            assert reference is not None  # `check_reference`
             figures |= self._among_features(reference, place)
         return {name: figures[name] for name in self.metrics}
 
@@ -235,6 +237,7 @@ class Collector:
 
     def _among_features(self, reference: Reference, place) -> dict[str, Figure]:
         real, fake = reference.features, self._reservoir.rows()
+        assert real is not None  # `check_reference`
         figures: dict[str, Figure] = {}
         if "kid" in self.metrics:
             figures["kid"] = _kernel(real, fake)

@@ -136,12 +136,15 @@ class Pairs:
             for name in PAIR_METRICS
             if name in metrics and name != "lpips"
         }
-        if "lpips" in metrics and not lpips:
-            raise ValueError(
-                "lpips needs a file of weights: got none; give --lpips-weights FILE, "
-                f"made with `ldm-jax weights lpips --download {trunk} --out FILE`."
-            )
-        params = LpipsFile(lpips).load(trunk) if "lpips" in metrics else {}
+        params = {}
+        if "lpips" in metrics:
+            if not lpips:
+                raise ValueError(
+                    "lpips needs a file of weights: got none; give --lpips-weights "
+                    f"FILE, made with `ldm-jax weights lpips --download {trunk} --out "
+                    "FILE`."
+                )
+            params = LpipsFile(lpips).load(trunk)
 
         @jax.jit
         def compare(params, image_u8, other_u8):

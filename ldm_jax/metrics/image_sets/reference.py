@@ -188,4 +188,4 @@ def _gaussian(arrays: Mapping[str, np.ndarray], suffix: str, count: int) -> Gaus
         raise ValueError(
             f"mu{suffix} and sigma{suffix} must be finite numbers; the file is damaged."
         )
-    return Gaussian(np.float64(mean), np.float64(covariance), count)
+    return Gaussian(mean.astype(np.float64), covariance.astype(np.float64), count)

@@ -33,7 +33,7 @@ from ldm_jax.types import TENSOR_AXIS, Array, DType, Size
 CUDNN_MAX_WIDTH = 128
 
 _is_portable = contextvars.ContextVar("is_portable", default=False)
-_platform = contextvars.ContextVar("platform", default=None)
+_platform = contextvars.ContextVar[str | None]("platform", default=None)
 
 
 @contextlib.contextmanager

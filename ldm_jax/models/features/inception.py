@@ -221,7 +221,7 @@ class ConvRelu(nn.Module):
 
     def _convolve(self, x: Array, kernel, padding: str) -> Array:
         return lax.conv_general_dilated(
-            x,
+            jnp.asarray(x),
             kernel,
             (self.stride, self.stride),
             padding,

@@ -9,7 +9,6 @@ Source: Zhang et al. 2018, Eq. 1; v0.1 of the released linear weights.
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Float32
 
@@ -114,7 +113,7 @@ def unit_length(x: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
     return x / (length + 1e-10)
 
 
-Features = list[Float[jax.Array, "B _ _ _"]]
+Features = list[Float[Array, "B _ _ _"]]
 
 
 class VGG16(nn.Module):
@@ -150,7 +149,7 @@ class AlexNet(nn.Module):
         """Computes the features after each of five ReLUs."""
         padding = ((2, 2), (2, 2))
         x = nn.relu(Conv(64, 11, stride=4, padding=padding, name="conv_0")(x))
-        features = [x]
+        features: Features = [x]
         x = nn.max_pool(x, (3, 3), (2, 2))
         x = nn.relu(Conv(192, 5, name="conv_1")(x))
         features.append(x)
@@ -182,7 +181,7 @@ class SqueezeNet(nn.Module):
         """Computes seven features, of 64 to 512 channels."""
         padding = ((0, 0), (0, 0))
         x = nn.relu(Conv(64, stride=2, padding=padding, name="conv_0")(x))
-        features = [x]
+        features: Features = [x]
         for n, (pooled, squeezed, expanded, tapped) in enumerate(FIRES):
             x = pool_ceil(x) if pooled else x
             x = Fire(squeezed, expanded, name=f"fire_{n}")(x)

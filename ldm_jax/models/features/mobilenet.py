@@ -41,7 +41,7 @@ class Origin(NamedTuple):
 
 
 ORIGINS = {
-    "tensorflow": Origin((127.5,) * 3, (127.5,) * 3, False, 1001),
+    "tensorflow": Origin((127.5, 127.5, 127.5), (127.5, 127.5, 127.5), False, 1001),
     "torchvision": Origin(
         (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, 1000
     ),
@@ -164,7 +164,7 @@ class ConvRelu6(nn.Module):
             padding = lax.padtype_to_pads(x.shape[1:3], window, strides, "SAME")
         if self.groups == 1:
             x = lax.conv_general_dilated(
-                x,
+                jnp.asarray(x),
                 kernel,
                 strides,
                 padding,

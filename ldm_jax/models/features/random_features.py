@@ -41,7 +41,7 @@ class RandomFeatures(nn.Module):
         Returns:
           {"pool": [B, 192] float32}.
         """
-        x = image.astype(jnp.float32) / 127.5 - 1
+        x = jnp.asarray(image.astype(jnp.float32) / 127.5 - 1)
         features = []
         for kernel in map(jnp.asarray, kernels()):
             x = lax.conv_general_dilated(

@@ -68,7 +68,7 @@ def goodput(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
       the time between a process' last row and the next one's start.
     """
     kept: list[list[float]] = []  # [last step, steps, {phase: seconds}]
-    total = dict.fromkeys((*PHASES, "redone"), 0.0)
+    total: dict[str, float] = dict.fromkeys((*PHASES, "redone"), 0.0)
     first = last = None
     for row in rows:
         first = row["time"] if first is None else first

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # What pyright is to know of flax.linen: the names that are used here. Three types are
-# wider than the package's own: `apply` returns Any, not also the tuple that only
-# `mutable=` gives; `remat` takes this file's Module; `max_pool` takes any padding.
+# wider than the package's own: `init` and `apply` take any key and return Any, without
+# the tuple that only `mutable=` gives; `remat` takes this file's Module; `max_pool` any
+# padding.
 from typing import Any, TypeVar
 
 import jax
@@ -51,6 +52,7 @@ __all__ = (
 )
 
 class Module(_Module):
+    def init(self, rngs: Any, *args: Any, **options: Any) -> Any: ...
     def apply(self, variables: Any, *args: Any, **options: Any) -> Any: ...
 
 _Target = TypeVar("_Target")
