@@ -129,13 +129,13 @@ def is_public(node):
 
 def test_a_public_name_is_defined_once():
     """Identity: a name in two modules is one of SHARED_NAMES."""
-    places = collections.defaultdict(list)
+    places = collections.defaultdict(set)
     for path in sources():
         place = path.relative_to(PACKAGE).as_posix()
         for node in tree_of(path).body:
             is_definition = isinstance(node, ast.ClassDef | ast.FunctionDef)
             if is_definition and is_public(node) and place not in COUNTERPARTS:
-                places[node.name].append(place)
+                places[node.name].add(place)  # once for all its overloads
     several = {name: files for name, files in places.items() if len(files) > 1}
     compare(set(SHARED_NAMES), several, "SHARED_NAMES")
 
