@@ -43,6 +43,6 @@ def sample(folder, z, num_steps=50, guidance_scale=1.0, **condition):
         elif manifest["prediction"] == "v":
             x0 = alpha[t] * z - sigma[t] * y
         z = alpha[s] * x0 + sigma[s] * (z - alpha[t] * x0) / sigma[t]
-    if "decoder" not in manifest["programs"]:
-        return z
+    if "decoder" not in manifest["programs"]:  # a model of pixels
+        return z / np.float32(manifest["latent_scale"])
     return run("decoder", z_0=z)["image"]

@@ -31,7 +31,9 @@ CLASSES = small.diffusion(
 SEMANTIC = small.diffusion(
     dict(kind="semantic", num_classes=5, f=2), dict(small.PLAIN, channels=64), more=3
 )
-PIXELS = dict(small.PIXELS, unet=dict(small.PIXELS["unet"], channels=64))
+PIXELS = dict(
+    small.PIXELS, latent_scale=0.5, unet=dict(small.PIXELS["unet"], channels=64)
+)
 SUPERRES = small.diffusion(
     dict(kind="superres"), dict(small.PLAIN, channels=64), more=3
 )
