@@ -88,7 +88,7 @@ COMMANDS = {
     ),
     "train": Row(
         f"train --config=quickstart:stage=first_stage --workdir={{out}} {IMAGES} "
-        "--config.held_out= --config.transform.image_size=8 --config.batch-size=8 "
+        "--config.held_out= --config.transform.image_size=8 --config.batch_size=8 "
         "--config.autoencoder.channels=32 --config.train.num_steps=2",
         "folder",
     ),
