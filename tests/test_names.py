@@ -77,7 +77,6 @@ NOT_YET_MIRRORED = {
     "interop/diffusers/write.py",
     "interop/diffusers/write_config.py",
     "interop/feature_networks/clip.py",
-    "interop/layouts.py",
     "interop/name_rows.py",
     "interop/names.py",
     "interop/networks.py",

@@ -8,6 +8,7 @@ exact.
 
 from collections.abc import Callable, Iterable, Mapping
 
+import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.files.errors import UnreadableFile
@@ -55,7 +56,7 @@ def import_flat(
       {our path: array}, copies in float32, our layout.
 
     Raises:
-      NamesDiffer: a tensor is missing or of another shape; all are listed.
+      NamesDiffer: a tensor is missing, of another shape or quantized; all are listed.
       ValueError: a tensor holds NaN or infinity.
     """
     rows = list(rows)
@@ -69,6 +70,11 @@ def import_flat(
         shape_read = np.shape(weights[name])
         if shape_read != shape and not _same_matrix(shape_read, shape):
             wrong.append(f"shape of {name}: got {shape_read}, expected {shape}")
+        elif not jnp.issubdtype(weights[name].dtype, jnp.floating):
+            wrong.append(
+                f"dtype of {name}: got {weights[name].dtype}, expected floating point "
+                "(quantized weights cannot be read)"
+            )
     if wrong:
         raise NamesDiffer(listed("the weights do not fit the model", wrong))
     result = {}

@@ -55,6 +55,7 @@ def check_schedule(
     Raises:
       NamesDiffer: a buffer has another shape, or values that differ by more than 1e-4,
         relative, or than a rounding of the dtype they are stored in.
+      ValueError: a buffer holds NaN.
     """
     wrong = []
     for name, expected in schedule_buffers(schedule).items():
@@ -64,6 +65,11 @@ def check_schedule(
         if stored.shape != expected.shape:
             wrong.append(f"{name}: got {stored.shape}, expected {expected.shape}")
             continue
+        if np.isnan(stored).any():
+            raise ValueError(
+                f"weights must be finite numbers: {name} holds NaN; the "
+                "file is damaged. Take another checkpoint."
+            )
         close = np.isclose(stored, expected, *_tolerances(weights[name].dtype))
         if not close.all():
             t = int(np.argmin(close))

@@ -30,3 +30,11 @@ def test_another_schedule_is_seen_in_half_precision_too(dtype, other):
     buffers = schedule_buffers(other)
     with pytest.raises(NamesDiffer, match="noise schedule is not the config's"):
         check_schedule({n: x.astype(dtype) for n, x in buffers.items()}, SCHEDULES[0])
+
+
+@pytest.mark.parametrize("name", ["betas", "alphas_cumprod"])
+def test_a_buffer_of_nan_is_damage_and_no_other_schedule(name):
+    buffers = schedule_buffers(SCHEDULES[0])
+    buffers[name] = np.full_like(buffers[name], np.nan)
+    with pytest.raises(ValueError, match=f"must be finite numbers: {name} holds NaN"):
+        check_schedule(buffers, SCHEDULES[0])
