@@ -32,7 +32,7 @@ from ldm_jax.training.monitoring.goodput import (
 from ldm_jax.training.monitoring.histograms import Histogram
 from ldm_jax.training.monitoring.metric_rows import append_row, drop_rows, read_rows
 from ldm_jax.training.monitoring.mirror import Mirror
-from ldm_jax.training.monitoring.page import write_report
+from ldm_jax.training.monitoring.page import PAGE, write_report
 from ldm_jax.training.monitoring.progress import Rate, describe_slowest, format_progress
 from ldm_jax.types import Array
 
@@ -302,6 +302,10 @@ class Report:
             shares = goodput(read_rows(path, ("time",)))
             append_row(path, {"event": "end", "goodput": shares, "time": time.time()})
             self.log(f"time since the first start: {format_goodput(shares)}")
-            write_report(self._workdir, self._label, self._config)
         if self._writes:
+            # The run may have been killed between its last step and the page.
+            is_missing = not (self._workdir / PAGE).exists()
+            has_rows = (self._workdir / "metrics.jsonl").exists()
+            if self._last_timed is not None or (is_missing and has_rows):
+                write_report(self._workdir, self._label, self._config)
             self._mirror.close()

@@ -50,3 +50,15 @@ def test_images_and_epochs_are_logged(tmp_path):
 
 def test_a_run_without_rows_has_a_page_too(tmp_path):
     assert "none yet" in "".join(run_parts(tmp_path))
+
+
+def test_a_run_killed_before_the_page_writes_it_when_it_is_started_again(tmp_path):
+    """Though no step is left: the same command finishes the working directory."""
+    with report(tmp_path) as r:
+        r.start(0)
+        feed(r, 1, 12)
+        r.finish_pending()
+    (tmp_path / PAGE).unlink()
+    with report(tmp_path) as r:
+        r.start(12)
+    assert (tmp_path / PAGE).read_text()
