@@ -5,6 +5,7 @@ A config may come with an untrusted model, and listing ten million blocks takes 
 """
 
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 # Far above any published network: ADM has 3 blocks a level, SDXL 10 transformer layers.
@@ -17,7 +18,7 @@ POSITIVE = ("channels", "channel_mult", "in_channels", "out_channels")
 FRACTIONS = ("channel_mult", "dropout")
 
 
-def check_bounds(name: str, values: dict[str, tuple[Any, int]]) -> None:
+def check_bounds(name: str, values: Mapping[str, tuple[Any, float]]) -> None:
     """Checks counts; None is none.
 
     Args:
