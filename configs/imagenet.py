@@ -5,12 +5,19 @@ r"""Class-conditional ImageNet 256x256 (Rombach et al. 2022, Tab. 3, 10 and 15).
     ldm-jax train --config=imagenet --workdir=runs/imagenet \
         --config.latents.directory=LATENTS
 
-    f=4   LDM-4: UNet 401M; 178k steps with batch 1200, 271 V100 days; FID 10.56 with
-          250 sampling steps; with guidance scale 1.5, FID 3.60 and IS 247.67. Released
-          as cin256-v2: one head per level.
-    f=8   LDM-8: UNet 395M; 4.8M steps with batch 64, 79 V100 days; FID 15.51. It can be
-          guided only by a classifier. Released as cin256.
+    f=4   LDM-4: UNet 401M; 178k steps with batch 1200, 271 V100 days. Released as
+          cin256-v2: one head per level.
+    f=8   LDM-8: UNet 395M; 4.8M steps with batch 64, 79 V100 days. It can be guided
+          only by a classifier (imagenet_classifier.py). Released as cin256.
 
+    paper               steps  FID    IS      precision  recall  images/s (Tab. 18)
+    f=4 (Tab. 3)        250    10.56  103.49  0.71       0.62    0.7
+    scale 1.25          250    3.95   178.22  0.81       0.55
+    scale 1.5           250    3.60   247.67  0.87       0.48    0.4
+    f=8 (Tab. 10)       200    15.51  79.03   0.65       0.63    1.9
+    after 2.9M steps    200    17.41  72.92   0.65       0.62
+
+Sampling steps of f=8 are those of the README of the released code, as is eta 1.
 Classifier-free guidance needs training with dropped labels. The paper's text and code
 do not give the probability; 0.1 is from Ho & Salimans 2022.
 """

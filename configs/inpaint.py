@@ -6,17 +6,25 @@ r"""Inpainting of Places (Rombach et al. 2022, Tab. 6, 7 and 15).
     ldm-jax sample --model runs/inpaint --out painted --image a.png --mask a_mask.png
 
     model=small   LDM-4 with attention in the first stage: UNet 215M; 360k steps with
-                  batch 128. FID 2.15, LPIPS 0.144 at 512 (Tab. 7).
-    model=noattn  the same without attention in the first stage: FID 2.37, LPIPS 0.145.
-    model=kl      the same with a KL first stage; only in Tab. 6: FID 15.21 of 2,000
-                  images after 6 epochs. The paper does not say whether its latents
-                  were rescaled; here they are.
-    model=pixels  LDM-1 without a first stage; only in Tab. 6: FID 24.74. Its UNet is
-                  not published: 220.5M is inferred from "parameters fixed" and its
-                  speed.
-    model=big     387M, first stage without attention: FID 2.40, LPIPS 0.142; after
-                  half an epoch at 512, 1.50 and 0.137. Released as inpainting_big.
+                  batch 128
+    model=noattn  the same without attention in the first stage
+    model=kl      the same with a KL first stage; the paper does not say whether its
+                  latents were rescaled; here they are
+    model=pixels  LDM-1 without a first stage. Its UNet is not published: 220.5M is
+                  inferred from "parameters fixed" and its speed
+    model=big     387M, first stage without attention. Released as inpainting_big
 
+    paper       at 512 (Tab. 7)     masks of 40-50 %    after 6 epochs (Tab. 6)
+                FID   LPIPS         FID    LPIPS        FID     rate at 256, 512
+    small       2.15  0.144         11.87  0.257        14.99   0.97  0.34
+    noattn      2.37  0.145         12.60  0.259        15.95   0.99  0.36
+    kl                                                  15.21   0.97  0.34
+    pixels                                              24.74   0.26  0.07
+    big         2.40  0.142         12.89  0.257
+    big, 512    1.50  0.137         9.39   0.246
+
+FID of Tab. 6 is of 2,000 images. Its rates are of sampling on an A100; their unit and
+number of steps are not clear. Its training rates count steps, not images (inferred).
 The models are trained at 256 and sample at 512. size=512 fine-tunes all weights for
 half an epoch at 512 from --config.train.init_from=runs/inpaint. Its batch size and
 learning rate are not published; those of 256 are used, for 900,000 images. Latents for

@@ -7,12 +7,16 @@ r"""Text to image 256x256 (Rombach et al. 2022, Tab. 2 and 15; the released mode
         --config.latents.directory=LATENTS --config.condition.vocab=vocab.txt
 
     model=laion        LDM-KL-8, 1.45B: UNet 872M, text encoder 543M; 390k steps with
-                       batch 680 on LAION-400M. On COCO with 250 sampling steps: FID
-                       23.31; with guidance scale 1.5, FID 12.63 and IS 30.29.
+                       batch 680 on LAION-400M. On COCO with 250 sampling steps (Tab.
+                       2): FID 23.31, IS 20.03; with guidance scale 1.5, FID 12.63 and
+                       IS 30.29.
     model=conceptual   LDM-4 of the released code: UNet 404M, text encoder 147M, on
-                       Conceptual Captions; FID 16.79 there with 100 steps. Batch size
-                       28 and learning rate 5.6e-5 as in its config; the number of
-                       training steps is not published.
+                       Conceptual Captions. Its README gives FID 16.79 and IS 13.89 with
+                       100 steps, eta 0, and says that it was fine-tuned from a model of
+                       LAION. That model is not published (model=laion has other
+                       widths); train.init_from takes one. Batch size 28 and learning
+                       rate 5.6e-5 as in its config; the number of training steps is not
+                       published.
     model=clip         Stable Diffusion 1.x: UNet 860M, with the pretrained CLIP
                        ViT-L/14 in text_encoder.directory (ldm-jax import), which is
                        not trained. Other hyperparameters as for model=laion.

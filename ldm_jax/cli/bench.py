@@ -3,7 +3,7 @@
 
 import argparse
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ldm_jax.cli import values
@@ -37,7 +37,8 @@ random features: ours and, if torch and torch-fidelity are installed, torch-fide
 SAMPLER = """
 Samples with DDIM and classifier-free guidance from random weights: ours, compiled, and,
 if torch and diffusers are installed, a diffusers UNet of the same shape with its
-DDIMScheduler.
+DDIMScheduler. With --config or --model it measures that model, with and without its
+decoder.
 """
 TRAIN = """
 The step is that of `ldm-jax train` on a batch in the memory of the device: noise, loss,
@@ -90,7 +91,8 @@ def _add_sampler(benchmarks: Any) -> None:
         "sampler",
         "Measure guided DDIM sampling.",
         SAMPLER,
-        "--num-steps 20",
+        "--config=ffhq --paper-row=ffhq",
+        run=_sampler,
     )
     _add_counts(
         command,
@@ -113,7 +115,8 @@ def _add_sampler(benchmarks: Any) -> None:
     )
     command.add_argument(
         "--paper-row",
-        help="row whose steps are taken and whose printed speed is shown: ffhq ...",
+        help="row of the paper, for --config or --model: its steps and guidance are "
+        "used, and its printed speed is shown; ffhq, imagenet-f8-g ...",
     )
     command.add_argument(
         "--channel-mult",
@@ -236,13 +239,28 @@ def _add_no_torch(command: CommandParser) -> None:
     )
 
 
-def _run(args: argparse.Namespace, overrides: list[str]) -> None:
+def _run(
+    args: argparse.Namespace, overrides: list[str], changes: Mapping[str, Any] = {}
+) -> None:
     import dataclasses
 
     module = importlib.import_module(f"ldm_jax.commands.bench.{args.benchmark}")
     names = [field.name for field in dataclasses.fields(module.Options)]
-    options = module.Options(**{name: getattr(args, name) for name in names})
+    flags = {name: getattr(args, name) for name in names}
+    options = module.Options(**{**flags, **changes})
     _measure(args, overrides, lambda: module.run(options))
+
+
+def _sampler(args: argparse.Namespace, overrides: list[str]) -> None:
+    from ldm_jax.experiment.config.config_files import load_config
+
+    if overrides and args.config is None:
+        raise ValueError(
+            f"{overrides[0]} replaces a value of a config: got no --config; give it, "
+            "or leave this out."
+        )
+    config = load_config(args.config, overrides) if args.config else None
+    _run(args, overrides, {"config": config})
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:

@@ -47,6 +47,11 @@ def add_image_guide(command: CommandParser) -> None:
         "--guide", metavar="IMAGE", help="image, folder or .npz to guide samples to"
     )
     group.add_argument(
+        "--double",
+        action="store_true",
+        help="sample into OUT/small, then images twice as large, guided by these",
+    )
+    group.add_argument(
         "--guide-by",
         choices=("l2", "lpips"),
         default="l2",
@@ -56,7 +61,8 @@ def add_image_guide(command: CommandParser) -> None:
         "--guide-scale",
         type=float,
         default=1.0,
-        help="factor of its gradient; 0 is off; default: 1, the paper's is unpublished",
+        help="factor of its gradient; 0 is off; default: 1. The paper's is not "
+        "published; ldm_jax/tasks/README.md has measured values",
     )
     group.add_argument(
         "--guide-transform",
@@ -101,8 +107,16 @@ def add_image_guide(command: CommandParser) -> None:
 
 
 def image_guide(args: argparse.Namespace) -> Any:
-    """Returns the images that guide, or None."""
-    if args.guide is None:
+    """Returns the images that guide, or None; with --double those of OUT/small."""
+    path, transform = args.guide, args.guide_transform
+    if args.double:
+        if path is not None or transform != "identity":
+            raise ValueError(
+                "--double guides by its own samples, reduced by down2: got --guide or "
+                "--guide-transform; leave them out."
+            )
+        path, transform = f"{args.out}/small", "down2"
+    if path is None:
         return None
     from ldm_jax.experiment.image_guide import GuidingImages
     from ldm_jax.tasks.guides import ImageGuide
@@ -110,14 +124,14 @@ def image_guide(args: argparse.Namespace) -> Any:
     how = ImageGuide(
         args.guide_by,
         args.guide_scale,
-        args.guide_transform,
+        transform,
         args.guide_interval,
         args.guide_through,
         not args.guide_unquantized,
         args.guide_lpips_trunk,
         args.guide_at_once,
     )
-    return GuidingImages(args.guide, how, args.guide_lpips)
+    return GuidingImages(path, how, args.guide_lpips)
 
 
 def add_query(command: CommandParser) -> None:

@@ -39,6 +39,7 @@ EXAMPLES = """
   ldm-jax sample --model DIR --out varied --start photo.png --strength 0.5
   ldm-jax sample --model DIR --out threes --classifier runs/classifier --label 3
   ldm-jax sample --model DIR --out large --guide small.png --guide-transform down4
+  ldm-jax sample --model DIR --out large --double --guide-scale 20 --num 4
 """
 
 
@@ -163,12 +164,14 @@ def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.commands import sample
+    from ldm_jax.commands.double import write_doubled
+    from ldm_jax.commands.sample import write_samples
 
     inputs = condition_inputs(args)
     query = query_of(args, inputs)
     given = dict(start=args.start, known=args.known, hole=args.hole)
-    sample.write_samples(
+    write = write_doubled if args.double else write_samples
+    write(
         args.model,
         args.out,
         inputs,

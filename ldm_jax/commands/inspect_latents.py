@@ -21,6 +21,7 @@ from ldm_jax.data.order import RecordRng, Row
 from ldm_jax.data.records import Record, Source, read_whole
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.data.transforms.pixels import to_unit_range
+from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment import model_directory
 from ldm_jax.files import png
 from ldm_jax.files.errors import naming
@@ -129,9 +130,23 @@ def statistics_lines(latents: LatentSource, stats: LatentStats) -> list[str]:
         f"  fields       {', '.join(_field(*field) for field in first.items())}",
         f"  mean, std    {stats.mean:.5g}, {stats.std:.5g}",
         f"  scale        {stats.scale:.5g} +- {stats.scale_error:.2g}",
+        *_snr_lines(stats.std),
         f"  autoencoder  {stats.autoencoder}",
         f"  images       {stats.images}",
         f"  transform    {json.dumps(values['transform'])}",
+    ]
+
+
+def _snr_lines(std: float) -> list[str]:
+    """Formats the signal-to-noise ratios with and without the scale (Fig. 15)."""
+    schedule = make_schedule()
+    last = schedule.num_timesteps - 1
+    steps = np.array([0, schedule.num_timesteps // 2, last])
+    raw, scaled = (np.asarray(schedule.snr(x))[steps] for x in (std, 1.0))
+    return [
+        f"  SNR at t     {', '.join(map(str, steps))} of the default schedule: "
+        f"{', '.join(f'{x:.3g}' for x in scaled)}",
+        f"  without scale {', '.join(f'{x:.3g}' for x in raw)}",
     ]
 
 

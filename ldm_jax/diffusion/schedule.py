@@ -72,6 +72,19 @@ class NoiseSchedule:
         sigma = jnp.where(clean, 0.0, self.sqrt_one_minus_alphas_cumprod[t])
         return alpha, sigma
 
+    def snr(self, std: float = 1.0) -> Float[Array, " T"]:
+        """Computes std^2 abar / (1 - abar), the signal-to-noise ratio of each step.
+
+        Latents of standard deviation std are noised like latents of unit variance by
+        the schedule abar' = std^2 abar / (std^2 abar + 1 - abar), whose ratio is this.
+
+        Args:
+          std: standard deviation of z_0; latents that are rescaled have 1.
+
+        Source: Rombach et al. 2022, Sec. 4.3.2 and App. G (Fig. 15).
+        """
+        return std**2 * jnp.exp(self.log_snr)
+
     def half_log_snr(self, t: Int[Array, "*n"]) -> Float[Array, "*n"]:
         """Looks up lambda = ln(alpha / sigma), nats; t = -1 gives the cut-off."""
         log_snr = jnp.where(t < 0, _LOG_SNR_BOUND, self.log_snr[jnp.maximum(t, 0)])

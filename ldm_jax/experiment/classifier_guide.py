@@ -94,15 +94,22 @@ def guided_labels(
       class_names: of the classifier.
 
     Raises:
-      ValueError: there are no classes, or unknown ones.
+      ValueError: there are no classes, or unknown ones; the null class of a model is
+        one of these.
     """
+    num_classes = guide.classifier.classifier.num_classes
     if "label" in y:
+        unknown = sorted({int(i) for i in y["label"] if not 0 <= i < num_classes})
+        if unknown:
+            raise ValueError(
+                f"a classifier knows classes 0..{num_classes - 1}, and no null class: "
+                f"got {', '.join(map(str, unknown))}; give a class for every sample."
+            )
         return y["label"]
     if class_label is None:
         raise ValueError(
             "--classifier guides towards a class: got no --label; give numbers or "
             "names."
         )
-    num_classes = guide.classifier.classifier.num_classes
     classes = ClassLabel(num_classes, class_names=tuple(class_names))
     return classes.from_user(class_label)["label"]

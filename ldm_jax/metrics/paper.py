@@ -74,6 +74,12 @@ def _prf(fid, precision, recall, **more):
     return dict(fid=fid, precision=precision, recall=recall, **more)
 
 
+def _unconditional(steps, fid, precision, recall, score):
+    # The inception score is in the README of the released code alone.
+    figures = _prf(fid, precision, recall, **{"is": score})
+    return PaperResult("paper-uncond", "Tab. 1; IS: README", steps, figures)
+
+
 def _stage(fid, score, psnr, lpips, ssim):
     # The table's PSIM is a perceptual distance whose network the paper does not name;
     # it is probably LPIPS with VGG16, and is stored as "lpips".
@@ -102,12 +108,12 @@ def _filled(name, fid, lpips, fid_large, lpips_large):
     }
 
 
-_U, _C = "paper-uncond", "paper-class"
+_C = "paper-class"
 ROWS = {
-    "celebahq": PaperResult(_U, "Tab. 1", "500 DDIM", _prf(5.11, 0.72, 0.49)),
-    "ffhq": PaperResult(_U, "Tab. 1", "200 DDIM", _prf(4.98, 0.73, 0.50)),
-    "churches": PaperResult(_U, "Tab. 1", "200 DDIM", _prf(4.02, 0.64, 0.52)),
-    "bedrooms": PaperResult(_U, "Tab. 1", "200 DDIM", _prf(2.95, 0.66, 0.48)),
+    "celebahq": _unconditional("500 DDIM", 5.11, 0.72, 0.49, 3.29),
+    "ffhq": _unconditional("200 DDIM", 4.98, 0.73, 0.50, 4.50),
+    "churches": _unconditional("200 DDIM", 4.02, 0.64, 0.52, 2.72),
+    "bedrooms": _unconditional("200 DDIM", 2.95, 0.66, 0.48, 2.22),
     "text": PaperResult(
         "paper-coco", "Tab. 2", "250 DDIM", {"fid": 23.31, "is": 20.03}
     ),
@@ -142,6 +148,8 @@ ROWS = {
         "200 DDIM, classifier scale 10",
         _prf(8.11, 0.83, 0.36, **{"is": 190.43}),
     ),
+    "adm": PaperResult(_C, "Tab. 3, of others", "", {"fid": 10.94, "is": 100.98}),
+    "adm-g": PaperResult(_C, "Tab. 3, of others", "", {"fid": 4.59, "is": 186.7}),
     "conceptual": PaperResult(
         "paper-coco", "README", "100 DDIM", {"fid": 16.79, "is": 13.89}
     ),
@@ -155,6 +163,18 @@ ROWS = {
     ),
     **_enlarged("superres-15ep", "Tab. 11", "100 DDIM", 2.6, 4.6, 169.76, 24.4, 0.69),
     **_enlarged("superres-pixel", "Tab. 11", "100 DDIM", 5.1, 7.1, 163.06, 24.1, 0.59),
+    **{
+        name: PaperResult(
+            "paper-sr",
+            "Tab. 5, of others",
+            "",
+            {"fid": fid, "is": score, "psnr": psnr, "ssim": ssim},
+        )
+        for name, fid, score, psnr, ssim in (
+            ("sr3", 5.2, 180.1, 26.4, 0.762),
+            ("superres-regression", 15.2, 121.1, 27.9, 0.801),
+        )
+    },
     **_filled("inpaint", 2.15, 0.144, 11.87, 0.257),
     **_filled("inpaint-noattn", 2.37, 0.145, 12.60, 0.259),
     **_filled("inpaint-big-256", 2.40, 0.142, 12.89, 0.257),
@@ -200,17 +220,23 @@ class PaperSpeed(NamedTuple):
     """Sampling speed of a row in the paper, on one A100 with its first stage.
 
     Attributes:
-      images_per_second: as printed, in Tab. 5 for super-resolution and in Tab. 18 for
-        the others. The batch sizes are not published, and the original code stops the
-        clock before it decodes.
-      steps: number of sampler steps.
-      gmac: multiply-adds of the denoiser for one sample, in 1e9, counted by us; None
-        if they were not counted.
+      images_per_second: as printed, in Tab. 5 for super-resolution, in Tab. 6 for
+        inpainting and in Tab. 18 for the others. The batch sizes are not published, and
+        the original code stops the clock before it decodes. The training rates of Tab.
+        6 count steps rather than images (inferred from its hours per epoch); what its
+        sampling rates count is not known.
+      steps: number of sampler steps; None if it is not published.
+      gmac: multiply-adds of the denoiser for one sample and step, in 1e9, counted by us
+        for convolutions and attention; None if they were not counted.
+      guidance_scale: of classifier-free guidance; 1 is off.
+      guide: "classifier", or "lpips" for image guiding; "" for neither.
     """
 
     images_per_second: float
-    steps: int
+    steps: int | None
     gmac: float | None = None
+    guidance_scale: float = 1.0
+    guide: str = ""
 
 
 SPEEDS = {
@@ -219,12 +245,24 @@ SPEEDS = {
     "bedrooms": PaperSpeed(1.07, 200, 101.2),
     "churches": PaperSpeed(6.80, 100),
     "imagenet-f8": PaperSpeed(1.9, 200, 39.8),
-    "imagenet-f8-g": PaperSpeed(1.93, 100, 39.8),
+    # Tab. 18 has 100 steps, and the FID at 2.9M training steps.
+    "imagenet-f8-g": PaperSpeed(1.93, 100, 39.8, guide="classifier"),
+    "imagenet-f8-g-2.9m": PaperSpeed(1.93, 100, 39.8, guide="classifier"),
     "imagenet": PaperSpeed(0.7, 250),
-    "imagenet-1.5": PaperSpeed(0.4, 250),
+    "imagenet-1.5": PaperSpeed(0.4, 250, guidance_scale=1.5),
     "superres": PaperSpeed(4.62, 100, 40.2),
     "superres-big": PaperSpeed(4.5, 100),
-    "superres-guided-50": PaperSpeed(0.38, 50, 40.2),
+    "superres-guided-50": PaperSpeed(0.38, 50, 40.2, guide="lpips"),
+    "inpaint-2k-pixels": PaperSpeed(0.26, None, 285),
+    "inpaint-2k-pixels-512": PaperSpeed(0.07, None),
+    **{
+        f"inpaint-2k-{name}": PaperSpeed(rate, None, 103.8)
+        for name, rate in (("kl", 0.97), ("vq", 0.97), ("noattn", 0.99))
+    },
+    **{
+        f"inpaint-2k-{name}-512": PaperSpeed(rate, None, 416.9)
+        for name, rate in (("kl", 0.34), ("vq", 0.34), ("noattn", 0.36))
+    },
 }
 
 

@@ -77,7 +77,8 @@ def test_inspection_shows_images_next_to_their_decoded_latents(root, capsys):
     """Oracle: the left one of each pair is the image as it was encoded."""
     assert cli.main(["latents", f"--inspect={root / 'one'}", "--num=3"]) == 0
     printed = capsys.readouterr().out
-    for word in ("records      12", "4x4x2, f = 2", "scale", "+-", "PSNR", "bfloat16"):
+    words = ("records      12", "4x4x2, f = 2", "scale", "+-", "PSNR", "bfloat16")
+    for word in (*words, "SNR at t     0, 500, 999 of the default schedule: 666, 0.13"):
         assert word in printed, word
     sheet = np.asarray(Image.open(root / "one/inspect.png").convert("RGB"))
     source = Image.open(root / "photos/11.png")

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from beartype.door import is_bearable
 
+from ldm_jax.diffusion.samplers import make_sampler
+from ldm_jax.diffusion.samplers.base import run_sampler
+from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.diffusion.schedule import BETAS, NoiseSchedule, make_betas, make_schedule
+from tests.diffusion.oracles import two_mode_denoiser
 from tests.golden.denoiser import load
 
 GOLDEN_RANGES = {
@@ -169,3 +173,34 @@ def test_tables_and_their_values_have_the_shapes_that_their_types_state(steps):
 
 def test_every_kind_is_tested_here():
     assert set(BETAS) == {"scaled_linear", "linear", "sqrt", "cosine", "given"}
+
+
+def test_raw_latents_are_unit_latents_of_a_schedule_with_their_snr():
+    """Oracle: data of deviation s, sampled raw and rescaled, give the same latents.
+
+    With abar' = s^2 abar / (s^2 abar + 1 - abar), z_t is divided by
+    sqrt(s^2 abar + 1 - abar), and z_0 by s (Fig. 15 of the paper).
+    """
+    scale, modes, std = 4.0, (-1.0, 1.5), 0.2
+    raw = make_schedule()
+    abar = np.cumprod(1 - make_betas("scaled_linear", 1000))
+    unit = scale**2 * abar / (scale**2 * abar + 1 - abar)
+    betas = 1 - unit / np.append(1, unit[:-1])
+    rescaled = make_schedule("given", 1000, betas=betas)
+    # Float32 keeps fewer digits of 1 - abar where it is small.
+    np.testing.assert_allclose(raw.snr(scale), rescaled.snr(), rtol=1e-3)
+    np.testing.assert_allclose(raw.snr(), abar / (1 - abar), rtol=1e-3)
+
+    def sample(schedule, factor, z_T):
+        denoiser = two_mode_denoiser(
+            schedule, tuple(factor * m for m in modes), std=factor * std
+        )
+        sampler, steps = make_sampler("ddim", schedule), make_timesteps(20, grid="even")
+        return run_sampler(sampler, denoiser, z_T, steps, jax.random.key(0))
+
+    z_T = jax.random.normal(jax.random.key(1), (4, 8, 8, 2))
+    t = make_timesteps(20, grid="even")[0]
+    gain = np.sqrt(scale**2 * abar[t] + 1 - abar[t])
+    large = sample(raw, scale, gain * z_T)
+    np.testing.assert_allclose(large / scale, sample(rescaled, 1, z_T), atol=1e-3)
+    assert np.std(large) > 3

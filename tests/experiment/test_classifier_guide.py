@@ -12,7 +12,7 @@ import ldm_jax
 from ldm_jax import cli
 from ldm_jax.commands.train import train_config
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.classifier_guide import open_guide
+from ldm_jax.experiment.classifier_guide import guided_labels, open_guide
 from tests.experiment.builders.test_classifier import guided, settings
 from tests.metrics.features import write_feature_network
 
@@ -117,6 +117,25 @@ def test_a_classifier_of_one_size_refuses_another(guided, classifier):
     config = model_directory.read_config(str(guided / "b"))
     with pytest.raises(ValueError, match="reads images of 16x16 only: got 32x16"):
         open_guide(classifier, 1.0, config, (16, 8, 2))
+
+
+def test_the_null_class_never_reaches_the_classifier(guided, classifier, capsys):
+    """Of ten classes, 10 is the null class of the denoiser, which training uses."""
+    config = model_directory.read_config(str(guided / "b"))
+    guide, _ = open_guide(classifier, 1.0, config, (8, 8, 2))
+    model, _ = model_directory.load(str(guided / "b"))
+    y = {"label": np.array([3, 9], np.int32)}
+    np.testing.assert_array_equal(guided_labels(guide, y, None), y["label"])
+    null = model.conditioner.null({"label": np.array([3], np.int32)})
+    with pytest.raises(ValueError, match=r"0\.\.9, and no null class: got 10; give"):
+        guided_labels(guide, {"label": np.asarray(null["label"])}, None)
+    with pytest.raises(ValueError, match=r"a class is in 0\.\.9: got 10"):
+        guided_labels(guide, {}, 10)
+    with pytest.raises(ValueError, match="guides towards a class: got no --label"):
+        guided_labels(guide, {}, None)
+    argv = ["sample", f"--model={guided / 'b'}", "--out=x", "--label=10"]
+    assert cli.main([*argv, f"--classifier={classifier}"]) == 2
+    assert "a class is in 0..9" in capsys.readouterr().err
 
 
 def test_only_a_classifier_guides(guided):

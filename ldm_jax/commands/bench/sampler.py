@@ -2,32 +2,32 @@
 """Measures guided DDIM sampling against the same network in a diffusers pipeline."""
 
 import dataclasses
-import functools
 import importlib.util
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from ldm_jax.commands.bench.history import RATIO, Figures
+from ldm_jax.commands.bench.model_speed import (
+    as_in_the_paper,
+    measure,
+    open_config,
+    open_model,
+    paper_line,
+)
 from ldm_jax.commands.bench.timing import best_of, compile_twice
 from ldm_jax.diffusion.guidance import classifier_free
 from ldm_jax.diffusion.process import x0_denoiser
 from ldm_jax.diffusion.samplers import make_sampler
-from ldm_jax.diffusion.samplers.base import initial_noise, run_sampler, seed_keys
+from ldm_jax.diffusion.samplers.base import initial_noise, run_sampler
 from ldm_jax.diffusion.samplers.grid import make_timesteps
 from ldm_jax.diffusion.schedule import make_schedule
-from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.builders.abstract import zero_params
-from ldm_jax.experiment.config.config_files import load_config
-from ldm_jax.experiment.prepare import prepare
-from ldm_jax.metrics.paper import PaperSpeed, find_speed
+from ldm_jax.metrics.paper import find_speed
 from ldm_jax.models.unet import UNet
 from ldm_jax.parallel.compile import sampling_options
-from ldm_jax.tasks.generate import sample_latents
-from ldm_jax.tasks.model import with_frozen
-from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.types import Conditioning
 
 TOKENS, SCALE, HEAD_CHANNELS = 16, 3.0, 32
@@ -48,9 +48,13 @@ class Options:
       has_torch: whether diffusers is measured where it is installed.
       model: directory of a diffusion model that is measured instead; None takes random
         weights.
-      config: of a diffusion model that is measured instead, as NAME or FILE.py with
-        :ARGUMENT, with its own sampling and weights of zeros.
-      paper_row: of `metrics.paper.SPEEDS`, printed for comparison.
+      config: of a diffusion model that is measured instead, with its own sampling and
+        weights of zeros.
+      paper_row: of `metrics.paper.SPEEDS`, whose steps and guidance are used, and whose
+        speed is printed for comparison.
+
+    Raises:
+      ValueError: a model and a config.
     """
 
     num_steps: int
@@ -62,26 +66,34 @@ class Options:
     repeats: int
     has_torch: bool
     model: str | None = None
-    config: str | None = None
+    config: ConfigDict | None = None
     paper_row: str | None = None
+
+    def __post_init__(self):
+        if self.model is not None and self.config is not None:
+            raise ValueError("one model is measured: got --model and --config.")
 
 
 def run(options: Options) -> Figures:
     """Samples with both implementations in turns, prints and returns the times."""
-    figures: Figures = {}
-    paper = find_speed(options.paper_row) if options.paper_row else None
-    if options.model is not None:
-        figures |= _run_model(options, options.model)
-    if options.config is not None:
-        figures |= _run_config(options, options.config, paper)
-    if paper is not None:
-        work = f", {paper.gmac} GMAC a step" if paper.gmac else ""
-        print(
-            f"paper: {options.paper_row}, {paper.steps} steps{work}: "
-            f"{paper.images_per_second} images/s on an A100"
-        )
+    size, row = options.batch_size, options.paper_row
+    paper = find_speed(row) if row else None
     if options.model is not None or options.config is not None:
+        if options.config is not None:
+            sampled = open_config(options.config, size)
+        else:
+            sampled = open_model(options.model, options.num_steps, size)
+        sampled = as_in_the_paper(sampled, paper) if paper else sampled
+        figures = measure(sampled, size, options.repeats)
+        if row and paper:
+            print(paper_line(row, paper))
         return figures
+    if row:
+        raise ValueError(
+            f"a row of the paper is compared with a model: got --paper-row {row} "
+            "alone; give --config or --model."
+        )
+    figures = {}
     ours = _ours(options)
     runs = {"ldm_jax": ours}
     if options.has_torch:
@@ -98,81 +110,6 @@ def run(options: Options) -> Figures:
         print(f"ratio       {ratio:8.2f} (below 1: ldm_jax is faster; the goal is 0.7)")
         figures[RATIO + "diffusers"] = ratio
     return figures | seconds
-
-
-def _run_model(options: Options, directory: str) -> Figures:
-    """Samples images from a trained model, first stage included; prints the speed."""
-    model, params = model_directory.load(directory, task="latent_diffusion")
-    h, w, c = model_directory.latent_shape(directory)
-    sampling = model_directory.read_sampling(
-        directory, {"num_steps": options.num_steps}
-    )
-    size, f = options.batch_size, model.autoencoder.f
-    shapes = model.conditioner.shapes(size, (f * h, f * w), f)
-    y = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
-
-    def draw() -> None:
-        seeds = np.arange(size)
-        list(sample_images(model, params, y, seeds, (h, w, c), sampling, size))
-
-    best = best_of({"ldm_jax": draw}, options.repeats)["ldm_jax"]
-    print(
-        f"{sampling.num_steps} steps of {sampling.sampler}, guidance scale "
-        f"{sampling.guidance_scale:g}, on {jax.device_count()} "
-        f"{jax.devices()[0].device_kind}\n"
-        f"{best:.3f} s a batch of {size}, {size / best:.4g} images/s"
-    )
-    return {"ldm_jax": best}
-
-
-def _run_config(options: Options, config: str, paper: PaperSpeed | None) -> Figures:
-    """Samples the model of a config, with and without the decoder; prints the speed."""
-    run = prepare(load_config(config), abstract=True)
-    if run.sampling is None or run.latent_shape is None:
-        raise ValueError(f"--config must be of a diffusion model: got {config}.")
-    model, sampling, size = run.model, run.sampling, options.batch_size
-    if paper is not None:
-        sampling = dataclasses.replace(sampling, num_steps=paper.steps)
-    h, w, c = run.latent_shape
-    f = model.autoencoder.f
-    shapes = model.conditioner.shapes(size, (f * h, f * w), f)
-    y = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
-    trained = jax.eval_shape(
-        lambda key: run.task.init(key, run.batch_shapes)[0], jax.random.key(0)
-    )
-    params = with_frozen(
-        trained,
-        zero_params(model, {"autoencoder", *model.conditioner.reads_frozen}),
-    )
-    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
-    needs_null = sampling.guidance_scale != 1
-
-    @functools.partial(jax.jit, compiler_options=sampling_options())
-    def latents(params, y, keys):
-        cond = model.encode_condition(params, y)
-        null = model.conditioner.null(y) if needs_null else None
-        null = model.encode_condition(params, null) if needs_null else None
-        z_T = initial_noise(keys, (size, h, w, c))
-        return sample_latents(model, params, cond, null, z_T, keys, sampling)[0]
-
-    shape, seeds = (h, w, c), np.arange(size)
-
-    def draw() -> None:
-        list(sample_images(model, params, y, seeds, shape, sampling, size))
-
-    def draw_latents() -> None:
-        jax.block_until_ready(latents(params, y, seed_keys(np.arange(size))))
-
-    runs = {"with decoder": draw, "without": draw_latents}
-    print(
-        f"{sampling.num_steps} steps of {sampling.sampler}, guidance scale "
-        f"{sampling.guidance_scale:g}, batches of {size} on {jax.device_count()} "
-        f"{jax.devices()[0].device_kind}"
-    )
-    seconds = best_of(runs, options.repeats)
-    for name, best in seconds.items():
-        print(f"{name:12s} {best:8.3f} s a batch, {size / best:.4g} images/s")
-    return seconds
 
 
 def _ours(options: Options) -> Callable[[], None]:

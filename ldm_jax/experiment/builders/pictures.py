@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws optional sheets during training: inputs, conditions, noising, denoising.
+"""Draws optional sheets during training: inputs, conditions, noising, denoising ...
 
 Source: the pictures that the original logs (latent-diffusion, `LatentDiffusion.
-log_images`): "inputs", "conditioning", "diffusion_row" and "denoise_row".
+log_images`): "inputs", "conditioning", "diffusion_row", "denoise_row",
+"progressive_row", "samples_x0_quantized", "samples_inpainting" and
+"samples_outpainting". The original forgets to invert the mask of the last one.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -37,17 +40,21 @@ def draw_pictures(
 
     Args:
       names: of `metrics.evaluation.PICTURES`; a sheet "conditions" is left out where
-        the condition contains no image.
+        the condition contains no image, and "quantized" where the latents have no
+        codebook.
       model: the diffusion model.
       params: of all its networks.
       batch: "moments" or "image", and the condition's fields.
       shape: (h, w, c) of a latent.
-      sampling: of "denoising".
+      sampling: of "denoising", "quantized", "inpainting" and "outpainting".
 
     Returns:
       Sheets uint8 [H, W, 3] by name: "inputs" are the latents that are learned,
       decoded; "noising" has a row for each record, from t = 0 to T - 1; "denoising" has
-      the predictions of x0 during sampling, then the sample.
+      the predictions of x0 during sampling, then the sample; "progressive" has those of
+      ancestral sampling with all T steps. "inpainting" has samples that keep all but
+      the middle of the decoded inputs, half as high and wide; "outpainting" keeps the
+      middle.
     """
     batch = {name: array[:NUM_RECORDS] for name, array in batch.items()}
     z_0 = _latents(model, params, batch)
@@ -65,18 +72,48 @@ def draw_pictures(
             z_t = add_noise(model.schedule, z_0, t, eps)
             columns.append(png.to_uint8(decode(params, z_t)))
         sheets["noising"] = _rows(np.stack(columns, axis=1))
-    if "denoising" in names:
-        fields = {name: batch[name] for name in model.conditioner.fields}
-        previews = min(NUM_COLUMNS - 1, sampling.num_steps)
-        seeds = np.arange(len(z_0))
+
+    fields = {name: batch[name] for name in model.conditioner.fields}
+    seeds = np.arange(len(z_0))
+
+    def draw(how: Sampling, **options) -> np.ndarray:
         drawn = sample_images(
-            *(model, params, fields, seeds, shape, sampling),
-            batch_size=len(z_0),
-            num_previews=previews,
+            *(model, params, fields, seeds, shape, how), len(z_0), **options
         )
-        columns = np.concatenate(list(drawn), axis=1)
-        sheets["denoising"] = _rows(np.moveaxis(columns, 0, 1))
+        return np.concatenate(list(drawn), axis=-4)
+
+    along = {"denoising": sampling, "progressive": _all_steps(model, sampling)}
+    for name in [name for name in along if name in names]:
+        previews = min(NUM_COLUMNS - 1, along[name].num_steps)
+        columns = draw(along[name], num_previews=previews)
+        sheets[name] = _rows(np.moveaxis(columns, 0, 1))
+    if "quantized" in names and model.autoencoder.bottleneck == "vq":
+        quantized = dataclasses.replace(sampling, snap_to_codebook=True)
+        sheets["quantized"] = _sheet(draw(quantized), 4)
+    holes = _holes(model, shape)
+    for name in [name for name in holes if name in names]:
+        known = np.clip(np.asarray(decode(params, z_0)), -1, 1)
+        hole = np.repeat(holes[name][None], len(known), axis=0)
+        drawn = draw(sampling, images={"known": known, "hole": hole})
+        sheets[name] = _sheet(drawn, 4)
     return sheets
+
+
+def _all_steps(model: LatentDiffusion, sampling: Sampling) -> Sampling:
+    """Returns ancestral sampling with all steps of the schedule, guided alike."""
+    number = model.schedule.num_timesteps
+    return dataclasses.replace(
+        sampling, sampler="ddpm", num_steps=number, grid="even", options=()
+    )
+
+
+def _holes(model: LatentDiffusion, shape: tuple[int, int, int]) -> dict:
+    """Returns masks [H, W, 1], 1 where is painted: the middle, or all around it."""
+    f = model.autoencoder.f
+    height, width = f * shape[0], f * shape[1]
+    middle = np.zeros((height, width, 1), np.float32)
+    middle[height // 4 : -(height // 4), width // 4 : -(width // 4)] = 1
+    return {"inpainting": middle, "outpainting": 1 - middle}
 
 
 class _Compiled(NamedTuple):

@@ -20,14 +20,13 @@ SIDE, CELL = 4, 4 * 32 + 2
 SAMPLING = make_sampling(num_steps=3, grid="even")
 
 
-@pytest.fixture(scope="module")
-def sheets():
-    """Of a model of pixels that reads a small image, and eight records."""
+def draw(names, num_timesteps=1000):
+    """Draws sheets of a model of pixels that reads a small image, and eight records."""
     model = LatentDiffusion(
         Autoencoder(bottleneck="pixels"),
         unet=UNet(32, (1,), 3, num_res_blocks=1, num_heads=2, in_channels=6),
         conditioner=make_condition("superres", f=1),
-        schedule=make_schedule(),
+        schedule=make_schedule(num_timesteps=num_timesteps),
         prediction="v",
     )
     rng = np.random.default_rng(0)
@@ -38,7 +37,13 @@ def sheets():
     batch = {"image": image, "low_res": image[:, ::-1]}
     params = {"unet": params["params"], "autoencoder": {}}
     shape = (SIDE, SIDE, 3)
-    return image, draw_pictures(PICTURES, model, params, batch, shape, SAMPLING)
+    return image, draw_pictures(names, model, params, batch, shape, SAMPLING)
+
+
+@pytest.fixture(scope="module")
+def sheets():
+    """All but that of all steps."""
+    return draw([name for name in PICTURES if name != "progressive"])
 
 
 def cell(sheet, row, column):
@@ -73,6 +78,26 @@ def test_noise_rises_along_a_row_and_denoising_ends_in_a_sample(sheets):
     ]
     assert errors[0] < 8 and errors[-1] > 50
     assert drawn["denoising"].shape == (8 * CELL + 2, 4 * CELL + 2, 3)
+
+
+def test_outpainting_keeps_the_middle_and_inpainting_all_but_it(sheets):
+    """Identity: a first stage of pixels keeps what is known, to a level."""
+    image, drawn = sheets
+    middle = np.zeros((SIDE, SIDE), bool)
+    middle[1:3, 1:3] = True
+    for name, kept in (("inpainting", ~middle), ("outpainting", middle)):
+        assert drawn[name].shape == drawn["inputs"].shape
+        for i in range(8):
+            pixels = cell(drawn[name], *divmod(i, 4)).astype(int)
+            error = abs(pixels - as_bytes(image[i]))
+            assert error[kept].max() <= 2 < error[~kept].max()
+
+
+def test_progressive_rows_take_all_steps_and_pixels_have_no_codebook(sheets):
+    _, drawn = draw(["progressive"], num_timesteps=5)
+    # Five predictions, then the sample.
+    assert drawn["progressive"].shape == (8 * CELL + 2, 6 * CELL + 2, 3)
+    assert "quantized" not in sheets[1]
 
 
 def test_an_unknown_sheet_is_refused_by_name():
