@@ -16,6 +16,9 @@ Images are windows of 2/3 of the shorter side: 256 of 384, and at 512 (inferred)
     f=8             VQ-f8, as in Tab. 15; UNet 215,232,772
     stage=kl-f4     KL-f4, rescaled, or not with scale=raw: Fig. 15, where large images
                     from raw latents (larger standard deviation) are worse
+    maps=none       the same UNet without maps: an unconditional model of landscapes,
+                    which Fig. 14 samples at 512 with ldm-jax sample --double. Its
+                    hyperparameters are not published; these are inferred.
 """
 
 from ldm_jax.configs import common
@@ -23,7 +26,8 @@ from ldm_jax.configs import common
 
 def get_config(arg: str = ""):
     """Returns the experiment at one size."""
-    values = common.parse(arg, size=256, f=4, stage="", scale="measured")
+    values = common.parse(arg, size=256, f=4, stage="", scale="measured", maps="182")
+    has_maps = common.choose("maps", values.maps, {"182": True, "none": False})
     is_raw = common.choose("scale", values.scale, {"measured": False, "raw": True})
     size = values.size
     rate = common.choose("size", size, {256: 4.8e-5, 512: 8e-6})
@@ -37,8 +41,9 @@ def get_config(arg: str = ""):
     config.schedule.end = 0.0205
     config.unet = common.UNET_215M
     channels = config.autoencoder.latent_channels
-    config.condition = dict(kind="semantic", num_classes=182, out_channels=channels)
-    common.add_concat(config, channels)
+    if has_maps:
+        config.condition = dict(kind="semantic", num_classes=182, out_channels=channels)
+        common.add_concat(config, channels)
     config.objective.distance = "l1"
     config.batch_size = {256: 48, 512: 8}[size]
     config.optimizer.learning_rate = rate

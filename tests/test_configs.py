@@ -99,6 +99,8 @@ SIZES = {
     "superres:model=pixels": (169_371_363, 0),
     "superres:model=big": (552_677_025 - 55_322_782, 0),
     "semantic:stage=kl-f4,scale=raw": (215_229_315, 546),
+    # Without the three channels of a map.
+    "semantic:maps=none": (215_229_315 - 3 * 9 * 128, 0),
     "layout:data=coco4": (246_277_379, 58_858_496 - 8192 * 513),
     # RDM on ImageNet: the same UNet, whose context is as wide.
     "retrieval:data=imagenet": (400_920_579, 0),
