@@ -98,6 +98,28 @@ def drag(page, selector, start, end):
     page.mouse.up()
 
 
+def colour(page, selector, x, y):
+    """Returns the colour of a pixel, which must be bright enough to be seen."""
+    script = "([s, x, y]) => [...document.querySelector(s).getContext('2d')"
+    script += ".getImageData(x, y, 1, 1).data]"
+    red, green, blue, _ = page.evaluate(script, [selector, x, y])
+    assert max(red, green, blue) > 100, "too dark to be seen"
+    return red, green, blue
+
+
+def test_controls_without_a_use_are_hidden(browser):
+    """One model has no menu of models; this one does not reconstruct."""
+
+    def act(page):
+        for name in ("#model", "#reconstruct", "#num_steps_b"):
+            assert not page.is_visible(name)
+        page.check("#beside")
+        assert page.is_visible("#num_steps_b") and not page.is_visible("#model_b")
+        page.uncheck("#beside")
+
+    ask(browser, [], act)
+
+
 def test_a_class_is_chosen_from_a_menu_and_settings_are_sent(browser):
     def act(page):
         page.select_option("#class_label", index=1)
@@ -131,6 +153,9 @@ def test_a_label_map_is_painted(browser):
     def act(page):
         page.select_option("#map_class", index=2)
         drag(page, "#segmentation", (0.1, 0.5), (0.9, 0.5))
+        assert colour(page, "#segmentation", 16, 16) != colour(
+            page, "#segmentation", 16, 1
+        )
 
     _, read = ask(browser, ["segmentation"], act)
     labels = read["segmentation"]
