@@ -92,7 +92,7 @@ def _add_sampler(benchmarks: Any) -> None:
         "Measure guided DDIM sampling.",
         SAMPLER,
         "--config=ffhq --paper-row=ffhq",
-        run=_sampler,
+        run=_with_config,
     )
     _add_counts(
         command,
@@ -173,8 +173,9 @@ def _add_encode(benchmarks: Any) -> None:
         benchmarks,
         "encode",
         "Measure how fast images become latents.",
-        ENCODE,
+        ENCODE + CONFIG_HELP,
         "--config=first_stage_kl:f=8 --images=./photos",
+        run=_with_config,
     )
     command.add_argument(
         "--config",
@@ -251,7 +252,7 @@ def _run(
     _measure(args, overrides, lambda: module.run(options))
 
 
-def _sampler(args: argparse.Namespace, overrides: list[str]) -> None:
+def _with_config(args: argparse.Namespace, overrides: list[str]) -> None:
     from ldm_jax.experiment.config.config_files import load_config
 
     if overrides and args.config is None:

@@ -234,6 +234,9 @@ def model_settings(
         settings["latents"]["scale"] = spec["latent_scale"]
     if task == "latent_diffusion":
         settings["condition"] = dict(settings["condition"])
+        if spec.get("schedule", {}).get("zero_terminal_snr"):
+            # The grid that begins at the last step, unless another is chosen.
+            settings["sampling"] = {"grid": "even", **settings["sampling"]}
     return settings
 
 

@@ -14,7 +14,7 @@ from ldm_jax.commands.export import SUFFIXES, check, export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
-from ldm_jax.experiment.model_directory import read_config
+from ldm_jax.experiment.model_directory import read_config, read_sampling
 from ldm_jax.experiment.save_model import condition_section, model_spec
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.classifier import POOLS, LatentClassifier
@@ -83,6 +83,8 @@ def test_a_diffusion_model_comes_back(kind, tmp_path):
         0.5 if spec["autoencoder"] == small.VQ else 1.0,
     )
     assert read_config(str(tmp_path / "a")).latents.image_size == (8, 12)
+    sampling = read_sampling(str(tmp_path / "a"), {"num_steps": 1})
+    assert len(sampling.make_timesteps(model.schedule)) == 2
 
 
 def test_a_saved_model_is_saved_with_the_same_settings_again(tmp_path):

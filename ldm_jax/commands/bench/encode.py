@@ -10,6 +10,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from ldm_jax.commands.bench.history import Figures
@@ -20,7 +21,6 @@ from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.records import Source
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.builders.abstract import zero_params
-from ldm_jax.experiment.config.config_files import load_config
 from ldm_jax.experiment.encoding import images_of
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files.writing import atomic_file
@@ -32,14 +32,14 @@ class Options:
     """Options of the benchmark, one flag each.
 
     Attributes:
-      config: of a first stage, whose transform and encoder are measured.
+      config: experiment of a first stage, whose transform and encoder are measured.
       images: a set of `open_images`; None makes JPEG files.
       source_size: height and width of the files that are made.
       records: number of the files that are made.
       batch_size: images per call of the encoder.
     """
 
-    config: str
+    config: ConfigDict
     images: str | None
     source_size: int
     records: int
@@ -48,11 +48,12 @@ class Options:
 
 def run(options: Options) -> Figures:
     """Measures each part and the whole; prints and returns images per second."""
-    config = load_config(options.config)
-    if config.task != "first_stage":
-        raise ValueError(f"--config must be of a first stage: got {options.config}.")
-    prepared = prepare(config, abstract=True)
-    _, transform = images_of(config, options.images or ".", None)
+    if options.config.task != "first_stage":
+        raise ValueError(
+            f"--config must be of a first stage: got a {options.config.task}."
+        )
+    prepared = prepare(options.config, abstract=True)
+    _, transform = images_of(options.config, options.images or ".", None)
     with tempfile.TemporaryDirectory() as folder:
         images = options.images or _make_files(options, folder)
         # Nothing is kept in memory: each file is decoded in every pass.

@@ -27,9 +27,15 @@ def test_a_folder_of_pictures_is_measured(tmp_path, capsys):
     for number in range(3):
         image = np.full((40, 50, 3), 40 * number, np.uint8)
         Image.fromarray(image).save(tmp_path / f"{number}.png")
-    images = f"--images={tmp_path}"
-    assert main(["bench", "encode", CONFIG, images, "--batch-size=8"]) == 0
+    images, size = f"--images={tmp_path}", "--config.transform.image_size=16"
+    assert main(["bench", "encode", CONFIG, size, images, "--batch-size=8"]) == 0
     assert "encoder" in capsys.readouterr().out
+
+
+def test_a_misspelt_field_of_the_config_is_refused(capsys):
+    flag = "--config.transform.image_sise=16"
+    assert main(["bench", "encode", CONFIG, flag]) == 2
+    assert "image_sise" in capsys.readouterr().err
 
 
 def test_a_missing_folder_is_refused_before_anything_is_measured(tmp_path, capsys):
@@ -41,5 +47,5 @@ def test_a_missing_folder_is_refused_before_anything_is_measured(tmp_path, capsy
 
 def test_a_config_without_a_first_stage_is_refused(capsys):
     assert main(["bench", "encode", "--config=celebahq"]) == 2
-    message = "--config must be of a first stage: got celebahq."
+    message = "--config must be of a first stage: got a latent_diffusion."
     assert message in capsys.readouterr().err
