@@ -83,8 +83,9 @@ def test_a_diffusion_model_comes_back(kind, tmp_path):
         0.5 if spec["autoencoder"] == small.VQ else 1.0,
     )
     assert read_config(str(tmp_path / "a")).latents.image_size == (8, 12)
-    sampling = read_sampling(str(tmp_path / "a"), {"num_steps": 1})
-    assert len(sampling.make_timesteps(model.schedule)) == 2
+    if "zero SNR" in kind:  # sampled from the last step
+        grid = read_sampling(str(tmp_path / "a"), {}).make_timesteps(model.schedule)
+        assert grid[0] == model.schedule.num_timesteps - 1
 
 
 def test_a_saved_model_is_saved_with_the_same_settings_again(tmp_path):

@@ -143,8 +143,9 @@ def latents_function(sampled: Sampled) -> Callable[..., Array]:
 
     def latents(params, y, keys):
         cond = model.encode_condition(params, y)
-        null = model.conditioner.null(y) if needs_null else None
-        null = model.encode_condition(params, null) if needs_null else None
+        null = None
+        if needs_null:
+            null = model.encode_condition(params, model.conditioner.null(y))
         decode = functools.partial(model.decode, params)
 
         def guided(denoiser):

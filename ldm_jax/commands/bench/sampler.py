@@ -78,11 +78,12 @@ def run(options: Options) -> Figures:
     """Samples with both implementations in turns, prints and returns the times."""
     size, row = options.batch_size, options.paper_row
     paper = find_speed(row) if row else None
-    if options.model is not None or options.config is not None:
-        if options.config is not None:
-            sampled = open_config(options.config, size)
-        else:
-            sampled = open_model(options.model, options.num_steps, size)
+    sampled = None
+    if options.config is not None:
+        sampled = open_config(options.config, size)
+    elif options.model is not None:
+        sampled = open_model(options.model, options.num_steps, size)
+    if sampled is not None:
         sampled = as_in_the_paper(sampled, paper) if paper else sampled
         figures = measure(sampled, size, options.repeats)
         if row and paper:
