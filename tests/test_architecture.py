@@ -194,7 +194,7 @@ READERS = {
     "reports/page.py": "copies a PNG of this run into a page",
     "data/transforms/bsrgan.py": "decodes a JPEG that it has just made",
     "data/builders/open_images.py": "reads a CSV without a header, line by line",
-    "commands/sample_sheets.py": "writes an .npz image by image",
+    "commands/sampling/sample_sheets.py": "writes an .npz image by image",
     "commands/evaluation/feature_networks.py": "reads a list of texts",
     "experiment/model_settings.py": COPIES,
     "commands/photos/page.py": OWN_RUN,

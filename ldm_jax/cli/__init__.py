@@ -131,7 +131,7 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, ValueError | TypeError | OSError) or _is_memory(error):
         return 2
     from ldm_jax.files.lock import Unusable
-    from ldm_jax.files.store_errors import is_of_a_store
+    from ldm_jax.files.stores.store_errors import is_of_a_store
     from ldm_jax.training.monitoring.divergence import Diverged
 
     if isinstance(error, Unusable) or is_of_a_store(error):
@@ -165,7 +165,7 @@ def _message(error: Exception, arguments: Sequence[str]) -> str:
     """Returns the line to print; of a store's error, with the URLs of the command."""
     if _is_memory(error):
         return _too_large(error, arguments)
-    from ldm_jax.files.store_errors import explained, is_of_a_store
+    from ldm_jax.files.stores.store_errors import explained, is_of_a_store
 
     if not is_of_a_store(error):
         return str(error)

@@ -118,7 +118,7 @@ def image_guide(args: argparse.Namespace) -> Any:
         path, transform = f"{args.out}/small", "down2"
     if path is None:
         return None
-    from ldm_jax.experiment.image_guide import GuidingImages
+    from ldm_jax.experiment.guiding.image_guide import GuidingImages
     from ldm_jax.tasks.guides import ImageGuide
 
     how = ImageGuide(
@@ -165,7 +165,7 @@ def add_embedder(command: Any) -> None:
 
 def embedder_of(args: argparse.Namespace) -> Any:
     """Returns the `EmbedderSource` of the flags; it may name no network."""
-    from ldm_jax.experiment.image_embedder import EmbedderSource
+    from ldm_jax.experiment.retrieval.image_embedder import EmbedderSource
 
     return EmbedderSource(
         args.clip_model or "", args.feature_network or "", args.feature_weights
@@ -186,8 +186,8 @@ def query_from_database(args: argparse.Namespace) -> dict[str, Any]:
     """Returns "query", drawn from the database of the flags; {} without one."""
     if not args.database:
         return {}
-    from ldm_jax.experiment.image_embedder import EmbedderSource
-    from ldm_jax.experiment.retrieval import RetrievalQuery
+    from ldm_jax.experiment.retrieval.context import RetrievalQuery
+    from ldm_jax.experiment.retrieval.image_embedder import EmbedderSource
 
     source, number = EmbedderSource(), args.neighbours or 0
     query = RetrievalQuery(source, database=args.database, neighbours=number)
@@ -208,7 +208,7 @@ def query_of(args: argparse.Namespace, inputs: dict[str, Any]) -> Any:
                     "--clip-model."
                 )
         return None
-    from ldm_jax.experiment.retrieval import RetrievalQuery
+    from ldm_jax.experiment.retrieval.context import RetrievalQuery
 
     text = inputs.pop("text", None)
     return RetrievalQuery(

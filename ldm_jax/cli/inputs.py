@@ -43,7 +43,7 @@ def copy_inputs(args: argparse.Namespace) -> None:
 def _copied(value: Any) -> Any:
     if not _is_url(value):
         return value
-    from ldm_jax.files.copies import local_copy
+    from ldm_jax.files.stores.copies import local_copy
 
     return os.fspath(local_copy(value))
 

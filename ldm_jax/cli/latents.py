@@ -95,7 +95,7 @@ def _run(args, overrides) -> None:
     from ldm_jax.commands.inspect_latents import inspect_latents
     from ldm_jax.commands.latents import encode_image_set
     from ldm_jax.experiment.config.config_files import load_config
-    from ldm_jax.experiment.image_neighbours import NeighbourSource
+    from ldm_jax.experiment.retrieval.image_neighbours import NeighbourSource
 
     if args.inspect:
         values.echo(inspect_latents(args.inspect, args.num))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ldm_jax.data.embeddings import EmbeddingDatabase, write_database
 from ldm_jax.data.records import DamagedRecord, Source, read_each
-from ldm_jax.experiment.image_embedder import ImageEmbedder, middle_square
+from ldm_jax.experiment.retrieval.image_embedder import ImageEmbedder, middle_square
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import new_output, staged
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.commands.sample import write_samples
-from ldm_jax.experiment.image_guide import GuidingImages
-from ldm_jax.files.structured import read_json
+from ldm_jax.experiment.guiding.image_guide import GuidingImages
+from ldm_jax.files.formats.structured import read_json
 
 SMALL = "small"
 

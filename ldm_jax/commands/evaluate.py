@@ -19,9 +19,9 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.models import training_images
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
+from ldm_jax.files.formats.structured import read_json_object
 from ldm_jax.files.paths import resolve
-from ldm_jax.files.structured import read_json_object
 from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.metrics.paper import find_protocol
 from ldm_jax.metrics.tables import markdown

@@ -15,9 +15,9 @@ from ldm_jax.data.latents.source import open_latents
 from ldm_jax.data.records import read_whole
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_settings import read_settings
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import resolve
-from ldm_jax.files.store_errors import reaching
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.metrics.image_sets.reference import load_reference
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.checkpoints.digest import params_fingerprint

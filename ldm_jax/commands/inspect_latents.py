@@ -23,10 +23,10 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.data.transforms.pixels import to_unit_range
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment import model_directory
-from ldm_jax.files import png
 from ldm_jax.files.errors import naming
+from ldm_jax.files.formats import png
+from ldm_jax.files.formats.structured import read_json_object
 from ldm_jax.files.outputs import check_writable_file
-from ldm_jax.files.structured import read_json_object
 from ldm_jax.metrics.reconstruction import psnr
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.chain import Chain, ResultCheck, make_chain
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.models import training_images
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.files.writing import write_json
 from ldm_jax.metrics.nearest import classification_accuracy, nearest_distances
 from ldm_jax.parallel.outputs import output_directory, reserves

@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ldm_jax.commands.sample_inputs import (
+from ldm_jax.commands.sampling.sample_inputs import (
     check_makes_images,
     choose_image_size,
     read_condition,
     read_images,
     retrieval_of,
 )
-from ldm_jax.commands.sample_sheets import (
+from ldm_jax.commands.sampling.sample_sheets import (
     name_conditions,
     write_neighbours,
     write_sheets,
 )
-from ldm_jax.commands.stopwatch import Stopwatch
+from ldm_jax.commands.sampling.stopwatch import Stopwatch
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.classifier_guide import guided_labels, open_guide
-from ldm_jax.experiment.image_guide import GuidingImages
+from ldm_jax.experiment.guiding.classifier_guide import guided_labels, open_guide
+from ldm_jax.experiment.guiding.image_guide import GuidingImages
 from ldm_jax.experiment.model_settings import read_settings
-from ldm_jax.experiment.retrieval import RetrievalQuery
-from ldm_jax.files import png
-from ldm_jax.files.structured import read_json
+from ldm_jax.experiment.retrieval.context import RetrievalQuery
+from ldm_jax.files.formats import png
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from ldm_jax.files.errors import MissingFile, UnreadableFile, reading
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.reading import read_text
-from ldm_jax.files.structured import read_json
 
 # Ids of the BERT vocabulary that the published text models were trained with.
 BERT_SIZE = 30522

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from ldm_jax.files.pictures import list_pictures, read_image, read_mask
+from ldm_jax.files.formats.pictures import list_pictures, read_image, read_mask
 
 
 def to_image(item: Any) -> Float[np.ndarray, "H W 3"]:

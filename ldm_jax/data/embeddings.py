@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldm_jax.files.arrays import Npz
 from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.structured import parse_json
+from ldm_jax.files.formats.arrays import Npz
+from ldm_jax.files.formats.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 
 ARRAYS = {"embedding": 2, "img_id": 1, "patch_coords": 2}

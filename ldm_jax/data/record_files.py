@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from array_record.python.array_record_module import ArrayRecordReader
 
 from ldm_jax.data.records import DamagedRecord
-from ldm_jax.files.copies import Copies
-from ldm_jax.files.objects import StoredObject
+from ldm_jax.files.stores.copies import Copies
+from ldm_jax.files.stores.objects import StoredObject
 
 # Without these, ArrayRecord reads ahead as if the order were sequential.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"

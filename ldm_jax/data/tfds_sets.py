@@ -15,10 +15,10 @@ from etils import epath
 from ldm_jax.data.record_files import RecordFile, RecordFiles
 from ldm_jax.files.errors import UnreadableFile, described, reading, shown
 from ldm_jax.files.folders import refuse_special_files
-from ldm_jax.files.objects import list_objects
+from ldm_jax.files.formats.structured import parse_json, read_json
 from ldm_jax.files.paths import PathLike, is_remote, printable, resolve
-from ldm_jax.files.store_errors import reaching
-from ldm_jax.files.structured import parse_json, read_json
+from ldm_jax.files.stores.objects import list_objects
+from ldm_jax.files.stores.store_errors import reaching
 
 FEATURES_FILE = "features.json"
 MAX_BYTES = 2**26

@@ -16,9 +16,9 @@ from ldm_jax.experiment.models import (
 )
 from ldm_jax.experiment.vocabulary import by_part, files_of, text_section
 from ldm_jax.files.errors import MissingFile, UnreadableFile, naming
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import PathLike, resolve
-from ldm_jax.files.store_errors import reaching
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.pretrained import FOLDER, pretrained_names
 from ldm_jax.tasks.classifier import NoisyLatentClassifier

@@ -20,9 +20,9 @@ from typing import Any
 
 import filelock
 
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.outputs import check_writable
 from ldm_jax.files.paths import PathLike, local, printable
-from ldm_jax.files.structured import read_json
 from ldm_jax.files.write_errors import reported
 
 LOCK_NAME = "run.lock"  # in a directory

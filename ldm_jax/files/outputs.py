@@ -11,7 +11,7 @@ import uuid
 
 from ldm_jax.files.errors import described
 from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
-from ldm_jax.files.store_errors import missing_package, reason
+from ldm_jax.files.stores.store_errors import missing_package, reason
 from ldm_jax.files.write_errors import first_line, nearest_folder, write_error
 
 # More than a file system keeps back on a full disk.

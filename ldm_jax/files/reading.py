@@ -10,7 +10,6 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO, TextIO
 
-from ldm_jax.files.copies import local_copy
 from ldm_jax.files.errors import (
     LFS_POINTER,
     MissingFile,
@@ -18,8 +17,9 @@ from ldm_jax.files.errors import (
     impostor_bytes,
     reading,
 )
-from ldm_jax.files.objects import read_many, stored_object
 from ldm_jax.files.paths import PathLike, is_remote, printable
+from ldm_jax.files.stores.copies import local_copy
+from ldm_jax.files.stores.objects import read_many, stored_object
 
 # Larger texts are not configs, captions or lists; what may be larger says so.
 MAX_TEXT_BYTES = 256 * 2**20

@@ -20,9 +20,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from ldm_jax.files.objects import put_bytes
 from ldm_jax.files.outputs import check_absent, regular_target
 from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
+from ldm_jax.files.stores.objects import put_bytes
 from ldm_jax.files.write_errors import WriteError, reported, write_error
 
 STALE_SECONDS = 24 * 3600.0

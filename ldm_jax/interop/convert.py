@@ -9,8 +9,8 @@ import numpy as np
 import yaml
 
 from ldm_jax.files.errors import MissingFile, naming
+from ldm_jax.files.formats.structured import read_yaml
 from ldm_jax.files.paths import PathLike
-from ldm_jax.files.structured import read_yaml
 from ldm_jax.files.writing import write_text
 from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.read_config import image_size_of, spec_from_compvis

@@ -18,13 +18,13 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from ldm_jax.files.array_groups import write_arrays
-from ldm_jax.files.arrays import read_npz, write_npz
 from ldm_jax.files.errors import UnreadableFile, naming
+from ldm_jax.files.formats.array_groups import write_arrays
+from ldm_jax.files.formats.arrays import read_npz, write_npz
+from ldm_jax.files.formats.structured import parse_json, read_json
 from ldm_jax.files.paths import PathLike
 from ldm_jax.files.progress import progress
 from ldm_jax.files.reading import read_bytes
-from ldm_jax.files.structured import parse_json, read_json
 from ldm_jax.files.writing import write_bytes, write_json
 from ldm_jax.interop.layouts import NamesDiffer, listed
 from ldm_jax.interop.networks import network_rows

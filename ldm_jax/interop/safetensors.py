@@ -17,10 +17,10 @@ import ml_dtypes
 import numpy as np
 
 from ldm_jax.files.errors import UnreadableFile, shown
+from ldm_jax.files.formats.structured import parse_json
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.progress import progress
 from ldm_jax.files.reading import opened, regular_file
-from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.stored import Stored, Weights, contiguous_strides
 

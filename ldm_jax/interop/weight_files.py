@@ -10,9 +10,9 @@ import pathlib
 from typing import Any
 
 from ldm_jax.files.errors import UnreadableFile, impostor_bytes, shown
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.reading import opened
-from ldm_jax.files.structured import read_json
 from ldm_jax.interop.flax_files import read_flax
 from ldm_jax.interop.safetensors import read_safetensors
 from ldm_jax.interop.stored import Weights

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.metrics.codebook import CodebookUsage
 from ldm_jax.metrics.reconstruction import WINDOW, psnr, ssim
 from ldm_jax.models.features.lpips import LPIPS

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from ldm_jax.files import stores
 from ldm_jax.files.lock import Lock, lock_directory, lock_output
 from ldm_jax.files.outputs import (
     check_absent,
@@ -23,6 +22,7 @@ from ldm_jax.files.outputs import (
     check_writable_file,
 )
 from ldm_jax.files.paths import is_remote, local, printable
+from ldm_jax.files.stores import staging
 from ldm_jax.parallel.hosts import in_main_process
 
 PathLike = str | os.PathLike[str]
@@ -100,7 +100,7 @@ def _place(out: PathLike) -> tuple[pathlib.Path, Callable[[], None]]:
     """Returns (the local path to write to, a function that copies the result)."""
     if not is_remote(out):
         return local(out), lambda: None
-    return stores.staging_of(out), functools.partial(stores.upload, out)
+    return staging.staging_of(out), functools.partial(staging.upload, out)
 
 
 def _check_store(out: PathLike, flag: str) -> None:
@@ -115,7 +115,7 @@ def _check_store(out: PathLike, flag: str) -> None:
                 f"got {printable(out)}; mount the bucket, or use one process."
             )
         check_writable(out, flag)
-        stores.check_new(out, flag)
+        staging.check_new(out, flag)
 
 
 @contextlib.contextmanager
@@ -163,7 +163,7 @@ def staged(
         for path in (out, *others):
             check_absent(path, flag)
 
-    with _held(take), stores.new_staging(out) as place:
+    with _held(take), staging.new_staging(out) as place:
         yield place
 
 

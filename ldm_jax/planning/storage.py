@@ -4,7 +4,7 @@
 import math
 from typing import NamedTuple
 
-from ldm_jax.files.objects import RANGE_BYTES
+from ldm_jax.files.stores.objects import RANGE_BYTES
 
 # Of a record without its moments: its other fields, their names, the header of a chunk.
 RECORD_OVERHEAD = 200

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 
+from ldm_jax.files.formats.structured import read_json_object
 from ldm_jax.files.lock import Unusable
 from ldm_jax.files.outputs import check_writable
-from ldm_jax.files.structured import read_json_object
 from ldm_jax.files.writing import remove, write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.study import report

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ldm_jax.files.structured import check_json_object, read_json_object
+from ldm_jax.files.formats.structured import check_json_object, read_json_object
 from ldm_jax.study.budget import HOUR, ResolvedArm
 from ldm_jax.study.config import Study
 

@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
-from ldm_jax.files import png
-from ldm_jax.files.pictures import read_image
+from ldm_jax.files.formats import png
+from ldm_jax.files.formats.pictures import read_image
 from ldm_jax.reports import page
 from ldm_jax.study.rows import Row
 

@@ -22,8 +22,8 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.encoding import images_of
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.prepare import prepare
-from ldm_jax.files import png
-from ldm_jax.files.structured import read_json_object
+from ldm_jax.files.formats import png
+from ldm_jax.files.formats.structured import read_json_object
 from ldm_jax.files.writing import remove
 from ldm_jax.metrics.reconstruction import WINDOW
 from ldm_jax.parallel import sharding

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from ldm_jax.diffusion.samplers.base import seed_keys
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
 from ldm_jax.tasks import generate

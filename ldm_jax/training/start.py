@@ -8,8 +8,8 @@ from typing import Any
 
 from absl import logging
 
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import printable_lines, resolve
-from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params

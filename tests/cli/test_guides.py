@@ -9,7 +9,7 @@ from ldm_jax.cli.guides import classifier_flags, image_guide, query_of
 
 
 def namespace(**flags):
-    none = dict(guide=None, classifier=None, clip_model=None, query=None)
+    none = dict(guide=None, double=False, classifier=None, clip_model=None, query=None)
     none |= dict(database="", neighbours=None, classifier_scale=1.0)
     none |= dict(feature_network=None, feature_weights=None)
     none |= dict(guide_lpips_trunk="vgg", guide_at_once=None)

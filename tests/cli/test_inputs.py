@@ -23,7 +23,9 @@ def test_every_name_is_an_argument_of_a_command():
 
 
 def test_files_at_urls_are_copied(monkeypatch):
-    monkeypatch.setattr("ldm_jax.files.copies.local_copy", lambda url: f"/c/{url[-1]}")
+    monkeypatch.setattr(
+        "ldm_jax.files.stores.copies.local_copy", lambda url: f"/c/{url[-1]}"
+    )
     args = argparse.Namespace(
         source="gs://b/a", files=["x", "gs://b/c"], model="gs://b/m", vocab=None
     )

@@ -11,7 +11,7 @@ from etils import epath
 
 import ldm_jax
 from ldm_jax.cli import main
-from ldm_jax.files.objects import create, put_file
+from ldm_jax.files.stores.objects import create, put_file
 
 pytestmark = pytest.mark.store
 

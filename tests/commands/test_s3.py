@@ -13,8 +13,14 @@ from etils.epath import backend
 import ldm_jax
 from ldm_jax.cli import main
 from ldm_jax.data.images.image_sets import open_images
-from ldm_jax.files.objects import create, delete, fetch_object, list_objects, put_file
-from ldm_jax.files.store_errors import StoreError
+from ldm_jax.files.stores.objects import (
+    create,
+    delete,
+    fetch_object,
+    list_objects,
+    put_file,
+)
+from ldm_jax.files.stores.store_errors import StoreError
 from ldm_jax.training.checkpoints.checkpointer import load_params
 
 pytestmark = pytest.mark.store

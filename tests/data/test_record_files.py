@@ -8,7 +8,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from ldm_jax.data.record_files import RecordFile, RecordFiles
 from ldm_jax.data.records import DamagedRecord
 from ldm_jax.files.errors import MissingFile
-from ldm_jax.files.objects import delete, list_objects, put_file
+from ldm_jax.files.stores.objects import delete, list_objects, put_file
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.files.folders import list_folder, refuse_special_files
-from ldm_jax.files.objects import sizes_in
+from ldm_jax.files.stores.objects import sizes_in
 
 
 def touch(path):

@@ -24,11 +24,11 @@ from ldm_jax.data.latents.source import open_latents
 from ldm_jax.data.records import DamagedRecord, read_each
 from ldm_jax.experiment.config import schema
 from ldm_jax.experiment.model_directory import make_model, read_config
-from ldm_jax.files.arrays import read_npz
 from ldm_jax.files.errors import UnreadableFile, naming
+from ldm_jax.files.formats.arrays import read_npz
+from ldm_jax.files.formats.pictures import read_image, read_label_map, read_mask
+from ldm_jax.files.formats.structured import read_yaml
 from ldm_jax.files.lock import Unusable
-from ldm_jax.files.pictures import read_image, read_label_map, read_mask
-from ldm_jax.files.structured import read_yaml
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.feature_networks.fidelity_cache import read_fidelity_cache
 from ldm_jax.interop.own_files import read_own

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.structured import read_yaml
+from ldm_jax.files.formats.structured import read_yaml
 from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.state_dict import import_compvis
 from ldm_jax.interop.convert import export_model, import_model

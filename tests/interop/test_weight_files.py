@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.interop.safetensors import read_safetensors, write_safetensors
 from ldm_jax.interop.weight_files import read_weights
 

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.metrics.reconstruct import make_pair_metrics, reconstruct_all
 from ldm_jax.models.autoencoder import Autoencoder

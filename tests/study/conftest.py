@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ldm_jax.configs import common, small
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.files.writing import write_json
 from ldm_jax.study.budget import resolve_arms
 from ldm_jax.study.config import Arm, Budget, Study

@@ -4,7 +4,7 @@
 import jax
 import pytest
 
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.study import engine
 from ldm_jax.study.stages import Stage
 

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from ldm_jax.files.pictures import read_image
+from ldm_jax.files.formats.pictures import read_image
 from ldm_jax.study import results, sheets
 from ldm_jax.study.rows import read_summary
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ldm_jax.files.objects import sizes_in
+from ldm_jax.files.stores.objects import sizes_in
 from ldm_jax.training.monitoring.goodput import format_goodput, goodput
 from ldm_jax.training.monitoring.metric_rows import read_rows
 from tests.training.test_faults import child
@@ -22,7 +22,7 @@ import json, os, signal, sys, time
 from ldm_jax.parallel.hosts import initialize_hosts
 initialize_hosts()
 import jax
-from ldm_jax.files import lease
+from ldm_jax.files.stores import lease
 from ldm_jax.parallel import sharding
 from tests.training.test_loop import run
 lease.LEASE_SECONDS = 10.0

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ldm_jax.files import lease
 from ldm_jax.files.lock import Unusable
-from ldm_jax.files.objects import sizes_in
+from ldm_jax.files.stores import lease
+from ldm_jax.files.stores.objects import sizes_in
 from ldm_jax.training import loop
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer
 from tests.training.toy import toy_run

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.formats.structured import read_json_lines
 from ldm_jax.files.outputs import check_writable_file
 from ldm_jax.files.paths import PathLike, resolve
-from ldm_jax.files.structured import read_json_lines
 from ldm_jax.files.writing import append_line
 from ldm_jax.parallel.compile import num_cores
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ldm_jax.commands.demo.studio import Studio
 from ldm_jax.commands.demo.turns import Turns
-from ldm_jax.files.structured import parse_json
+from ldm_jax.files.formats.structured import parse_json
 
 HOST = "127.0.0.1"
 MAX_BODY = 32 * 2**20

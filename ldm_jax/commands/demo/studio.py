@@ -13,8 +13,8 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_settings import read_settings
-from ldm_jax.files import png
-from ldm_jax.files.pictures import decode_image
+from ldm_jax.files.formats import png
+from ldm_jax.files.formats.pictures import decode_image
 from ldm_jax.tasks.model import FirstStage
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling

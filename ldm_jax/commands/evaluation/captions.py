@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ldm_jax.experiment.clip_folder import ClipFolder
+from ldm_jax.experiment.retrieval.clip_folder import ClipFolder
 
 
 def open_clip(folder: str) -> Callable[[np.ndarray, Sequence[str]], np.ndarray]:

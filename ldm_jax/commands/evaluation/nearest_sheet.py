@@ -13,7 +13,7 @@ from ldm_jax.data.records import Source, read_whole
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.encoding import images_of
 from ldm_jax.experiment.model_directory import first_stage_of
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.files.writing import write_json
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.metrics.nearest_images import NearestImages, PerceptualSearch

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from ldm_jax.commands.exports.draw import DRAW
 from ldm_jax.experiment.model_settings import ModelSettings
+from ldm_jax.files.formats.pictures import read_image
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import printable, resolve
-from ldm_jax.files.pictures import read_image
 from ldm_jax.files.reading import regular_file
-from ldm_jax.files.structured import read_json
 from ldm_jax.interop.diffusers.model_card import CardDetails
 
 

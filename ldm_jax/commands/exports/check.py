@@ -16,9 +16,9 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from ldm_jax.commands.exports.stablehlo import Program
-from ldm_jax.files.arrays import read_npz
+from ldm_jax.files.formats.arrays import read_npz
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.reading import read_bytes
-from ldm_jax.files.structured import read_json
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.own_files import flatten, read_own
 from ldm_jax.training.checkpoints.compact import read_compact

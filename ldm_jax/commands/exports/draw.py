@@ -4,7 +4,7 @@
 import numpy as np
 
 from ldm_jax.conditions.kinds.class_label import ClassLabel
-from ldm_jax.files.png import enlargement, grid
+from ldm_jax.files.formats.png import enlargement, grid
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling

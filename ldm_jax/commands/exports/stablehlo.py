@@ -26,7 +26,7 @@ from jax import export
 from tqdm import tqdm
 
 from ldm_jax.conditions.keywords import read_keywords
-from ldm_jax.files.arrays import write_npz
+from ldm_jax.files.formats.arrays import write_npz
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.models.attention import attention
 from ldm_jax.tasks.generate import generator

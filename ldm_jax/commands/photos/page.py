@@ -4,7 +4,7 @@
 import pathlib
 from typing import TYPE_CHECKING
 
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.reports.page import (
     Html,
     bars,

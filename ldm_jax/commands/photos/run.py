@@ -24,9 +24,9 @@ from ldm_jax.data.images.survey import Survey, survey
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.chain import make_chain
 from ldm_jax.experiment.config.config_files import load_config
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import printable_lines
-from ldm_jax.files.structured import read_json
 from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.training.summary import show

@@ -10,7 +10,7 @@ from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.data.records import read_whole
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_settings import read_settings
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.tasks.sample_images import sample_images
 
 ROWS, COLUMNS = 10, 8

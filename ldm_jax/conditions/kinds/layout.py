@@ -23,7 +23,7 @@ from ldm_jax.conditions.kinds.boxes import ATTRIBUTES, Box, BoxTokens, attribute
 from ldm_jax.conditions.kinds.class_label import class_number
 from ldm_jax.conditions.kinds.token_ids import TokenCondition, token_field
 from ldm_jax.files.errors import shown
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.models.conditioners import TokenTransformer
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import MAX_TOKENS, MAX_WIDTH, Field, check_counts
-from ldm_jax.files.arrays import parse_npy
+from ldm_jax.files.formats.arrays import parse_npy
 from ldm_jax.files.reading import read_bytes
 from ldm_jax.types import Array, Batch, Conditioning
 

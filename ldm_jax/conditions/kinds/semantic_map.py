@@ -12,7 +12,7 @@ import numpy as np
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import MAX_CLASSES, MAX_WIDTH, Field, check_counts
 from ldm_jax.conditions.user_inputs import check_sides, pictures, stack
-from ldm_jax.files.pictures import read_label_map
+from ldm_jax.files.formats.pictures import read_label_map
 from ldm_jax.models.conditioners import SpatialRescaler
 from ldm_jax.types import Array, Batch, Conditioning
 

@@ -12,7 +12,7 @@ from PIL import Image
 from ldm_jax.data.builders.files import IMAGES, Files
 from ldm_jax.data.builders.manual import ManualBuilder, Split, divide
 from ldm_jax.data.records import DamagedRecord
-from ldm_jax.files.arrays import parse_npy
+from ldm_jax.files.formats.arrays import parse_npy
 
 
 class FFHQ(ManualBuilder):

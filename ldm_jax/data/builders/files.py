@@ -10,14 +10,14 @@ from typing import TextIO
 
 from absl import logging
 
-from ldm_jax.files.archives import (
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.folders import list_folder
+from ldm_jax.files.formats.archives import (
     TarMember,
     ZipMembers,
     read_tar_member,
     tar_members,
 )
-from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.folders import list_folder
 from ldm_jax.files.paths import printable
 from ldm_jax.files.reading import opened, read_bytes, text_stream
 

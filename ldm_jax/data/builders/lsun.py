@@ -13,7 +13,7 @@ from ldm_jax.data.builders.manual import (
     divide,
     images_only,
 )
-from ldm_jax.files.lmdb import Lmdb
+from ldm_jax.files.formats.lmdb import Lmdb
 
 HELD_OUT = 5_000
 

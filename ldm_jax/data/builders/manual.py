@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ldm_jax.data.builders.files import Files
 from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.pictures import MAX_PIXELS, opened_image
+from ldm_jax.files.formats.pictures import MAX_PIXELS, opened_image
 
 # TFDS holds a shard in memory while it writes it.
 SHARD_MIB = 128

@@ -16,7 +16,7 @@ from ldm_jax.data.builders.layouts import as_objects, name_classes, objects
 from ldm_jax.data.builders.manual import ManualBuilder, Split
 from ldm_jax.data.records import DamagedRecord
 from ldm_jax.files.errors import UnreadableFile, cut, reading
-from ldm_jax.files.structured import parse_csv
+from ldm_jax.files.formats.structured import parse_csv
 
 
 class OpenImages(ManualBuilder):

@@ -10,8 +10,8 @@ from ldm_jax.data.builders.files import IMAGES, Files
 from ldm_jax.data.builders.manual import ManualBuilder, Split
 from ldm_jax.data.builders.tables import Tables
 from ldm_jax.data.records import DamagedRecord
+from ldm_jax.files.formats.structured import parse_json
 from ldm_jax.files.reading import decoded
-from ldm_jax.files.structured import parse_json
 
 
 class ImageText(ManualBuilder):

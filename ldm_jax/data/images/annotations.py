@@ -10,10 +10,10 @@ from ldm_jax.data.images.boxes import Boxes, normal, parse_boxes
 from ldm_jax.data.records import DamagedRecord, Record, fingerprint, reading_record
 from ldm_jax.files import paths
 from ldm_jax.files.errors import UnreadableFile, reading, shown
+from ldm_jax.files.formats.pictures import MAX_PIXELS, read_label_map
+from ldm_jax.files.formats.structured import parse_json, read_csv, read_json_lines
 from ldm_jax.files.paths import printable
-from ldm_jax.files.pictures import MAX_PIXELS, read_label_map
 from ldm_jax.files.reading import MISSING, not_regular, read_bytes, read_lines
-from ldm_jax.files.structured import parse_json, read_csv, read_json_lines
 
 # COCO's annotations, the largest file that is read as a whole, have 450 MiB.
 MAX_BYTES = 2**30

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ldm_jax.files.errors import reading, shown
+from ldm_jax.files.formats.structured import parse_json
 from ldm_jax.files.paths import PathLike, printable
-from ldm_jax.files.structured import parse_json
 
 # COCO rounds to hundredths of a pixel, others to whole ones.
 TOLERANCE_PIXELS, TOLERANCE = 1.0, 1e-3

@@ -11,16 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from ldm_jax.files.arrays import Npz
 from ldm_jax.files.errors import UnreadableFile, shown
 from ldm_jax.files.folders import list_folder
-from ldm_jax.files.paths import printable
-from ldm_jax.files.pictures import (
+from ldm_jax.files.formats.arrays import Npz
+from ldm_jax.files.formats.pictures import (
     is_picture,
     list_pictures,
     read_image,
     read_mask,
 )
+from ldm_jax.files.paths import printable
 
 
 class ImageSet(NamedTuple):

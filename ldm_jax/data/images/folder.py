@@ -13,8 +13,7 @@ from ldm_jax.data.images.annotations import Annotated, Annotations
 from ldm_jax.data.records import Record, fingerprint, reading_record
 from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.files.folders import list_folder
-from ldm_jax.files.paths import printable
-from ldm_jax.files.pictures import (
+from ldm_jax.files.formats.pictures import (
     MAX_PIXELS,
     SUFFIXES,
     is_picture,
@@ -22,6 +21,7 @@ from ldm_jax.files.pictures import (
     read_image,
     upright_size,
 )
+from ldm_jax.files.paths import printable
 
 # Notes and annotations among images; other files are listed as left out.
 NOTES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".yaml", ".xml", ".html")

@@ -29,9 +29,9 @@ from ldm_jax.data.mixture import Mixture
 from ldm_jax.data.records import Source
 from ldm_jax.data.tfds_sets import FORMAT, check_prepared, open_tfds
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
+from ldm_jax.files.formats.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
 from ldm_jax.files.paths import expand, printable, resolve
-from ldm_jax.files.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
-from ldm_jax.files.store_errors import reaching
+from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.files.write_errors import reported
 
 # Builders of this package, prepared on first use; none of them downloads.

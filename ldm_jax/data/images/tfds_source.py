@@ -12,7 +12,7 @@ from ldm_jax.data.examples import read_example
 from ldm_jax.data.records import DamagedRecord, Record, fingerprint, reading_record
 from ldm_jax.data.tfds_sets import open_split
 from ldm_jax.files.errors import naming, reading, shown
-from ldm_jax.files.pictures import (
+from ldm_jax.files.formats.pictures import (
     MAX_PIXELS,
     decode_image,
     decode_label_map,

@@ -13,7 +13,7 @@ from etils import epath
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.transforms.pixels import MAX_SIDE
 from ldm_jax.files.errors import UnreadableFile, shown
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.formats.structured import read_json
 
 METADATA_FILE = "metadata.json"
 MAX_RECORD_BYTES = 2**30

@@ -12,9 +12,9 @@ from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.mixture import Buckets, Mixture
 from ldm_jax.data.records import Source, fingerprint
 from ldm_jax.files.errors import UnreadableFile, shown
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import expand, resolve
-from ldm_jax.files.store_errors import reaching
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.files.writing import write_json
 
 # Names the sets of a directory of buckets; written when all of them are complete.

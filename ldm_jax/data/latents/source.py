@@ -19,9 +19,9 @@ from ldm_jax.data.shards import file_digest, hexdigest
 from ldm_jax.data.transforms.masks import draw_mask
 from ldm_jax.data.transforms.pixels import to_unit_range
 from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.objects import list_objects, sizes_in
 from ldm_jax.files.paths import is_remote, resolve
-from ldm_jax.files.store_errors import reaching
+from ldm_jax.files.stores.objects import list_objects, sizes_in
+from ldm_jax.files.stores.store_errors import reaching
 
 
 def open_latents(directory: str | os.PathLike) -> tuple["LatentSource", LatentStats]:

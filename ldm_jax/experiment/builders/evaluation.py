@@ -15,7 +15,7 @@ from ldm_jax.data.records import Record, Source, read_whole
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.experiment.builders.pictures import NUM_RECORDS, draw_pictures
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.metrics.evaluation import Evaluation, make_sample_metrics
 from ldm_jax.metrics.reconstruct import PairMetric, reconstruct_all
 from ldm_jax.models.attention import attention

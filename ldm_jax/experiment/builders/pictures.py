@@ -18,7 +18,7 @@ import numpy as np
 
 from ldm_jax.data.transforms.pixels import resize
 from ldm_jax.diffusion.process import add_noise
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ldm_jax.files.errors import shown
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import printable
-from ldm_jax.files.structured import read_json
 
 # The class of `exported/conditioner.py`: settings of any condition, and a network of
 # those for which diffusers has none.

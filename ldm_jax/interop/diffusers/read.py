@@ -9,8 +9,8 @@ import numpy as np
 from flax import traverse_util
 
 from ldm_jax.files.errors import naming
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import PathLike, printable
-from ldm_jax.files.structured import read_json
 from ldm_jax.interop.compvis.state_dict import Imported
 from ldm_jax.interop.diffusers import read_config as specs
 from ldm_jax.interop.diffusers.folders import (

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.files.formats.png import save_png
 from ldm_jax.files.paths import PathLike
-from ldm_jax.files.png import save_png
 from ldm_jax.files.writing import write_bytes, write_json, write_text
 from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.diffusers import write_config as configs

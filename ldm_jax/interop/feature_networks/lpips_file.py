@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from ldm_jax.files.arrays import read_npz
+from ldm_jax.files.formats.arrays import read_npz
 from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.models.features.lpips import LPIPS, TRUNKS
 from ldm_jax.types import PyTree

@@ -23,8 +23,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.formats.structured import parse_json
 from ldm_jax.files.reading import opened
-from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.weight_files import read_weights

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ldm_jax.files.arrays import Npz
 from ldm_jax.files.errors import UnreadableFile, naming, shown
+from ldm_jax.files.formats.arrays import Npz
+from ldm_jax.files.formats.structured import parse_json
 from ldm_jax.files.paths import printable
-from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.metrics.image_sets.frechet import Gaussian
 

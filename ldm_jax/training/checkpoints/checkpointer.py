@@ -21,11 +21,11 @@ from flax import serialization
 from jax.experimental import multihost_utils
 
 from ldm_jax.files.errors import MissingFile, UnreadableFile
-from ldm_jax.files.lease import Lease
 from ldm_jax.files.lock import Lock, Unusable, lock_directory
 from ldm_jax.files.outputs import check_holds_checkpoints, check_writable
 from ldm_jax.files.paths import PathLike, is_remote, resolve
-from ldm_jax.files.store_errors import reaching
+from ldm_jax.files.stores.lease import Lease
+from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.files.write_errors import first_line, reported
 from ldm_jax.files.writing import move
 from ldm_jax.parallel import sharding

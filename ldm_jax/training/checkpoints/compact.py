@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from ldm_jax.files.arrays import read_npz, write_npz
+from ldm_jax.files.formats.arrays import read_npz, write_npz
 from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.writing import write_json
 from ldm_jax.types import PyTree

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orbax options: handlers, reading and verification.
 
-Only this file, checkpointer.py and files/array_groups.py use orbax directly.
+Only this file, checkpointer.py and files/formats/array_groups.py use orbax directly.
 """
 
 import json
@@ -14,9 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ldm_jax.files.array_groups import GroupedArrays
 from ldm_jax.files.errors import reading
 from ldm_jax.files.folders import refuse_special_files
+from ldm_jax.files.formats.array_groups import GroupedArrays
 from ldm_jax.files.paths import is_remote
 from ldm_jax.training.checkpoints.damage import Damaged
 from ldm_jax.training.checkpoints.digest import digests

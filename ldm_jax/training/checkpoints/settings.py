@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.differences import differences, shorten

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ldm_jax.files.errors import naming
-from ldm_jax.files.structured import read_json
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.training.monitoring.histograms import Histogram
 

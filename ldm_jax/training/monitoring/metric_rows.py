@@ -16,9 +16,9 @@ from typing import Any
 from absl import logging
 
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.formats.structured import parse_json
 from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.reading import opened
-from ldm_jax.files.structured import parse_json
 from ldm_jax.files.writing import append_line, write_bytes
 
 Row = dict[str, Any]

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ldm_jax.files.formats.png import save_png
 from ldm_jax.files.paths import printable_lines
-from ldm_jax.files.png import save_png
 from ldm_jax.files.write_errors import reported
 from ldm_jax.parallel.hosts import agreed, gathered, is_main_process
 from ldm_jax.training.monitoring.boards import Board, TensorBoard, WeightsAndBiases

@@ -16,7 +16,7 @@ from ldm_jax.commands.demo import studio as module
 from ldm_jax.commands.demo.server import HOST, make_server
 from ldm_jax.commands.demo.studio import Studio
 from ldm_jax.commands.demo.turns import Turns
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")

@@ -12,7 +12,7 @@ from ldm_jax.commands.demo import studio as module
 from ldm_jax.commands.demo.studio import Studio
 from ldm_jax.commands.demo.turns import Turns
 from ldm_jax.experiment import model_directory
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import make_sampling
 

@@ -9,7 +9,7 @@ import pytest
 from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.exports.card import HubOptions
 from ldm_jax.commands.import_ import import_weights
-from ldm_jax.files.png import save_png
+from ldm_jax.files.formats.png import save_png
 from ldm_jax.interop.safetensors import read_safetensors
 from tests.interop import small
 
@@ -46,7 +46,7 @@ def test_the_card_has_results_licence_and_the_newest_picture(model, tmp_path):
     export_weights(str(model), str(out), "diffusers", hub=hub)
     card = (out / "README.md").read_text()
     assert "# digits" in card and "license: mit" in card and "| FID | 3.5 |" in card
-    from ldm_jax.files.pictures import read_image
+    from ldm_jax.files.formats.pictures import read_image
 
     assert read_image(out / "samples.png").max() == 200
 
@@ -73,7 +73,7 @@ def test_a_first_stage_has_a_card_with_its_last_reconstructions(model, tmp_path)
     export_weights(str(stage), str(tmp_path / "x"), "diffusers", hub=hub)
     text = (tmp_path / "x" / "README.md").read_text()
     assert "license: mit" in text and "VQModel.from_pretrained" in text
-    from ldm_jax.files.pictures import read_image
+    from ldm_jax.files.formats.pictures import read_image
 
     assert read_image(tmp_path / "x" / "samples.png").max() == 77
     with pytest.raises(ValueError, match="--picture=draw samples a diffusion model"):

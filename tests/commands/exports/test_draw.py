@@ -6,7 +6,7 @@ import pytest
 from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.exports.card import HubOptions
 from ldm_jax.commands.import_ import import_weights
-from ldm_jax.files.pictures import read_image
+from ldm_jax.files.formats.pictures import read_image
 from tests.interop import small
 
 

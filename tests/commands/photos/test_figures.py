@@ -8,7 +8,7 @@ from ldm_jax.commands.photos.figures import compare_samples
 from ldm_jax.configs import photos
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.files import png
+from ldm_jax.files.formats import png
 from tests.commands.photos.test_run import colours
 
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from ldm_jax.commands.photos.page import write_photos_page
 from ldm_jax.commands.photos.run import PhotosResult
-from ldm_jax.files.png import save_png
+from ldm_jax.files.formats.png import save_png
 from ldm_jax.files.writing import write_json
 
 

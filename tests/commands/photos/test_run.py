@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ldm_jax import cli
-from ldm_jax.files.png import save_png
+from ldm_jax.files.formats.png import save_png
 
 TINY = [
     "--config.first_stage.train.num_steps=2",

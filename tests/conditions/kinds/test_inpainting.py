@@ -9,7 +9,7 @@ import pytest
 from ldm_jax.conditions.fields import FirstStageFields
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.data.transforms.pixels import to_unit_range
-from ldm_jax.files.png import to_uint8
+from ldm_jax.files.formats.png import to_uint8
 from ldm_jax.models.autoencoder import Autoencoder
 from tests.conditions.examples import (
     FIRST_STAGE,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.data.images.image_sets import open_images
-from ldm_jax.files.objects import create, put_file
+from ldm_jax.files.stores.objects import create, put_file
 
 pytestmark = pytest.mark.store
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.data.images.survey import survey
-from ldm_jax.files.png import save_png
+from ldm_jax.files.formats.png import save_png
 
 
 def make(folder, classes=("a", "b"), count=20, size=(20, 30)):

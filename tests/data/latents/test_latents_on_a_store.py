@@ -11,7 +11,7 @@ from ldm_jax.data.latents.source import LatentTransform, open_latents
 from ldm_jax.data.latents.write import write_latents
 from ldm_jax.data.loader import make_batches
 from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.objects import create, delete, sizes_in
+from ldm_jax.files.stores.objects import create, delete, sizes_in
 from tests.data.latents.test_write import Keep, Squares, encode, job
 
 pytestmark = pytest.mark.store

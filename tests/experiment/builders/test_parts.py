@@ -9,7 +9,7 @@ import pytest
 from ldm_jax.configs import photos, quickstart
 from ldm_jax.experiment.builders.first_stage import build_first_stage
 from ldm_jax.experiment.resolve import resolve_config
-from ldm_jax.files.png import save_png
+from ldm_jax.files.formats.png import save_png
 
 
 def test_photographs_are_read_by_every_core_and_described():

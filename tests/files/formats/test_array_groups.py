@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays that orbax writes in groups: identity, and how much is under way at once."""
+
+import copy
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from ldm_jax.files.formats import array_groups
+from ldm_jax.files.formats.array_groups import write_arrays
+
+TREE = {
+    "a": {"kernel": np.arange(300, dtype=np.float32).reshape(20, 15)},
+    "b": {str(i): np.full(10, i, np.float32) for i in range(9)},
+    "c": np.array(3, np.int32),
+}
+NUM_BYTES = 4 * 300 + 9 * 40 + 4
+
+
+@pytest.mark.parametrize("limit", [100, 10**6])
+def test_plain_orbax_reads_what_was_written_in_groups(limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(array_groups, "GROUP_BYTES", limit)
+    sizes = []
+    write_arrays(tmp_path / "a", TREE, sizes.append)
+    assert sum(sizes) == NUM_BYTES
+    # A group is within the limit, or is one larger array.
+    assert all(size <= limit or size == 1200 for size in sizes)
+    with ocp.StandardCheckpointer() as checkpointer:
+        again = checkpointer.restore(tmp_path / "a")
+    assert jax.tree.structure(again) == jax.tree.structure(TREE)
+    jax.tree.map(np.testing.assert_array_equal, again, TREE)
+
+
+def test_arrays_are_not_copied_before_they_are_written(tmp_path, monkeypatch):
+    """The copies that orbax makes are the arrays themselves."""
+    copies = []
+    deepcopy = copy.deepcopy
+
+    def recorded(value, memo=None):
+        result = deepcopy(value, memo)
+        if isinstance(value, np.ndarray):
+            copies.append(np.shares_memory(value, result) or value.size == 0)
+        return result
+
+    monkeypatch.setattr(copy, "deepcopy", recorded)
+    write_arrays(tmp_path / "a", TREE, lambda size: None)
+    assert len(copies) == len(jax.tree.leaves(TREE)) and all(copies)
+
+
+def test_an_error_of_a_group_ends_the_writing(tmp_path):
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(Exception, match="a"):
+        write_arrays(tmp_path / "a" / "b", TREE, lambda size: None)
