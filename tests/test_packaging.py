@@ -60,7 +60,8 @@ def imported():
                 names = [node.module]
             for name in names:
                 module = name.partition(".")[0]
-                if module not in (*sys.stdlib_module_names, "ldm_jax"):
+                # For type checkers, configs/ is imported by its place in a clone.
+                if module not in (*sys.stdlib_module_names, "ldm_jax", "configs"):
                     yield module, node in tree.body, path
 
 

@@ -169,15 +169,11 @@ def diffusers() -> list[Folder]:
 
 
 def settings() -> list[Folder]:
-    """config.json of both stages."""
-    return [
-        {
-            "config.json": config_files.load_config(f"quickstart:stage={stage}")
-            .to_json()
-            .encode()
-        }
-        for stage in ("first_stage", "diffusion")
-    ]
+    """config.json of both stages, as their runs write it: nothing is left open."""
+    stage = config_files.load_config("quickstart:stage=first_stage")
+    scale = ["--config.latents.scale=1.0"]
+    denoiser = config_files.load_config("quickstart:stage=diffusion", scale)
+    return [{"config.json": config.to_json().encode()} for config in (stage, denoiser)]
 
 
 def bert() -> list[Folder]:

@@ -152,7 +152,8 @@ def test_every_row_of_the_paper_has_a_protocol_that_measures_it():
     assert find_row("imagenet-1.5").figures["fid"] == 3.60
     assert find_row("vq-f8").figures["psnr"] == 23.07
     with pytest.raises(
-        ValueError, match='unknown row "celeba" of the paper; one of: bedrooms'
+        ValueError,
+        match='unknown row "celeba" of the paper; one of: adm, adm-g, bedrooms',
     ):
         find_row("celeba")
     with pytest.raises(ValueError, match="unknown protocol"):
@@ -174,4 +175,6 @@ def test_the_table_shows_the_papers_row():
     page = markdown(json.loads(json.dumps(result)))
     assert "| FID | lower is better | 12.35 | 0.5 | 4.02 |" in page
     assert "| RECALL | higher is better | 0.4567 |  | 0.52 |" in page
-    assert "* WARNING: of 100" in page and "churches, Tab. 1 200 DDIM" in page
+    assert (
+        "* WARNING: of 100" in page and "churches, Tab. 1; IS: README 200 DDIM" in page
+    )
