@@ -349,5 +349,5 @@ def test_the_sampling_speed_of_a_trained_model_is_measured(finished, capsys):
     assert cli.main([*argv, "--num-steps=2", "--batch-size=8", "--repeats=1"]) == 0
     out = capsys.readouterr().out
     assert "2 steps of ddim, guidance scale 3, no other guide, batches of 8 on" in out
-    speed = re.search(r"([\d.]+) s a batch of 8, ([\d.]+) images/s", out)
+    speed = re.search(r"with decoder +([\d.]+) s a batch, ([\d.]+) images/s", out)
     assert float(speed[2]) == pytest.approx(8 / float(speed[1]), rel=0.05)
