@@ -189,6 +189,8 @@ def generator(
 ) -> Callable[..., Array]:
     """Makes the function from raw conditions to images, to be compiled by the caller.
 
+    See `latent_generator` for the part of it without the decoder.
+
     Args:
       model: from `ldm_jax.load`.
       latent_shape: (h, w, c) of one latent.
@@ -205,7 +207,39 @@ def generator(
       predictions of the images on the way, then the images, [K + 1, B, H, W, 3].
     """
 
+    sample = latent_generator(model, latent_shape, sampling, num_previews, guides)
+
     def generate(params, y: Batch, keys: Array, images: Batch) -> Array:
+        z_0, previews = sample(params, y, keys, images)
+
+        def finish(z):
+            return model.conditioner.finish(y, _decode(model, params, z, sampling))
+
+        if not num_previews:
+            return finish(z_0)
+        return jax.lax.map(finish, jnp.concatenate([previews, z_0[None]]))
+
+    return generate
+
+
+def latent_generator(
+    model: LatentDiffusion,
+    latent_shape: tuple[int, int, int],
+    sampling: Sampling,
+    num_previews: int = 0,
+    guides: tuple[Guide, ...] = (),
+) -> Callable[..., tuple[Array, Array]]:
+    """Makes the function from raw conditions to latents; a guide by images decodes.
+
+    Args:
+      model, latent_shape, sampling, num_previews, guides: of `generator`.
+
+    Returns:
+      (params, y, keys [B], given) -> scaled z_0 [B, h, w, c], and K predictions of it,
+      [K, B, h, w, c]; the arguments are those of `generator`'s function.
+    """
+
+    def sample(params, y: Batch, keys: Array, images: Batch) -> tuple[Array, Array]:
         cond, null = model.encode_condition(params, y), None
         if sampling.guidance_scale != 1:
             null = model.encode_condition(params, model.conditioner.null(y))
@@ -224,7 +258,7 @@ def generator(
                 )
             return denoiser
 
-        z_0, previews = sample_latents(
+        return sample_latents(
             model,
             params,
             cond,
@@ -237,14 +271,7 @@ def generator(
             guide_all if guides else None,
         )
 
-        def finish(z):
-            return model.conditioner.finish(y, decode(z))
-
-        if not num_previews:
-            return finish(z_0)
-        return jax.lax.map(finish, jnp.concatenate([previews, z_0[None]]))
-
-    return generate
+    return sample
 
 
 def _decode(model, params, z_0: Array, sampling: Sampling, **options) -> Array:

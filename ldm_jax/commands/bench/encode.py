@@ -6,9 +6,9 @@ import os
 import pathlib
 import tempfile
 import time
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
@@ -16,6 +16,7 @@ from PIL import Image
 from ldm_jax.commands.bench.history import Figures
 from ldm_jax.commands.bench.timing import best_of
 from ldm_jax.data.images.image_sets import open_images
+from ldm_jax.data.latents.encoder import Encode
 from ldm_jax.data.latents.write import LatentJob, write_latents
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.records import Source
@@ -25,6 +26,7 @@ from ldm_jax.experiment.encoding import images_of
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.parallel import sharding
+from ldm_jax.training.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +60,14 @@ def run(options: Options) -> Figures:
         images = options.images or _make_files(options, folder)
         # Nothing is kept in memory: each file is decoded in every pass.
         source = open_images(images, "all", cache_mib=0)
+        encode, place = _make_encode(prepared)
+        image = np.zeros((options.batch_size, *transform.size, 3), np.float32)
         figures = _files(source, transform, options.batch_size)
-        figures |= _encoder(prepared, transform.size, options.batch_size)
-        figures |= _whole(prepared, source, transform, options.batch_size)
+        figures |= _encoder(encode, jax.device_put(image, place))
+        job = LatentJob(
+            prepared.model.autoencoder.embed_channels, "none", options.batch_size
+        )
+        figures |= _whole(encode, source, transform, job)
     least = min("files", "encoder", key=lambda name: figures[name])
     share = figures["latents"] / figures[least]
     print(f"the slower part is the {least}: latents have {share:.0%} of its rate")
@@ -95,44 +102,32 @@ def _files(source: Source, transform: ImageTransform, batch_size: int) -> Figure
     return rates
 
 
-def _encoder(prepared, size: tuple[int, int], batch_size: int) -> Figures:
+def _encoder(encode: Encode, image: Any) -> Figures:
     """Encodes one batch that the devices hold, again and again."""
-    encode, mesh = _make_encode(prepared)
-    image = jax.device_put(
-        jnp.zeros((batch_size, *size, 3)), sharding.batch_sharding(mesh)
-    )
     seconds = best_of({"": lambda: jax.block_until_ready(encode(image))}, 3)[""]
-    rate = batch_size / seconds
+    rate = len(image) / seconds
     device = jax.devices()[0].device_kind
-    print(f"encoder     {rate:8.1f} images/s on {mesh.size} {device}")
+    print(f"encoder     {rate:8.1f} images/s on {jax.local_device_count()} {device}")
     return {"encoder": rate}
 
 
-def _whole(prepared, source: Source, transform, batch_size: int) -> Figures:
-    """Writes latents as `ldm-jax latents` does, compiled before."""
-    encode, mesh = _make_encode(prepared)
-    on_mesh = sharding.batch_sharding(mesh)
-    encode(jax.device_put(np.zeros((batch_size, *transform.size, 3)), on_mesh))
-    channels = prepared.model.autoencoder.embed_channels
-    job = LatentJob(channels, "none", batch_size)
+def _whole(
+    encode: Encode, source: Source, transform: ImageTransform, job: LatentJob
+) -> Figures:
+    """Writes latents as `ldm-jax latents` does; the encoder is compiled already."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         write_latents(
-            lambda image: encode(jax.device_put(image, on_mesh)),
-            source,
-            transform,
-            folder,
-            job,
-            num_threads=os.cpu_count() or 1,
+            encode, source, transform, folder, job, num_threads=os.cpu_count() or 1
         )
         rate = len(source) / (time.perf_counter() - start)
     print(f"latents     {rate:8.1f} images/s: both, and the latents are written")
     return {"latents": rate}
 
 
-def _make_encode(prepared):
-    """Returns the compiled encoder with weights of zeros, and its devices."""
+def _make_encode(prepared: Run) -> tuple[Encode, jax.sharding.Sharding]:
+    """Returns the encoder, compiled once, with weights of zeros, and where it runs."""
     mesh = sharding.make_mesh(devices=jax.local_devices())
     params = sharding.place(zero_params(prepared.model, ["autoencoder"]), mesh)
-    moments = jax.jit(prepared.model.moments)
-    return lambda image: moments(params, image), mesh
+    moments, place = jax.jit(prepared.model.moments), sharding.batch_sharding(mesh)
+    return lambda image: moments(params, jax.device_put(image, place)), place

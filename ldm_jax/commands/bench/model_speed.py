@@ -2,8 +2,6 @@
 """Measures the speed of sampling from a model or a config, with a row of the paper."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax.commands.bench.history import Figures
 from ldm_jax.commands.bench.timing import best_of
-from ldm_jax.diffusion.samplers.base import initial_noise, seed_keys
+from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.builders.abstract import zero_lpips, zero_params
 from ldm_jax.experiment.prepare import prepare
@@ -20,12 +18,12 @@ from ldm_jax.metrics.paper import PaperSpeed
 from ldm_jax.models.classifier import LatentClassifier
 from ldm_jax.parallel.compile import sampling_options
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
-from ldm_jax.tasks.generate import sample_latents
+from ldm_jax.tasks.generate import latent_generator
 from ldm_jax.tasks.guides import TRANSFORMS, ClassifierGuide, Guide, ImageGuide
 from ldm_jax.tasks.model import LatentDiffusion, with_frozen
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import Sampling
-from ldm_jax.types import Array, PyTree
+from ldm_jax.types import PyTree
 
 # The paper's scale of the classifier; how fast it is does not depend on it.
 CLASSIFIER_SCALE = 10.0
@@ -132,39 +130,10 @@ def as_in_the_paper(sampled: Sampled, paper: PaperSpeed) -> Sampled:
     return Sampled(model, params, shape, sampling, guides, y)
 
 
-def latents_function(sampled: Sampled) -> Callable[..., Array]:
-    """Makes the function (params, y, keys [B]) -> z_0 [B, h, w, c], without decoder.
-
-    A guide by an image decodes in every step all the same.
-    """
-    model, _, shape, sampling, guides, _ = sampled
-    needs_null = sampling.guidance_scale != 1
-    timesteps = sampling.make_timesteps(model.schedule)
-
-    def latents(params, y, keys):
-        cond = model.encode_condition(params, y)
-        null = None
-        if needs_null:
-            null = model.encode_condition(params, model.conditioner.null(y))
-        decode = functools.partial(model.decode, params)
-
-        def guided(denoiser):
-            for guide in guides:
-                denoiser = guide.guide(
-                    denoiser, model.schedule, params, y, decode, timesteps
-                )
-            return denoiser
-
-        z_T = initial_noise(keys, (keys.shape[0], *shape))
-        return sample_latents(
-            *(model, params, cond, null, z_T, keys, sampling), guide=guided
-        )[0]
-
-    return latents
-
-
 def measure(sampled: Sampled, size: int, repeats: int) -> Figures:
     """Samples with and without the decoder in turns, prints and returns the times.
+
+    A guide by an image decodes in every step all the same.
 
     Args:
       sampled: the model.
@@ -176,7 +145,10 @@ def measure(sampled: Sampled, size: int, repeats: int) -> Figures:
     """
     model, params, shape, sampling, guides, y = sampled
     seeds = np.arange(size)
-    latents = jax.jit(latents_function(sampled), compiler_options=sampling_options())
+    latents = jax.jit(
+        latent_generator(model, shape, sampling, guides=guides),
+        compiler_options=sampling_options(),
+    )
 
     def draw() -> None:
         list(
@@ -186,7 +158,7 @@ def measure(sampled: Sampled, size: int, repeats: int) -> Figures:
         )
 
     def draw_latents() -> None:
-        jax.block_until_ready(latents(params, y, seed_keys(seeds)))
+        jax.block_until_ready(latents(params, y, seed_keys(seeds), {}))
 
     names = [type(guide).__name__ for guide in guides]
     print(

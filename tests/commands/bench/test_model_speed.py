@@ -10,13 +10,13 @@ import pytest
 
 from ldm_jax.commands.bench.model_speed import (
     as_in_the_paper,
-    latents_function,
     open_config,
     paper_line,
 )
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.experiment.config.config_files import load_config
 from ldm_jax.metrics.paper import SPEEDS
+from ldm_jax.tasks.generate import latent_generator
 from tests.test_config_notes import CONFIGS, lines
 
 
@@ -67,13 +67,15 @@ def test_every_printed_speed_is_compared_with_its_own_steps_and_guidance(row):
 def test_guided_rows_are_sampled_with_their_guide(row, read):
     """Identity: traced, not run; the guide reads its own field."""
     sampled = as_in_the_paper(tiny(config_of(row)), SPEEDS[row])
-    draw = latents_function(sampled)
+    draw = latent_generator(
+        sampled.model, sampled.shape, sampled.sampling, guides=sampled.guides
+    )
     keys = jax.eval_shape(lambda: seed_keys(np.arange(1)))
-    z_0 = jax.eval_shape(draw, sampled.params, sampled.y, keys)
+    z_0, _ = jax.eval_shape(draw, sampled.params, sampled.y, keys, {})
     assert z_0.shape == (1, *sampled.shape)
     without = {name: x for name, x in sampled.y.items() if name != read}
     with pytest.raises(KeyError, match=read):
-        jax.eval_shape(draw, sampled.params, without, keys)
+        jax.eval_shape(draw, sampled.params, without, keys, {})
 
 
 def test_a_classifier_guides_models_with_classes_alone():
