@@ -64,7 +64,7 @@ def add(commands) -> None:
     command.add_argument(
         "--seed", type=values.seed, default=0, help="seed of image 0; default: 0"
     )
-    values.add_batch_size(command)
+    values.add_batch_size(command, may_fit=True)
     command.add_argument(
         "--size", type=values.size, help="HEIGHTxWIDTH; default: as trained"
     )

@@ -47,10 +47,19 @@ def add_command(
     return command
 
 
-def add_batch_size(command: argparse.ArgumentParser) -> None:
-    """Adds `--batch-size`, as every command that runs a network over images has it."""
+def add_batch_size(command: argparse.ArgumentParser, may_fit: bool = False) -> None:
+    """Adds `--batch-size`, as every command that runs a network over images has it.
+
+    Args:
+      command: gets the flag.
+      may_fit: whether "auto" is a value, which is read as None: what fits.
+    """
+    auto = "; auto: as many as the memory holds, up to 64 a device" if may_fit else ""
     command.add_argument(
-        "--batch-size", type=count, default=64, help="images per batch; default: 64"
+        "--batch-size",
+        type=count_or_auto if may_fit else count,
+        default=64,
+        help=f"images per batch{auto}; default: 64",
     )
 
 
@@ -66,6 +75,15 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more: got {text}.")
     return int(text)
+
+
+def count_or_auto(text: str) -> int | None:
+    """Reads a whole number from 1 on, or "auto" as None."""
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'must be "auto" or 1 or more: got {text}.')
+    return count(text)
 
 
 def counts(text: str) -> tuple[int, ...]:

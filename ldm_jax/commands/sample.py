@@ -34,7 +34,7 @@ from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion
-from ldm_jax.tasks.sample_images import sample_images
+from ldm_jax.tasks.sample_images import fitting_batch_size, sample_images
 from ldm_jax.types import PyTree
 
 PREVIEWED = 8
@@ -50,7 +50,7 @@ def write_samples(
     *,
     num: int | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = 64,
     image_size: tuple[int, int] | None = None,
     which: str = "ema",
     images: Mapping[str, str] | None = None,
@@ -78,7 +78,7 @@ def write_samples(
       options: fields of `Sampling` that replace those of the model's config.
       num: images in all; None makes one for each condition.
       seed: of image 0.
-      batch_size: images at once.
+      batch_size: images at once; None takes as many as fit into the memory.
       image_size: (height, width); None takes that of the condition (a label map, an
         image to inpaint, f times a small image), otherwise that of training.
       which: "ema" or "raw" parameters.
@@ -169,6 +169,9 @@ def write_samples(
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)
     missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
+    if batch_size is None:
+        fixed = (shape, sampling, given, tuple(guides))
+        batch_size = fitting_batch_size(model, params, y, num, *fixed)
 
     def draw(rows, batch_size, num_previews=0):
         return sample_images(
@@ -186,7 +189,10 @@ def write_samples(
 
     watch = Stopwatch(batch_size)
     with tqdm(
-        desc="samples", total=num, initial=num - len(missing), unit="image"
+        desc=f"samples, {batch_size} at once",
+        total=num,
+        initial=num - len(missing),
+        unit="image",
     ) as bar:
         done = 0
         for batch in watch.timed(draw(missing, batch_size)):

@@ -10,11 +10,16 @@ from jaxtyping import Int, UInt8
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.files.formats import png
 from ldm_jax.parallel import sharding
-from ldm_jax.parallel.hosts import fetch
+from ldm_jax.parallel.free_memory import free_bytes
+from ldm_jax.parallel.hosts import fetch, gathered
 from ldm_jax.tasks import generate
 from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.types import Array, PyTree
+
+# `fitting_batch_size`: images for each device in the batch that is compiled to count
+# its memory; the most that it chooses; the share of the free memory that it fills.
+PROBE, MOST, SHARE = 4, 64, 0.8
 
 
 def sample_images(
@@ -68,6 +73,58 @@ def sample_images(
         running = started
     if running is not None:
         yield _finish(*running)
+
+
+def fitting_batch_size(
+    model: LatentDiffusion,
+    params: PyTree,
+    y: dict[str, np.ndarray],
+    num: int,
+    latent_shape: tuple[int, int, int],
+    sampling: generate.Sampling,
+    images: dict[str, np.ndarray] | None = None,
+    guides: tuple[Guide, ...] = (),
+) -> int:
+    """Chooses how many images are sampled at once, by the memory of the devices.
+
+    Compiles the sampler for a small batch. What its program needs beside its arguments
+    is taken to grow with the batch.
+
+    Args:
+      model, params, y, latent_shape, sampling, images, guides: of `sample_images`.
+      num: images that are wanted.
+
+    Returns:
+      A multiple of the devices: a power of two for each, at most MOST, not more than
+      are wanted. PROBE for each where the platform does not say what is free.
+
+    Raises:
+      jax.errors.JaxRuntimeError: not even the small batch fits.
+    """
+    mesh = sharding.make_mesh()
+    on_mesh = sharding.batch_sharding(mesh)
+    each = -(-num // mesh.size)
+    wanted = min(MOST, 1 << (each - 1).bit_length())  # a power of two
+    probe = min(PROBE, wanted)
+    batch = probe * mesh.size
+
+    def rows(x):
+        return jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype, sharding=on_mesh)
+
+    part, given = ({k: rows(x) for k, x in d.items()} for d in (y, images or {}))
+    placed = sharding.place(params, mesh)
+    keys = rows(jax.eval_shape(lambda: seed_keys([0])))
+    draw = generate.make_generate(model, latent_shape, sampling, 0, guides)
+    with jax.set_mesh(mesh):
+        program = draw.lower(placed, part, keys, given).compile()
+    needs, free = program.memory_analysis(), free_bytes()
+    if needs is None or free is None:
+        return batch
+    image_bytes = (needs.temp_size_in_bytes + needs.output_size_in_bytes) / probe
+    most = max(int(SHARE * free / max(image_bytes, 1)), probe)
+    fits = min(wanted, 1 << (most.bit_length() - 1))
+    # Every process takes the same: the one with the least memory decides.
+    return int(min(gathered(fits))) * mesh.size
 
 
 def _finish(drawn: Array, valid: int) -> np.ndarray:

@@ -14,7 +14,8 @@ from ldm_jax.cli import values
 
 
 def test_counts_sizes_and_intervals_are_read():
-    assert values.count("7") == 7
+    assert values.count("7") == values.count_or_auto("7") == 7
+    assert values.count_or_auto("auto") is None
     assert values.seed("0") == 0 and values.seed(str(2**32 - 1)) == 2**32 - 1
     assert values.size("256") == (256, 256) and values.size("256x512") == (256, 512)
     assert values.interval("200,800") == (200, 800)
@@ -24,6 +25,7 @@ def test_counts_sizes_and_intervals_are_read():
     ("read", "text"),
     [
         *((values.count, text) for text in ("0", "-1", "1.5", "", "many")),
+        *((values.count_or_auto, text) for text in ("0", "-1", "Auto", "none")),
         *((values.size, text) for text in ("0x8", "x8", "ax8", "8x8x8")),
         *((values.seed, text) for text in ("-1", "1e3", str(2**32), "9" * 5000)),
         *((values.interval, text) for text in ("8", "8,2", "-1,5", "1,2,3")),
