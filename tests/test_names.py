@@ -95,7 +95,6 @@ NOT_YET_MIRRORED = {
     "metrics/image_sets/open_reference.py",
     "metrics/image_sets/reference.py",
     "metrics/image_sets/reservoir.py",
-    "metrics/paper.py",
     "metrics/tables.py",
     "parallel/host_memory.py",
     "parallel/outputs.py",

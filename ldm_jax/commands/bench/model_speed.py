@@ -173,9 +173,10 @@ def measure(sampled: Sampled, size: int, repeats: int) -> Figures:
 
 
 def paper_line(name: str, paper: PaperSpeed) -> str:
-    """Describes the paper's speed of a row in one line."""
+    """Describes the paper's speed of a row and the work of the original's layers."""
     steps = f"{paper.steps} steps" if paper.steps else "steps not published"
-    work = f", {paper.gmac} GMAC a step" if paper.gmac else ""
+    gmac = f"{paper.gmac} GMAC per evaluation of the original's denoiser"
+    work = f", {gmac}" if paper.gmac else ""
     return (
         f"paper: {name}, {steps}{work}: {paper.images_per_second} images/s on an A100"
     )

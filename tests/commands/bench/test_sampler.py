@@ -51,11 +51,12 @@ def test_what_would_be_ignored_is_refused(flags, message, capsys):
 
 @pytest.mark.parametrize("name", sorted(SPEEDS))
 def test_speeds_are_of_rows_and_imply_a_rate_that_an_a100_has(name):
-    """Paper: 2 GMAC x steps x rate is 3 to 4.4e13 FLOP/s where all are known."""
+    """Paper: 2 GMAC x steps x rate is 3.6 to 4.4e13 FLOP/s; churches, whose grids go
+    down to 4x4, has 2.8e13."""
     speed = SPEEDS[name]
     # At 512 pixels, Tab. 6 has a second speed of each row.
     assert name.removesuffix("-512") in ROWS
     if speed.gmac and speed.steps and not speed.guide:
-        assert (
-            2.9e13 < 2e9 * speed.gmac * speed.steps * speed.images_per_second < 4.5e13
-        )
+        per_step = 2e9 * speed.gmac * (2 if speed.guidance_scale != 1 else 1)
+        rate = per_step * speed.steps * speed.images_per_second
+        assert (2.8e13 if name == "churches" else 3.6e13) < rate < 4.4e13
