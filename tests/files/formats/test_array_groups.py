@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore as ts
 
 from ldm_jax.files.formats import array_groups
 from ldm_jax.files.formats.array_groups import write_arrays
@@ -47,6 +48,26 @@ def test_arrays_are_not_copied_before_they_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(copy, "deepcopy", recorded)
     write_arrays(tmp_path / "a", TREE, lambda size: None)
     assert len(copies) == len(jax.tree.leaves(TREE)) and all(copies)
+
+
+def test_arrays_are_written_from_where_they_are(tmp_path, monkeypatch):
+    """Compression and chunks are copies; a cache of 100 MB fills with old lists."""
+    contexts = []
+    serialize = ocp.type_handlers.NumpyHandler.serialize
+
+    async def recorded(self, values, infos, args=None):
+        contexts.extend(info.ts_context for info in infos)
+        return await serialize(self, values, infos, args)
+
+    monkeypatch.setattr(ocp.type_handlers.NumpyHandler, "serialize", recorded)
+    monkeypatch.setattr(array_groups, "GROUP_BYTES", 100)
+    write_arrays(tmp_path / "a", TREE, lambda size: None)
+    store = {"driver": "ocdbt", "base": f"file://{tmp_path}/a/", "path": "a.kernel/"}
+    array = ts.open({"driver": "zarr", "kvstore": store}).result()
+    metadata = array.spec().to_json()["metadata"]
+    assert metadata["compressor"] is None and metadata["chunks"] == [20, 15]
+    caches = [context["cache_pool#ocdbt"].to_json() for context in contexts]
+    assert caches == [{"total_bytes_limit": array_groups.CACHE_BYTES}] * 11
 
 
 def test_an_error_of_a_group_ends_the_writing(tmp_path):
