@@ -47,9 +47,12 @@ def _run(args, overrides) -> None:
     from ldm_jax.data.images.image_sets import open_images
 
     images = dict(dataset=args.dataset, split=args.split, data_dir=args.data_dir)
-    embedder = guides.embedder_of(args).open()
     database = build_database(
-        open_images(**images), embedder, args.out, args.batch_size, images
+        lambda: open_images(**images),
+        guides.embedder_of(args).open,
+        args.out,
+        args.batch_size,
+        images,
     )
     count, width = database.embedding.shape
     values.echo(f"{count} embeddings of {width} numbers in {args.out}")

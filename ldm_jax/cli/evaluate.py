@@ -267,9 +267,10 @@ def _nearest(args) -> None:
 def _evaluate_samples(args, request, inputs, options) -> None:
     """Evaluates a diffusion model: checkpoints, with numbers of steps for each."""
     from ldm_jax.commands import evaluate
+    from ldm_jax.commands.evaluation.points import points_of
     from ldm_jax.metrics.tables import markdown
 
-    points = evaluate.points_of(args.out, args.step, options.pop("num_steps", ()))
+    points = points_of(args.out, args.step, options.pop("num_steps", ()))
     results = evaluate.evaluate_samples(
         args.model,
         points,

@@ -73,6 +73,7 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
+    from ldm_jax.files.outputs import check_writable_file
     from ldm_jax.files.paths import local
     from ldm_jax.files.writing import write_text
     from ldm_jax.study import engine, graph, report
@@ -81,6 +82,8 @@ def _run(args, overrides) -> None:
     from ldm_jax.study.stages import make_stages, select
 
     local(args.out, "--out")
+    if args.snakefile:
+        check_writable_file(args.snakefile, "--snakefile")
     only = tuple(filter(None, args.only.split(",")))
     if args.report_only:
         report.write_study_report(args.out)

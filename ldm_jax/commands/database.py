@@ -2,7 +2,7 @@
 """Makes a database of embedded patches of an image set, for retrieval models."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +17,8 @@ from ldm_jax.parallel.outputs import new_output, staged
 
 
 def build_database(
-    source: Source,
-    embedder: ImageEmbedder,
+    open_source: Callable[[], Source],
+    open_embedder: Callable[[], ImageEmbedder],
     out: str,
     batch_size: int = 64,
     images: Mapping[str, Any] = MappingProxyType({}),
@@ -26,18 +26,19 @@ def build_database(
     """Embeds the middle square of every image; `img_id` is its number in the set.
 
     Args:
-      source: of images.
-      embedder: network that embeds them.
+      open_source: returns the images; called once `out` is reserved.
+      open_embedder: likewise, the network that embeds them.
       out: .npz file to write, new.
       batch_size: images at once.
-      images: arguments of `open_images` that open `source`; the database describes its
-        images by them.
+      images: arguments of `open_images` that open the images; the database describes
+        its images by them.
 
     Raises:
       ValueError: `out` exists, or no image can be read.
     """
     parts, ids, coords = [], [], []
     with staged(out) as target, new_output(target):
+        embedder, source = open_embedder(), open_source()
         for low in tqdm(range(0, len(source), batch_size), desc="database"):
             numbers = list(range(low, min(low + batch_size, len(source))))
             patches = []

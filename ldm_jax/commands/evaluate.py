@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates a model, or finished images, by a named protocol or chosen metrics."""
 
+import contextlib
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from etils import epath
@@ -13,6 +14,7 @@ from etils import epath
 from ldm_jax.commands import sample, stats
 from ldm_jax.commands.evaluation.class_labels import choose_classes, count_classes
 from ldm_jax.commands.evaluation.feature_networks import Evaluator, Request
+from ldm_jax.commands.evaluation.points import Point
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
@@ -27,48 +29,14 @@ from ldm_jax.metrics.paper import find_protocol
 from ldm_jax.metrics.tables import markdown
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import agreed, fetch, is_main_process
-from ldm_jax.parallel.outputs import output_directory, reserves
+from ldm_jax.parallel.outputs import output_directories, output_directory, reserves
 
 QUANTIZATION = "truncation to bytes, as the original"
 
 
-class Point(NamedTuple):
-    """One evaluation of a model: a checkpoint and a number of steps.
-
-    Attributes:
-      out: directory of its samples and results.
-      step: of the checkpoint; None takes the newest.
-      num_steps: of the sampler; None takes the model's.
-    """
-
-    out: str
-    step: int | None = None
-    num_steps: int | None = None
-
-
-def points_of(
-    out: str, steps: Sequence[int] = (), nums_steps: Sequence[int] = ()
-) -> list[Point]:
-    """Lists the evaluations of several checkpoints, with several numbers of steps each.
-
-    Args:
-      out: directory of the one evaluation, or of one sub-folder for each:
-        "step500", "sampled10" or "step500-sampled10".
-      steps: of the checkpoints; () takes the newest.
-      nums_steps: of the sampler; () takes the model's.
-    """
-    points = []
-    for step, num_steps in itertools.product(steps or [None], nums_steps or [None]):
-        names = [f"step{step}"] if len(steps) > 1 else []
-        names += [f"sampled{num_steps}"] if len(nums_steps) > 1 else []
-        folder = "/".join([out, "-".join(names)]) if names else out
-        points.append(Point(folder, step, num_steps))
-    return points
-
-
 def evaluate_samples(
     model_dir: str,
-    points: Iterable[Point],
+    points: Sequence[Point],
     request: Request,
     inputs: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -102,10 +70,38 @@ def evaluate_samples(
 
     Raises:
       ValueError: something does not fit, before anything is sampled where it can be.
+      OSError, Unusable: of `output_directory`, before anything is loaded.
     """
+    with output_directories([point.out for point in points]) as places:
+        yield from _evaluate_samples(
+            model_dir,
+            dict(zip(points, places, strict=True)),
+            request,
+            dict(inputs),
+            options,
+            classes,
+            seed,
+            which,
+            pairs,
+            guidance,
+        )
+
+
+def _evaluate_samples(
+    model_dir: str,
+    places: Mapping[Point, contextlib.AbstractContextManager[pathlib.Path]],
+    request: Request,
+    inputs: dict[str, Any],
+    options: Mapping[str, Any],
+    classes: str,
+    seed: int,
+    which: str,
+    pairs: str | None,
+    guidance: Mapping[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Does the work of `evaluate_samples`; `places` are the reserved directories."""
     trained = read_settings(model_dir, "latent_diffusion")
     evaluator = Evaluator(request, _transform_of(model_dir))
-    inputs = dict(inputs)
     num_classes = count_classes(trained, guidance)
     if num_classes and not inputs:
         inputs["class_label"] = choose_classes(num_classes, classes, request.num, seed)
@@ -121,7 +117,7 @@ def evaluate_samples(
         },
     }
     model = None
-    for step, group in itertools.groupby(points, key=lambda point: point.step):
+    for step, group in itertools.groupby(places, key=lambda point: point.step):
         fresh, params = model_directory.load(
             model_dir, which, step, task="latent_diffusion"
         )
@@ -129,7 +125,7 @@ def evaluate_samples(
         for point in group:
             number = point.num_steps
             changes = {} if number is None else {"num_steps": number}
-            with output_directory(point.out) as out:
+            with places[point] as out:
                 images = f"{out}/images"
                 throughput = sample.write_samples(
                     model_dir,

@@ -70,60 +70,81 @@ def import_weights(
     Raises:
       ValueError: names, shapes, schedule or config do not fit, the file is unsafe, the
         scale of the latents is nowhere, or `out` is taken; nothing is written.
+      OSError: nothing can be written there; before anything is read or downloaded.
     """
-    source = os.fspath(find_source(source))
+    with new_model_directory(out) as folder:
+        return _import_into(
+            folder,
+            os.fspath(find_source(source)),
+            config,
+            which,
+            {"vocab": vocab, "merges": merges},
+            image_size,
+            overrides,
+            key,
+        )
+
+
+def _import_into(
+    folder: str,
+    source: str,
+    config: str | None,
+    which: str,
+    files: dict[str, str | None],
+    image_size: int | None,
+    overrides: Sequence[str],
+    key: str | None,
+) -> ImportReport:
+    """Imports a model into a folder; arguments and errors of `import_weights`."""
     if holds_own(source):
-        return _import_own(source, out, config)
+        return _import_own(source, folder, config)
     described: Any = config
     if config is not None and config_files.is_config(config):
         loaded = config_files.load_config(config, overrides)
         if loaded.task == "classifier":
-            return _import_classifier(source, out, loaded, key)
+            return _import_classifier(source, folder, loaded, key)
         described = model_sections(loaded)
     elif overrides:
         raise ValueError(
             f"{overrides[0]} replaces a value of one of our configs: got "
             f"{config or 'none'}; leave it out."
         )
-    with new_model_directory(out) as folder:
-        imported = import_model(source, described, which, key)
-        if "task" not in imported.spec:
-            raise ValueError(
-                "a model directory holds a first stage, a diffusion model or a text "
-                f"encoder: {source} is the {imported.spec['condition']['kind']} "
-                "condition of a model; import the folder of the whole pipeline."
-            )
-        if imported.spec.get("latent_scale", 1.0) is None:
-            raise ValueError(
-                f"the scale of the latents must be known: {source} holds none, and "
-                f"{config} none either; give --config.latents.scale (0.18215 for "
-                "txt2img-1.4B), or the original's YAML."
-            )
-        size = image_size or imported.image_size
-        settings = model_settings(imported.spec, size)
-        files = {"vocab": vocab, "merges": merges}
-        notes = add_vocabulary(folder, settings, files)
-        check_model(settings, folder, source)
-        write_model(folder, imported.spec, imported.params, settings)
+    imported = import_model(source, described, which, key)
+    if "task" not in imported.spec:
+        raise ValueError(
+            "a model directory holds a first stage, a diffusion model or a text "
+            f"encoder: {source} is the {imported.spec['condition']['kind']} "
+            "condition of a model; import the folder of the whole pipeline."
+        )
+    if imported.spec.get("latent_scale", 1.0) is None:
+        raise ValueError(
+            f"the scale of the latents must be known: {source} holds none, and "
+            f"{config} none either; give --config.latents.scale (0.18215 for "
+            "txt2img-1.4B), or the original's YAML."
+        )
+    size = image_size or imported.image_size
+    settings = model_settings(imported.spec, size)
+    notes = add_vocabulary(folder, settings, files)
+    check_model(settings, folder, source)
+    write_model(folder, imported.spec, imported.params, settings)
     return ImportReport(settings["task"], imported.used, (*imported.notes, *notes))
 
 
-def _import_own(source: str, out: str, config: str | None) -> ImportReport:
+def _import_own(source: str, folder: str, config: str | None) -> ImportReport:
     """Imports a model that `ldm-jax export` wrote under our own names."""
     if config is not None:
         raise ValueError(
             f"{source} contains its settings: got --config={config}; leave it out."
         )
-    with new_model_directory(out) as folder:
-        settings, params, files = read_own(source)
-        for name, data in files.items():
-            write_bytes(inside(folder, name), data)
-        check_model(settings, folder, source)
-        write_model(folder, settings, params, settings)
+    settings, params, files = read_own(source)
+    for name, data in files.items():
+        write_bytes(inside(folder, name), data)
+    check_model(settings, folder, source)
+    write_model(folder, settings, params, settings)
     return ImportReport(settings["task"], "ema", ())
 
 
-def _import_classifier(source: str, out: str, config, key) -> ImportReport:
+def _import_classifier(source: str, folder: str, config, key) -> ImportReport:
     """Imports a classifier for the diffusion model that its config names.
 
     Raises:
@@ -133,6 +154,5 @@ def _import_classifier(source: str, out: str, config, key) -> ImportReport:
     settings, _ = resolve_config(config, abstract=True)
     model = make_classifier(settings)
     params = import_classifier(read_weights(source, key), model.classifier)
-    with new_model_directory(out) as folder:
-        save_params(folder, {"classifier": params}, settings.to_dict())
+    save_params(folder, {"classifier": params}, settings.to_dict())
     return ImportReport("classifier", "raw", ())

@@ -10,7 +10,7 @@ import functools
 import inspect
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
@@ -72,6 +72,33 @@ def output_directory(out: PathLike, flag: str = "--out") -> Iterator[pathlib.Pat
     with _held(take):
         yield path
         copy()
+
+
+@contextlib.contextmanager
+def output_directories(
+    outs: Sequence[PathLike], flag: str = "--out"
+) -> Iterator[list[contextlib.AbstractContextManager[pathlib.Path]]]:
+    """Reserves several directories; arguments and errors as above.
+
+    Yields:
+      For each a context that yields its path. It is released, and copied to a store,
+      at the end of its context.
+    """
+    with contextlib.ExitStack() as stack:
+        places = []
+        for out in outs:
+            place = stack.enter_context(contextlib.ExitStack())
+            path = place.enter_context(output_directory(out, flag))
+            places.append(_released_after(place, path))
+        yield places
+
+
+@contextlib.contextmanager
+def _released_after(
+    place: contextlib.ExitStack, path: pathlib.Path
+) -> Iterator[pathlib.Path]:
+    with place:
+        yield path
 
 
 @contextlib.contextmanager

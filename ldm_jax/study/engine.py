@@ -2,22 +2,23 @@
 """Runs the stages of a study one after the other, and resumes interrupted ones.
 
 A failed stage is recorded and does not stop stages that do not depend on it. The same
-command runs the missing stages.
+command runs the missing stages. Several processes may run one study: each stage is
+locked by the process that runs it, and the others run other stages meanwhile.
 """
 
 import contextlib
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 
 from ldm_jax.files.formats.structured import read_json_object
-from ldm_jax.files.lock import Unusable
+from ldm_jax.files.lock import Unusable, lock_output
 from ldm_jax.files.outputs import check_writable
 from ldm_jax.files.writing import remove, write_json
-from ldm_jax.parallel.hosts import is_main_process
+from ldm_jax.parallel.hosts import agreed, in_main_process, is_main_process
 from ldm_jax.study import report
 from ldm_jax.study.budget import ResolvedArm, resolve_arms
 from ldm_jax.study.config import Study
@@ -37,6 +38,8 @@ FAILURES = (
 WAITS = "waiting for stages that are not done"
 # Stages that an error lists for each reason.
 NUM_NAMED = 3
+# Between two attempts at a stage that another process runs.
+POLL_SECONDS = 2.0
 
 
 class StudyFailed(ValueError):
@@ -64,25 +67,80 @@ def run_study(study: Study, out: str, only: Sequence[str] = (), kind: str = "") 
         check_unchanged(stage, out)
     check_images(study, arms, [s for s in stages if not is_done(s.name, out)])
     _write_summary(study, arms, out)
-    failed: dict[str, list[str]] = {}
-    for number, stage in enumerate(stages, 1):
-        place = f"[{number}/{len(stages)}] {stage.name}"
-        missing = [name for name in stage.needs if not is_done(name, out)]
-        if is_done(stage.name, out):
-            continue
-        if missing:
-            failed.setdefault(WAITS, []).append(stage.name)
-            print(f"{place}: waits for {', '.join(missing)}", flush=True)
-            continue
-        print(f"{place}: {stage.note}", flush=True)
-        try:
-            run_stage(stage, out)
-        except FAILURES as error:
-            failed.setdefault(_in_a_line(error), []).append(stage.name)
-            print(f"{place} FAILED: {error}", flush=True)
+    failed = _run_missing(stages, out)
     report.write_study_report(out)
     if failed:
         raise StudyFailed(_describe_failures(failed, len(stages)))
+
+
+def _run_missing(stages: Sequence[Stage], out: str) -> dict[str, list[str]]:
+    """Runs the stages that are not done; waits for those that other processes run.
+
+    Returns:
+      {reason: names} of the stages that failed, or need the result of one that did.
+    """
+    failed: dict[str, list[str]] = {}
+    places = {s.name: f"[{n}/{len(stages)}] {s.name}" for n, s in enumerate(stages, 1)}
+    left = [stage for stage in stages if not _is_done_for_all(stage.name, out)]
+    owners: dict[str, str] = {}
+    waits: dict[str, str] = {}
+    while left:
+        before, left, is_any_in_use = left, [], False
+        for stage in before:
+            place = places[stage.name]
+            missing = [n for n in stage.needs if not _is_done_for_all(n, out)]
+            if missing:
+                waits[stage.name] = f"{place}: waits for {', '.join(missing)}"
+                left.append(stage)
+            elif owner := _attempt(stage, place, out, failed):
+                if owner != owners.get(stage.name):
+                    print(f"{place}: {owner}", flush=True)
+                owners[stage.name], is_any_in_use = owner, True
+                left.append(stage)
+        if not is_any_in_use:
+            break
+        time.sleep(POLL_SECONDS)
+    for stage in left:
+        print(waits[stage.name], flush=True)
+        failed.setdefault(WAITS, []).append(stage.name)
+    return failed
+
+
+def _attempt(stage: Stage, place: str, out: str, failed: dict[str, list[str]]) -> str:
+    """Runs a stage and records a failure; if another process runs it, says which."""
+    try:
+        with _reserved(stage, out) as owner:
+            if not owner and not _is_done_for_all(stage.name, out):
+                print(f"{place}: {stage.note}", flush=True)
+                run_stage(stage, out)
+            return owner
+    except FAILURES as error:
+        failed.setdefault(_in_a_line(error), []).append(stage.name)
+        print(f"{place} FAILED: {error}", flush=True)
+        return ""
+
+
+@contextlib.contextmanager
+def _reserved(stage: Stage, out: str) -> Iterator[str]:
+    """Locks a stage; yields "", or a sentence on the process that runs it already."""
+    owner = ""
+
+    def take():
+        nonlocal owner
+        try:
+            return lock_output(pathlib.Path(out, stage.name))
+        except Unusable as error:
+            owner = str(error)
+
+    lock = in_main_process(take)
+    try:
+        if agreed(bool(owner)):
+            yield owner or f"{stage.name} is in use by another process."
+        else:
+            yield ""
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def run_one(study: Study, out: str, name: str) -> None:
@@ -91,7 +149,10 @@ def run_one(study: Study, out: str, name: str) -> None:
     Raises:
       ValueError: there is no such stage, its settings changed, or what it needs is
         not done.
+      OSError: nothing can be written to `out`.
+      Unusable: another process runs it.
     """
+    check_writable(out)
     if name == "report":
         report.write_study_report(out)
         return
@@ -109,7 +170,11 @@ def run_one(study: Study, out: str, name: str) -> None:
         raise ValueError(
             f"{name} reads the result of {', '.join(missing)}: got none; run it before."
         )
-    run_stage(stage, out)
+    with _reserved(stage, out) as owner:
+        if owner:
+            raise Unusable(owner)
+        if not is_done(name, out):
+            run_stage(stage, out)
 
 
 def run_stage(stage: Stage, out: str) -> None:
@@ -154,6 +219,11 @@ def _in_a_line(error: Exception) -> str:
 def is_done(name: str, out: str) -> bool:
     """Returns whether a stage's result exists."""
     return pathlib.Path(out, name, RESULT).exists()
+
+
+def _is_done_for_all(name: str, out: str) -> bool:
+    """Returns on every process of a run whether process 0 sees a stage's result."""
+    return agreed(is_done(name, out))
 
 
 def check_unchanged(stage: Stage, out: str) -> None:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ldm_jax.commands import evaluate as evaluation
 from ldm_jax.commands.bench.train import make_step
 from ldm_jax.commands.evaluation.feature_networks import Request
+from ldm_jax.commands.evaluation.points import Point
 from ldm_jax.commands.latents import encode_image_set
 from ldm_jax.commands.stats import write_stats
 from ldm_jax.commands.train import train_config
@@ -144,7 +145,7 @@ def measure_samples(
     assert steps is not None  # it was trained here
     points = evaluation_points(study, steps)
     missing = [
-        evaluation.Point(str(folder / name), step, num_steps)
+        Point(str(folder / name), step, num_steps)
         for name, (step, num_steps) in points.items()
         if not (folder / name / "results.json").exists()
     ]

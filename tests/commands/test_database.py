@@ -37,11 +37,11 @@ def test_middle_squares_are_embedded_and_damaged_images_left_out(tmp_path):
     wide[:, 3:7] = 200
     source = Images([wide, None, np.full((6, 6, 3), 50, np.uint8)])
     out = str(tmp_path / "d.npz")
-    build_database(source, Clip(), out, batch_size=2, images={"dataset": "./a"})
+    build_database(lambda: source, Clip, out, batch_size=2, images={"dataset": "./a"})
     written = read_database(out)
     assert written.embedding.tolist() == [[200, 200, 200, 4], [50, 50, 50, 6]]
     assert written.img_id.tolist() == [0, 2] and written.clip == "abc"
     assert written.patch_coords.tolist() == [[3, 0, 7, 4], [0, 0, 6, 6]]
     assert written.image_set == {"dataset": "./a", "fingerprint": "these images"}
     with pytest.raises(ValueError, match=r"d\.npz"):
-        build_database(source, Clip(), out)
+        build_database(lambda: source, Clip, out)

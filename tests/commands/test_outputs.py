@@ -15,6 +15,7 @@ from ldm_jax.files.lock import lock_directory, lock_output
 
 WEIGHTS = "--feature-weights=nowhere.safetensors"
 CONFIG = "--config=quickstart"
+SAMPLES = ["--model=digits", "--metrics=fid", "--num=2", WEIGHTS]
 # Command -> its flags; {} is the output.
 FILES = {
     "stats": ["./photos", "--size=8", WEIGHTS, "--out={}.npz"],
@@ -24,6 +25,8 @@ FILES = {
 }
 NEW = {
     "import": ["nowhere.ckpt", "--out={}"],
+    "import from the Hub": ["hf://nowhere/nowhere", "--out={}"],
+    "database": ["./photos", "--clip-model=nowhere", "--out={}"],
     "export npz": ["nowhere", "--to=npz", "--out={}"],
     "export compvis": ["nowhere", "--to=compvis", "--out={}"],
     "export diffusers": ["nowhere", "--to=diffusers", "--out={}"],
@@ -34,10 +37,11 @@ DIRECTORIES = {
     "latents": ["--model=nowhere", "--out={}"],
     "sample": ["--model=nowhere", "--out={}"],
     "evaluate": ["--images=photos", WEIGHTS, "--out={}"],
+    "evaluate samples": [*SAMPLES, "--out={}"],
 }
 COMMANDS = {**FILES, **NEW, **DIRECTORIES}
 # Written to gs:// directly; made here and copied there.
-REMOTE = ("train", "import")
+REMOTE = ("train", "import", "import from the Hub")
 STAGED = sorted(COMMANDS.keys() - REMOTE)
 
 
@@ -64,6 +68,16 @@ def test_what_cannot_be_written_is_found_before_any_work(name, tmp_path, capsys)
     assert f"--{flag} must be a directory that this process may write" in error
     assert "Not a directory" in error and f"Choose another --{flag}" in error
     assert (tmp_path / "file").read_text() == "x"
+
+
+def test_the_rules_of_a_study_are_written_where_that_is_possible(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    argv = ["study", "--config=nowhere.py", "--out=nowhere"]
+    assert main([*argv, f"--snakefile={tmp_path}/file/S"]) == 2
+    error = capsys.readouterr().err
+    assert "--snakefile must be a directory that this process may write" in error
+    assert main([*argv, f"--snakefile={tmp_path}"]) == 2
+    assert "--snakefile must name a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"train"}))

@@ -5,6 +5,8 @@ import jax
 import pytest
 
 from ldm_jax.files.formats.structured import read_json
+from ldm_jax.files.lock import Unusable, lock_output
+from ldm_jax.files.writing import write_json
 from ldm_jax.study import engine
 from ldm_jax.study.stages import Stage
 
@@ -90,6 +92,55 @@ def test_one_stage_runs_by_its_name_after_those_it_needs(calls, study, tmp_path)
     assert ran == ["a/x", "b/x"]
     with pytest.raises(ValueError, match='no stage "e"; one of: a/x, b/x'):
         engine.run_one(study, str(tmp_path), "e")
+
+
+@pytest.fixture
+def other(tmp_path, monkeypatch):
+    """Another process that runs a/x; it ends when this one has waited once."""
+    lock = lock_output(tmp_path / "a/x")
+    waits, at_the_end = [], []
+
+    def wait(seconds):
+        waits.append(seconds)
+        for action in at_the_end:
+            action()
+        lock.release()
+
+    monkeypatch.setattr(engine.time, "sleep", wait)
+    yield waits, at_the_end
+    lock.release()
+
+
+def test_a_stage_that_another_process_runs_is_waited_for_after_the_others(
+    calls, study, tmp_path, capsys, other
+):
+    ran, broken = calls
+    waits, at_the_end = other
+    broken.clear()
+    result = tmp_path / "a/x/result.json"
+    at_the_end.append(lambda: write_json(result, dict(settings={}, result={})))
+    engine.run_study(study, str(tmp_path))
+    assert ran == ["c/x", "d/x", "b/x"]
+    assert waits == [engine.POLL_SECONDS]
+    lines = [n for n in capsys.readouterr().out.splitlines() if "a/x" in n]
+    assert len(lines) == 1 and "is in use by process" in lines[0]
+    assert not list(tmp_path.rglob("failed.json"))
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_stage_whose_process_ended_without_a_result_is_run(
+    calls, study, tmp_path, other
+):
+    ran, broken = calls
+    broken.clear()
+    engine.run_study(study, str(tmp_path))
+    assert ran == ["c/x", "d/x", "a/x", "b/x"]
+
+
+def test_one_stage_that_another_process_runs_is_refused(calls, study, tmp_path, other):
+    with pytest.raises(Unusable, match="x is in use by process"):
+        engine.run_one(study, str(tmp_path), "a/x")
+    assert calls[0] == []
 
 
 def test_a_device_without_memory_fails_a_stage_and_not_the_study(
