@@ -25,8 +25,11 @@ DType = jax.typing.DTypeLike
 # which JAX's own types, those of `Array.shape`, call an int as well.
 if TYPE_CHECKING:
     Size = int
+    # JAX declares its own name of this class as a variable.
+    from jaxlib._jax import Device
 else:
     Size = SupportsInt
+    Device = jax.Device
 
 # A random key, or one key per sample; typed, or the raw numbers of older programs.
 RandomKey = Key[Array, "..."] | UInt32[Array, "... 2"]

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float32, Int32
 
 from ldm_jax.conditions.base import Condition
@@ -104,7 +105,7 @@ def read_keyword(
         return read_floats(name, array)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be whole numbers: got {array.dtype}.")
-    if field.limit and not isinstance(array, jax.core.Tracer):
+    if field.limit and not isinstance(array, Tracer):
         num_ids = getattr(condition, field.limit)
         low, high = int(np.min(array)), int(np.max(array))
         if low < 0 or high >= num_ids:

@@ -6,7 +6,7 @@ reads the rows that the sharding assigns to its devices, so the global batch is 
 on any number of hosts and any mesh.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -87,7 +87,9 @@ class Batches:
         ]
         return self._placement.place(self._reader.read(rows))
 
-    def stream(self, first_step: int = 0) -> Iterator[dict[str, jax.Array]]:
+    def stream(
+        self, first_step: int = 0
+    ) -> Generator[dict[str, jax.Array], None, None]:
         """Yields the batches from `first_step` on, made ahead in a thread."""
         return read_ahead(lambda: self._forever(first_step))
 

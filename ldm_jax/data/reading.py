@@ -5,7 +5,7 @@ import functools
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -115,7 +115,9 @@ class Reader:
             )
 
 
-def read_ahead(make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+def read_ahead(
+    make: Callable[[], Iterator[Any]],
+) -> Generator[Any, None, None]:
     """Runs an iterator in a thread, READ_AHEAD items before the consumer.
 
     Args:

@@ -156,9 +156,11 @@ def write_info(
         dataset_name=name,
         filetype_suffix="array_record",
     )
-    identity = tfds.core.dataset_info.DatasetIdentity(
+    # Modules that tfds loads on first use, which its types leave out.
+    core: Any = tfds.core
+    identity = core.dataset_info.DatasetIdentity(
         name=name,
-        version=tfds.core.utils.Version("1.0.0"),
+        version=core.utils.Version("1.0.0"),
         data_dir=os.fspath(directory),
         module_name="",
     )
@@ -178,7 +180,7 @@ def write_info(
         )
         for split, shards in splits.items()
     ]
-    info.set_splits(tfds.core.splits.SplitDict(split_infos))
+    info.set_splits(core.splits.SplitDict(split_infos))
     with files_into(directory, last="dataset_info.json") as folder:
         info.write_to_directory(folder)
     # All shards are there, so these are of writers that were killed.

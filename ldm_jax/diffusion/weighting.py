@@ -61,6 +61,7 @@ def elbo_weights(schedule: NoiseSchedule, prediction: str) -> Float32[Array, " T
     else:
         variance = schedule.posterior_variance
         weights = betas**2 / (2 * variance * (1 - betas) * (1 - alphas_cumprod))
+    weights = jnp.asarray(weights)
     return weights.at[0].set(weights[min(1, schedule.num_timesteps - 1)])
 
 

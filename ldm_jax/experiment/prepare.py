@@ -8,7 +8,6 @@ receives objects and reads no config.
 
 from collections.abc import Sequence
 
-import jax
 from ml_collections import ConfigDict
 
 from ldm_jax.data.loader import make_batches
@@ -23,6 +22,7 @@ from ldm_jax.parallel import sharding
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.options import LoopOptions
 from ldm_jax.training.run import Run
+from ldm_jax.types import Device
 
 BUILDERS = dict(
     first_stage=build_first_stage,
@@ -36,7 +36,7 @@ def prepare(
     workdir: str = "",
     *,
     abstract: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Run:
     """Builds a run from a config.
 

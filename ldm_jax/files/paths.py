@@ -90,10 +90,10 @@ def _forget_listings() -> None:
     Other processes write objects too: a cached listing would not show them.
     """
     with contextlib.suppress(ImportError):  # named where a URL is used
-        import fsspec
+        from fsspec.config import conf
 
         for scheme in ("gcs", "gs", "s3"):
-            options = fsspec.config.conf.setdefault(scheme, {})
+            options = conf.setdefault(scheme, {})
             options.setdefault("use_listings_cache", False)
 
 

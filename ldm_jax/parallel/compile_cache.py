@@ -25,8 +25,8 @@ def keep_programs() -> None:
     the program that imports it. A folder that cannot be written is a warning.
     """
     if (
-        jax.config.jax_compilation_cache_dir
-        or not jax.config.jax_enable_compilation_cache
+        jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+        or not jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     ):
         return
     folder = cache_directory() / "programs"

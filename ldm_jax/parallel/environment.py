@@ -68,7 +68,7 @@ def check_devices() -> None:
       ValueError: there are none of this kind, or JAX has no plugin for them.
       RuntimeError: they are in use by another process.
     """
-    platforms = jax.config.jax_platforms
+    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
     if not platforms:
         return
     try:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ldm_jax.types import BATCH_AXES, TENSOR_AXIS, PyTree
+from ldm_jax.types import BATCH_AXES, TENSOR_AXIS, Device, PyTree
 
 AXES = (*BATCH_AXES, TENSOR_AXIS)
 
@@ -39,7 +39,7 @@ def make_mesh(
     fsdp: int = 1,
     tensor: int = 1,
     slices: int = -1,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Mesh:
     """Makes the (data, fsdp, tensor) mesh.
 
@@ -83,9 +83,9 @@ def make_mesh(
     return Mesh(np.concatenate(blocks), AXES, axis_types=axis_types)
 
 
-def _slices(devices: list[jax.Device], slices: int) -> list[list[jax.Device]]:
+def _slices(devices: list[Device], slices: int) -> list[list[Device]]:
     """Groups devices by slice."""
-    groups: dict[int, list[jax.Device]] = {}
+    groups: dict[int, list[Device]] = {}
     for device in devices:
         # On GPUs a "slice" is a node, across which any axis may reach.
         index = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from ldm_jax.parallel.chips import GPUS, TPUS
+from ldm_jax.types import Device
 
 # Generation of TPU -> shapes of a slice. v4 and v5p are tori of three dimensions.
 GENERATIONS = {
@@ -73,7 +74,7 @@ def absent_devices(name: str, slices: int = 1) -> list[AbsentDevice]:
     ]
 
 
-def describe_topology(name: str, slices: int = 1) -> list[jax.Device]:
+def describe_topology(name: str, slices: int = 1) -> list[Device]:
     """Makes devices of a TPU slice that programs can be compiled for, without a TPU.
 
     Args:

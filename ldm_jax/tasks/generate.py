@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
 from ldm_jax.diffusion import constraints, guidance, process, tiles
@@ -149,7 +150,7 @@ def sample(
     sampling = make_sampling(**options)
     cond = model.checked_condition(z_T, cond)
     key = jax.random.key(0) if key is None else key
-    if isinstance(z_T, jax.core.Tracer):  # a part of the caller's program
+    if isinstance(z_T, Tracer):  # a part of the caller's program
         return sample_latents(model, params, cond, null, z_T, key, sampling)[0]
     return _compiled_sample(model, sampling)(params, cond, null, z_T, key)
 

@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.core import eval_jaxpr
 from jax.interpreters import partial_eval
 from jax.sharding import Mesh, NamedSharding
 
@@ -38,7 +39,7 @@ class TrainState:
     @property
     def mesh(self) -> Mesh:
         """The devices that the state is spread over, or replicated on."""
-        return self.step.sharding.mesh
+        return self.step.sharding.mesh  # pyright: ignore[reportAttributeAccessIssue]
 
     def averaged_params(self) -> PyTree:
         """Returns `params` with the averaged entries in place of the raw ones."""
@@ -129,5 +130,5 @@ def _run_needed(function: Callable, key: Array) -> PyTree:
     jaxpr, _ = partial_eval.dce_jaxpr(
         closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
     )
-    leaves = jax.core.eval_jaxpr(jaxpr, closed.consts, key)
+    leaves = eval_jaxpr(jaxpr, closed.consts, key)
     return jax.tree.unflatten(jax.tree.structure(shape), leaves)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax.commands.bench.history import Figures
 from ldm_jax.commands.bench.timing import best_of
+from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.builders.abstract import zero_lpips, zero_params
@@ -103,7 +104,7 @@ def as_in_the_paper(sampled: Sampled, paper: PaperSpeed) -> Sampled:
     sampling = dataclasses.replace(sampling, **changes)
     size = next((len(x) for x in y.values()), 0)
     if paper.guide == "classifier":
-        if not hasattr(model.conditioner, "num_classes"):
+        if not isinstance(model.conditioner, ClassLabel):
             raise ValueError(
                 "this row of the paper is guided by a classifier: got a model without "
                 f'classes (condition "{model.conditioner.kind}"); take '
@@ -192,6 +193,7 @@ def _fields(model: LatentDiffusion, shape, size: int) -> dict[str, np.ndarray]:
 def _classifier(model: LatentDiffusion, shape) -> NoisyLatentClassifier:
     """Makes a classifier with the body of the denoiser."""
     unet: Any = model.unet
+    assert isinstance(model.conditioner, ClassLabel)  # asked for by its caller
     names = ("channels", "channel_mult", "num_res_blocks", "attention_levels")
     network = LatentClassifier(
         num_classes=model.conditioner.num_classes,

@@ -6,6 +6,7 @@ import textwrap
 import numpy as np
 
 from ldm_jax.conditions.base import Condition
+from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.data.records import read_whole
 from ldm_jax.experiment import model_directory
@@ -51,7 +52,7 @@ def row_conditions(
     condition: Condition, latents: str
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Returns the condition of every row, [R, ...] by field, and the row's name."""
-    if condition.kind == "class":
+    if isinstance(condition, ClassLabel):
         count = condition.num_classes
         labels = np.unique(np.linspace(0, count - 1, ROWS).astype(np.int32))
         names = condition.class_names or [str(i) for i in range(count)]

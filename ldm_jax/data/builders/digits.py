@@ -3,6 +3,7 @@
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -66,7 +67,7 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
     """Returns all images, uint8 [1797, 8, 8], and their labels, int64 [1797]."""
     from sklearn.datasets import load_digits  # slow to import, needed once
 
-    digits = load_digits()
+    digits: Any = load_digits()
     return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
 
 

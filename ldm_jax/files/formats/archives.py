@@ -199,7 +199,8 @@ def _regular(path: PathLike, part: _Part, place: str) -> list[tarfile.TarInfo]:
         tarfile.open(fileobj=part, mode="r:") as tar,
     ):
         while (info := tar.next()) is not None:
-            tar.members = []  # else it keeps all of them a second time
+            # Else it keeps all of them a second time.
+            tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
             if info.size < 0 or info.offset <= end:
                 raise ValueError(f"{shown(info.name)} leads back in the archive")
             end = info.offset

@@ -208,7 +208,8 @@ def decode_label_map(
                 "channel, as PNG."
             )
         # Pillow scales grey of 2 and 4 bits to 0..255.
-        raw = image.tile[0][3] if image.tile and image.format == "PNG" else ""
+        tiles = getattr(image, "tile", ())  # of formats, not of every image
+        raw = tiles[0][3] if tiles and image.format == "PNG" else ""
         step = {"L;2": 85, "L;4": 17}.get(raw if isinstance(raw, str) else "", 1)
         values = np.asarray(_upright(image))
     if values.size and values.max() > 255:

@@ -59,10 +59,8 @@ def classifier_rows(model: LatentClassifier) -> tuple[NameRow, ...]:
     z_t = jax.ShapeDtypeStruct((1, side, side, model.latent_channels), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), z_t, t)["params"]
-    shapes = {
-        path: leaf.shape
-        for path, leaf in traverse_util.flatten_dict(params, sep="/").items()
-    }
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
+    shapes = {path: leaf.shape for path, leaf in flat.items()}
     head = {path for path in shapes if path.split("/")[0] in LAYERS}
     body = rows_for(
         BODY,

@@ -26,8 +26,9 @@ from ldm_jax.types import PyTree
 def trunk_shapes(trunk: str) -> dict[str, tuple[int, ...]]:
     """Returns {path of a parameter: shape} of `LPIPS(trunk)`."""
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    params = jax.eval_shape(LPIPS(trunk).init, jax.random.key(0), image, image)
-    flat: Mapping[str, Any] = traverse_util.flatten_dict(params["params"], sep="/")
+    lpips = LPIPS(trunk)
+    params = jax.eval_shape(lpips.init, jax.random.key(0), image, image)["params"]
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
     return {path: leaf.shape for path, leaf in flat.items()}
 
 

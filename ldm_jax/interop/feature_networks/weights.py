@@ -82,7 +82,7 @@ def network_shapes(kind: str, origin: str) -> dict[str, tuple[int, ...]]:
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     module = make_network(kind, origin)
     params = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
-    flat: Mapping[str, Any] = traverse_util.flatten_dict(params, sep="/")
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
     return {path: leaf.shape for path, leaf in flat.items()}
 
 

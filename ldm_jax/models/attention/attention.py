@@ -247,7 +247,8 @@ def packed_on_device(
         x.reshape(*x.shape[:2], -1) for x in (q, k, v)
     )  # [..., heads*d]
     query = query * width**-0.5
-    return packed_attention(query, key, value, width, interpret).reshape(q.shape)
+    out: Array = packed_attention(query, key, value, width, interpret)  # pyright: ignore[reportAssignmentType]
+    return out.reshape(q.shape)
 
 
 def attend_splash(

@@ -53,7 +53,7 @@ def splash_on_device(
     out = jax.vmap(lambda a, b, c: flash(a, b, c, segment_ids=segments))(
         query, key, value
     )
-    return out.transpose(0, 2, 1, 3)[:, :tokens].astype(q.dtype)
+    return out.transpose(0, 2, 1, 3)[:, :tokens].astype(q.dtype)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _through_lanes(x: Array) -> Array:

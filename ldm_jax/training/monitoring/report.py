@@ -140,7 +140,8 @@ class Report:
           Diverged: too many steps in a row were skipped.
         """
         for value in metrics.values():
-            value.copy_to_host_async()
+            if isinstance(value, jax.Array):
+                value.copy_to_host_async()
         self._pending.append((step, dict(metrics)))
         if len(self._pending) > STEPS_AHEAD:
             self._take(1)
