@@ -230,6 +230,8 @@ def classifier(directory: str = "") -> ConfigDict:
         directory="", image_size=placeholder(int), flip=True, scale=placeholder(float)
     )
     config.classifier = dict(num_classes=placeholder(int), pool="attention")
+    # Latents of other images, classified at ten noise levels at every evaluation.
+    config.held_out_latents = ""
     config.optimizer = dict(name="adamw", learning_rate=3e-4, weight_decay=0.05)
     return config
 

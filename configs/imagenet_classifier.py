@@ -18,6 +18,8 @@ from the size, which is that of the class-conditional LDM-8).
 The paper does not give the learning rate, batch size and steps of this classifier. The
 values here, and the weight decay, are those of the 256x256 classifier of Dhariwal &
 Nichol 2021 (Tab. 12). Its random crops are made when the latents are written.
+--config.held_out_latents=DIR, latents of the validation images, measures its accuracy
+by noise level, as the released code does.
 """
 
 from ldm_jax.configs import common

@@ -6,8 +6,9 @@ r"""A small classifier of noisy latents that guides a small diffusion model.
     ldm-jax sample --model runs/class --classifier runs/classifier \
         --classifier-scale 2 --label 0,1,2 --num 12 --out samples
 
-For a model without a condition (small_class.py:kind=none), give the number of classes:
---config.classifier.num_classes=10.
+--config.held_out_latents=DIR measures its accuracy by noise level on latents of other
+images. For a model without a condition (small_class.py:kind=none), give the number of
+classes: --config.classifier.num_classes=10.
 """
 
 from ldm_jax.configs import common

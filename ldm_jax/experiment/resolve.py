@@ -13,7 +13,7 @@ from ldm_jax.data.records import Source
 from ldm_jax.experiment import data_metadata
 from ldm_jax.experiment.config.sections import LatentSet, TextEncoderSource
 from ldm_jax.experiment.lpips import read_lpips
-from ldm_jax.experiment.model_directory import read_config
+from ldm_jax.experiment.model_directory import locate, read_config
 from ldm_jax.experiment.models import make_the_same
 from ldm_jax.experiment.text_encoder import (
     TrainedEncoder,
@@ -26,8 +26,11 @@ from ldm_jax.experiment.training_data import (
     open_training_data,
 )
 from ldm_jax.experiment.vocabulary import Vocabulary, by_part, text_section
+from ldm_jax.files.paths import resolve
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.training.checkpoints.checkpointer import load_params
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.options import LoopOptions
 from ldm_jax.types import PyTree
 
@@ -39,12 +42,14 @@ class Inputs(NamedTuple):
       frozen: parameters that are read and never trained, by network: "lpips",
         "autoencoder", "conditioner".
       source: latents to learn from, or images that are encoded in every step.
+      held_out: latents to evaluate a classifier on.
       copied: what a model needs in addition to its own parameters, each with a method
         `copy_to(workdir)`.
     """
 
     frozen: dict[str, PyTree]
     source: Source | None = None
+    held_out: Source | None = None
     copied: tuple[TrainedStage | TrainedEncoder | Vocabulary, ...] = ()
 
     def copy_to(self, workdir: str) -> None:
@@ -103,7 +108,7 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
     if stage is None or data is None:
         return Inputs({})
     frozen["autoencoder"] = stage.params
-    return Inputs(frozen, data.open_source(), (*copied, stage))
+    return Inputs(frozen, data.open_source(), copied=(*copied, stage))
 
 
 def _load_first_stage(config: ConfigDict, data: TrainingData | None) -> TrainedStage:
@@ -196,4 +201,30 @@ def _classifier(config: ConfigDict, abstract: bool) -> Inputs:
         return Inputs({})
     data = open_training_data(config.latents, {})
     stage = _load_first_stage(config, data)
-    return Inputs({}, data.source if data else None, (stage,))
+    first_stage = f"{locate(directory)}/autoencoder"
+    if resolve(first_stage).exists():
+        expected = load_params(first_stage)["autoencoder"]
+        _check_same_stage("latents.directory", data, stage, expected, directory)
+    held_out = None
+    if config.get("held_out_latents"):
+        held_out = open_training_data({"directory": config.held_out_latents}, {})
+        other = _load_first_stage(config, held_out)
+        _check_same_stage("held_out_latents", held_out, other, stage.params, directory)
+    sources = [part.source if part else None for part in (data, held_out)]
+    return Inputs({}, *sources, copied=(stage,))
+
+
+def _check_same_stage(
+    field: str,
+    data: TrainingData | None,
+    stage: TrainedStage,
+    expected: PyTree,
+    guided: str,
+) -> None:
+    """Refuses latents of another first stage than that of the model that is guided."""
+    if params_fingerprint(stage.params) != params_fingerprint(expected):
+        raise ValueError(
+            f"config.{field} must be latents of the first stage of the diffusion model "
+            f"in {guided}: got {data and data.where}, written by other parameters; "
+            "write them with that --model (ldm-jax latents)."
+        )

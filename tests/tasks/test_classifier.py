@@ -13,7 +13,11 @@ import pytest
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.classifier import LatentClassifier
-from ldm_jax.tasks.classifier import NoisyLatentClassifier, classify_latents
+from ldm_jax.tasks.classifier import (
+    NoisyLatentClassifier,
+    classify_held_out,
+    classify_latents,
+)
 
 NETWORK = LatentClassifier(
     num_classes=7,
@@ -88,6 +92,28 @@ def test_the_exact_posterior_names_classes_as_often_as_noise_allows():
     # 8192 samples: a standard error below 0.004.
     np.testing.assert_allclose(metrics["accuracy"], right, atol=0.015)
     assert metrics["accuracy_5"] == 1
+
+
+def test_held_out_latents_are_named_as_often_as_each_noise_level_allows():
+    """Oracle: at t, the share of right signs is that of N(alpha, sigma^2 / 32)."""
+    model = make_model()
+    model = dataclasses.replace(model, classifier=Exact(model.schedule))
+    rows = [(batch_of(4096, seed), 4096) for seed in (1, 2)]
+    wrong = batch_of(4096, seed=3)
+    wrong["label"] = 1 - wrong["label"]  # of rows that only fill up the last batch
+    rows.append((wrong, 0))
+    found = classify_held_out(model, {"classifier": {}}, rows)
+    levels = np.arange(0, 1000, 100)
+    assert [f"accuracy_t/{t:04d}" for t in levels] == [n for n in found if "/" in n]
+    alpha, sigma = (np.asarray(x) for x in model.schedule.levels(jnp.asarray(levels)))
+    expected = jax.scipy.stats.norm.cdf(alpha / sigma * 32**0.5)
+    shares = [found[f"accuracy_t/{t:04d}"] for t in levels]
+    # 8192 samples: a standard error of 0.006 at most.
+    np.testing.assert_allclose(shares, expected, atol=0.02)
+    assert shares[0] == 1 and shares[-1] < 0.75
+    np.testing.assert_allclose(found["accuracy"], np.mean(shares), rtol=1e-6)
+    assert found["accuracy_5"] == 1 and 0 < found["loss"] < np.log(2)
+    assert classify_held_out(model, {"classifier": {}}, rows) == found
 
 
 def test_training_finds_the_classes():

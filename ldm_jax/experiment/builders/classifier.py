@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.experiment.builders.abstract import floats
+from ldm_jax.experiment.builders.evaluation import HeldOutClasses
 from ldm_jax.experiment.builders.parts import Examples, Parts
 from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.models import make_classifier
@@ -19,7 +20,7 @@ from ldm_jax.tasks.condition_transform import ConditionTransform
 
 
 def build_classifier(config: ConfigDict, inputs: Inputs, abstract: bool) -> Parts:
-    """Makes the model, the data and the task of a classifier.
+    """Makes the model, the data, the task and the evaluation of a classifier.
 
     Args:
       config: resolved.
@@ -47,8 +48,16 @@ def build_classifier(config: ConfigDict, inputs: Inputs, abstract: bool) -> Part
     # The label as a class-conditional denoiser reads it, checked against the classes.
     num_classes = model.classifier.num_classes
     label = ClassLabel(num_classes, width=None, has_null=False)
-    transform = ConditionTransform(LatentTransform(config.latents.flip), label)
+
+    def transform(flip: bool) -> ConditionTransform:
+        return ConditionTransform(LatentTransform(flip), label)
+
     assert inputs.source is not None  # a classifier learns from latents
     what = f"latents in {config.latents.directory}"
-    examples = Examples(inputs.source, transform, what)
-    return dataclasses.replace(parts, examples=examples)
+    examples = Examples(inputs.source, transform(config.latents.flip), what)
+    evaluate = None
+    if inputs.held_out is not None:
+        evaluate = HeldOutClasses(
+            model, inputs.held_out, transform(flip=False), config.batch_size
+        )
+    return dataclasses.replace(parts, examples=examples, evaluate=evaluate)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds evaluations during training: held-out reconstructions, preview samples."""
+"""Builds evaluations during training: of held-out images or latents, samples."""
 
 import dataclasses
 import math
@@ -21,6 +21,7 @@ from ldm_jax.metrics.reconstruct import PairMetric, reconstruct_all
 from ldm_jax.models.attention import attention
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
+from ldm_jax.tasks.classifier import NoisyLatentClassifier, classify_held_out
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.tasks.generate import generator
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion, with_frozen
@@ -63,6 +64,29 @@ class HeldOut:
             self.model, params, rows, NUM_SHOWN, self.metrics, len(self.source)
         )
         return figures, {"reconstructions": sheet}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOutClasses:
+    """Classifies held-out latents at several noise levels.
+
+    Attributes:
+      model: the classifier.
+      source: the latents, with their labels.
+      transform: of their records.
+      batch_size: latents at once.
+    """
+
+    model: NoisyLatentClassifier
+    source: Source
+    transform: ConditionTransform
+    batch_size: int
+
+    def __call__(self, state: TrainState, step: int) -> Result:
+        """Returns (accuracies by noise level and their means, no sheets)."""
+        spread = sharding.batch_sharding(state.mesh)
+        rows = iterate_once(self.source, self.transform, self.batch_size, spread)
+        return classify_held_out(self.model, state.averaged_params(), rows), {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ MAY_CHANGE = (
     "condition.vocab",
     "diffusion.directory",  # its autoencoder, schedule and scale may not
     "evaluation",
+    "held_out_latents",
     "lpips.file",  # its fingerprint may not
     "mesh",
     "sampling",

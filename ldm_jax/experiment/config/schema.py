@@ -71,6 +71,8 @@ SECTIONS: dict[str, dict[str, Callable | None]] = {
         "schedule": make_schedule,
         "classifier": LatentClassifier,
         "class_names": None,
+        # A directory of latents on which the classifier is evaluated.
+        "held_out_latents": None,
     },
     # Imported, to be read by a diffusion model.
     "text_encoder": {"task": None, "condition": make_condition},
@@ -99,7 +101,7 @@ OPTIONAL = {
     "latent_diffusion": {"images", "transform", "evaluation", "text_encoder"},
     "first_stage": {"lpips"},
     # Those of the diffusion model that is guided.
-    "classifier": {"autoencoder", "schedule", "class_names"},
+    "classifier": {"autoencoder", "schedule", "class_names", "held_out_latents"},
 }
 
 

@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ PAGE = "report.html"
 NOT_SHOWN = {"step", "images", "epochs", "skipped", "loss", "learning_rate"}
 # Evaluations whose pictures are shown: the first, some between, the last.
 MAX_PICTURES = 4
+# Figures of an evaluation at one noise level: "accuracy_t/0100" is that at t = 100.
+AT_LEVEL = re.compile(r"(.+)_t/(\d+)")
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -75,7 +78,11 @@ def _state(rows: Rows, evaluations: Rows) -> dict[str, Any]:
     state |= {n: last[n] for n in ("images", "epochs", "loss") if n in last}
     if evaluations:
         step = evaluations[-1]["step"]
-        figures = {n: v for n, v in evaluations[-1].items() if n != "step"}
+        figures = {
+            name: value
+            for name, value in evaluations[-1].items()
+            if name != "step" and not AT_LEVEL.fullmatch(name)
+        }
         state |= {f"{name} (step {step:,})": value for name, value in figures.items()}
     return state
 
@@ -93,12 +100,32 @@ def _loss(rows: Rows) -> list[Html]:
 
 
 def _evaluations(rows: Rows) -> list[Html]:
-    """Makes a curve of every figure of the evaluations."""
+    """Makes a curve of every figure of the evaluations, over steps or noise levels."""
     series = _series(rows, {"step"})
     if not series:
         return []
-    made = [curves(name, {name: p}, has_dots=True) for name, p in series.items()]
+    made = _by_level(rows)
+    made += [
+        curves(name, {name: points}, has_dots=True)
+        for name, points in series.items()
+        if not AT_LEVEL.fullmatch(name)
+    ]
     return [heading("Evaluations"), *made]
+
+
+def _by_level(rows: Rows) -> list[Html]:
+    """Makes curves over t of figures at noise levels, of the first and last row."""
+    figures: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in {row["step"]: row for row in (rows[0], rows[-1])}.values():
+        for name, value in row.items():
+            if (match := AT_LEVEL.fullmatch(name)) and value is not None:
+                lines = figures.setdefault(match[1], {})
+                points = lines.setdefault(f"step {row['step']:,}", [])
+                points.append((int(match[2]), value))
+    return [
+        curves(f"{name} by noise level t", lines, x_label="t", has_dots=True)
+        for name, lines in figures.items()
+    ]
 
 
 def _pictures(folder: pathlib.Path) -> list[Html]:

@@ -15,6 +15,7 @@ from ldm_jax.experiment.models import make_latent_diffusion
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.monitoring.metric_rows import read_rows
 
 QUICKSTART = "quickstart"
 
@@ -91,6 +92,30 @@ def test_a_classifier_takes_scale_and_schedule_from_the_model_it_guides(
     assert int(train_config(settings(guided), str(tmp_path / "c")).step) == 2
 
 
+def test_held_out_latents_are_classified_at_ten_noise_levels(guided, tmp_path):
+    held_out = {"held_out_latents": str(guided / "latents")}
+    train_config(settings(guided, **held_out), str(tmp_path / "c"))
+    (row,) = read_rows(tmp_path / "c" / "evaluation.jsonl")
+    assert row["step"] == 2 and 0 <= row["accuracy"] <= row["accuracy_5"] <= 1
+    assert sum(name.startswith("accuracy_t/") for name in row) == 10
+    assert "accuracy by noise level t" in (tmp_path / "c" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("field", ["held_out_latents", "latents.directory"])
+def test_latents_of_another_first_stage_are_refused(guided, tmp_path, field):
+    """They have the same networks and scale, so nothing else tells them apart."""
+    stage = config_files.load_config(f"{QUICKSTART}:stage=first_stage")
+    autoencoder = Autoencoder(**stage.autoencoder)
+    image = jnp.zeros((1, 16, 16, 3))
+    params = {"autoencoder": autoencoder.init(jax.random.key(1), image)["params"]}
+    save_params(str(tmp_path / "a"), params, stage.to_dict())
+    encode_image_set(str(tmp_path / "a"), str(tmp_path / "latents"), split="test")
+    changes = {field: str(tmp_path / "latents")}
+    message = rf"config\.{field} must be latents of the first stage of the diffusion "
+    with pytest.raises(ValueError, match=message):
+        prepare(settings(guided, **changes), str(tmp_path / "c"))
+
+
 def test_an_abstract_run_has_the_shapes_of_latents_and_labels(guided):
     run = prepare(settings(guided), abstract=True)
     assert run.batch_shapes["moments"].shape == (8, 8, 8, 4)
@@ -115,6 +140,7 @@ def test_what_contradicts_the_guided_model_is_refused(
 ):
     with pytest.raises(ValueError, match=message):
         run = prepare(settings(guided, **changes), str(tmp_path))
+        assert run.batches is not None
         next(run.batches.stream(0))
 
 

@@ -37,6 +37,24 @@ def test_of_many_sheets_the_first_and_the_last_are_shown(tmp_path):
     assert page.index("step 40") < page.index("step 4<")
 
 
+def test_figures_at_noise_levels_are_curves_over_t_of_the_first_and_last(tmp_path):
+    with report(tmp_path) as r:
+        r.start(0)
+        r.begin_steps(0)
+        for step, low in ((4, 0.5), (8, 0.7), (12, 0.9)):
+            feed(r, step - 3, step)
+            r.finish_pending()
+            figures = {"accuracy_t/0000": low, "accuracy_t/0900": 0.1}
+            r.evaluation(step, {"accuracy": low, **figures}, {})
+    page = "".join(run_parts(tmp_path))
+    assert page.count("accuracy by noise level t</figcaption>") == 1
+    curve = page[: page.index("accuracy by noise level t</figcaption>")]
+    curve = curve[curve.rindex("<figure>") :]
+    assert "step 4<" in curve and "step 12<" in curve and "step 8<" not in curve
+    assert "900" in curve and curve.count("<circle") == 4
+    assert "accuracy_t" not in page
+
+
 def test_images_and_epochs_are_logged(tmp_path):
     """Oracle: two images a step, of a set of eight."""
     with report(tmp_path, num_records=8) as r:
