@@ -33,7 +33,7 @@ and whether the sample is reduced before it is compared are not published.
 Images whose shorter side is smaller than 256 are left out in training and evaluation;
 48,627 of the validation images remain. low_res=pil_bicubic is the protocol of SR3 and
 of the table; low_res=bsrgan_light was used for the released model of real photographs
-(bsr_sr).
+(bsr_sr); it needs OpenCV: pip install 'ldm_jax[opencv]'.
 """
 
 from ldm_jax.configs import common

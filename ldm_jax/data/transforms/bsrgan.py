@@ -3,10 +3,11 @@
 
 Source: Zhang et al. 2021, Designing a Practical Degradation Model; the numbers are
 those of ldm/modules/image_degradation/bsrgan.py and bsrgan_light.py, whose camera model
-is never used. Where they enlarge by OpenCV's "area", this file is bilinear.
+is never used.
 """
 
 import dataclasses
+import functools
 import io
 
 import numpy as np
@@ -64,8 +65,10 @@ def degrade_blindly(
     height, width = image.shape[0] // factor, image.shape[1] // factor
     values = image / 255.0
     if factor == 4 and rng.random() < HALVED_SHARE:
-        kind = rng.choice(RESIZES) if rng.random() < 0.5 else "halving"
-        values = _resized(values, 2.0, str(kind))
+        if rng.random() < 0.5:
+            values = _resized(values, 2.0, str(rng.choice(RESIZES)))
+        else:
+            values = halved(values).clip(0, 1)
         factor = 2
     for step in _order(strength, rng):
         if step == "blur":
@@ -144,6 +147,39 @@ def _reduced(strength: Strength, values, factor: int, rng) -> np.ndarray:
 def _resized(values: np.ndarray, divisor: float, kind: str) -> np.ndarray:
     size = [max(1, int(side / divisor)) for side in values.shape[:2]]
     return resize_as_opencv(values, (size[0], size[1]), kind).clip(0, 1)
+
+
+def halved(values: np.ndarray) -> np.ndarray:
+    """Halves an image [H, W, 3], rounded down, by MATLAB's antialiased bicubic."""
+    rows, columns = (_halving(side) for side in values.shape[:2])
+    return np.einsum("ph,hwc,qw->pqc", rows, values, columns, optimize=True)
+
+
+@functools.lru_cache(maxsize=64)
+def _halving(length: int) -> np.ndarray:
+    """Makes the matrix [length // 2, length] that halves one axis; rows sum to 1."""
+    size = max(1, length // 2)
+    scale = length / size
+    centre = (np.arange(size) + 0.5) * scale - 0.5
+    reach = int(np.ceil(2 * scale))
+    taps = np.floor(centre)[:, None] + np.arange(1 - reach, reach + 1)[None, :]
+    weights = _cubic((centre[:, None] - taps) / scale)
+    weights /= weights.sum(1, keepdims=True)
+    # MATLAB continues an image by its mirror image.
+    taps = np.where(taps < 0, -1 - taps, taps)
+    taps = np.where(taps >= length, 2 * length - 1 - taps, taps)
+    matrix = np.zeros((size, length))
+    places = taps.astype(int).clip(0, length - 1)
+    np.add.at(matrix, (np.arange(size)[:, None], places), weights)
+    return matrix
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' kernel with a = -1/2."""
+    x = abs(x)
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
 def _noisy(strength: Strength, values: np.ndarray, rng) -> np.ndarray:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ldm_jax.data.transforms.bsrgan import FULL, LIGHT, degrade_blindly
-from ldm_jax.data.transforms.opencv import resize_as_opencv
-from ldm_jax.data.transforms.pixels import FILTERS, resize, to_levels
+from ldm_jax.data.transforms.opencv import INTERPOLATIONS, load_opencv, resize_as_opencv
+from ldm_jax.data.transforms.pixels import FILTERS, resize
 
 Degradation = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
@@ -37,6 +37,19 @@ def degrade(
     return DEGRADATIONS[kind](image, factor, rng)
 
 
+def check_degradation(kind: str) -> None:
+    """Checks that a degradation is known and that what it needs is installed.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if kind not in DEGRADATIONS:
+        known = ", ".join(DEGRADATIONS)
+        raise ValueError(f'unknown degradation "{kind}"; one of: {known}.')
+    if not kind.startswith("pil_"):
+        load_opencv()
+
+
 def _smaller(image: np.ndarray, factor: int) -> tuple[int, int]:
     return image.shape[0] // factor, image.shape[1] // factor
 
@@ -48,13 +61,11 @@ def _pillow(name: str, image, factor: int, rng) -> np.ndarray:
 
 def _opencv(name: str, image, factor: int, rng) -> np.ndarray:
     del rng
-    return to_levels(resize_as_opencv(image, _smaller(image, factor), name))
+    return resize_as_opencv(image, _smaller(image, factor), name)
 
-
-OPENCV = ("nearest", "bilinear", "bicubic", "area", "lanczos")
 
 DEGRADATIONS: dict[str, Degradation] = {
-    **{f"cv_{name}": functools.partial(_opencv, name) for name in OPENCV},
+    **{f"cv_{name}": functools.partial(_opencv, name) for name in INTERPOLATIONS},
     **{f"pil_{name}": functools.partial(_pillow, name) for name in FILTERS},
     "bsrgan": functools.partial(degrade_blindly, FULL),
     "bsrgan_light": functools.partial(degrade_blindly, LIGHT),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.data.records import MIRRORED, Record
-from ldm_jax.data.transforms.degradations import DEGRADATIONS, degrade
+from ldm_jax.data.transforms.degradations import check_degradation, degrade
 from ldm_jax.data.transforms.geometry import Window, crop_boxes, mirror_field
 from ldm_jax.data.transforms.masks import KINDS, draw_mask
 from ldm_jax.data.transforms.pixels import (
@@ -80,11 +80,8 @@ class ImageTransform:
                 f"{', '.join(FILTERS)}."
             )
         _check_scales(self.min_scale, self.max_scale, self.crop)
-        if self.low_res is not None and self.low_res not in DEGRADATIONS:
-            raise ValueError(
-                f'unknown degradation "{self.low_res}"; one of: '
-                f"{', '.join(DEGRADATIONS)}."
-            )
+        if self.low_res is not None:
+            check_degradation(self.low_res)
         if self.low_res and any(side % self.low_res_factor for side in self.size):
             raise ValueError(
                 f"image_size must be divisible by low_res_factor: got "

@@ -2,16 +2,21 @@
 """Reductions are OpenCV's, Pillow's and BSRGAN's."""
 
 import pathlib
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
 
-from ldm_jax.data.transforms import bsrgan
-from ldm_jax.data.transforms.degradations import DEGRADATIONS, OPENCV, degrade
+from ldm_jax.data.transforms import bsrgan, opencv
+from ldm_jax.data.transforms.degradations import (
+    DEGRADATIONS,
+    check_degradation,
+    degrade,
+)
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.data.transforms.opencv import axis_matrix, resize_as_opencv
+from ldm_jax.data.transforms.opencv import INTERPOLATIONS, resize_as_opencv
 from ldm_jax.data.transforms.pixels import FILTERS, to_unit_range
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "opencv_resize.npz"
@@ -25,19 +30,19 @@ def noise(height=32, width=48):
     return rng().integers(0, 256, (height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize("name", OPENCV)
+@pytest.mark.parametrize("name", INTERPOLATIONS)
 def test_reducing_by_four_is_opencvs(name):
-    """Golden: cv2.resize 5.0.0; on uint8 its fixed point rounds one level off."""
+    """Golden: cv2.resize 5.0.0; its versions differ by one level on uint8."""
     golden = np.load(GOLDEN)
     result = degrade(golden["image"], f"cv_{name}", 4, rng())
     assert abs(result.astype(int) - golden[name]).max() <= 1
 
 
-@pytest.mark.parametrize("name", OPENCV)
+@pytest.mark.parametrize("name", INTERPOLATIONS)
 def test_reducing_to_any_size_is_opencvs(name):
-    """Golden: cv2.resize 5.0.0 in float32, levels of 255; its Lanczos has a table."""
+    """Golden: cv2.resize 5.0.0 in float32, levels of 255."""
     golden = np.load(GOLDEN)
-    result = resize_as_opencv(golden["image"], (13, 17), name)
+    result = resize_as_opencv(golden["image"].astype(np.float64), (13, 17), name)
     np.testing.assert_allclose(result, golden[f"{name}_float"], atol=1e-3)
 
 
@@ -55,14 +60,40 @@ def test_the_two_bicubics_differ():
     assert abs(one.astype(int) - two).max() > 50
 
 
-@pytest.mark.parametrize("interpolation", [*OPENCV, "halving"])
-@pytest.mark.parametrize(
-    ("length", "new_length"), [(16, 4), (16, 7), (7, 16), (5, 5), (3, 1)]
-)
-def test_resizing_keeps_a_constant(interpolation, length, new_length):
-    matrix = axis_matrix(interpolation, length, new_length)
-    assert matrix.shape == (new_length, length)
-    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
+def test_enlarging_by_area_is_opencvs():
+    """Closed form: areas become blocks, here of two pixels, not a bilinear slope."""
+    image = noise(8, 12).astype(np.float64)
+    expected = image.repeat(2, axis=0).repeat(2, axis=1)
+    assert np.array_equal(resize_as_opencv(image, (16, 24), "area"), expected)
+
+
+def test_halving_is_an_antialiased_bicubic():
+    """Golden: Pillow's, which is MATLAB's but for the border and the rounding."""
+    image = noise()
+    expected = Image.fromarray(image).resize((24, 16), Image.Resampling.BICUBIC)
+    difference = bsrgan.halved(image.astype(np.float64)).clip(0, 255) - expected
+    assert abs(difference)[2:-2, 2:-2].max() <= 1
+
+
+@pytest.mark.parametrize("size", [(16, 16), (7, 5), (1, 1), (2, 3)])
+def test_halving_keeps_a_constant(size):
+    halved = bsrgan.halved(np.full((*size, 3), 0.7))
+    assert halved.shape == (max(1, size[0] // 2), max(1, size[1] // 2), 3)
+    np.testing.assert_allclose(halved, 0.7, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["cv_area", "bsrgan", "bsrgan_light"])
+def test_without_opencv_what_needs_it_is_refused_at_once(kind, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    opencv.load_opencv.cache_clear()
+    with pytest.raises(ValueError, match=r"ldm_jax\[opencv\]"):
+        ImageTransform(32, low_res=kind)
+    check_degradation("pil_bicubic")
+
+
+def test_an_unknown_reduction_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match='"cubic"; one of: cv_nearest'):
+        check_degradation("cubic")
 
 
 @pytest.mark.parametrize("kind", ["bsrgan", "bsrgan_light"])
