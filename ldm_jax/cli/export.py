@@ -29,7 +29,7 @@ targets:
              a folder with model.safetensors (several files above 5 GB) and the
              settings; import reads it
   stablehlo  a folder of programs (encoder, decoder, denoiser, sampler) for CPU, CUDA
-             and TPU that need only JAX; see README.md
+             and TPU that need only JAX; ldm_jax/interop/README.md has an example
   torch      a folder with one file of plain PyTorch (model.py) that samples, its
              weights and config; needs torch, numpy and safetensors
 """

@@ -56,7 +56,7 @@ def test_a_pipeline_of_pixels_becomes_a_model_of_pixels(pixels):
 
 
 def test_its_programs_run_without_this_package(pixels, tmp_path):
-    """Identity: `ldm-jax export --to stablehlo`, then the README's runner alone."""
+    """Identity: `ldm-jax export --to stablehlo`, then the documented runner."""
     directory, _ = pixels
     out = str(tmp_path / "programs")
     assert cli.main(["export", directory, "--to=stablehlo", f"--out={out}"]) == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every row of the README's table of bad input, from the file to the batch."""
+"""Every row of the data page's first table of bad input, from the file to the batch."""
 
 import io
 import logging
@@ -19,7 +19,7 @@ from ldm_jax.data.loader import make_batches
 from ldm_jax.data.records import DamagedRecord
 from ldm_jax.data.transforms.image_transform import ImageTransform
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+README = pathlib.Path(__file__).parents[2] / "ldm_jax" / "data" / "README.md"
 TRANSFORM = ImageTransform(8)
 CASES = {}
 

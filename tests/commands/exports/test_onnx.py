@@ -60,7 +60,7 @@ MAPS = np.arange(128, dtype=np.int32).reshape(2, 8, 8) % 6
 def test_numpy_samples_from_onnx_files_what_our_sampler_samples(
     spec, fields, inputs, scale, tmp_path
 ):
-    """Golden: the README's sampler, in a process without JAX, for another batch."""
+    """Golden: the documented sampler, in a process without JAX, for another batch."""
     model = model_of(spec)
     params = draw(model, fields)
     sampling = Sampling(num_steps=4, guidance_scale=scale)

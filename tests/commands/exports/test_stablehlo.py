@@ -81,7 +81,7 @@ def exported(tmp_path_factory):
 
 
 def test_jax_alone_runs_every_program_at_any_batch_size(exported):
-    """Identity: the runner of the README, in a process without this package."""
+    """Identity: the documented runner, in a process without this package."""
     model, params, folder = exported
     rng = np.random.default_rng(1)
     image = rng.uniform(-1, 1, (3, SIZE, SIZE, 3)).astype(np.float32)
