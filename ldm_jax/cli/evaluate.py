@@ -268,6 +268,7 @@ def _evaluate_samples(args, request, inputs, options) -> None:
     """Evaluates a diffusion model: checkpoints, with numbers of steps for each."""
     from ldm_jax.commands import evaluate
     from ldm_jax.commands.evaluation.points import points_of
+    from ldm_jax.commands.sampling.drawing import Guidance
     from ldm_jax.metrics.tables import markdown
 
     points = points_of(args.out, args.step, options.pop("num_steps", ()))
@@ -281,7 +282,7 @@ def _evaluate_samples(args, request, inputs, options) -> None:
         seed=args.seed,
         which="raw" if args.raw else "ema",
         pairs=args.pairs,
-        guidance={**classifier_flags(args), **query_from_database(args)},
+        guidance=Guidance(**classifier_flags(args), **query_from_database(args)),
     )
     for point, result in zip(points, results, strict=True):
         if len(points) > 1:

@@ -166,6 +166,7 @@ def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
 def _run(args, overrides) -> None:
     from ldm_jax.commands.double import write_doubled
     from ldm_jax.commands.sample import write_samples
+    from ldm_jax.commands.sampling.drawing import Guidance
 
     inputs = condition_inputs(args)
     query = query_of(args, inputs)
@@ -184,8 +185,8 @@ def _run(args, overrides) -> None:
         images={name: path for name, path in given.items() if path is not None},
         write_npz=args.npz,
         num_previews=args.previews,
-        **classifier_flags(args),
-        guide=image_guide(args),
-        query=query,
+        guidance=Guidance(
+            **classifier_flags(args), images=image_guide(args), query=query
+        ),
     )
     values.echo(f"images and grid.png in {args.out}")

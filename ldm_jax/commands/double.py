@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.commands.sample import write_samples
-from ldm_jax.experiment.guiding.image_guide import GuidingImages
+from ldm_jax.commands.sampling.drawing import Guidance
 from ldm_jax.files.formats.structured import read_json
 
 SMALL = "small"
@@ -16,8 +16,8 @@ def write_doubled(
     out: str,
     inputs: Mapping[str, Any],
     options: Mapping[str, Any],
-    guide: GuidingImages,
     *,
+    guidance: Guidance,
     image_size: tuple[int, int] | None = None,
     images: Mapping[str, str] | None = None,
     **settings: Any,
@@ -32,7 +32,7 @@ def write_doubled(
       model_dir: a diffusion model.
       out: directory of the large images.
       inputs, options, settings: of `write_samples`, for both.
-      guide: whose images are those of OUT/small, with the transform "down2".
+      guidance: its images are those of OUT/small, with the transform "down2".
       image_size: (height, width) of the small images; None is that of training.
       images: of `write_samples`; there may be none.
 
@@ -47,9 +47,24 @@ def write_doubled(
             "which is of one size; leave it out."
         )
     small = f"{out}/{SMALL}"
-    write_samples(model_dir, small, inputs, options, image_size=image_size, **settings)
+    of_small = guidance._replace(images=None)
+    write_samples(
+        model_dir,
+        small,
+        inputs,
+        options,
+        image_size=image_size,
+        guidance=of_small,
+        **settings,
+    )
     height, width = read_json(f"{small}/settings.json")["image_size"]
     double = (2 * height, 2 * width)
     write_samples(
-        model_dir, out, inputs, options, image_size=double, guide=guide, **settings
+        model_dir,
+        out,
+        inputs,
+        options,
+        image_size=double,
+        guidance=guidance,
+        **settings,
     )

@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from ldm_jax.commands import sample, stats
 from ldm_jax.commands.evaluation.class_labels import choose_classes, count_classes
 from ldm_jax.commands.evaluation.feature_networks import Evaluator, Request
 from ldm_jax.commands.evaluation.points import Point
+from ldm_jax.commands.sampling.drawing import Guidance
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
@@ -45,7 +45,7 @@ def evaluate_samples(
     seed: int = 0,
     which: str = "ema",
     pairs: str | None = None,
-    guidance: Mapping[str, Any] = MappingProxyType({}),
+    guidance: Guidance = Guidance(),
 ) -> Iterator[dict[str, Any]]:
     """Samples from a diffusion model into OUT/images, then evaluates the images.
 
@@ -62,8 +62,8 @@ def evaluate_samples(
       classes: "balanced", one class after the other, or "random".
       pairs: images that the samples are to resemble one by one (super-resolution,
         inpainting): of `open_set`.
-      guidance: "classifier", "classifier_scale", "classifier_form" and "query" of
-        `write_samples`; a model without classes gets those of the classifier.
+      guidance: a classifier or a query; a model without classes gets those of the
+        classifier.
 
     Yields:
       What was measured at each point, as in results.json.
@@ -97,7 +97,7 @@ def _evaluate_samples(
     seed: int,
     which: str,
     pairs: str | None,
-    guidance: Mapping[str, Any],
+    guidance: Guidance,
 ) -> Iterator[dict[str, Any]]:
     """Does the work of `evaluate_samples`; `places` are the reserved directories."""
     trained = read_settings(model_dir, "latent_diffusion")
@@ -111,10 +111,7 @@ def _evaluate_samples(
         "classes": classes if "class_label" in inputs else "",
         "seed of image 0": seed,
         "bytes": QUANTIZATION,
-        **{
-            name.replace("_", " "): value.to_dict() if name == "query" else value
-            for name, value in guidance.items()
-        },
+        **{name.replace("_", " "): value for name, value in guidance.to_dict().items()},
     }
     model = None
     for step, group in itertools.groupby(places, key=lambda point: point.step):
@@ -140,7 +137,7 @@ def _evaluate_samples(
                     step=step,
                     loaded=(model, params),
                     measures_speed=True,
-                    **guidance,
+                    guidance=guidance,
                 )
                 agreed(True)  # the main process has written its last picture
                 measured = evaluator.images(images, pairs, by_name=False)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples images from a diffusion model: PNG files, a grid, an array for metrics."""
 
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,13 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ldm_jax.commands.sampling.sample_inputs import (
-    check_makes_images,
-    choose_image_size,
-    read_condition,
-    read_images,
-    retrieval_of,
-)
+from ldm_jax.commands.sampling.drawing import Drawing, Guidance, prepare_drawing
 from ldm_jax.commands.sampling.sample_sheets import (
     name_conditions,
     write_neighbours,
@@ -23,22 +16,16 @@ from ldm_jax.commands.sampling.sample_sheets import (
 )
 from ldm_jax.commands.sampling.stopwatch import Stopwatch
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.guiding.classifier_guide import guided_labels, open_guide
-from ldm_jax.experiment.guiding.image_guide import GuidingImages
 from ldm_jax.experiment.model_settings import read_settings
-from ldm_jax.experiment.retrieval.context import RetrievalQuery
 from ldm_jax.files.formats import png
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
-from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion
-from ldm_jax.tasks.sample_images import fitting_batch_size, sample_images
 from ldm_jax.types import PyTree
 
 PREVIEWED = 8
-SHOWN = (str, int, float)
 
 
 @reserves(output_directory)
@@ -56,11 +43,7 @@ def write_samples(
     images: Mapping[str, str] | None = None,
     write_npz: bool = False,
     num_previews: int = 0,
-    classifier: str | None = None,
-    classifier_scale: float = 1.0,
-    classifier_form: str = "eps",
-    guide: GuidingImages | None = None,
-    query: RetrievalQuery | None = None,
+    guidance: Guidance = Guidance(),
     admit: Callable[[int, tuple[int, int]], None] = lambda num, size: None,
     step: int | None = None,
     loaded: tuple[LatentDiffusion, PyTree] | None = None,
@@ -73,7 +56,9 @@ def write_samples(
 
     Args:
       model_dir: directory of a diffusion model.
-      out: gets 000000.png ..., grid.png of the first 100, settings.json.
+      out: gets 000000.png ..., grid.png of the first 100, settings.json. Of a retrieval
+        model, neighbours.json describes the neighbours, and neighbours.png shows them
+        next to the samples, if their images are available.
       inputs: a user's inputs for the condition, the arguments of its `from_user`.
       options: fields of `Sampling` that replace those of the model's config.
       num: images in all; None makes one for each condition.
@@ -86,13 +71,7 @@ def write_samples(
       write_npz: whether samples.npz is written too: arr_0 [N, H, W, 3] uint8.
       num_previews: predictions of x0 in a row of previews.png, before the finished
         image; 0 draws none.
-      classifier: directory of a classifier of noisy latents that guides the samples
-        towards their classes: those of the condition, or, for a model without classes,
-        `inputs["class_label"]`.
-      classifier_scale, classifier_form: see `tasks.guides.ClassifierGuide`.
-      guide: images that attract samples, image i to guide i modulo their number.
-      query: of a retrieval model; neighbours.json describes the neighbours, and
-        neighbours.png shows them next to the samples, if their images are available.
+      guidance: a classifier, images or a query.
       admit: called with number and (height, width) before sampling; may raise.
       step: of the checkpoint; None takes the newest.
       loaded: (model, parameters) of this directory and step, if they are loaded
@@ -114,122 +93,91 @@ def write_samples(
     model, params = loaded or model_directory.load(
         model_dir, which, step, task="latent_diffusion"
     )
-    params = dict(params)
-    check_makes_images(model)
-    towards = None
-    if classifier and "label" not in model.conditioner.fields:
-        inputs, towards = dict(inputs), inputs.get("class_label")
-        inputs.pop("class_label", None)
-    retrieved = None
-    if query is not None:
-        retrieved = query.open(retrieval_of(model.conditioner), num or 1, seed)
-        y = read_condition(
-            model.conditioner, {**inputs, "embeddings": retrieved.tokens}
-        )
-    else:
-        y = read_condition(model.conditioner, inputs)
-    size = choose_image_size(trained, model.conditioner.image_size(y), image_size)
-    shape = model.autoencoder.latent_shape((*size, model.autoencoder.in_channels))
-    guides: list[Guide] = []
-    if classifier:
-        by_class, params["classifier"] = open_guide(
-            classifier,
-            classifier_scale,
-            trained.config,
-            shape,
-            classifier_form,
-            sampling.sampler,
-        )
-        names = read_settings(classifier).class_names
-        y = {**y, "guided_label": guided_labels(by_class, y, towards, names)}
-        guides.append(by_class)
-    if guide is not None:
-        y["guided_image"], params["guide"] = guide.open(size)
-        guides.append(guide.how)
-    num = num or max(map(len, y.values()), default=1)
-    given = read_images(images or {}, size, options)
-    admit(num, size)
-    condition = {n: x if isinstance(x, SHOWN) else str(x) for n, x in inputs.items()}
-    condition |= {} if towards is None else {"class_label": towards}
-    settings = dict(
-        model=str(model_dir),
-        which=which,
-        seed=seed,
-        image_size=list(size),
-        condition=condition,
-        images=dict(images or {}),
-        sampling=json.loads(json.dumps(sampling.to_dict())),
+    drawing = prepare_drawing(
+        model,
+        params,
+        trained,
+        sampling,
+        inputs,
+        options,
+        guidance,
+        images,
+        image_size,
+        num,
+        seed,
     )
-    if classifier:
-        settings |= dict(classifier=str(classifier), classifier_scale=classifier_scale)
-        settings |= {} if classifier_form == "eps" else dict(form=classifier_form)
-    settings |= {} if guide is None else {"guide": guide.to_dict()}
+    num = num or drawing.num_conditions
+    admit(num, drawing.size)
+    settings = dict(model=str(model_dir), which=which, **drawing.settings)
     settings |= {} if step is None else {"step": step}
-    settings |= {} if query is None else {"query": query.to_dict()}
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)
+    watch = Stopwatch(batch_size or drawing.batch_size(num))
+    _write_missing(folder, num, drawing, watch, settings)
+    throughput = watch.read(folder)
+    if measures_speed and not throughput:
+        rows = np.arange(2 * watch.batch_size)
+        for _ in watch.timed(drawing.draw(rows, watch.batch_size)):
+            pass
+        throughput = watch.read(folder)
+    if is_main_process():
+        captions = name_conditions(model.conditioner, inputs, drawing.y)
+        files = [_file(folder, i) for i in range(num)]
+        write_sheets(files, write_npz, captions)
+        if drawing.retrieved and drawing.retrieved.images:
+            write_neighbours(files, drawing.retrieved.images)
+    if num_previews:
+        _write_previews(folder, min(num, PREVIEWED), drawing, num_previews, settings)
+    return throughput
+
+
+def _write_missing(
+    folder: pathlib.Path,
+    num: int,
+    drawing: Drawing,
+    watch: Stopwatch,
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes the images that are not there yet, and settings.json before the first."""
     missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
-    if batch_size is None:
-        fixed = (shape, sampling, given, tuple(guides))
-        batch_size = fitting_batch_size(model, params, y, num, *fixed)
-
-    def draw(rows, batch_size, num_previews=0):
-        return sample_images(
-            model,
-            params,
-            {name: x[rows % len(x)] for name, x in y.items()},
-            seed + rows,
-            shape,
-            sampling,
-            batch_size,
-            {name: np.repeat(x, len(rows), axis=0) for name, x in given.items()},
-            num_previews,
-            tuple(guides),
-        )
-
-    watch = Stopwatch(batch_size)
     with tqdm(
-        desc=f"samples, {batch_size} at once",
+        desc=f"samples, {watch.batch_size} at once",
         total=num,
         initial=num - len(missing),
         unit="image",
     ) as bar:
         done = 0
-        for batch in watch.timed(draw(missing, batch_size)):
+        for batch in watch.timed(drawing.draw(missing, watch.batch_size)):
             if done == 0:  # not earlier: a failing call must not claim the folder
-                _note(folder, settings)
-                if retrieved and any(retrieved.notes) and is_main_process():
-                    write_json(folder / "neighbours.json", retrieved.notes)
+                _note(folder, settings, drawing)
             if is_main_process():
+                numbers = missing[done : done + len(batch)]
                 png.save_pngs(
-                    (
-                        _file(folder, i),
-                        image,
-                        {**settings, "index": i, "seed": seed + i},
-                    )
-                    for i, image in zip(missing[done:], batch, strict=False)
+                    (_file(folder, i), image, _of_image(settings, i, drawing.seed))
+                    for i, image in zip(numbers, batch, strict=True)
                 )
             done += len(batch)
             bar.update(len(batch))
-    throughput = watch.read(folder)
-    if measures_speed and not throughput:
-        for _ in watch.timed(draw(np.arange(2 * batch_size), batch_size)):
-            pass
-        throughput = watch.read(folder)
-    if is_main_process():
-        captions = name_conditions(model.conditioner, inputs, y)
-        files = [_file(folder, i) for i in range(num)]
-        write_sheets(files, write_npz, captions)
-        if retrieved and retrieved.images:
-            write_neighbours(files, retrieved.images)
-    if num_previews:
-        rows = np.arange(min(num, PREVIEWED))
-        (shown,) = draw(rows, PREVIEWED, num_previews)  # [K + 1, B, H, W, 3]
-        if is_main_process():
-            in_rows = np.concatenate(np.moveaxis(shown, 0, 1))
-            sheet = png.grid(in_rows, num_previews + 1)
-            png.save_png(folder / "previews.png", sheet, settings)
-    return throughput
+
+
+def _of_image(settings: Mapping[str, Any], index: int, seed: int) -> dict[str, Any]:
+    """Returns what is written into a PNG file: the settings of one image."""
+    return {**settings, "index": index, "seed": seed + index}
+
+
+def _write_previews(
+    folder: pathlib.Path,
+    count: int,
+    drawing: Drawing,
+    num_previews: int,
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes previews.png: a row for each of the first images, predictions of x0."""
+    (shown,) = drawing.draw(np.arange(count), PREVIEWED, num_previews)
+    if is_main_process():  # shown: [K + 1, B, H, W, 3]
+        in_rows = np.concatenate(np.moveaxis(shown, 0, 1))
+        sheet = png.grid(in_rows, num_previews + 1)
+        png.save_png(folder / "previews.png", sheet, settings)
 
 
 def _file(folder: pathlib.Path, index: int) -> pathlib.Path:
@@ -250,7 +198,9 @@ def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> 
         )
 
 
-def _note(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Writes the settings to the folder of the images made with them."""
+def _note(folder: pathlib.Path, settings: Mapping[str, Any], drawing: Drawing) -> None:
+    """Writes the settings of the images, and the neighbours of a query, to a folder."""
     if is_main_process():
         write_json(folder / "settings.json", settings)
+        if drawing.retrieved and any(drawing.retrieved.notes):
+            write_json(folder / "neighbours.json", drawing.retrieved.notes)

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chooses the classes that are sampled for an evaluation."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
+from ldm_jax.commands.sampling.drawing import Guidance
 from ldm_jax.experiment.model_settings import ModelSettings, read_settings
 
 
-def count_classes(model: ModelSettings, guidance: Mapping[str, Any]) -> int | None:
+def count_classes(model: ModelSettings, guidance: Guidance) -> int | None:
     """Returns how many classes samples are of: the model's, or its classifier's."""
-    if model.is_unconditional and "classifier" in guidance:
-        return read_settings(guidance["classifier"], "classifier").num_classes
+    if model.is_unconditional and guidance.classifier:
+        return read_settings(guidance.classifier, "classifier").num_classes
     return model.num_classes
 
 

@@ -24,7 +24,7 @@ class Stopwatch:
 
     def __init__(self, batch_size: int):
         """Starts without batches; a batch of fewer images does not count."""
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._best: float | None = None
 
     def timed(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -35,7 +35,7 @@ class Stopwatch:
         previous: float | None = None
         for batch in batches:
             now = time.perf_counter()
-            if previous is not None and len(batch) == self._batch_size:
+            if previous is not None and len(batch) == self.batch_size:
                 self._best = min(now - previous, self._best or now - previous)
             previous = now
             yield batch
@@ -55,8 +55,8 @@ class Stopwatch:
             return read_json(path) if path.exists() else {}
         device = jax.devices()[0]
         speed = dict(
-            images_per_second=self._batch_size / self._best,
-            batch_size=self._batch_size,
+            images_per_second=self.batch_size / self._best,
+            batch_size=self.batch_size,
             device=device.device_kind,
             num_devices=jax.device_count(),
         )
