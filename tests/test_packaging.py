@@ -182,8 +182,8 @@ def test_a_type_checker_sees_the_front_door_of_an_installed_wheel(wheel, tmp_pat
         capture_output=True,
         text=True,
     ).stdout
-    found = json.loads(shown)["generalDiagnostics"]
-    by_line = {entry["range"]["start"]["line"]: entry for entry in found}
+    reported = json.loads(shown)["generalDiagnostics"]
+    by_line = {entry["range"]["start"]["line"]: entry for entry in reported}
     for number, (expression, name) in enumerate(TYPED.items(), start):
         message = by_line[number]["message"]
         assert message == f'Type of "{expression}" is "{name}"'

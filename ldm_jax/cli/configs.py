@@ -6,8 +6,8 @@ import textwrap
 from ldm_jax.cli import values
 
 DETAILS = """
-Each can be trained by its name: --config=NAME:ARGUMENT=VALUE,... Arguments are listed
-with their defaults. Nothing is written.
+An experiment is trained by its name: `ldm-jax train --config=NAME:ARGUMENT=VALUE,...`
+The list shows the arguments with their defaults. Nothing is written.
 """
 EXAMPLES = """
   ldm-jax configs
@@ -27,7 +27,9 @@ def add(commands) -> None:
         examples=EXAMPLES,
         uses_devices=False,
     )
-    command.add_argument("name", nargs="?", help="describe this one; default: list all")
+    command.add_argument(
+        "name", nargs="?", help="experiment to describe; default: list all"
+    )
 
 
 def _run(args, overrides) -> None:

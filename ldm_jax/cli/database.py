@@ -4,11 +4,11 @@
 from ldm_jax.cli import guides, values
 
 DETAILS = """
-A database is what `ldm-jax sample --database` finds neighbours in, for models that
-retrieve (config.condition.kind=retrieval), and `ldm-jax latents --database` for their
-training. The network must be the same in both: CLIP ViT-L/14 for the published model. A
-feature network instead of CLIP embeds no texts. The middle square of every image is
-embedded.
+A retrieval model (config.condition.kind=retrieval) is conditioned on the embeddings of
+similar images, its neighbours. `ldm-jax latents --database` finds them for training,
+`ldm-jax sample --database` for sampling. Use the same network for training and sampling:
+the published model needs CLIP ViT-L/14. A feature network (--feature-network) can
+replace CLIP, but it cannot embed texts. Of every image, the central square is embedded.
 """
 WRITES = """
   OUT, an .npz file in the layout of the published databases: embedding [N, d], img_id
@@ -34,7 +34,7 @@ def add(commands) -> None:
         writes=WRITES,
         examples=EXAMPLES,
     )
-    command.add_argument("dataset", help="a name, or a folder (./...)")
+    command.add_argument("dataset", help="name of a data set, or a folder (./...)")
     guides.add_embedder(command)
     command.add_argument("--out", required=True, help=".npz file to write, new")
     command.add_argument("--split", default="train", help="default: train")

@@ -4,12 +4,13 @@
 from ldm_jax.cli import values
 
 DETAILS = """
-The page has a control for the condition of the model: a menu of classes, a prompt,
-boxes to draw, a label map or a hole to paint, a small image; sampler, steps, guidance,
-seed and size; two settings or two models side by side, from the same noise; and
-reconstructions of your pictures. It is served on 127.0.0.1, to this
-machine alone, and loads nothing from elsewhere. One request is answered after another.
-Nothing is written.
+On the page you choose the condition of the samples (classes, a prompt, boxes that you
+draw, a label map or a hole that you paint, a small image), the sampler, the number of
+steps, the guidance, the seed and the size. It can compare two settings or two models,
+from the same noise, and reconstruct your pictures.
+
+The page is served on 127.0.0.1, to this machine alone, and loads nothing from other
+sites. Requests are answered one at a time. Nothing is written.
 """
 EXAMPLES = """
   ldm-jax demo                                  (the digits of the package)
@@ -32,9 +33,11 @@ def add(commands) -> None:
         "--model", default="digits", help="a diffusion model; default: digits"
     )
     command.add_argument(
-        "--beside", help="a second model with the same kind of condition"
+        "--beside", help="a second model to compare, with the same kind of condition"
     )
-    command.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    command.add_argument(
+        "--port", type=int, default=7860, help="port of the page; default: %(default)s"
+    )
 
 
 def _run(args, overrides) -> None:

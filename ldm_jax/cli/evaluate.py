@@ -36,8 +36,9 @@ The flags determine what is evaluated:
   --model DIR --latents DIR            how much a denoiser uses its condition
   --images DIR --nearest K --like DIR  the training images nearest to finished images
 
-FID is computed with the published InceptionV3 (ldm-jax weights inception); with another
-feature network the result is called FD(mobilenet).
+FID is computed with the published InceptionV3; `ldm-jax weights inception` converts its
+weights. With another feature network, the result has another name, for example
+FD(mobilenet).
 """
 WRITES = """
   OUT/results.json and OUT/results.md, and OUT/images if samples are drawn. With several
@@ -77,9 +78,9 @@ def add(commands) -> None:
     command.add_argument("--model", help="a diffusion model, or a first stage")
     command.add_argument(
         "--images",
-        help="a folder or .npz to evaluate; of a first stage: to reconstruct",
+        help="folder or .npz of images to evaluate; with a first stage, to reconstruct",
     )
-    command.add_argument("--split", help="of --images, for a first stage")
+    command.add_argument("--split", help="split of --images, for a first stage")
     command.add_argument(
         "--size",
         type=values.size,
@@ -97,10 +98,14 @@ def add(commands) -> None:
         help="folder or .npz to compare with, one by one: by name, or by position "
         "where no name is the same",
     )
-    command.add_argument("--protocol", help="paper-uncond, paper-class, paper-coco ...")
+    command.add_argument(
+        "--protocol",
+        help="number of images and metrics, as in the paper: paper-uncond ...",
+    )
     command.add_argument(
         "--paper-row",
-        help="row of the paper's tables to print with the results: ffhq, kl-f8 ...",
+        help="row of the paper's tables: use its protocol, and print it next to the "
+        "results: ffhq, kl-f8 ...",
     )
     command.add_argument(
         "--metrics",
@@ -140,14 +145,14 @@ def add(commands) -> None:
     )
     command.add_argument(
         "--masks",
-        help="folder of the masks that images were painted with, one for each image",
+        help="folder of the masks of inpainted images, one for each image",
     )
     command.add_argument(
         "--mask-share",
         type=values.share,
         metavar="LOW,HIGH",
-        help="evaluate the images whose mask covers such a share alone; the paper: "
-        "0.4,0.5",
+        help="evaluate only images whose mask covers a share of the image in this "
+        "range; the paper: 0.4,0.5",
     )
     command.add_argument(
         "--standard-error",
@@ -155,7 +160,9 @@ def add(commands) -> None:
         help="also compute the standard error of Frechet distances",
     )
     command.add_argument(
-        "--classes", default="balanced", help="of samples: balanced (default) or random"
+        "--classes",
+        default="balanced",
+        help="classes of the samples: balanced (default) or random",
     )
     command.add_argument(
         "--seed", type=values.seed, default=0, help="seed of image 0; default: 0"
@@ -173,7 +180,7 @@ def add(commands) -> None:
     add_sampling(command, takes_several=["num_steps"])
     add_classifier(command)
     group = command.add_argument_group(
-        "retrieval models; queries are drawn from the database"
+        "retrieval models (queries are drawn from the database)"
     )
     add_database(group)
 

@@ -18,14 +18,14 @@ def add_classifier(command: CommandParser) -> None:
         "--classifier-scale",
         type=float,
         default=1.0,
-        help="factor of its gradient; default: 1, the paper's LDM-8-G: 10",
+        help="factor of the classifier's gradient; default: 1; the paper's LDM-8-G: 10",
     )
     group.add_argument(
         "--classifier-form",
         choices=("eps", "mean"),
         default="eps",
-        help="eps corrects the noise, for any sampler; mean moves the mean of ddpm, as "
-        "guided-diffusion does; default: eps",
+        help="eps corrects the predicted noise, for any sampler; mean shifts the mean "
+        "of the sampler ddpm, as guided-diffusion does; default: eps",
     )
 
 
@@ -44,7 +44,9 @@ def add_image_guide(command: CommandParser) -> None:
     """Adds the flags of image guiding, the fields of `tasks.guides.ImageGuide`."""
     group = command.add_argument_group("image guiding, through the decoder (Eq. 18)")
     group.add_argument(
-        "--guide", metavar="IMAGE", help="image, folder or .npz to guide samples to"
+        "--guide",
+        metavar="IMAGE",
+        help="image, folder or .npz that the samples should match",
     )
     group.add_argument(
         "--double",
@@ -55,14 +57,15 @@ def add_image_guide(command: CommandParser) -> None:
         "--guide-by",
         choices=("l2", "lpips"),
         default="l2",
-        help="distance to it: l2, a sum over pixels, or lpips; default: l2",
+        help="distance between sample and --guide: l2, a sum over pixels, or lpips; "
+        "default: l2",
     )
     group.add_argument(
         "--guide-scale",
         type=float,
         default=1.0,
-        help="factor of its gradient; 0 is off; default: 1. The paper's is not "
-        "published; ldm_jax/tasks/README.md has measured values",
+        help="factor of the gradient of this distance; 0 is off; default: 1. The "
+        "paper's value is not published; ldm_jax/tasks/README.md has measured values",
     )
     group.add_argument(
         "--guide-transform",
@@ -74,7 +77,7 @@ def add_image_guide(command: CommandParser) -> None:
         "--guide-interval",
         type=values.interval,
         metavar="FIRST,LAST",
-        help="steps t that are guided; default: all",
+        help="guide only while t is in this range; default: always",
     )
     group.add_argument(
         "--guide-through",
@@ -140,7 +143,9 @@ def add_query(command: CommandParser) -> None:
         "retrieval models, with --prompt, --query, or --database alone"
     )
     add_embedder(group)
-    group.add_argument("--query", help="image or folder to ask with")
+    group.add_argument(
+        "--query", help="image, or folder of images, whose neighbours are used"
+    )
     add_database(group)
 
 
@@ -154,12 +159,13 @@ def add_embedder(command: Any) -> None:
     command.add_argument(
         "--feature-network",
         metavar="NAME",
-        help="instead of CLIP: mobilenet, inception or random, for images alone",
+        help="mobilenet, inception or random instead of CLIP; embeds images, not texts",
     )
     command.add_argument(
         "--feature-weights",
         metavar="FILE",
-        help="its weights; default: weights/FEATURE_NETWORK.safetensors",
+        help="weights of the feature network; default: "
+        "weights/FEATURE_NETWORK.safetensors",
     )
 
 
@@ -174,11 +180,14 @@ def embedder_of(args: argparse.Namespace) -> Any:
 
 def add_database(group: Any) -> None:
     """Adds the database of a retrieval model and the number of neighbours."""
-    group.add_argument("--database", help="of `ldm-jax database`, or a published one")
+    group.add_argument(
+        "--database", help="file of `ldm-jax database`, or a published database"
+    )
     group.add_argument(
         "--neighbours",
         type=values.count,
-        help="neighbours of each query; default with a database: as trained",
+        help="number of neighbours of each query, with --database; default: as in "
+        "training",
     )
 
 

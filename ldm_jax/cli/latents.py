@@ -3,10 +3,14 @@
 
 from ldm_jax.cli import guides, reconstruct, values
 
+DETAILS = """
+Denoisers are trained on latents: --config.latents.directory=OUT of `ldm-jax train`. To
+write latents, give --model and --out; to look at some, --inspect.
+"""
 WRITES = """
   OUT, a TFDS data set, with the first stage in OUT/autoencoder. Open it with
-  tfds.builder_from_directory(OUT).as_data_source("train"). The same command resumes
-  where it was stopped.
+  tfds.builder_from_directory(OUT).as_data_source("train"). If the command was stopped,
+  run it again: it writes the missing shards.
 """
 EXAMPLES = """
   ldm-jax latents --model runs/a --out runs/latents
@@ -24,6 +28,7 @@ def add(commands) -> None:
         "latents",
         _run,
         "Encode an image set into a data set of latents, with their statistics.",
+        details=DETAILS,
         writes=WRITES,
         examples=EXAMPLES,
     )
@@ -32,8 +37,8 @@ def add(commands) -> None:
     command.add_argument(
         "--inspect",
         metavar="DIR",
-        help="write no latents: print the statistics of those in DIR, and decode some "
-        "next to their images into DIR/inspect.png",
+        help="instead of writing latents, print the statistics of those in DIR, and "
+        "write DIR/inspect.png: images next to their decoded latents",
     )
     command.add_argument(
         "--num", type=values.count, default=16, help="latents to inspect; default: 16"
@@ -41,21 +46,21 @@ def add(commands) -> None:
     command.add_argument(
         "--buckets",
         default="",
-        help="image sizes, HEIGHTxWIDTH: 256x256,192x320,320x192; each image goes to "
-        "the one with its aspect ratio",
+        help="several image sizes, HEIGHTxWIDTH: 256x256,192x320,320x192; each image "
+        "gets the one with the nearest aspect ratio",
     )
     values.add_batch_size(command)
     command.add_argument(
         "--dtype",
         default="float16",
         choices=("float16", "bfloat16", "float32"),
-        help="of the stored latents; default: float16",
+        help="type of the stored latents; default: float16",
     )
     command.add_argument(
         "--records-per-shard",
         type=values.count,
         default=4096,
-        help="default: %(default)s",
+        help="latents in each file; default: %(default)s",
     )
     command.add_argument(
         "--mirror",
@@ -66,17 +71,19 @@ def add(commands) -> None:
         "--num-crops",
         type=values.count,
         default=1,
-        help="latents of each image, where the transform is random; default: 1",
+        help="random crops that are stored of each image; needs a random transform; "
+        "default: 1",
     )
     command.add_argument(
         "--config",
-        help="diffusion experiment whose images, transform and condition are stored",
+        help="experiment that will be trained on the latents: use its images and "
+        "transform, and store the inputs of its condition",
     )
     command.add_argument(
         "--database",
-        help="of `ldm-jax database`: store each image's neighbours there, but not the "
-        "image itself, for a config of a retrieval model; images that it does not "
-        "contain need the network that made it",
+        help="file of `ldm-jax database`, for retrieval models: store the neighbours "
+        "of each image, without the image itself. If the database lacks some images, "
+        "give the network that made it: --clip-model or --feature-network",
     )
     command.add_argument(
         "--neighbours",

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 _NUMBER = re.compile(r"-\.?\d")
+# With more arguments than this, the first line of a help page lists the required ones.
+MANY_ARGUMENTS = 12
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -63,6 +65,9 @@ class CommandParser(argparse.ArgumentParser):
         """Adds the flags that `add_later` postponed."""
         while self._later:
             self._later.pop(0)()
+        if self.usage is None and len(self._actions) > MANY_ARGUMENTS:
+            required = [_in_usage(a) for a in self._actions if a.required]
+            self.usage = " ".join(["%(prog)s", *required, "[FLAG ...]"])
 
     def _knows(self, flag: str) -> bool:
         """Returns whether a flag, or a flag that it abbreviates, exists."""
@@ -90,6 +95,14 @@ def nearest(word: str, known: Iterable[str], quote: bool = False) -> str:
     return (
         f'; did you mean "{matches[0]}"?' if quote else f"; did you mean {matches[0]}?"
     )
+
+
+def _in_usage(action: argparse.Action) -> str:
+    """Returns a required argument as it is typed: `--out OUT`, or a position's name."""
+    name = str(action.metavar or action.dest)
+    if action.option_strings:
+        return f"{action.option_strings[0]} {name.upper()}"
+    return name
 
 
 def _is_flag(word: str) -> bool:

@@ -25,8 +25,8 @@ READERS = {
     str: str,
 }
 DETAILS = """
-Image i has seed SEED + i and the i-th condition, in turn. It does not depend on the
-batch size or on the devices.
+Image i is drawn with seed SEED + i and the i-th condition; after the last condition
+follows the first. The images do not depend on the batch size or on the devices.
 """
 WRITES = """
   OUT/000000.png and so on, OUT/grid.png and OUT/settings.json; OUT/samples.npz and
@@ -79,13 +79,13 @@ def add(commands) -> None:
         help="also write previews.png: N stages of the first 8 images",
     )
     add_sampling(command)
+    given = command.add_argument_group("input images, for models of any condition")
+    given.add_argument("--start", help="image to vary; see --strength")
+    given.add_argument("--known", help="image of which the part outside --hole is kept")
+    given.add_argument("--hole", help="PNG, white where --known is replaced by samples")
     add_classifier(command)
     add_image_guide(command)
     add_query(command)
-    given = command.add_argument_group("input images")
-    given.add_argument("--start", help="image to vary; see --strength")
-    given.add_argument("--known", help="image of which a region is kept")
-    given.add_argument("--hole", help="PNG, white where --known is painted over")
 
 
 def add_sampling(command: CommandParser, takes_several: Sequence[str] = ()) -> None:
@@ -95,26 +95,26 @@ def add_sampling(command: CommandParser, takes_several: Sequence[str] = ()) -> N
       command: gets the flags.
       takes_several: names of whole numbers of which the flag takes several.
     """
-    command.add_later(lambda: _add_condition_flags(command))
-    command.add_later(lambda: _add_sampling_flags(command, takes_several))
+    condition = command.add_argument_group("condition (as the model was trained)")
+    sampler = command.add_argument_group("sampler (default: the model's config)")
+    command.add_later(lambda: _add_condition_flags(condition))
+    command.add_later(lambda: _add_sampling_flags(sampler, takes_several))
 
 
-def _add_condition_flags(command: argparse.ArgumentParser) -> None:
+def _add_condition_flags(group: argparse._ArgumentGroup) -> None:
     from ldm_jax.conditions.registry import condition_flags
 
-    group = command.add_argument_group("condition (as the model was trained)")
     for name, flag in condition_flags().items():
         text = f"{flag.doc} ({', '.join(flag.kinds)})"
         group.add_argument(f"--{name}", help=_escape(text))
 
 
 def _add_sampling_flags(
-    command: argparse.ArgumentParser, takes_several: Sequence[str]
+    group: argparse._ArgumentGroup, takes_several: Sequence[str]
 ) -> None:
     from ldm_jax.diffusion.samplers import options_by_name
     from ldm_jax.tasks.sampling import sampling_fields
 
-    group = command.add_argument_group("sampler (default: the model's config)")
     for name, field in sampling_fields().items():
         if name in takes_several:
             text = f"{field.doc}; several, comma-separated, are evaluated in turn"

@@ -8,8 +8,9 @@ from ldm_jax.cli import values
 from ldm_jax.cli.parser import CommandParser
 
 DETAILS = """
-The images are cropped and resized as in training. `ldm-jax evaluate` compares samples
-with these statistics to compute FID, KID, precision and recall.
+`ldm-jax evaluate` compares samples with these statistics to compute FID, KID, precision
+and recall. Give a data set and --size, or --like MODEL, which takes data set, crop and
+size from the training of a model.
 """
 WRITES = """
   OUT, an .npz file with the statistics and how they were made. `evaluate` refuses it
@@ -34,11 +35,13 @@ def add(commands) -> None:
         examples=EXAMPLES,
     )
     command.add_argument(
-        "dataset", nargs="?", help="a name, a folder (./...), or an .npz of images"
+        "dataset",
+        nargs="?",
+        help="name of a data set, a folder (./...), or an .npz of images",
     )
     command.add_argument("--out", required=True, help=".npz file to write")
     command.add_argument(
-        "--like", help="model directory, whose data set, crop and size are used"
+        "--like", help="model directory whose data set, crop and size are used"
     )
     command.add_argument(
         "--size",

@@ -146,10 +146,10 @@ def check_prepared(data_dir: PathLike | None, name: str) -> None:
         return
     with reaching(root):
         versions = ("*", "*/*")  # VERSION, or CONFIG/VERSION
-        found = [
+        paths = [
             p for v in versions for p in (root / base).glob(f"{v}/{FEATURES_FILE}")
         ]
-    for path in found:
+    for path in paths:
         check_features(path.parent)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chooses the images that a first stage encodes, and what is stored beside latents."""
+"""Chooses the images that a first stage encodes, and what is stored with latents."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from ldm_jax.experiment.training_data import TrainingData
 
 
 class Encoding(NamedTuple):
-    """What is encoded, and what is stored of it beside the latents.
+    """The images to encode, and the condition that is stored with their latents.
 
     Attributes:
       images: arguments of `open_images`.

@@ -2,10 +2,10 @@
 """Tables of settings that differ from other frameworks only by name.
 
 A row lists for one field of a module of this package its name and default in CompVis's
-and in diffusers' configs; import and export read it in opposite directions. Fields with
-another meaning there, such as levels of attention or numbers of heads, and those that a
-config only has beside a certain value of another, such as the ends of a noise schedule,
-are translated by the functions of `read_config` and `write_config`.
+and in diffusers' configs; import and export read it in opposite directions. Functions
+of `read_config` and `write_config` translate two other kinds of field: those that mean
+something else there, such as levels of attention or numbers of heads, and those that
+exist only for certain values of another field, such as the ends of a noise schedule.
 """
 
 from collections.abc import Callable, Mapping

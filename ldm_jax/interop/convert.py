@@ -90,7 +90,7 @@ def _config_next_to(path: pathlib.Path) -> pathlib.Path:
         if (folder / name).is_file():
             return folder / name
     raise MissingFile(
-        f"no {stem}.yaml or config.yaml beside the weights of {path}; give the "
+        f"no {stem}.yaml or config.yaml next to the weights of {path}; give the "
         "original's YAML, or one of our configs, as config."
     )
 

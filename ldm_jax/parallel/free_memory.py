@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells how much memory the devices of this process have left."""
+"""Measures how much memory the devices of this process have left."""
 
 import os
 

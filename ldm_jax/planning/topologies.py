@@ -3,7 +3,7 @@
 
 import dataclasses
 import importlib.util
-import math
+import itertools
 import os
 import re
 from typing import Any
@@ -42,6 +42,9 @@ class AbsentDevice:
       device_kind: a key of CHIPS.
       platform: "gpu" or "tpu".
       slice_index: the slice, or the node, that it is in.
+      process_index: the host that it belongs to.
+      coords: of a TPU: its position in the slice, from which a mesh is made.
+      core_on_chip: of a TPU: its number on the chip.
     """
 
     id: int
@@ -49,6 +52,8 @@ class AbsentDevice:
     platform: str
     slice_index: int = 0
     process_index: int = 0
+    coords: tuple[int, int, int] = (0, 0, 0)
+    core_on_chip: int = 0
 
 
 def absent_devices(name: str, slices: int = 1) -> list[AbsentDevice]:
@@ -66,11 +71,15 @@ def absent_devices(name: str, slices: int = 1) -> list[AbsentDevice]:
     known = (is_gpu and shape.isdecimal() and int(shape)) or (kind in TPUS and is_tpu)
     if not known or slices < 1:
         raise ValueError(_unknown(name, slices))
-    count = math.prod(map(int, shape.split("x")))
+    sides = [int(side) for side in shape.split("x")]
+    sides += [1] * (3 - len(sides))
+    places = list(itertools.product(*map(range, sides)))
     device_kind, platform = {**GPUS, **TPUS}[kind], "gpu" if is_gpu else "tpu"
     return [
-        AbsentDevice(i, device_kind, platform, i // count)
-        for i in range(count * slices)
+        AbsentDevice(
+            i, device_kind, platform, i // len(places), coords=places[i % len(places)]
+        )
+        for i in range(len(places) * slices)
     ]
 
 

@@ -137,8 +137,8 @@ def classify_held_out(
     for number, (batch, valid) in enumerate(rows):
         key = jax.random.fold_in(jax.random.key(0), number)
         for t in levels:
-            found = fetch(score_at(params, batch, jax.random.fold_in(key, t), t))
-            scores[t].append({name: x[:valid] for name, x in found.items()})
+            figures = fetch(score_at(params, batch, jax.random.fold_in(key, t), t))
+            scores[t].append({name: x[:valid] for name, x in figures.items()})
     means = {
         t: {
             name: float(np.concatenate([part[name] for part in parts]).mean())

@@ -175,7 +175,8 @@ def make_generate(
 ) -> Callable[..., Array]:
     """Makes the compiled function from raw conditions to images, see `generator`.
 
-    A program of its own: it cannot be called by another function that is compiled.
+    It is compiled on its own, with its own options, so it cannot be called by another
+    compiled function.
     """
     generate = generator(model, latent_shape, sampling, num_previews, guides)
     return jax.jit(generate, compiler_options=sampling_options())

@@ -87,16 +87,17 @@ def fitting_batch_size(
 ) -> int:
     """Chooses how many images are sampled at once, by the memory of the devices.
 
-    Compiles the sampler for a small batch. What its program needs beside its arguments
-    is taken to grow with the batch.
+    Compiles the sampler for a small batch, and assumes that the memory of the program,
+    without its arguments, is proportional to the batch.
 
     Args:
       model, params, y, latent_shape, sampling, images, guides: of `sample_images`.
-      num: images that are wanted.
+      num: number of images to sample.
 
     Returns:
-      A multiple of the devices: a power of two for each, at most MOST, not more than
-      are wanted. PROBE for each where the platform does not say what is free.
+      The number of images in a batch, a power of two for each device: at most MOST for
+      each, and no more than `num` needs. If the platform does not report its free
+      memory, PROBE for each device.
 
     Raises:
       jax.errors.JaxRuntimeError: not even the small batch fits.
@@ -104,8 +105,8 @@ def fitting_batch_size(
     mesh = sharding.make_mesh()
     on_mesh = sharding.batch_sharding(mesh)
     each = -(-num // mesh.size)
-    wanted = min(MOST, 1 << (each - 1).bit_length())  # a power of two
-    probe = min(PROBE, wanted)
+    upper = min(MOST, 1 << (each - 1).bit_length())  # a power of two
+    probe = min(PROBE, upper)
     batch = probe * mesh.size
 
     def rows(x):
@@ -122,7 +123,7 @@ def fitting_batch_size(
         return batch
     image_bytes = (needs.temp_size_in_bytes + needs.output_size_in_bytes) / probe
     most = max(int(SHARE * free / max(image_bytes, 1)), probe)
-    fits = min(wanted, 1 << (most.bit_length() - 1))
+    fits = min(upper, 1 << (most.bit_length() - 1))
     # Every process takes the same: the one with the least memory decides.
     return int(min(gathered(fits))) * mesh.size
 

@@ -82,7 +82,10 @@ def test_an_error_for_a_misspelt_field_suggests_the_nearest(capsys):
     ("flag", "message"),
     [
         ("--num=0", "argument --num: must be 1 or more: got 0."),
-        ("--batch-size=-1", "argument --batch-size: must be 1 or more: got -1."),
+        (
+            "--batch-size=-1",
+            'argument --batch-size: must be "auto" or 1 or more: got -1.',
+        ),
         ("--size=256y256", "must be HEIGHTxWIDTH, or a side: got 256y256"),
         ("--guidance-interval=800,200", "FIRST,LAST, steps t in rising order"),
     ],
@@ -198,7 +201,7 @@ def test_memory_that_is_not_enough_is_one_message(
     assert cli.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ldm-jax {arguments[0]}: memory is not enough: ")
-    assert advice in line and "lloc" in line  # how much was asked for
+    assert advice in line and "lloc" in line  # the requested size
 
 
 def test_what_a_terminal_would_obey_is_printed_as_escapes(capsys):

@@ -21,8 +21,8 @@ def mutated_ocdbt(
     Args:
       data: of a file, which may hold a node and, after it, other bytes.
       rng: of the mutation.
-      inner: mutates the content: of a manifest without its compression; of a node as
-        it is, whose length another file tells.
+      inner: mutates the content: of a manifest, decompressed; of a node, as it is
+        stored, since another file contains its length.
     """
     length = int.from_bytes(data[4:12], "little")
     header, content = data[12:14], data[14 : length - 4]

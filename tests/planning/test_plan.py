@@ -141,6 +141,19 @@ def test_without_compiling_neither_a_gpu_nor_libtpu_is_needed(monkeypatch, capsy
         topologies.describe_topology("h100:8")
 
 
+@pytest.mark.parametrize("topology", ["v4:2x2x4", "v5e:2x4", "v5e:4x4", "v6e:16x16"])
+@pytest.mark.parametrize(("slices", "fsdp"), [(1, 1), (1, 16), (2, 4)])
+def test_placeholder_devices_make_a_mesh_of_every_kind_of_slice(topology, slices, fsdp):
+    """Identity: the mesh contains each device once; fsdp stays within a slice."""
+    devices = topologies.absent_devices(topology, slices)
+    if len(devices) % fsdp:
+        pytest.skip("fewer devices than parts")
+    mesh = sharding.make_mesh(data=-1, fsdp=fsdp, devices=devices)
+    assert sorted(d.id for d in mesh.devices.flat) == list(range(len(devices)))
+    for row in mesh.devices:
+        assert len({d.slice_index for d in row.flat}) == 1
+
+
 def test_the_state_is_known_without_compiling(cpu_slice, capsys):
     """Identity: the mesh and the minimum traffic follow from shapes alone."""
     config = "--config=configs/quickstart.py:stage=first_stage"

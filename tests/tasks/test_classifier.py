@@ -102,18 +102,18 @@ def test_held_out_latents_are_named_as_often_as_each_noise_level_allows():
     wrong = batch_of(4096, seed=3)
     wrong["label"] = 1 - wrong["label"]  # of rows that only fill up the last batch
     rows.append((wrong, 0))
-    found = classify_held_out(model, {"classifier": {}}, rows)
+    figures = classify_held_out(model, {"classifier": {}}, rows)
     levels = np.arange(0, 1000, 100)
-    assert [f"accuracy_t/{t:04d}" for t in levels] == [n for n in found if "/" in n]
+    assert [f"accuracy_t/{t:04d}" for t in levels] == [n for n in figures if "/" in n]
     alpha, sigma = (np.asarray(x) for x in model.schedule.levels(jnp.asarray(levels)))
     expected = jax.scipy.stats.norm.cdf(alpha / sigma * 32**0.5)
-    shares = [found[f"accuracy_t/{t:04d}"] for t in levels]
+    shares = [figures[f"accuracy_t/{t:04d}"] for t in levels]
     # 8192 samples: a standard error of 0.006 at most.
     np.testing.assert_allclose(shares, expected, atol=0.02)
     assert shares[0] == 1 and shares[-1] < 0.75
-    np.testing.assert_allclose(found["accuracy"], np.mean(shares), rtol=1e-6)
-    assert found["accuracy_5"] == 1 and 0 < found["loss"] < np.log(2)
-    assert classify_held_out(model, {"classifier": {}}, rows) == found
+    np.testing.assert_allclose(figures["accuracy"], np.mean(shares), rtol=1e-6)
+    assert figures["accuracy_5"] == 1 and 0 < figures["loss"] < np.log(2)
+    assert classify_held_out(model, {"classifier": {}}, rows) == figures
 
 
 def test_training_finds_the_classes():

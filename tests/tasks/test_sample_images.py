@@ -63,7 +63,7 @@ def test_a_batch_that_fits_is_sampled_in_one(digits):
 
 
 def make_small_program(*arguments):
-    """Stands in for `make_generate`: a program that needs 4 KiB for an image."""
+    """Replaces `make_generate`: a program that needs 4 KiB for an image."""
 
     def generate(params, y, keys, given):
         pixels = jax.random.key_data(keys)[:, :1].astype(jnp.float32)

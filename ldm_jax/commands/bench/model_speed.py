@@ -193,7 +193,7 @@ def _fields(model: LatentDiffusion, shape, size: int) -> dict[str, np.ndarray]:
 def _classifier(model: LatentDiffusion, shape) -> NoisyLatentClassifier:
     """Makes a classifier with the body of the denoiser."""
     unet: Any = model.unet
-    assert isinstance(model.conditioner, ClassLabel)  # asked for by its caller
+    assert isinstance(model.conditioner, ClassLabel)  # checked by its caller
     names = ("channels", "channel_mult", "num_res_blocks", "attention_levels")
     network = LatentClassifier(
         num_classes=model.conditioner.num_classes,

@@ -21,8 +21,8 @@ from ldm_jax.types import PyTree
 GROUP_BYTES = 2**26
 # Arrays that are read at once: their sizes are not known before.
 GROUP_COUNT = 8
-# The list of all arrays is rewritten with each of them. Of these lists a cache keeps
-# this many bytes; orbax's own 100 MB would fill up with lists that nobody reads.
+# The list of all arrays is rewritten with each of them. A cache keeps this many bytes
+# of lists; orbax's 100 MB would fill up with lists that are never read again.
 CACHE_BYTES = 2**20
 
 

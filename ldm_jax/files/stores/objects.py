@@ -110,7 +110,7 @@ def sizes_in(folder: PathLike) -> dict[str, int]:
 
 
 def _is_file(entry: os.DirEntry) -> bool:
-    """Tells whether an entry is a regular file; a link to itself is none."""
+    """Returns whether an entry is a regular file; a link to itself is not."""
     try:
         return entry.is_file()
     except OSError:

@@ -168,7 +168,7 @@ def _open_model(folder: pathlib.Path, config):
     network = NETWORKS[name]
     if name == OWN_CONDITIONER:
         section = dict(config["condition"])
-        # A condition without a network of its own has a file without tensors.
+        # A condition without a network has a file without tensors.
         weights = read_weights(folder) if _has_network(section) else Weights({})
         return network, section, weights, ()
     weights = read_weights(folder)

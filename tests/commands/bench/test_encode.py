@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of encoding runs on files of its own and on a user's folder."""
+"""The benchmark of encoding runs on generated files and on a user's folder."""
 
 import json
 

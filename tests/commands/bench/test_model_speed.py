@@ -25,7 +25,7 @@ def config_of(row):
     row = row.removesuffix("-512")
     (configs,) = [configs for configs, rows in lines() if row in rows]
     name = re.findall(r"`([^`]+)`", configs)[0]
-    # A classifier guides the model of its own note.
+    # A classifier guides the model that its lab note names.
     return "imagenet:f=8" if name == "imagenet_classifier" else name
 
 

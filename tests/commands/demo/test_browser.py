@@ -68,8 +68,8 @@ def ask(browser, inputs, act, num_models=1):
 
     With two models, (request, read) of each.
     """
-    asked, foreign = [Asked(inputs) for _ in range(num_models)], []
-    with make_server(asked, Turns(), 0) as server:
+    models, foreign = [Asked(inputs) for _ in range(num_models)], []
+    with make_server(models, Turns(), 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         home = f"http://{HOST}:{server.server_address[1]}"
         page = browser.new_page(bypass_csp=True)
@@ -82,7 +82,7 @@ def ask(browser, inputs, act, num_models=1):
         page.close()
         server.shutdown()
     assert [url for url in foreign if not url.startswith((home, "data:"))] == []
-    sent = [pair for model in asked for pair in model.requests]
+    sent = [pair for model in models for pair in model.requests]
     return sent[0] if len(sent) == 1 else sent
 
 

@@ -103,7 +103,7 @@ def test_held_out_latents_are_classified_at_ten_noise_levels(guided, tmp_path):
 
 @pytest.mark.parametrize("field", ["held_out_latents", "latents.directory"])
 def test_latents_of_another_first_stage_are_refused(guided, tmp_path, field):
-    """They have the same networks and scale, so nothing else tells them apart."""
+    """They have the same networks and scale, so nothing else distinguishes them."""
     stage = config_files.load_config(f"{QUICKSTART}:stage=first_stage")
     autoencoder = Autoencoder(**stage.autoencoder)
     image = jnp.zeros((1, 16, 16, 3))

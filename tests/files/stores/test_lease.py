@@ -31,7 +31,7 @@ def _renewed_often(monkeypatch):
 
 @pytest.fixture
 def expires_soon(monkeypatch):
-    """For leases that nobody renews."""
+    """For leases that are not renewed."""
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 1.0)
 
 

@@ -100,12 +100,12 @@ def test_names_below_a_prefix_among_others_are_chosen_by_key(tmp_path):
 
 
 def test_a_folder_of_weights_alone_is_a_checkpoint(tmp_path):
-    """Identity: with a config beside the weights, or given; else it is asked for."""
+    """Identity: with a config next to the weights, or given; otherwise an error."""
     state, spec, _ = load_golden(FIRST_STAGE)
     write_safetensors(tmp_path / "model.safetensors", state)
     expected = import_compvis(state, spec).params
     assert_same_params(import_model(tmp_path, spec).params, expected)
-    with pytest.raises(FileNotFoundError, match=r"no model\.yaml or config\.yaml bes"):
+    with pytest.raises(FileNotFoundError, match=r"no model\.yaml or config\.yaml next"):
         import_model(tmp_path)
     config = {"model": {"params": {"ddconfig": {}}}}
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(config))
