@@ -6,9 +6,9 @@ from ldm_jax.cli import guides, values
 DETAILS = """
 A retrieval model (config.condition.kind=retrieval) is conditioned on the embeddings of
 similar images, its neighbours. `ldm-jax latents --database` finds them for training,
-`ldm-jax sample --database` for sampling. Use the same network for training and sampling:
-the published model needs CLIP ViT-L/14. A feature network (--feature-network) can
-replace CLIP, but it cannot embed texts. Of every image, the central square is embedded.
+`ldm-jax sample --database` for sampling. Use the same network for both; the published
+model needs CLIP ViT-L/14. A feature network (--feature-network) can replace CLIP, but
+it cannot embed texts. Of every image, the central square is embedded.
 """
 WRITES = """
   OUT, an .npz file in the layout of the published databases: embedding [N, d], img_id

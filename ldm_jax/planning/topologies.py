@@ -71,9 +71,8 @@ def absent_devices(name: str, slices: int = 1) -> list[AbsentDevice]:
     known = (is_gpu and shape.isdecimal() and int(shape)) or (kind in TPUS and is_tpu)
     if not known or slices < 1:
         raise ValueError(_unknown(name, slices))
-    sides = [int(side) for side in shape.split("x")]
-    sides += [1] * (3 - len(sides))
-    places = list(itertools.product(*map(range, sides)))
+    x, y, z = map(int, [*shape.split("x"), "1", "1"][:3])
+    places = list(itertools.product(range(x), range(y), range(z)))
     device_kind, platform = {**GPUS, **TPUS}[kind], "gpu" if is_gpu else "tpu"
     return [
         AbsentDevice(
