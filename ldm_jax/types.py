@@ -3,8 +3,8 @@
 
 Axes, everywhere in this package: **B** batch, **H, W** image, **f** downsampling,
 **h = H/f, w = W/f** latent grid, **c** latent channels, **M** context tokens, **d**
-their width, **k** concatenated channels, **T** training steps of noise, **S** sampling
-steps. Channels come last.
+their width, **k** concatenated channels, **T** noise levels of the schedule, **S**
+sampling steps. Channels come last.
 """
 
 from collections.abc import Callable, Mapping

@@ -86,7 +86,10 @@ def _sweep(config, args) -> None:
     from ldm_jax.planning import sweep
 
     if args.no_compile or args.what != "train":
-        raise ValueError("--sweep compiles training steps: leave --no-compile, --what.")
+        raise ValueError(
+            "--sweep compiles training steps: got --no-compile or --what=sample; "
+            "leave them out."
+        )
     trials = []
     for trial in sweep.sweep(config, args.topology, args.slices, args.quick):
         values.echo(trial.describe())

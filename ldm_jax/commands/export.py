@@ -250,7 +250,7 @@ class Loaded:
             forms = ", --to=".join((*OWN, "compvis with a .ckpt or .safetensors"))
             raise ValueError(
                 f"--to={form} exports a first stage or a diffusion model: this is a "
-                f"classifier; its parameters go to --to={forms}."
+                f"classifier; use --to={forms}."
             )
         state = export_classifier(self.params["classifier"], self.model.classifier)
         (write_ckpt if path.suffix == ".ckpt" else write_safetensors)(path, state)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes global batches, which are a pure function of (seed, step).
 
-Step s holds positions s * B to (s + 1) * B of the stream of `order.py`. Each process
+Step s uses positions s * B to (s + 1) * B of the stream of `order.py`. Each process
 reads the rows that the sharding assigns to its devices, so the global batch is the same
 on any number of hosts and any mesh.
 """
@@ -122,7 +122,7 @@ class Batches:
         if changed:
             raise ValueError(
                 f"the data changed since the checkpoint at step {state.get('step')}: "
-                f"{'; '.join(changed)}. Set it back, or begin in a new work directory."
+                f"{'; '.join(changed)}. Set it back, or use a new working directory."
             )
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -114,7 +114,7 @@ def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
 def _load_first_stage(config: ConfigDict, data: TrainingData | None) -> TrainedStage:
     if data is None:
         raise ValueError(
-            "a model of latents learns from latents or from images: got neither "
+            "a latent diffusion model learns from latents or from images: got neither "
             "config.latents.directory nor config.images.dataset; write latents with "
             "ldm-jax latents and give their directory."
         )

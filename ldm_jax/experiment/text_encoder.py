@@ -47,7 +47,7 @@ def fill_text_section(directory: str, section: ConfigDict | None) -> ConfigDict:
     ]
     if wrong:
         raise ValueError(
-            "the text encoder of config.text_encoder.directory decides its fields: got "
+            "the fields of a pretrained text encoder are those of its directory: got "
             f"{', '.join(f'{n}={chosen[n]!r}' for n in wrong)} in the text condition, "
             f"{', '.join(f'{n}={fields[n]!r}' for n in wrong)} in {directory}; "
             "leave these fields out."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the program of a config for absent TPUs, and estimates its costs."""
+"""Compiles a config's program for TPUs that are not attached; estimates its costs."""
 
 import dataclasses
 import functools

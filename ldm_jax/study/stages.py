@@ -9,7 +9,7 @@
     denoiser/ARM/seedN      train          latents -> denoiser
     evaluate/ARM/seedN      evaluate       samples along the budget, and sampling steps
 
-A stage's name is its folder. It is done when the folder contains result.json.
+A stage is named after its folder, and finished when that contains result.json.
 """
 
 import dataclasses

@@ -43,7 +43,7 @@ class NeighbourSearch:
         length = np.linalg.norm(rows.astype(np.float32), axis=1, keepdims=True)
         if not (length > 0).all():
             raise ValueError(
-                f"rows that are searched by angle must not be 0: row "
+                f"rows are compared by cosine, so none may be all zeros: row "
                 f"{int(np.argmin(length))} is."
             )
         self.num_rows = len(rows)
@@ -70,8 +70,8 @@ class NeighbourSearch:
             )
         if queries.shape[1] != self._rows.shape[2]:
             raise ValueError(
-                f"queries and database must be of one CLIP: got {queries.shape[1]} "
-                f"numbers for rows of {self._rows.shape[2]}."
+                "queries and database must be embedded by the same network: got "
+                f"{queries.shape[1]} numbers for rows of {self._rows.shape[2]}."
             )
         block = max(1, MAX_SIMILARITIES // self._rows.shape[1])
         blocks = []

@@ -68,7 +68,7 @@ def restore_or_make(
     except ValueError as error:
         if not run.options.allow_data_change:
             raise ValueError(
-                f"{error} Or resume with these data: train.allow_data_change=True."
+                f"{error} To resume with these data, set train.allow_data_change=True."
             ) from error
         logging.warning("resumes with other data (allow_data_change): %s", error)
     report.start(int(state.step), data["report"])

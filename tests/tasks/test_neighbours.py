@@ -36,7 +36,9 @@ def test_what_cannot_be_searched_is_refused():
     search = NeighbourSearch(np.eye(4, dtype=np.float32))
     with pytest.raises(ValueError, match="must be 1 to 4, the rows"):
         search.nearest(np.eye(4), 5)
-    with pytest.raises(ValueError, match="of one CLIP: got 3 numbers for rows of 4"):
+    with pytest.raises(
+        ValueError, match="by the same network: got 3 numbers for rows of 4"
+    ):
         search.nearest(np.eye(3), 1)
     with pytest.raises(ValueError, match="row 1 is"):
         NeighbourSearch(np.float32([[1, 0], [0, 0]]))

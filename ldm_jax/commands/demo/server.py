@@ -59,7 +59,7 @@ def make_server(
         return http.server.ThreadingHTTPServer((HOST, port), handler)
     except OSError as error:
         raise ValueError(
-            f"--port must be free: {port} is not ({error.strerror}); give another one, "
+            f"--port must be free: got {port} ({error.strerror}); give another one, "
             "or 0 for any."
         ) from error
 

@@ -139,9 +139,9 @@ def _check(model, params, sampling) -> None:
     is_diffusion = isinstance(model, LatentDiffusion)
     if is_diffusion != (sampling is not None):
         raise ValueError(
-            "sampling goes with a diffusion model, and only with one: got "
+            "sampling settings are needed for a diffusion model, and only for one: got "
             f"{type(model).__name__} and sampling={sampling}; "
-            + ("say how to sample." if is_diffusion else "leave it out.")
+            + ("give the settings." if is_diffusion else "leave it out.")
         )
     if model.autoencoder.bottleneck != "pixels" and not params.get("autoencoder"):
         raise ValueError(

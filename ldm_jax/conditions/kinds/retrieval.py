@@ -91,7 +91,7 @@ class Retrieval(Condition):
         length = np.linalg.norm(rows, axis=-1, keepdims=True)
         if not length.all():
             raise ValueError(
-                "an embedding must not be 0 to be brought to unit length; leave such "
+                "an embedding of zeros cannot be scaled to unit length; leave such "
                 "rows out of the database."
             )
         return rows / length

@@ -64,7 +64,7 @@ class RetrievalQuery:
         given = [x for x in (self.text, self.images) if x is not None]
         if len(given) > 1 or not (given or self.database):
             raise ValueError(
-                "a retrieval model is asked with a text or with images: got "
+                "the query of a retrieval model is a text or images: got "
                 f"{'both' if given else 'neither'}; give --prompt or --query, or "
                 "--database alone for queries drawn from it."
             )

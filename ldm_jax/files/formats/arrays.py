@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads NumPy's .npy and .npz of strangers, never pickles; writes large .npz files."""
+"""Reads .npy and .npz files that are not trusted, without pickles; writes .npz."""
 
 import io
 import math

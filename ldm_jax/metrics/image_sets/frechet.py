@@ -50,7 +50,7 @@ class FeatureMoments:
         rows = np.asarray(rows, np.float64)
         if not np.isfinite(rows).all():
             raise ValueError(
-                "features must be finite: got NaN or infinity; the images hold some, "
+                "features must be finite: got NaN or infinity; some images contain it, "
                 "or the network's weights are damaged."
             )
         mean = rows.mean(axis=0)

@@ -181,7 +181,7 @@ def _gaussian(arrays: Mapping[str, np.ndarray], suffix: str, count: int) -> Gaus
     shape = None if covariance is None else covariance.shape
     if covariance is None or mean.ndim != 1 or shape != (len(mean), len(mean)):
         raise ValueError(
-            f"a mean [D] takes a covariance [D, D]: got {mean.shape} and {shape}; the "
+            f"a mean [D] needs a covariance [D, D]: got {mean.shape} and {shape}; the "
             "file is damaged or of another kind."
         )
     if not _is_finite(mean) or not _is_finite(covariance):

@@ -6,7 +6,7 @@ Every bottleneck has three methods:
 * `sample(moments, key)` draws the latent z of the diffusion model from the encoder's
   output;
 * `to_decoder(z, codebook)` computes the decoder's input from z;
-* `penalty(moments, indices, codebook)` is their term of the first stage's loss.
+* `penalty(moments, indices, codebook)` computes its term of the first stage's loss.
 
 Bottlenecks hold no parameters: the autoencoder declares the codebook of VQ and passes
 it as an argument.

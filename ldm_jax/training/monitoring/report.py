@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports the progress of a run: a line, files of rows, boards, pictures.
+"""Reports the progress of a run: on the terminal, in files and on boards.
 
-In the working directory, written by process 0: `metrics.jsonl`, a row per `every` steps
+Process 0 writes into the working directory: `metrics.jsonl`, a row per `every` steps
 with the means over them; `evaluation.jsonl`, a row per evaluation; `timing.jsonl`, see
 `ledger`; `images/`; `tensorboard/`; `report.html`, which shows all of it.
 """

@@ -218,7 +218,7 @@ def test_what_cannot_be_exported_is_refused_and_writes_nothing(tmp_path):
     model = tiny_model()
     params = {"autoencoder": {}, "unet": {}, "conditioner": {}}
     stage, pixels = FirstStage(Autoencoder(bottleneck="pixels")), {"autoencoder": {}}
-    with pytest.raises(ValueError, match="say how to sample"):
+    with pytest.raises(ValueError, match="give the settings"):
         export_stablehlo(model, params, tmp_path, SIZE)
     with pytest.raises(ValueError, match="leave it out"):
         export_stablehlo(stage, pixels, tmp_path, SIZE, SAMPLING)
