@@ -11,9 +11,9 @@ from ldm_jax.cli.parser import CommandParser
 from ldm_jax.cli.train import CONFIG_HELP
 
 DETAILS = """
-The implementations are run in turns, and the time of each is that of its fastest run.
-Those of other packages need the extra `torch`. The figures are printed, and
-also written to a file with --json=FILE.
+The implementations are run alternately, and the fastest run of each counts. Those of
+other packages need the extra `torch`. The figures are printed, and with --json=FILE
+also appended to a file.
 """
 EXAMPLES = """
   ldm-jax bench train --config=quickstart:stage=diffusion
@@ -43,7 +43,7 @@ decoder.
 TRAIN = """
 The step is that of `ldm-jax train` on a batch in the memory of the device: noise, loss,
 gradient, AdamW, average. PyTorch does the same with the UNet of the config, eager and
-compiled; its condition is drawn, not encoded.
+compiled, but with a random condition instead of an encoded one.
 """
 
 
@@ -77,10 +77,15 @@ def _add_train(benchmarks: Any) -> None:
         run=_train,
     )
     command.add_argument(
-        "--config", default="quickstart:stage=diffusion", help="default: %(default)s"
+        "--config",
+        default="quickstart:stage=diffusion",
+        help="the experiment; default: %(default)s",
     )
     command.add_argument(
-        "--repeats", type=values.count, default=5, help="steps of each; default: 5"
+        "--repeats",
+        type=values.count,
+        default=5,
+        help="steps that are measured of each; default: 5",
     )
     _add_no_torch(command)
 
@@ -140,7 +145,9 @@ def _add_data(benchmarks: Any) -> None:
         batch_size=(256, "latents at once"),
     )
     command.add_argument(
-        "--mirror", action="store_true", help="store the mirror image's moments too"
+        "--mirror",
+        action="store_true",
+        help="also store the moments of mirrored images",
     )
     command.add_argument(
         "--needed",
@@ -180,7 +187,8 @@ def _add_encode(benchmarks: Any) -> None:
     command.add_argument(
         "--config",
         default="first_stage_kl:f=8",
-        help="of a first stage, NAME or FILE.py with :ARGUMENT; default: %(default)s",
+        help="config of a first stage, NAME or FILE.py with :ARGUMENT; default: "
+        "%(default)s",
     )
     command.add_argument(
         "--images",
@@ -214,8 +222,9 @@ def _add(
     command.add_argument(
         "--json",
         metavar="FILE",
-        help="append the figures to FILE, a line a run, and report a ratio to a peer "
-        "that is over 10 %% worse than that of the last run of the same command there",
+        help="append the figures to FILE, one line per run, and print a warning if a "
+        "ratio to another package is more than 10 %% worse than in the last run of the "
+        "same command in FILE",
     )
     return command
 
@@ -236,7 +245,7 @@ def _add_no_torch(command: CommandParser) -> None:
         "--no-torch",
         action="store_false",
         dest="has_torch",
-        help="measure this package alone",
+        help="measure only this package",
     )
 
 

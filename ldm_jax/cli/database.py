@@ -36,7 +36,7 @@ def add(commands) -> None:
     )
     command.add_argument("dataset", help="name of a data set, or a folder (./...)")
     guides.add_embedder(command)
-    command.add_argument("--out", required=True, help=".npz file to write, new")
+    command.add_argument("--out", required=True, help="new .npz file to write")
     command.add_argument("--split", default="train", help="default: train")
     command.add_argument("--data-dir", help="folder of the TFDS data sets")
     values.add_batch_size(command)

@@ -63,16 +63,19 @@ def add(commands) -> None:
     command.add_argument(
         "--to", required=True, choices=FORMS, dest="form", metavar="|".join(FORMS)
     )
-    command.add_argument("--out", required=True, help="file or folder to write, new")
+    command.add_argument("--out", required=True, help="new file or folder to write")
     command.add_argument(
         "--check",
         action="store_true",
-        help="run the export with the library it is for, if that is installed,"
+        help="run the export with the library that it is for, if that is installed,"
         " and print the difference",
     )
     hub = command.add_argument_group("of --to diffusers")
     hub.add_argument(
-        "--variant", default="", choices=("fp16",), help="weights in half precision too"
+        "--variant",
+        default="",
+        choices=("fp16",),
+        help="also write the weights in half precision",
     )
     hub.add_argument(
         "--licence", default="", help="for the model card, e.g. apache-2.0"

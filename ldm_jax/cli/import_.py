@@ -51,7 +51,7 @@ def add(commands) -> None:
     command.add_argument(
         "source", help=".ckpt, .safetensors, diffusers folder or hf://USER/NAME"
     )
-    command.add_argument("--out", required=True, help="model directory to write, new")
+    command.add_argument("--out", required=True, help="new model directory to write")
     command.add_argument(
         "--config",
         help="the original's YAML, or one of our configs, NAME or FILE.py with "
@@ -73,7 +73,7 @@ def add(commands) -> None:
         help="vocabulary of a text model, which no checkpoint contains: vocab.txt of "
         "bert-base-uncased, or vocab.json of CLIP; copied into the directory",
     )
-    command.add_argument("--merges", help="merges.txt of CLIP, likewise")
+    command.add_argument("--merges", help="merges.txt of CLIP; copied too")
     command.add_argument(
         "--image-size",
         type=values.count,

@@ -5,9 +5,9 @@ from ldm_jax.cli import values
 
 DETAILS = """
 PATH is a model directory (trained or imported), a set of latents, reference statistics
-(.npz), a directory of samples, or a folder of any of these, such as that of a
-quickstart. The command prints its kind, its origin, shapes, parameters, scale,
-fingerprint and the commands that use it. Nothing is written.
+(.npz), a directory of samples, or a folder of these, such as runs/quickstart. The
+command prints what it is and how it was made, its shapes, number of parameters, scale
+and fingerprint, and the commands that use it. Nothing is written.
 """
 EXAMPLES = """
   ldm-jax info runs/quickstart
@@ -22,7 +22,7 @@ def add(commands) -> None:
         commands,
         "info",
         _run,
-        "Describe a model, a set of latents, statistics or a folder of them.",
+        "Describe a model, a set of latents, statistics, samples or a folder of these.",
         details=DETAILS,
         examples=EXAMPLES,
     )

@@ -5,9 +5,10 @@ from ldm_jax.cli import values
 from ldm_jax.cli.train import CONFIG_HELP
 
 DETAILS = """
-Nothing is trained, nothing is written, and no TPU is needed: the compiler, libtpu
-(extra: tpu), runs on any Linux machine. Compiling takes minutes, for large models
+The command compiles the training step or the sampler with the TPU compiler, libtpu
+(extra: tpu), which runs on any Linux machine. This takes minutes, for large models
 almost an hour. --no-compile computes only what needs no compiler, for TPUs and GPUs.
+Nothing is trained and nothing is written.
 """
 EXAMPLES = """
   ldm-jax plan --config=celebahq --topology v5e:4x4
@@ -25,7 +26,7 @@ def add(commands) -> None:
         commands,
         "plan",
         _run,
-        "Compute memory, FLOPs and traffic of a config on TPUs, without having them.",
+        "Compute memory, FLOPs and communication of a config on TPUs; needs no TPU.",
         details=DETAILS + CONFIG_HELP,
         examples=EXAMPLES,
         uses_devices=False,
@@ -37,9 +38,14 @@ def add(commands) -> None:
         help="GENERATION:SHAPE of a slice, e.g. v5e:4x4; with --no-compile also "
         "KIND:NUMBER of GPUs, e.g. h100:8",
     )
-    command.add_argument("--slices", type=values.count, default=1, help="default: 1")
     command.add_argument(
-        "--what", choices=("train", "sample"), default="train", help="default: train"
+        "--slices", type=values.count, default=1, help="number of slices; default: 1"
+    )
+    command.add_argument(
+        "--what",
+        choices=("train", "sample"),
+        default="train",
+        help="the program to plan; default: train",
     )
     command.add_argument(
         "--quick",
@@ -56,7 +62,8 @@ def add(commands) -> None:
     command.add_argument(
         "--no-compile",
         action="store_true",
-        help="print only the costs that follow from shapes; takes a minute",
+        help="print only what can be computed from shapes (state, FLOPs, minimum "
+        "traffic); takes a minute",
     )
 
 

@@ -11,7 +11,7 @@ report. The settings are stored in WORKDIR/config.py; edit them and run it again
 Sub-folders are classes; captions are read from captions.csv, captions.jsonl or a .txt
 next to each picture.
 
-If it was interrupted, run it again: it resumes.
+If the command was interrupted, run it again: it resumes.
 """
 WRITES = """
   WORKDIR/samples.png, reconstructions.png and results.json, the model directories
@@ -37,13 +37,19 @@ def add(commands) -> None:
         writes=WRITES,
         examples=EXAMPLES,
     )
-    command.add_argument("--images", help="folder of pictures; default: digits")
+    command.add_argument("--images", help="folder of your pictures; default: digits")
     command.add_argument(
-        "--size", type=values.count, help="side of the images, with --images"
+        "--size",
+        type=values.count,
+        help="side of the training images, with --images; default: chosen to suit them",
     )
-    command.add_argument("--config", help="without --images; default: quickstart")
     command.add_argument(
-        "--workdir", help="default: runs/quickstart, or runs/NAME of the folder"
+        "--config", help="experiment, without --images; default: quickstart"
+    )
+    command.add_argument(
+        "--workdir",
+        help="directory of the results; default: runs/quickstart, or runs/ and the "
+        "name of the folder of --images",
     )
 
 

@@ -29,7 +29,10 @@ def add(commands) -> None:
     add_images(command, split="those held out from training, if there are some")
     command.add_argument("--out", required=True, help="PNG file to write")
     command.add_argument(
-        "--num", type=values.count, default=16, help="images to show; all are measured"
+        "--num",
+        type=values.count,
+        default=16,
+        help="images to show; the PSNR is of all; default: 16",
     )
     command.add_argument(
         "--size", type=values.size, help="HEIGHTxWIDTH; default: as trained"
@@ -48,7 +51,7 @@ def add_images(
     )
     command.add_argument(
         "--images",
-        help="a folder, or the name of a data set; default: those of its training",
+        help="folder, or name of a data set; default: the images of the training",
     )
     command.add_argument("--split", help=f"default: {split}")
 

@@ -5,14 +5,15 @@ from ldm_jax.cli import values
 
 DETAILS = """
 --config=NAME[:ARGUMENT] or FILE.py[:ARGUMENT] has a function get_study, which returns
-arms, seeds, a budget and what is measured (configs/study_f.py). Every stage runs one of
-the other commands in a separate folder and is done when its result.json exists. Run the
-same command again to run missing stages and to resume interrupted ones.
+the models to compare ("arms"), seeds, a budget and metrics; configs/study_f.py is an
+example. A study consists of stages: each runs one of the other commands in a separate
+folder, and is finished when its result.json exists. If the study was interrupted, run
+the same command again: it runs the stages that are missing.
 """
 WRITES = """
-  OUT/index.html, which opens from disk, with table.md, table.csv, results.jsonl and
-  plots/; and a folder for every stage: first_stage/, reconstructions/, latents/,
-  reference/, denoiser/, evaluate/.
+  OUT/index.html, a report for the browser, with table.md, table.csv, results.jsonl and
+  plots/; and a folder for every kind of stage: first_stage/, reconstructions/,
+  latents/, reference/, denoiser/, evaluate/.
 """
 EXAMPLES = """
   ldm-jax study --config=study_f --out=runs/study_f --dry-run
@@ -42,18 +43,22 @@ def add(commands) -> None:
         help="print the stages with parameters, steps, FLOPs and disk; run nothing",
     )
     command.add_argument(
-        "--chip", default="", help="for the time of --dry-run: h100, b200, v5e ..."
+        "--chip",
+        default="",
+        help="device for which --dry-run estimates the time: h100, b200, v5e ...",
     )
     command.add_argument(
-        "--only", default="", help="names of arms, comma-separated; default: all"
+        "--only",
+        default="",
+        help="names of the arms to run, comma-separated; default: all",
     )
     command.add_argument(
-        "--stage", default="", help="run the stages of this kind alone: first_stage ..."
+        "--stage", default="", help="run only stages of this kind: first_stage ..."
     )
     command.add_argument(
         "--report-only",
         action="store_true",
-        help="write the report of what is finished; needs no --config",
+        help="write the report of the finished stages; needs no --config",
     )
     command.add_argument(
         "--run",

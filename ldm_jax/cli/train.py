@@ -37,7 +37,7 @@ def add(commands) -> None:
         commands,
         "train",
         _run,
-        "Train a first stage or a latent diffusion model, or resume its run.",
+        "Train a first stage, a denoiser or a classifier, or resume its run.",
         details=CONFIG_HELP,
         writes=WRITES,
         examples=EXAMPLES,

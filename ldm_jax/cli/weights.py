@@ -95,7 +95,9 @@ def _add_feature_network(kinds, kind: str, text: str) -> None:
     )
     command.add_argument("source", nargs="?", help="the published .pth")
     command.add_argument(
-        "--out", default=f"weights/{kind}.safetensors", help="default: %(default)s"
+        "--out",
+        default=f"weights/{kind}.safetensors",
+        help="file to write; default: %(default)s",
     )
     command.add_argument(
         "--skip-checksum",
