@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resolves what a config leaves open, and reads the weights and latents it names.
+"""Fills in fields that a config leaves open; reads the weights and latents it names.
 
 This is the only place where values of a config are changed after its author wrote them.
 """

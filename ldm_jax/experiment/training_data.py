@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens what a model of latents learns from, with the first stage that encodes it."""
+"""Opens the training data of a latent diffusion model, and its first stage."""
 
 import dataclasses
 import functools

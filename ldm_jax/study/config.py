@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The description of a study: arms, seeds, a budget, and what is measured."""
+"""The description of a study: arms, seeds, a budget and metrics."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of a run that is ready to be trained; it contains objects, no settings."""
+"""The record of a run: the objects that training needs, built from the settings."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping

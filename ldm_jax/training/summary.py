@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Summarizes a run before it starts: its model, its data and what it needs."""
+"""Summarizes a run before it starts: its model, its data and its cost."""
 
 import math
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts together what images are sampled from: a model, a condition, guides, images."""
+"""Collects the inputs of sampling: a model, a condition, guides, images."""
 
 import json
 from collections.abc import Iterator, Mapping

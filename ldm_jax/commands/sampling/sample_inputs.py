@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what a user gives to `ldm-jax sample`, and checks that the model takes it."""
+"""Reads the inputs of `ldm-jax sample`, and checks that the model accepts them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens what guides samples: a classifier, or images."""
+"""Opens the classifier or the images that guide samples."""
