@@ -23,11 +23,12 @@ from ldm_jax.metrics.image_sets.open_reference import open_reference
 
 # What a run can draw of its records: the latents that are learned, decoded; conditions
 # that are images; latents at rising t; the predictions of x0 during sampling, and along
-# all T steps of ancestral sampling; samples of quantized estimates (VQ); the middle of
-# the inputs replaced by samples, or everything else.
+# all T steps of ancestral sampling; samples of quantized estimates (VQ); samples, the
+# same decoded without quantization, and the difference (VQ); the middle of the inputs
+# replaced by samples, or everything else.
 PICTURES = (
     *("inputs", "conditions", "noising", "denoising"),
-    *("progressive", "quantized", "inpainting", "outpainting"),
+    *("progressive", "quantized", "unquantized", "inpainting", "outpainting"),
 )
 
 log = logging.getLogger(__name__)

@@ -215,7 +215,9 @@ def generator(
         z_0, previews = sample(params, y, keys, images)
 
         def finish(z):
-            return model.conditioner.finish(y, _decode(model, params, z, sampling))
+            quantize = not sampling.unquantized
+            image = _decode(model, params, z, sampling, quantize=quantize)
+            return model.conditioner.finish(y, image)
 
         if not num_previews:
             return finish(z_0)

@@ -76,7 +76,16 @@ class FirstStage:
     def decode(
         self, params: PyTree, z_0: Float[Array, "B h w c"], *, quantize: bool = True
     ) -> Float[Array, "B H W C"]:
-        """Decodes scaled z_0 to images in about [-1, 1]; VQ may quantize it first."""
+        """Decodes scaled z_0 to images in about [-1, 1]; VQ quantizes it first.
+
+        Raises:
+          ValueError: quantize=False for a first stage without a codebook.
+        """
+        if not quantize and not isinstance(self.autoencoder.regularizer, VQ):
+            raise ValueError(
+                'only latents of a first stage with bottleneck="vq" are quantized: got '
+                f'"{self.autoencoder.bottleneck}"; leave unquantized out.'
+            )
         variables = {"params": params["autoencoder"]}
         z = jnp.asarray(z_0) / self.latent_scale
         return self.autoencoder.apply(variables, z, quantize=quantize, method="decode")

@@ -33,6 +33,7 @@ class Sampling:
       clip: bound of x0_hat, for models of pixels; None does not clip.
       threshold: percentile of dynamic thresholding, see `threshold_x0`; None is off.
       snap_to_codebook: whether x0_hat is replaced by its nearest codes (VQ).
+      unquantized: whether the sample is decoded as it is, not its nearest codes (VQ).
       strength: share of the steps to run where there is an image to start from.
       tile, overlap: side and minimum overlap of the tiles, in latents, to which the
         denoiser and the decoder are applied; None applies them to the whole latent.
@@ -68,6 +69,9 @@ class Sampling:
     ] = None
     snap_to_codebook: Annotated[
         bool, "replace every estimate of the latent by its nearest codes (VQ)"
+    ] = False
+    unquantized: Annotated[
+        bool, "decode the latent as it is, instead of its nearest codes (VQ)"
     ] = False
     strength: Annotated[
         float,

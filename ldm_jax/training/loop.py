@@ -140,7 +140,10 @@ def evaluate_if_due(
 
     It is called after the step was saved, so an evaluation that fails loses no step.
     """
-    is_due = step == run.options.num_steps or divides(run.options.evaluate_every, step)
+    options = run.options
+    is_due = step == options.num_steps or divides(options.evaluate_every, step)
+    if options.evaluate_early and step < (options.evaluate_every or options.num_steps):
+        is_due |= step.bit_count() == 1  # a power of two
     if run.evaluate is None or step == 0 or not is_due:
         return
     report.finish_pending()

@@ -48,6 +48,8 @@ class LoopOptions:
       profile_steps: (first, last) step of a profiler trace in WORKDIR/profile.
       wandb: project of Weights & Biases; "" for none.
       evaluate_every: steps between evaluations; None only evaluates at the end.
+      evaluate_early: whether the steps 1, 2, 4, 8, ... before the first of these are
+        evaluated as well, whose pictures show early that something is wrong.
       checkpoint_every: steps between checkpoints; None for none but by time.
       checkpoint_seconds: seconds between checkpoints, in addition; None for none.
       keep: how many of the latest checkpoints are kept.
@@ -81,6 +83,7 @@ class LoopOptions:
     profile_steps: tuple[int, ...] = option((), may_change=True)
     wandb: str = option("", may_change=True)
     evaluate_every: int | None = option(None, at_least=1, may_change=True)
+    evaluate_early: bool = option(False, may_change=True)
     checkpoint_every: int | None = option(1000, at_least=1, may_change=True)
     checkpoint_seconds: float | None = option(None, at_least=0, may_change=True)
     keep: int = option(2, at_least=1, may_change=True)

@@ -84,6 +84,8 @@ def test_tiles_of_a_pointwise_denoiser_change_nothing(model_and_params):
 def test_codes_need_a_codebook(model_and_params):
     with pytest.raises(ValueError, match="codes need a first stage with bottleneck"):
         draw(model_and_params, {}, snap_to_codebook=True)
+    with pytest.raises(ValueError, match='"vq" are quantized: got "pixels"; leave un'):
+        draw(model_and_params, {}, unquantized=True)
 
 
 def test_previews_end_in_the_image_and_the_last_step_predicts_it(model_and_params):

@@ -185,6 +185,23 @@ def test_evaluation_comes_at_its_steps_and_at_the_end(tmp_path):
     assert kept == [8, 20]  # the best and the latest
 
 
+@pytest.mark.parametrize(
+    ("every", "expected"), [(6, [1, 2, 4, 6, 12, 18, 20]), (None, [1, 2, 4, 8, 16, 20])]
+)
+def test_early_evaluations_come_after_powers_of_two(tmp_path, every, expected):
+    seen = []
+
+    def evaluate(state, step):
+        seen.append(step)
+        return {}, {"sheet": np.full((2, 2, 3), step, np.uint8)}
+
+    fields = dict(evaluate=evaluate, evaluate_every=every, evaluate_early=True)
+    run(tmp_path, num_steps=20, **fields)
+    assert seen == expected
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    assert names == [f"sheet_{step:08d}.png" for step in expected]
+
+
 def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(tmp_path, whole):
     """It fails at step 8, then at the end; a run that was whole evaluates as often."""
     seen, failing = [], [8, NUM_STEPS]

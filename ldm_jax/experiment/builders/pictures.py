@@ -4,7 +4,8 @@
 Source: the pictures that the original logs (latent-diffusion, `LatentDiffusion.
 log_images`): "inputs", "conditioning", "diffusion_row", "denoise_row",
 "progressive_row", "samples_x0_quantized", "samples_inpainting" and
-"samples_outpainting". The original forgets to invert the mask of the last one.
+"samples_outpainting". The original forgets to invert the mask of the last one. The
+sheet "unquantized" shows "sample_noquant" and "sample_diff" of its notebook.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.conditions.kinds.layout import Layout
 from ldm_jax.data.transforms.pixels import resize
 from ldm_jax.diffusion.process import add_noise
 from ldm_jax.files.formats import png
@@ -40,21 +42,22 @@ def draw_pictures(
 
     Args:
       names: of `metrics.evaluation.PICTURES`; a sheet "conditions" is left out where
-        the condition contains no image, and "quantized" where the latents have no
-        codebook.
+        the condition contains neither images nor boxes, "quantized" and "unquantized"
+        where the latents have no codebook.
       model: the diffusion model.
       params: of all its networks.
       batch: "moments" or "image", and the condition's fields.
       shape: (h, w, c) of a latent.
-      sampling: of "denoising", "quantized", "inpainting" and "outpainting".
+      sampling: of the sheets with samples, but for "progressive".
 
     Returns:
       Sheets uint8 [H, W, 3] by name: "inputs" are the latents that are learned,
       decoded; "noising" has a row for each record, from t = 0 to T - 1; "denoising" has
       the predictions of x0 during sampling, then the sample; "progressive" has those of
-      ancestral sampling with all T steps. "inpainting" has samples that keep all but
-      the middle of the decoded inputs, half as high and wide; "outpainting" keeps the
-      middle.
+      ancestral sampling with all T steps; "unquantized" has samples, the same decoded
+      without quantization, and the absolute difference. "inpainting" has samples that
+      keep all but the middle of the decoded inputs, half as high and wide;
+      "outpainting" keeps the middle.
     """
     batch = {name: array[:NUM_RECORDS] for name, array in batch.items()}
     z_0 = _latents(model, params, batch)
@@ -62,7 +65,7 @@ def draw_pictures(
     if "inputs" in names:
         sheets["inputs"] = _sheet(png.to_uint8(decode(params, z_0)), 4)
     if "conditions" in names:
-        sheets |= _conditions(model, batch)
+        sheets |= _conditions(model, batch, shape)
     if "noising" in names:
         last = model.schedule.num_timesteps - 1
         eps = jax.random.normal(jax.random.key(0), z_0.shape)
@@ -90,6 +93,13 @@ def draw_pictures(
     if "quantized" in names and model.autoencoder.bottleneck == "vq":
         quantized = dataclasses.replace(sampling, snap_to_codebook=True)
         sheets["quantized"] = _sheet(draw(quantized), 4)
+    if "unquantized" in names and model.autoencoder.bottleneck == "vq":
+        both = [
+            draw(dataclasses.replace(sampling, unquantized=flag)).astype(np.int16)
+            for flag in (False, True)
+        ]
+        columns = np.stack([*both, abs(both[0] - both[1])], axis=1)
+        sheets["unquantized"] = _rows(columns.astype(np.uint8))
     holes = _holes(model, shape)
     for name in [name for name in holes if name in names]:
         known = np.clip(np.asarray(decode(params, z_0)), -1, 1)
@@ -137,12 +147,18 @@ def _latents(model: LatentDiffusion, params: PyTree, batch) -> Array:
     return model.latent(_compiled(model).moments(params, image))
 
 
-def _conditions(model: LatentDiffusion, batch) -> dict[str, np.ndarray]:
-    """Draws the fields of a condition that are laid out like images; {} if none are.
+def _conditions(
+    model: LatentDiffusion, batch, shape: tuple[int, int, int]
+) -> dict[str, np.ndarray]:
+    """Draws layouts, and fields that are laid out like images; {} if there are none.
 
     A map of classes is shown in colours that are drawn once for each class.
     """
-    parts = []
+    parts = [
+        _layouts(part, batch["tokens"], [model.autoencoder.f * n for n in shape[:2]])
+        for part in model.conditioner.parts.values()
+        if isinstance(part, Layout)
+    ]
     for name, field in model.conditioner.fields.items():
         if not field.is_mirrored:
             continue
@@ -160,6 +176,28 @@ def _conditions(model: LatentDiffusion, batch) -> dict[str, np.ndarray]:
     size = max(part.shape[1:3] for part in parts)
     shown = [[resize(image, size, "nearest") for image in part] for part in parts]
     return {"conditions": _rows(np.swapaxes(np.array(shown), 0, 1))}
+
+
+def _layouts(layout: Layout, tokens: np.ndarray, size) -> np.ndarray:
+    """Draws the boxes of tokens [N, M] with their names; [N, H, W, 3] uint8.
+
+    They are as large as a sheet shows an image of the size (H, W).
+    """
+    height, width = (side * png.enlargement(size[1]) for side in size)
+    names = layout.class_names
+    pictures = []
+    for row in tokens:
+        boxes, _ = layout.box_tokens.decode(row)
+        shown = [
+            (
+                box.label,
+                names[box.label] if box.label < len(names) else str(box.label),
+                (box.x, box.y, box.width, box.height),
+            )
+            for box in boxes
+        ]
+        pictures.append(png.draw_boxes(shown, (height, width)))
+    return np.stack(pictures)
 
 
 def _rows(images: np.ndarray) -> np.ndarray:

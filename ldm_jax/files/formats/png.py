@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes pictures: batches to uint8, sheets, PNG files with settings."""
 
+import colorsys
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -118,6 +119,34 @@ def _with_captions(
         draw.text((1, middle), text, fill=(0, 0, 0), anchor="lm")
         made.append(np.asarray(picture))
     return np.stack(made)
+
+
+def draw_boxes(
+    boxes: Sequence[tuple[int, str, tuple[float, float, float, float]]],
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Draws the outlines of boxes on white, with their names, one colour per class.
+
+    Args:
+      boxes: (class, name, (x, y, width, height) as shares of the image) of each; later
+        ones are drawn over earlier ones.
+      size: (H, W) of the picture.
+
+    Returns:
+      [H, W, 3] uint8.
+    """
+    picture = Image.new("RGB", (size[1], size[0]), (255, 255, 255))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
+    height, width = (side - 1 for side in size)
+    for number, name, (x, y, w, h) in boxes:
+        # Multiples of the golden section: neighbouring numbers get distant hues.
+        rgb = colorsys.hsv_to_rgb(0.618 * number % 1, 0.9, 0.7)
+        colour = tuple(round(255 * value) for value in rgb)
+        left, top = round(x * width), round(y * height)
+        corners = [left, top, round((x + w) * width), round((y + h) * height)]
+        draw.rectangle(corners, outline=colour, width=2)
+        draw.text((left + 4, top + 2), name, fill=colour, font=font)
+    return np.asarray(picture)
 
 
 def _label_width(labels: Sequence[str]) -> int:

@@ -97,7 +97,90 @@ def test_progressive_rows_take_all_steps_and_pixels_have_no_codebook(sheets):
     _, drawn = draw(["progressive"], num_timesteps=5)
     # Five predictions, then the sample.
     assert drawn["progressive"].shape == (8 * CELL + 2, 6 * CELL + 2, 3)
-    assert "quantized" not in sheets[1]
+    assert not {"quantized", "unquantized"} & set(sheets[1])
+
+
+LAYOUT = dict(num_classes=5, class_names=("cat",), depth=1)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        dict(kind="layout", **LAYOUT),
+        dict(kind="hybrid", parts=dict(boxes=dict(kind="layout", **LAYOUT))),
+    ],
+    ids=["alone", "hybrid"],
+)
+def test_boxes_of_a_layout_are_drawn_in_the_sheet_of_conditions(condition):
+    """Oracle: the edges of each record's box, at the size of a cell."""
+    model = LatentDiffusion(
+        Autoencoder(bottleneck="pixels"),
+        unet=UNet(32, (1,), 3, num_res_blocks=1, num_heads=2),
+        conditioner=make_condition(**condition),
+        schedule=make_schedule(),
+    )
+    boxes = [[[0.0, 0.5, 0.5, 0.5]], [[0.5, 0.0, 0.5, 0.5]], []]
+    rows = [{"boxes": box, "box_labels": [0] * len(box)} for box in boxes]
+    tokens = np.stack([model.conditioner.prepare(row)["tokens"] for row in rows])
+    batch = {"image": np.zeros((3, SIDE, SIDE, 3), np.float32), "tokens": tokens}
+    shape, params = (SIDE, SIDE, 3), {"unet": {}, "autoencoder": {}}
+    drawn = draw_pictures(("conditions",), model, params, batch, shape, SAMPLING)
+    assert drawn["conditions"].shape == (3 * CELL + 2, CELL + 2, 3)
+    ink = (drawn["conditions"] < 255).any(-1)
+    first, second, third = (ink[2 + i * CELL :][:128, 2:130] for i in range(3))
+    # Corners are rounded to a grid of 90 points: one and a half pixels.
+    assert first[62:67, :62].any(0).all() and first[66:, :2].any(1).all()
+    assert not first[:62].any() and not first[:, 67:].any()
+    assert second[:62, 125:].any(1).all() and not second[67:].any()
+    assert not second[:, :62].any() and not third.any()
+
+
+@pytest.fixture(scope="module")
+def drawn_of_codes():
+    """Sheets of a model of a small codebook; of plain samples, and of snapped ones."""
+    stage = Autoencoder(
+        *(32, (1,)), latent_channels=2, bottleneck="vq", num_codes=4, code_range=1.0
+    )
+    model = LatentDiffusion(
+        stage,
+        unet=UNet(32, (1,), 2, num_res_blocks=1, num_heads=2),
+        conditioner=make_condition("none"),
+        schedule=make_schedule(),
+    )
+    image, z = jnp.zeros((2, SIDE, SIDE, 3)), jnp.zeros((1, SIDE, SIDE, 2))
+    keys = jax.random.split(jax.random.key(0))
+    params = {
+        "unet": model.unet.init(keys[0], z, jnp.zeros(1, int))["params"],
+        "autoencoder": stage.init(keys[1], image)["params"],
+    }
+    snapped = make_sampling(num_steps=3, grid="even", snap_to_codebook=True)
+    names, batch = ("quantized", "unquantized"), {"image": np.asarray(image)}
+    return [
+        draw_pictures(names, model, params, batch, (SIDE, SIDE, 2), sampling)
+        for sampling in (SAMPLING, snapped)
+    ]
+
+
+def test_the_third_column_is_what_quantization_changes(drawn_of_codes):
+    sheet = drawn_of_codes[0]["unquantized"]
+    assert sheet.shape == (2 * CELL + 2, 3 * CELL + 2, 3)
+    for i in range(2):
+        plain, unquantized, difference = (
+            cell(sheet, i, k).astype(int) for k in range(3)
+        )
+        np.testing.assert_array_equal(difference, abs(plain - unquantized))
+        assert difference.max() > 0
+
+
+def test_quantized_samples_are_codes(drawn_of_codes):
+    """Identity: a sample of codes is decoded alike with and without quantization."""
+    plain, snapped = drawn_of_codes
+    np.testing.assert_array_equal(plain["quantized"], snapped["quantized"])
+    for i in range(2):
+        shown = cell(plain["quantized"], 0, i)
+        np.testing.assert_array_equal(shown, cell(snapped["unquantized"], i, 0))
+        assert cell(snapped["unquantized"], i, 2).max() <= 1
+        assert (shown != cell(plain["unquantized"], i, 1)).any()
 
 
 def test_an_unknown_sheet_is_refused_by_name():

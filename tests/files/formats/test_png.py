@@ -18,6 +18,20 @@ def test_uint8_refuses_nan():
         png.to_uint8(np.array([np.nan]))
 
 
+def test_boxes_are_outlines_in_the_colour_of_their_class_with_names():
+    boxes = [(3, "", (0.25, 0.5, 0.5, 0.25)), (3, "", (0, 0, 0.2, 0.2))]
+    image = png.draw_boxes([*boxes, (4, "", (0.9, 0.9, 0.1, 0.1))], (101, 201))
+    assert image.shape == (101, 201, 3) and image.dtype == np.uint8
+    ink = (image < 255).any(-1)
+    assert ink[50, 50:151].all() and ink[75, 50:151].all()
+    assert ink[50:76, 50].all() and ink[50:76, 150].all()
+    assert not ink[53:73, 53:148].any() and not ink[25:49].any()
+    assert (image[50, 60] == image[0, 5]).all()  # of one class
+    assert (image[50, 60] != image[100, 190]).any()
+    named = png.draw_boxes([(3, "cat", boxes[0][2])], (101, 201))
+    assert (named[53:73, 53:148] < 255).any()
+
+
 def test_grid_puts_every_image_in_its_place():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones(
         (1, 4, 6, 3), np.uint8
