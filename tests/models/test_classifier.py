@@ -83,6 +83,50 @@ def test_the_classifier_gives_the_golden_logits_and_gradient(pool):
     assert error(loss, arrays["loss"]) < 5e-5
 
 
+def group_norm(x, scale, bias, num_groups=32, eps=1e-5):
+    """GroupNorm of [B, ..., C] in float64, over positions and the C / 32 of a group."""
+    groups = x.reshape(len(x), -1, num_groups, x.shape[-1] // num_groups)
+    mean, variance = (f(groups, (1, 3), keepdims=True) for f in (np.mean, np.var))
+    return ((groups - mean) / np.sqrt(variance + eps)).reshape(x.shape) * scale + bias
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("pool", ["adaptive", "spatial_v2"])
+def test_heads_without_golden_values_follow_their_formulas(pool):
+    """Oracle: NumPy in float64, from what the head reads; no parameter is zero."""
+    model = LatentClassifier(**TINY, pool=pool)
+    shapes = param_shapes(model)
+    leaves, tree = jax.tree.flatten(shapes)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    params = jax.tree.unflatten(
+        tree,
+        [
+            0.3 * jax.random.normal(k, x.shape)
+            for k, x in zip(keys, leaves, strict=True)
+        ],
+    )
+    z_t, t = jax.random.normal(keys[0], (3, 4, 4, 2)), jnp.array([0, 500, 999])
+    read = {"adaptive": "mid", "spatial_v2": "dense_0"}[pool]
+    logits, seen = model.apply(
+        *({"params": params}, z_t, t),
+        capture_intermediates=lambda module, _: module.name == read,
+    )
+    (x,) = seen["intermediates"][read]["__call__"]
+    x, head = np.float64(x), jax.tree.map(np.float64, params)
+    if pool == "adaptive":
+        x = silu(group_norm(x, **head["norm_out"])).mean((1, 2))
+        kernel, bias = head["conv_out"]["kernel"][0, 0], head["conv_out"]["bias"]
+    else:
+        x = silu(group_norm(x, **head["norm"]))
+        kernel, bias = head["dense_1"]["kernel"], head["dense_1"]["bias"]
+    expected = x @ kernel + bias
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("pool", "count"),
     [
