@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imported models: complete or not written, and used like trained ones."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def pixels(tmp_path_factory):
     root = tmp_path_factory.mktemp("pixels")
     params = small.pipeline(root / "source", small.PIXELS)
     report = import_weights(str(root / "source"), str(root / "imported"))
-    assert report == ("latent_diffusion", "raw", ())
+    note = "The folder asks for 'DDIMScheduler': sampling.sampler is \"ddim\"."
+    assert report == ("latent_diffusion", "raw", (note,))
     return str(root / "imported"), params
 
 
@@ -87,6 +89,39 @@ def test_an_imported_model_is_exported_again(pixels, tmp_path, form):
         return
     import_weights(str(tmp_path / name), str(tmp_path / "again"))
     assert_same(ldm_jax.load(str(tmp_path / "again"))[1], {**params, "autoencoder": {}})
+
+
+@pytest.mark.parametrize(
+    ("sampler", "name", "pipeline"),
+    [
+        ("plms", "PNDMScheduler", "LDMPipeline"),
+        ("heun", "HeunDiscreteScheduler", "LDMPipeline"),
+        ("ddpm", "DDPMScheduler", "DDPMPipeline"),
+    ],
+)
+def test_the_sampler_that_a_folder_asks_for_is_kept(
+    sampler, name, pipeline, tmp_path, capsys
+):
+    """In what import and info say, and in the export; of Heun's steps DDIM's are."""
+    is_pixels = pipeline == "DDPMPipeline"
+    small.pipeline(
+        tmp_path / "a",
+        small.PIXELS if is_pixels else small.diffusion(dict(kind="none")),
+    )
+    scheduler = tmp_path / "a" / "scheduler" / "scheduler_config.json"
+    config = json.loads(scheduler.read_text()) | {"_class_name": name}
+    scheduler.write_text(json.dumps(config | {"skip_prk_steps": True}))
+    directory = str(tmp_path / "b")
+    assert cli.main(["import", str(tmp_path / "a"), f"--out={directory}"]) == 0
+    said = f"The folder asks for '{name}': sampling.sampler is \"{sampler}\""
+    assert said in capsys.readouterr().out
+    assert cli.main(["info", directory]) == 0
+    assert f"sampler {sampler}" in capsys.readouterr().out
+    export_weights(directory, str(tmp_path / "c"), "diffusers")
+    index = json.loads((tmp_path / "c" / "model_index.json").read_text())
+    expected = name if sampler != "heun" else "DDIMScheduler"
+    assert index["_class_name"] == pipeline
+    assert index["scheduler"] == ["diffusers", expected]
 
 
 def test_a_denoiser_alone_is_a_model_of_its_channels(tmp_path, capsys):

@@ -210,7 +210,8 @@ def _usage(spec: Mapping[str, Any], pipeline: str, has_half: bool) -> str:
         )
     kind, sampling = spec["condition"]["kind"], spec.get("sampling", {})
     is_own = pipeline == "LatentDiffusionPipeline"
-    names = {"LDMSuperResolutionPipeline": "picture, ", "DDIMPipeline": ""}
+    names = {"LDMSuperResolutionPipeline": "picture, "}
+    names |= dict.fromkeys(("DDIMPipeline", "DDPMPipeline"), "")
     arguments = names.get(pipeline, _inputs(spec)[1])
     steps = f"num_inference_steps={sampling.get('num_steps', 50)}"
     scale = sampling.get("guidance_scale", 1.0)

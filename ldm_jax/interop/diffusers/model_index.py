@@ -64,7 +64,10 @@ def choose_pipeline(
 
 
 def model_index(
-    pipeline: str, models: Mapping[str, Mapping[str, Any]], condition: Mapping[str, Any]
+    pipeline: str,
+    models: Mapping[str, Mapping[str, Any]],
+    condition: Mapping[str, Any],
+    scheduler: str,
 ) -> dict[str, Any]:
     """Makes model_index.json.
 
@@ -72,9 +75,10 @@ def model_index(
       pipeline: from `choose_pipeline`.
       models: {folder: config.json}.
       condition: section of the spec.
+      scheduler: its class.
     """
     index: dict[str, Any] = versioned({"_class_name": pipeline})
-    index["scheduler"] = ["diffusers", "DDIMScheduler"]
+    index["scheduler"] = ["diffusers", scheduler]
     for name, config in models.items():
         library, class_name = "diffusers", config.get("_class_name")
         if name == "text_encoder":

@@ -91,8 +91,9 @@ def _import_folder(folder: pathlib.Path, which: str) -> Imported:
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
         with naming(scheduler):
-            sections["scheduler"] = read_scheduler(read_json(scheduler))
-        notes += sections["scheduler"].notes
+            read = read_scheduler(read_json(scheduler))
+        sections["scheduler"] = read
+        notes += [*filter(None, [read.sampler_note]), *read.notes]
     spec = _whole_spec(sections)
     params = _import_networks(spec, weights)
     return Imported(spec, params, matches.used, {}, _image_size(configs), tuple(notes))

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translates scheduler configs of diffusers to schedules and sampling, and back."""
+"""Translates scheduler configs of diffusers to noise schedules and sampling."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ldm_jax.files.errors import shown
-from ldm_jax.interop.cannot_express import CannotExpress
 
 # Name here -> name in diffusers.
 SCHEDULES = {
@@ -17,6 +16,20 @@ SCHEDULES = {
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 # Spacing of time steps -> our grid. "linspace" has none.
 GRIDS = {"leading": "original", "trailing": "even"}
+# Class -> our sampler.
+SAMPLERS = {
+    "DDIMScheduler": "ddim",
+    "DDPMScheduler": "ddpm",
+    "DPMSolverMultistepScheduler": "dpm_solver",
+    "EulerAncestralDiscreteScheduler": "euler_ancestral",
+    "EulerDiscreteScheduler": "euler",
+    "HeunDiscreteScheduler": "heun",
+    "PNDMScheduler": "plms",
+    "UniPCMultistepScheduler": "unipc",
+}
+SDE_SOLVER = "sde-dpmsolver++"
+# Samplers that divide by alpha, which is 0 at the end of a zero terminal SNR.
+DIVIDING = ("heun", "plms")
 # Classes whose spacing is "leading" where the config has none; others': "linspace".
 LEADING = ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler")
 # Classes that clip x0 where the config does not say.
@@ -35,6 +48,7 @@ _READ = frozenset(
         *("clip_sample", "clip_sample_range", "thresholding", "sample_max_value"),
         *("dynamic_thresholding_ratio", "timestep_spacing", "variance_type"),
         *("steps_offset", "set_alpha_to_one", "tensor_format", "timestep_values"),
+        "final_sigmas_type",
     }
 )
 # Fields of solvers -> the values that ask for nothing special.
@@ -42,10 +56,9 @@ _NEUTRAL = {
     "skip_prk_steps": (True,),
     "interpolation_type": ("linear",),
     "timestep_type": ("discrete",),
-    "final_sigmas_type": ("zero",),
     "solver_order": (2,),
     "solver_type": ("midpoint", "bh2"),
-    "algorithm_type": ("dpmsolver++",),
+    "algorithm_type": ("dpmsolver++", SDE_SOLVER),
     "lower_order_final": (True,),
     "predict_x0": (True,),
     "flow_shift": (1.0,),
@@ -63,12 +76,28 @@ class Scheduler(NamedTuple):
       prediction: "eps", "x0" or "v".
       sampling: fields of `Sampling`.
       notes: sentences on settings that are not taken over.
+      name: its class in diffusers, "" where the config has none.
     """
 
     schedule: dict[str, Any]
     prediction: str
     sampling: dict[str, Any]
     notes: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def sampler_note(self) -> str:
+        """A sentence on the sampler that the class is, "" without a class."""
+        if not self.name:
+            return ""
+        steps = self.sampling.get("num_steps")
+        parts = [
+            f"The folder asks for {shown(self.name)}",
+            "" if self.name in SAMPLERS else ", which has no counterpart here",
+            f': sampling.sampler is "{self.sampling.get("sampler", "ddim")}"',
+            f", with all {steps} steps" if steps else "",
+        ]
+        return "".join(parts) + "."
 
 
 def read_scheduler(config: Mapping[str, Any]) -> Scheduler:
@@ -103,18 +132,38 @@ def read_scheduler(config: Mapping[str, Any]) -> Scheduler:
         )
     if variance not in ("fixed_small", "fixed_small_log"):
         left["variance_type"] = variance  # `--sampler ddpm --variance 1`
+    if config.get("_class_name") == "PNDMScheduler" and not config.get(
+        "skip_prk_steps"
+    ):
+        left["skip_prk_steps"] = False
+    has_zero_snr = schedule.get("zero_terminal_snr", False)
+    sampling |= _sampler(config, has_zero_snr)
     notes = []
     if left:
         settings = ", ".join(f"{name}={shown(value)}" for name, value in left.items())
         notes.append(f"Not taken over from the scheduler: {settings}.")
     if grid:
         sampling["grid"] = grid
-    if grid == "even" and config.get("timestep_spacing") != "trailing":
+    if has_zero_snr and config.get("timestep_spacing") != "trailing":
         notes.append(
             "The schedule ends in pure noise (rescale_betas_zero_snr), so sampling "
             'starts at the last step: sampling.grid is "even".'
         )
-    return Scheduler(schedule, prediction, sampling, tuple(notes))
+    name = str(config.get("_class_name") or "")
+    return Scheduler(schedule, prediction, sampling, tuple(notes), name)
+
+
+def _sampler(config: Mapping[str, Any], has_zero_snr: bool) -> dict[str, Any]:
+    """Reads the sampler, as fields of `Sampling`; {} is DDIM."""
+    sampler = SAMPLERS.get(str(config.get("_class_name")), "ddim")
+    if sampler == "ddim" or (has_zero_snr and sampler in DIVIDING):
+        return {}
+    if sampler == "dpm_solver" and config.get("algorithm_type") == SDE_SOLVER:
+        sampler = "dpm_solver_sde"
+    if sampler == "ddpm":  # defined by all steps
+        num_steps = config.get("num_train_timesteps", 1000)
+        return {"sampler": "ddpm", "num_steps": num_steps, "grid": "even"}
+    return {"sampler": sampler}
 
 
 def _schedule(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -168,8 +217,11 @@ def _grid(
     """
     default = "leading" if config.get("_class_name") in LEADING else "linspace"
     spacing = config.get("timestep_spacing", default)
+    if config.get("_class_name") == "DDPMScheduler":
+        return "even", {}  # all steps: every spacing has the same
     if schedule.get("zero_terminal_snr") or spacing == "trailing":
-        return "even", {}
+        last = config.get("final_sigmas_type", "zero")
+        return "even", {} if last == "zero" else {"final_sigmas_type": last}
     if spacing not in GRIDS:
         return "", {"timestep_spacing": spacing}
     left = {}
@@ -179,44 +231,3 @@ def _grid(
     if config.get("set_alpha_to_one", False):
         left["set_alpha_to_one"] = True
     return "", left
-
-
-def write_scheduler(
-    schedule: Mapping[str, Any], prediction: str, sampling: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Describes a noise schedule as DDIMScheduler, on our time steps.
-
-    Args:
-      schedule: arguments of `make_schedule`.
-      prediction: "eps", "x0" or "v".
-      sampling: fields of `Sampling`, of which clip, threshold and grid are written.
-
-    Raises:
-      CannotExpress: diffusers has no such schedule.
-    """
-    kind = schedule.get("kind", "scaled_linear")
-    if kind not in SCHEDULES:
-        raise CannotExpress(
-            f"diffusers has the schedules {', '.join(SCHEDULES)}: this model's is "
-            f"{kind!r}."
-        )
-    has_zero_snr = bool(schedule.get("zero_terminal_snr", False))
-    is_even = has_zero_snr or sampling.get("grid") == "even"
-    clip, threshold = sampling.get("clip"), sampling.get("threshold")
-    return {
-        "_class_name": "DDIMScheduler",
-        "num_train_timesteps": schedule.get("num_timesteps", 1000),
-        "beta_start": schedule.get("start", 0.0015),
-        "beta_end": schedule.get("end", 0.0195),
-        "beta_schedule": SCHEDULES[kind],
-        "prediction_type": PREDICTIONS[prediction],
-        "clip_sample": clip is not None,
-        "clip_sample_range": 1.0 if clip is None else clip,
-        "thresholding": threshold is not None,
-        "dynamic_thresholding_ratio": 0.995 if threshold is None else threshold,
-        "sample_max_value": 1.0 if threshold is None else UNBOUNDED,
-        "set_alpha_to_one": is_even,
-        "steps_offset": 0 if is_even else 1,
-        "timestep_spacing": "trailing" if is_even else "leading",
-        "rescale_betas_zero_snr": has_zero_snr,
-    }

@@ -26,7 +26,7 @@ from ldm_jax.interop.diffusers.model_index import (
     model_index,
 )
 from ldm_jax.interop.diffusers.read import TEXT_KINDS, form_of, part_prefix
-from ldm_jax.interop.diffusers.scheduler import write_scheduler
+from ldm_jax.interop.diffusers.write_scheduler import write_scheduler
 from ldm_jax.interop.layouts import export_flat
 from ldm_jax.interop.networks import (
     condition_parts,
@@ -95,14 +95,18 @@ def describe_model(spec: Mapping[str, Any], image_size: Size = 256) -> Descripti
     models["unet"], networks["unet"] = configs.unet_config(unet, side), {"unet": ""}
     is_square = isinstance(side, int)
     pipeline = choose_pipeline(condition, stage, unet, scale, is_square)
+    sampling = dict(spec.get("sampling", {}))
+    if pipeline == "DDIMPipeline":
+        if sampling.get("sampler") == "ddpm":
+            pipeline = "DDPMPipeline"
+        else:  # the pipeline would convert any other class
+            sampling["sampler"] = "ddim"
+    scheduler = write_scheduler(spec["schedule"], spec["prediction"], sampling)
     models |= _conditioner_models(spec, stage, pipeline)
     networks |= _conditioner_networks(spec)
     if pipeline == "StableDiffusionPipeline":  # its name for the first stage
         models["vae"], networks["vae"] = models.pop("vqvae"), networks.pop("vqvae")
-    scheduler = write_scheduler(
-        spec["schedule"], spec["prediction"], spec.get("sampling", {})
-    )
-    index = model_index(pipeline, models, condition)
+    index = model_index(pipeline, models, condition, scheduler["_class_name"])
     code = exported_code(pipeline)
     return Description(models, networks, configs.versioned(scheduler), index, code)
 

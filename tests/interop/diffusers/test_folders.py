@@ -45,6 +45,7 @@ def test_a_pipelines_index_chooses_its_folders(pipeline):
         np.testing.assert_array_equal(bias(imported), scale * raw)
         assert imported.notes == (
             "Not read, as model_index.json does not list them: unet_old.",
+            "The folder asks for 'DDIMScheduler': sampling.sampler is \"ddim\".",
         )
 
 

@@ -72,6 +72,6 @@ def test_only_custom_pipelines_come_with_code():
 
 def test_components_that_a_model_lacks_are_null():
     models = {"unet": {"_class_name": "UNet2DModel"}}
-    index = model_index(OWN_PIPELINE, models, dict(kind="none"))
+    index = model_index(OWN_PIPELINE, models, dict(kind="none"), "PNDMScheduler")
     assert index["unet"] == ["diffusers", "UNet2DModel"]
     assert index["vqvae"] == index["tokenizer"] == [None, None]

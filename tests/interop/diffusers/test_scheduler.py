@@ -7,35 +7,11 @@ import numpy as np
 import pytest
 
 from ldm_jax.diffusion.samplers.grid import make_timesteps
-from ldm_jax.interop.cannot_express import CannotExpress
-from ldm_jax.interop.diffusers.scheduler import read_scheduler, write_scheduler
+from ldm_jax.interop.diffusers.scheduler import read_scheduler
+from ldm_jax.tasks.sampling import make_sampling
 
 
-@pytest.mark.parametrize("kind", ["scaled_linear", "linear", "cosine"])
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
-def test_schedules_survive(kind, prediction):
-    """Identity, through the config that is written."""
-    spec = {"kind": kind, "num_timesteps": 500}
-    if kind != "cosine":
-        spec |= {"start": 0.001, "end": 0.015}
-    again = read_scheduler(write_scheduler(spec, prediction, {}))
-    assert (again.schedule, again.prediction) == (spec, prediction)
-    assert not again.sampling and not again.notes
-
-
-@pytest.mark.parametrize(
-    "sampling", [{"clip": 2.0}, {"threshold": 0.9}, {"grid": "even"}]
-)
-def test_settings_of_sampling_survive(sampling):
-    """Identity, through JSON."""
-    config = write_scheduler({"kind": "linear"}, "v", sampling)
-    again = read_scheduler(json.loads(json.dumps(config)))
-    assert again.sampling == sampling and not again.notes
-
-
-def test_a_schedule_diffusers_lacks_is_refused():
-    with pytest.raises(CannotExpress, match="'sqrt'"):
-        write_scheduler({"kind": "sqrt"}, "eps", {})
+def test_an_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match="unknown beta_schedule"):
         read_scheduler({"beta_schedule": "sigmoid"})
 
@@ -103,6 +79,67 @@ def test_settings_that_are_not_taken_over_are_named(tmp_path, cls, options, name
     _, config = saved(tmp_path, cls, **options)
     (note,) = read_scheduler(config).notes
     assert note.startswith("Not taken over from the scheduler: ") and named in note
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"_class_name": "DDIMScheduler"}, {}),
+        ({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, {"sampler": "plms"}),
+        ({"_class_name": "HeunDiscreteScheduler"}, {"sampler": "heun"}),
+        (
+            {"_class_name": "HeunDiscreteScheduler", "rescale_betas_zero_snr": True},
+            {"grid": "even"},  # it would divide by alpha = 0
+        ),
+        (
+            {
+                "_class_name": "DPMSolverMultistepScheduler",
+                "algorithm_type": "sde-dpmsolver++",
+            },
+            {"sampler": "dpm_solver_sde"},
+        ),
+        (
+            {"_class_name": "DDPMScheduler", "num_train_timesteps": 200},
+            {"sampler": "ddpm", "num_steps": 200, "grid": "even"},
+        ),
+        ({"_class_name": "LMSDiscreteScheduler"}, {}),
+        ({}, {}),
+    ],
+)
+def test_the_sampler_is_that_of_the_class(config, expected):
+    sampling = read_scheduler({"clip_sample": False, **config}).sampling
+    assert sampling == expected
+    assert make_sampling(**sampling).sampler == expected.get("sampler", "ddim")
+
+
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        (
+            {"_class_name": "PNDMScheduler"},
+            "The folder asks for 'PNDMScheduler': sampling.sampler is \"plms\".",
+        ),
+        (
+            {"_class_name": "DDPMScheduler"},
+            "The folder asks for 'DDPMScheduler': sampling.sampler is \"ddpm\", with "
+            "all 1000 steps.",
+        ),
+        (
+            {"_class_name": "LMSDiscreteScheduler"},
+            "The folder asks for 'LMSDiscreteScheduler', which has no counterpart "
+            'here: sampling.sampler is "ddim".',
+        ),
+        ({}, ""),
+    ],
+)
+def test_a_sentence_names_the_sampler(config, note):
+    assert read_scheduler(config).sampler_note == note
+
+
+def test_runge_kutta_steps_are_named():
+    """They come first unless they are skipped; our "plms" has none."""
+    (note,) = read_scheduler({"_class_name": "PNDMScheduler"}).notes
+    assert note == "Not taken over from the scheduler: skip_prk_steps=False."
 
 
 def test_zero_terminal_snr_starts_at_the_last_step():
