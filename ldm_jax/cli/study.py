@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ldm-jax study`."""
 
+import os
+
 from ldm_jax.cli import values
 
 DETAILS = """
@@ -20,6 +22,7 @@ EXAMPLES = """
   ldm-jax study --config=study_toy:images=./photos --out=runs/study
   ldm-jax study --config=study_f --out=runs/study_f --only=f=4,f=8
   ldm-jax study --out=runs/study_f --report-only
+  ldm-jax study --config=study_f --out=gs://BUCKET/study_f
   ldm-jax study --config=study_f --out=runs/study_f --snakefile=Snakefile
 """
 
@@ -36,7 +39,9 @@ def add(commands) -> None:
         examples=EXAMPLES,
     )
     command.add_argument("--config", help="the study, see above")
-    command.add_argument("--out", required=True, help="directory of the study")
+    command.add_argument(
+        "--out", required=True, help="directory of the study, or gs://..."
+    )
     command.add_argument(
         "--dry-run",
         action="store_true",
@@ -78,15 +83,23 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.files.outputs import check_writable_file
-    from ldm_jax.files.paths import local
+    from ldm_jax.files.outputs import check_holds_checkpoints, check_writable_file
+    from ldm_jax.files.paths import is_remote, resolve
     from ldm_jax.files.writing import write_text
     from ldm_jax.study import engine, graph, report
     from ldm_jax.study.budget import resolve_arms
     from ldm_jax.study.config import load_study
     from ldm_jax.study.stages import make_stages, select
 
-    local(args.out, "--out")
+    check_holds_checkpoints(args.out)
+    if is_remote(args.out):
+        args.out = os.fspath(resolve(args.out))
+        if args.snakefile:
+            raise ValueError(
+                f"the rules of --snakefile name local files: got --out={args.out}; "
+                "give a mounted bucket, or let the workflow engine run ldm-jax study "
+                "--run=STAGE for every line of --list."
+            )
     if args.snakefile:
         check_writable_file(args.snakefile, "--snakefile")
     only = tuple(filter(None, args.only.split(",")))

@@ -181,10 +181,16 @@ def write_json(path: PathLike, value: Any, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
-def write_bytes(path: PathLike, data: bytes) -> None:
-    """Writes a file of bytes atomically, and replaces an existing one."""
+def write_bytes(path: PathLike, data: bytes, *, is_one_of_many: bool = False) -> None:
+    """Writes a file of bytes atomically, and replaces an existing one.
+
+    Args:
+      path: may be a URL.
+      data: the bytes.
+      is_one_of_many: see `atomic_path`.
+    """
     if not is_remote(path):
-        with atomic_file(path) as file:
+        with atomic_file(path, is_one_of_many=is_one_of_many) as file:
             file.write(data)
         return
     put_bytes(path, data)

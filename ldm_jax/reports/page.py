@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ldm_jax.files.writing import atomic_file
+from ldm_jax.files.writing import write_text
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --accent: #3b6fd4; }
@@ -137,8 +137,7 @@ def write_page(path: str | os.PathLike, title: str, parts: Sequence[Html]) -> No
         f"<title>{escaped}</title><style>{STYLE}</style>"
         f"<h1>{escaped}</h1>{''.join(parts)}</html>\n"
     )
-    with atomic_file(path) as file:
-        file.write(page.encode())
+    write_text(path, page)
 
 
 def _cell(value: Any) -> str:

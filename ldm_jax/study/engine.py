@@ -7,7 +7,6 @@ locked by the process that runs it, and the others run other stages meanwhile.
 """
 
 import contextlib
-import pathlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +16,8 @@ import jax
 from ldm_jax.files.formats.structured import read_json_object
 from ldm_jax.files.lock import Unusable, lock_output
 from ldm_jax.files.outputs import check_writable
+from ldm_jax.files.paths import is_remote, resolve
+from ldm_jax.files.stores.lease import Lease
 from ldm_jax.files.writing import remove, write_json
 from ldm_jax.parallel.hosts import agreed, in_main_process, is_main_process
 from ldm_jax.study import report
@@ -128,7 +129,9 @@ def _reserved(stage: Stage, out: str) -> Iterator[str]:
     def take():
         nonlocal owner
         try:
-            return lock_output(pathlib.Path(out, stage.name))
+            if is_remote(out):  # beside the stage, whose folder has a lease of training
+                return Lease(f"{out}/.locks/{stage.name}", "choose another --out")
+            return lock_output(resolve(out) / stage.name)
         except Unusable as error:
             owner = str(error)
 
@@ -179,7 +182,7 @@ def run_one(study: Study, out: str, name: str) -> None:
 
 def run_stage(stage: Stage, out: str) -> None:
     """Does a stage's work in its folder; writes result.json, or failed.json."""
-    folder = pathlib.Path(out, stage.name)
+    folder = resolve(out) / stage.name
     started = time.monotonic()
     try:
         result = stage.run(folder)
@@ -218,7 +221,7 @@ def _in_a_line(error: Exception) -> str:
 
 def is_done(name: str, out: str) -> bool:
     """Returns whether a stage's result exists."""
-    return pathlib.Path(out, name, RESULT).exists()
+    return (resolve(out) / name / RESULT).exists()
 
 
 def _is_done_for_all(name: str, out: str) -> bool:
@@ -232,7 +235,7 @@ def check_unchanged(stage: Stage, out: str) -> None:
     Raises:
       ValueError: lists what differs.
     """
-    path = pathlib.Path(out, stage.name, RESULT)
+    path = resolve(out) / stage.name / RESULT
     if not path.exists():
         return
     before = read_json_object(path, {"settings": dict})["settings"]
@@ -258,4 +261,4 @@ def _write_summary(study: Study, arms: dict[str, ResolvedArm], out: str) -> None
     """Writes the description of the study that the report needs."""
     if is_main_process():
         content: dict[str, Any] = summary_of(study, arms)
-        write_json(pathlib.Path(out, SUMMARY), content, indent=1)
+        write_json(resolve(out) / SUMMARY, content, indent=1)

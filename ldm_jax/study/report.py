@@ -12,14 +12,15 @@ import importlib.metadata
 import io
 import json
 import os
-import pathlib
 import platform
 from typing import Any
 
+from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from ldm_jax.files.paths import resolve
 from ldm_jax.files.writing import write_bytes, write_text
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.reports import page
@@ -61,7 +62,7 @@ def write_study_report(out: str | os.PathLike) -> None:
     summary, rows = read_summary(out), results(out)
     if not is_main_process():
         return
-    folder = pathlib.Path(out)
+    folder = resolve(out)
     heads, cells = tabulate.make_table(out)
     write_text(folder / "table.md", tabulate.to_markdown(heads, cells))
     write_text(folder / "table.csv", tabulate.to_csv(heads, cells))
@@ -109,7 +110,7 @@ def _introduction(summary: Row, rows: list[Row]) -> list[page.Html]:
     return parts
 
 
-def _of_training(folder: pathlib.Path, summary: Row, rows: list[Row]):
+def _of_training(folder: epath.Path, summary: Row, rows: list[Row]):
     """Makes the figures of quality over training: one for each metric, three x axes."""
     parts = []
     for number, metric in enumerate(tabulate.labels_of(rows)):
@@ -143,7 +144,7 @@ def _best(rows: list[Row], metric: str, num_steps: int) -> str:
     return f"At the end of the budget, best first: {named}. Bands: standard error."
 
 
-def _of_speed(folder: pathlib.Path, rows: list[Row]) -> list[page.Html]:
+def _of_speed(folder: epath.Path, rows: list[Row]) -> list[page.Html]:
     """Makes the figures of quality over sampling speed."""
     if len({row["num_steps"] for row in rows}) < 2:
         return []
@@ -159,7 +160,7 @@ def _of_speed(folder: pathlib.Path, rows: list[Row]) -> list[page.Html]:
     return parts
 
 
-def _of_first_stages(folder: pathlib.Path, summary: Row) -> list[page.Html]:
+def _of_first_stages(folder: epath.Path, summary: Row) -> list[page.Html]:
     """Makes the figures of rate and distortion, and the sheet of reconstructions."""
     stages = {
         arm: (about["f"], reconstruction_figures(folder, about["stage"]))
@@ -182,7 +183,7 @@ def _of_first_stages(folder: pathlib.Path, summary: Row) -> list[page.Html]:
     return [*parts, *sheets.of_reconstructions(folder, summary)]
 
 
-def _what_was_run(folder: pathlib.Path, summary: Row, rows: list[Row]):
+def _what_was_run(folder: epath.Path, summary: Row, rows: list[Row]):
     """Lists versions, devices, differences between arms, warnings and failures."""
     parts = [page.heading("What was run")]
     failed, warnings = failures(folder), warnings_of(folder)
@@ -221,7 +222,7 @@ def _file_name(label: str) -> str:
     return "_".join(kept.split())
 
 
-def _save(folder: pathlib.Path, name: str, figure: Figure) -> bytes:
+def _save(folder: epath.Path, name: str, figure: Figure) -> bytes:
     """Writes a figure as PNG and SVG; returns the SVG."""
     figure.set_dpi(110)
     png_file, svg_file = io.BytesIO(), io.BytesIO()

@@ -4,12 +4,14 @@
 import dataclasses
 import math
 import os
-import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from etils import epath
+
 from ldm_jax.files.formats.structured import check_json_object, read_json_object
+from ldm_jax.files.paths import resolve
 from ldm_jax.study.budget import HOUR, ResolvedArm
 from ldm_jax.study.config import Study
 
@@ -69,7 +71,7 @@ def read_summary(directory: str | os.PathLike) -> dict[str, Any]:
     Raises:
       ValueError: no study was started in the directory.
     """
-    path = pathlib.Path(directory, SUMMARY)
+    path = resolve(directory) / SUMMARY
     if not path.exists():
         raise ValueError(
             f"{directory} is not a directory of a study: it has no {SUMMARY}; give the "
@@ -169,18 +171,18 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 def failures(directory: str | os.PathLike) -> dict[str, str]:
     """Returns {stage: error} of the stages that failed when they were last run."""
-    root, errors = pathlib.Path(directory), {}
-    for path in sorted(root.rglob(FAILURE)):
+    root, errors = resolve(directory), {}
+    for path in _of_stages(root, FAILURE):
         if not (path.parent / RESULT).exists():
-            name = path.parent.relative_to(root).as_posix()
+            name = os.fspath(path.parent)[len(os.fspath(root)) + 1 :]
             errors[name] = read_json_object(path, {"error": str})["error"]
     return errors
 
 
 def warnings_of(directory: str | os.PathLike) -> list[str]:
     """Returns the warnings of all finished stages, each once."""
-    root, warnings = pathlib.Path(directory), []
-    for path in sorted(root.rglob(RESULT)):
+    warnings = []
+    for path in _of_stages(resolve(directory), RESULT):
         result = read_result(path)
         warnings += result.get("warnings", [])
         for point in result.get("points", ()):
@@ -188,13 +190,20 @@ def warnings_of(directory: str | os.PathLike) -> list[str]:
     return list(dict.fromkeys(map(str, warnings)))
 
 
+def _of_stages(root: epath.Path, name: str) -> Iterator[epath.Path]:
+    """Yields the files of a name in the folders of stages, which have 1 to 3 parts."""
+    yield from sorted(
+        path for depth in range(1, 4) for path in root.glob("*/" * depth + name)
+    )
+
+
 def _read(directory: str | os.PathLike, stage: str) -> dict[str, Any]:
     """Returns the result of a stage; {} where it is not done."""
-    path = pathlib.Path(directory, stage, RESULT)
+    path = resolve(directory) / stage / RESULT
     return read_result(path) if path.exists() else {}
 
 
-def read_result(path: pathlib.Path) -> dict[str, Any]:
+def read_result(path: epath.Path) -> dict[str, Any]:
     """Reads what a stage measured from its result.json.
 
     Raises:

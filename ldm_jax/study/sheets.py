@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws the sheets of a study's report: reconstructions and samples, a row per arm."""
 
-import pathlib
-
 import numpy as np
+from etils import epath
 
 from ldm_jax.files.formats import png
 from ldm_jax.files.formats.pictures import read_image
@@ -14,7 +13,7 @@ from ldm_jax.study.rows import Row
 LEAST_SIDE = 64
 
 
-def of_reconstructions(folder: pathlib.Path, summary: Row) -> list[page.Html]:
+def of_reconstructions(folder: epath.Path, summary: Row) -> list[page.Html]:
     """Lays out the same held-out images and their reconstructions, an arm a row.
 
     Args:
@@ -47,7 +46,7 @@ def _cut(row: np.ndarray, side: int) -> np.ndarray:
     return row.reshape(side, -1, side, 3).swapaxes(0, 1)
 
 
-def of_samples(folder: pathlib.Path, summary: Row, rows: list[Row]) -> list[page.Html]:
+def of_samples(folder: epath.Path, summary: Row, rows: list[Row]) -> list[page.Html]:
     """Makes the sheets of samples: along the budget, and at its end.
 
     Args:
@@ -97,7 +96,7 @@ def of_samples(folder: pathlib.Path, summary: Row, rows: list[Row]) -> list[page
     ]
 
 
-def _samples(folder: pathlib.Path, count: int) -> list[np.ndarray]:
+def _samples(folder: epath.Path, count: int) -> list[np.ndarray]:
     return [read_image(path) for path in sorted(folder.glob("[0-9]*.png"))[:count]]
 
 
@@ -105,7 +104,7 @@ def _enlargement(side: int) -> int:
     return max(1, -(-LEAST_SIDE // side))
 
 
-def _sheet(folder: pathlib.Path, name: str, sheet: np.ndarray, text: str) -> page.Html:
+def _sheet(folder: epath.Path, name: str, sheet: np.ndarray, text: str) -> page.Html:
     """Writes a sheet of pictures, and makes the figure of it."""
     png.save_png(folder / "plots" / f"{name}.png", sheet)
     return page.picture(sheet, text)

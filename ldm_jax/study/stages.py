@@ -15,13 +15,14 @@ A stage is named after its folder, and finished when that contains result.json.
 import dataclasses
 import functools
 import json
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from ldm_jax.experiment.config.schema import changed
+from ldm_jax.files.paths import resolve
 from ldm_jax.study import work
 from ldm_jax.study.budget import ResolvedArm, as_json, short_digest
 from ldm_jax.study.config import Study
@@ -47,7 +48,7 @@ class Stage:
     arms: tuple[str, ...]
     needs: tuple[str, ...]
     settings: Mapping[str, Any]
-    run: Callable[[pathlib.Path], dict[str, Any]]
+    run: Callable[[epath.Path], dict[str, Any]]
     flops: float = 0.0
     disk: float = 0.0
     note: str = ""
@@ -182,7 +183,7 @@ def _of_denoiser(study: Study, arm: ResolvedArm, seed: int, out: str) -> list[St
         note = "seconds of a step"
         stages.append(Stage(speed, (arm.name,), (), settings, run, note=note))
         needs = (*needs, speed)
-        result = pathlib.Path(out, speed, RESULT)
+        result = resolve(out) / speed / RESULT
         if result.exists():
             steps = arm.steps(study, read_result(result).get("seconds_per_step"))
     else:
@@ -219,12 +220,12 @@ def _of_denoiser(study: Study, arm: ResolvedArm, seed: int, out: str) -> list[St
 
 
 def train_denoiser(
-    folder: pathlib.Path, *, study: Study, arm: ResolvedArm, seed: int, out: str
+    folder: epath.Path, *, study: Study, arm: ResolvedArm, seed: int, out: str
 ) -> dict[str, Any]:
     """Trains a denoiser; the steps of a budget of time are known only now."""
     seconds = None
     if study.budget.device_hours:
-        path = pathlib.Path(out, "speed", arm.name, RESULT)
+        path = resolve(out) / "speed" / arm.name / RESULT
         seconds = read_result(path).get("seconds_per_step")
     config = denoiser_config(study, arm, seed, arm.steps(study, seconds), out)
     return work.train_in(folder, config=config)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the stages of a study with the functions of the commands."""
 
-import pathlib
 import statistics
 import time
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from ldm_jax.commands import evaluate as evaluation
@@ -25,7 +25,8 @@ from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files.formats import png
 from ldm_jax.files.formats.structured import read_json_object
-from ldm_jax.files.writing import remove
+from ldm_jax.files.paths import resolve
+from ldm_jax.files.stores.objects import delete_many
 from ldm_jax.metrics.reconstruction import WINDOW
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch, is_main_process
@@ -38,7 +39,7 @@ NUM_SHOWN = 8
 MEASURED_STEPS = 10
 
 
-def train_in(folder: pathlib.Path, *, config: ConfigDict) -> dict[str, Any]:
+def train_in(folder: epath.Path, *, config: ConfigDict) -> dict[str, Any]:
     """Trains a config in the folder, or resumes it."""
     train_config(config, str(folder))
     rows = read_rows(folder / "timing.jsonl", ("time",))
@@ -53,7 +54,7 @@ def train_in(folder: pathlib.Path, *, config: ConfigDict) -> dict[str, Any]:
     )
 
 
-def measure_reference(folder: pathlib.Path, *, study: Study) -> dict[str, Any]:
+def measure_reference(folder: epath.Path, *, study: Study) -> dict[str, Any]:
     """Writes the statistics of the real images that samples are compared with."""
     made = write_stats(
         str(folder / "reference.npz"),
@@ -69,7 +70,7 @@ def measure_reference(folder: pathlib.Path, *, study: Study) -> dict[str, Any]:
 
 
 def measure_reconstructions(
-    folder: pathlib.Path, *, model_dir: str, study: Study
+    folder: epath.Path, *, model_dir: str, study: Study
 ) -> dict[str, Any]:
     """Measures a first stage on held-out images, and shows some."""
     _, config = model_directory.first_stage_of(model_dir)
@@ -91,7 +92,7 @@ def measure_reconstructions(
     return {name: result[name] for name in ("num_images", "figures", "warnings")}
 
 
-def _show_reconstructions(folder: pathlib.Path, model_dir: str, study: Study) -> None:
+def _show_reconstructions(folder: epath.Path, model_dir: str, study: Study) -> None:
     """Writes originals.png and reconstructions.png: the same images for every arm."""
     directory, config = model_directory.first_stage_of(model_dir)
     model, params = model_directory.load(directory, task="first_stage")
@@ -114,14 +115,14 @@ def _show_reconstructions(folder: pathlib.Path, model_dir: str, study: Study) ->
 
 
 def encode_images(
-    folder: pathlib.Path, *, model_dir: str, config: ConfigDict
+    folder: epath.Path, *, model_dir: str, config: ConfigDict
 ) -> dict[str, Any]:
     """Encodes the images."""
     stats = encode_image_set(model_dir, str(folder), config=config)
     return dict(count=stats.count, scale=stats.scale, scale_error=stats.scale_error)
 
 
-def measure_speed(folder: pathlib.Path, *, config: ConfigDict) -> dict[str, Any]:
+def measure_speed(folder: epath.Path, *, config: ConfigDict) -> dict[str, Any]:
     """Measures the seconds of a training step, on numbers instead of images."""
     del folder
     step = make_step(prepare(config, abstract=True))
@@ -135,7 +136,7 @@ def measure_speed(folder: pathlib.Path, *, config: ConfigDict) -> dict[str, Any]
 
 
 def measure_samples(
-    folder: pathlib.Path, *, model_dir: str, study: Study, out: str
+    folder: epath.Path, *, model_dir: str, study: Study, out: str
 ) -> dict[str, Any]:
     """Measures samples along the budget, and of the last with more or fewer steps.
 
@@ -150,11 +151,11 @@ def measure_samples(
         if not (folder / name / "results.json").exists()
     ]
     request = _request(
-        study, study.metrics, study.num_samples, str(pathlib.Path(out, REFERENCE))
+        study, study.metrics, study.num_samples, str(resolve(out) / REFERENCE)
     )
     results = evaluation.evaluate_samples(model_dir, missing, request, {}, {})
     for point, _ in zip(missing, results, strict=True):
-        _delete_images(pathlib.Path(point.out, "images"), study.num_shown)
+        _delete_images(resolve(point.out) / "images", study.num_shown)
     rows = []
     for name, (step, num_steps) in points.items():
         path = folder / name / "results.json"
@@ -189,9 +190,8 @@ def _request(study: Study, metrics, num: int | None, reference: str | None) -> R
     )
 
 
-def _delete_images(folder: pathlib.Path, num_kept: int) -> None:
+def _delete_images(folder: epath.Path, num_kept: int) -> None:
     """Deletes samples that were measured, but for the first, which are shown."""
     if not is_main_process():
         return
-    for path in sorted(folder.glob("[0-9]*.png"))[num_kept:]:
-        remove(path)
+    delete_many(sorted(folder.glob("[0-9]*.png"))[num_kept:])

@@ -75,7 +75,14 @@ REFUSED = {
         ["export", "{b}/model", "--to=npz", "--check", "--out={b}/b.npz"],
         "export to a disk",
     ],
-    "study": [["study", "--config=study_toy", "--out={b}/study"], "on a file system"],
+    "rules of Snakemake": [
+        ["study", "--config=study_toy", "--out={b}/study", "--snakefile=S"],
+        "name local files: got --out={b}/study; give a mounted bucket",
+    ],
+    "study on another store": [
+        ["study", "--config=study_toy", "--out=az://b/study"],
+        "gs:// or a file system: got az://b/study",
+    ],
     "folder of pictures": [
         [
             *("stats", "{b}/photos", "--size=16x16", "--split=all"),

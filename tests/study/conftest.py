@@ -8,11 +8,15 @@ from PIL import Image
 from ldm_jax.configs import common, small
 from ldm_jax.files.formats import png
 from ldm_jax.files.writing import write_json
+from ldm_jax.study import engine
 from ldm_jax.study.budget import resolve_arms
 from ldm_jax.study.config import Arm, Budget, Study
 from ldm_jax.study.rows import summary_of
+from ldm_jax.study.stages import Stage
 
 SIDE = 8
+# A setting of the stages of `calls`.
+RATE = [1]
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +75,32 @@ def study(photos):
 def arms(study):
     """The arms of the study, counted."""
     return resolve_arms(study)
+
+
+@pytest.fixture
+def calls(monkeypatch, arms):
+    """Names of stages that ran; b needs a, d needs c, and c may be made to fail."""
+    ran, broken = [], {"c/x"}
+
+    def run(folder):
+        name = f"{folder.parent.name}/{folder.name}"
+        ran.append(name)
+        if name in broken:
+            raise ValueError("it does not fit")
+        return dict(value=len(ran))
+
+    def stages(study, arms, out):
+        needs = {"a/x": (), "b/x": ("a/x",), "c/x": (), "d/x": ("c/x",)}
+        owner = {"a/x": "f=1", "b/x": "f=1", "c/x": "f=2", "d/x": "f=2"}
+        return [
+            Stage(name, (owner[name],), needs[name], {"rate": RATE[0]}, run)
+            for name in needs
+        ]
+
+    RATE[0] = 1
+    monkeypatch.setattr(engine, "make_stages", stages)
+    monkeypatch.setattr(engine, "resolve_arms", lambda study: arms)
+    return ran, broken
 
 
 @pytest.fixture

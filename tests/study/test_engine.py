@@ -8,36 +8,7 @@ from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.lock import Unusable, lock_output
 from ldm_jax.files.writing import write_json
 from ldm_jax.study import engine
-from ldm_jax.study.stages import Stage
-
-
-@pytest.fixture
-def calls(monkeypatch, arms):
-    """Names of stages that ran; b needs a, d needs c, and c may be made to fail."""
-    ran, broken = [], {"c/x"}
-
-    def run(folder):
-        name = f"{folder.parent.name}/{folder.name}"
-        ran.append(name)
-        if name in broken:
-            raise ValueError("it does not fit")
-        return dict(value=len(ran))
-
-    def stages(study, arms, out):
-        needs = {"a/x": (), "b/x": ("a/x",), "c/x": (), "d/x": ("c/x",)}
-        owner = {"a/x": "f=1", "b/x": "f=1", "c/x": "f=2", "d/x": "f=2"}
-        return [
-            Stage(name, (owner[name],), needs[name], {"rate": RATE[0]}, run)
-            for name in needs
-        ]
-
-    RATE[0] = 1
-    monkeypatch.setattr(engine, "make_stages", stages)
-    monkeypatch.setattr(engine, "resolve_arms", lambda study: arms)
-    return ran, broken
-
-
-RATE = [1]
+from tests.study.conftest import RATE
 
 
 def test_a_stage_that_fails_does_not_stop_the_others_and_is_tried_again(

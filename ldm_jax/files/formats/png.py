@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from ldm_jax.files.paths import PathLike
-from ldm_jax.files.writing import atomic_file
+from ldm_jax.files.writing import write_bytes
 
 
 def to_uint8(image) -> np.ndarray:
@@ -167,12 +167,11 @@ def save_png(path, image: np.ndarray, settings: Mapping[str, object] = {}) -> No
     """Writes a PNG file atomically, with `settings` as its text fields.
 
     Args:
-      path: file to write; its directory is made.
+      path: file to write, may be a URL; its directory is made.
       image: [H, W, 3] uint8.
       settings: name -> value; a reader shows them (`Image.open(path).text`).
     """
-    with atomic_file(path, is_one_of_many=True) as file:
-        file.write(png_bytes(image, settings))
+    write_bytes(path, png_bytes(image, settings), is_one_of_many=True)
 
 
 def save_pngs(

@@ -198,3 +198,16 @@ def delete(url: PathLike) -> None:
             system.rm_file(path)
     except FileNotFoundError:
         pass
+
+
+def delete_many(paths: Sequence[PathLike]) -> None:
+    """Deletes files that exist, local or remote; those of a store several at once."""
+
+    def remove(path: PathLike) -> None:
+        if is_remote(path):
+            delete(path)
+        else:
+            pathlib.Path(path).unlink(missing_ok=True)
+
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        list(pool.map(remove, paths))
