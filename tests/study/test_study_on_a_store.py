@@ -33,7 +33,7 @@ def test_stages_fail_resume_and_refuse_other_settings_in_a_bucket(calls, study, 
 
 
 def test_the_report_is_written_to_the_bucket(written, bucket, store, capsys):
-    """The tables and pictures of the local report, with a bounded number of requests."""
+    """The tables and pictures of the local report; requests are bounded."""
     out = f"{bucket}/study"
     for path in written.rglob("*.*"):
         if path.is_file():
