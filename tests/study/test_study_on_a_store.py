@@ -6,6 +6,8 @@ from etils import epath
 
 from ldm_jax.cli import main
 from ldm_jax.files.formats.structured import read_json
+from ldm_jax.files.lock import Unusable
+from ldm_jax.files.stores import lease
 from ldm_jax.files.stores.objects import delete_many, put_file
 from ldm_jax.study import engine, results
 from ldm_jax.study.report import write_study_report
@@ -30,6 +32,20 @@ def test_stages_fail_resume_and_refuse_other_settings_in_a_bucket(calls, study, 
     with pytest.raises(ValueError, match=r"a/x is finished .*\n  rate: 1 -> 2\n") as e:
         engine.run_study(study, out)
     assert f"delete {out}/a/x." in str(e.value)
+
+
+def test_a_stage_is_run_by_one_process(calls, study, bucket, monkeypatch):
+    """The lease is beside the stage's folder, and is gone afterwards."""
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
+    (ran, _), out = calls, f"{bucket}/study"
+    with (
+        lease.Lease(f"{out}/.locks/a/x"),
+        pytest.raises(Unusable, match=r"study/\.locks/a/x is in use by process"),
+    ):
+        engine.run_one(study, out, "a/x")
+    assert ran == []
+    engine.run_one(study, out, "a/x")
+    assert ran == ["a/x"] and not (epath.Path(out) / ".locks").exists()
 
 
 def test_the_report_is_written_to_the_bucket(written, bucket, store, capsys):
