@@ -162,13 +162,14 @@ def _too_large(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def _message(error: Exception, arguments: Sequence[str]) -> str:
-    """Returns the line to print; of a store's error, with the URLs of the command."""
+    """Returns the line to print, with the URLs of the command instead of copies."""
     if _is_memory(error):
         return _too_large(error, arguments)
+    from ldm_jax.files.stores.copies import with_urls
     from ldm_jax.files.stores.store_errors import explained, is_of_a_store
 
     if not is_of_a_store(error):
-        return str(error)
+        return with_urls(str(error))
     urls = [word.rpartition("=")[2] for word in arguments if "://" in word]
     return str(explained(" or ".join(urls), error, "reached"))
 

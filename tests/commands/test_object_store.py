@@ -94,6 +94,25 @@ REFUSED = {
         ["weights", "inception", "{b}/missing.pth", "--out={b}/w.safetensors"],
         "no such object",
     ],
+    "weights of another network": [
+        ["weights", "inception", "{b}/photos/0.png", "--out={b}/w.safetensors"],
+        "the SHA-256 of {b}/photos/0.png must begin with",
+    ],
+    "a part that is none": [
+        ["weights", "lpips", "{b}/photos/0.png", "--out={b}/w.safetensors"],
+        "{b}/photos/0.png is neither a .safetensors file",
+    ],
+    "an import that is none": [
+        ["import", "{b}/photos/0.png", "--out={b}/imported3"],
+        "{b}/photos/0.png",
+    ],
+    "statistics that are none": [
+        [
+            *("evaluate", "--model={b}/model", "--reference={b}/photos/0.png"),
+            *("--feature-network=random", "--out={b}/e"),
+        ],
+        "{b}/photos/0.png",
+    ],
     "import of a folder": [
         ["import", "{b}/model", "--out={b}/imported2"],
         "Copy it to a disk",
@@ -165,6 +184,7 @@ def test_other_paths_are_refused_in_one_line_with_the_way_out(
         error = capsys.readouterr().err
         assert expected.format(**stocked) in error, (name, error)
         assert len(error.strip().splitlines()) == 1, (name, error)
+        assert str(tmp_path) not in error, (name, error)  # the place of copies
         assert not any(path.name.startswith("gs") for path in tmp_path.iterdir())
 
 

@@ -27,6 +27,8 @@ from ldm_jax.files.writing import atomic_path
 COPIES_AT_ONCE = 4
 # Space that copies leave free, as a share of the disk.
 KEPT_FREE = 0.05
+# Path of a copy that this process uses -> URL of its object.
+_URLS: dict[str, str] = {}
 
 
 class Copies:
@@ -65,6 +67,7 @@ class Copies:
                 with atomic_path(place) as partial:
                     fetch_object(item, partial)
                     _check(item, partial)
+        _URLS[os.fspath(place)] = url
         return place
 
     def copied(self, url: str) -> bool:
@@ -129,6 +132,13 @@ def local_copy(url: PathLike) -> pathlib.Path:
     """
     item = stored_object(url)
     return Copies([item], url).path(item.url)
+
+
+def with_urls(text: str) -> str:
+    """Replaces the paths of copies in an error by the URLs of their objects."""
+    for place, url in _URLS.items():
+        text = text.replace(place, url)
+    return text
 
 
 def _check(item: StoredObject, copy: pathlib.Path) -> None:

@@ -41,6 +41,14 @@ def test_an_object_is_copied_once_also_by_the_next_run(fetched):
     assert fetched == ["gs://b/a"]
 
 
+def test_errors_name_the_object_instead_of_its_copy(fetched):
+    place = Copies([item("a.pth")], "gs://b").path("gs://b/a.pth")
+    text = copies.with_urls(f"{place} is damaged; get {place} again, not {place}x.")
+    assert text == (
+        "gs://b/a.pth is damaged; get gs://b/a.pth again, not gs://b/a.pthx."
+    )
+
+
 def test_what_was_written_again_is_copied_again(fetched):
     for version in "12":
         Copies([item("a", version=version)], "gs://b").path("gs://b/a")
