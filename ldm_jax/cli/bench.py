@@ -13,7 +13,7 @@ from ldm_jax.cli.train import CONFIG_HELP
 DETAILS = """
 The implementations are run alternately, and the fastest run of each counts. Those of
 other packages need the extra `torch`. The figures are printed, and with --json=FILE
-also appended to a file.
+also written to the end of a file.
 """
 EXAMPLES = """
   ldm-jax bench train --config=quickstart:stage=diffusion
