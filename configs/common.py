@@ -90,6 +90,7 @@ def experiment(task: str) -> ConfigDict:
         num_steps=100_000,
         report_every=50,
         evaluate_every=5_000,
+        evaluate_early=False,
         checkpoint_every=5_000,
         checkpoint_seconds=placeholder(float),
         keep=2,

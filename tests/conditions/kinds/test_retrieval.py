@@ -47,7 +47,7 @@ def test_the_first_neighbours_of_a_latent_are_the_tokens():
     tokens = unit.prepare(record)["embeddings"]
     np.testing.assert_allclose(tokens, [[0.6, 0.8], [0, 1]])
     assert tokens.dtype == np.float32
-    with pytest.raises(ValueError, match="must not be 0"):
+    with pytest.raises(ValueError, match="zeros cannot be scaled to unit length"):
         unit.prepare({"embeddings": np.zeros((2, 2))})
 
 
