@@ -9,9 +9,6 @@ memory that is not enough; LDM_JAX_TRACEBACK=1 shows where they were raised.
 """
 
 import argparse
-import contextlib
-import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +35,7 @@ from ldm_jax.cli import (
 )
 from ldm_jax.cli.inputs import copy_inputs
 from ldm_jax.cli.parser import CommandParser
+from ldm_jax.cli.terminal import escape, set_up_output, shows_tracebacks
 
 COMMANDS = (
     *(quickstart, train, latents, reconstruct, sample, stats, evaluate),
@@ -57,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0 done, or stopped by SIGTERM and saved; 2 wrong input; 3 the
       training diverged; 75 it hung (start it again); 130 stopped by Ctrl-C.
     """
-    _set_up_output()
+    set_up_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = next(iter(arguments), "")
     try:
@@ -75,9 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         code = _exit_code(error)
-        if code is None or os.environ.get("LDM_JAX_TRACEBACK"):
+        if code is None or shows_tracebacks():
             raise
-        print(f"ldm-jax {name}: {_escape(_message(error, arguments))}", file=sys.stderr)
+        print(f"ldm-jax {name}: {escape(_message(error, arguments))}", file=sys.stderr)
         return code
     return 0
 
@@ -172,29 +170,3 @@ def _message(error: Exception, arguments: Sequence[str]) -> str:
         return with_urls(str(error))
     urls = [word.rpartition("=")[2] for word in arguments if "://" in word]
     return str(explained(" or ".join(urls), error, "reached"))
-
-
-class _EscapingFormatter(logging.Formatter):
-    """Formats log messages without the control characters of file names."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return _escape(super().format(record))
-
-
-def _set_up_output() -> None:
-    """Logs to stderr, and escapes characters that the terminal cannot show."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_EscapingFormatter("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("ldm_jax").setLevel(logging.INFO)
-    for package in ("fsspec", "gcsfs", "google.auth", "s3fs"):  # they raise, too
-        logging.getLogger(package).setLevel(logging.CRITICAL)
-    with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-
-def _escape(text: str) -> str:
-    """Escapes control characters, which file names may contain; line breaks stay."""
-    from ldm_jax.files.paths import printable_lines
-
-    return printable_lines(text)

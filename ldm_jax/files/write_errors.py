@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -49,11 +50,15 @@ def reported(path: PathLike, what: str = "", *, every: bool = False) -> Iterator
 
 def write_error(path: PathLike, error: BaseException, what: str = "") -> WriteError:
     """Makes the error of a file that could not be written: a line with free space."""
+    reason, number = first_line(error), getattr(error, "errno", None)
+    if match := _NUMBER_OF_TENSORSTORE.search(str(error)):
+        number = int(match[1])
+        reason = os.strerror(number)
     result = WriteError(
         f"could not write {what + ' to ' if what else ''}{printable(path)} "
-        f"({free_space(path)}): {first_line(error)}"
+        f"({free_space(path)}): {reason}"
     )
-    result.errno = getattr(error, "errno", None)
+    result.errno = number
     return result
 
 
@@ -93,6 +98,8 @@ def _is_elsewhere(error: OSError, path: PathLike) -> bool:
     return os.path.commonpath([named, folder]) != folder
 
 
+# Of the operating system, at the end of several lines of text.
+_NUMBER_OF_TENSORSTORE = re.compile(r"os_error_code='(\d+)'")
 _NUMBERS = {
     None,
     errno.EACCES,

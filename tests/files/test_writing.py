@@ -13,7 +13,7 @@ import time
 import pytest
 
 from ldm_jax.files import outputs, writing
-from ldm_jax.files.write_errors import reported
+from ldm_jax.files.write_errors import reported, write_error
 from ldm_jax.files.writing import (
     AlreadyWritten,
     atomic_directory,
@@ -186,6 +186,16 @@ def test_errors_of_libraries_count_where_nothing_else_can_fail(tmp_path):
         reported(tmp_path / "a", "a shard", every=True),
     ):
         raise RuntimeError("disk full\nstack:\n...")
+
+
+def test_an_error_of_tensorstore_is_named_as_the_system_does(tmp_path):
+    text = (
+        'RESOURCE_EXHAUSTED: Error writing "params.a/0" in OCDBT database at local '
+        "file \"/a/\": Failed to write 9 bytes: No space left on device [os_error_code='28']"
+    )
+    error = write_error(tmp_path / "a", ValueError(text), "a checkpoint")
+    assert error.errno == errno.ENOSPC
+    assert str(error).endswith("GiB free): No space left on device")
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path):

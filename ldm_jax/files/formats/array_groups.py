@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
+from ldm_jax.files.write_errors import reported
 from ldm_jax.types import PyTree
 
 # Of arrays that are written at once; files that `write_arrays` makes are as large.
@@ -37,6 +38,9 @@ def write_arrays(
       folder: absolute path, new.
       tree: nested dicts of arrays.
       written: see `GroupedArrays`.
+
+    Raises:
+      WriteError: they could not be written; with path and free space.
     """
     context = ts.Context({"cache_pool#ocdbt": {"total_bytes_limit": CACHE_BYTES}})
     types = ocp.type_handlers.create_type_handler_registry(
@@ -50,7 +54,7 @@ def write_arrays(
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=types, use_compression=False
     )
-    with ocp.Checkpointer(handler) as checkpointer:
+    with reported(folder, every=True), ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(folder, args=arguments)
 
 

@@ -11,6 +11,7 @@ import tensorstore as ts
 
 from ldm_jax.files.formats import array_groups
 from ldm_jax.files.formats.array_groups import write_arrays
+from ldm_jax.files.write_errors import WriteError
 
 TREE = {
     "a": {"kernel": np.arange(300, dtype=np.float32).reshape(20, 15)},
@@ -32,6 +33,12 @@ def test_plain_orbax_reads_what_was_written_in_groups(limit, tmp_path, monkeypat
         again = checkpointer.restore(tmp_path / "a")
     assert jax.tree.structure(again) == jax.tree.structure(TREE)
     jax.tree.map(np.testing.assert_array_equal, again, TREE)
+
+
+def test_arrays_that_cannot_be_written_are_an_error_of_writing(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WriteError, match=r"could not write .*file/a \(.* GiB free\)"):
+        write_arrays(tmp_path / "file" / "a", TREE, lambda size: None)
 
 
 def test_arrays_are_not_copied_before_they_are_written(tmp_path, monkeypatch):

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets up what a command prints: warnings in a line, no traceback, names escaped."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import sys
+
+# They log errors that they also raise.
+QUIET = ("fsspec", "gcsfs", "google.auth", "s3fs")
+
+
+def set_up_output() -> None:
+    """Logs to stderr, and escapes characters that the terminal cannot show."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_EscapingFormatter("%(message)s"))
+    if not shows_tracebacks():
+        handler.addFilter(_is_not_raised)
+        sys.unraisablehook = _print_unraisable
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("ldm_jax").setLevel(logging.INFO)
+    for package in QUIET:
+        logging.getLogger(package).setLevel(logging.CRITICAL)
+    with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def shows_tracebacks() -> bool:
+    """Returns whether the user wants to see where errors were raised."""
+    return bool(os.environ.get("LDM_JAX_TRACEBACK"))
+
+
+def escape(text: str) -> str:
+    """Escapes control characters, which file names may contain; line breaks stay."""
+    from ldm_jax.files.paths import printable_lines
+
+    return printable_lines(text)
+
+
+class _EscapingFormatter(logging.Formatter):
+    """Formats log messages without the control characters of file names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape(super().format(record))
+
+
+def _is_not_raised(record: logging.LogRecord) -> bool:
+    """Returns False for an error of a thread of orbax, which logs and raises it.
+
+    So the command ends with this error, and prints it as its last line.
+    """
+    is_of_orbax = {"orbax", "asyncio"} & {*pathlib.Path(record.pathname).parts}
+    return not (is_of_orbax and record.exc_info)
+
+
+def _print_unraisable(unraisable) -> None:
+    """Prints an exception that had nowhere to go, but for those of tensorstore.
+
+    When one of several arrays cannot be written, orbax raises that error and closes its
+    event loop, where tensorstore then cannot report what became of the others.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
