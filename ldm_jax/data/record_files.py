@@ -7,6 +7,7 @@ other. So files of a store are copied to this machine when they are first needed
 """
 
 import bisect
+import concurrent.futures
 import dataclasses
 import itertools
 import os
@@ -16,11 +17,14 @@ from collections.abc import Sequence
 from array_record.python.array_record_module import ArrayRecordReader
 
 from ldm_jax.data.records import DamagedRecord
+from ldm_jax.files.errors import reading
 from ldm_jax.files.stores.copies import Copies
 from ldm_jax.files.stores.objects import StoredObject
 
 # Without these, ArrayRecord reads ahead as if the order were sequential.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+# Files that are checked at once: a network file system answers after milliseconds.
+NUM_THREADS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +71,25 @@ class RecordFiles:
         objects = [file.item for file in files if file.item is not None]
         self._copies = Copies(objects, what) if objects else None
         self._requested: set[int] = set()
+
+    def check(self) -> None:
+        """Opens every local file once and compares its number of records.
+
+        That reads the end of each file. Those of a store are left out, since they would
+        be copied.
+
+        Raises:
+          UnreadableFile: a file is cut off, or not the one that the metadata describe.
+        """
+        counts = {file.path: file.count for file in self.files if file.item is None}
+
+        def check(path: str) -> None:
+            advice = "It is cut off, damaged or of another set: copy it again."
+            with reading(path, rule="must be a shard of the set", advice=advice):
+                _opened(path, counts[path]).close()
+
+        with concurrent.futures.ThreadPoolExecutor(NUM_THREADS) as pool:
+            list(pool.map(check, counts))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

@@ -62,7 +62,8 @@ def open_split(builder: Any, split: str) -> tuple[RecordFiles, list]:
 
     Raises:
       ValueError: no such split, or no record in it.
-      UnreadableFile: the shards cannot be read at random, or are not all there.
+      UnreadableFile: the shards cannot be read at random, or are not all there and
+        whole.
     """
     info, folder = builder.info, printable(builder.data_path)
     suffix = info.file_format.file_suffix
@@ -115,6 +116,7 @@ def open_split(builder: Any, split: str) -> tuple[RecordFiles, list]:
         ],
         folder,
     )
+    records.check()
     return records, lengths[0] if len(lengths) == 1 else lengths
 
 

@@ -7,7 +7,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ldm_jax.data.record_files import RecordFile, RecordFiles
 from ldm_jax.data.records import DamagedRecord
-from ldm_jax.files.errors import MissingFile
+from ldm_jax.files.errors import MissingFile, UnreadableFile
 from ldm_jax.files.stores.objects import delete, list_objects, put_file
 
 
@@ -45,6 +45,19 @@ def test_a_part_of_a_file_is_read_alone(paths):
 def test_a_file_with_another_number_of_records_is_damaged(paths):
     with pytest.raises(DamagedRecord, match="it has 10 records, not 11"):
         RecordFiles([RecordFile(str(paths[0]), 11)], "set")[0]
+
+
+def test_files_that_are_cut_or_others_are_found_by_a_check(paths):
+    files = [RecordFile(str(path), 10, take=3) for path in paths]
+    RecordFiles(files, "set").check()
+    with pytest.raises(UnreadableFile, match=r"2 must be a shard .* 10 records, not 9"):
+        RecordFiles([*files[:2], RecordFile(str(paths[2]), 9)], "set").check()
+    paths[1].write_bytes(paths[1].read_bytes()[:-100])
+    with pytest.raises(UnreadableFile, match=r"1 must be a shard .* copy it again"):
+        RecordFiles(files, "set").check()
+    paths[1].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0")
+    with pytest.raises(UnreadableFile, match=r"1 must be a shard .* Git LFS pointer"):
+        RecordFiles(files, "set").check()
 
 
 @pytest.mark.store

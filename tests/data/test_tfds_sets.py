@@ -2,6 +2,7 @@
 """A prepared set cannot have a module imported that its files name."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -138,6 +139,16 @@ def copied(digits, tmp_path):
 def test_a_missing_shard_of_any_part_is_noticed_when_the_set_is_opened(copied, split):
     next(copied.glob("*-test.*")).unlink()
     with pytest.raises(UnreadableFile, match="1 shards of digits are not there"):
+        open_images(str(copied), split)
+    assert len(open_images(str(copied), "train")) == 1442
+
+
+@pytest.mark.parametrize("split", ["test", "train+test", "train[:5]+test[:5]"])
+@pytest.mark.parametrize("size", [0, 1000, -100])
+def test_a_cut_shard_of_any_part_is_noticed_when_the_set_is_opened(copied, split, size):
+    shard = next(copied.glob("*-test.*"))
+    os.truncate(shard, size if size >= 0 else shard.stat().st_size + size)
+    with pytest.raises(UnreadableFile, match=rf"{shard.name} must be a shard of the"):
         open_images(str(copied), split)
     assert len(open_images(str(copied), "train")) == 1442
 

@@ -191,7 +191,7 @@ def test_errors_of_libraries_count_where_nothing_else_can_fail(tmp_path):
 def test_an_error_of_tensorstore_is_named_as_the_system_does(tmp_path):
     text = (
         'RESOURCE_EXHAUSTED: Error writing "params.a/0" in OCDBT database at local '
-        "file \"/a/\": Failed to write 9 bytes: No space left on device [os_error_code='28']"
+        "file \"/a/\": Failed writing: No space left on device [os_error_code='28']"
     )
     error = write_error(tmp_path / "a", ValueError(text), "a checkpoint")
     assert error.errno == errno.ENOSPC
