@@ -134,13 +134,14 @@ def test_a_flipped_bit_in_a_shard_is_a_damaged_record(tmp_path):
     assert damaged == 1
 
 
-def test_a_missing_shard_is_named_at_opening_and_a_cut_one_at_reading(tmp_path):
-    open_images("digits", "test", os.fspath(tmp_path))
+def test_a_missing_or_cut_shard_is_named_at_opening_and_at_reading(tmp_path):
+    source = open_images("digits", "test", os.fspath(tmp_path))
     shard = next((tmp_path / "digits" / "1.0.0").glob("digits-test*"))
     os.truncate(shard, shard.stat().st_size // 2)
-    source = open_images("digits", "test", os.fspath(tmp_path))
     with pytest.raises(DamagedRecord, match=r"digits/1\.0\.0:test"):
         source[3]
+    with pytest.raises(ValueError, match=r"digits-test\.array_record-00000-of-00001"):
+        open_images("digits", "test", os.fspath(tmp_path))
     shard.unlink()
     with pytest.raises(ValueError, match=r"digits-test\.array_record-00000-of-00001"):
         open_images("digits", "test", os.fspath(tmp_path))
