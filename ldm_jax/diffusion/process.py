@@ -197,7 +197,8 @@ def check_prediction(prediction: str, schedule: NoiseSchedule | None = None) -> 
     if prediction == "eps" and schedule is not None and schedule.zero_terminal_snr:
         raise ValueError(
             'prediction="eps" does not determine z_0 at the last step of a schedule '
-            'with zero_terminal_snr=True; use prediction="v" or "x0".'
+            'with zero_terminal_snr=True; use prediction="v" or "x0", or a schedule '
+            "without it."
         )
 
 

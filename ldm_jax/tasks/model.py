@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, Int32
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.keywords import read_floats, read_keywords
+from ldm_jax.diffusion.process import check_prediction
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.first_stage.bottleneck import VQ
@@ -175,12 +176,18 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
       prediction: what the denoiser predicts, "eps", "x0" or "v".
       schedule_settings: arguments of `make_schedule` that made the schedule; only
         saving needs them.
+
+    Raises:
+      ValueError: an unknown prediction, or one that is undefined on the schedule.
     """
 
     unet: UNet | Any = dataclasses.field(kw_only=True)
     schedule: NoiseSchedule = dataclasses.field(kw_only=True)
     prediction: str = "eps"
     schedule_settings: Mapping[str, Any] | None = None
+
+    def __post_init__(self):
+        check_prediction(self.prediction, self.schedule)
 
     def condition(self, params: PyTree, **inputs: Any) -> Conditioning:
         """Encodes a condition as `ConditionEncoder` does, or takes an encoded one.

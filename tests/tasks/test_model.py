@@ -2,6 +2,7 @@
 """Model specs: scaling, round trips through pixels, and refused conditions."""
 
 import contextlib
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,18 @@ def test_a_ready_made_condition_is_handed_on_or_refused():
     ):
         with pytest.raises(ValueError, match=message):
             model.condition({}, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "message"), [("eps", "zero_terminal_snr=True"), ("w", "eps, x0, v")]
+)
+def test_a_prediction_that_cannot_be_sampled_is_refused(prediction, message):
+    """A folder of diffusers with such a scheduler is then not imported, either."""
+    model = tiny_model()
+    schedule = make_schedule(zero_terminal_snr=True)
+    assert dataclasses.replace(model, prediction="v", schedule=schedule)
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(model, prediction=prediction, schedule=schedule)
 
 
 def test_the_null_condition_is_the_row_of_no_class():
