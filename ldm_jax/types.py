@@ -7,7 +7,10 @@ their width, **k** concatenated channels, **T** noise levels of the schedule, **
 sampling steps. Channels come last.
 """
 
-from collections.abc import Callable, Mapping
+import numbers
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsInt
 
 import jax
@@ -81,3 +84,37 @@ class Task(NamedTuple):
     init: Callable[[Array, Mapping[str, Any]], tuple[PyTree, PyTree]]
     loss: Callable[..., tuple[Array, tuple[dict[str, Array], PyTree]]]
     frozen: PyTree = ()
+
+
+# What settings may be, and how errors call it. Lists are what JSON makes of tuples.
+_ACCEPTED = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "a text"),
+    tuple: (Sequence, "a tuple"),
+}
+
+
+def check_type(name: str, value: Any, annotation: Any, way_out: str) -> None:
+    """Checks that a setting has the type of its annotation.
+
+    Args:
+      name: of the setting, for the error.
+      value: that was given.
+      annotation: bool, int, float, str or a tuple; or one of these or None.
+      way_out: the end of the error.
+
+    Raises:
+      TypeError: it has another one.
+    """
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(annotation) if is_union else (annotation,)
+    if value is None and type(None) in kinds:
+        return
+    (kind, *_) = (typing.get_origin(k) or k for k in kinds if k is not type(None))
+    accepted, noun = _ACCEPTED[kind]
+    # A bool is an int and a text a sequence to Python, but neither is meant.
+    is_other = isinstance(value, bool | str) and kind not in (bool, str)
+    if is_other or not isinstance(value, accepted):
+        raise TypeError(f"{name} must be {noun}: got {value!r}; {way_out}.")

@@ -145,10 +145,16 @@ def sample(
       z_0 for `model.decode`.
 
     Raises:
+      TypeError: an option of another type.
       ValueError: options that do not fit, or z_T and cond of different batch sizes.
     """
+    if not isinstance(model, LatentDiffusion):
+        raise ValueError(
+            "sample takes (model, params, cond), where ldm_jax.load returns the first "
+            f"two: got {type(model).__name__} for a diffusion model."
+        )
     sampling = make_sampling(**options)
-    cond = model.checked_condition(z_T, cond)
+    cond = model.checked_condition(z_T, cond, "z_T")
     key = jax.random.key(0) if key is None else key
     if isinstance(z_T, Tracer):  # a part of the caller's program
         return sample_latents(model, params, cond, null, z_T, key, sampling)[0]

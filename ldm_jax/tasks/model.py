@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Float, Int, Int32
 
 from ldm_jax.conditions.base import Condition
@@ -49,10 +50,12 @@ class FirstStage:
           of latents stores them.
 
         Raises:
-          ValueError: f does not divide H or W, or the image holds bytes.
+          ValueError: f does not divide H or W, the image holds bytes or has no batch
+            axis, or `params` are those of another model.
         """
-        variables = {"params": params["autoencoder"]}
+        variables = {"params": network_of(params, "autoencoder")}
         image = read_floats("image", image)
+        check_axes("image", image, self.autoencoder.in_channels)
         return self.autoencoder.apply(variables, image, method="encode")
 
     def latent(
@@ -80,14 +83,16 @@ class FirstStage:
         """Decodes scaled z_0 to images in about [-1, 1]; VQ quantizes it first.
 
         Raises:
-          ValueError: quantize=False for a first stage without a codebook.
+          ValueError: quantize=False for a first stage without a codebook, z_0 has
+            other axes, or `params` are those of another model.
         """
         if not quantize and not isinstance(self.autoencoder.regularizer, VQ):
             raise ValueError(
                 'only latents of a first stage with bottleneck="vq" are quantized: got '
                 f'"{self.autoencoder.bottleneck}"; leave unquantized out.'
             )
-        variables = {"params": params["autoencoder"]}
+        variables = {"params": network_of(params, "autoencoder")}
+        check_axes("z_0", z_0, self.autoencoder.embed_channels)
         z = jnp.asarray(z_0) / self.latent_scale
         return self.autoencoder.apply(variables, z, quantize=quantize, method="decode")
 
@@ -119,9 +124,10 @@ class FirstStage:
                 'codes need a first stage with bottleneck="vq": got '
                 f'"{self.autoencoder.bottleneck}"; leave snap_to_codebook out.'
             )
-        codes = jnp.asarray(params["autoencoder"]["codebook"]["embedding"])
+        codes = network_of(params, "autoencoder")["codebook"]["embedding"]
+        check_axes("z_0", z_0, self.autoencoder.embed_channels)
         z = jnp.asarray(z_0) / self.latent_scale
-        return quantizer.to_decoder(z, codes)
+        return quantizer.to_decoder(z, jnp.asarray(codes))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -237,21 +243,35 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
           cond: B rows; None of an unconditional model.
 
         Raises:
-          ValueError: z_t, t and cond are not of one batch size, or `cond` is not what
-            the denoiser reads.
+          ValueError: z_t, t and cond are not of one batch size, `t` is not in [0, T),
+            `cond` is not what the denoiser reads, or `params` are those of another
+            model.
         """
+        variables = {"params": network_of(params, "unet")}
         cond = self.checked_condition(z_t, cond)
-        return self.unet.apply({"params": params["unet"]}, z_t, jnp.asarray(t), cond)
+        t = jnp.asarray(t)
+        if not isinstance(t, Tracer):
+            check_steps(t, self.schedule.num_timesteps)
+        return self.unet.apply(variables, z_t, t, cond)
 
     def checked_condition(
-        self, z: Float[Array, "B h w c"], cond: Conditioning | None
+        self,
+        z: Float[Array, "B h w c"],
+        cond: Conditioning | None,
+        name: str = "z_t",
     ) -> Conditioning:
         """Returns a condition of B rows; of an unconditional model, for None too.
 
+        Args:
+          z: latents.
+          cond: their condition.
+          name: of the latents, for errors.
+
         Raises:
-          ValueError: latents and condition are not of one batch size, or there is no
-            condition and the model has one.
+          ValueError: latents and condition are not of one batch size or have other
+            axes, or there is no condition and the model has one.
         """
+        check_axes(name, z, self.autoencoder.embed_channels)
         if cond is None and self.conditioner.fields:
             fields = self.conditioner.fields.values()
             inputs = ", ".join(f"{field.keyword}=..." for field in fields)
@@ -260,8 +280,54 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
                 f"give model.condition(params, {inputs})."
             )
         cond = Conditioning() if cond is None else cond
+        if not isinstance(cond, Conditioning):
+            raise ValueError(
+                "a condition must be one that model.condition made: got "
+                f"{type(cond).__name__}; any model takes "
+                "model.condition(params, context=...)."
+            )
         check_batch_sizes(z, cond)
         return cond
+
+
+def network_of(params: PyTree, name: str) -> PyTree:
+    """Returns the parameters of a network.
+
+    Raises:
+      ValueError: there are none.
+    """
+    if not isinstance(params, Mapping) or name not in params:
+        got = (
+            f"those of {', '.join(map(str, params)) or 'no network'}"
+            if isinstance(params, Mapping)
+            else type(params).__name__
+        )
+        raise ValueError(
+            f'params must have the entry "{name}": got {got}; give the params that '
+            "ldm_jax.load returned with this model."
+        )
+    return params[name]
+
+
+def check_axes(name: str, array: Any, channels: int) -> None:
+    """Raises ValueError unless an array is [B, height, width, channels]."""
+    shape = getattr(array, "shape", None)
+    if shape is None or len(shape) != 4 or shape[-1] != channels:
+        got = type(array).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(
+            f"{name} must be an array [B, height, width, {channels}]: got {got}; a "
+            "single one is x[None], and channels come last."
+        )
+
+
+def check_steps(t: Array, num_timesteps: int) -> None:
+    """Raises ValueError for steps that the schedule does not have."""
+    low, high = float(jnp.min(t)), float(jnp.max(t))
+    if low < 0 or high > num_timesteps - 1:
+        raise ValueError(
+            f"t must be in [0, {num_timesteps}): got {low:g} to {high:g}; the "
+            f"noisiest step is {num_timesteps - 1}."
+        )
 
 
 def check_batch_sizes(z: Float[Array, "B h w c"], cond: Conditioning) -> None:

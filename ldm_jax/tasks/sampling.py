@@ -14,6 +14,7 @@ from ldm_jax.diffusion.samplers.base import Sampler
 from ldm_jax.diffusion.samplers.grid import GRIDS, make_timesteps
 from ldm_jax.diffusion.samplers.options import Option, options_of, read_option
 from ldm_jax.diffusion.schedule import NoiseSchedule, make_schedule
+from ldm_jax.types import check_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Sampling:
         them by name.
 
     Raises:
+      TypeError: a value is of another type.
       ValueError: an unknown sampler, an option that the sampler does not have, or a
         value out of its range.
     """
@@ -85,6 +87,7 @@ class Sampling:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self):
+        self._check_types(sampling_fields(), self.to_dict())
         if self.sampler not in SAMPLERS:
             raise ValueError(
                 f'unknown sampler "{self.sampler}"; one of: '
@@ -97,6 +100,7 @@ class Sampling:
                 f'the sampler "{self.sampler}" has no {", ".join(unknown)}; leave it '
                 "out, or choose another sampler."
             )
+        self._check_types(known, dict(self.options))
         if self.grid not in GRIDS:
             raise ValueError(f'unknown grid "{self.grid}"; one of: {", ".join(GRIDS)}.')
         if self.num_steps == 1 and self.grid == "original":
@@ -124,6 +128,12 @@ class Sampling:
                 "overlap out."
             )
         self.make_sampler(make_schedule())  # which checks the values of the options
+
+    @staticmethod
+    def _check_types(options: Mapping[str, Option], values: Mapping[str, Any]) -> None:
+        for name in options.keys() & values.keys():
+            default = f"the default is {options[name].default!r}"
+            check_type(name, values[name], options[name].kind, default)
 
     def make_sampler(self, schedule: NoiseSchedule) -> Sampler:
         """Makes the sampler for a schedule of T steps."""

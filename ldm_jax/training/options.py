@@ -3,12 +3,11 @@
 
 import dataclasses
 import math
-import typing
-from collections.abc import Sequence
 from typing import Any
 
 from ldm_jax.parallel.compile import MATMUL_PRECISIONS
 from ldm_jax.parallel.sharding import MIN_SHARD_MIB
+from ldm_jax.types import check_type
 
 
 def option(
@@ -122,20 +121,14 @@ class LoopOptions:
 
 def _check(field: dataclasses.Field, value: Any) -> None:
     """Raises unless a value is of its field's type and in its range."""
-    if value is None and type(None) in typing.get_args(field.type):
-        return
-    kind, name = _kind(field.type), f"train.{field.name}"
+    name = f"train.{field.name}"
     way_out = (
         f"the default is {field.default!r}"
         if field.default is not dataclasses.MISSING
         else "set it to the number of steps to train for"
     )
-    is_other = issubclass(type(value), (bool, str)) and not issubclass(
-        kind, (bool, str)
-    )
-    if is_other or not isinstance(value, _ACCEPTED[kind]):
-        raise TypeError(f"{name} must be {_NOUNS[kind]}: got {value!r}; {way_out}.")
-    if kind in (int, float):
+    check_type(name, value, field.type, way_out)
+    if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(field, value, way_out)
 
 
@@ -151,27 +144,3 @@ def _check_range(field: dataclasses.Field, value: Any, way_out: str) -> None:
     for holds, rule in rules:
         if not holds:
             raise ValueError(f"{name} must be {rule}: got {value!r}; {way_out}.")
-
-
-_ACCEPTED = {
-    bool: bool,
-    int: int,
-    float: (int, float),
-    str: str,
-    tuple: Sequence,
-}
-_NOUNS = {
-    bool: "True or False",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    tuple: "a tuple",
-}
-
-
-def _kind(annotation: Any) -> type:
-    """Returns the plain type of an annotation: int of `int | None`."""
-    if typing.get_origin(annotation) is tuple:
-        return tuple
-    kinds = [k for k in typing.get_args(annotation) if k is not type(None)]
-    return kinds[0] if kinds else annotation

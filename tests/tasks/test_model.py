@@ -158,3 +158,57 @@ def one_sentence(pattern):
     with pytest.raises(ValueError, match=pattern) as error:
         yield
     assert len(str(error.value).splitlines()) == 1
+
+
+# What is not an array of latents, or of images, and what the error says of it.
+MISSHAPEN = {
+    "no batch axis": (np.zeros((4, 4, 2), np.float32), r"got shape \(4, 4, 2\)"),
+    "channels first": (np.zeros((1, 2, 4, 4), np.float32), r"got shape \(1, 2, 4, 4\)"),
+    "a list": ([[0.0]], "got list"),
+    "nothing": (None, "got NoneType"),
+}
+
+
+@pytest.mark.parametrize("form", MISSHAPEN)
+def test_latents_with_other_axes_are_named(form, unconditional, unchecked_shapes):
+    model, params = unconditional
+    z, message = MISSHAPEN[form]
+    with one_sentence(rf"z_t must be an array \[B, height, width, 2\]: {message}; "):
+        model.denoise(params, z, T, None)
+    with one_sentence(rf"z_T must be an array \[B, height, width, 2\]: {message}; "):
+        ldm_jax.sample(model, params, None, z_T=z)
+    with one_sentence(rf"z_0 must be an array \[B, height, width, 2\]: {message}; "):
+        model.decode(params, z)
+
+
+def test_images_with_other_axes_are_named(unconditional, unchecked_shapes):
+    model, params = unconditional
+    for shape in ((8, 8, 3), (1, 3, 8, 8), (1, 8, 8, 1)):
+        with one_sentence(r"image must be an array \[B, height, width, 3\]: got shape"):
+            model.encode(params, np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("cond", [{"context": Z_T}, Z_T, "class"])
+def test_what_is_no_condition_is_named(cond, unconditional, unchecked_shapes):
+    model, params = unconditional
+    with one_sentence("must be one that model.condition made: got (dict|ndarray|str);"):
+        model.denoise(params, Z_T, T, cond)
+
+
+def test_parameters_of_another_model_are_named(unconditional, unchecked_shapes):
+    model, params = unconditional
+    stage = {"autoencoder": params["autoencoder"]}
+    for other, got in ((None, "NoneType"), ({}, "those of no network")):
+        with one_sentence(f'params must have the entry "autoencoder": got {got}; '):
+            model.decode(other, Z_T)
+    with one_sentence('must have the entry "unet": got those of autoencoder; '):
+        model.denoise(stage, Z_T, T, None)
+    with one_sentence("sample takes .model, params, cond., .*: got dict for a"):
+        ldm_jax.sample(params, model, None, z_T=Z_T)
+
+
+@pytest.mark.parametrize("t", [[0, 1000], [-1, 5], np.array([3, 2**20])])
+def test_time_steps_that_the_schedule_lacks_are_named(t, unconditional):
+    model, params = unconditional
+    with one_sentence(r"t must be in \[0, 1000\): got "):
+        model.denoise(params, Z_T, np.asarray(t, np.int32), None)

@@ -3,6 +3,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from ldm_jax.diffusion.samplers import options_by_name
@@ -35,6 +36,29 @@ from ldm_jax.tasks.sampling import make_sampling, replace_sampling, sampling_fie
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_sampling(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(num_steps=None), "num_steps must be a whole number: got None; the def"),
+        (dict(num_steps=2.5), r"num_steps must be a whole number: got 2\.5"),
+        (dict(guidance_scale=None), "guidance_scale must be a number: got None"),
+        (dict(guidance_scale="3"), "guidance_scale must be a number: got '3'"),
+        (dict(guidance_interval=3), "guidance_interval must be a tuple: got 3"),
+        (dict(snap_to_codebook=1), "snap_to_codebook must be True or False: got 1"),
+        (dict(sampler=None), "sampler must be a text: got None"),
+        (dict(eta="much"), r"eta must be a number: got 'much'; the default is 0\.0"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(options, message, unchecked_shapes):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make_sampling(**options)
+
+
+def test_numbers_of_numpy_are_numbers(unchecked_shapes):
+    settings = dict(num_steps=np.int64(10), guidance_scale=np.float32(3), eta=1)
+    assert make_sampling(**settings).num_steps == 10
 
 
 def test_settings_go_there_and_back_by_name():

@@ -287,6 +287,7 @@ def load_params(
     path = resolve(directory) / "checkpoints"
     with reaching(directory):
         if (resolve(directory) / COMPACT_FILE).exists():
+            _refuse_step(directory, step, [])
             return read_compact(directory)
         is_there = path.is_dir()
     if not is_there:
@@ -296,14 +297,8 @@ def load_params(
         opened = open_steps(path, create=False)
     with opened as manager:
         steps = sorted(manager.all_steps(), reverse=True)
-        if step is not None:
-            if step not in steps:
-                there = ", ".join(map(str, reversed(steps))) or "none"
-                raise ValueError(
-                    f"--step must be that of a checkpoint in {directory}: got {step}, "
-                    f"there are {there}; config.train.keep says how many are kept."
-                )
-            steps = [step]
+        _refuse_step(directory, step, steps)
+        steps = steps if step is None else [step]
         for candidate in steps:
             try:
                 shapes_stored = shapes_in(manager, candidate)
@@ -324,3 +319,13 @@ def load_params(
                 continue
             return {**tree["params"], **tree.get("ema", {})}
     raise MissingFile(f"no undamaged checkpoint in {path}; tried {steps}.")
+
+
+def _refuse_step(directory: PathLike, step: int | None, steps: list[int]) -> None:
+    """Raises ValueError for a step that is not among those of the checkpoints."""
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, reversed(steps))) or "none"
+        raise ValueError(
+            f"--step must be that of a checkpoint in {directory}: got {step}, there "
+            f"are {there}; config.train.keep says how many are kept."
+        )
