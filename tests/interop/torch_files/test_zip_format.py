@@ -9,7 +9,6 @@ import resource
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 
 import numpy as np
@@ -361,11 +360,11 @@ def test_attributes_of_a_state_dict_are_ignored(tmp_path):
     ids=["SETITEM", "SETITEMS", "DICT", "ADDITEMS", "FROZENSET", "pairs", "lists"],
 )
 def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path, attack):
+    """If one were hashed, this test would not end."""
     path = ckpt(tmp_path / "a.ckpt", b"\x80\x04" + attack + b".")
-    start = time.monotonic()
     with pytest.raises(UnreadableFile, match=r"a\.ckpt") as error:
         read_weights(path)
-    assert time.monotonic() - start < 5 and len(str(error.value)) < 1000
+    assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize(
