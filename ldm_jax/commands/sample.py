@@ -112,8 +112,9 @@ def write_samples(
     settings |= {} if step is None else {"step": step}
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)
-    watch = Stopwatch(batch_size or drawing.batch_size(num))
-    _write_missing(folder, num, drawing, watch, settings)
+    missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
+    watch = Stopwatch(batch_size or drawing.batch_size(len(missing)))
+    _write_missing(folder, num, missing, drawing, watch, settings)
     throughput = watch.read(folder)
     if measures_speed and not throughput:
         rows = np.arange(2 * watch.batch_size)
@@ -134,12 +135,12 @@ def write_samples(
 def _write_missing(
     folder: pathlib.Path,
     num: int,
+    missing: np.ndarray,
     drawing: Drawing,
     watch: Stopwatch,
     settings: Mapping[str, Any],
 ) -> None:
-    """Writes the images that are not there yet, and settings.json before the first."""
-    missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
+    """Writes those of `num` images that are missing; before them, settings.json."""
     with tqdm(
         desc=f"samples, {watch.batch_size} at once",
         total=num,

@@ -3,7 +3,11 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from flax import traverse_util
 
 from ldm_jax.interop.names import KINDS
 
@@ -30,6 +34,18 @@ class NameRow(NamedTuple):
 
 # Last path component here -> there, where a layer has the parameter as a child.
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+
+
+def parameter_shapes(module: nn.Module, *inputs: Any) -> dict[str, tuple[int, ...]]:
+    """Returns {path: shape} of a module's parameters; nothing is computed.
+
+    Args:
+      module: the network.
+      *inputs: of its call, arrays or shapes.
+    """
+    params = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
+    return {path: leaf.shape for path, leaf in flat.items()}
 
 
 def rows_for(

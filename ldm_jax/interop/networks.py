@@ -11,14 +11,12 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from ldm_jax.interop import names
 from ldm_jax.interop.compvis.classifier import classifier_rows
-from ldm_jax.interop.name_rows import NameRow, rows_for
+from ldm_jax.interop.name_rows import NameRow, parameter_shapes, rows_for
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.classifier import LatentClassifier
 from ldm_jax.models.clip import ClipText
@@ -104,7 +102,7 @@ def autoencoder_rows(model: Autoencoder) -> tuple[NameRow, ...]:
     image = jax.ShapeDtypeStruct((1, side, side, model.in_channels), jnp.float32)
     return rows_for(
         names.AUTOENCODER,
-        _shapes(model, image),
+        parameter_shapes(model, image),
         num_levels=len(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
     )
@@ -125,7 +123,9 @@ def unet_rows(model: UNet) -> tuple[NameRow, ...]:
         label = t
     return rows_for(
         names.unet_table(model.transformer_depth),
-        _shapes(model, z_t, t, Conditioning(context=context, class_label=label)),
+        parameter_shapes(
+            model, z_t, t, Conditioning(context=context, class_label=label)
+        ),
         num_levels=len(model.channel_mult),
         num_res_blocks=model.num_res_blocks,
         attention_levels=tuple(model.attention_levels),
@@ -148,13 +148,15 @@ def conditioner_rows(condition: Mapping[str, Any]) -> tuple[NameRow, ...]:
         if width is None:
             return ()
         classes = condition["num_classes"] + condition.get("has_null", True)
-        return rows_for(names.CLASS_TOKEN, _shapes(ClassToken(classes, width), labels))
+        return rows_for(
+            names.CLASS_TOKEN, parameter_shapes(ClassToken(classes, width), labels)
+        )
     if kind in ("text", "layout"):
         module = token_transformer(condition)
         tokens = jax.ShapeDtypeStruct((1, module.length), jnp.int32)
         is_clip = isinstance(module, ClipText)
         table = names.CLIP_TEXT if is_clip else names.TOKEN_TRANSFORMER
-        return rows_for(table, _shapes(module, tokens))
+        return rows_for(table, parameter_shapes(module, tokens))
     if kind == "semantic":
         f, classes = condition["f"], condition["num_classes"]
         out_channels = condition.get("out_channels", 3)
@@ -163,7 +165,7 @@ def conditioner_rows(condition: Mapping[str, Any]) -> tuple[NameRow, ...]:
         bias = condition.get("use_bias", False)
         module = SpatialRescaler(f.bit_length() - 1, classes, out_channels, bias)
         label_map = jax.ShapeDtypeStruct((1, f, f), jnp.int32)
-        return rows_for(names.SPATIAL_RESCALER, _shapes(module, label_map))
+        return rows_for(names.SPATIAL_RESCALER, parameter_shapes(module, label_map))
     raise ValueError(
         f'a "{kind}" condition has no names in other frameworks, so it can be neither '
         "imported nor exported."
@@ -192,10 +194,3 @@ def _hashable(fields: Mapping[str, Any]) -> dict[str, Any]:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in fields.items()
     }
-
-
-def _shapes(module: nn.Module, *inputs) -> dict[str, tuple[int, ...]]:
-    """Returns {path: shape} of a module's parameters, by abstract evaluation."""
-    params = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
-    return {path: leaf.shape for path, leaf in flat.items()}

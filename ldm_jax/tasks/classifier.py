@@ -136,9 +136,11 @@ def classify_held_out(
     scores = {t: [] for t in levels}
     for number, (batch, valid) in enumerate(rows):
         key = jax.random.fold_in(jax.random.key(0), number)
-        for t in levels:
-            figures = fetch(score_at(params, batch, jax.random.fold_in(key, t), t))
-            scores[t].append({name: x[:valid] for name, x in figures.items()})
+        figures = {
+            t: score_at(params, batch, jax.random.fold_in(key, t), t) for t in levels
+        }
+        for t, part in fetch(figures).items():
+            scores[t].append({name: x[:valid] for name, x in part.items()})
     means = {
         t: {
             name: float(np.concatenate([part[name] for part in parts]).mean())
@@ -147,7 +149,7 @@ def classify_held_out(
         for t, parts in scores.items()
     }
     names = ("loss", "accuracy", "accuracy_5")
-    overall = {n: float(np.mean([found[n] for found in means.values()])) for n in names}
+    overall = {n: float(np.mean([m[n] for m in means.values()])) for n in names}
     return overall | {f"accuracy_t/{t:04d}": m["accuracy"] for t, m in means.items()}
 
 

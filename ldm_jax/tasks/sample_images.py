@@ -103,6 +103,8 @@ def fitting_batch_size(
       jax.errors.JaxRuntimeError: not even the small batch fits.
     """
     mesh = sharding.make_mesh()
+    if num == 0:  # nothing to compile for
+        return mesh.size
     on_mesh = sharding.batch_sharding(mesh)
     each = -(-num // mesh.size)
     upper = min(MOST, 1 << (each - 1).bit_length())  # a power of two

@@ -98,6 +98,16 @@ class Drawing(NamedTuple):
         """C, at least 1."""
         return max(map(len, self.y.values()), default=1)
 
+    def guided(
+        self, guide: Guide, y: dict[str, np.ndarray], params: dict[str, PyTree]
+    ) -> "Drawing":
+        """Adds a guide, outside the others, with the fields and parameters it reads."""
+        return self._replace(
+            y={**self.y, **y},
+            params={**self.params, **params},
+            guides=(*self.guides, guide),
+        )
+
     def batch_size(self, num: int) -> int:
         """Chooses how many of `num` images are sampled at once, by the free memory."""
         return fitting_batch_size(
@@ -173,7 +183,7 @@ def prepare_drawing(
     drawing = Drawing(
         model,
         sampling,
-        dict(params),
+        params,
         y,
         given,
         (),
@@ -185,8 +195,12 @@ def prepare_drawing(
     if guidance.classifier:
         drawing = _with_classifier(drawing, guidance, trained, towards)
     if guidance.images is not None:
-        drawing.y["guided_image"], drawing.params["guide"] = guidance.images.open(size)
-        drawing = drawing._replace(guides=(*drawing.guides, guidance.images.how))
+        images_to_match, params = guidance.images.open(size)
+        drawing = drawing.guided(
+            guidance.images.how,
+            {"guided_image": images_to_match},
+            {"guide": params},
+        )
     return drawing
 
 
@@ -216,8 +230,4 @@ def _with_classifier(
     )
     names = read_settings(directory).class_names
     labels = guided_labels(guide, drawing.y, towards, names)
-    return drawing._replace(
-        y={**drawing.y, "guided_label": labels},
-        params={**drawing.params, "classifier": params},
-        guides=(*drawing.guides, guide),
-    )
+    return drawing.guided(guide, {"guided_label": labels}, {"classifier": params})

@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from ldm_jax.interop import names
 from ldm_jax.interop.layouts import NamesDiffer, export_flat, import_flat, listed
-from ldm_jax.interop.name_rows import NameRow, rows_for
+from ldm_jax.interop.name_rows import NameRow, parameter_shapes, rows_for
 from ldm_jax.models.classifier import LatentClassifier
 from ldm_jax.types import PyTree
 
@@ -58,9 +58,7 @@ def classifier_rows(model: LatentClassifier) -> tuple[NameRow, ...]:
     side = model.latent_size
     z_t = jax.ShapeDtypeStruct((1, side, side, model.latent_channels), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), z_t, t)["params"]
-    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
-    shapes = {path: leaf.shape for path, leaf in flat.items()}
+    shapes = parameter_shapes(model, z_t, t)
     head = {path for path in shapes if path.split("/")[0] in LAYERS}
     body = rows_for(
         BODY,

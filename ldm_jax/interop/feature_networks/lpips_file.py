@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from ldm_jax.files.formats.arrays import read_npz
+from ldm_jax.interop.name_rows import parameter_shapes
 from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.models.features.lpips import LPIPS, TRUNKS
 from ldm_jax.types import PyTree
@@ -26,10 +26,7 @@ from ldm_jax.types import PyTree
 def trunk_shapes(trunk: str) -> dict[str, tuple[int, ...]]:
     """Returns {path of a parameter: shape} of `LPIPS(trunk)`."""
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    lpips = LPIPS(trunk)
-    params = jax.eval_shape(lpips.init, jax.random.key(0), image, image)["params"]
-    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
-    return {path: leaf.shape for path, leaf in flat.items()}
+    return parameter_shapes(LPIPS(trunk), image, image)
 
 
 def read_arrays(path) -> Mapping[str, np.ndarray]:

@@ -26,6 +26,7 @@ from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.files.formats.structured import parse_json
 from ldm_jax.files.reading import opened
 from ldm_jax.files.writing import atomic_file
+from ldm_jax.interop.name_rows import parameter_shapes
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.models.features.inception import InceptionV3
@@ -80,10 +81,7 @@ def make_network(kind: str, origin: str) -> nn.Module:
 def network_shapes(kind: str, origin: str) -> dict[str, tuple[int, ...]]:
     """Returns {path of a parameter: shape}."""
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    module = make_network(kind, origin)
-    params = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
-    flat: dict[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
-    return {path: leaf.shape for path, leaf in flat.items()}
+    return parameter_shapes(make_network(kind, origin), image)
 
 
 @reserves(output_file)
