@@ -5,6 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ldm_jax.commands.evaluation.class_labels import choose_classes, count_classes
+from ldm_jax.commands.sampling.drawing import Guidance
 from ldm_jax.experiment.model_settings import ModelSettings
 
 
@@ -24,6 +25,7 @@ def settings(**condition):
 
 
 def test_classes_are_those_of_the_model():
-    assert count_classes(settings(kind="class", num_classes=7), {}) == 7
-    assert count_classes(settings(kind="none"), {}) is None
-    assert count_classes(settings(kind="text"), {"classifier": "nowhere"}) is None
+    assert count_classes(settings(kind="class", num_classes=7), Guidance()) == 7
+    assert count_classes(settings(kind="none"), Guidance()) is None
+    nowhere = Guidance(classifier="nowhere")
+    assert count_classes(settings(kind="text"), nowhere) is None
