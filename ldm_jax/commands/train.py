@@ -11,7 +11,7 @@ from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files.outputs import check_holds_checkpoints, check_writable
 from ldm_jax.files.paths import printable_lines, resolve
 from ldm_jax.parallel.hosts import in_main_process, is_main_process
-from ldm_jax.training import loop
+from ldm_jax.training import loop, start
 from ldm_jax.training.monitoring.metric_rows import formatted, read_rows
 from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState
@@ -44,13 +44,14 @@ def train_config(config: ConfigDict, workdir: str) -> TrainState:
 def dry_run(config: ConfigDict) -> str:
     """Describes the run that `train` would start: every setting, then a summary.
 
-    The data are opened, so what does not fit is refused as in training. Nothing is
-    written.
+    The data are opened and the step is traced, so what does not fit is refused as in
+    training. Nothing is written.
 
     Raises:
       ValueError: as `train`.
     """
     run = prepare(config)
+    start.check_first_step(run)
     settings = "\n".join(flat_settings(run.config or {}))
     summary = show(summarize(run, training_flops(run.task, run.batch_shapes)))
     return f"{settings}\n\n{summary}\nnothing was trained (--dry-run)"

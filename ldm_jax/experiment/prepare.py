@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ldm_jax.data.loader import make_batches
 from ldm_jax.experiment.builders.classifier import build_classifier
 from ldm_jax.experiment.builders.diffusion import build_diffusion
+from ldm_jax.experiment.builders.evaluation import check_best
 from ldm_jax.experiment.builders.first_stage import build_first_stage
 from ldm_jax.experiment.config.resuming import defines_model, may_change
 from ldm_jax.experiment.config.schema import check_config
@@ -68,6 +69,7 @@ def prepare(
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
     batches, spread = None, sharding.batch_sharding(mesh)
     if parts.examples is not None:
+        check_best(options.best, parts.evaluate)
         batches = make_batches(
             parts.examples.source,
             parts.examples.transform,

@@ -6,6 +6,9 @@ from jaxtyping import Int
 
 from ldm_jax.types import Array
 
+# Names of what is measured.
+CODEBOOK_FIGURES = ("codebook_usage", "perplexity")
+
 
 class CodebookUsage:
     """Counts the codes of latents, batch by batch."""
@@ -22,7 +25,5 @@ class CodebookUsage:
         and "perplexity", exp(-sum p ln p), in [1, num_codes]."""
         share = self._counts / max(self._counts.sum(), 1)
         entropy = -(share * np.log(np.maximum(share, 1e-300))).sum()
-        return {
-            "codebook_usage": float((self._counts > 0).mean()),
-            "perplexity": float(np.exp(entropy)),
-        }
+        figures = float((self._counts > 0).mean()), float(np.exp(entropy))
+        return dict(zip(CODEBOOK_FIGURES, figures, strict=True))

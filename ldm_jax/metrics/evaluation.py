@@ -3,7 +3,9 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from ldm_jax.metrics.image_sets.distribution import (
     SET_METRICS,
@@ -14,12 +16,14 @@ from ldm_jax.metrics.image_sets.distribution import (
     rank_warning,
 )
 from ldm_jax.metrics.image_sets.measure import (
+    FeatureNetwork,
     image_metadata,
     open_feature_network,
     place_rows,
     with_features,
 )
 from ldm_jax.metrics.image_sets.open_reference import open_reference
+from ldm_jax.metrics.image_sets.reference import Reference
 
 # What a run can draw of its records: the latents that are learned, decoded; conditions
 # that are images; latents at rising t; the predictions of x0 during sampling, and along
@@ -78,16 +82,43 @@ class Evaluation:
             )
 
 
-def make_sample_metrics(evaluation: Evaluation, image_size) -> Callable | None:
-    """Makes the function that evaluates samples, or None if there is no reference.
+@dataclasses.dataclass(frozen=True, eq=False)
+class SampleMetrics:
+    """Evaluates samples.
+
+    Attributes:
+      evaluation: which metrics, of how many samples.
+      network: that computes the features.
+      reference: what the samples are compared with.
+    """
+
+    evaluation: Evaluation
+    network: FeatureNetwork
+    reference: Reference
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the results."""
+        metadata = self.network.metadata
+        return tuple(label(name, metadata) for name in self.evaluation.metrics)
+
+    def __call__(self, batches: Iterator[np.ndarray]) -> dict[str, float]:
+        """Returns the figures of batches of uint8 [B, H, W, 3], `num` images in all."""
+        collector = Collector(self.evaluation.metrics, self.evaluation.num)
+        with_features(self.network, batches, collector, lambda count: None)
+        figures = collector.compute(self.reference, place_rows)
+        metadata = self.network.metadata
+        return {label(name, metadata): f.value for name, f in figures.items()}
+
+
+def make_sample_metrics(
+    evaluation: Evaluation, image_size: Sequence[int]
+) -> SampleMetrics | None:
+    """Opens what the evaluation of samples needs; None if there is no reference.
 
     Args:
       evaluation: settings.
       image_size: (height, width) of the samples, which the reference must have too.
-
-    Returns:
-      A function that takes batches of uint8 [B, H, W, 3], `evaluation.num` images
-      together, and returns {label of a metric: value}.
 
     Raises:
       ValueError: the weights are missing, or the reference is of images of another
@@ -107,10 +138,4 @@ def make_sample_metrics(evaluation: Evaluation, image_size) -> Callable | None:
     for text in rank_warning(evaluation.num, width, "config.evaluation.num"):
         log.warning("evaluation: %s", text)
 
-    def compute(batches):
-        collector = Collector(evaluation.metrics, evaluation.num)
-        with_features(network, batches, collector, lambda count: None)
-        figures = collector.compute(reference, place_rows)
-        return {label(name, network.metadata): f.value for name, f in figures.items()}
-
-    return compute
+    return SampleMetrics(evaluation, network, reference)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ldm_jax.files.formats import png
-from ldm_jax.metrics.codebook import CodebookUsage
+from ldm_jax.metrics.codebook import CODEBOOK_FIGURES, CodebookUsage
 from ldm_jax.metrics.reconstruction import WINDOW, psnr, ssim
 from ldm_jax.models.features.lpips import LPIPS
 from ldm_jax.parallel.hosts import fetch
@@ -87,6 +87,13 @@ def reconstruct_all(
     sheet = png.to_uint8(np.stack(shown))
     enlarge = png.enlargement(sheet.shape[2])
     return figures, png.grid(sheet, num_columns=8, enlarge=enlarge)
+
+
+def reconstruction_figures(
+    model: FirstStage, metrics: Mapping[str, PairMetric]
+) -> tuple[str, ...]:
+    """Returns the names of the figures of `reconstruct_all`."""
+    return (*metrics, *(CODEBOOK_FIGURES if model.autoencoder.num_codes else ()))
 
 
 @functools.cache

@@ -20,6 +20,8 @@ from ldm_jax.types import Array, Batch, PyTree, Task
 
 # Noise levels at which held-out latents are classified.
 NUM_LEVELS = 10
+# Their scores whose means over these levels are reported.
+MEANS = ("loss", "accuracy", "accuracy_5")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,9 +131,7 @@ def classify_held_out(
 
     Source: the validation of the released code, at every 200th t.
     """
-    num_timesteps = model.schedule.num_timesteps
-    levels = range(0, num_timesteps, -(-num_timesteps // NUM_LEVELS))
-
+    levels = _noise_levels(model)
     score_at = _program(model)
     scores = {t: [] for t in levels}
     for number, (batch, valid) in enumerate(rows):
@@ -148,9 +148,22 @@ def classify_held_out(
         }
         for t, parts in scores.items()
     }
-    names = ("loss", "accuracy", "accuracy_5")
-    overall = {n: float(np.mean([m[n] for m in means.values()])) for n in names}
-    return overall | {f"accuracy_t/{t:04d}": m["accuracy"] for t, m in means.items()}
+    overall = {n: float(np.mean([m[n] for m in means.values()])) for n in MEANS}
+    return overall | {_accuracy_at(t): m["accuracy"] for t, m in means.items()}
+
+
+def held_out_figures(model: NoisyLatentClassifier) -> tuple[str, ...]:
+    """Returns the names of the results of `classify_held_out`."""
+    return (*MEANS, *map(_accuracy_at, _noise_levels(model)))
+
+
+def _noise_levels(model: NoisyLatentClassifier) -> range:
+    num_timesteps = model.schedule.num_timesteps
+    return range(0, num_timesteps, -(-num_timesteps // NUM_LEVELS))
+
+
+def _accuracy_at(t: int) -> str:
+    return f"accuracy_t/{t:04d}"
 
 
 @functools.lru_cache(maxsize=4)

@@ -108,7 +108,8 @@ def make_rate_schedule(
       **fields: the arguments of that schedule.
 
     Raises:
-      ValueError: there is no schedule of that name, or it has no such arguments.
+      ValueError: there is no schedule of that name, or it has no such arguments, or a
+        number of steps is negative.
     """
     known = sorted([*SCHEDULES, *OPTAX_SCHEDULES])
     if name not in known:
@@ -119,6 +120,11 @@ def make_rate_schedule(
     if run_steps is not None and length and fields.get(length) is None:
         # A run may end during its warm-up; the schedule itself is longer.
         fields[length] = max(run_steps, fields.get("warmup_steps", 0) + 1)
+    for field, value in fields.items():
+        if field.endswith("_steps") and isinstance(value, int | float) and value < 0:
+            raise ValueError(
+                f"optimizer.schedule.{field} must be 0 or more: got {value}."
+            )
     try:
         takes.bind(**fields)
     except TypeError as error:

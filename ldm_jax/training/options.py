@@ -44,7 +44,8 @@ class LoopOptions:
       matmul_precision: of float32 products, see `parallel.compile.lower_step`.
       report_every: steps per row of metrics.jsonl.
       histograms_every: steps between histograms of the parameters; None for none.
-      profile_steps: (first, last) step of a profiler trace in WORKDIR/profile.
+      profile_steps: (first, last) step of a profiler trace in WORKDIR/profile; () for
+        none.
       wandb: project of Weights & Biases; "" for none.
       evaluate_every: steps between evaluations; None only evaluates at the end.
       evaluate_early: whether the steps 1, 2, 4, 8, ... before the first of these are
@@ -52,8 +53,8 @@ class LoopOptions:
       checkpoint_every: steps between checkpoints; None for none but by time.
       checkpoint_seconds: seconds between checkpoints, in addition; None for none.
       keep: how many of the latest checkpoints are kept.
-      keep_every: multiples of this step are kept as well, for later evaluation; None
-        for none.
+      keep_every: multiples of this step are kept as well, for later evaluation; a
+        multiple of `checkpoint_every`; None for none.
       best: evaluation scalar by which one more checkpoint is kept.
       best_is_lowest: whether low values of `best` are good.
       step_timeout: seconds after which a step, a batch or a checkpoint counts as
@@ -103,6 +104,19 @@ class LoopOptions:
             raise ValueError(
                 "train.profile_steps must be (first, last), counted from 1: got "
                 f"{tuple(first_and_last)}; (20, 24) traces five steps, () none."
+            )
+        if first_and_last and first_and_last[1] > self.num_steps:
+            raise ValueError(
+                "train.profile_steps must be steps of the run: got "
+                f"{tuple(first_and_last)}, and train.num_steps is {self.num_steps}; "
+                "choose earlier steps, or () for no trace."
+            )
+        every = self.checkpoint_every
+        if self.keep_every and every and self.keep_every % every:
+            raise ValueError(
+                "train.keep_every must be a multiple of train.checkpoint_every: got "
+                f"{self.keep_every} and {every}, so that most of the steps to keep "
+                "have no checkpoint; change one of the two."
             )
         if self.matmul_precision not in MATMUL_PRECISIONS:
             raise ValueError(

@@ -6,19 +6,23 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from absl import logging
 
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import printable_lines, resolve
 from ldm_jax.files.writing import write_json
+from ldm_jax.models.attention import attention
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
 from ldm_jax.training.checkpoints.differences import differences, shorten
 from ldm_jax.training.checkpoints.settings import Settings
 from ldm_jax.training.initial import take_params
+from ldm_jax.training.monitoring.boards import import_wandb
 from ldm_jax.training.monitoring.report import Report
 from ldm_jax.training.run import Run
-from ldm_jax.training.state import TrainState
+from ldm_jax.training.state import TrainState, make_state
+from ldm_jax.training.step import make_train_step
 from ldm_jax.types import PyTree
 
 
@@ -42,6 +46,27 @@ def open_checkpoints(run: Run, workdir: str) -> Checkpointer:
         best_is_lowest=options.best_is_lowest,
         keep_every=options.keep_every,
     )
+
+
+def check_first_step(run: Run) -> None:
+    """Traces a run up to its first step, so that errors come before any work.
+
+    Reads the model of `train.init_from`, if one is named; writes nothing.
+
+    Raises:
+      ValueError: options do not fit the networks, the batch or what is installed.
+      Unusable: there is no model in `train.init_from`.
+    """
+    options = run.options
+    if options.wandb:
+        import_wandb(options.wandb)
+    shapes, _ = make_state(run.task, run.optimizer, run.batch_shapes, run.mesh, options)
+    if options.init_from:
+        take_params(shapes.params, load_params(options.init_from), options.init_from)
+    step = make_train_step(run.task.loss, run.optimizer, options)
+    frozen = jax.eval_shape(lambda: run.task.frozen)
+    with attention.portable():
+        jax.eval_shape(step, shapes, frozen, run.batch_shapes, jax.random.key(0))
 
 
 def restore_or_make(

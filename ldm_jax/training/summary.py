@@ -4,6 +4,7 @@
 import math
 
 import jax
+import numpy as np
 
 from ldm_jax.training.estimate import CONDITIONS, duration, training_seconds
 from ldm_jax.training.run import Run
@@ -30,11 +31,26 @@ def summarize(run: Run, step_flops: int) -> dict[str, str]:
     if records := num_records(run):
         epochs = run.options.num_steps * run.batch_size / records
         lines["steps"] += f": {epochs:,.4g} epochs"
+    lines["rate"] = _learning_rate(run)
     mesh = ", ".join(f"{name} {size}" for name, size in run.mesh.shape.items())
     device = run.mesh.devices.flat[0]
     lines["devices"] = f"{run.mesh.size} {device.device_kind} (mesh: {mesh})"
     lines["estimate"] = f"about {duration(training_seconds(run, flops))}, {CONDITIONS}"
     return {name: text for name, text in lines.items() if text}
+
+
+def _learning_rate(run: Run) -> str:
+    """Describes the learning rate: at the first step, where it is highest, at last."""
+    rate, num_steps = run.optimizer.rates["learning_rate"], run.options.num_steps
+    counts = np.unique(np.linspace(0, num_steps - 1, 1001).astype(np.int32))
+    values = np.broadcast_to(jax.vmap(rate)(counts), counts.shape)
+    if (values == values[0]).all():
+        return f"learning rate {values[0]:.3g}"
+    highest = int(values.argmax())
+    points = dict.fromkeys([0, highest, len(counts) - 1])
+    return "learning rate " + ", ".join(
+        f"{values[i]:.3g} at step {counts[i] + 1:,}" for i in points
+    )
 
 
 def show(lines: dict[str, str]) -> str:

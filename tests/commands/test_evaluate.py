@@ -175,6 +175,7 @@ def test_a_run_evaluates_its_samples(place, reference):
     evaluation = Evaluation(reference=str(reference), num=24, **fields)
     compute = make_sample_metrics(evaluation, (16, 16))
     figures = compute(open_set(place / "fake").batches(24))
+    assert compute.figures == tuple(figures)
     assert list(figures) == ["FD(mobilenet)"] and figures["FD(mobilenet)"] > 0
     assert make_sample_metrics(Evaluation(), (16, 16)) is None
     with pytest.raises(ValueError, match="same image_size"):

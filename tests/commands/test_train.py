@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output of `ldm-jax train` before and after a run, and of a dry run."""
 
+import sys
+
 import pytest
 
 from ldm_jax import cli
@@ -23,6 +25,28 @@ def test_a_dry_run_shows_settings_and_summary_and_writes_nothing(
     assert "config.train.num_steps = 7" in page
     assert "1,442 images of digits, 10 classes" in page
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.accumulate=7", "accumulate must divide the batch: got 7 for a batch"),
+        ("train.ema_of=('unet',)", "ema_of must name networks of this task"),
+        ("train.best=sharpness", "train.best must be a scalar of the evaluation: got"),
+        ("train.init_from=nowhere", "nowhere"),
+        ("train.wandb=digits", "needs the package wandb"),
+        ("train.profile_steps=(900000,900001)", "must be steps of the run"),
+        ("train.keep_every=7", "must be a multiple of train.checkpoint_every"),
+        ("optimizer.schedule.warmup_steps=-5", "warmup_steps must be 0 or more"),
+    ],
+)
+def test_a_dry_run_refuses_what_training_would(
+    data, setting, message, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
+    argv = ["train", f"--config={CONFIG}", data, "--dry-run", f"--config.{setting}"]
+    assert cli.main(argv) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_only_a_dry_run_needs_no_directory(data, capsys):

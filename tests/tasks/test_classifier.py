@@ -17,6 +17,7 @@ from ldm_jax.tasks.classifier import (
     NoisyLatentClassifier,
     classify_held_out,
     classify_latents,
+    held_out_figures,
 )
 
 NETWORK = LatentClassifier(
@@ -103,6 +104,7 @@ def test_held_out_latents_are_named_as_often_as_each_noise_level_allows():
     wrong["label"] = 1 - wrong["label"]  # of rows that only fill up the last batch
     rows.append((wrong, 0))
     figures = classify_held_out(model, {"classifier": {}}, rows)
+    assert held_out_figures(model) == tuple(figures)
     levels = np.arange(0, 1000, 100)
     assert [f"accuracy_t/{t:04d}" for t in levels] == [n for n in figures if "/" in n]
     alpha, sigma = (np.asarray(x) for x in model.schedule.levels(jnp.asarray(levels)))

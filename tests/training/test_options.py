@@ -29,6 +29,8 @@ from ldm_jax.training.options import LoopOptions
         ("allow_data_change", 1, "must be True or False: got 1"),
         ("wandb", None, "must be a text: got None"),
         ("profile_steps", (4, 3), r"must be \(first, last\)"),
+        ("profile_steps", (2, 3), r"must be steps of the run: got \(2, 3\)"),
+        ("keep_every", 1500, "a multiple of train.checkpoint_every: got 1500 and 1000"),
         ("matmul_precision", "float64", "one of bfloat16, tensorfloat32, float32"),
     ],
 )
@@ -49,7 +51,7 @@ def test_what_is_documented_to_be_none_may_be(field):
 
 
 def test_defaults_and_lists_as_json_has_them_are_taken():
-    options = LoopOptions(num_steps=1, ema_of=["unet"], profile_steps=[1, 2])
+    options = LoopOptions(num_steps=2, ema_of=["unet"], profile_steps=[1, 2])
     assert LoopOptions(**dataclasses.asdict(options)) == options
 
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The summary of a run: sizes, memory and length."""
 
+import dataclasses
+
 from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.training import estimate
+from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.summary import show, summarize
 from ldm_jax.training.utilization import training_flops
 from tests.training.toy import toy_run
@@ -24,6 +27,24 @@ def test_a_summary_has_the_sizes_of_the_run(tmp_path, monkeypatch):
     assert lines["estimate"].startswith(f"about {expected},")
     # Parameters and two moments of 4 bytes.
     assert lines["state"] == f"{3 * 4 * 208_417 / 2**20:,.1f} MiB in all"
+
+
+def test_a_summary_says_where_the_learning_rate_is_highest():
+    """A warm-up longer than the run shows: the rate never reaches its peak."""
+
+    def shown(**fields):
+        optimizer = make_optimizer(learning_rate=1e-3, run_steps=11, **fields)
+        run = dataclasses.replace(toy_run(num_steps=11), optimizer=optimizer)
+        return summarize(run, step_flops=1)["rate"]
+
+    assert shown() == "learning rate 0.001"
+    warm_up = dict(name="warmup_cosine", start=0.1, end=0.1)
+    assert shown(schedule=dict(warm_up, warmup_steps=5)) == (
+        "learning rate 0.0001 at step 1, 0.001 at step 6, 0.00016 at step 11"
+    )
+    assert shown(schedule=dict(warm_up, warmup_steps=20)) == (
+        "learning rate 0.0001 at step 1, 0.00055 at step 11"
+    )
 
 
 def test_a_summary_leaves_out_what_a_run_does_not_know():

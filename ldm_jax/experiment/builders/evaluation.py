@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,12 +16,20 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.experiment.builders.pictures import NUM_RECORDS, draw_pictures
 from ldm_jax.files.formats import png
-from ldm_jax.metrics.evaluation import Evaluation, make_sample_metrics
-from ldm_jax.metrics.reconstruct import PairMetric, reconstruct_all
+from ldm_jax.metrics.evaluation import Evaluation, SampleMetrics, make_sample_metrics
+from ldm_jax.metrics.reconstruct import (
+    PairMetric,
+    reconstruct_all,
+    reconstruction_figures,
+)
 from ldm_jax.models.attention import attention
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.hosts import fetch
-from ldm_jax.tasks.classifier import NoisyLatentClassifier, classify_held_out
+from ldm_jax.tasks.classifier import (
+    NoisyLatentClassifier,
+    classify_held_out,
+    held_out_figures,
+)
 from ldm_jax.tasks.condition_transform import ConditionTransform
 from ldm_jax.tasks.generate import generator
 from ldm_jax.tasks.model import FirstStage, LatentDiffusion, with_frozen
@@ -55,6 +63,11 @@ class HeldOut:
     batch_size: int
     metrics: Mapping[str, PairMetric]
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that a call returns."""
+        return reconstruction_figures(self.model, self.metrics)
+
     def __call__(self, state: TrainState, step: int) -> Result:
         """Returns (the metrics' means, a sheet of image and reconstruction pairs)."""
         spread = sharding.batch_sharding(state.mesh)
@@ -82,6 +95,11 @@ class HeldOutClasses:
     transform: ConditionTransform
     batch_size: int
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that a call returns."""
+        return held_out_figures(self.model)
+
     def __call__(self, state: TrainState, step: int) -> Result:
         """Returns (accuracies by noise level and their means, no sheets)."""
         spread = sharding.batch_sharding(state.mesh)
@@ -103,7 +121,7 @@ class SamplePreview:
       shape: (h, w, c) of a latent.
       sampling: sampler, steps and guidance.
       num_measured: samples that are measured, at most N.
-      measure: batches of uint8 images -> figures by name; None for none.
+      measure: computes their figures; None for none.
       captions: of the samples that are shown; () for none.
       pictures: further sheets, of `draw_pictures`.
       records: what these are drawn of: the learned field of the first records.
@@ -115,7 +133,7 @@ class SamplePreview:
     shape: tuple[int, int, int]
     sampling: Sampling
     num_measured: int = 0
-    measure: Callable[[Iterator[np.ndarray]], dict[str, float]] | None = None
+    measure: SampleMetrics | None = None
     captions: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()
     records: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -159,6 +177,11 @@ class SamplePreview:
             tuple(evaluation.pictures),
             learned if evaluation.pictures else {},
         )
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that a call returns."""
+        return self.measure.figures if self.measure else ()
 
     def check(self, task: Task, batch_shapes: Mapping[str, Any]) -> None:
         """Traces the sampler, so that its errors are raised before training.
@@ -209,6 +232,20 @@ class SamplePreview:
                 *(self.pictures, self.model, params, batch, self.shape, self.sampling)
             )
         return figures, sheets
+
+
+Evaluator = HeldOut | HeldOutClasses | SamplePreview
+
+
+def check_best(best: str | None, evaluate: Evaluator | None) -> None:
+    """Raises ValueError unless `train.best` is a figure of the run's evaluation."""
+    figures = evaluate.figures if evaluate else ()
+    if best is not None and best not in figures:
+        raise ValueError(
+            f"train.best must be a scalar of the evaluation: got {best!r}, it gives "
+            f"{', '.join(figures) or 'none'}; name one of these, or leave train.best "
+            "out."
+        )
 
 
 def spread(count: int, num_records: int) -> list[int]:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 
 from ldm_jax.data.records import Source
+from ldm_jax.experiment.builders.evaluation import Evaluator
 from ldm_jax.tasks.sampling import Sampling
-from ldm_jax.training.run import Evaluate
 from ldm_jax.types import Task
 
 
@@ -82,7 +82,7 @@ class Parts:
     batch_shapes: Mapping[str, jax.ShapeDtypeStruct]
     latent_shape: tuple[int, int, int]
     examples: Examples | None = None
-    evaluate: Evaluate | None = None
+    evaluate: Evaluator | None = None
     sampling: Sampling | None = None
 
     @property

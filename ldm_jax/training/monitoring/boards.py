@@ -74,6 +74,21 @@ class TensorBoard:
         self._writer.close()
 
 
+def import_wandb(project: str) -> Any:
+    """Returns the package `wandb`, which logs to a project.
+
+    Raises:
+      ValueError: it is not installed.
+    """
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise ValueError(
+            f'train.wandb="{project}" needs the package wandb, which is not '
+            "installed: pip install 'ldm_jax[wandb]', or leave it empty."
+        ) from error
+
+
 class WeightsAndBiases:
     """Writes to a run of wandb.ai (or a local one, with WANDB_MODE=offline)."""
 
@@ -83,13 +98,7 @@ class WeightsAndBiases:
         Raises:
           ValueError: the package `wandb` is not installed.
         """
-        try:
-            self._wandb = importlib.import_module("wandb")
-        except ImportError as error:
-            raise ValueError(
-                f'train.wandb="{project}" needs the package wandb, which is not '
-                "installed: pip install 'ldm_jax[wandb]', or leave it empty."
-            ) from error
+        self._wandb = import_wandb(project)
         name = workdir / "wandb.json"
         if not name.exists():
             write_json(name, {"id": uuid.uuid4().hex[:12]})
