@@ -153,26 +153,36 @@ def write_safetensors(
       metadata: {str: str} kept in the header; PyTorch's readers expect
         {"format": "pt"}, which is the default.
     """
-    codes = {dtype: code for code, dtype in DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
-    end = 0
-    for name, array in tensors.items():
-        if array.dtype not in codes:
-            raise TypeError(
-                f'the dtype of "{name}" must be one of {list(map(str, codes))}: got '
-                f"{array.dtype}; convert it."
-            )
-        header[name] = {
-            "dtype": codes[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [end, end + array.nbytes],
-        }
-        end += array.nbytes
+    entries, size = _entries(tensors)
+    header = {"__metadata__": dict(metadata or {"format": "pt"}), **entries}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # readers map tensors: keep them aligned
-    with atomic_file(path) as file, progress(path, end) as bar:
+    with atomic_file(path) as file, progress(path, size) as bar:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in tensors:
             array = np.ascontiguousarray(tensors[name]).reshape(-1)
             array.view(np.uint8).tofile(file)
             bar.update(array.nbytes)
+            del array  # before the next one is made
+
+
+def _entries(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], int]:
+    """Returns (a header's entry for every tensor, the bytes of all)."""
+    codes = {dtype: code for code, dtype in DTYPES.items()}
+    entries: dict[str, Any] = {}
+    end = 0
+    for name in tensors:
+        array = tensors[name]
+        if array.dtype not in codes:
+            raise TypeError(
+                f'the dtype of "{name}" must be one of {list(map(str, codes))}: got '
+                f"{array.dtype}; convert it."
+            )
+        entries[name] = {
+            "dtype": codes[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [end, end + array.nbytes],
+        }
+        end += array.nbytes
+        del array
+    return entries, end

@@ -99,7 +99,8 @@ class HalfPrecision(Mapping[str, np.ndarray]):
         if array.dtype.kind != "f":
             return array
         with np.errstate(over="ignore"):
-            half = array.astype(np.float16)
+            # In C order, so that a writer needs no further copy.
+            half = array.astype(np.float16, order="C")
         if not np.isfinite(half).all():
             raise ValueError(
                 f"half precision holds numbers up to {np.finfo(np.float16).max:.0f}: "

@@ -4,6 +4,7 @@
 import json
 import os
 import struct
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.interop.safetensors import read_safetensors, write_safetensors
+from ldm_jax.interop.stored import HalfPrecision
 from ldm_jax.interop.weight_files import read_weights
 
 TENSORS = {
@@ -35,6 +37,18 @@ def raw_safetensors(path, header, data=b""):
 
 def entry(shape, first, last, dtype="F32"):
     return {"dtype": dtype, "shape": shape, "data_offsets": [first, last]}
+
+
+@pytest.mark.parametrize("wrap", [dict, HalfPrecision])
+def test_a_writer_of_views_needs_the_memory_of_one_tensor(tmp_path, wrap):
+    """Weights of another layout are views of ours, copied one at a time."""
+    ours = np.ones((256, 512, 8), np.float32)
+    tensors = wrap({name: ours.T for name in "abc"})
+    tracemalloc.start()
+    write_safetensors(tmp_path / "w.safetensors", tensors)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.1 * ours.nbytes
 
 
 def test_safetensors_come_back_bit_for_bit(tmp_path):
