@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 import ldm_jax
@@ -73,6 +74,19 @@ def test_commands_take_the_name(tmp_path, capsys):
     assert "condition    class: 0, 1, 2" in capsys.readouterr().out
     assert cli.main(["sample", "--model=digit", f"--out={out}"]) == 2
     assert "a model of the package: digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num=99999999999"], "num must be 1 to 1,000,000 images"),
+        (["--num=100", "--seed=4294967290"], "the seeds of 100 images must be in"),
+    ],
+)
+def test_images_without_a_name_or_a_seed_are_refused(flags, message, tmp_path, capsys):
+    out = tmp_path / "samples"
+    assert cli.main(["sample", "--model=digits", f"--out={out}", *flags]) == 2
+    assert message in capsys.readouterr().err and not out.exists()
 
 
 def test_an_exported_model_is_the_model_in_half_precision(tmp_path):

@@ -26,6 +26,8 @@ from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.types import PyTree
 
 PREVIEWED = 8
+# Of one directory: files are named 000000.png to 999999.png.
+MAX_IMAGES = 10**6
 
 
 @reserves(output_directory)
@@ -61,7 +63,7 @@ def write_samples(
         next to the samples, if their images are available.
       inputs: a user's inputs for the condition, the arguments of its `from_user`.
       options: fields of `Sampling` that replace those of the model's config.
-      num: images in all; None makes one for each condition.
+      num: images in all, at most MAX_IMAGES; None makes one for each condition.
       seed: of image 0.
       batch_size: images at once; None takes as many as fit into the memory.
       image_size: (height, width); None takes that of the condition (a label map, an
@@ -84,9 +86,10 @@ def write_samples(
       was not measured.
 
     Raises:
-      ValueError: the options or the condition do not fit the model, or `out` holds
-        samples made in another way.
+      ValueError: `num` is out of range, the options or the condition do not fit the
+        model, or `out` holds samples made in another way.
     """
+    _check_range(num or 1, seed)
     trained = read_settings(model_dir, "latent_diffusion")
     sampling = trained.sampling(options)
     assert sampling is not None  # a diffusion model has it
@@ -179,6 +182,20 @@ def _write_previews(
         in_rows = np.concatenate(np.moveaxis(shown, 0, 1))
         sheet = png.grid(in_rows, num_previews + 1)
         png.save_png(folder / "previews.png", sheet, settings)
+
+
+def _check_range(num: int, seed: int) -> None:
+    """Raises ValueError unless all images have a name and a seed."""
+    if not 1 <= num <= MAX_IMAGES:
+        raise ValueError(
+            f"num must be 1 to {MAX_IMAGES:,} images, whose names have six digits: got "
+            f"{num:,}; draw more into another directory, with another seed."
+        )
+    if not 0 <= seed <= 2**32 - num:
+        raise ValueError(
+            f"the seeds of {num:,} images must be in [0, 2^32): got {seed} to "
+            f"{seed + num - 1}; choose another seed of the first image."
+        )
 
 
 def _file(folder: pathlib.Path, index: int) -> pathlib.Path:
