@@ -26,7 +26,7 @@ def of_ldm_jax(line):
     return words[words.index("ldm-jax") + 1 :] if "ldm-jax" in words else None
 
 
-@pytest.mark.parametrize("line", filter(of_ldm_jax, commands()))
+@pytest.mark.parametrize("line", [*filter(of_ldm_jax, commands())])
 def test_a_command_is_parsed_with_its_config(line):
     argv = of_ldm_jax(line)
     args, overrides = cli.parse(argv)

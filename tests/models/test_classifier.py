@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The classifier of noisy latents: golden values, parameter counts, bad calls."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ldm_jax.models.classifier import AttentionPool, LatentClassifier, log_probability
+from tests.compiling import jit
 from tests.golden import denoiser as golden
 
-# Compiling is most of these tests' time: unoptimised, it takes 0.6 of it.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 # The paper's LDM-8-G; head widths and attention as in its denoiser.
 LDM8 = dict(
     num_classes=1000,

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The UNet: golden values, the paper's parameter counts, every option, bad calls."""
 
-import functools
 import importlib.util
 import pathlib
 
@@ -12,15 +11,13 @@ import pytest
 
 from ldm_jax.models.unet import UNet
 from ldm_jax.types import Conditioning
+from tests.compiling import jit
 from tests.models.tiny_unet import TINY, example
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "denoiser.py"
 spec = importlib.util.spec_from_file_location("golden_denoiser", GOLDEN)
 golden = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(golden)
-
-# Compiling is most of these tests' time: unoptimised, it takes 0.6 of it.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def param_shapes(unet, size=4):
