@@ -29,6 +29,10 @@ NOTES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".yaml", ".xml", ".ht
 # Splits of a folder that is not divided by its owner: held out is 1 file in 10.
 HELD_OUT_TENTHS = 1
 
+# (folder, line) of each refused file that this process has listed. A command that opens
+# a folder several times lists its files once.
+_LISTED: set[tuple[str, str]] = set()
+
 
 class FolderSource:
     """Reads images of a folder on demand, each checked by its header beforehand.
@@ -41,7 +45,8 @@ class FolderSource:
     Links are followed to files within `root` only; hidden files are passed over. Other
     links, files that are not regular, and formats that are not read are refused.
     With `annotations`, files that lack one are refused like unreadable ones, and so are
-    annotations whose image is not there. A warning lists them, unless `warns` is False.
+    annotations whose image is not there. A warning lists them once per process, unless
+    `warns` is False, because the caller lists them.
 
     Attributes:
       fingerprint: digest of the relative paths, sizes and class names.
@@ -95,7 +100,7 @@ class FolderSource:
         self.num_classes = len(self.class_names) or None
         self.short_sides: list[int] = []
         self._files = self._readable(known, split, max_refused)
-        if warns and self.refused:
+        if self._list_once() and warns:
             logging.warning("%s", self._list_refused())
         self._label_of = {name: i for i, name in enumerate(self.class_names)}
         sizes = [os.path.getsize(root / file) for file in self._files]
@@ -127,6 +132,14 @@ class FolderSource:
                 f"train and test."
             )
         return kept
+
+    def _list_once(self) -> bool:
+        """Records the refused files as listed; returns whether any of them is new."""
+        root = os.path.realpath(self._root)
+        lines = {(root, line) for line in self.refused}
+        is_new = not lines <= _LISTED
+        _LISTED.update(lines)
+        return is_new
 
     def _list_refused(self) -> str:
         shown = "\n  ".join(self.refused[:10])

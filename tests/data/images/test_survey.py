@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from ldm_jax.data.images.folder import FolderSource
 from ldm_jax.data.images.survey import survey
 from ldm_jax.files.formats.png import save_png
 
@@ -36,10 +37,23 @@ def test_what_is_left_out_is_listed_once(tmp_path, caplog):
     assert caplog.text == ""
 
 
+def test_what_a_survey_lists_is_not_listed_again_by_the_steps_that_follow(
+    tmp_path, caplog
+):
+    """The training, the encoding and the figures open the surveyed folder again."""
+    (make(tmp_path) / "a" / "torn.jpg").write_bytes(b"no picture")
+    survey(str(tmp_path))
+    for split in ("all", "train", "train"):
+        assert FolderSource(tmp_path, split).refused
+    assert caplog.text == ""
+    (tmp_path / "a" / "new.jpg").write_bytes(b"no picture")
+    for _ in range(2):
+        FolderSource(tmp_path)
+    assert caplog.text.count("new.jpg") == 1
+
+
 def test_pictures_held_out_are_those_of_the_split(tmp_path):
     """Identity: the count is that of the split "test"."""
-    from ldm_jax.data.images.folder import FolderSource
-
     make(tmp_path, count=60)
     assert survey(str(tmp_path)).num_held_out == len(FolderSource(tmp_path, "test"))
 
