@@ -78,5 +78,5 @@ def closing_summary(run: Run, workdir: str) -> str:
     if pictures := sorted((folder / "images").glob("*.png")):
         lines["pictures"] = str(pictures[-1])
     lines["curves"] = f"tensorboard --logdir {workdir}  (pip install tensorboard)"
-    lines["next"] = ("\n" + " " * 15).join(next_steps.after(run.model, workdir))
+    lines["next"] = "\n".join(next_steps.after(run.model, workdir))
     return show({name: text for name, text in lines.items() if text})

@@ -64,4 +64,7 @@ def test_a_run_ends_with_its_figures_and_the_next_commands(data, tmp_path, capsy
     page = capsys.readouterr().out
     assert page.index("parameters") < page.index("initializing the parameters")
     last = page[page.index("evaluation") :]
-    assert "psnr" in last and f"ldm-jax latents --model {workdir}" in last
+    assert "psnr" in last
+    reconstruct, latents = last.splitlines()[-2:]
+    assert latents.startswith(" " * 15 + f"ldm-jax latents --model {workdir}")
+    assert reconstruct.index("ldm-jax") == latents.index("ldm-jax")

@@ -32,6 +32,8 @@ from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.training.summary import show
 
 CONFIG, FOLDER = "config.py", "folder.json"
+# Line of the closing summary -> figure of `compare_samples` that it describes.
+DISTANCE_LINES = {"colours": "colour_distance", "nearest": "nearest_distance"}
 
 
 class PhotosResult(NamedTuple):
@@ -139,12 +141,24 @@ def _choose(root: pathlib.Path, pictures: Survey, size: int | None) -> dict[str,
 
 def _closing(root: pathlib.Path, result: PhotosResult) -> str:
     """Describes the result, and the commands that come next."""
-    lines = {name: f"{value:.4g}" for name, value in result.figures.items()}
+    lines = _figure_lines(result.figures)
     lines["minutes"] = ", ".join(f"{n} {m:.1f}" for n, m in result.minutes.items())
     lines["pictures"] = f"{root}/samples.png and {root}/reconstructions.png"
     lines["report"] = f"{root}/report.html"
     lines["next"] = "\n".join(result.next)
     return "\n" + show(lines)
+
+
+def _figure_lines(figures: dict[str, float]) -> dict[str, str]:
+    """Describes the figures, samples beside held-out pictures."""
+    lines = {"PSNR": f"{figures['psnr']:.2f} dB between pictures and reconstructions"}
+    for name, figure in DISTANCE_LINES.items():
+        lines[name] = f"distance {figures[f'{figure}_samples']:.4g} for samples"
+        if f"{figure}_held_out" in figures:
+            lines[name] += (
+                f", {figures[f'{figure}_held_out']:.4g} for held-out pictures"
+            )
+    return lines
 
 
 class _timed:

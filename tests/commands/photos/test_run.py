@@ -57,6 +57,24 @@ def test_everything_that_is_promised_is_there(finished):
     assert sheet.shape[0] > 2 * 128 and sheet.shape[1] > 8 * 128  # two rows of eight
 
 
+def test_the_closing_summary_shows_samples_beside_held_out_pictures(tmp_path, capsys):
+    """Identity: with the figures of results.json; every line begins in one column."""
+    assert cli.main(quickstart(colours(tmp_path / "photos"), tmp_path / "run")) == 0
+    page = capsys.readouterr().out
+    figures = json.loads((tmp_path / "run" / "results.json").read_text())["figures"]
+    lines = dict(
+        (line[2:15].strip(), line[15:])
+        for line in page[page.rindex("PSNR") - 2 :].splitlines()
+    )
+    assert lines["PSNR"].startswith(f"{figures['psnr']:.2f} dB")
+    samples, held_out = (
+        f"{figures[f'nearest_distance_{name}']:.4g}" for name in ("samples", "held_out")
+    )
+    assert lines["nearest"] == (
+        f"distance {samples} for samples, {held_out} for held-out pictures"
+    )
+
+
 def test_classes_are_sampled_by_name(finished, tmp_path, capsys):
     _, workdir = finished
     argv = ["sample", f"--model={workdir / 'diffusion'}", "--num-steps=2"]
@@ -69,9 +87,12 @@ def test_classes_are_sampled_by_name(finished, tmp_path, capsys):
 def test_an_edited_config_is_run_again(finished, capsys):
     images, workdir = finished
     path = workdir / "config.py"
-    path.write_text(path.read_text().replace("guidance", "guidance"))
+    text = path.read_text().replace("held_out=", "guidance_scale=9.0, held_out=")
+    path.write_text(text)
     assert cli.main(quickstart(images, workdir)) == 0
     assert f"those of {path}" in capsys.readouterr().out
+    settings = json.loads((workdir / "diffusion" / "config.json").read_text())
+    assert settings["sampling"]["guidance_scale"] == 9.0
     assert cli.main(quickstart(images, workdir, "--size=16")) == 2
     assert "edit image_size there" in capsys.readouterr().err
 
