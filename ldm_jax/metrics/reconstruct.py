@@ -89,7 +89,7 @@ def reconstruct_all(
     return figures, png.grid(sheet, num_columns=8, enlarge=enlarge)
 
 
-def reconstruction_figures(
+def names_of_reconstruction_figures(
     model: FirstStage, metrics: Mapping[str, PairMetric]
 ) -> tuple[str, ...]:
     """Returns the names of the figures of `reconstruct_all`."""

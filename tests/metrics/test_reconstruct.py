@@ -9,8 +9,8 @@ from ldm_jax.files.formats import png
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.metrics.reconstruct import (
     make_pair_metrics,
+    names_of_reconstruction_figures,
     reconstruct_all,
-    reconstruction_figures,
 )
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.model import FirstStage
@@ -33,7 +33,7 @@ def test_held_out_images_are_measured_and_shown(file):
     rows = [({"image": image}, 4), ({"image": image}, 2)]
     model = FirstStage(Autoencoder(bottleneck="pixels"))
     figures, sheet = reconstruct_all(model, {"autoencoder": {}}, rows, 3, metrics, 6)
-    assert reconstruction_figures(model, metrics) == tuple(figures)
+    assert names_of_reconstruction_figures(model, metrics) == tuple(figures)
     assert figures["lpips"] == 0 and figures["psnr"] > 100
     assert figures["mean"] == pytest.approx(np.mean([0, 0.25, 0.5, 0.75, 0, 0.25]))
     # Each pixel is shown as five, so that people see something.
@@ -63,6 +63,6 @@ def test_codes_are_counted_over_all_held_out_images():
     params = {"autoencoder": variables["params"]}
     rows = [({"image": images[:2]}, 2), ({"image": images[2:]}, 2)]
     figures, _ = reconstruct_all(FirstStage(model), params, rows, 1, {}, 4)
-    assert reconstruction_figures(FirstStage(model), {}) == tuple(figures)
+    assert names_of_reconstruction_figures(FirstStage(model), {}) == tuple(figures)
     assert figures["codebook_usage"] == len(np.unique(indices)) / 16
     assert 1 <= figures["perplexity"] <= 16

@@ -19,8 +19,8 @@ from ldm_jax.files.formats import png
 from ldm_jax.metrics.evaluation import Evaluation, SampleMetrics, make_sample_metrics
 from ldm_jax.metrics.reconstruct import (
     PairMetric,
+    names_of_reconstruction_figures,
     reconstruct_all,
-    reconstruction_figures,
 )
 from ldm_jax.models.attention import attention
 from ldm_jax.parallel import sharding
@@ -66,7 +66,7 @@ class HeldOut:
     @property
     def figures(self) -> tuple[str, ...]:
         """Names of the figures that a call returns."""
-        return reconstruction_figures(self.model, self.metrics)
+        return names_of_reconstruction_figures(self.model, self.metrics)
 
     def __call__(self, state: TrainState, step: int) -> Result:
         """Returns (the metrics' means, a sheet of image and reconstruction pairs)."""
