@@ -7,9 +7,9 @@ r"""Layout to image 256x256 (Rombach et al. 2022, Tab. 9 and 15).
         --config.latents.directory=LATENTS
 
     data=openimages   LDM-4: UNet 246M, layout encoder 59M; 4.4M steps with batch 24.
-                      FID 32.02 with 200 sampling steps. 340 of Open Images' 600 classes
-                      with their attributes, in a table of 352 class ids; see
-                      configs/open_images.py.
+                      FID 32.02; its sampling steps are not known, and 200 are used
+                      here. 340 of Open Images' 600 classes with their attributes, in a
+                      table of 352 class ids; see configs/open_images.py.
                       size=512: FID 35.80; its hyperparameters are not published. Those
                       of 256 are used, from --config.train.init_from=runs/layout
                       (inferred).

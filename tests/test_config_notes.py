@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from ldm_jax import cli
 from ldm_jax.metrics.paper import ROWS, SPEEDS
 from tests.models.features.test_lpips import COUNTS
 from tests.test_configs import CLASSIFIERS, SIZES
@@ -41,6 +42,45 @@ def config_of(row):
     if configs.startswith(NO_CONFIG):
         return None
     return re.findall(r"`([^`:]+)", configs)[0]
+
+
+def evaluations():
+    """(row, words of the command) of every row in the list of flags of `evaluate`."""
+    page = re.sub(r"\n  +", " ", (CONFIGS / "README.md").read_text())
+    for line in re.findall(r"^\* (`.*)$", page, re.M):
+        names, _, flags = line.partition(": ")
+        flags = flags.split("`")[1].split()
+        model = [] if "--images=SAMPLES" in flags else ["--model=M"]
+        for row in re.findall(r"`([^`]+)`", names):
+            common = ["--reference=R.npz", "--out=O", f"--paper-row={row}"]
+            yield row, ["evaluate", *model, *common, *flags]
+
+
+def test_every_row_is_evaluated_by_one_command():
+    assert sorted(row for row, _ in evaluations()) == sorted(ROWS)
+
+
+@pytest.mark.parametrize(("row", "words"), list(evaluations()))
+def test_the_command_of_a_row_has_its_steps_and_scales(row, words):
+    """Paper: steps and scales of metrics/paper.py; the command line takes the flags."""
+    args, _ = cli.parse(words)
+    steps = re.match(r"\d+", ROWS[row].steps)
+    if steps and args.model:
+        assert args.num_steps == (int(steps[0]),)
+    scale = re.search(r"(classifier )?scale ([\d.]+)", ROWS[row].steps)
+    scales = dict(guidance_scale=None, classifier_scale=1.0)  # the flags' defaults
+    if scale:
+        scales["classifier_scale" if scale[1] else "guidance_scale"] = float(scale[2])
+    assert {name: getattr(args, name) for name in scales} == scales
+
+
+def test_the_other_commands_of_the_page_have_flags_that_exist():
+    page = (CONFIGS / "README.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^ldm-jax (.+)$", page, re.M)
+    assert {line.split()[0] for line in commands} == {"train", "evaluate", "sample"}
+    for line in commands:
+        words = [w.replace("=SCALE", "=1") for w in line.split() if w != "FLAGS"]
+        cli.parse(words)
 
 
 def is_printed(value, text):
