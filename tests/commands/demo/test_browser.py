@@ -120,6 +120,22 @@ def test_controls_without_a_use_are_hidden(browser):
     ask(browser, [], act)
 
 
+def test_a_long_name_of_a_model_stays_in_its_column(browser):
+    """The name is a path, which has no space where a line could be broken."""
+
+    def act(page):
+        page.evaluate(
+            "document.getElementById('title').textContent = 'runs/' + 'x'.repeat(60)"
+        )
+        column, name = (page.locator(s).bounding_box() for s in ("#controls", "#title"))
+        assert page.evaluate(
+            "(t => t.scrollWidth <= t.clientWidth)(document.getElementById('title'))"
+        )
+        assert name["width"] <= column["width"] < 400
+
+    ask(browser, [], act)
+
+
 def test_a_class_is_chosen_from_a_menu_and_settings_are_sent(browser):
     def act(page):
         page.select_option("#class_label", index=1)
