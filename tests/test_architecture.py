@@ -196,7 +196,6 @@ READERS = {
     "data/transforms/bsrgan.py": "decodes a JPEG that it has just made",
     "data/builders/open_images.py": "reads a CSV without a header, line by line",
     "commands/sampling/sample_sheets.py": "writes an .npz image by image",
-    "commands/evaluation/feature_networks.py": "reads a list of texts",
     "experiment/model_settings.py": COPIES,
     "commands/photos/page.py": OWN_RUN,
     "commands/demo/server.py": "reads a page of this package",

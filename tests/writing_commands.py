@@ -13,7 +13,7 @@ from ldm_jax.commands.import_ import import_weights
 from ldm_jax.experiment import models
 from ldm_jax.experiment.config import config_files
 from ldm_jax.interop.torch_files.writer import write_ckpt
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 from tests.conditions.test_tokens import write_vocab
 from tests.interop import small
 from tests.metrics.features import published_tensors

@@ -188,7 +188,7 @@ def add(commands) -> None:
 def _run(args, overrides) -> None:
     from ldm_jax.commands import evaluate
     from ldm_jax.commands.evaluation.condition_gap import evaluate_condition
-    from ldm_jax.commands.evaluation.feature_networks import Request
+    from ldm_jax.commands.evaluation.request import Request
     from ldm_jax.experiment import model_directory
     from ldm_jax.metrics.tables import markdown
 

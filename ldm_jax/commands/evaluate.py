@@ -12,8 +12,9 @@ from etils import epath
 
 from ldm_jax.commands import sample, stats
 from ldm_jax.commands.evaluation.class_labels import choose_classes, count_classes
-from ldm_jax.commands.evaluation.feature_networks import Evaluator, Request
+from ldm_jax.commands.evaluation.feature_networks import Evaluator
 from ldm_jax.commands.evaluation.points import Point
+from ldm_jax.commands.evaluation.request import Request
 from ldm_jax.commands.sampling.drawing import Guidance
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once

@@ -23,7 +23,7 @@ from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.hub import find_source
 from ldm_jax.interop.own_files import holds_own, read_own
 from ldm_jax.interop.weight_files import read_weights
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 
 
 class ImportReport(NamedTuple):

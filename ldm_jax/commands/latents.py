@@ -37,8 +37,8 @@ from ldm_jax.parallel.hosts import agreed, is_main_process
 from ldm_jax.parallel.outputs import reserves, shared_directory
 from ldm_jax.tasks.condition_transform import StoredTransform
 from ldm_jax.tasks.model import FirstStage
-from ldm_jax.training.checkpoints.checkpointer import save_params
 from ldm_jax.training.checkpoints.digest import params_fingerprint
+from ldm_jax.training.checkpoints.params import save_params
 from ldm_jax.types import PyTree
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from ldm_jax.tasks.model import (
     with_frozen,
 )
 from ldm_jax.tasks.sampling import Sampling, replace_sampling
-from ldm_jax.training.checkpoints.checkpointer import load_params
+from ldm_jax.training.checkpoints.params import load_params
 from ldm_jax.types import PyTree
 
 

@@ -29,8 +29,8 @@ from ldm_jax.experiment.vocabulary import Vocabulary, by_part, text_section
 from ldm_jax.files.paths import resolve
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.training.checkpoints.checkpointer import load_params
 from ldm_jax.training.checkpoints.digest import params_fingerprint
+from ldm_jax.training.checkpoints.params import load_params
 from ldm_jax.training.options import LoopOptions
 from ldm_jax.types import PyTree
 

@@ -27,7 +27,7 @@ from ldm_jax.models.unet import UNet
 from ldm_jax.parallel.outputs import new_output
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.model import ConditionEncoder, FirstStage, LatentDiffusion
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 from ldm_jax.types import PyTree
 
 # What a model directory says of a run that never was: nothing, so constructors' own

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from ldm_jax.commands import evaluate as evaluation
 from ldm_jax.commands.bench.train import make_step
-from ldm_jax.commands.evaluation.feature_networks import Request
 from ldm_jax.commands.evaluation.points import Point
+from ldm_jax.commands.evaluation.request import Request
 from ldm_jax.commands.latents import encode_image_set
 from ldm_jax.commands.stats import write_stats
 from ldm_jax.commands.train import train_config

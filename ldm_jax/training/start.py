@@ -14,8 +14,9 @@ from ldm_jax.files.paths import printable_lines, resolve
 from ldm_jax.files.writing import write_json
 from ldm_jax.models.attention import attention
 from ldm_jax.parallel.hosts import is_main_process
-from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
+from ldm_jax.training.checkpoints.checkpointer import Checkpointer
 from ldm_jax.training.checkpoints.differences import differences, shorten
+from ldm_jax.training.checkpoints.params import load_params
 from ldm_jax.training.checkpoints.settings import Settings
 from ldm_jax.training.initial import take_params
 from ldm_jax.training.monitoring.boards import import_wandb

@@ -121,8 +121,8 @@ def test_a_condition_the_model_does_not_take_is_refused(finished, tmp_path, caps
 def test_latents_of_another_first_stage_are_refused(finished, tmp_path):
     """The fingerprint in the latents is that of the first stage stored with them."""
     from ldm_jax.data.latents.source import open_latents
-    from ldm_jax.training.checkpoints.checkpointer import load_params
     from ldm_jax.training.checkpoints.digest import params_fingerprint
+    from ldm_jax.training.checkpoints.params import load_params
 
     _, stats = open_latents(finished / "latents")
     params = load_params(str(finished / "first_stage"))

@@ -15,7 +15,7 @@ from ldm_jax.conditions.registry import make_condition
 from ldm_jax.configs import small
 from ldm_jax.experiment.config import config_files
 from ldm_jax.tasks.condition_transform import ConditionTransform
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 SIDE = 8

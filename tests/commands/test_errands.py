@@ -22,7 +22,7 @@ from ldm_jax.experiment import models
 from ldm_jax.experiment.config import config_files, schema
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.tasks.sampling import make_sampling
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 from tests.conditions.depth import Depth
 
 SIDE = 8

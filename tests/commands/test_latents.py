@@ -17,7 +17,7 @@ from ldm_jax.data.records import DamagedRecord
 from ldm_jax.experiment import models
 from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.prepare import prepare
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
 

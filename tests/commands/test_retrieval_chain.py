@@ -13,7 +13,7 @@ from ldm_jax.data.embeddings import read_database
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.experiment import models
 from ldm_jax.experiment.config.config_files import load_config
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 
 FEATURES = "--feature-network=random"
 NUM = 8

@@ -21,7 +21,7 @@ from ldm_jax.files.stores.objects import (
     put_file,
 )
 from ldm_jax.files.stores.store_errors import StoreError
-from ldm_jax.training.checkpoints.checkpointer import load_params
+from ldm_jax.training.checkpoints.params import load_params
 
 pytestmark = pytest.mark.store
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

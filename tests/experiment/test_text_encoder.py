@@ -161,7 +161,7 @@ def test_a_run_reads_it_and_never_trains_it(run, clip):
     noted = json.loads((directory / "config.json").read_text())
     assert noted["condition"]["vocab"] == "tokenizer/vocab.json"
     assert noted["condition"]["is_frozen"] and len(noted["text_encoder"]["fingerprint"])
-    from ldm_jax.training.checkpoints.checkpointer import load_params
+    from ldm_jax.training.checkpoints.params import load_params
 
     assert set(load_params(str(directory))) == {"unet"}
     assert model.condition(params, text="a cat").context.shape == (1, 77, 8)
@@ -196,7 +196,7 @@ def test_a_run_resumes_with_the_same_encoder_after_it_was_moved(run, clip, tmp_p
     # Another encoder with the same settings.
     other = jax.tree.map(lambda x: x + 1, clip[1])
     shutil.rmtree(tmp_path / "elsewhere" / "checkpoints")
-    from ldm_jax.training.checkpoints.checkpointer import save_params
+    from ldm_jax.training.checkpoints.params import save_params
 
     settings = json.loads((tmp_path / "elsewhere" / "config.json").read_text())
     save_params(str(tmp_path / "elsewhere"), {"conditioner": other}, settings)

@@ -34,7 +34,7 @@ from ldm_jax.interop.feature_networks.fidelity_cache import read_fidelity_cache
 from ldm_jax.interop.own_files import read_own
 from ldm_jax.interop.weight_files import read_weights
 from ldm_jax.metrics.image_sets.reference import load_reference
-from ldm_jax.training.checkpoints.checkpointer import load_params
+from ldm_jax.training.checkpoints.params import load_params
 from tests.fuzz import seeds
 from tests.fuzz.harness import Reader
 

@@ -23,7 +23,7 @@ from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.metrics.image_sets.frechet import Gaussian
 from ldm_jax.metrics.image_sets.reference import Reference, save_reference
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 from tests.conditions.test_tokens import WORDS
 from tests.data.builders import layouts
 from tests.data.latents import test_metadata

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.parallel.hosts import agreed, in_cluster, initialize_hosts, is_main_process
-from ldm_jax.training.checkpoints.checkpointer import load_params
+from ldm_jax.training.checkpoints.params import load_params
 from ldm_jax.training.monitoring.metric_rows import read_rows
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,8 @@ import pytest
 
 from ldm_jax import cli
 from ldm_jax.parallel.sharding import make_mesh, replicated
-from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
+from ldm_jax.training.checkpoints.checkpointer import Checkpointer
+from ldm_jax.training.checkpoints.params import load_params
 from ldm_jax.training.monitoring.metric_rows import read_rows
 from ldm_jax.training.monitoring.watchdog import EXIT_HANGS
 from ldm_jax.training.state import TrainState

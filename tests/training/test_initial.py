@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.models.unet import UNet
-from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
+from ldm_jax.training.checkpoints.params import load_params, save_params
 from ldm_jax.training.initial import take_params
 from ldm_jax.types import Conditioning
 from tests.training.test_loop import run

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ldm_jax.experiment.retrieval.clip_folder import ClipFolder
+from ldm_jax.files.reading import read_lines
 
 
 def open_clip(folder: str) -> Callable[[np.ndarray, Sequence[str]], np.ndarray]:
@@ -31,3 +32,16 @@ def open_clip(folder: str) -> Callable[[np.ndarray, Sequence[str]], np.ndarray]:
         return 100 * np.maximum(cosine, 0)
 
     return run
+
+
+def read_caption_lines(path: str) -> list[str]:
+    """Reads the captions of a text file, one per line; empty lines are left out.
+
+    Raises:
+      UnreadableFile: it is missing, no text, or too large.
+      ValueError: it holds no caption.
+    """
+    lines = read_lines(path)
+    if not lines:
+        raise ValueError(f"there must be a caption: {path} holds none.")
+    return lines

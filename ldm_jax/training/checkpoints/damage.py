@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.lock import Unusable
 from ldm_jax.files.paths import is_remote, printable
 from ldm_jax.files.write_errors import first_line
 from ldm_jax.types import PyTree
@@ -90,3 +91,13 @@ def _causes(error: BaseException | None) -> Iterator[Exception]:
     while isinstance(error, Exception):
         yield error
         error = error.__cause__ or error.__context__
+
+
+def unreadable(checkpoint: epath.Path, error: Exception) -> Unusable:
+    """Makes the error for a checkpoint that is unreadable but may be undamaged."""
+    return Unusable(
+        f"the checkpoint {checkpoint} could not be read ({first_line(error)}). Nothing "
+        "proves that it is damaged, so it stays where it is: remove the cause (a lack "
+        "of memory or of rights, a network, a locale) and run this again, or move it "
+        "away to use the one before."
+    )

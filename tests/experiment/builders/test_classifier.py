@@ -14,7 +14,7 @@ from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.models import make_latent_diffusion
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 from ldm_jax.training.monitoring.metric_rows import read_rows
 
 QUICKSTART = "quickstart"

@@ -16,7 +16,7 @@ from ldm_jax.experiment.models import make_latent_diffusion
 from ldm_jax.experiment.retrieval import image_embedder
 from ldm_jax.experiment.retrieval.context import RetrievalQuery
 from ldm_jax.experiment.retrieval.image_embedder import EmbedderSource
-from ldm_jax.training.checkpoints.checkpointer import save_params
+from ldm_jax.training.checkpoints.params import save_params
 from ldm_jax.types import Conditioning
 
 CLIP = EmbedderSource("clip")

@@ -11,7 +11,8 @@ import pytest
 
 from ldm_jax.files.lock import Unusable
 from ldm_jax.parallel.sharding import make_mesh
-from ldm_jax.training.checkpoints.checkpointer import Checkpointer, load_params
+from ldm_jax.training.checkpoints.checkpointer import Checkpointer
+from ldm_jax.training.checkpoints.params import load_params
 from ldm_jax.training.checkpoints.settings import Settings
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.state import make_state
@@ -217,7 +218,8 @@ def test_a_whole_checkpoint_that_cannot_be_read_stays_where_it_is(
         raise OTHER_CAUSES[cause]
 
     with monkeypatch.context() as patch, Checkpointer(tmp_path) as checkpointer:
-        patch.setattr(f"ldm_jax.training.checkpoints.checkpointer.{place}", fail)
+        for room in ("checkpointer", "params"):
+            patch.setattr(f"ldm_jax.training.checkpoints.{room}.{place}", fail)
         with pytest.raises(Unusable, match="checkpoints/2 could not be read") as error:
             checkpointer.restore(made[0])
         assert len(str(error.value).splitlines()) == 1

@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from ldm_jax.training.checkpoints.checkpointer import load_params
 from ldm_jax.training.checkpoints.compact import write_compact
+from ldm_jax.training.checkpoints.params import load_params
 
 
 def test_parameters_come_back_rounded(tmp_path):

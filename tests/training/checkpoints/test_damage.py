@@ -10,13 +10,13 @@ import pytest
 from etils import epath
 
 from ldm_jax.files.errors import MissingFile, UnreadableFile
-from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
 from ldm_jax.training.checkpoints.damage import (
     FILES,
     Damaged,
     check_claims,
     proof_of_damage,
 )
+from ldm_jax.training.checkpoints.params import load_params, save_params
 
 
 @pytest.fixture

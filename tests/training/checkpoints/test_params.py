@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from ldm_jax.training.checkpoints.checkpointer import load_params, save_params
 from ldm_jax.training.checkpoints.digest import params_fingerprint
+from ldm_jax.training.checkpoints.params import load_params, save_params
 
 
 def params(seed=0):
