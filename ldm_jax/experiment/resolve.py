@@ -23,6 +23,7 @@ from ldm_jax.experiment.text_encoder import (
 from ldm_jax.experiment.training_data import (
     TrainedStage,
     TrainingData,
+    latent_scale,
     open_training_data,
 )
 from ldm_jax.experiment.vocabulary import Vocabulary, by_part, text_section
@@ -201,28 +202,43 @@ def _classifier(config: ConfigDict, abstract: bool) -> Inputs:
         return Inputs({})
     data = open_training_data(config.latents, {})
     stage = _load_first_stage(config, data)
+    held_out = _held_out_latents(config)
     first_stage = f"{locate(directory)}/autoencoder"
     if resolve(first_stage).exists():
-        expected = load_params(first_stage)["autoencoder"]
-        _check_same_stage("latents.directory", data, stage, expected, directory)
-    held_out = None
-    if config.get("held_out_latents"):
-        held_out = open_training_data({"directory": config.held_out_latents}, {})
-        other = _load_first_stage(config, held_out)
-        _check_same_stage("held_out_latents", held_out, other, stage.params, directory)
+        expected = params_fingerprint(
+            {"autoencoder": load_params(first_stage)["autoencoder"]}
+        )
+        _check_same_stage("latents.directory", data, expected, directory)
+    if held_out is not None:
+        expected = _fingerprint_of_stage(data)
+        _check_same_stage("held_out_latents", held_out, expected, directory)
     sources = [part.source if part else None for part in (data, held_out)]
     return Inputs({}, *sources, copied=(stage,))
 
 
+def _held_out_latents(config: ConfigDict) -> TrainingData | None:
+    """Opens the latents that a classifier is evaluated on; refuses other shapes."""
+    if not config.get("held_out_latents"):
+        return None
+    data = open_training_data({"directory": config.held_out_latents}, {})
+    assert data is not None and data.stats is not None  # they have a directory
+    expected = LatentSet(**{**config.latents, "directory": data.where})
+    autoencoder = Autoencoder(**config.autoencoder)
+    latent_scale(expected, autoencoder, data.stats.scale, data.shapes)
+    return data
+
+
+def _fingerprint_of_stage(data: TrainingData | None) -> str:
+    """Returns the fingerprint of the first stage that wrote latents."""
+    assert data is not None and data.stats is not None  # no images, see `_classifier`
+    return data.stats.autoencoder
+
+
 def _check_same_stage(
-    field: str,
-    data: TrainingData | None,
-    stage: TrainedStage,
-    expected: PyTree,
-    guided: str,
+    field: str, data: TrainingData | None, expected: str, guided: str
 ) -> None:
     """Refuses latents of another first stage than that of the model that is guided."""
-    if params_fingerprint(stage.params) != params_fingerprint(expected):
+    if _fingerprint_of_stage(data) != expected:
         raise ValueError(
             f"config.{field} must be latents of the first stage of the diffusion model "
             f"in {guided}: got {data and data.where}, written by other parameters; "

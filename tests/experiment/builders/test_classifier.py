@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax.commands.latents import encode_image_set
 from ldm_jax.commands.train import train_config
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, resolve, training_data
 from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.models import make_latent_diffusion
 from ldm_jax.experiment.prepare import prepare
@@ -99,6 +99,29 @@ def test_held_out_latents_are_classified_at_ten_noise_levels(guided, tmp_path):
     assert row["step"] == 2 and 0 <= row["accuracy"] <= row["accuracy_5"] <= 1
     assert sum(name.startswith("accuracy_t/") for name in row) == 10
     assert "accuracy by noise level t" in (tmp_path / "c" / "report.html").read_text()
+
+
+def test_held_out_latents_of_another_size_are_refused(guided, tmp_path):
+    out = str(tmp_path / "large")
+    encode_image_set(str(guided / "a"), out, split="test", buckets="32x32")
+    changes = {"held_out_latents": out}
+    with pytest.raises(ValueError, match=f"make latents of .* those in {out} are"):
+        prepare(settings(guided, **changes), str(tmp_path / "c"))
+
+
+def test_first_stages_are_read_once(guided, tmp_path, monkeypatch):
+    """Identity: that of the latents and the model's own, also with held-out latents."""
+    read = []
+    for module in (resolve, training_data):
+        real = module.load_params
+        monkeypatch.setattr(
+            module,
+            "load_params",
+            lambda path, real=real: read.append(path) or real(path),
+        )
+    held_out = {"held_out_latents": str(guided / "latents")}
+    prepare(settings(guided, **held_out), str(tmp_path / "c"))
+    assert read == [f"{guided}/latents/autoencoder", f"{guided}/b/autoencoder"]
 
 
 @pytest.mark.parametrize("field", ["held_out_latents", "latents.directory"])
