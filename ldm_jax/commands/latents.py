@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 # File of a directory of latents: how the images were opened, and the seed.
 IMAGES_FILE = "images.json"
+# Seconds between two states of the progress bar in a log.
+LOG_SECONDS = 30.0
 
 
 @reserves(shared_directory)
@@ -217,8 +220,12 @@ def by_bucket(source: Source, buckets: str) -> dict[str, Subset]:
 
 @contextlib.contextmanager
 def _progress_bar(label: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """Yields (done, total) -> None, shown as a bar with rate and time left."""
-    with tqdm(desc=label, total=total, disable=not is_main_process()) as bar:
+    """Yields (done, total) -> None, shown as a bar with rate and time left.
+
+    In a log, where the bar is not drawn over, it is shown every LOG_SECONDS.
+    """
+    hidden, seconds = not is_main_process(), 0.1 if sys.stderr.isatty() else LOG_SECONDS
+    with tqdm(desc=label, total=total, disable=hidden, mininterval=seconds) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
