@@ -112,6 +112,12 @@ def load_params(
                 logging.warning("checkpoint %d is skipped: %s", candidate, proof)
                 continue
             return {**tree["params"], **tree.get("ema", {})}
+    if not steps:
+        raise MissingFile(
+            f"{directory} has no checkpoint yet: a training stores the first after "
+            "config.train.checkpoint_every steps, or when it is stopped; wait for it, "
+            "or run the training again."
+        )
     raise MissingFile(f"no undamaged checkpoint in {path}; tried {steps}.")
 
 

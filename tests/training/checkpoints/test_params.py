@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from ldm_jax.training.checkpoints.checkpointer import Checkpointer
 from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.checkpoints.params import load_params, save_params
 
@@ -28,6 +29,12 @@ def test_saving_again_is_nothing_and_other_settings_are_refused(tmp_path):
     save_params(str(tmp_path), params(), {"task": "first_stage"})
     with pytest.raises(ValueError, match="other settings"):
         save_params(str(tmp_path), params(), {"task": "another"})
+
+
+def test_a_training_without_a_checkpoint_yet_is_described_as_such(tmp_path):
+    """Between the start of a training and its first checkpoint."""
+    with Checkpointer(tmp_path), pytest.raises(FileNotFoundError, match="wait for it"):
+        load_params(tmp_path)
 
 
 def test_a_fingerprint_changes_with_any_value_and_with_any_name():
