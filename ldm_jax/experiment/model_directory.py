@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, overload
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from ldm_jax.conditions.registry import make_condition
@@ -32,6 +33,9 @@ from ldm_jax.tasks.sampling import Sampling, replace_sampling
 from ldm_jax.training.checkpoints.params import load_params
 from ldm_jax.types import PyTree
 
+# Models that an error names in a directory that is none.
+SHOWN_MODELS = 5
+
 
 def locate(directory: str) -> str:
     """Returns the path of a model directory, or of a model of the package by name.
@@ -42,6 +46,14 @@ def locate(directory: str) -> str:
         return directory
     is_name = not resolve(directory).exists()
     return str(FOLDER / directory) if is_name else directory
+
+
+def _models_inside(folder: epath.Path) -> list[str]:
+    """Lists the model directories in a folder, such as that of a quickstart."""
+    if not folder.is_dir():
+        return []
+    models = [path.name for path in folder.iterdir() if (path / "config.json").exists()]
+    return sorted(models)[:SHOWN_MODELS]
 
 
 def read_config(directory: str, task: str | None = None) -> ConfigDict:
@@ -59,11 +71,13 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
     path = resolve(locate(directory)) / "config.json"
     with reaching(directory):
         is_there = path.exists()
+        inside = [] if is_there else _models_inside(path.parent)
     if not is_there:
+        instead = f"the models inside it are {', '.join(inside)}; " if inside else ""
         raise MissingFile(
-            f"{directory} is not a model directory: it has no config.json; give the "
-            "--workdir of `ldm-jax train`, the --out of `ldm-jax import`, or the name "
-            f"of a model of the package: {', '.join(pretrained_names())}."
+            f"{directory} is not a model directory: it has no config.json; {instead}"
+            "give the --workdir of `ldm-jax train`, the --out of `ldm-jax import`, or "
+            f"the name of a model of the package: {', '.join(pretrained_names())}."
         )
     content = read_json(path)
     if empty := [name for name, entry in content.items() if entry is None]:

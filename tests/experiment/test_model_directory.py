@@ -36,5 +36,15 @@ def test_a_model_of_the_other_task_is_refused(tmp_path, capsys):
 
 
 def test_a_directory_without_settings_is_no_model(tmp_path):
-    with pytest.raises(ValueError, match="is not a model directory"):
+    for directory in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(ValueError, match=r"has no config\.json; give"):
+            model_directory.load(str(directory))
+
+
+def test_the_models_in_a_quickstarts_directory_are_named(tmp_path):
+    for name in ("first_stage", "diffusion", "latents"):
+        (tmp_path / name).mkdir()
+        if name != "latents":
+            (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="inside it are diffusion, first_stage; give"):
         model_directory.load(str(tmp_path))
