@@ -31,6 +31,7 @@ EXCEPTIONS = {
         "save",
     ): "copied into exports, runs without this package",
     ("training/checkpoints/checkpointer.py", "save"): "orbax, whose steps are atomic",
+    ("training/checkpoints/params.py", "save"): "of our Checkpointer",
     ("training/loop.py", "save"): "of our Checkpointer",
     ("training/monitoring/mirror.py", "TemporaryDirectory"): "of a run on gs://",
     ("commands/bench/data.py", "TemporaryDirectory"): "what is measured",
