@@ -34,7 +34,9 @@ def test_held_out_images_are_measured_and_shown(file):
     model = FirstStage(Autoencoder(bottleneck="pixels"))
     figures, sheet = reconstruct_all(model, {"autoencoder": {}}, rows, 3, metrics, 6)
     assert names_of_reconstruction_figures(model, metrics) == tuple(figures)
-    assert figures["lpips"] == 0 and figures["psnr"] > 100
+    # The weights of this LPIPS have both signs; compiled, equal features may differ in
+    # their last bit.
+    assert abs(figures["lpips"]) < 1e-12 and figures["psnr"] > 100
     assert figures["mean"] == pytest.approx(np.mean([0, 0.25, 0.5, 0.75, 0, 0.25]))
     # Each pixel is shown as five, so that people see something.
     assert sheet.shape == (5 * 24 + 4, 8 * (5 * 24 + 2) + 2, 3)
