@@ -83,12 +83,17 @@ def test_errors_that_pass_cost_time_and_nothing_else(bucket, store, tmp_path, fa
     assert number[0] > 50
 
 
-def test_a_store_that_refuses_is_one_line_and_loses_no_checkpoint(bucket, store):
+@pytest.mark.parametrize("methods", [("POST", "PUT"), ("POST", "PUT", "GET", "DELETE")])
+def test_a_store_that_refuses_is_one_line_and_loses_no_checkpoint(
+    bucket, store, methods, monkeypatch
+):
+    """It may refuse to delete the lease, too."""
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
     train(f"{bucket}/run", 8)
     refuses = [False]
 
     def refuse(method, path):
-        return 403 if refuses[0] and method in ("POST", "PUT") else None
+        return 403 if refuses[0] and method in methods else None
 
     store.fault = refuse
 

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 import threading
 import time
 import uuid
@@ -120,12 +121,23 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Releases the lease."""
+        """Releases the lease.
+
+        Raises:
+          StoreError: it could not be deleted; not if another error is being raised,
+            which may be the cause. The lease then expires.
+        """
+        other_error = sys.exception()
         self._released.set()
         # A renewal under way would write the object again after it is deleted.
         self._renewing.join(LEASE_SECONDS)
-        if not self.lost:
+        if self.lost:
+            return
+        try:
             delete(self._url)
+        except OSError:
+            if other_error is None:
+                raise
 
     def __enter__(self):
         return self

@@ -21,6 +21,7 @@ from ldm_jax.files.lock import Lock, Unusable, lock_directory
 from ldm_jax.files.outputs import check_holds_checkpoints, check_writable
 from ldm_jax.files.paths import is_remote, resolve
 from ldm_jax.files.stores.lease import Lease
+from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.files.write_errors import reported
 from ldm_jax.files.writing import move
 from ldm_jax.parallel.hosts import in_main_process, is_main_process
@@ -100,11 +101,20 @@ class Checkpointer:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        # `close` repeats the error of a checkpoint that could not be written.
+        first_error_counts = contextlib.suppress(*([OSError] if kind else []))
         try:
-            self._manager.close()
+            with first_error_counts, self._writing():
+                self._manager.close()
         finally:
             self._release()
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        """Turns errors of writing a checkpoint into an OSError of one line."""
+        if is_remote(self._workdir):
+            return reaching(self._workdir, "written")
+        return reported(self._workdir, "a checkpoint", every=True)
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -134,7 +144,7 @@ class Checkpointer:
             data=ocp.args.JsonSave(sealed(data, digests(tree))),
             config=ocp.args.JsonSave(self._config),
         )
-        with reported(self._workdir, "a checkpoint", every=True):
+        with self._writing():
             self._manager.save(step, args=ocp.args.Composite(**items))
 
     def note(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -153,7 +163,7 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Waits until the last checkpoint is written; errors as for `save`."""
-        with reported(self._workdir, "a checkpoint", every=True):
+        with self._writing():
             self._manager.wait_until_finished()
 
     def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, Any]] | None:

@@ -13,6 +13,7 @@ from ldm_jax.files.lock import Unusable
 from ldm_jax.files.stores import lease as lease_module
 from ldm_jax.files.stores.lease import Lease
 from ldm_jax.files.stores.objects import create, delete, put_bytes, sizes_in
+from ldm_jax.files.stores.store_errors import StoreError
 
 pytestmark = pytest.mark.store
 ELSEWHERE = {"host": "vm-7", "pid": 12, "start": "noon", "machine": "another"}
@@ -159,3 +160,16 @@ def test_a_renewal_under_way_does_not_outlive_the_release(bucket, monkeypatch):
     owner.release()
     assert not owner._renewing.is_alive()
     assert sizes_in(f"{bucket}/run") == {}
+
+
+def test_the_error_of_a_run_is_not_replaced_by_that_of_its_lease(bucket, store):
+    """A store that refuses everything also refuses to delete the lease."""
+    with pytest.raises(ValueError, match="the cause"), Lease(f"{bucket}/run"):
+        store.fault = lambda method, path: 403
+        raise ValueError("the cause")
+    store.fault = lambda method, path: None
+    with (
+        pytest.raises(StoreError, match=r"run.lock.* could not be deleted"),
+        Lease(f"{bucket}/other"),
+    ):
+        store.fault = lambda method, path: 403
