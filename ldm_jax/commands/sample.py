@@ -65,7 +65,8 @@ def write_samples(
       options: fields of `Sampling` that replace those of the model's config.
       num: images in all, at most MAX_IMAGES; None makes one for each condition.
       seed: of image 0.
-      batch_size: images at once; None takes as many as fit into the memory.
+      batch_size: images at once, at most `num`; None takes as many as fit into the
+        memory.
       image_size: (height, width); None takes that of the condition (a label map, an
         image to inpaint, f times a small image), otherwise that of training.
       which: "ema" or "raw" parameters.
@@ -116,7 +117,9 @@ def write_samples(
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)
     missing = np.array([i for i in range(num) if not _file(folder, i).exists()], int)
-    watch = Stopwatch(batch_size or drawing.batch_size(len(missing)))
+    # Of `num` and not of the missing ones: a command that resumes has the same batches.
+    at_once = min(batch_size, num) if batch_size else drawing.batch_size(len(missing))
+    watch = Stopwatch(at_once)
     _write_missing(folder, num, missing, drawing, watch, settings)
     throughput = watch.read(folder)
     if measures_speed and not throughput:

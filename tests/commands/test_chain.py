@@ -21,6 +21,7 @@ from PIL import Image
 
 from ldm_jax import cli
 from ldm_jax.commands import quickstart
+from ldm_jax.commands.sampling.drawing import Drawing
 from ldm_jax.experiment.config import config_files
 from ldm_jax.metrics.image_sets.reference import load_reference, save_reference
 from tests.metrics.features import write_feature_network
@@ -106,6 +107,25 @@ def test_sampling_resumes_and_refuses_a_directory_of_other_samples(
     assert (tmp_path / "000002.png").exists()
     assert cli.main([*argv, "--num=3", "--guidance-scale=5"]) == 2
     assert "made with other settings (sampling)" in capsys.readouterr().err
+
+
+def test_no_more_images_are_sampled_at_once_than_are_requested(
+    finished, tmp_path, monkeypatch
+):
+    """A batch is filled up, so 64 at once would make 64 images for one."""
+    sizes = []
+    real = Drawing.draw
+
+    def draw(self, rows, batch_size, *more):
+        sizes.append(batch_size)
+        return real(self, rows, batch_size, *more)
+
+    monkeypatch.setattr(Drawing, "draw", draw)
+    argv = ["sample", f"--model={finished / 'diffusion'}", "--num-steps=2", "--label=3"]
+    for num, size in ((5, 5), (9, 8)):
+        out = f"--out={tmp_path / str(num)}"
+        assert cli.main([*argv, out, f"--num={num}", "--batch-size=8"]) == 0
+        assert sizes.pop() == size
 
 
 def test_a_condition_the_model_does_not_take_is_refused(finished, tmp_path, capsys):
