@@ -3,7 +3,7 @@
 
 import importlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,27 +36,58 @@ class Board(Protocol):
 
 
 class TensorBoard:
-    """Writes event files in `<workdir>/tensorboard`."""
+    """Writes event files in `<workdir>/tensorboard`.
+
+    A thread writes them, so every method may raise the OSError of an earlier call.
+    """
 
     def __init__(self, workdir: Path, step: int):
         """Opens the files; entries after `step` are no longer shown."""
         import tensorboardX  # which imports PyTorch, where that is installed
 
+        self._errors: list[OSError] = []
         self._writer = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1
         )
+        file_writer: Any = self._writer.file_writer
+        events = file_writer.event_writer._ev_writer
+        events.write_event = self._keeping_errors(events.write_event)
+        events.flush = self._keeping_errors(events.flush)
+
+    def _keeping_errors(self, write: Callable) -> Callable:
+        """Returns a function that keeps the errors of `write` for the next call.
+
+        Raised in the thread, they would end it with a traceback. Its queue holds ten
+        entries, so the run would then wait forever for a place in it.
+        """
+
+        def run(*args):
+            try:
+                return write(*args)
+            except OSError as error:
+                self._errors.append(error)
+
+        return run
+
+    def _raise_error(self) -> None:
+        """Raises the first error of the thread."""
+        if self._errors:
+            raise self._errors[0]
 
     def scalars(self, step: int, row: Mapping[str, float]) -> None:
         """Adds one chart per name."""
+        self._raise_error()
         for name, value in row.items():
             self._writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Adds a picture, uint8 [H, W, 3]."""
+        self._raise_error()
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def histogram(self, step: int, name: str, values: Histogram) -> None:
         """Adds a distribution with the bins of `values`."""
+        self._raise_error()
         self._writer.add_histogram_raw(
             name,
             min=float(values.edges[0]),
@@ -72,6 +103,7 @@ class TensorBoard:
     def close(self) -> None:
         """Writes pending events and closes the files."""
         self._writer.close()
+        self._raise_error()
 
 
 def import_wandb(project: str) -> Any:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorBoard's files hold what was logged; Weights & Biases gets it on request."""
 
+import errno
 import struct
 import sys
 import types
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import RecordWriter
 
 from ldm_jax.parallel.sharding import batch_sharding, make_mesh
 from ldm_jax.training.monitoring.boards import TensorBoard, WeightsAndBiases
@@ -51,6 +53,20 @@ def test_a_histogram_counts_every_value_of_a_sharded_array(spread):
     assert np.abs(result["unet/k"].counts - counts).sum() <= 4  # values on an edge
     assert result["unet/k"].counts.sum() == x.size
     np.testing.assert_allclose(result["unet/k"].sum_of_squares, (x**2).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["write", "flush"])
+def test_a_full_disk_is_an_error_of_the_next_call(tmp_path, monkeypatch, method):
+    """Without an end of the thread that writes: more than its queue's ten are added."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    board = TensorBoard(tmp_path, 0)
+    monkeypatch.setattr(RecordWriter, method, fail)
+    with pytest.raises(OSError, match="No space left"):
+        board.scalars(1, {f"loss_{i}": 0.5 for i in range(50)})
+        board.close()
 
 
 def test_tensorboard_files_hold_scalars_images_and_histograms(tmp_path, spread):
