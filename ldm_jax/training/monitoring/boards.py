@@ -11,6 +11,7 @@ import numpy as np
 
 from ldm_jax.files.errors import naming
 from ldm_jax.files.formats.structured import read_json
+from ldm_jax.files.write_errors import write_error
 from ldm_jax.files.writing import write_json
 from ldm_jax.training.monitoring.histograms import Histogram
 
@@ -38,16 +39,17 @@ class Board(Protocol):
 class TensorBoard:
     """Writes event files in `<workdir>/tensorboard`.
 
-    A thread writes them, so every method may raise the OSError of an earlier call.
+    A thread writes them, so every method may raise the WriteError of an earlier call.
     """
 
     def __init__(self, workdir: Path, step: int):
         """Opens the files; entries after `step` are no longer shown."""
         import tensorboardX  # which imports PyTorch, where that is installed
 
+        self._folder = workdir / "tensorboard"
         self._errors: list[OSError] = []
         self._writer = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1
+            str(self._folder), purge_step=step + 1
         )
         file_writer: Any = self._writer.file_writer
         events = file_writer.event_writer._ev_writer
@@ -70,9 +72,9 @@ class TensorBoard:
         return run
 
     def _raise_error(self) -> None:
-        """Raises the first error of the thread."""
+        """Raises the first error of the thread, with path and free space."""
         if self._errors:
-            raise self._errors[0]
+            raise write_error(self._folder, self._errors[0], "TensorBoard's files")
 
     def scalars(self, step: int, row: Mapping[str, float]) -> None:
         """Adds one chart per name."""
