@@ -79,7 +79,9 @@ def model_pictures(
     _refuse_other_folder(root, pictures)
     config = load_config(str(root / CONFIG), overrides)
     _print(show(chosen))
-    _print(show({"estimate": estimate_time(config)}))
+    began = (root / "first_stage").exists()
+    note = "; what is trained already is not repeated" if began else ""
+    _print(show({"estimate": estimate_time(config) + note}))
     minutes = {"look": _minutes(started)}
 
     stage, latents, denoiser = (

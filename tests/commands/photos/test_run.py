@@ -61,6 +61,7 @@ def test_the_closing_summary_shows_samples_beside_held_out_pictures(tmp_path, ca
     """Identity: with the figures of results.json; every line begins in one column."""
     assert cli.main(quickstart(colours(tmp_path / "photos"), tmp_path / "run")) == 0
     page = capsys.readouterr().out
+    assert "is not repeated" not in page
     figures = json.loads((tmp_path / "run" / "results.json").read_text())["figures"]
     lines = dict(
         (line[2:15].strip(), line[15:])
@@ -90,7 +91,8 @@ def test_an_edited_config_is_run_again(finished, capsys):
     text = path.read_text().replace("held_out=", "guidance_scale=9.0, held_out=")
     path.write_text(text)
     assert cli.main(quickstart(images, workdir)) == 0
-    assert f"those of {path}" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert f"those of {path}" in page and "trained already is not repeated" in page
     settings = json.loads((workdir / "diffusion" / "config.json").read_text())
     assert settings["sampling"]["guidance_scale"] == 9.0
     assert cli.main(quickstart(images, workdir, "--size=16")) == 2
