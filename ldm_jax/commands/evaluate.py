@@ -145,7 +145,9 @@ def _evaluate_samples(
                 measured["throughput"] = throughput
                 made = settings | {"sampling": _sampling_of(images)}
                 made |= {} if step is None else {"step": step}
-                yield _finish(measured, str(out), request, made)
+                result = _finish(measured, str(out), request, made)
+            # Not before: on a store, the directory is copied at its end.
+            yield result
 
 
 @reserves(output_directory)
