@@ -180,8 +180,8 @@ def _condition(pictures: Survey) -> tuple[str, str]:
     each = pictures.count / count
     if count > MAX_CLASSES or each < MIN_PER_CLASS:
         return "none", (
-            f"none: {count:,} class folders with {each:.3g} pictures each cannot be "
-            f"learned here (at most {MAX_CLASSES:,} with {MIN_PER_CLASS} or more); to "
-            "use fewer classes, give a folder with some of them"
+            f"none: {count:,} class folders, on average with {each:.3g} pictures, "
+            f"cannot be learned here (at most {MAX_CLASSES:,} with {MIN_PER_CLASS} or "
+            "more); to use fewer classes, give a folder with some of them"
         )
     return "class", f"class: {count} folders"

@@ -60,7 +60,9 @@ class Survey:
         lines = {
             "folder": self.folder,
             "pictures": f"{self.count:,} ({', '.join(f'{n} {s}' for s, n in formats)})",
-            "short side": f"{low} to {high} pixels, {middle} in the middle",
+            "short side": f"{low} pixels"
+            if low == high
+            else f"{low} to {high} pixels, {middle} in the middle",
             "classes": _named(self.classes) if self.classes else "none",
             "captions": self.captions or "none",
             "left out": "nothing",
@@ -123,4 +125,4 @@ def _named(classes: Mapping[str, int]) -> str:
     """Formats classes with their counts, the first ten."""
     shown = [f"{name} {count}" for name, count in list(classes.items())[:10]]
     more = ", ..." if len(classes) > 10 else ""
-    return f"{len(classes)}: {', '.join(shown)}{more}"
+    return f"{len(classes):,}: {', '.join(shown)}{more}"

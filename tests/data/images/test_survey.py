@@ -24,7 +24,11 @@ def test_a_folder_is_counted(tmp_path):
     assert dict(summary.formats) == {".png": 40} and summary.captions is None
     assert summary.short_sides.tolist() == [20] * 40
     assert len(summary.left_out) == 1 and "torn.jpg" in summary.left_out[0]
-    assert "torn.jpg" in summary.describe()["left out"]
+    lines = summary.describe()
+    assert "torn.jpg" in lines["left out"] and lines["short side"] == "20 pixels"
+    save_png(tmp_path / "a" / "large.png", np.zeros((40, 50, 3), np.uint8))
+    lines = survey(str(tmp_path)).describe()
+    assert lines["short side"] == "20 to 40 pixels, 20 in the middle"
 
 
 def test_what_is_left_out_is_listed_once(tmp_path, caplog):
