@@ -26,6 +26,8 @@ MAX_UPLOAD_PIXELS = 2**24
 PICTURES, PLANES = ("image", "low_res"), ("mask", "segmentation")
 # Inputs that the page has a control for.
 CONTROLS = (*PICTURES, *PLANES, "class_label", "text", "boxes")
+# Inputs that are written below samples, and their names there.
+SHOWN_INPUTS = {"class_label": "class", "text": "text"}
 
 
 class Studio:
@@ -131,7 +133,7 @@ class Studio:
             )
             made = np.concatenate(list(images))
         words = request.get("inputs", {}).items()
-        shown = [f"{n} {v}" for n, v in words if n in ("class_label", "text")]
+        shown = [f"{SHOWN_INPUTS[n]} {v}" for n, v in words if n in SHOWN_INPUTS]
         settings = ", ".join(
             [
                 *shown,

@@ -60,7 +60,7 @@ def test_a_sample_is_that_of_the_command(digits):
     images, texts = zip(*map(picture, answer["images"]), strict=True)
     np.testing.assert_array_equal(np.stack(images), np.concatenate(list(expected)))
     assert texts[1]["ldm_jax:seed"] == "6"
-    assert answer["settings"] == "class_label 7, ddim, 2 steps, guidance 1, seed 5"
+    assert answer["settings"] == "class 7, ddim, 2 steps, guidance 1, seed 5"
 
 
 def test_a_picture_is_reconstructed(digits):
