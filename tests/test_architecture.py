@@ -117,6 +117,23 @@ def test_every_name_in_the_map_exists():
         pkgutil.resolve_name(name)
 
 
+# Pages and folders of pages that name test files.
+NAMING_TESTS = ("ldm_jax/training/README.md", "ldm_jax/data/README.md", "launch")
+
+
+@pytest.mark.parametrize("place", NAMING_TESTS)
+def test_every_test_file_that_a_page_names_exists(place):
+    """As a path, or by the end of one: `images/test_folder`, `test_faults`."""
+    root = PACKAGE.parent
+    files = [f"/{path.relative_to(root)}" for path in root.glob("tests/**/test_*.py")]
+    pages = [root / place] if place.endswith(".md") else (root / place).glob("*.md")
+    text = "\n".join(page.read_text() for page in pages)
+    names = re.findall(r"(?<![\w/])(?:\w+/)*test_\w+(?!\w*\()", text)
+    assert names
+    for name in names:
+        assert any(file.endswith(f"/{name}.py") for file in files), name
+
+
 # Rooms that read or write sections of configs, with the reason.
 READ_SECTIONS = {
     "experiment": "makes objects of them",
