@@ -80,10 +80,14 @@ def test_commands_take_the_name(tmp_path, capsys):
     ("flags", "message"),
     [
         (["--num=99999999999"], "num must be 1 to 1,000,000 images"),
+        (["--num=1", "--num-steps=2", "--previews=3"], "at most the steps sampled"),
+        (["--num=1", "--label=" + 5000 * "9"], "a class is in 0..9"),
         (["--num=100", "--seed=4294967290"], "the seeds of 100 images must be in"),
     ],
 )
-def test_images_without_a_name_or_a_seed_are_refused(flags, message, tmp_path, capsys):
+def test_what_cannot_be_sampled_is_refused_before_any_work(
+    flags, message, tmp_path, capsys
+):
     out = tmp_path / "samples"
     assert cli.main(["sample", "--model=digits", f"--out={out}", *flags]) == 2
     assert message in capsys.readouterr().err and not out.exists()

@@ -74,7 +74,7 @@ def add(commands) -> None:
     command.add_argument("--npz", action="store_true", help="also write samples.npz")
     command.add_argument(
         "--previews",
-        type=int,
+        type=values.count,
         default=0,
         help="also write previews.png: N stages of the first 8 images",
     )

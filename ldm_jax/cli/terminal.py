@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sets up what a command prints: warnings in a line, no traceback, names escaped."""
 
+import _thread
 import contextlib
 import logging
 import os
 import pathlib
 import sys
+import threading
 
 # They log errors that they also raise.
 QUIET = ("fsspec", "gcsfs", "google.auth", "s3fs")
@@ -13,6 +15,7 @@ QUIET = ("fsspec", "gcsfs", "google.auth", "s3fs")
 
 def set_up_output() -> None:
     """Logs to stderr, and escapes characters that the terminal cannot show."""
+    _replace_closed()
     handler = logging.StreamHandler()
     handler.setFormatter(_EscapingFormatter("%(message)s"))
     if not shows_tracebacks():
@@ -24,6 +27,17 @@ def set_up_output() -> None:
         logging.getLogger(package).setLevel(logging.CRITICAL)
     with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _replace_closed() -> None:
+    """Connects closed streams (`2>&-`) to nothing.
+
+    Otherwise the next files that are opened get their numbers, to which libraries
+    write, and progress bars have nowhere to go.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def shows_tracebacks() -> bool:
@@ -58,7 +72,12 @@ def _print_unraisable(unraisable) -> None:
     """Prints an exception that had nowhere to go, but for those of tensorstore.
 
     When one of several arrays cannot be written, orbax raises that error and closes its
-    event loop, where tensorstore then cannot report what became of the others.
+    event loop, where tensorstore then cannot report what became of the others. Ctrl-C
+    during a callback of the garbage collector is repeated after it.
     """
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        # Once the callback has returned: before, it would be lost again.
+        threading.Timer(0.1, _thread.interrupt_main).start()
+        return
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

@@ -7,6 +7,9 @@ from typing import Any
 
 from ldm_jax.cli.parser import CommandParser
 
+# Of an image to sample: 16 times those of 4096x4096.
+MAX_PIXELS = 2**28
+
 
 def add_command(
     commands: Any,
@@ -104,11 +107,16 @@ def size(text: str) -> tuple[int, int]:
     """Reads HEIGHTxWIDTH, or the side of a square."""
     height, _, width = text.partition("x")
     try:
-        return count(height), count(width or height)
+        sides = count(height), count(width or height)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(
             f"must be HEIGHTxWIDTH, or a side: got {text}; 256x512, say."
         ) from error
+    if sides[0] * sides[1] > MAX_PIXELS:
+        raise argparse.ArgumentTypeError(
+            f"must be at most {MAX_PIXELS:,} pixels together: got {text}."
+        )
+    return sides
 
 
 def share(text: str) -> tuple[float, float]:
@@ -127,7 +135,8 @@ def share(text: str) -> tuple[float, float]:
 def interval(text: str) -> tuple[int, int]:
     """Reads FIRST,LAST, whole numbers from 0 on."""
     first, _, last = text.partition(",")
-    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+    numbers = [part for part in (first, last) if part.isdecimal() and len(part) < 10]
+    if len(numbers) < 2 or int(first) > int(last):
         raise argparse.ArgumentTypeError(
             f"must be FIRST,LAST, steps t in rising order: got {text}; 200,800, say."
         )

@@ -94,6 +94,11 @@ def write_samples(
     trained = read_settings(model_dir, "latent_diffusion")
     sampling = trained.sampling(options)
     assert sampling is not None  # a diffusion model has it
+    if not 0 <= num_previews <= sampling.num_steps:
+        raise ValueError(
+            f"previews must be at most the steps sampled: got {num_previews} for "
+            f"{sampling.num_steps}; ask for fewer, or for more steps."
+        )
     model, params = loaded or model_directory.load(
         model_dir, which, step, task="latent_diffusion"
     )

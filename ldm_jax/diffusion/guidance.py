@@ -101,7 +101,7 @@ def classifier_guidance(
       denoiser: predicts x0.
       log_probability: (z_t, t) -> ln p(y | z_t), nats; sample i must depend on z_t[i]
         only. Its parameters and y are closed over.
-      scale: one number, or one per sample.
+      scale: one number, or one per sample; the number 0 turns guidance off.
       next_step: s of every t, -1 is clean; of the steps that "ddpm" visits.
 
     Raises:
@@ -110,6 +110,8 @@ def classifier_guidance(
     Source: Dhariwal & Nichol 2021, Algorithm 2, and with `next_step` Algorithm 1.
     """
     _check_divisible(schedule, "classifier_guidance")
+    if isinstance(scale, int | float) and scale == 0:
+        return denoiser
     gradient = jax.grad(lambda z_t, t: log_probability(z_t, t).sum())
 
     def denoise(z_t, t):

@@ -20,6 +20,7 @@ from ldm_jax.files.errors import MissingFile, UnreadableFile, naming
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.stores.store_errors import reaching
+from ldm_jax.interop.own_files import check_shapes, flatten
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.pretrained import FOLDER, pretrained_names
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
@@ -211,7 +212,8 @@ def load(
       otherwise.
 
     Raises:
-      ValueError: not a model directory, or the model is of another task.
+      ValueError: not a model directory, the model is of another task, or the
+        parameters are not those of the model in config.json.
       FileNotFoundError: it holds no undamaged checkpoint.
     """
     directory = locate(directory)
@@ -220,9 +222,15 @@ def load(
         model = make_model(config)
     params = load_params(directory, which, step)
     if config.task == "first_stage":
-        return model, {"autoencoder": params["autoencoder"]}
-    if config.task != "latent_diffusion":
-        return model, params
+        params = {"autoencoder": params.get("autoencoder", {})}
+    if config.task == "latent_diffusion":
+        params = with_frozen(params, _frozen(directory, config))
+    check_shapes(config.to_dict(), flatten(params), directory)
+    return model, params
+
+
+def _frozen(directory: str, config: ConfigDict) -> dict[str, PyTree]:
+    """Reads the networks that a diffusion model only reads."""
     frozen: dict[str, PyTree] = {"autoencoder": {}}
     stage, encoder = (resolve(directory) / n for n in ("autoencoder", "text_encoder"))
     if stage.exists():
@@ -231,7 +239,7 @@ def load(
         frozen["conditioner"] = by_part(
             config.condition, load_params(encoder)["conditioner"]
         )
-    return model, with_frozen(params, frozen)
+    return frozen
 
 
 def check_model(settings: Mapping[str, Any], directory: str, source: PathLike) -> None:

@@ -32,6 +32,8 @@ def expand(path: PathLike) -> str:
     Raises:
       ValueError: there is no such user; a URL was joined to a local path.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"a path must be a text or a pathlib.Path: got {path!r:.80}.")
     text = os.fspath(path)
     if is_remote(text):
         return text

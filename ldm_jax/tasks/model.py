@@ -169,6 +169,11 @@ class ConditionEncoder:
 
     def encode_condition(self, params: PyTree, y: Batch) -> Conditioning:
         """Encodes a raw condition given as the fields of a batch."""
+        if not isinstance(params, Mapping):
+            raise ValueError(
+                f"params must have an entry per network: got {type(params).__name__}; "
+                "give the params that ldm_jax.load returned with this model."
+            )
         return self.conditioner.encode(params.get("conditioner", {}), y, params)
 
 

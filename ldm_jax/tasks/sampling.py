@@ -2,7 +2,6 @@
 """Settings of sampling: the section `sampling` of a config."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -13,8 +12,11 @@ from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.samplers.base import Sampler
 from ldm_jax.diffusion.samplers.grid import GRIDS, make_timesteps
 from ldm_jax.diffusion.samplers.options import Option, options_of, read_option
-from ldm_jax.diffusion.schedule import NoiseSchedule, make_schedule
+from ldm_jax.diffusion.schedule import MAX_TIMESTEPS, NoiseSchedule, make_schedule
+from ldm_jax.files.errors import shown
 from ldm_jax.types import check_type
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +113,21 @@ class Sampling:
             )
         for name in sampling_fields():
             value = getattr(self, name)
-            if isinstance(value, int | float) and not abs(value) < math.inf:
-                raise ValueError(f"{name} must be a finite number: got {value}.")
+            if isinstance(value, int | float) and not abs(value) <= LARGEST:
+                raise ValueError(
+                    f"{name} must be a finite number in single precision: got "
+                    f"{shown(value)}."
+                )
         for name, least in (("num_steps", 1), ("tile", 1), ("overlap", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be {least} or more: got {value}.")
+        last = (self.guidance_interval or (0, 0))[-1]
+        if last >= MAX_TIMESTEPS:
+            raise ValueError(
+                f"guidance_interval must hold steps t below {MAX_TIMESTEPS}: got "
+                f"{shown(last)}."
+            )
         if self.clip is not None and self.threshold is not None:
             raise ValueError(
                 f"clip={self.clip} and threshold={self.threshold} both bound x0_hat; "

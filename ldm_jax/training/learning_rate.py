@@ -121,9 +121,12 @@ def make_rate_schedule(
         # A run may end during its warm-up; the schedule itself is longer.
         fields[length] = max(run_steps, fields.get("warmup_steps", 0) + 1)
     for field, value in fields.items():
-        if field.endswith("_steps") and isinstance(value, int | float) and value < 0:
+        if not field.endswith("_steps") or not isinstance(value, int | float):
+            continue
+        if not 0 <= value < 2**31:
             raise ValueError(
-                f"optimizer.schedule.{field} must be 0 or more: got {value}."
+                f"optimizer.schedule.{field} must be 0 or more, and below 2^31: got "
+                f"{value}."
             )
     try:
         takes.bind(**fields)

@@ -9,6 +9,9 @@ from ldm_jax.parallel.compile import MATMUL_PRECISIONS
 from ldm_jax.parallel.sharding import MIN_SHARD_MIB
 from ldm_jax.types import check_type
 
+# Steps are counted in int32.
+MAX_STEPS = 2**31 - 1
+
 
 def option(
     default: Any = dataclasses.MISSING,
@@ -68,7 +71,7 @@ class LoopOptions:
       ValueError: a value is out of range.
     """
 
-    num_steps: int = option(at_least=1, may_change=True)
+    num_steps: int = option(at_least=1, at_most=MAX_STEPS, may_change=True)
     init_from: str = option("")
     ema_of: tuple[str, ...] = option(())
     max_ema_decay: float = option(0.9999, at_least=0, at_most=1)

@@ -68,3 +68,48 @@ def test_a_user_who_wants_tracebacks_gets_all(printed):
     before, _ = printed(LDM_JAX_TRACEBACK="1").split("--\n")
     assert "thread\nTraceback" in before and "Event loop is closed" in before
     assert "exception was never retrieved" in before
+
+
+CLOSED = """
+import os, sys
+os.close(2)
+sys.stderr = None
+from ldm_jax.cli.terminal import set_up_output
+set_up_output()
+print("into nothing", file=sys.stderr)
+with open(sys.argv[1], "w") as file:
+    assert file.fileno() > 2
+    os.write(2, b"a library's message")
+"""
+
+
+def test_no_file_gets_the_number_of_a_closed_stream(tmp_path):
+    subprocess.run([sys.executable, "-c", CLOSED, tmp_path / "file"], check=True)
+    assert (tmp_path / "file").read_text() == ""
+
+
+INTERRUPTED = """
+import gc, os, signal, time
+from ldm_jax.cli.terminal import set_up_output
+set_up_output()
+
+def collected(phase, info):
+    gc.callbacks.remove(collected)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+
+gc.callbacks.append(collected)
+try:
+    gc.collect()
+    time.sleep(20)
+    print("lost")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector():
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True
+    )
+    assert (run.stdout, run.stderr) == ("interrupted\n", "")

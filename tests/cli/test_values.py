@@ -26,9 +26,12 @@ def test_counts_sizes_and_intervals_are_read():
     [
         *((values.count, text) for text in ("0", "-1", "1.5", "", "many")),
         *((values.count_or_auto, text) for text in ("0", "-1", "Auto", "none")),
-        *((values.size, text) for text in ("0x8", "x8", "ax8", "8x8x8")),
+        *((values.size, text) for text in ("0x8", "x8", "ax8", "8x8x8", "99999x99999")),
         *((values.seed, text) for text in ("-1", "1e3", str(2**32), "9" * 5000)),
-        *((values.interval, text) for text in ("8", "8,2", "-1,5", "1,2,3")),
+        *(
+            (values.interval, text)
+            for text in ("8", "8,2", "-1,5", "1,2,3", f"0,{10**20}")
+        ),
     ],
 )
 def test_other_values_are_refused(read, text):

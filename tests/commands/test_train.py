@@ -38,6 +38,7 @@ def test_a_dry_run_shows_settings_and_summary_and_writes_nothing(
         ("train.profile_steps=(900000,900001)", "must be steps of the run"),
         ("train.keep_every=7", "must be a multiple of train.checkpoint_every"),
         ("optimizer.schedule.warmup_steps=-5", "warmup_steps must be 0 or more"),
+        ("optimizer.schedule.warmup_steps=10000000000", "and below 2^31: got 1000"),
     ],
 )
 def test_a_dry_run_refuses_what_training_would(

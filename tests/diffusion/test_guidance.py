@@ -250,7 +250,8 @@ def test_image_guidance_runs_the_network_once_and_can_be_off():
     off = image_guidance(schedule, prior, log_likelihood, 0)
     np.testing.assert_array_equal(off(Z_T, T), prior(Z_T, T))
     outside = image_guidance(schedule, prior, log_likelihood, 3.0, interval=(950, 999))
-    np.testing.assert_array_equal(outside(Z_T, T), prior(Z_T, T))
+    # The network's gradient is computed along, which rounds differently.
+    np.testing.assert_allclose(outside(Z_T, T), prior(Z_T, T), rtol=1e-6)
 
 
 def test_guidance_that_cannot_be_meant_is_refused():

@@ -2,13 +2,18 @@
 """A model directory with damaged settings is answered in one sentence."""
 
 import json
+import pathlib
+import re
+import shutil
 
+import numpy as np
 import pytest
 
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.model_directory import load, read_config
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.pretrained import FOLDER
 from tests.interop import small
 
 
@@ -89,3 +94,39 @@ def test_what_no_model_has_is_refused_before_it_is_imported(
         import_weights(str(tmp_path / "source"), str(tmp_path / "imported"))
     assert len(str(error.value)) < 3100
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("condition.num_classes", 5, r"conditioner/embedding: \(11, 64\), expected"),
+        ("condition.width", 32, r"conditioner/embedding: .* expected \(11, 32\)"),
+        ("unet.num_res_blocks", 3, "missing, expected"),
+        ("autoencoder.latent_channels", 3, "autoencoder/"),
+    ],
+)
+def test_settings_of_another_model_than_the_parameters_are_refused(
+    digits, name, value, message
+):
+    """They would be found by the first step, with names of a library."""
+    settings = json.loads((digits / "config.json").read_text())
+    section, field = name.split(".")
+    settings[section][field] = value
+    (digits / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="must be those of the model in its") as error:
+        load(str(digits))
+    assert re.search(message, str(error.value))
+
+
+def test_a_missing_parameter_is_refused(digits):
+    arrays = dict(np.load(digits / "params.npz"))
+    del arrays["unet/conv_out/bias"]
+    np.savez(digits / "params.npz", **arrays)
+    with pytest.raises(ValueError, match="unet/conv_out/bias: missing, expected"):
+        load(str(digits))
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """A copy of the model of the package."""
+    return pathlib.Path(shutil.copytree(FOLDER / "digits", tmp_path / "digits"))

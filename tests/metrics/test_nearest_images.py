@@ -36,7 +36,8 @@ def test_a_copy_is_nearest_and_the_order_is_that_of_lpips(search):
     train, params, index = search
     image = np.stack([train[4], 255 - train[1] // 2])
     nearest = index.nearest(image, NUM)
-    assert nearest.indices[0, 0] == 4 and nearest.distances[0, 0] == 0
+    # Compiled, equal features may differ in their last bit.
+    assert nearest.indices[0, 0] == 4 and nearest.distances[0, 0] < 1e-12
     pairs = jnp.broadcast_to(as_unit(image[1]), train.shape), as_unit(train)
     distance = np.asarray(LPIPS("squeeze").apply({"params": params}, *pairs))
     np.testing.assert_array_equal(nearest.indices[1], np.argsort(distance))

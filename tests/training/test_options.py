@@ -13,6 +13,7 @@ from ldm_jax.training.options import LoopOptions
     [
         ("num_steps", -5, r"train\.num_steps must be at least 1: got -5"),
         ("num_steps", 0, r"train\.num_steps must be at least 1: got 0"),
+        ("num_steps", 10**39, r"at most 2147483647: got 1000000"),
         ("num_steps", 7.0, r"train\.num_steps must be a whole number: got 7\.0"),
         ("report_every", 0, r"at least 1: got 0; the default is 50"),
         ("keep", 0, r"train\.keep must be at least 1: got 0; the default is 2"),

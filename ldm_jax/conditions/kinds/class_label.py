@@ -11,8 +11,12 @@ import numpy as np
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import MAX_CLASSES, MAX_WIDTH, Field, check_counts
 from ldm_jax.conditions.user_inputs import as_list
+from ldm_jax.files.errors import shown
 from ldm_jax.models.conditioners import ClassToken
 from ldm_jax.types import Array, Batch, Conditioning
+
+# Characters; the longest of ImageNet's has 121.
+MAX_NAME = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,13 @@ class ClassLabel(Condition):
 
     def __post_init__(self):
         check_counts(self, num_classes=MAX_CLASSES, width=MAX_WIDTH)
+        if isinstance(self.class_names, str) or not all(
+            isinstance(name, str) and len(name) <= MAX_NAME for name in self.class_names
+        ):
+            raise ValueError(
+                f"class_names must be texts of at most {MAX_NAME} characters: got "
+                f"{shown(self.class_names)}."
+            )
 
     @property
     def num_ids(self) -> int:
@@ -105,6 +116,7 @@ def class_number(word: Any, num_classes: int, class_names: Sequence[str]) -> int
     """
     if word in class_names:
         return class_names.index(word)
+    word = word[:100] if isinstance(word, str) else word
     if isinstance(word, (int, np.integer)) or str(word).lstrip("-").isdigit():
         number = int(word)
         if 0 <= number < num_classes:

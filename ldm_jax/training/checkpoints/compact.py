@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.files.errors import UnreadableFile, shown
 from ldm_jax.files.formats.arrays import read_npz, write_npz
-from ldm_jax.files.paths import PathLike, resolve
+from ldm_jax.files.paths import PathLike, printable, resolve
 from ldm_jax.files.writing import write_json
 from ldm_jax.types import PyTree
 
@@ -55,7 +56,20 @@ def _half(x: Any) -> np.ndarray:
 
 
 def read_compact(directory: PathLike) -> PyTree:
-    """Reads the parameters of a small model directory, as float32."""
-    flat = read_npz(os.fspath(resolve(directory) / COMPACT_FILE))
+    """Reads the parameters of a small model directory, as float32.
+
+    Raises:
+      UnreadableFile: the file is damaged, or holds something else than parameters.
+    """
+    path = os.fspath(resolve(directory) / COMPACT_FILE)
+    flat = read_npz(path)
+    folders = {name[:i] for name in flat for i, c in enumerate(name) if c == "/"}
+    for name, array in flat.items():
+        if array.dtype.kind != "f" or name in folders:
+            raise UnreadableFile(
+                f"{printable(path)}: {shown(name)} must be an array of floating-point "
+                f"numbers with a name of its own: got {array.dtype}; get the file "
+                "again."
+            )
     tree = traverse_util.unflatten_dict(flat, sep="/")
     return jax.tree.map(lambda x: x.astype(np.float32), tree)

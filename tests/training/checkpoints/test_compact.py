@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.training.checkpoints.compact import write_compact
 from ldm_jax.training.checkpoints.params import load_params
 
@@ -22,3 +23,19 @@ def test_what_half_precision_cannot_hold_is_refused(value, tmp_path):
     params = {"unet": {"kernel": np.array([value], np.float32)}}
     with pytest.raises(ValueError, match="unet/kernel"):
         write_compact(tmp_path, {}, params)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"unet/kernel": np.ones(3, np.int8)},
+        {"unet/kernel": np.ones(3, np.complex64)},
+        {"unet/kernel": np.array(["0.5"])},
+        {"unet/bias": np.ones(3), "unet/bias/x": np.ones(3)},
+    ],
+    ids=["whole", "complex", "texts", "a name within another"],
+)
+def test_what_is_no_tree_of_numbers_is_refused_by_name(arrays, tmp_path):
+    np.savez(tmp_path / "params.npz", **arrays)
+    with pytest.raises(UnreadableFile, match=r"params\.npz: 'unet/(kernel|bias)' must"):
+        load_params(str(tmp_path))
