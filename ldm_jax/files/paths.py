@@ -23,7 +23,19 @@ _MIXED = re.compile(r"/(?:gs|s3|az):/")
 
 def is_remote(path: PathLike) -> bool:
     """Returns whether a path is a URL (gs://...)."""
-    return _URL.match(os.fspath(path)) is not None
+    return _URL.match(_text(path)) is not None
+
+
+def _text(path: PathLike) -> str:
+    """Returns a path as text.
+
+    Raises:
+      TypeError: it is something else than a text or a path of texts.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"a path must be a text or a pathlib.Path: got {text!r:.80}.")
+    return text
 
 
 def expand(path: PathLike) -> str:
@@ -32,9 +44,7 @@ def expand(path: PathLike) -> str:
     Raises:
       ValueError: there is no such user; a URL was joined to a local path.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"a path must be a text or a pathlib.Path: got {path!r:.80}.")
-    text = os.fspath(path)
+    text = _text(path)
     if is_remote(text):
         return text
     if _MIXED.search(text):

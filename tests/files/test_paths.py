@@ -28,6 +28,13 @@ def test_the_home_directory_is_expanded_and_urls_stay(monkeypatch, tmp_path):
     assert pathlib.Path(resolve("a")).is_absolute()
 
 
+@pytest.mark.parametrize("path", [None, 5, b"digits", ["digits"], float("nan")])
+def test_what_is_no_path_is_refused(path):
+    for function in (is_remote, expand, resolve):
+        with pytest.raises(TypeError, match="a path must be a text or a pathlib"):
+            function(path)
+
+
 def test_a_url_is_refused_where_files_are_needed():
     with pytest.raises(ValueError, match=r"file system: got gs://b/a.npz; write to a"):
         local("gs://b/a.npz", "the output of an export")

@@ -11,6 +11,13 @@ from tests.conditions.examples import batch
 LABELS = make_condition("class", num_classes=3, class_names=("cat", "dog", "bird"))
 
 
+@pytest.mark.parametrize("names", [(0, 1, 2), "cat", (None,), ("a" * 100_000,)])
+def test_names_of_classes_are_short_texts(names, unchecked_shapes):
+    """They are drawn beside samples, after these were computed."""
+    with pytest.raises(ValueError, match="class_names must be texts of at most 1000"):
+        make_condition("class", num_classes=3, class_names=names)
+
+
 def test_class_without_width_is_handed_to_the_unet():
     condition = make_condition("class", num_classes=4, width=None)
     y = batch()
