@@ -247,6 +247,11 @@ def _check_null(cond: Conditioning, null: Conditioning | None) -> None:
             "guidance with a scale other than 1 needs the null condition: got None; "
             "pass the conditioner's null, or scale=1."
         )
+    if not isinstance(null, Conditioning):
+        raise ValueError(
+            "null must be a Conditioning, as model.null returns it: got "
+            f"{type(null).__name__}."
+        )
 
     def shapes(condition):
         return {

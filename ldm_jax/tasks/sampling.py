@@ -111,8 +111,8 @@ class Sampling:
                 'grid="original" with num_steps=1 would return the noise itself; use '
                 'grid="even" (--grid even), or more steps.'
             )
-        for name in sampling_fields():
-            value = getattr(self, name)
+        fields = {name: getattr(self, name) for name in sampling_fields()}
+        for name, value in {**fields, **dict(self.options)}.items():
             if isinstance(value, int | float) and not abs(value) <= LARGEST:
                 raise ValueError(
                     f"{name} must be a finite number in single precision: got "

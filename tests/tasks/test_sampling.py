@@ -28,6 +28,7 @@ from ldm_jax.tasks.sampling import make_sampling, replace_sampling, sampling_fie
         (dict(guidance_scale=10**400), "must be a finite number in single precision"),
         (dict(guidance_scale=1e39), "must be a finite number in single precision"),
         (dict(guidance_interval=(0, 10**20)), "must hold steps t below 100000"),
+        (dict(eta=1.0, temperature=math.inf), "temperature must be a finite number"),
         (dict(clip=math.inf), "clip must be a finite number"),
         (dict(strength=-math.inf), "strength must be a finite number"),
         (dict(num_steps=0), "num_steps must be 1 or more: got 0"),
