@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sets up what a command prints: warnings in a line, no traceback, names escaped."""
 
-import _thread
 import contextlib
 import logging
 import os
 import pathlib
+import signal
 import sys
 import threading
 
@@ -77,7 +77,7 @@ def _print_unraisable(unraisable) -> None:
     """
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         # Once the callback has returned: before, it would be lost again.
-        threading.Timer(0.1, _thread.interrupt_main).start()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         return
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, overload
 
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -20,7 +21,8 @@ from ldm_jax.files.errors import MissingFile, UnreadableFile, naming
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.stores.store_errors import reaching
-from ldm_jax.interop.own_files import check_shapes, flatten
+from ldm_jax.interop.networks import NoNames, network_rows
+from ldm_jax.interop.own_files import check_rows, flatten
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.pretrained import FOLDER, pretrained_names
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
@@ -225,8 +227,27 @@ def load(
         params = {"autoencoder": params.get("autoencoder", {})}
     if config.task == "latent_diffusion":
         params = with_frozen(params, _frozen(directory, config))
-    check_shapes(config.to_dict(), flatten(params), directory)
+    _check_params(config.to_dict(), flatten(params), directory)
     return model, params
+
+
+def _check_params(
+    settings: Mapping[str, Any], flat: Mapping[str, np.ndarray], directory: str
+) -> None:
+    """Raises ValueError unless the arrays are those of the model in the settings.
+
+    A first stage that is not stored, and a condition of a user's own kind, whose
+    parameters have no other names, are left out.
+    """
+    try:
+        rows = network_rows(settings)
+    except NoNames:
+        rows = network_rows({**settings, "condition": {"kind": "none"}})
+    if settings["task"] != "first_stage" and not any(
+        name.startswith("autoencoder/") for name in flat
+    ):
+        rows.pop("autoencoder", None)
+    check_rows(rows, flat, directory)
 
 
 def _frozen(directory: str, config: ConfigDict) -> dict[str, PyTree]:

@@ -25,6 +25,10 @@ from ldm_jax.models.unet import UNet
 from ldm_jax.types import Conditioning, PyTree
 
 
+class NoNames(ValueError):
+    """A condition whose parameters have no names in other frameworks."""
+
+
 def network_rows(spec: Mapping[str, Any]) -> dict[str, tuple[NameRow, ...]]:
     """Lists the rows of every network that has parameters; nothing is computed.
 
@@ -137,7 +141,7 @@ def conditioner_rows(condition: Mapping[str, Any]) -> tuple[NameRow, ...]:
     """Spells out the names of a conditioner's parameters; () if it has none.
 
     Raises:
-      ValueError: a hybrid, whose parts have names.
+      NoNames: a kind that is not of this package, or a hybrid, whose parts have names.
     """
     kind = condition["kind"]
     labels = jax.ShapeDtypeStruct((1,), jnp.int32)
@@ -166,7 +170,7 @@ def conditioner_rows(condition: Mapping[str, Any]) -> tuple[NameRow, ...]:
         module = SpatialRescaler(f.bit_length() - 1, classes, out_channels, bias)
         label_map = jax.ShapeDtypeStruct((1, f, f), jnp.int32)
         return rows_for(names.SPATIAL_RESCALER, parameter_shapes(module, label_map))
-    raise ValueError(
+    raise NoNames(
         f'a "{kind}" condition has no names in other frameworks, so it can be neither '
         "imported nor exported."
     )

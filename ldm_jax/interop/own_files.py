@@ -10,7 +10,7 @@ names.
 
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +27,7 @@ from ldm_jax.files.progress import progress
 from ldm_jax.files.reading import read_bytes
 from ldm_jax.files.writing import write_bytes, write_json
 from ldm_jax.interop.layouts import NamesDiffer, listed
+from ldm_jax.interop.name_rows import NameRow
 from ldm_jax.interop.networks import network_rows
 from ldm_jax.interop.safetensors import write_safetensors
 from ldm_jax.interop.weight_files import read_weights
@@ -163,7 +164,21 @@ def check_shapes(
     settings: Mapping[str, Any], flat: Mapping[str, np.ndarray], path: PathLike
 ) -> None:
     """Raises NamesDiffer unless the arrays are those of the model in the settings."""
-    rows = network_rows(settings)
+    check_rows(network_rows(settings), flat, path)
+
+
+def check_rows(
+    rows: Mapping[str, Sequence[NameRow]],
+    flat: Mapping[str, np.ndarray],
+    path: PathLike,
+) -> None:
+    """Raises NamesDiffer unless the arrays of some networks are those of their rows.
+
+    Args:
+      rows: of the networks, as `network_rows` lists them.
+      flat: arrays by name, "unet/conv_in/kernel"; those of other networks may be there.
+      path: where the arrays are from, for the error.
+    """
     expected = {
         f"{network}/{row.ours}": row.shape
         for network, entries in rows.items()
