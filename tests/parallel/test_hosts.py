@@ -28,7 +28,7 @@ from tests.training.test_loop import run
 spec = json.loads(sys.argv[1])
 delay = spec.pop("delay", 0)
 mesh = sharding.make_mesh(*spec.pop("sizes"))
-run(spec.pop("workdir"), lambda step: time.sleep(delay), mesh, **spec)
+run(spec.pop("workdir"), lambda step: time.sleep(delay), mesh=mesh, **spec)
 """
 
 
