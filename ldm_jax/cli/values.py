@@ -135,8 +135,8 @@ def share(text: str) -> tuple[float, float]:
 def interval(text: str) -> tuple[int, int]:
     """Reads FIRST,LAST, whole numbers from 0 on."""
     first, _, last = text.partition(",")
-    numbers = [part for part in (first, last) if part.isdecimal() and len(part) < 10]
-    if len(numbers) < 2 or int(first) > int(last):
+    fit = all(part.isdecimal() and len(part) < 10 for part in (first, last))
+    if not fit or int(first) > int(last):
         raise argparse.ArgumentTypeError(
             f"must be FIRST,LAST, steps t in rising order: got {text}; 200,800, say."
         )

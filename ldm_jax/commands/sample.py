@@ -22,6 +22,7 @@ from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
+from ldm_jax.tasks.generate import check_previews
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.types import PyTree
 
@@ -94,11 +95,7 @@ def write_samples(
     trained = read_settings(model_dir, "latent_diffusion")
     sampling = trained.sampling(options)
     assert sampling is not None  # a diffusion model has it
-    if not 0 <= num_previews <= sampling.num_steps:
-        raise ValueError(
-            f"previews must be at most the steps sampled: got {num_previews} for "
-            f"{sampling.num_steps}; ask for fewer, or for more steps."
-        )
+    check_previews(num_previews, sampling.num_steps)
     model, params = loaded or model_directory.load(
         model_dir, which, step, task="latent_diffusion"
     )

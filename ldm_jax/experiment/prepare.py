@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 from ldm_jax.data.loader import make_batches
 from ldm_jax.experiment.builders.classifier import build_classifier
 from ldm_jax.experiment.builders.diffusion import build_diffusion
-from ldm_jax.experiment.builders.evaluation import check_best
 from ldm_jax.experiment.builders.first_stage import build_first_stage
 from ldm_jax.experiment.config.resuming import defines_model, may_change
 from ldm_jax.experiment.config.schema import check_config
 from ldm_jax.experiment.resolve import resolve_config
 from ldm_jax.experiment.vocabulary import stored_form
 from ldm_jax.parallel import sharding
+from ldm_jax.training.checkpoints.retention import check_best
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.options import LoopOptions
 from ldm_jax.training.run import Run
@@ -69,7 +69,7 @@ def prepare(
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
     batches, spread = None, sharding.batch_sharding(mesh)
     if parts.examples is not None:
-        check_best(options.best, parts.evaluate)
+        check_best(options.best, parts.evaluate.figures if parts.evaluate else ())
         batches = make_batches(
             parts.examples.source,
             parts.examples.transform,

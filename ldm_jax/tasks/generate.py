@@ -80,13 +80,18 @@ def sample_latents(
         )
     sampler = sampling.make_sampler(schedule)
     num_steps = len(timesteps) - 1
-    if num_previews > num_steps:
+    check_previews(num_previews, num_steps)
+    steps = np.linspace(0, num_steps - 1, num_previews).round().astype(int).tolist()
+    return base.sample_with_previews(sampler, denoiser, z_T, timesteps, key, steps)
+
+
+def check_previews(num_previews: int, num_steps: int) -> None:
+    """Raises ValueError unless there is a step for each preview."""
+    if not 0 <= num_previews <= num_steps:
         raise ValueError(
             f"previews must be at most the steps sampled: got {num_previews} for "
             f"{num_steps}; ask for fewer, or for more steps."
         )
-    steps = np.linspace(0, num_steps - 1, num_previews).round().astype(int).tolist()
-    return base.sample_with_previews(sampler, denoiser, z_T, timesteps, key, steps)
 
 
 def make_denoiser(

@@ -109,7 +109,7 @@ def make_rate_schedule(
 
     Raises:
       ValueError: there is no schedule of that name, or it has no such arguments, or a
-        number of steps is negative.
+        number of steps is negative or does not fit into int32.
     """
     known = sorted([*SCHEDULES, *OPTAX_SCHEDULES])
     if name not in known:
@@ -139,6 +139,14 @@ def make_rate_schedule(
     return maker(**fields)
 
 
+def sample_schedule(
+    schedule: optax.Schedule, run_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (up to 1,001 numbers of updates from 0 to the last, the values there)."""
+    steps = np.unique(np.linspace(0, run_steps - 1, 1001).astype(np.int32))
+    return steps, np.broadcast_to(jax.vmap(schedule)(steps), steps.shape)
+
+
 def check_rate_schedule(
     where: str, schedule: Mapping[str, Any], factor: optax.Schedule, run_steps: int
 ) -> None:
@@ -153,8 +161,7 @@ def check_rate_schedule(
     Raises:
       ValueError: names the field that makes it 0.
     """
-    steps = np.unique(np.linspace(0, run_steps - 1, 1001).astype(np.int32))
-    factors = np.broadcast_to(jax.vmap(factor)(steps), steps.shape)
+    steps, factors = sample_schedule(factor, run_steps)
     zero = steps[factors == 0]
     if len(zero) < max(2, len(steps) / 100):
         return

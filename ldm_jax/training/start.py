@@ -56,7 +56,7 @@ def check_first_step(run: Run) -> None:
 
     Raises:
       ValueError: options do not fit the networks, the batch or what is installed.
-      Unusable: there is no model in `train.init_from`.
+      MissingFile: there is no model in `train.init_from`.
     """
     options = run.options
     if options.wandb:

@@ -4,9 +4,9 @@
 import math
 
 import jax
-import numpy as np
 
 from ldm_jax.training.estimate import CONDITIONS, duration, training_seconds
+from ldm_jax.training.learning_rate import sample_schedule
 from ldm_jax.training.run import Run
 from ldm_jax.types import PyTree
 
@@ -41,9 +41,8 @@ def summarize(run: Run, step_flops: int) -> dict[str, str]:
 
 def _learning_rate(run: Run) -> str:
     """Describes the learning rate: at the first step, where it is highest, at last."""
-    rate, num_steps = run.optimizer.rates["learning_rate"], run.options.num_steps
-    counts = np.unique(np.linspace(0, num_steps - 1, 1001).astype(np.int32))
-    values = np.broadcast_to(jax.vmap(rate)(counts), counts.shape)
+    rate = run.optimizer.rates["learning_rate"]
+    counts, values = sample_schedule(rate, run.options.num_steps)
     if (values == values[0]).all():
         return f"learning rate {values[0]:.3g}"
     highest = int(values.argmax())

@@ -15,7 +15,7 @@ from ldm_jax.files.errors import shown
 from ldm_jax.models.conditioners import ClassToken
 from ldm_jax.types import Array, Batch, Conditioning
 
-# Characters; the longest of ImageNet's has 121.
+# Characters; names are drawn below samples.
 MAX_NAME = 1000
 
 

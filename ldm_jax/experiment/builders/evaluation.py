@@ -237,17 +237,6 @@ class SamplePreview:
 Evaluator = HeldOut | HeldOutClasses | SamplePreview
 
 
-def check_best(best: str | None, evaluate: Evaluator | None) -> None:
-    """Raises ValueError unless `train.best` is a figure of the run's evaluation."""
-    figures = evaluate.figures if evaluate else ()
-    if best is not None and best not in figures:
-        raise ValueError(
-            f"train.best must be a scalar of the evaluation: got {best!r}, it gives "
-            f"{', '.join(figures) or 'none'}; name one of these, or leave train.best "
-            "out."
-        )
-
-
 def spread(count: int, num_records: int) -> list[int]:
     """Returns places in a set, of which the first few are spread over all of it.
 

@@ -2,7 +2,7 @@
 """Chooses the checkpoints to keep: the latest, and the best by an evaluation scalar."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -67,12 +67,7 @@ class LatestAndBest:
         """
         if self._best is None:
             return
-        if self._best not in scalars:
-            raise ValueError(
-                f"train.best must be a scalar of the evaluation: got {self._best!r}, "
-                f"it gives {', '.join(scalars) or 'none'}; name one of these, or leave "
-                "train.best out."
-            )
+        check_best(self._best, scalars)
         known = {s: row for s, row in self._scores.items() if s in steps}
         finite = {n: float(v) for n, v in scalars.items() if math.isfinite(v)}
         self._scores = {**known, step: finite}
@@ -95,6 +90,16 @@ class LatestAndBest:
             choose = min if self._is_lowest else max
             kept.add(choose(values, key=values.__getitem__))
         return [info.step in kept for info in checkpoints]
+
+
+def check_best(best: str | None, scalars: Collection[str]) -> None:
+    """Raises ValueError unless `best` is None or names a scalar of the evaluation."""
+    if best is not None and best not in scalars:
+        raise ValueError(
+            f"train.best must be a scalar of the evaluation: got {best!r}, it gives "
+            f"{', '.join(scalars) or 'none'}; name one of these, or leave train.best "
+            "out."
+        )
 
 
 def _read(path: epath.Path) -> dict[int, dict[str, float]]:
