@@ -82,7 +82,10 @@ def test_commands_take_the_name(tmp_path, capsys):
         (["--num=99999999999"], "num must be 1 to 1,000,000 images"),
         (["--num=1", "--num-steps=2", "--previews=3"], "at most the steps sampled"),
         (["--num=1", "--label=" + 5000 * "9"], "a class is in 0..9"),
-        (["--num=100", "--seed=4294967290"], "the seeds of 100 images must be in"),
+        (
+            ["--num=100", "--seed=4294967290"],
+            "the seeds of images must be in [0, 2^32): got 4294967290 to 4294967389",
+        ),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_before_any_work(

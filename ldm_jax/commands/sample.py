@@ -15,6 +15,7 @@ from ldm_jax.commands.sampling.sample_sheets import (
     write_sheets,
 )
 from ldm_jax.commands.sampling.stopwatch import Stopwatch
+from ldm_jax.diffusion.samplers.base import check_seeds
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files.formats import png
@@ -196,11 +197,7 @@ def _check_range(num: int, seed: int) -> None:
             f"num must be 1 to {MAX_IMAGES:,} images, whose names have six digits: got "
             f"{num:,}; draw more into another directory, with another seed."
         )
-    if not 0 <= seed <= 2**32 - num:
-        raise ValueError(
-            f"the seeds of {num:,} images must be in [0, 2^32): got {seed} to "
-            f"{seed + num - 1}; choose another seed of the first image."
-        )
+    check_seeds(seed, seed + num - 1)
 
 
 def _file(folder: pathlib.Path, index: int) -> pathlib.Path:

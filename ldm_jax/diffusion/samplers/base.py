@@ -185,12 +185,18 @@ def seed_keys(
       ValueError: a seed outside [0, 2^32), which would be that of another image.
     """
     seeds = np.asarray(seeds)
-    if seeds.size and not (seeds.min() >= 0 and seeds.max() < 2**32):
-        raise ValueError(
-            f"the seeds of images must be in [0, 2^32): got {seeds.min()} to "
-            f"{seeds.max()}; choose another seed of the first image."
-        )
+    if seeds.size:
+        check_seeds(int(seeds.min()), int(seeds.max()))
     return jax.vmap(jax.random.key)(seeds.astype(np.uint32))
+
+
+def check_seeds(lowest: int, highest: int) -> None:
+    """Raises ValueError unless these seeds of images, and all between, are 32 bits."""
+    if not 0 <= lowest <= highest < 2**32:
+        raise ValueError(
+            f"the seeds of images must be in [0, 2^32): got {lowest} to {highest}; "
+            "choose another seed of the first image."
+        )
 
 
 def noise_like(
