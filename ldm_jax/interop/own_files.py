@@ -193,8 +193,11 @@ def check_rows(
         if actual != shape
     ]
     if odd:
-        what = f"the arrays in {path} must be those of the model in its {CONFIG}"
-        raise NamesDiffer(listed(what, odd))
+        what = (
+            f"the arrays in {path} must be those of the model in its {CONFIG}; take "
+            f"both from the same model ({len(odd):,} arrays differ)"
+        )
+        raise NamesDiffer(listed(what, odd, limit=5))
 
 
 def flatten(params: PyTree) -> dict[str, np.ndarray]:
