@@ -101,6 +101,8 @@ def read_keyword(
             f"{name} must be [{', '.join(map(str, axes))}]: got shape "
             f"{tuple(array.shape)}."
         )
+    if 0 in array.shape[:1]:
+        raise ValueError(f"{name} must have a row for each image: got none.")
     if jnp.dtype(field.dtype).kind not in "iu":
         return read_floats(name, array)
     if array.dtype.kind not in "iu":
@@ -114,10 +116,10 @@ def read_keyword(
 
 
 def read_floats(name: str, value: Any) -> Float32[jax.Array, "..."]:
-    """Converts an array to float32, unless it holds whole numbers.
+    """Converts an array of floating-point numbers to float32.
 
     Raises:
-      ValueError: it does; images are floating point in [-1, 1].
+      ValueError: it holds other numbers, such as bytes; images are in [-1, 1].
     """
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     if array.dtype.kind in "iu":
@@ -125,4 +127,6 @@ def read_floats(name: str, value: Any) -> Float32[jax.Array, "..."]:
             f"{name} must be floating point, images in [-1, 1]: got {array.dtype}; "
             "divide bytes by 127.5 and subtract 1."
         )
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{name} must be floating point: got {array.dtype}.")
     return jnp.asarray(array, jnp.float32)

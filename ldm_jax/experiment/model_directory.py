@@ -89,8 +89,8 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
             "it is damaged. Train or import the model again."
         )
     with naming(path, "must hold the settings of a model"):
+        check_config(_tuples(content))  # first: a ConfigDict takes no name with a dot
         config = ConfigDict(_tuples(content))
-        check_config(config)
     if task not in (None, config.task):
         raise ValueError(
             f"this needs a model of the task {task}: {directory} holds one of the task "

@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
+from ldm_jax.conditions.keywords import read_floats
 from ldm_jax.diffusion import constraints, guidance, process, tiles
 from ldm_jax.diffusion.samplers import base
 from ldm_jax.parallel.compile import sampling_options
@@ -150,8 +151,8 @@ def sample(
       z_0 for `model.decode`.
 
     Raises:
-      TypeError: an option of another type.
-      ValueError: options that do not fit, or z_T and cond of different batch sizes.
+      ValueError: options of another type or that do not fit, or z_T and cond of
+        different batch sizes.
     """
     if not isinstance(model, LatentDiffusion):
         raise ValueError(
@@ -160,7 +161,12 @@ def sample(
         )
     sampling = make_sampling(**options)
     cond = model.checked_condition(z_T, cond, "z_T")
-    key = jax.random.key(0) if key is None else key
+    z_T = read_floats("z_T", z_T)
+    if not isinstance(z_T, Tracer) and not jnp.isfinite(z_T).all():
+        raise ValueError("z_T must be standard normal noise: got NaN or infinity.")
+    if null is not None:
+        null = model.checked_condition(z_T, null, "z_T")
+    key = jax.random.key(0) if key is None else base.typed_key(key)
     if isinstance(z_T, Tracer):  # a part of the caller's program
         return sample_latents(model, params, cond, null, z_T, key, sampling)[0]
     return _compiled_sample(model, sampling)(params, cond, null, z_T, key)

@@ -21,6 +21,14 @@ from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.first_stage.bottleneck import VQ
 from ldm_jax.models.unet import UNet
+from ldm_jax.tasks.checks import (
+    check_axes,
+    check_batch_sizes,
+    check_params,
+    check_steps,
+    naming_params,
+    network_of,
+)
 from ldm_jax.types import Array, Batch, Conditioning, PyTree, RandomKey
 
 
@@ -56,7 +64,8 @@ class FirstStage:
         variables = {"params": network_of(params, "autoencoder")}
         image = read_floats("image", image)
         check_axes("image", image, self.autoencoder.in_channels)
-        return self.autoencoder.apply(variables, image, method="encode")
+        with naming_params("autoencoder"):
+            return self.autoencoder.apply(variables, image, method="encode")
 
     def latent(
         self, moments: Float[Array, "B h w moments"], key: RandomKey | None = None
@@ -94,7 +103,10 @@ class FirstStage:
         variables = {"params": network_of(params, "autoencoder")}
         check_axes("z_0", z_0, self.autoencoder.embed_channels)
         z = jnp.asarray(z_0) / self.latent_scale
-        return self.autoencoder.apply(variables, z, quantize=quantize, method="decode")
+        with naming_params("autoencoder"):
+            return self.autoencoder.apply(
+                variables, z, quantize=quantize, method="decode"
+            )
 
     def quantize(
         self, params: PyTree, z_0: Float[Array, "B h w c"]
@@ -169,12 +181,9 @@ class ConditionEncoder:
 
     def encode_condition(self, params: PyTree, y: Batch) -> Conditioning:
         """Encodes a raw condition given as the fields of a batch."""
-        if not isinstance(params, Mapping):
-            raise ValueError(
-                f"params must have an entry per network: got {type(params).__name__}; "
-                "give the params that ldm_jax.load returned with this model."
-            )
-        return self.conditioner.encode(params.get("conditioner", {}), y, params)
+        check_params(params)
+        with naming_params("conditioner"):
+            return self.conditioner.encode(params.get("conditioner", {}), y, params)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -257,7 +266,8 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
         t = jnp.asarray(t)
         if not isinstance(t, Tracer):
             check_steps(t, self.schedule.num_timesteps)
-        return self.unet.apply(variables, z_t, t, cond)
+        with naming_params("unet"):
+            return self.unet.apply(variables, z_t, t, cond)
 
     def checked_condition(
         self,
@@ -293,57 +303,6 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
             )
         check_batch_sizes(z, cond)
         return cond
-
-
-def network_of(params: PyTree, name: str) -> PyTree:
-    """Returns the parameters of a network.
-
-    Raises:
-      ValueError: there are none.
-    """
-    if not isinstance(params, Mapping) or name not in params:
-        got = (
-            f"those of {', '.join(map(str, params)) or 'no network'}"
-            if isinstance(params, Mapping)
-            else type(params).__name__
-        )
-        raise ValueError(
-            f'params must have the entry "{name}": got {got}; give the params that '
-            "ldm_jax.load returned with this model."
-        )
-    return params[name]
-
-
-def check_axes(name: str, array: Any, channels: int) -> None:
-    """Raises ValueError unless an array is [B, height, width, channels]."""
-    shape = getattr(array, "shape", None)
-    if shape is None or len(shape) != 4 or shape[-1] != channels:
-        got = type(array).__name__ if shape is None else f"shape {tuple(shape)}"
-        raise ValueError(
-            f"{name} must be an array [B, height, width, {channels}]: got {got}; a "
-            "single one is x[None], and channels come last."
-        )
-
-
-def check_steps(t: Array, num_timesteps: int) -> None:
-    """Raises ValueError for steps that the schedule does not have."""
-    low, high = float(jnp.min(t)), float(jnp.max(t))
-    if low < 0 or high > num_timesteps - 1:
-        raise ValueError(
-            f"t must be in [0, {num_timesteps}): got {low:g} to {high:g}; the "
-            f"noisiest step is {num_timesteps - 1}."
-        )
-
-
-def check_batch_sizes(z: Float[Array, "B h w c"], cond: Conditioning) -> None:
-    """Raises ValueError unless a condition has one row for each latent."""
-    for name, array in cond._asdict().items():
-        if array is not None and array.shape[0] != z.shape[0]:
-            raise ValueError(
-                f"latents and their condition must have one batch size: got "
-                f"{z.shape[0]} latents and {name} of {array.shape[0]} rows; give one "
-                "row for each latent."
-            )
 
 
 def with_frozen(trained: PyTree, frozen: PyTree) -> PyTree:

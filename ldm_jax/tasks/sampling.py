@@ -44,9 +44,8 @@ class Sampling:
         them by name.
 
     Raises:
-      TypeError: a value is of another type.
       ValueError: an unknown sampler, an option that the sampler does not have, or a
-        value out of its range.
+        value of another type or out of its range.
     """
 
     sampler: Annotated[str, "one of: " + ", ".join(SAMPLERS)] = "ddim"
@@ -189,7 +188,12 @@ def make_sampling(**settings: Any) -> Sampling:
     """
     common = sampling_fields()
     options = {n: x for n, x in settings.items() if n not in common and x is not None}
-    fields = {name: x for name, x in settings.items() if name in common}
+    # Lists are what JSON makes of tuples.
+    fields: dict[str, Any] = {
+        name: tuple(x) if isinstance(x, list) else x
+        for name, x in settings.items()
+        if name in common
+    }
     return Sampling(**fields, options=tuple(sorted(options.items())))
 
 

@@ -67,8 +67,7 @@ class LoopOptions:
         moments and the number of steps done are kept.
 
     Raises:
-      TypeError: a value is of another type.
-      ValueError: a value is out of range.
+      ValueError: a value is of another type, or out of range.
     """
 
     num_steps: int = option(at_least=1, at_most=MAX_STEPS, may_change=True)

@@ -49,6 +49,45 @@ def test_a_section_that_holds_no_settings_is_refused(tmp_path, section, value):
         read_config(str(tmp_path))
 
 
+WRONG_TYPES = {
+    "unet": [1, 2],
+    "unet.channels": "32",
+    "unet.channel_mult": [1, "2"],
+    "unet.dtype": {},
+    "autoencoder.embed_dim": 4.5,
+    "autoencoder.mid_attention": 1,
+    "condition.class_names": [1, 2],
+    "condition.kind": ["class"],
+    "mesh.data": None,
+    "optimizer.schedule": [1],
+    "sampling.eta": "a",
+    "schedule.kind": {},
+    "schedule.num_timesteps": 1000.0,
+    "train.num_steps": "x",
+}
+
+
+@pytest.mark.parametrize("field", WRONG_TYPES)
+def test_a_value_of_another_type_is_refused_by_file_and_field(tmp_path, field):
+    content = json.loads((FOLDER / "digits" / "config.json").read_text())
+    section, _, name = field.rpartition(".")
+    (content[section] if section else content)[name] = WRONG_TYPES[field]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(
+        UnreadableFile, match=rf"{tmp_path}/config\.json: config\.{field} must be .*got"
+    ):
+        read_config(str(tmp_path))
+
+
+@pytest.mark.parametrize("section", ["", "unet", "condition"])
+def test_a_name_with_a_dot_is_refused_by_name(tmp_path, section):
+    content = json.loads((FOLDER / "digits" / "config.json").read_text())
+    (content[section] if section else content)["a.b"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UnreadableFile, match=r'config(\.\w+)? has no "a\.b"'):
+        read_config(str(tmp_path))
+
+
 BELIEVED = {
     "latents.scale": (0, -1.0, float("nan"), float("inf"), "0.2", True, []),
     "latents.image_size": (0, -16, 10**9, 16.5, "16", (16, 16, 16), (16, 10**9), True),

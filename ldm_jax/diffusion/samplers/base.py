@@ -10,7 +10,7 @@ any batch and on any number of devices.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -164,8 +164,7 @@ def per_sample_keys(key: RandomKey, batch_size: Size) -> Key[Array, " B"]:
     Raises:
       ValueError: neither one key nor B of them.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(jnp.asarray(key))
+    key = typed_key(key)
     if key.ndim == 0:
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
     if key.shape != (batch_size,):
@@ -174,6 +173,23 @@ def per_sample_keys(key: RandomKey, batch_size: Size) -> Key[Array, " B"]:
             f"a batch of {batch_size}."
         )
     return key
+
+
+def typed_key(key: Any) -> Key[Array, "..."]:
+    """Returns random keys as typed ones; they may be raw numbers of older programs.
+
+    Raises:
+      ValueError: it is something else.
+    """
+    if jnp.issubdtype(getattr(key, "dtype", np.int32), jax.dtypes.prng_key):
+        return key
+    raw = key if isinstance(key, jax.Array) else np.asarray(key)
+    if raw.dtype != np.uint32 or raw.shape[-1:] != (2,):
+        raise ValueError(
+            f"key must be made by jax.random.key(seed): got {raw.dtype} of shape "
+            f"{raw.shape}."
+        )
+    return jax.random.wrap_key_data(jnp.asarray(raw))
 
 
 def seed_keys(

@@ -12,7 +12,7 @@ from ldm_jax.diffusion.samplers.base import (
     one_leg_per_step,
 )
 from ldm_jax.diffusion.samplers.grid import check_timesteps
-from ldm_jax.diffusion.samplers.options import Temperature
+from ldm_jax.diffusion.samplers.options import Temperature, check_temperature
 from ldm_jax.diffusion.schedule import NoiseSchedule
 
 
@@ -34,12 +34,14 @@ def ddim(
       temperature: factor of the noise added; 1 is the true process.
 
     Raises:
-      ValueError: eta outside [0, 1], or a temperature with eta = 0 (no noise).
+      ValueError: eta outside [0, 1], a temperature below 0, or one with eta = 0
+        (no noise).
 
     Source: Song et al. 2021, Eq. 12 and 16.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1]: got {eta}.")
+    check_temperature(temperature)
     if eta == 0 and temperature != 1:
         raise ValueError(
             f"temperature={temperature} scales the noise added, and eta=0 adds none; "

@@ -12,7 +12,7 @@ from ldm_jax.diffusion.samplers.base import (
     one_leg_per_step,
 )
 from ldm_jax.diffusion.samplers.grid import check_timesteps
-from ldm_jax.diffusion.samplers.options import Temperature
+from ldm_jax.diffusion.samplers.options import Temperature, check_temperature
 from ldm_jax.diffusion.schedule import NoiseSchedule
 
 
@@ -42,10 +42,11 @@ def ddpm(
       temperature: factor of the noise added; 1 is the true process.
 
     Raises:
-      ValueError: variance outside [0, 1].
+      ValueError: variance outside [0, 1], or a temperature below 0.
     """
     if not 0 <= variance <= 1:
         raise ValueError(f"variance must be in [0, 1]: got {variance}.")
+    check_temperature(temperature)
 
     def init(z_T, timesteps):
         timesteps = check_timesteps(timesteps, schedule.num_timesteps)

@@ -14,7 +14,7 @@ from ldm_jax.diffusion.samplers.base import (
     one_leg_per_step,
 )
 from ldm_jax.diffusion.samplers.grid import check_timesteps
-from ldm_jax.diffusion.samplers.options import Temperature
+from ldm_jax.diffusion.samplers.options import Temperature, check_temperature
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.types import Array
 
@@ -45,7 +45,11 @@ def dpm_solver_sde(
     Args:
       schedule: NoiseSchedule of T steps.
       temperature: factor of the noise added; 1 is the true process.
+
+    Raises:
+      ValueError: a temperature below 0.
     """
+    check_temperature(temperature)
     return _solver(schedule, is_sde=True, temperature=temperature)
 
 

@@ -19,6 +19,12 @@ from typing import Annotated, Any
 Temperature = Annotated[float, "factor of the added noise"]
 
 
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError for a factor below 0, which would subtract the noise."""
+    if temperature < 0:
+        raise ValueError(f"temperature must be 0 or more: got {temperature}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Option:
     """A value with a name, a type and a line of help.

@@ -30,6 +30,7 @@ from ldm_jax.tasks.latent_diffusion import Objective
 from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.options import LoopOptions
+from ldm_jax.types import check_type
 
 # task -> section -> what its fields are the arguments of; None: a plain value.
 SHARED = {
@@ -95,6 +96,8 @@ CHOICES: dict[str, tuple[str, Mapping[str, Callable]]] = {
 # Ranges of plain values; a random key is made of 32 bits, one of which is the sign.
 NUMBERS = {"seed": (0, 2**31 - 1), "batch_size": (1, 2**31 - 1)}
 DTYPES = ("float32", "bfloat16", "float16")
+# Fields that may be None in a config: the data determine them (data_metadata).
+OPEN = {"image_size", "num_classes"}
 # Sections that may be absent. What a diffusion model learns from is in the latents,
 # unless images are to be encoded for it; a first stage may be trained without LPIPS.
 OPTIONAL = {
@@ -156,50 +159,79 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
             )
 
 
-def _check_choice(config: Mapping[str, Any], section: str) -> None:
+def _check_choice(values: Mapping[str, Any], section: str, where: str) -> None:
     """Refuses a section that chooses an unknown kind or sampler."""
     field, table = CHOICES.get(section, ("", {}))
-    value = config[section].get(field)
-    if value is not None and value not in table:
+    value = values.get(field)
+    if value is not None and not (isinstance(value, str) and value in table):
         raise ValueError(
-            f"config.{section}.{field} must be one of {', '.join(sorted(table))}: got "
+            f"{where}.{field} must be one of {', '.join(sorted(table))}: got "
             f"{shown(value)}."
         )
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Refuses a config whose task, sections or fields are unknown.
+def check_config(config: ConfigDict | Mapping[str, Any]) -> None:
+    """Refuses a config whose task, sections or fields are unknown, or of other types.
 
     Raises:
-      ValueError: names the section or field, and the nearest known one.
+      ValueError: names the section or field, and the nearest known one or its type.
     """
-    known = SECTIONS.get(config.get("task", ""))
+    config = config.to_dict() if isinstance(config, ConfigDict) else config
+    task = config.get("task", "")
+    known = SECTIONS.get(task) if isinstance(task, str) else None
     if known is None:
         raise ValueError(
             f"config.task must be one of {', '.join(sorted(SECTIONS))}: got "
-            f"{config.get('task')!r}; a file of several experiments takes the name of "
-            "one after a colon, as its first lines tell: --config=FILE:ARGUMENT."
+            f"{shown(config.get('task'))}; a file of several experiments takes the "
+            "name of one after a colon, as its first lines tell: "
+            "--config=FILE:ARGUMENT."
         )
     check_names("config", config, known)
-    missing = sorted(set(known) - set(config) - OPTIONAL.get(config["task"], set()))
+    missing = sorted(set(known) - set(config) - OPTIONAL.get(task, set()))
     if missing:
         raise ValueError(
-            f'a config of the task "{config["task"]}" needs the sections '
+            f'a config of the task "{task}" needs the sections '
             f"{', '.join(sorted(known))}: it lacks {', '.join(missing)}; add them."
         )
     _check_numbers(config)
     for name, maker in known.items():
-        if maker is None or name not in config:
+        if maker is not None and name in config:
+            _check_section(config, name, f"config.{name}")
+
+
+def _check_section(config: Mapping[str, Any], section: str, where: str) -> None:
+    """Refuses a section with unknown fields, or with values of other types.
+
+    Args:
+      config: the experiment.
+      section: its name in the experiment.
+      where: its name in errors.
+    """
+    values = config[section]
+    check_type(where, values, Mapping, "write the fields of the section")
+    if values.get("dtype") not in (None, *DTYPES):
+        raise ValueError(
+            f"{where}.dtype must be one of {', '.join(DTYPES)}: got "
+            f"{shown(values['dtype'])}."
+        )
+    _check_choice(values, section, where)
+    fields = section_fields(config, section)
+    if not any(field.kind == field.VAR_KEYWORD for field in fields.values()):
+        check_names(where, values, fields)
+    for name in fields.keys() & values.keys():
+        field = fields[name]
+        if values[name] is None and name in OPEN:
             continue
-        if config[name].get("dtype") not in (None, *DTYPES):
-            raise ValueError(
-                f"config.{name}.dtype must be one of {', '.join(DTYPES)}: got "
-                f"{config[name]['dtype']!r}."
-            )
-        _check_choice(config, name)
-        fields = section_fields(config, name)
-        if not any(field.kind == field.VAR_KEYWORD for field in fields.values()):
-            check_names(f"config.{name}", config[name], fields)
+        way_out = (
+            "the field must be set"
+            if field.default is field.empty
+            else f"the default is {field.default!r}"
+        )
+        check_type(f"{where}.{name}", values[name], field.annotation, way_out)
+    if values.get("kind") == "hybrid":  # whose parts are conditions
+        for name, part in values.get("parts", {}).items():
+            of_part = {**config, section: part}
+            _check_section(of_part, section, f"{where}.parts.{name}")
 
 
 def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:

@@ -126,6 +126,6 @@ def _refuse_step(directory: PathLike, step: int | None, steps: list[int]) -> Non
     if step is not None and step not in steps:
         there = ", ".join(map(str, reversed(steps))) or "none"
         raise ValueError(
-            f"--step must be that of a checkpoint in {directory}: got {step}, there "
-            f"are {there}; config.train.keep says how many are kept."
+            f"step (--step) must be that of a checkpoint in {directory}: got {step}, "
+            f"there are {there}; config.train.keep says how many are kept."
         )

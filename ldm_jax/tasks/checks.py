@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of what a caller gives to the functions of a model."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import errors
+from jaxtyping import Float
+
+from ldm_jax.types import Array, Conditioning, PyTree
+
+
+def check_params(params: PyTree) -> None:
+    """Raises ValueError unless parameters are a dict, of networks by name."""
+    if not isinstance(params, Mapping):
+        raise ValueError(
+            f"params must have an entry per network: got {type(params).__name__}; give "
+            "the params that ldm_jax.load returned with this model."
+        )
+
+
+def network_of(params: PyTree, name: str) -> PyTree:
+    """Returns the parameters of a network.
+
+    Raises:
+      ValueError: there are none, or they are no parameters.
+    """
+    if not isinstance(params, Mapping) or name not in params:
+        got = (
+            f"those of {', '.join(map(str, params)) or 'no network'}"
+            if isinstance(params, Mapping)
+            else type(params).__name__
+        )
+        raise ValueError(
+            f'params must have the entry "{name}": got {got}; give the params that '
+            "ldm_jax.load returned with this model."
+        )
+    network = params[name]
+    if not isinstance(network, Mapping):
+        raise ValueError(
+            f'params["{name}"] must be a dict of parameters: got '
+            f"{type(network).__name__}; give the params that ldm_jax.load returned "
+            "with this model."
+        )
+    return network
+
+
+@contextlib.contextmanager
+def naming_params(name: str) -> Iterator[None]:
+    """Names the network in an error of Flax about parameters that it cannot use.
+
+    Args:
+      name: of the network in `params`.
+
+    Raises:
+      ValueError: the parameters are those of another network.
+    """
+    try:
+        yield
+    except errors.FlaxError as error:
+        reason, _, _ = str(error).partition(" (https://")  # a page about the error
+        raise ValueError(
+            f'params["{name}"] must be those of this model: got {reason}; give the '
+            "params that ldm_jax.load returned with it."
+        ) from error
+
+
+def check_axes(name: str, array: Any, channels: int) -> None:
+    """Raises ValueError unless an array is [B, height, width, channels]."""
+    shape = getattr(array, "shape", None)
+    if shape is None or len(shape) != 4 or shape[-1] != channels or 0 in shape:
+        got = type(array).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(
+            f"{name} must be an array [B, height, width, {channels}]: got {got}; a "
+            "single one is x[None], and channels come last."
+        )
+
+
+def check_steps(t: Array, num_timesteps: int) -> None:
+    """Raises ValueError for steps that the schedule does not have."""
+    low, high = float(jnp.min(t)), float(jnp.max(t))
+    if low < 0 or high > num_timesteps - 1:
+        raise ValueError(
+            f"t must be in [0, {num_timesteps}): got {low:g} to {high:g}; the "
+            f"noisiest step is {num_timesteps - 1}."
+        )
+
+
+def check_batch_sizes(z: Float[Array, "B h w c"], cond: Conditioning) -> None:
+    """Raises ValueError unless a condition has one row for each latent."""
+    for name, array in cond._asdict().items():
+        if array is not None and array.shape[0] != z.shape[0]:
+            raise ValueError(
+                f"latents and their condition must have one batch size: got "
+                f"{z.shape[0]} latents and {name} of {array.shape[0]} rows; give one "
+                "row for each latent."
+            )
