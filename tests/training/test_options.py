@@ -26,7 +26,7 @@ from ldm_jax.training.options import LoopOptions
         ("step_timeout", 0, "must be above 0: got 0"),
         ("step_timeout", float("inf"), "must be finite: got inf"),
         ("best", 3, "must be a text: got 3"),
-        ("ema_of", "unet", "must be a tuple: got 'unet'"),
+        ("ema_of", "unet", "must be a tuple, .*: got 'unet'"),
         ("allow_data_change", 1, "must be True or False: got 1"),
         ("wandb", None, "must be a text: got None"),
         ("profile_steps", (4, 3), r"must be \(first, last\)"),
