@@ -25,7 +25,7 @@ from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.classifier import LatentClassifier
 from ldm_jax.models.unet import UNet
 from ldm_jax.parallel.outputs import new_output
-from ldm_jax.tasks.checks import check_params
+from ldm_jax.tasks.checks import check_networks
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.model import ConditionEncoder, FirstStage, LatentDiffusion
 from ldm_jax.training.checkpoints.params import save_params
@@ -58,7 +58,7 @@ def save(
       ValueError: the directory is taken, the parameters are not the model's, or the
         model has settings that a directory does not hold; nothing is written.
     """
-    check_params(params)
+    check_networks(params)
     spec = model_spec(model)
     if isinstance(model, NoisyLatentClassifier):
         image_size = _image_size(model, image_size)

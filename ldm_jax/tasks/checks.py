@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ldm_jax.types import Array, Conditioning, PyTree
 
 
-def check_params(params: PyTree) -> None:
+def check_networks(params: PyTree) -> None:
     """Raises ValueError unless parameters are a dict, of networks by name."""
     if not isinstance(params, Mapping):
         raise ValueError(

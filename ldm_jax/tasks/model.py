@@ -24,7 +24,7 @@ from ldm_jax.models.unet import UNet
 from ldm_jax.tasks.checks import (
     check_axes,
     check_batch_sizes,
-    check_params,
+    check_networks,
     check_steps,
     naming_params,
     network_of,
@@ -181,7 +181,7 @@ class ConditionEncoder:
 
     def encode_condition(self, params: PyTree, y: Batch) -> Conditioning:
         """Encodes a raw condition given as the fields of a batch."""
-        check_params(params)
+        check_networks(params)
         with naming_params("conditioner"):
             return self.conditioner.encode(params.get("conditioner", {}), y, params)
 

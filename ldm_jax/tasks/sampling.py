@@ -14,7 +14,7 @@ from ldm_jax.diffusion.samplers.grid import GRIDS, make_timesteps
 from ldm_jax.diffusion.samplers.options import Option, options_of, read_option
 from ldm_jax.diffusion.schedule import MAX_TIMESTEPS, NoiseSchedule, make_schedule
 from ldm_jax.files.errors import shown
-from ldm_jax.types import check_type
+from ldm_jax.files.value_types import check_type
 
 LARGEST = float(np.finfo(np.float32).max)
 

@@ -5,9 +5,9 @@ import dataclasses
 import math
 from typing import Any
 
+from ldm_jax.files.value_types import check_type
 from ldm_jax.parallel.compile import MATMUL_PRECISIONS
 from ldm_jax.parallel.sharding import MIN_SHARD_MIB
-from ldm_jax.types import check_type
 
 # Steps are counted in int32.
 MAX_STEPS = 2**31 - 1

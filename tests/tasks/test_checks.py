@@ -31,7 +31,7 @@ def digits():
 def test_params_that_are_no_dict_are_named(params, digits, tmp_path):
     model, _ = digits
     for call in (
-        lambda: checks.check_params(params),
+        lambda: checks.check_networks(params),
         lambda: model.condition(params, class_label=[1]),
         lambda: ldm_jax.save(tmp_path / "model", model, params),
     ):

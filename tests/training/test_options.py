@@ -25,7 +25,7 @@ from ldm_jax.training.options import LoopOptions
         ("checkpoint_seconds", float("nan"), "must be at least 0: got nan"),
         ("step_timeout", 0, "must be above 0: got 0"),
         ("step_timeout", float("inf"), "must be finite: got inf"),
-        ("best", 3, "must be a text: got 3"),
+        ("best", 3, "must be a text or None: got 3"),
         ("ema_of", "unet", "must be a tuple, .*: got 'unet'"),
         ("allow_data_change", 1, "must be True or False: got 1"),
         ("wandb", None, "must be a text: got None"),

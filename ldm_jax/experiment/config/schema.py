@@ -19,6 +19,7 @@ from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment.config.sections import GuidedModel, LatentSet, TextEncoderSource
 from ldm_jax.files.errors import shown
+from ldm_jax.files.value_types import check_type
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.models.autoencoder import Autoencoder
@@ -30,7 +31,6 @@ from ldm_jax.tasks.latent_diffusion import Objective
 from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.training.optimizer import make_optimizer
 from ldm_jax.training.options import LoopOptions
-from ldm_jax.types import check_type
 
 # task -> section -> what its fields are the arguments of; None: a plain value.
 SHARED = {
