@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int32
 
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import Field
-from ldm_jax.types import Batch
+from ldm_jax.types import Batch, Conditioning
 
 
 def read_keywords(condition: Condition, inputs: Mapping[str, Any]) -> Batch:
@@ -115,8 +115,40 @@ def read_keyword(
     return jnp.asarray(array, field.dtype)
 
 
+def read_encoded(
+    inputs: Mapping[str, Any], context_dim: int | None, concat_channels: int
+) -> Conditioning:
+    """Reads a condition that is encoded already.
+
+    Args:
+      inputs: context= [B, M, d] or concat= [B, h, w, k] or both.
+      context_dim: d of the denoiser; None where it has no cross-attention.
+      concat_channels: k of the denoiser; 0 for none.
+
+    Raises:
+      ValueError: another keyword, or axes that the denoiser does not read.
+    """
+    takes = {"context": (3, context_dim), "concat": (4, concat_channels)}
+    arrays = {}
+    for name, value in inputs.items():
+        if name not in takes:
+            raise ValueError(
+                f"context= and concat= are all a denoiser reads: got {name}= too; "
+                "leave it out, or give the condition by its keywords alone."
+            )
+        arrays[name] = array = read_floats(name, value)
+        rank, width = takes[name]
+        if array.ndim != rank or array.shape[-1] != width:
+            axes = {3: "[B, M, {}]", 4: "[B, h, w, {}]"}[rank].format(width)
+            raise ValueError(
+                f"this model takes {name} {axes if width else 'in no form'}: got "
+                f"shape {tuple(array.shape)}."
+            )
+    return Conditioning(**arrays)
+
+
 def read_floats(name: str, value: Any) -> Float32[jax.Array, "..."]:
-    """Converts an array of floating-point numbers to float32.
+    """Converts an array of floating-point numbers, or a mask of bools, to float32.
 
     Raises:
       ValueError: it holds other numbers, such as bytes; images are in [-1, 1].
@@ -127,6 +159,6 @@ def read_floats(name: str, value: Any) -> Float32[jax.Array, "..."]:
             f"{name} must be floating point, images in [-1, 1]: got {array.dtype}; "
             "divide bytes by 127.5 and subtract 1."
         )
-    if not jnp.issubdtype(array.dtype, jnp.floating):
+    if array.dtype != bool and not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"{name} must be floating point: got {array.dtype}.")
     return jnp.asarray(array, jnp.float32)

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Float, Int, Int32
 
 from ldm_jax.conditions.base import Condition
-from ldm_jax.conditions.keywords import read_floats, read_keywords
+from ldm_jax.conditions.keywords import read_encoded, read_floats, read_keywords
 from ldm_jax.diffusion.process import check_prediction
 from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
@@ -216,30 +216,10 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
         unchanged; any model takes those that its denoiser reads.
         """
         if inputs.keys() & {"context", "concat"}:
-            return self._ready_made(inputs)
+            c = self.autoencoder.embed_channels
+            channels = (self.unet.in_channels or c) - c
+            return read_encoded(inputs, self.unet.context_dim, channels)
         return super().condition(params, **inputs)
-
-    def _ready_made(self, inputs: Any) -> Conditioning:
-        """Returns a context and a concat as they are, with their axes checked."""
-        c = self.autoencoder.embed_channels
-        channels = (self.unet.in_channels or c) - c
-        takes = {"context": (3, self.unet.context_dim), "concat": (4, channels)}
-        arrays = {}
-        for name, value in inputs.items():
-            if name not in takes:
-                raise ValueError(
-                    f"context= and concat= are all a denoiser reads: got {name}= too; "
-                    "leave it out, or give the condition by its keywords alone."
-                )
-            arrays[name] = array = read_floats(name, value)
-            rank, width = takes[name]
-            if array.ndim != rank or array.shape[-1] != width:
-                axes = {3: "[B, M, {}]", 4: "[B, h, w, {}]"}[rank].format(width)
-                raise ValueError(
-                    f"this model takes {name} {axes if width else 'in no form'}: got "
-                    f"shape {tuple(array.shape)}."
-                )
-        return Conditioning(**arrays)
 
     def denoise(
         self,

@@ -99,7 +99,6 @@ def latents(digits, dtype=np.float32):
     [
         (dict(dtype=complex), "z_T must be floating point"),
         (dict(dtype=int), "z_T must be floating point"),
-        (dict(dtype=bool), "z_T must be floating point"),
         (dict(z_T="noise"), "z_T must be an array .*: got str"),
         (dict(z_T=[[[1.0]]]), "z_T must be an array"),
         (dict(fill=np.nan), "z_T must be standard normal noise: got NaN"),
