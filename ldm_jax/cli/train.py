@@ -56,8 +56,9 @@ def add(commands) -> None:
 
 
 def _run(args, overrides) -> None:
-    from ldm_jax.commands.train import dry_run, train_config
+    from ldm_jax.commands.train import closing_summary, dry_run, train_config
     from ldm_jax.experiment.config import config_files
+    from ldm_jax.parallel.hosts import is_main_process
 
     config = config_files.load_config(args.config, overrides)
     if args.dry_run:
@@ -69,3 +70,5 @@ def _run(args, overrides) -> None:
             "needs none."
         )
     train_config(config, args.workdir)
+    if is_main_process():
+        values.echo(closing_summary(args.workdir))

@@ -7,13 +7,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
+from ldm_jax.experiment.model_directory import make_model, read_config
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files.outputs import check_holds_checkpoints, check_writable
-from ldm_jax.files.paths import printable_lines, resolve
-from ldm_jax.parallel.hosts import in_main_process, is_main_process
+from ldm_jax.files.paths import resolve
+from ldm_jax.parallel.hosts import in_main_process
 from ldm_jax.training import loop, start
 from ldm_jax.training.monitoring.metric_rows import formatted, read_rows
-from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.summary import show, summarize
 from ldm_jax.training.utilization import training_flops
@@ -34,11 +34,7 @@ def train_config(config: ConfigDict, workdir: str) -> TrainState:
     """
     check_holds_checkpoints(workdir, "--workdir")
     in_main_process(lambda: check_writable(workdir, "--workdir"))
-    run = prepare(config, workdir)
-    state = loop.train(run, workdir)
-    if is_main_process():
-        print(printable_lines(closing_summary(run, workdir)), flush=True)
-    return state
+    return loop.train(prepare(config, workdir), workdir)
 
 
 def dry_run(config: ConfigDict) -> str:
@@ -66,7 +62,7 @@ def flat_settings(settings: Mapping[str, Any], name: str = "config") -> Iterator
             yield f"{name}.{field} = {value!r}"
 
 
-def closing_summary(run: Run, workdir: str) -> str:
+def closing_summary(workdir: str) -> str:
     """Describes the result of a run: figures, pictures and the next commands."""
     lines = {"model": workdir}
     folder = resolve(workdir)
@@ -78,5 +74,6 @@ def closing_summary(run: Run, workdir: str) -> str:
     if pictures := sorted((folder / "images").glob("*.png")):
         lines["pictures"] = str(pictures[-1])
     lines["curves"] = f"tensorboard --logdir {workdir}  (pip install tensorboard)"
-    lines["next"] = "\n".join(next_steps.after(run.model, workdir))
+    model = make_model(read_config(workdir))
+    lines["next"] = "\n".join(next_steps.after(model, workdir))
     return show({name: text for name, text in lines.items() if text})
