@@ -151,7 +151,7 @@ def _add_data(benchmarks: Any) -> None:
     )
     command.add_argument(
         "--needed",
-        type=float,
+        type=values.number,
         default=1000.0,
         help="records per second that a training step reads on one host; default: 1000",
     )

@@ -36,7 +36,10 @@ def add(commands) -> None:
         "--beside", help="a second model to compare, with the same kind of condition"
     )
     command.add_argument(
-        "--port", type=int, default=7860, help="port of the page; default: %(default)s"
+        "--port",
+        type=values.port,
+        default=7860,
+        help="port of the page; default: %(default)s",
     )
 
 

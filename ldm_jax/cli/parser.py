@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 _NUMBER = re.compile(r"-\.?\d")
 # With more arguments than this, the first line of a help page lists the required ones.
 MANY_ARGUMENTS = 12
+# Characters of a value, or of an unknown flag, that an error repeats.
+MAX_REPEATED = 80
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -58,7 +60,8 @@ class CommandParser(argparse.ArgumentParser):
         """Ends the program with an error that lists arguments which are unknown."""
         hint = nearest(words[0].partition("=")[0], self._option_string_actions)
         self.error(
-            f"unrecognized arguments: {' '.join(words)}{hint} (see {self.prog} --help)"
+            f"unrecognized arguments: {' '.join(map(brief, words))}{hint} "
+            f"(see {self.prog} --help)"
         )
 
     def _add_postponed(self) -> None:
@@ -79,17 +82,30 @@ class CommandParser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         names = [str(choice) for choice in action.choices]
-        hint = nearest(str(value), names, quote=True)
+        hint, given = nearest(str(value), names, quote=True), brief(str(value))
         if action.option_strings:
-            rule = f"must be one of {', '.join(names)}: got {value}{hint or '.'}"
+            rule = f"must be one of {', '.join(names)}: got {given}{hint or '.'}"
             raise argparse.ArgumentError(action, rule)
         kind = f"{action.dest}s: {', '.join(names)}."
-        self.error(f'no {action.dest} "{value}"{hint or "."} The {kind}')
+        self.error(f'no {action.dest} "{given}"{hint or "."} The {kind}')
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with exit code 2 and an error, in one line."""
+        from ldm_jax.files.errors import MAX_MESSAGE, cut
+        from ldm_jax.files.paths import printable
+
+        super().error(cut(printable(message), MAX_MESSAGE))
+
+
+def brief(text: str) -> str:
+    """Shortens what a user typed, for an error."""
+    return text if len(text) <= MAX_REPEATED else f"{text[: MAX_REPEATED - 3]}..."
 
 
 def nearest(word: str, known: Iterable[str], quote: bool = False) -> str:
     """Returns '; did you mean ...?' with the known word nearest to one, or ''."""
-    matches = difflib.get_close_matches(word, list(known), 1)
+    # Comparing takes the product of the lengths.
+    matches = difflib.get_close_matches(word[:MAX_REPEATED], list(known), 1)
     if not matches:
         return ""
     return (

@@ -20,8 +20,8 @@ from ldm_jax.cli.parser import CommandParser
 # Type of an option -> what reads it; of several types the first here.
 READERS = {
     tuple[int, int]: values.interval,
-    int: int,
-    float: float,
+    int: values.whole,
+    float: values.number,
     str: str,
 }
 DETAILS = """

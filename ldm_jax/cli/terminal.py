@@ -5,12 +5,16 @@ import contextlib
 import logging
 import os
 import pathlib
+import re
 import signal
 import sys
 import threading
 
 # They log errors that they also raise.
 QUIET = ("fsspec", "gcsfs", "google.auth", "s3fs")
+# Characters of a word in an error: paths of people are shorter.
+MAX_WORD = 500
+_LONG_WORD = re.compile(rf"\S{{{MAX_WORD + 1},}}")
 
 
 def set_up_output() -> None:
@@ -46,10 +50,14 @@ def shows_tracebacks() -> bool:
 
 
 def escape(text: str) -> str:
-    """Escapes control characters, which file names may contain; line breaks stay."""
-    from ldm_jax.files.paths import printable_lines
+    """Escapes control characters, which file names may contain; line breaks stay.
 
-    return printable_lines(text)
+    Words of more than MAX_WORD characters are shortened.
+    """
+    from ldm_jax.files.paths import printable_lines, shorten_middle
+
+    escaped = printable_lines(text)
+    return _LONG_WORD.sub(lambda word: shorten_middle(word[0], MAX_WORD), escaped)
 
 
 class _EscapingFormatter(logging.Formatter):

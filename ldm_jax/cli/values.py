@@ -2,13 +2,16 @@
 """Types that check the values of flags, and the function that adds a command."""
 
 import argparse
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from ldm_jax.cli.parser import CommandParser
+from ldm_jax.cli.parser import CommandParser, brief
 
 # Of an image to sample: 16 times those of 4096x4096.
 MAX_PIXELS = 2**28
+# Of all whole numbers but seeds: JAX counts in 32 bits, of which one is the sign.
+MAX_WHOLE = 2**31 - 1
 
 
 def add_command(
@@ -73,11 +76,32 @@ def echo(text: object) -> None:
     print(printable_lines(str(text)), flush=True)
 
 
+def whole(text: str) -> int:
+    """Reads a whole number."""
+    value = _read(int, text)
+    if value is None:
+        _refuse("a whole number", text)
+    if abs(value) > MAX_WHOLE:
+        _refuse(f"from {-MAX_WHOLE} to {MAX_WHOLE}", text)
+    return value
+
+
+def number(text: str) -> float:
+    """Reads a finite number."""
+    value = _read(float, text)
+    if value is None or not math.isfinite(value):
+        _refuse("a finite number", text)
+    return value
+
+
 def count(text: str) -> int:
     """Reads a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more: got {text}.")
-    return int(text)
+    value = _read(int, text) if text.isdecimal() else 0
+    if not value:
+        _refuse("1 or more", text)
+    if value > MAX_WHOLE:
+        _refuse(f"at most {MAX_WHOLE}", text)
+    return value
 
 
 def count_or_auto(text: str) -> int | None:
@@ -85,7 +109,7 @@ def count_or_auto(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'must be "auto" or 1 or more: got {text}.')
+        _refuse('"auto" or 1 or more', text)
     return count(text)
 
 
@@ -97,10 +121,29 @@ def counts(text: str) -> tuple[int, ...]:
 def seed(text: str) -> int:
     """Reads the seed of an image."""
     if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number from 0 to {2**32 - 1}: got {text}."
-        )
+        _refuse(f"a whole number from 0 to {2**32 - 1}", text)
     return int(text)
+
+
+def port(text: str) -> int:
+    """Reads the number of a network port; 0 lets the system choose one."""
+    if not text.isdecimal() or len(text) > 5 or int(text) >= 2**16:
+        _refuse(f"a whole number from 0 to {2**16 - 1}", text)
+    return int(text)
+
+
+def _read(kind: Callable[[str], Any], text: str) -> Any:
+    """Reads a number; None where the text is none, or has thousands of digits."""
+    try:
+        return kind(text) if len(text) <= 1000 else None
+    except ValueError:
+        return None
+
+
+def _refuse(rule: str, text: str, example: str = "") -> NoReturn:
+    """Raises the error of a value, which is shortened in it."""
+    end = f"; {example}, say." if example else "."
+    raise argparse.ArgumentTypeError(f"must be {rule}: got {brief(text)}{end}")
 
 
 def size(text: str) -> tuple[int, int]:
@@ -108,14 +151,10 @@ def size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     try:
         sides = count(height), count(width or height)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(
-            f"must be HEIGHTxWIDTH, or a side: got {text}; 256x512, say."
-        ) from error
+    except argparse.ArgumentTypeError:
+        _refuse("HEIGHTxWIDTH, or a side", text, "256x512")
     if sides[0] * sides[1] > MAX_PIXELS:
-        raise argparse.ArgumentTypeError(
-            f"must be at most {MAX_PIXELS:,} pixels together: got {text}."
-        )
+        _refuse(f"at most {MAX_PIXELS:,} pixels together", text)
     return sides
 
 
@@ -126,9 +165,7 @@ def share(text: str) -> tuple[float, float]:
     except ValueError:
         low, high = 1.0, 0.0
     if not 0 <= low <= high <= 1:
-        raise argparse.ArgumentTypeError(
-            f"must be LOW,HIGH from 0 to 1: got {text}; 0.4,0.5, say."
-        )
+        _refuse("LOW,HIGH from 0 to 1", text, "0.4,0.5")
     return low, high
 
 
@@ -137,7 +174,5 @@ def interval(text: str) -> tuple[int, int]:
     first, _, last = text.partition(",")
     fit = all(part.isdecimal() and len(part) < 10 for part in (first, last))
     if not fit or int(first) > int(last):
-        raise argparse.ArgumentTypeError(
-            f"must be FIRST,LAST, steps t in rising order: got {text}; 200,800, say."
-        )
+        _refuse("FIRST,LAST, steps t in rising order", text, "200,800")
     return int(first), int(last)

@@ -16,7 +16,7 @@ from ldm_jax.data.records import read_whole
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files.formats.structured import read_json
-from ldm_jax.files.paths import resolve
+from ldm_jax.files.paths import printable, resolve
 from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.metrics.image_sets.reference import load_reference
 from ldm_jax.models.autoencoder import Autoencoder
@@ -123,7 +123,7 @@ def _condition(condition: Condition) -> str:
     """Describes a condition: its kind, and the names of its classes."""
     names = getattr(condition, "class_names", ())
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return condition.kind + (f": {shown}" if names else "")
+    return condition.kind + (f": {printable(shown)}" if names else "")
 
 
 def parameter_counts(params: PyTree) -> str:

@@ -66,9 +66,11 @@ def after_denoiser(directory: str, condition: Condition) -> list[str]:
 def example_flags(condition: Condition) -> list[str]:
     """Lists the flags of `ldm-jax sample` that a condition needs, with a value each."""
     names = list(getattr(condition, "class_names", ()))
+    # What a shell and the flag take as one word; else the class's number.
+    is_word = bool(names) and names[0].isprintable() and "," not in names[0]
     flags = []
     for name, field in condition.fields.items():
-        is_named = name == "label" and names
+        is_named = name == "label" and is_word
         value = shlex.quote(names[0]) if is_named else field.example
         flags.append(f"--{field.flag} {value}")
     return flags

@@ -14,6 +14,7 @@ from absl import logging
 
 from ldm_jax.data.order import RecordRng, Row
 from ldm_jax.data.records import DamagedRecord, Source, neighbour, read_each
+from ldm_jax.files.errors import lined
 
 # Arrays by name; captions are str.
 Example = dict[str, Any]
@@ -108,9 +109,9 @@ class Reader:
         logging.warning("record %d is replaced by the next: %s", index, error)
         bound = min(self._max_damaged, len(self._source) - 1)
         if len(self._damaged) > bound:
-            shown = "\n  ".join(list(self._damaged.values())[:10])
+            shown = lined(list(self._damaged.values())[:10])
             raise DamagedRecord(
-                f"more than max_damaged = {self._max_damaged} records are damaged:\n  "
+                f"more than max_damaged = {self._max_damaged} records are damaged:"
                 f"{shown}\nMend or remove them, or raise the bound."
             )
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ldm_jax.files.paths import printable
+
 Size = int | tuple[int, int]
 
 
@@ -103,8 +105,8 @@ def _complete_classes(name: str, section: Any, metadata: DataMetadata) -> None:
     if names and metadata.class_names and names != metadata.class_names:
         raise ValueError(
             f"config.{name}.class_names must be those of the data: got "
-            f"{', '.join(names[:5])}, {metadata.where} has "
-            f"{', '.join(metadata.class_names[:5])}; leave them out."
+            f"{printable(', '.join(names[:5]))}, {metadata.where} has "
+            f"{printable(', '.join(metadata.class_names[:5]))}; leave them out."
         )
     section.class_names = names or metadata.class_names
 

@@ -13,10 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from ldm_jax.files.paths import PathLike, is_remote, printable, printable_lines
+from ldm_jax.files.paths import (
+    PathLike,
+    is_remote,
+    printable,
+    printable_lines,
+    shorten_middle,
+)
 
 # What `shown` prints of a value: characters in all, entries and depth of containers.
 MAX_SHOWN, MAX_ENTRIES, MAX_DEPTH = 200, 6, 3
+# Characters of an entry of a list, with what is said about a name.
+MAX_LINE = 300
 # Characters of the message of an error.
 MAX_MESSAGE = 3000
 
@@ -163,6 +171,22 @@ def shown(value: Any) -> str:
     twice, 40 times over), and that of a large integer is refused by Python.
     """
     return cut(_shown(value, MAX_DEPTH))
+
+
+def lined(entries: Sequence[str], limit: int = 10) -> str:
+    r"""Lists names and what is said about them, for the end of an error.
+
+    Args:
+      entries: each is put on a line of its own, escaped and shortened.
+      limit: of lines; the last one counts the other entries.
+
+    Returns:
+      A line break before each: "\n  a\n  b"; "" without entries.
+    """
+    lines = [shorten_middle(printable(entry), MAX_LINE) for entry in entries[:limit]]
+    if len(entries) > limit:
+        lines.append(f"... and {len(entries) - limit:,} more")
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def cut(text: str, length: int = MAX_SHOWN) -> str:

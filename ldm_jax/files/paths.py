@@ -13,6 +13,8 @@ PathLike = str | os.PathLike[str]
 
 # Object stores that `epath` reaches, with the extra `gcs` for gs://.
 STORES = ("gs://", "s3://", "az://")
+# Characters of a name that a message repeats: paths of people are shorter.
+MAX_PRINTED = 500
 # "~" and "~user" at the start of each of several paths.
 _HOMES = re.compile(r"(?:(?<=,)|(?<=, )|^)~[^/,\s]*(?=/|,|$)")
 # Also "gs:/bucket", which is what pathlib makes of a URL.
@@ -146,13 +148,25 @@ def printable(name: PathLike) -> str:
     r"""Escapes control characters and line breaks for printing on a terminal.
 
     Bytes that are no UTF-8 (surrogates, as `os.fsdecode` makes them) are escaped too.
+    A name of more than MAX_PRINTED characters is shortened.
     """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode()
-        for c in os.fspath(name)
-    )
+    return _escaped(shorten_middle(os.fspath(name), MAX_PRINTED))
 
 
 def printable_lines(text: str) -> str:
     """Escapes control characters in a text of several lines."""
-    return "\n".join(map(printable, text.split("\n")))
+    return "\n".join(map(_escaped, text.split("\n")))
+
+
+def shorten_middle(text: str, length: int) -> str:
+    """Shortens a text to `length` characters, of which both ends are kept."""
+    if len(text) <= length:
+        return text
+    end = (length - 3) // 2
+    return f"{text[: length - 3 - end]}...{text[-end:]}"
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )

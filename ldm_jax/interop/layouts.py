@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.errors import UnreadableFile, lined
 from ldm_jax.interop.name_rows import NameRow
 
 FORMATS = {"compvis": 0, "diffusers": 1}
@@ -186,6 +186,4 @@ def _join_qkv(parts) -> np.ndarray:
 
 def listed(what: str, lines: list[str], limit: int = 40) -> str:
     """Formats names of tensors for an error, the first `limit` of them."""
-    shown = "\n  ".join(lines[:limit])
-    more = f"\n  ... and {len(lines) - limit} more" if len(lines) > limit else ""
-    return f"{what}:\n  {shown}{more}"
+    return f"{what}:{lined(lines, limit)}"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from ldm_jax.files.errors import lined
 from ldm_jax.parallel.sharding import path_name
 from ldm_jax.types import PyTree
 
@@ -48,7 +49,7 @@ class Taken:
             f"{len(self.left)} left",
         ]
         named = [*self.widened, *self.made_new]
-        return ", ".join(parts) + "".join(f"\n  {line}" for line in named[:8])
+        return ", ".join(parts) + lined(named[:8])
 
 
 def take_params(

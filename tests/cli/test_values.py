@@ -19,11 +19,19 @@ def test_counts_sizes_and_intervals_are_read():
     assert values.seed("0") == 0 and values.seed(str(2**32 - 1)) == 2**32 - 1
     assert values.size("256") == (256, 256) and values.size("256x512") == (256, 512)
     assert values.interval("200,800") == (200, 800)
+    assert values.whole("-3") == -3 and values.number("1e-3") == 1e-3
+    assert values.port("0") == 0 and values.port("65535") == 65535
 
 
 @pytest.mark.parametrize(
     ("read", "text"),
     [
+        *((values.whole, text) for text in ("x", "1.5", "", "9" * 5000, "1" * 12)),
+        *((values.number, text) for text in ("x", "nan", "-inf", "1e400", "")),
+        *((values.port, text) for text in ("x", "-1", "65536", "9" * 5000)),
+        *((values.count, text) for text in ("9" * 12, "9" * 5000)),
+        (values.counts, f"1,{'9' * 5000}"),
+        (values.share, "9" * 5000),
         *((values.count, text) for text in ("0", "-1", "1.5", "", "many")),
         *((values.count_or_auto, text) for text in ("0", "-1", "Auto", "none")),
         *((values.size, text) for text in ("0x8", "x8", "ax8", "8x8x8", "99999x99999")),
@@ -35,8 +43,48 @@ def test_counts_sizes_and_intervals_are_read():
     ],
 )
 def test_other_values_are_refused(read, text):
-    with pytest.raises(argparse.ArgumentTypeError, match=r"must be .*: got"):
+    match = r"^must be .*: got"
+    with pytest.raises(argparse.ArgumentTypeError, match=match) as raised:
         read(text)
+    assert len(str(raised.value)) < 200
+
+
+def test_every_number_of_a_flag_is_read_here():
+    """argparse's own words, "invalid int value", have no rule and all digits."""
+    actions = [a for c in cli.make_parser().all_commands() for a in c._actions]
+    assert len(actions) > 100
+    for action in actions:
+        assert action.type not in (int, float), action.option_strings
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["sample", "--num-steps=a\nb"],
+        ["sample", "--guidance-scale=" + "9" * 5000],
+        ["sample", "--sampler=" + "9" * 5000],
+        ["sample", "--" + "9" * 5000],
+        ["sample", "--guide-by=a\nb"],
+        ["demo", "--port=x"],
+        ["bench", "data", "--needed=x"],
+        ["bench", "data", "--records=" + "9" * 5000],
+        ["9" * 5000],
+    ],
+)
+def test_a_value_that_is_refused_is_repeated_in_part_and_in_one_line(argv, capsys):
+    required = ["--model=a", "--out=b"] if argv[0] == "sample" else []
+    assert _code([*argv, *required]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("ldm-jax") and len(lines[-1]) < 600
+    assert not any(line.startswith("b") for line in lines)
+    assert "invalid" not in lines[-1]
+
+
+def _code(argv):
+    try:
+        return cli.main(argv)
+    except SystemExit as stop:
+        return stop.code
 
 
 def examples():

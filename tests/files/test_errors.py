@@ -11,7 +11,14 @@ import zlib
 import numpy as np
 import pytest
 
-from ldm_jax.files.errors import MissingFile, UnreadableFile, naming, reading, shown
+from ldm_jax.files.errors import (
+    MissingFile,
+    UnreadableFile,
+    lined,
+    naming,
+    reading,
+    shown,
+)
 
 
 @pytest.mark.parametrize(
@@ -145,3 +152,12 @@ def test_a_kind_of_unreadable_file_stays_that_kind():
 def test_messages_are_bounded_and_printable():
     message = str(UnreadableFile("a\x1b[2J\nb" + "c" * 10**6))
     assert len(message) == 3000 and message.startswith("a\\x1b[2J\nbccc")
+
+
+def test_each_entry_of_a_list_is_a_line_whatever_its_name():
+    names = ["a\nb.png is cut off", "x" * 10**6 + " (3,)", *"cdefg"]
+    first, second, third, last = lined(names, 3).split("\n")[1:]
+    assert first == r"  a\nb.png is cut off" and third == "  c"
+    assert second.endswith("x (3,)") and len(second) < 310
+    assert last == "  ... and 4 more"
+    assert lined([]) == ""

@@ -14,6 +14,7 @@ from ldm_jax.files.paths import (
     printable,
     printable_lines,
     resolve,
+    shorten_middle,
 )
 
 
@@ -87,3 +88,10 @@ def test_what_a_terminal_would_obey_is_escaped(name, shown):
 
 def test_the_lines_of_a_text_stay_lines():
     assert printable_lines("a\x1b[2Jb\nc\rd") == "a\\x1b[2Jb\nc\\rd"
+
+
+def test_a_name_without_end_is_shortened():
+    name = printable("a" * 10**6 + "/model.ckpt")
+    assert name.startswith("aaa") and name.endswith("a/model.ckpt") and len(name) == 500
+    assert shorten_middle("abcdefghij", 7) == "ab...ij"
+    assert shorten_middle("abc", 3) == "abc"

@@ -12,6 +12,7 @@ from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import MAX_CLASSES, MAX_WIDTH, Field, check_counts
 from ldm_jax.conditions.user_inputs import as_list
 from ldm_jax.files.errors import shown
+from ldm_jax.files.paths import printable
 from ldm_jax.models.conditioners import ClassToken
 from ldm_jax.types import Array, Batch, Conditioning
 
@@ -121,5 +122,6 @@ def class_number(word: Any, num_classes: int, class_names: Sequence[str]) -> int
         number = int(word)
         if 0 <= number < num_classes:
             return number
-    names = f", or a name, one of: {', '.join(class_names)}" if class_names else ""
+    listed = printable(", ".join(class_names))
+    names = f", or a name, one of: {listed}" if class_names else ""
     raise ValueError(f"a class is in 0..{num_classes - 1}{names}: got {word!r}.")

@@ -12,7 +12,7 @@ from etils import epath
 from tqdm import tqdm
 
 from ldm_jax.data.builders.files import Files
-from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.errors import UnreadableFile, lined
 from ldm_jax.files.formats.pictures import MAX_PIXELS, opened_image
 
 # TFDS holds a shard in memory while it writes it.
@@ -154,10 +154,10 @@ class ManualBuilder(tfds.core.ShardBasedBuilder):
         refused.append(message)
         logging.warning("%s: left out: %s", self.name, message)
         if len(refused) > self.max_refused:
-            shown = "\n  ".join(refused[:10])
             raise ValueError(
                 f"{self.name}: more than max_refused = {self.max_refused} images "
-                f"cannot be read:\n  {shown}\nMend or remove them, or raise the bound."
+                f"cannot be read:{lined(refused[:10])}\nMend or remove "
+                "them, or raise the bound."
             )
 
 

@@ -11,7 +11,7 @@ from absl import logging
 
 from ldm_jax.data.images.annotations import Annotated, Annotations
 from ldm_jax.data.records import Record, fingerprint, reading_record
-from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.errors import UnreadableFile, lined
 from ldm_jax.files.folders import list_folder
 from ldm_jax.files.formats.pictures import (
     MAX_PIXELS,
@@ -88,10 +88,10 @@ class FolderSource:
         self._num_files = len(files) + len(left_out)
         self.refused = [f"{printable(f)} {why}" for f, why in left_out.items()]
         if not files:
-            shown = "".join(f"\n  {line}" for line in self.refused[:10])
             raise UnreadableFile(
                 f"{root} holds no image file ({', '.join(SUFFIXES)}). Give the folder "
-                f"that holds the images, or the sub-folders of its classes.{shown}"
+                f"that holds the images, or the sub-folders of its classes."
+                f"{lined(self.refused[:10])}"
             )
         self._annotated = Annotated(root, annotations, files)
         self.box_names = self._annotated.box_names
@@ -142,8 +142,8 @@ class FolderSource:
         return is_new
 
     def _list_refused(self) -> str:
-        shown = "\n  ".join(self.refused[:10])
-        return f"{len(self.refused)} of {self._num_files} files refused:\n  {shown}"
+        listed = lined(self.refused[:10])
+        return f"{len(self.refused)} of {self._num_files} files refused:{listed}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -205,18 +205,19 @@ def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
     if len(inside) < len(files):
         loose = next(file for file in files if "/" not in file)
         raise UnreadableFile(
-            f"either all images are in class folders or none: {loose} is next to "
-            f"{inside[0].split('/')[0]}/. Move it into a class folder."
+            f"either all images are in class folders or none: {printable(loose)} is "
+            f"next to {printable(inside[0].split('/')[0])}/. Move it into a class "
+            "folder."
         )
     names = {file.split("/", 1)[0] for file in inside}
     for file in left_out:
         folder = file.split("/", 1)[0]
         if "/" in file and folder not in names:
             raise UnreadableFile(
-                f"every class folder must hold an image that can be read: {folder}/ "
-                f"has none, only files like {printable(file)}; without it the later "
-                f"classes would be renumbered. Convert its files to PNG or JPEG, or "
-                f"remove the folder."
+                f"every class folder must hold an image that can be read: "
+                f"{printable(folder)}/ has none, only files like {printable(file)}; "
+                "without it the later classes would be renumbered. Convert its files "
+                "to PNG or JPEG, or remove the folder."
             )
     return tuple(sorted(names))
 

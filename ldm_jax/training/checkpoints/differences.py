@@ -3,6 +3,7 @@
 
 import jax
 
+from ldm_jax.files.paths import printable
 from ldm_jax.parallel.sharding import path_name
 from ldm_jax.types import PyTree
 
@@ -36,7 +37,7 @@ def differences(old: PyTree, new: PyTree, prefix: str = "") -> list[tuple[str, s
         if isinstance(a, dict) and isinstance(b, dict):
             lines += differences(a, b, name + ".")
         elif a != b:
-            lines.append((name, f"  {name}: {a} -> {b}"))
+            lines.append((name, printable(f"  {name}: {a} -> {b}")))
     return lines
 
 

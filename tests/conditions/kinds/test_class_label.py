@@ -58,3 +58,11 @@ def test_an_error_for_an_unknown_class_lists_the_known_ones(given):
 def test_records_without_labels_name_the_way_to_get_them():
     with pytest.raises(ValueError, match="made of label: got records with image; put"):
         LABELS.prepare({"image": None})
+
+
+def test_a_class_name_with_a_line_break_stays_in_one_line_of_an_error():
+    with pytest.raises(ValueError) as raised:
+        make_condition("class", num_classes=2, class_names=("a\nb", "d")).from_user(
+            class_label="c"
+        )
+    assert "\n" not in str(raised.value) and r"a\nb, d" in str(raised.value)

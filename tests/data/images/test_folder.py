@@ -9,6 +9,7 @@ from PIL import Image, features
 
 from ldm_jax.data.images.folder import FolderSource
 from ldm_jax.data.records import DamagedRecord
+from ldm_jax.files.errors import UnreadableFile
 
 
 def write(path, color="red", size=(5, 4)):
@@ -226,3 +227,15 @@ def test_the_bound_on_pixels_counts_for_the_sizes_too(tmp_path):
     assert source.sizes().tolist() == [[70, 100]]
     with pytest.raises(ValueError, match="is empty"):
         FolderSource(tmp_path, max_pixels=6999)
+
+
+def test_names_with_line_breaks_stay_in_one_line_of_an_error(tmp_path):
+    write(tmp_path / "a\nb" / "1.png")
+    (tmp_path / "a\nb" / "c\nd.xyz").write_bytes(b"no image")
+    with pytest.raises(UnreadableFile) as raised:
+        FolderSource(tmp_path, max_refused=0)
+    assert r"a\nb/c\nd.xyz" in str(raised.value)
+    write(tmp_path / "loose\n.png")
+    with pytest.raises(UnreadableFile, match="either all images") as raised:
+        FolderSource(tmp_path)
+    assert "\n" not in str(raised.value) and r"loose\n.png" in str(raised.value)
