@@ -44,7 +44,8 @@ def test_classes_that_a_config_leaves_open_come_from_the_latents(latents, tmp_pa
     """Identity: autoencoder, size, count and names are those of the images."""
     config = small_class.get_config()
     config.latents.directory = str(latents / "latents")
-    config.train.num_steps = 1
+    config.train.update(num_steps=1, evaluate_every=None)
+    config.unet.update(channel_mult=(1,), attention_levels=())
     train_config(config, str(tmp_path))
     stored = model_directory.read_config(str(tmp_path))
     stage = model_directory.read_config(str(latents / "stage"))

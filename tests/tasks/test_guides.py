@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image guides: the likelihood, guided samples, and errors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,7 @@ from ldm_jax.types import Conditioning
 SAMPLING = make_sampling(num_steps=8, grid="even")
 
 
+@functools.cache
 def small_model(bottleneck):
     fields = dict(channels=4, num_groups=2, num_res_blocks=1, channel_mult=(1, 1))
     fields |= dict(num_codes=16) if bottleneck == "vq" else {}
@@ -35,8 +38,10 @@ def small_model(bottleneck):
     image, z = jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 4, 4, 2))
     key = jax.random.key(0)
     params = {
-        "autoencoder": model.autoencoder.init(key, image)["params"],
-        "unet": model.unet.init(key, z, jnp.zeros(1, int), Conditioning())["params"],
+        "autoencoder": jax.jit(model.autoencoder.init)(key, image)["params"],
+        "unet": jax.jit(model.unet.init)(key, z, jnp.zeros(1, int), Conditioning())[
+            "params"
+        ],
     }
     # An untrained decoder is almost constant; doubled, its layers pass on their input.
     params["autoencoder"] = jax.tree.map(lambda x: 2 * x, params["autoencoder"])

@@ -19,7 +19,8 @@ def model(tmp_path_factory):
     """A model directory of a small class-conditional model that predicts v."""
     root = tmp_path_factory.mktemp("model")
     spec = {**small.CLASSES, "autoencoder": small.FIRST_STAGE}
-    import_weights(small.checkpoint(root / "source", spec), str(root / "a"))
+    checkpoint = small.checkpoint(root / "source", spec)
+    import_weights(checkpoint, str(root / "a"), image_size=8)
     config = root / "a" / "config.json"
     config.write_text(config.read_text().replace('"eps"', '"v"'))
     return str(root / "a")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny quickstart from a folder to samples and a report, and its errors."""
 
+import contextlib
+import io
 import json
 
 import numpy as np
@@ -15,6 +17,8 @@ TINY = [
     "--config.diffusion.train.num_steps=2",
     "--config.diffusion.sampling.num_steps=4",
     "--config.diffusion.batch_size=8",
+    "--config.diffusion.unet.channel_mult=(1,)",
+    "--config.diffusion.unet.attention_levels=()",
 ]
 
 
@@ -30,12 +34,20 @@ def colours(folder, classes=("blue sky", "red"), count=40):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished quickstart: (folder of pictures, working directory)."""
+def printed(tmp_path_factory):
+    """A quickstart: (folder of pictures, working directory, output, its figures)."""
     root = tmp_path_factory.mktemp("photos")
     images, workdir = colours(root / "photos"), root / "run"
-    assert cli.main(quickstart(images, workdir)) == 0
-    return images, workdir
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert cli.main(quickstart(images, workdir)) == 0
+    figures = json.loads((workdir / "results.json").read_text())["figures"]
+    return images, workdir, output.getvalue(), figures
+
+
+@pytest.fixture(scope="module")
+def finished(printed):
+    """A finished quickstart: (folder of pictures, working directory)."""
+    return printed[:2]
 
 
 def quickstart(images, workdir, *more):
@@ -57,12 +69,10 @@ def test_everything_that_is_promised_is_there(finished):
     assert sheet.shape[0] > 2 * 128 and sheet.shape[1] > 8 * 128  # two rows of eight
 
 
-def test_the_closing_summary_shows_samples_beside_held_out_pictures(tmp_path, capsys):
+def test_the_closing_summary_shows_samples_beside_held_out_pictures(printed):
     """Identity: with the figures of results.json; every line begins in one column."""
-    assert cli.main(quickstart(colours(tmp_path / "photos"), tmp_path / "run")) == 0
-    page = capsys.readouterr().out
+    _, _, page, figures = printed
     assert "is not repeated" not in page
-    figures = json.loads((tmp_path / "run" / "results.json").read_text())["figures"]
     lines = dict(
         (line[2:15].strip(), line[15:])
         for line in page[page.rindex("PSNR") - 2 :].splitlines()

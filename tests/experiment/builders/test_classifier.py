@@ -32,7 +32,9 @@ def guided(tmp_path_factory):
     stage = config_files.load_config(f"{QUICKSTART}:stage=first_stage")
     image = jnp.zeros((1, 16, 16, 3))
     autoencoder = Autoencoder(**stage.autoencoder)
-    params = {"autoencoder": autoencoder.init(jax.random.key(0), image)["params"]}
+    params = {
+        "autoencoder": jax.jit(autoencoder.init)(jax.random.key(0), image)["params"]
+    }
     for directory in ("a", "b/autoencoder"):
         save_params(str(root / directory), params, stage.to_dict())
     encode_image_set(str(root / "a"), str(root / "latents"), split="test")
@@ -130,7 +132,9 @@ def test_latents_of_another_first_stage_are_refused(guided, tmp_path, field):
     stage = config_files.load_config(f"{QUICKSTART}:stage=first_stage")
     autoencoder = Autoencoder(**stage.autoencoder)
     image = jnp.zeros((1, 16, 16, 3))
-    params = {"autoencoder": autoencoder.init(jax.random.key(1), image)["params"]}
+    params = {
+        "autoencoder": jax.jit(autoencoder.init)(jax.random.key(1), image)["params"]
+    }
     save_params(str(tmp_path / "a"), params, stage.to_dict())
     encode_image_set(str(tmp_path / "a"), str(tmp_path / "latents"), split="test")
     changes = {field: str(tmp_path / "latents")}

@@ -33,7 +33,9 @@ def draw(names, num_timesteps=1000):
     image = rng.uniform(-1, 1, (10, SIDE, SIDE, 3)).astype(np.float32)
     small = jnp.zeros((1, SIDE, SIDE, 3))
     z, t = jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1, int)
-    params = model.unet.init(jax.random.key(0), z, t, Conditioning(concat=small))
+    params = jax.jit(model.unet.init)(
+        jax.random.key(0), z, t, Conditioning(concat=small)
+    )
     batch = {"image": image, "low_res": image[:, ::-1]}
     params = {"unet": params["params"], "autoencoder": {}}
     shape = (SIDE, SIDE, 3)
@@ -150,8 +152,8 @@ def drawn_of_codes():
     image, z = jnp.zeros((2, SIDE, SIDE, 3)), jnp.zeros((1, SIDE, SIDE, 2))
     keys = jax.random.split(jax.random.key(0))
     params = {
-        "unet": model.unet.init(keys[0], z, jnp.zeros(1, int))["params"],
-        "autoencoder": stage.init(keys[1], image)["params"],
+        "unet": jax.jit(model.unet.init)(keys[0], z, jnp.zeros(1, int))["params"],
+        "autoencoder": jax.jit(stage.init)(keys[1], image)["params"],
     }
     snapped = make_sampling(num_steps=3, grid="even", snap_to_codebook=True)
     names, batch = ("quantized", "unquantized"), {"image": np.asarray(image)}

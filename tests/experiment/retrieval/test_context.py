@@ -130,11 +130,13 @@ def test_a_text_and_its_neighbours_are_sampled_by_command(database, tmp_path):
     model = make_latent_diffusion(config)
     z_t, t = jnp.zeros((1, 8, 8, 2)), jnp.zeros(1, jnp.int32)
     context = Conditioning(jnp.zeros((1, 3, 4)))
-    params = {"unet": model.unet.init(jax.random.key(0), z_t, t, context)["params"]}
+    params = {
+        "unet": jax.jit(model.unet.init)(jax.random.key(0), z_t, t, context)["params"]
+    }
     save_params(str(tmp_path / "m"), params, config.to_dict())
     stage = load_config("quickstart:stage=first_stage")
     image = jnp.zeros((1, 16, 16, 3))
-    first = model.autoencoder.init(jax.random.key(0), image)["params"]
+    first = jax.jit(model.autoencoder.init)(jax.random.key(0), image)["params"]
     save_params(
         str(tmp_path / "m" / "autoencoder"), {"autoencoder": first}, stage.to_dict()
     )
