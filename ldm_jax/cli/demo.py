@@ -25,7 +25,7 @@ def add(commands) -> None:
         commands,
         "demo",
         _run,
-        "Open a page in the browser for trying out a model.",
+        "Serve a web page for trying out a model.",
         details=DETAILS,
         examples=EXAMPLES,
     )

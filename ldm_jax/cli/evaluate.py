@@ -138,7 +138,7 @@ def add(commands) -> None:
         "the distances of held-out images for comparison",
     )
     command.add_argument(
-        "--like", help="for --nearest: model directory whose images are searched"
+        "--like", help="for --nearest: model whose training images are searched"
     )
     command.add_argument(
         "--held-out", metavar="FOLDER", help="for --nearest: images not trained on"

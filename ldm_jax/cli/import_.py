@@ -65,8 +65,8 @@ def add(commands) -> None:
     )
     command.add_argument(
         "--key",
-        help="where the checkpoint holds the tensors: one of its entries (model, "
-        "state.ema), or what their names begin with; default: state_dict",
+        help="where the tensors are in the checkpoint: an entry (model, state.ema), or "
+        "a prefix of their names; default: state_dict",
     )
     command.add_argument(
         "--vocab",

@@ -25,13 +25,14 @@ READERS = {
     str: str,
 }
 DETAILS = """
-Image i is drawn with seed SEED + i and the i-th condition; after the last condition
-follows the first. The images do not depend on the batch size or on the devices.
+Image i is drawn with seed SEED + i and the i-th condition. If there are more images
+than conditions, the conditions are repeated in the same order. The images do not depend
+on the batch size or on the devices.
 """
 WRITES = """
   OUT/000000.png and so on, OUT/grid.png and OUT/settings.json; OUT/samples.npz and
-  OUT/previews.png on request. If it was stopped, the same command makes the missing
-  images.
+  OUT/previews.png on request. If the command was stopped, run it again to draw the
+  missing images.
 """
 EXAMPLES = """
   ldm-jax sample --model runs/quickstart/diffusion --out threes --label 3 --num 16
@@ -76,7 +77,7 @@ def add(commands) -> None:
         "--previews",
         type=values.count,
         default=0,
-        help="also write previews.png: N stages of the first 8 images",
+        help="also write previews.png: the first 8 images at N points of the sampling",
     )
     add_sampling(command)
     given = command.add_argument_group("input images, for models of any condition")

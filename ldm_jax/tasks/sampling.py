@@ -52,23 +52,24 @@ class Sampling:
     num_steps: Annotated[int, "number of sampling steps"] = 50
     grid: Annotated[
         str,
-        '"original", the released code\'s steps, which exist for some numbers only; '
-        'or "even", any number',
+        'spacing of the steps: "original", as in the released code, which allows only '
+        'some numbers of steps; or "even", which allows any',
     ] = "original"
     guidance_scale: Annotated[float, "1 is off"] = 1.0
     guidance_rescale: Annotated[
         float,
-        "how much the guided prediction is rescaled to the usual deviation, 0 to 1",
+        "how far the standard deviation of the guided prediction is moved back to that "
+        "of the conditional one, 0 to 1",
     ] = 0.0
     guidance_interval: Annotated[
-        tuple[int, int] | None, "FIRST,LAST step t that is guided; default: all"
+        tuple[int, int] | None,
+        "FIRST,LAST: guide only while t is in this range; default: always",
     ] = None
-    clip: Annotated[float | None, "clip x0 to [-CLIP, CLIP], for models of pixels"] = (
-        None
-    )
+    clip: Annotated[float | None, "clip x0 to [-CLIP, CLIP], for pixel models"] = None
     threshold: Annotated[
         float | None,
-        "bound x0 by this share of its values, e.g. 0.995 (dynamic thresholding)",
+        "clip x0 at this quantile of its absolute values, e.g. 0.995 (dynamic "
+        "thresholding)",
     ] = None
     snap_to_codebook: Annotated[
         bool, "replace every estimate of the latent by its nearest codes (VQ)"
