@@ -9,6 +9,7 @@ memory that is not enough; LDM_JAX_TRACEBACK=1 shows where they were raised.
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -35,7 +36,13 @@ from ldm_jax.cli import (
 )
 from ldm_jax.cli.inputs import copy_inputs
 from ldm_jax.cli.parser import CommandParser
-from ldm_jax.cli.terminal import escape, set_up_output, shows_tracebacks
+from ldm_jax.cli.terminal import (
+    OutputLost,
+    checked_streams,
+    escape,
+    set_up_output,
+    shows_tracebacks,
+)
 
 COMMANDS = (
     *(quickstart, train, latents, reconstruct, sample, stats, evaluate),
@@ -53,8 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0 done, or stopped by SIGTERM and saved; 2 wrong input; 3 the
-      training diverged; 75 it hung (start it again); 130 stopped by Ctrl-C.
+      training diverged; 75 it hung (start it again); 130 stopped by Ctrl-C; 141 what
+      reads its output ended, as `head` does.
     """
+    try:
+        with checked_streams():
+            return _main(argv)
+    except OutputLost as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return 141
+        with contextlib.suppress(OSError):
+            print(f"ldm-jax: {error}", file=sys.stderr)
+        return 2
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    """Runs a command; arguments and exit code of `main`."""
     set_up_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = next(iter(arguments), "")
@@ -71,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nldm-jax {name}: {INTERRUPTED}", file=sys.stderr)
         return 130
+    except OutputLost:
+        raise
     except Exception as error:
         code = _exit_code(error)
         if code is None or shows_tracebacks():

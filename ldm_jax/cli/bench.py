@@ -151,7 +151,7 @@ def _add_data(benchmarks: Any) -> None:
     )
     command.add_argument(
         "--needed",
-        type=values.number,
+        type=values.finite_number,
         default=1000.0,
         help="records per second that a training step reads on one host; default: 1000",
     )

@@ -16,7 +16,7 @@ def add_classifier(command: CommandParser) -> None:
     )
     group.add_argument(
         "--classifier-scale",
-        type=values.number,
+        type=values.finite_number,
         default=1.0,
         help="factor of the classifier's gradient; default: 1; the paper's LDM-8-G: 10",
     )
@@ -62,7 +62,7 @@ def add_image_guide(command: CommandParser) -> None:
     )
     group.add_argument(
         "--guide-scale",
-        type=values.number,
+        type=values.finite_number,
         default=1.0,
         help="factor of the gradient of this distance; 0 is off; default: 1. The "
         "paper's value is not published; ldm_jax/tasks/README.md has measured values",

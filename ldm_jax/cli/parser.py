@@ -4,6 +4,7 @@
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -88,6 +89,13 @@ class CommandParser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, rule)
         kind = f"{action.dest}s: {', '.join(names)}."
         self.error(f'no {action.dest} "{given}"{hint or "."} The {kind}')
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints a help page; argparse would pass over an error in standard output."""
+        stream = file or sys.stderr
+        if message and stream is not None:
+            stream.write(message)
+            stream.flush()
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with exit code 2 and an error, in one line."""

@@ -21,7 +21,7 @@ from ldm_jax.cli.parser import CommandParser
 READERS = {
     tuple[int, int]: values.interval,
     int: values.whole,
-    float: values.number,
+    float: values.finite_number,
     str: str,
 }
 DETAILS = """

@@ -9,6 +9,8 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 # They log errors that they also raise.
 QUIET = ("fsspec", "gcsfs", "google.auth", "s3fs")
@@ -17,9 +19,72 @@ MAX_WORD = 500
 _LONG_WORD = re.compile(rf"\S{{{MAX_WORD + 1},}}")
 
 
+class OutputLost(OSError):
+    """Raised when standard output cannot be written; the message is a sentence."""
+
+
+class _Output:
+    """A stream of the process whose errors name it, or are left out.
+
+    Of an error in standard output the result is lost, so the command must fail; one in
+    the stream of messages must not end the work that they are about.
+    """
+
+    def __init__(self, stream: Any, is_result: bool):
+        self._stream, self._is_result = stream, is_result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes a text, and returns its length."""
+        with self._naming_errors():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what the stream has kept."""
+        with self._naming_errors():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # What is left in the buffer would fail once more when Python ends.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_RDWR), self._stream.fileno())
+            if self._is_result:
+                raise OutputLost(
+                    f"standard output cannot be written: {error.strerror}; free space "
+                    "there, or send it to another file."
+                ) from error
+
+
+@contextlib.contextmanager
+def checked_streams() -> Iterator[None]:
+    """Names standard output in its errors, and leaves out those of standard error.
+
+    Raises:
+      OutputLost: what the command printed did not arrive; BrokenPipeError is its cause
+        where the reader (`head`) has ended.
+    """
+    _replace_closed()
+    streams = {"stdout": sys.stdout, "stderr": sys.stderr}
+    try:
+        # Others are of a test or a notebook.
+        for name in streams.keys() if sys.stdout is sys.__stdout__ else ():
+            setattr(sys, name, _Output(streams[name], name == "stdout"))
+        yield
+        sys.stdout.flush()
+    finally:
+        for name, stream in streams.items():
+            setattr(sys, name, stream)
+
+
 def set_up_output() -> None:
     """Logs to stderr, and escapes characters that the terminal cannot show."""
-    _replace_closed()
     handler = logging.StreamHandler()
     handler.setFormatter(_EscapingFormatter("%(message)s"))
     if not shows_tracebacks():

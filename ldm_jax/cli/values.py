@@ -86,7 +86,7 @@ def whole(text: str) -> int:
     return value
 
 
-def number(text: str) -> float:
+def finite_number(text: str) -> float:
     """Reads a finite number."""
     value = _read(float, text)
     if value is None or not math.isfinite(value):

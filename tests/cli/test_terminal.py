@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a command prints besides its own lines: warnings, and no error twice."""
 
+import contextlib
+import os
 import subprocess
 import sys
 
@@ -74,9 +76,10 @@ CLOSED = """
 import os, sys
 os.close(2)
 sys.stderr = None
-from ldm_jax.cli.terminal import set_up_output
-set_up_output()
-print("into nothing", file=sys.stderr)
+from ldm_jax.cli.terminal import checked_streams, set_up_output
+with checked_streams():
+    set_up_output()
+    print("into nothing", file=sys.stderr)
 with open(sys.argv[1], "w") as file:
     assert file.fileno() > 2
     os.write(2, b"a library's message")
@@ -113,3 +116,50 @@ def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector():
         [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True
     )
     assert (run.stdout, run.stderr) == ("interrupted\n", "")
+
+
+FULL = "/dev/full"
+needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason="no /dev/full")
+
+
+def run_into(argv, **streams):
+    """Runs `ldm-jax` with streams given by the path of a file."""
+    command = [sys.executable, "-m", "ldm_jax.cli", *argv]
+    with contextlib.ExitStack() as stack:
+        files = {n: stack.enter_context(open(p, "w")) for n, p in streams.items()}
+        pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE) | files
+        return subprocess.run(command, text=True, **pipes)
+
+
+@needs_full
+@pytest.mark.parametrize("argv", [["configs"], ["--help"], ["sample", "--help"]])
+def test_a_result_that_cannot_be_printed_is_one_line_and_exit_code_two(argv):
+    run = run_into(argv, stdout=FULL)
+    assert run.returncode == 2
+    assert run.stderr == (
+        "ldm-jax: standard output cannot be written: No space left on device; free "
+        "space there, or send it to another file.\n"
+    )
+
+
+@needs_full
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(["configs"], 0), (["info", "./nothing"], 2), (["sample", "--num=x"], 2)],
+)
+def test_messages_that_cannot_be_printed_leave_the_exit_code(argv, code):
+    assert run_into(argv, stderr=FULL).returncode == code
+
+
+@needs_full
+def test_two_full_streams_leave_the_exit_code():
+    assert run_into(["configs"], stdout=FULL, stderr=FULL).returncode == 2
+
+
+def test_a_reader_that_ends_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ldm_jax.cli", "configs"]
+    run = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (141, b"")

@@ -19,7 +19,7 @@ def test_counts_sizes_and_intervals_are_read():
     assert values.seed("0") == 0 and values.seed(str(2**32 - 1)) == 2**32 - 1
     assert values.size("256") == (256, 256) and values.size("256x512") == (256, 512)
     assert values.interval("200,800") == (200, 800)
-    assert values.whole("-3") == -3 and values.number("1e-3") == 1e-3
+    assert values.whole("-3") == -3 and values.finite_number("1e-3") == 1e-3
     assert values.port("0") == 0 and values.port("65535") == 65535
 
 
@@ -27,7 +27,7 @@ def test_counts_sizes_and_intervals_are_read():
     ("read", "text"),
     [
         *((values.whole, text) for text in ("x", "1.5", "", "9" * 5000, "1" * 12)),
-        *((values.number, text) for text in ("x", "nan", "-inf", "1e400", "")),
+        *((values.finite_number, text) for text in ("x", "nan", "-inf", "1e400", "")),
         *((values.port, text) for text in ("x", "-1", "65536", "9" * 5000)),
         *((values.count, text) for text in ("9" * 12, "9" * 5000)),
         (values.counts, f"1,{'9' * 5000}"),
