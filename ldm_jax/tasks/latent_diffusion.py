@@ -2,15 +2,17 @@
 """The task of a diffusion model in latent space: Rombach et al. 2022, Eq. 2 and 3."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ldm_jax.diffusion import process, weighting
+from ldm_jax.diffusion.schedule import NoiseSchedule
 from ldm_jax.tasks.model import LatentDiffusion
-from ldm_jax.types import PyTree, Task
+from ldm_jax.types import Array, Batch, Conditioning, PyTree, RandomKey, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +50,52 @@ class Objective:
                 f"{', '.join(weighting.DISTANCES)}."
             )
 
+    def make_loss(self, schedule: NoiseSchedule, prediction: str) -> Callable:
+        """Makes the function that weights the errors of a batch and averages them.
 
-def zeros_like_result(function: Callable, *args: Any) -> PyTree:
-    """Makes zeros of the shapes that a function would return, without calling it."""
-    shapes = jax.eval_shape(function, *args)
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        Args:
+          schedule: of T steps.
+          prediction: what the denoiser predicts, "eps", "x0" or "v".
+
+        Returns:
+          (errors [B] from `weighting.distance`, t [B], log_variance=[T] or None) ->
+          (loss, metrics), see `weighting.diffusion_loss`.
+
+        Raises:
+          ValueError: an unknown weighting, or weights that the prediction does not
+            have.
+        """
+        elbo = None  # v has none; elbo_weights refuses it where it has a weight
+        if prediction != "v" or self.elbo_weight:
+            elbo = weighting.elbo_weights(schedule, prediction)
+        return functools.partial(
+            weighting.diffusion_loss,
+            weights=weighting.snr_weights(
+                schedule, self.weighting, prediction, self.gamma
+            ),
+            simple_weight=self.simple_weight,
+            elbo=elbo,
+            elbo_weight=self.elbo_weight,
+        )
+
+
+def networks_read(model: LatentDiffusion, encodes_images: bool) -> set[str]:
+    """Names the networks that training reads and does not change.
+
+    Args:
+      model: the diffusion model.
+      encodes_images: whether the first stage encodes images in every step.
+
+    Returns:
+      Some of "autoencoder" and "conditioner".
+    """
+    return {*model.conditioner.reads_frozen, *("autoencoder",) * encodes_images}
 
 
 def latent_diffusion(
     model: LatentDiffusion,
     objective: Objective,
-    frozen=None,
+    frozen: Mapping[str, PyTree] | None = None,
     encodes_images: bool = False,
 ) -> Task:
     """Makes the task of predicting the noise in latents.
@@ -90,64 +127,40 @@ def latent_diffusion(
             'drop_probability needs a condition: got condition.kind "none"; set '
             "drop_probability to 0."
         )
-    reads = {*model.conditioner.reads_frozen, *("autoencoder",) * encodes_images}
-    frozen = frozen or {}
-    if missing := sorted(reads - set(frozen)):
-        raise ValueError(
-            f"the model reads the {' and '.join(missing)}, which it never trains: got "
-            "no parameters; name a model directory that has them in config."
-            "text_encoder.directory (conditioner) or latents.first_stage (autoencoder)."
-        )
+    frozen = _select_frozen(networks_read(model, encodes_images), frozen or {})
     schedule, prediction = model.schedule, model.prediction
-    weights = weighting.snr_weights(
-        schedule, objective.weighting, prediction, objective.gamma
-    )
-    elbo = None  # v has none; elbo_weights refuses it where it has a weight
-    if prediction != "v" or objective.elbo_weight:
-        elbo = weighting.elbo_weights(schedule, prediction)
+    average = objective.make_loss(schedule, prediction)
 
-    def moments(batch, frozen):
+    def latent(batch, frozen, key=None):
         if not encodes_images:
-            return batch["moments"]
-        return model.moments(frozen, batch["image"])
+            return model.latent(batch["moments"], key)
+        return model.latent(model.moments(frozen, batch["image"]), key)
 
     def init(key, batch):
-        key_unet, key_cond = jax.random.split(key)
-        example = {
-            name: jnp.zeros((1, *x.shape[1:]), x.dtype) for name, x in batch.items()
-        }
-        params = {}
-        cond_params = model.conditioner.init(key_cond, example)
-        if cond_params:
-            params["conditioner"] = cond_params
-        z_0, cond = zeros_like_result(
-            lambda cond_params: (
-                model.latent(moments(example, frozen)),
-                model.conditioner.encode(cond_params, example, frozen),
-            ),
-            cond_params,
-        )
-        t = jnp.zeros((1,), jnp.int32)
-        params["unet"] = model.unet.init(key_unet, z_0, t, cond)["params"]
+        def inputs(cond_params, batch):
+            cond = model.conditioner.encode(cond_params, batch, frozen)
+            return latent(batch, frozen), cond
+
+        params = _init_networks(model, key, batch, inputs)
         if objective.learn_log_variance:
             params["log_variance"] = jnp.zeros(schedule.num_timesteps)
         return params, {}
 
     def loss(params, collections, batch, key, step):
         del step
+        frozen = collections["frozen"]
         keys = jax.random.split(key, 5)
         key_z, key_t, key_eps, key_drop, key_dropout = keys
 
         # z_t ~ q(z_t | z_0) at a step t that is uniform in [0, T).
-        z_0 = model.latent(moments(batch, collections["frozen"]), key_z)
+        z_0 = latent(batch, frozen, key_z)
         t = jax.random.randint(key_t, z_0.shape[:1], 0, schedule.num_timesteps)
         eps = jax.random.normal(key_eps, z_0.shape)
         z_t = process.add_noise(schedule, z_0, t, eps)
 
         # tau_theta(y); y is null with probability p, for classifier-free guidance.
         y = model.conditioner.drop(batch, key_drop, objective.drop_probability)
-        cond_params = params.get("conditioner", {})
-        cond = model.conditioner.encode(cond_params, y, collections["frozen"])
+        cond = model.conditioner.encode(params.get("conditioner", {}), y, frozen)
         predicted = model.unet.apply(
             {"params": params["unet"]},
             *(z_t, t, cond),
@@ -158,16 +171,50 @@ def latent_diffusion(
         # Eq. 3: the target is eps for prediction "eps", the distance the squared error.
         target = process.make_target(schedule, prediction, z_0, t, eps)
         errors = weighting.distance(objective.distance, predicted, target)
-        total, metrics = weighting.diffusion_loss(
-            errors,
-            t,
-            weights=weights,
-            log_variance=params.get("log_variance"),
-            simple_weight=objective.simple_weight,
-            elbo=elbo,
-            elbo_weight=objective.elbo_weight,
-        )
+        total, metrics = average(errors, t, log_variance=params.get("log_variance"))
         bins = weighting.loss_by_bin(errors, t, schedule.num_timesteps)
         return total, (metrics | bins, {})
 
-    return Task(init, loss, {name: frozen[name] for name in sorted(reads)})
+    return Task(init, loss, frozen)
+
+
+def _select_frozen(
+    names: Collection[str], frozen: Mapping[str, PyTree]
+) -> dict[str, PyTree]:
+    """Returns the parameters of the named networks.
+
+    Raises:
+      ValueError: those of a network are missing.
+    """
+    if missing := sorted(set(names) - set(frozen)):
+        raise ValueError(
+            f"the model reads the {' and '.join(missing)}, which it never trains: got "
+            "no parameters; name a model directory that has them in config."
+            "text_encoder.directory (conditioner) or latents.first_stage (autoencoder)."
+        )
+    return {name: frozen[name] for name in sorted(names)}
+
+
+def _init_networks(
+    model: LatentDiffusion,
+    key: RandomKey,
+    batch: Mapping[str, Any],
+    inputs: Callable[[PyTree, Batch], tuple[Array, Conditioning]],
+) -> dict[str, PyTree]:
+    """Draws the parameters of the denoiser, and of the conditioner if it has any.
+
+    Args:
+      model: the networks.
+      key: a random key.
+      batch: arrays or jax.ShapeDtypeStruct; only shapes and dtypes are read.
+      inputs: (conditioner's parameters, batch) -> (z_0, cond); traced, not run.
+    """
+    key_unet, key_cond = jax.random.split(key)
+    row = {name: jnp.zeros((1, *x.shape[1:]), x.dtype) for name, x in batch.items()}
+    cond_params = model.conditioner.init(key_cond, row)
+    shapes = jax.eval_shape(lambda params: inputs(params, row), cond_params)
+    z_0, cond = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    t = jnp.zeros((1,), jnp.int32)
+    params = {"conditioner": cond_params} if cond_params else {}
+    params["unet"] = model.unet.init(key_unet, z_0, t, cond)["params"]
+    return params

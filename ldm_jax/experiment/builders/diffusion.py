@@ -14,7 +14,11 @@ from ldm_jax.experiment.models import make_example_transform, make_latent_diffus
 from ldm_jax.experiment.resolve import Inputs
 from ldm_jax.metrics.evaluation import Evaluation
 from ldm_jax.tasks.condition_transform import ConditionTransform, batch_shapes
-from ldm_jax.tasks.latent_diffusion import Objective, latent_diffusion
+from ldm_jax.tasks.latent_diffusion import (
+    Objective,
+    latent_diffusion,
+    networks_read,
+)
 from ldm_jax.tasks.sampling import make_sampling
 
 
@@ -39,8 +43,7 @@ def build_diffusion(config: ConfigDict, inputs: Inputs, abstract: bool) -> Parts
     subject = "image" if encodes_images else "moments"
     frozen = inputs.frozen
     if abstract:
-        reads = {*model.conditioner.reads_frozen, *["autoencoder"] * encodes_images}
-        frozen = zero_params(model, reads)
+        frozen = zero_params(model, networks_read(model, encodes_images))
     parts = Parts(
         model=model,
         task=latent_diffusion(
