@@ -76,10 +76,10 @@ class Adversary:
     ) -> tuple[Float[Array, "B patch_h patch_w 1"], PyTree]:
         """Returns logits of patches and the updated running statistics."""
         variables = {"params": params, "batch_stats": stats}
-        logits, moved = self.discriminator.apply(
+        logits, updated = self.discriminator.apply(
             variables, image, is_training=True, mutable=["batch_stats"]
         )
-        return logits, moved["batch_stats"]
+        return logits, updated["batch_stats"]
 
 
 def hinge_loss(
@@ -101,7 +101,7 @@ DISCRIMINATOR_LOSSES = {"hinge": hinge_loss, "vanilla": vanilla_loss}
 
 
 class Players(NamedTuple):
-    """The functions and outputs of the networks that the adversarial losses need.
+    """The two networks of an adversarial first stage, with their parameters.
 
     Attributes:
       adversary: the settings.
@@ -125,7 +125,7 @@ def play(
     ],
     step: Int[Array, ""] | int,
 ) -> tuple[Float[Array, ""], dict[str, Array], PyTree]:
-    """Adds the losses of generator and discriminator into one scalar.
+    """Computes the losses of autoencoder (generator) and discriminator as one scalar.
 
         L_G = nll + weight * active * g,    g = -mean D(reconstruction)
         L_D = active * loss(D(image), D(reconstruction))
@@ -154,29 +154,30 @@ def play(
     Source: Esser et al. 2021, Eq. 7; `contperceptual.py` of the released code.
     """
     adversary, _, params, stats = players
-    opponent = lax.stop_gradient(params["discriminator"])
+    constant = lax.stop_gradient(params["discriminator"])
     x_hat = lax.stop_gradient(reconstruction.image)
 
-    def deception(x):
-        logits, moved = adversary.apply_discriminator(opponent, stats, x)
-        return -jnp.mean(logits), moved
+    def generator_term(x):
+        logits, new_stats = adversary.apply_discriminator(constant, stats, x)
+        return -jnp.mean(logits), new_stats
 
-    nll, pull_nll, metrics = jax.vjp(fidelity, x_hat, has_aux=True)
-    g, pull_g, stats = jax.vjp(deception, x_hat, has_aux=True)
-    (by_nll,), (by_g,) = pull_nll(jnp.ones_like(nll)), pull_g(jnp.ones_like(g))
+    # Gradients of both terms with respect to the reconstruction, [B, H, W, C].
+    nll, vjp_nll, metrics = jax.vjp(fidelity, x_hat, has_aux=True)
+    g, vjp_g, stats = jax.vjp(generator_term, x_hat, has_aux=True)
+    (grad_nll,), (grad_g,) = vjp_nll(jnp.ones_like(nll)), vjp_g(jnp.ones_like(g))
 
-    norm_nll, norm_g = last_layer_norms(players, reconstruction, (by_nll, by_g))
+    norm_nll, norm_g = last_layer_norms(players, reconstruction, (grad_nll, grad_g))
     balance = jnp.clip(norm_nll / (norm_g + EPS), 0.0, MAX_WEIGHT)
     weight = adversary.disc_weight * balance
     active = jnp.where(step >= adversary.disc_start, adversary.disc_factor, 0.0)
 
-    # Zero in value; its gradient by the reconstruction is the bracket.
-    carrier = jnp.sum(
-        (by_nll + weight * active * by_g) * (reconstruction.image - x_hat)
-    )
-    generator = nll + weight * active * g + carrier
+    # A surrogate term: 0, with the gradient of nll + weight * active * g with respect
+    # to the reconstruction. nll and g themselves have none, as x_hat is a constant.
+    grad = grad_nll + weight * active * grad_g
+    surrogate = jnp.sum(grad * (reconstruction.image - x_hat))
+    generator = nll + weight * active * g + surrogate
 
-    # The original's passes: fake (above), real, fake; each moves the statistics.
+    # The original's passes: fake (above), real, fake; each updates the statistics.
     real, stats = adversary.apply_discriminator(params["discriminator"], stats, image)
     fake, stats = adversary.apply_discriminator(params["discriminator"], stats, x_hat)
     loss = active * DISCRIMINATOR_LOSSES[adversary.loss](real, fake)
@@ -201,15 +202,17 @@ def last_layer_norms(
     reconstruction: Reconstruction,
     cotangents: tuple[Float[Array, "B H W C"], ...],
 ) -> list[Float[Array, ""]]:
-    """Computes norms of the gradients of the last kernel, without a backward pass.
+    """Computes the norm of the gradient of the decoder's last kernel, for each term.
+
+    Only the last layer is differentiated, not the whole decoder.
 
     Args:
-      players: networks.
-      reconstruction: has the last layer's input.
-      cotangents: gradients with respect to the reconstruction.
+      players: networks and parameters.
+      reconstruction: of the autoencoder; its `features` are the last layer's input.
+      cotangents: gradient of each term with respect to the reconstruction.
 
     Returns:
-      A norm for each, over the whole batch on all devices.
+      [] float32 for each, over the batch of all devices.
     """
     params = lax.stop_gradient(players.params["autoencoder"])
     features = lax.stop_gradient(reconstruction.features)
@@ -221,5 +224,5 @@ def last_layer_norms(
             {"params": params | {"decoder": decoder}}, features, method="to_image"
         )
 
-    _, pull = jax.vjp(image_of, params["decoder"]["conv_out"]["kernel"])
-    return [jnp.sqrt(jnp.sum(jnp.square(pull(ct)[0]))) for ct in cotangents]
+    _, vjp = jax.vjp(image_of, params["decoder"]["conv_out"]["kernel"])
+    return [jnp.sqrt(jnp.sum(jnp.square(vjp(ct)[0]))) for ct in cotangents]

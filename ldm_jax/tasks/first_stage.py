@@ -67,18 +67,10 @@ def first_stage(
     )
     if penalty_weight is None:
         penalty_weight = autoencoder.regularizer.default_weight
-    rules = None if adversary is None else Adversary(**adversary)
+    gan = None if adversary is None else Adversary(**adversary)
 
     def init(key, batch):
-        shape = batch["image"].shape
-        autoencoder.latent_shape(shape)
-        key_autoencoder, key_discriminator = jax.random.split(key)
-        image = jnp.zeros((1, *shape[1:]))
-        params = {"autoencoder": autoencoder.init(key_autoencoder, image)["params"]}
-        if rules is None:
-            return params, {}
-        params["discriminator"], stats = rules.init(key_discriminator, shape)
-        return params, {"batch_stats": stats}
+        return _init_networks(autoencoder, gan, key, batch["image"].shape)
 
     def loss(params, collections, batch, key, step):
         key_z, key_dropout, key_lpips = jax.random.split(key, 3)
@@ -89,23 +81,53 @@ def first_stage(
             is_training=True,
             rngs={"dropout": key_dropout},
         )
-        frozen = collections["frozen"]
+        lpips = collections["frozen"].get("lpips")
 
         def nll(x_hat):
-            return fidelity.nll(image, x_hat, frozen.get("lpips"), key_lpips)
+            return fidelity.nll(image, x_hat, lpips, key_lpips)
 
-        if rules is None:
+        updated = {}
+        if gan is None:
             total, metrics = nll(out.image)
-            moved = {}
         else:
-            players = Players(rules, autoencoder, params, collections["batch_stats"])
+            players = Players(gan, autoencoder, params, collections["batch_stats"])
             total, metrics, stats = play(players, image, out, nll, step)
-            moved = {"batch_stats": stats}
+            updated = {"batch_stats": stats}
         metrics |= {f"bottleneck/{name}": value for name, value in out.metrics.items()}
-        return total + penalty_weight * out.penalty, (metrics, moved)
+        return total + penalty_weight * out.penalty, (metrics, updated)
 
     frozen = {} if perceptual == "none" else {"lpips": perceptual_params}
     return Task(init, loss, frozen)
+
+
+def _init_networks(
+    autoencoder: Autoencoder,
+    gan: Adversary | None,
+    key: RandomKey,
+    image_shape: tuple[int, ...],
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    """Draws the parameters of the autoencoder, and of the discriminator if any.
+
+    Args:
+      autoencoder: the model.
+      gan: the discriminator and its settings; None for none.
+      key: a random key.
+      image_shape: (B, H, W, C) of a training batch.
+
+    Returns:
+      (params, collections), as `Task.init`.
+
+    Raises:
+      ValueError: the autoencoder does not take images of this shape.
+    """
+    autoencoder.latent_shape(image_shape)
+    key_autoencoder, key_discriminator = jax.random.split(key)
+    image = jnp.zeros((1, *image_shape[1:]))
+    params = {"autoencoder": autoencoder.init(key_autoencoder, image)["params"]}
+    if gan is None:
+        return params, {}
+    params["discriminator"], stats = gan.init(key_discriminator, image_shape)
+    return params, {"batch_stats": stats}
 
 
 @dataclasses.dataclass(frozen=True)
