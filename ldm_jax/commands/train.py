@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a first stage or a diffusion model from its config."""
+"""Trains a first stage, a diffusion model or a classifier from its config."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -38,13 +38,13 @@ def train_config(config: ConfigDict, workdir: str) -> TrainState:
 
 
 def dry_run(config: ConfigDict) -> str:
-    """Describes the run that `train` would start: every setting, then a summary.
+    """Describes the run that `train_config` would start: all settings and a summary.
 
     The data are opened and the step is traced, so what does not fit is refused as in
     training. Nothing is written.
 
     Raises:
-      ValueError: as `train`.
+      ValueError: as `train_config`, but for the directory.
     """
     run = prepare(config)
     start.check_first_step(run)

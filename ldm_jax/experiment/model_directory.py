@@ -64,11 +64,11 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
 
     Args:
       directory: written by training, or imported.
-      task: what the model must be; None takes both.
+      task: what the model must be, a key of `schema.SECTIONS`; None takes any.
 
     Raises:
-      ValueError: it is not a model directory, its settings are not ours, or it holds a
-        model of the other task.
+      ValueError: it is not a model directory, its settings are not those of a model, or
+        the model is of another task.
       StoreError: a URL that cannot be read.
     """
     path = resolve(locate(directory)) / "config.json"

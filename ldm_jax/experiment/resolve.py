@@ -149,21 +149,22 @@ def _complete(config: ConfigDict, abstract: bool) -> TrainingData | None:
 
 
 def _text_encoder(config: ConfigDict, abstract: bool):
-    """Fills in the text condition's fields, and which encoder that is.
+    """Fills in the fields of a text condition whose encoder is pretrained.
 
     Returns:
-      (frozen parameters by network, what a model directory gets copies of).
+      (parameters of the encoder, by network; the vocabulary and the encoder, as far as
+      there are any, which a model directory gets copies of).
     """
-    words = text_section(config.condition)
+    section = text_section(config.condition)
     source = TextEncoderSource(**config.get("text_encoder", {}))
     if source.directory:
-        words = fill_text_section(source.directory, words)
-    if abstract or words is None:
+        section = fill_text_section(source.directory, section)
+    if abstract or section is None:
         return {}, ()
-    vocabulary = Vocabulary(words.to_dict())
+    vocabulary = Vocabulary(section.to_dict())
     if not source.directory:
         return {}, (vocabulary,)
-    encoder = open_encoder(source, words)
+    encoder = open_encoder(source, section)
     config.text_encoder.fingerprint = encoder.fingerprint
     params = by_part(config.condition, encoder.params)
     return {"conditioner": params}, (vocabulary, encoder)

@@ -31,8 +31,8 @@ from ldm_jax.tasks.model import ConditionEncoder, FirstStage, LatentDiffusion
 from ldm_jax.training.checkpoints.params import save_params
 from ldm_jax.types import PyTree
 
-# What a model directory says of a run that never was: nothing, so constructors' own
-# defaults hold if someone trains on from it.
+# Sections of config.json for a model that was not trained here. They are empty, so that
+# training which starts from this config uses the defaults of the constructors.
 NO_RUN = dict(seed=0, batch_size=1, mesh={}, optimizer={}, train={})
 
 

@@ -62,10 +62,10 @@ def batch_shapes(
     Returns:
       {field: jax.ShapeDtypeStruct [B, ...]} of the subject and the condition's fields.
     """
-    h, w, c = shape
+    h, w, _ = shape
     f, autoencoder = model.autoencoder.f, model.autoencoder
     subjects = {
-        "moments": (h, w, autoencoder.regularizer.moments_channels(c)),
+        "moments": (h, w, autoencoder.moments_channels),
         "image": (f * h, f * w, autoencoder.in_channels),
     }
     learned = jax.ShapeDtypeStruct((batch_size, *subjects[subject]), jnp.float32)

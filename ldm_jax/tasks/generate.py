@@ -21,7 +21,7 @@ from ldm_jax.tasks.sampling import Sampling, make_sampling
 from ldm_jax.types import Array, Batch, Conditioning, Denoiser, PyTree, RandomKey
 
 
-class Given(NamedTuple):
+class ImageLatents(NamedTuple):
     """Latents of images that sampling starts from or keeps; absent entries are None.
 
     Attributes:
@@ -43,7 +43,7 @@ def sample_latents(
     z_T: Float[Array, "B h w c"],
     key: RandomKey,
     sampling: Sampling,
-    given: Given = Given(),
+    given: ImageLatents = ImageLatents(),
     num_previews: int = 0,
     guide: Callable[[Denoiser], Denoiser] | None = None,
 ) -> tuple[Float[Array, "B h w c"], Float[Array, "K B h w c"]]:
@@ -98,7 +98,7 @@ def check_previews(num_previews: int, num_steps: int) -> None:
 def make_denoiser(
     model, params, cond, null, sampling: Sampling, guide=None
 ) -> Denoiser:
-    """Stacks tiles, guidance and constraints on the network: a denoiser of x0."""
+    """Makes a denoiser of x0: the network with tiles, guidance and constraints."""
 
     def network(z_t, t, cond):
         return model.denoise(params, z_t, t, cond)
@@ -219,8 +219,8 @@ def generator(
         parameters and the fields of y that they read.
 
     Returns:
-      (params, y, keys [B], given) -> images [B, H, W, 3], about [-1, 1]. `y` is a
-      batch of the conditioner's fields; `given` is a dict of images, empty or with
+      (params, y, keys [B], images) -> images [B, H, W, 3], about [-1, 1]. `y` is a
+      batch of the conditioner's fields; `images` is a dict, empty or with
       "start" [B, H, W, 3], or "known" [B, H, W, 3] and "hole" [B, H, W, 1], 0 where
       `known` is kept. Image i depends on row i of each alone. With previews: K
       predictions of the images on the way, then the images, [K + 1, B, H, W, 3].
@@ -250,13 +250,15 @@ def latent_generator(
     num_previews: int = 0,
     guides: tuple[Guide, ...] = (),
 ) -> Callable[..., tuple[Array, Array]]:
-    """Makes the function from raw conditions to latents; a guide by images decodes.
+    """Makes the function from raw conditions to latents.
+
+    The decoder runs only where an image guides the samples.
 
     Args:
       model, latent_shape, sampling, num_previews, guides: of `generator`.
 
     Returns:
-      (params, y, keys [B], given) -> scaled z_0 [B, h, w, c], and K predictions of it,
+      (params, y, keys [B], images) -> scaled z_0 [B, h, w, c], and K predictions of it,
       [K, B, h, w, c]; the arguments are those of `generator`'s function.
     """
 
@@ -308,8 +310,11 @@ def _decode(model, params, z_0: Array, sampling: Sampling, **options) -> Array:
     )
 
 
-def _given_latents(model, params, images: Batch) -> Given:
-    """Encodes the given images; a latent is kept where all of its pixels are."""
+def _given_latents(model, params, images: Batch) -> ImageLatents:
+    """Encodes the images to start from or to keep; see `generator` for `images`.
+
+    A latent is kept where all of its f x f pixels are.
+    """
     latents = {
         name: model.encode(params, images[name])
         for name in ("start", "known")
@@ -320,4 +325,4 @@ def _given_latents(model, params, images: Batch) -> Given:
         batch, height, width, _ = images["hole"].shape
         blocks = images["hole"].reshape(batch, height // f, f, width // f, f, 1)
         latents["mask"] = 1 - jnp.max(blocks, axis=(2, 4))
-    return Given(**latents)
+    return ImageLatents(**latents)

@@ -24,14 +24,14 @@ WIDENED = re.compile(r"(^|/)conv_in/kernel$")
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """The source of every array, by path, with shapes.
+    """Lists which arrays of a new model came from another one, by path with shapes.
 
     Attributes:
-      taken: found with the same shape.
-      widened: found with fewer input channels; the new ones were set to zero.
-      made_new: of the new model, and missing in the old or of another shape there.
-      left: of the other model, and not used.
-      share: taken and widened numbers / numbers of the new model.
+      taken: arrays of the same shape in both.
+      widened: arrays with more input channels than in the other model; these are zero.
+      made_new: arrays that the other model lacks, or has in another shape.
+      left: arrays of the other model that are not used.
+      share: parameters that came from the other model / all of the new model, [0, 1].
     """
 
     taken: list[str]
@@ -65,7 +65,7 @@ def take_params(
         input channels than `old`; the last ones become zero.
 
     Returns:
-      (parameters, what became of each).
+      (parameters, the lists of the arrays that were taken and of those that were not).
 
     Raises:
       ValueError: nothing fits.

@@ -31,17 +31,17 @@ def build_classifier(config: ConfigDict, inputs: Inputs, abstract: bool) -> Part
       ValueError: the sections do not fit together, or the latents have no labels.
     """
     model = make_classifier(config)
-    h, w, c = LatentSet(**config.latents).latent_shape(model.autoencoder)
-    channels = model.autoencoder.regularizer.moments_channels(c)
+    shape = LatentSet(**config.latents).latent_shape(model.autoencoder)
+    moments_shape = (*shape[:2], model.autoencoder.moments_channels)
     parts = Parts(
         model=model,
         task=classify_latents(model),
         label="classifier",
         batch_shapes={
-            "moments": floats(config.batch_size, h, w, channels),
+            "moments": floats(config.batch_size, *moments_shape),
             "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
         },
-        latent_shape=(h, w, c),
+        latent_shape=shape,
     )
     if abstract:
         return parts

@@ -3,7 +3,7 @@
 
 Process 0 writes into the working directory: `metrics.jsonl`, a row per `every` steps
 with the means over them; `evaluation.jsonl`, a row per evaluation; `timing.jsonl`, see
-`ledger`; `images/`; `tensorboard/`; `report.html`, which shows all of it.
+`goodput`; `images/`; `tensorboard/`; `report.html`, which shows all of it.
 """
 
 import contextlib
