@@ -13,6 +13,8 @@ was killed and started again with the same command ends with the same bits, on t
 devices, as an undisturbed run.
 """
 
+from typing import NoReturn
+
 import jax
 
 from ldm_jax.parallel import sharding
@@ -36,7 +38,7 @@ from ldm_jax.training.monitoring.watchdog import Watchdog
 from ldm_jax.training.run import Run
 from ldm_jax.training.state import TrainState, make_state
 from ldm_jax.training.step import make_train_step
-from ldm_jax.training.summary import show, summarize
+from ldm_jax.training.summary import num_records, show, summarize
 from ldm_jax.training.utilization import peak_share, training_flops
 
 
@@ -59,20 +61,11 @@ def train(run: Run, workdir: str) -> TrainState:
       Unusable: another run uses `workdir`, or all of its checkpoints are damaged.
       OSError: `workdir` or a checkpoint could not be written.
     """
-    options, mesh, batches = run.options, run.mesh, run.batches
-    if batches is None:
-        raise ValueError(
-            "a run must have batches to be trained: got an abstract one, which is for "
-            "planning; prepare it without abstract=True."
-        )
+    options, mesh, batches = run.options, run.mesh, run.data()
     batch_shapes = on_mesh(run.batch_shapes, mesh)
+    replace = start.make_params_replacement(run, workdir)
     shapes, make = make_state(
-        run.task,
-        run.optimizer,
-        batch_shapes,
-        mesh,
-        options,
-        start.replacement(run, workdir),
+        run.task, run.optimizer, batch_shapes, mesh, options, replace
     )
     checkpointer = start.open_checkpoints(run, workdir)
     watchdog, trace = Watchdog(options.step_timeout), Trace(options.profile_steps)
@@ -107,7 +100,7 @@ def train(run: Run, workdir: str) -> TrainState:
             with ledger.phase("data"):
                 batch = next(stream)
             trace.before(step, f"{report.folder}/profile")
-            ledger.switch("step")
+            ledger.switch("step")  # ends the phase "start" in the first step
             state, metrics = train_step(state, frozen, batch, key)
             report.add(step, metrics)
             trace.after(step, metrics)
@@ -122,15 +115,20 @@ def train(run: Run, workdir: str) -> TrainState:
                     checkpointer.save(state, data)
             if signum:
                 with ledger.phase("checkpoint"):
-                    checkpointer.wait()
-                report.log(
-                    f"stopped and saved at step {step}; the same command resumes"
-                )
-                raise Interrupted(step, signum)
+                    _stop(step, signum, checkpointer, report)
             evaluate_if_due(run, state, step, report, checkpointer)
         with ledger.phase("checkpoint"):
             checkpointer.wait()
     return state
+
+
+def _stop(
+    step: int, signum: int, checkpointer: Checkpointer, report: Report
+) -> NoReturn:
+    """Ends the run after a signal, once the checkpoint of the step is written."""
+    checkpointer.wait()
+    report.log(f"stopped and saved at step {step}; the same command resumes")
+    raise Interrupted(step, signum)
 
 
 def evaluate_if_due(
@@ -183,17 +181,17 @@ def lower(run: Run, shapes, frozen, batch_shapes, key) -> jax.stages.Lowered:
 def _open_report(
     run: Run, workdir: str, checkpointer: Checkpointer, ledger: Ledger, flops: int
 ) -> Report:
+    """Makes the report of a run, and what ends the run when its loss diverges."""
     options = run.options
-    assert run.batches is not None
     guard = DivergenceGuard(
-        workdir, options.max_skipped, run.batches.records, checkpointer.newest
+        workdir, options.max_skipped, run.data().records, checkpointer.newest
     )
     return Report(
         workdir,
         options.num_steps,
         options.report_every,
         batch_size=run.batch_size,
-        num_records=run.batches.state(0).get("num_records"),
+        num_records=num_records(run),
         guard=guard,
         ledger=ledger,
         label=run.label,

@@ -84,6 +84,19 @@ class Run:
     description: Mapping[str, str] = dataclasses.field(default_factory=dict)
     label: str = "train"
 
+    def data(self) -> BatchSource:
+        """Returns the batches.
+
+        Raises:
+          ValueError: the run is abstract.
+        """
+        if self.batches is None:
+            raise ValueError(
+                "a run must have batches to be trained: got an abstract one, which is "
+                "for planning; prepare it without abstract=True."
+            )
+        return self.batches
+
     @property
     def batch_size(self) -> int:
         """Samples per step, over all devices."""

@@ -88,9 +88,8 @@ def restore_or_make(
         report.log("initializing the parameters")
         return make()
     state, data = restored
-    assert run.batches is not None
     try:
-        run.batches.check(data["batches"])
+        run.data().check(data["batches"])
     except ValueError as error:
         if not run.options.allow_data_change:
             raise ValueError(
@@ -101,8 +100,10 @@ def restore_or_make(
     return state
 
 
-def replacement(run: Run, workdir: str) -> Callable[[PyTree], PyTree] | None:
-    """Returns the function that replaces drawn parameters by another model's.
+def make_params_replacement(
+    run: Run, workdir: str
+) -> Callable[[PyTree], PyTree] | None:
+    """Makes the function that replaces drawn parameters by another model's.
 
     It writes what happened to each to initial.json in `workdir`, and a summary to the
     terminal. Averaged parameters are taken where there are some; the optimizer, the
