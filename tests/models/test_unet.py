@@ -65,9 +65,17 @@ def from_original(params):
 
 
 @pytest.mark.parametrize(
-    "name", ["celeba256", "cin256", "text2img256", "lsun_churches256"]
+    ("name", "tolerance"),
+    [
+        ("celeba256", 3e-5),
+        # Rounding of single precision alone: 3.8e-5 here and 4.3e-5 in the original,
+        # each beside double precision.
+        ("cin256", 1e-4),
+        ("text2img256", 3e-5),
+        ("lsun_churches256", 1.5e-5),
+    ],
 )
-def test_released_models_predict_the_golden_noise(name):
+def test_released_models_predict_the_golden_noise(name, tolerance):
     """Golden: the original implementation with the same weights."""
     arrays, record = golden.load(f"tiny-{name}")
     unet = from_original(record["meta"]["unet_config"]["params"])
@@ -77,8 +85,8 @@ def test_released_models_predict_the_golden_noise(name):
     predict = jit(unet.apply)
     eps = predict({"params": params}, arrays["x_t"], arrays["t"], cond)
     error = np.linalg.norm(eps - arrays["eps"]) / np.linalg.norm(arrays["eps"])
-    # Float32 sums in another order; 1.3e-5 was measured.
-    assert error < 5e-5
+    # Sums in another order: 1.3e-5, 5.0e-5, 1.3e-5 and 4.7e-6 were measured.
+    assert error < tolerance
 
 
 # The sizes of the others: tests/test_configs.py, from their configs.
