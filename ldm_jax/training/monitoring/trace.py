@@ -13,20 +13,7 @@ class Trace:
     """Records steps first to last, on process 0."""
 
     def __init__(self, steps: Sequence[int]):
-        """Takes the steps to trace: (first, last), or () for none.
-
-        Raises:
-          ValueError: `steps` is not such a pair.
-        """
-        if (
-            len(steps) not in (0, 2)
-            or any(s < 1 for s in steps)
-            or (len(steps) == 2 and steps[0] > steps[1])
-        ):
-            raise ValueError(
-                f"train.profile_steps must be (first, last), counted from 1: got "
-                f"{tuple(steps)}; (20, 24) traces five steps, () none."
-            )
+        """Takes the steps to trace: `LoopOptions.profile_steps`, checked there."""
         self._first, self._last = steps or (0, 0)
         self._runs = False
 
