@@ -67,8 +67,8 @@ def _fits(value: Any, kind: Any) -> bool:
     origin, elements = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin not in _ACCEPTED:
         return True
-    # A bool is an int and a text a sequence to Python, but neither is meant.
-    is_other = isinstance(value, bool | str) and origin not in (bool, str)
+    # A bool is an int, text and bytes are sequences to Python, but that is not meant.
+    is_other = isinstance(value, bool | str | bytes) and origin not in (bool, str)
     if is_other or not isinstance(value, _ACCEPTED[origin][0]):
         return False
     if origin not in (tuple, Sequence) or not elements:

@@ -4,11 +4,13 @@
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.files.formats import png
+from ldm_jax.files.paths import printable
 from ldm_jax.parallel import sharding
 from ldm_jax.parallel.free_memory import free_bytes
 from ldm_jax.parallel.hosts import fetch, gathered
@@ -50,6 +52,10 @@ def sample_images(
 
     Yields:
       Batches of images (with K + 1 previews first); the last batch may be shorter.
+
+    Raises:
+      ValueError: images hold NaN or infinity; the message says whether the parameters
+        do.
     """
     mesh = sharding.make_mesh()
     on_mesh = sharding.batch_sharding(mesh)
@@ -69,10 +75,10 @@ def sample_images(
         with jax.set_mesh(mesh):  # see models.attention.attend_splash
             started = draw(placed, part, keys, given), valid
         if running is not None:
-            yield _finish(*running)
+            yield _finish(params, *running)
         running = started
     if running is not None:
-        yield _finish(*running)
+        yield _finish(params, *running)
 
 
 def fitting_batch_size(
@@ -130,6 +136,25 @@ def fitting_batch_size(
     return int(min(gathered(fits))) * mesh.size
 
 
-def _finish(drawn: Array, valid: int) -> np.ndarray:
+def _finish(params: PyTree, drawn: Array, valid: int) -> np.ndarray:
     """Waits for a batch of images; drops the rows that filled it up."""
-    return png.to_uint8(fetch(drawn))[..., :valid, :, :, :]
+    images = fetch(drawn)
+    if not np.isfinite(images).all():  # only now: reading all parameters takes time
+        _check_finite(params)
+    return png.to_uint8(images)[..., :valid, :, :, :]
+
+
+def _check_finite(params: PyTree) -> None:
+    """Raises ValueError for parameters that hold NaN or infinity, by name."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    odd = [
+        sharding.path_name(path)
+        for path, x in leaves
+        if jnp.issubdtype(x.dtype, jnp.floating) and not jnp.isfinite(x).all()
+    ]
+    if odd:
+        raise ValueError(
+            f"parameters must be finite: {len(odd)} of {len(leaves)} arrays hold NaN "
+            f"or infinity, first {printable(odd[0])}; take another checkpoint "
+            "(--step), or get the weights again."
+        )

@@ -31,3 +31,9 @@ def test_a_given_scale_is_not_replaced_by_the_measured_one():
 def test_a_config_that_names_no_data_has_none():
     config = small_class.get_config()
     assert open_training_data(config.latents, {}) is None
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.0, 1e-320, 1e-39, 1e39, float("nan")])
+def test_a_scale_that_single_precision_does_not_hold_is_refused(scale):
+    with pytest.raises(ValueError, match=r"config\.latents\.scale must be a finite"):
+        LatentSet("", 8, scale=scale)

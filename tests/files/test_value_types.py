@@ -20,7 +20,12 @@ from ldm_jax.types import DType
         (str, [""], [1, None, ["a"], {}], "a text"),
         (int | None, [None, 1], ["a", 1.5], "a whole number or None"),
         (float | str, [1, "a"], [None, (1,)], "a number or a text"),
-        (tuple[int, ...], [(), [1, 2]], [(1, "a"), "12", 1], "a tuple, each a whole"),
+        (
+            tuple[int, ...],
+            [(), [1, 2]],
+            [(1, "a"), "12", b"12", 1],
+            "a tuple, each a whole",
+        ),
         (tuple[int, int], [(1, 2)], [(1,), (1, 2, 3), (1, None)], "a tuple, each a"),
         (Sequence[str], [("a",)], ["a", (1,)], "a tuple, each a text"),
         (Mapping[str, int] | None, [{}, None], [[1], "a", 1], "a dict of settings"),

@@ -84,3 +84,14 @@ def test_the_batch_that_fits_follows_the_wish_and_the_free_memory(digits, monkey
     assert sizes(None, (1, 10_000)) == sizes(0, (1, 10_000)) == [1, module.PROBE]
     assert sizes(2**12 * 32 / 0.8, (10_000,)) == [32]
     assert sizes(2**12 * 31 / 0.8, (10_000,)) == [16]
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_parameters_that_are_not_finite_are_named_where_images_are_not(digits, value):
+    model, params = digits
+    kernel = params["unet"]["conv_in"]["kernel"]
+    conv = {**params["unet"]["conv_in"], "kernel": np.full_like(kernel, value)}
+    unet = {**params["unet"], "conv_in": conv}
+    damaged = model, {**params, "unet": unet}
+    with pytest.raises(ValueError, match=r"1 of .*first unet/conv_in/kernel; take"):
+        next(iter(draw(damaged, 8)))

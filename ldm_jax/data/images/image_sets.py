@@ -29,6 +29,7 @@ from ldm_jax.data.mixture import Mixture
 from ldm_jax.data.records import Source
 from ldm_jax.data.tfds_sets import FORMAT, check_prepared, open_tfds
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
+from ldm_jax.files.errors import shown
 from ldm_jax.files.formats.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
 from ldm_jax.files.paths import expand, printable, resolve
 from ldm_jax.files.stores.store_errors import reaching
@@ -107,6 +108,11 @@ def open_images(
             f"images.max_pixels must be in 1..{LARGEST_MAX_PIXELS}, the largest that "
             f"Pillow opens: got {max_pixels}."
         )
+    if min_side < 0:
+        raise ValueError(
+            f"images.min_side must be 0 or more, the shortest side that is taken: got "
+            f"{shown(min_side)}; 0 takes all images."
+        )
     names = [name.strip() for name in dataset.split(",")]
     annotations = Annotations(captions, boxes, label_maps)
     open_one = functools.partial(
@@ -134,7 +140,7 @@ def open_images(
 def _open_one(dataset: str, *, min_side: int, **how: Any) -> Source:
     """Opens one set, without its small images."""
     source = _open_whole(dataset, **how)
-    if min_side <= 0:
+    if not min_side:
         return source
     large = np.flatnonzero(image_sizes(source).min(axis=1) >= min_side)
     if not len(large):

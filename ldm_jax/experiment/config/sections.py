@@ -2,11 +2,15 @@
 """Sections of a config that describe sources of data and of weights."""
 
 import dataclasses
-import math
+
+import numpy as np
 
 from ldm_jax.data.transforms.pixels import check_side
 from ldm_jax.files.errors import shown
 from ldm_jax.models.autoencoder import Autoencoder
+
+# Latents are float32, in which smaller scales are 0.
+SINGLE = np.finfo(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +45,11 @@ class LatentSet:
         if scale is None:
             return
         is_number = isinstance(scale, float | int) and not isinstance(scale, bool)
-        if not is_number or not 0 < scale < math.inf:
+        if not is_number or not SINGLE.tiny <= scale <= SINGLE.max:
             raise ValueError(
-                "config.latents.scale must be a finite number above 0, 1 / the "
-                f"standard deviation of the latents: got {shown(scale)}."
+                "config.latents.scale must be a finite number above 0 in single "
+                "precision, 1 / the standard deviation of the latents: got "
+                f"{shown(scale)}."
             )
 
     def latent_shape(self, autoencoder: Autoencoder) -> tuple[int, int, int]:

@@ -219,6 +219,8 @@ def test_small_images_may_be_left_out(tmp_path):
     assert source.class_names == ("5", "6", "7") and int(source[0]["label"]) == 1
     with pytest.raises(ValueError, match="min_side = 8 or more"):
         open_images(os.fspath(tmp_path), "all", min_side=8)
+    with pytest.raises(ValueError, match=r"images.min_side must be 0 or more.*got -1"):
+        open_images(os.fspath(tmp_path), "all", min_side=-1)
 
 
 def test_a_full_disk_is_reported_when_a_set_is_prepared(tmp_path, monkeypatch):
