@@ -10,7 +10,7 @@ from ldm_jax.files.errors import shown
 from ldm_jax.models.autoencoder import Autoencoder
 
 # Latents are float32, in which smaller scales are 0.
-SINGLE = np.finfo(np.float32)
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LatentSet:
         if scale is None:
             return
         is_number = isinstance(scale, float | int) and not isinstance(scale, bool)
-        if not is_number or not SINGLE.tiny <= scale <= SINGLE.max:
+        if not is_number or not SMALLEST <= scale <= LARGEST:
             raise ValueError(
                 "config.latents.scale must be a finite number above 0 in single "
                 "precision, 1 / the standard deviation of the latents: got "
