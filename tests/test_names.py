@@ -71,7 +71,6 @@ NOT_YET_MIRRORED = {
     "experiment/resolve.py",
     "files/outputs.py",
     "files/write_errors.py",
-    "interop/compvis/read_config.py",
     "interop/compvis/write_config.py",
     "interop/diffusers/read_config.py",
     "interop/diffusers/write.py",

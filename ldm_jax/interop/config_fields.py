@@ -8,10 +8,17 @@ something else there, such as levels of attention or numbers of heads, and those
 exist only for certain values of another field, such as the ends of a noise schedule.
 """
 
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+
+from ldm_jax.files.value_types import check_type
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.clip import ClipText
+from ldm_jax.models.conditioners import TokenTransformer
+from ldm_jax.models.unet import UNet
 
 
 class Other(NamedTuple):
@@ -92,10 +99,20 @@ CLIP_TEXT = (
     FieldRow("vocab_size", None, Other("vocab_size", 49408)),
     FieldRow("length", Other("max_length", 77), Other("max_position_embeddings", 77)),
 )
+# Whose fields have the types of the rows.
+_MODULES: Mapping[tuple[FieldRow, ...], type[nn.Module]] = {
+    AUTOENCODER: Autoencoder,
+    UNET: UNet,
+    TOKEN_TRANSFORMER: TokenTransformer,
+    CLIP_TEXT: ClipText,
+}
 
 
 def read_fields(
-    table: tuple[FieldRow, ...], form: str, take: Callable[[str, Any], Any]
+    table: tuple[FieldRow, ...],
+    form: str,
+    take: Callable[[str, Any], Any],
+    where: str = "",
 ) -> dict[str, Any]:
     """Reads the fields of our module from a config.
 
@@ -103,22 +120,34 @@ def read_fields(
       table: `AUTOENCODER`, `UNET`, `TOKEN_TRANSFORMER` or `CLIP_TEXT`.
       form: "compvis" or "diffusers".
       take: (name, default) -> value; default is REQUIRED where there is none.
+      where: the section of the config, for errors.
 
     Returns:
       {our name: value}; numbers and flags have the type of their default, and a value
       of None is left out.
+
+    Raises:
+      ValueError: a value has another type than the field of our module.
     """
     fields = {}
+    types = typing.get_type_hints(_MODULES[table])
     for row in table:
         other = getattr(row, form)
         if other is None:
             continue
         value = take(other.name, other.default)
+        check_value(f"{where}.{other.name}".lstrip("."), value, types[row.ours] | None)
+        if value is None and not isinstance(other.default, bool):
+            continue
         if isinstance(other.default, bool | float):
             value = type(other.default)(value)
-        if value is not None:
-            fields[row.ours] = value
+        fields[row.ours] = value
     return fields
+
+
+def check_value(name: str, value: Any, annotation: Any) -> None:
+    """Raises ValueError for a value of a config that is of another type."""
+    check_type(name, value, annotation, "correct the config")
 
 
 def taken(config: Mapping[str, Any]) -> Callable[[str, Any], Any]:

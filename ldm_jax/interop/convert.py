@@ -14,7 +14,12 @@ from ldm_jax.files.paths import PathLike
 from ldm_jax.files.writing import write_text
 from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.read_config import image_size_of, spec_from_compvis
-from ldm_jax.interop.compvis.state_dict import Imported, export_compvis, import_compvis
+from ldm_jax.interop.compvis.state_dict import (
+    Imported,
+    check_spec,
+    export_compvis,
+    import_compvis,
+)
 from ldm_jax.interop.compvis.write_config import compvis_from_spec
 from ldm_jax.interop.diffusers.model_card import CardDetails
 from ldm_jax.interop.diffusers.read import import_diffusers
@@ -71,6 +76,7 @@ def import_model(
     with naming(name):
         spec = config if is_own else spec_from_compvis(config)
         size = None if is_own else image_size_of(config)
+        check_spec(spec)
     with naming(path):
         imported = import_compvis(weights, spec, which)
     notes = (*weights.notes, *imported.notes)

@@ -5,12 +5,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.configs import open_images
+from ldm_jax.files.errors import shown
 from ldm_jax.interop.config_fields import (
     CLIP_TEXT,
     TOKEN_TRANSFORMER,
+    check_value,
     read_fields,
     taken,
 )
+
+# Fields of the original's classes that no table of `config_fields` has -> their types.
+_KINDS = {
+    "n_classes": int | None,
+    "embed_dim": int | None,
+    "method": str | None,
+    "multiplier": float | None,
+    "in_channels": int | None,
+    "n_stages": int | None,
+    "out_channels": int | None,
+    "bias": bool | None,
+    "use_tokenizer": bool | None,
+}
 
 
 def condition_from_compvis(
@@ -48,8 +63,13 @@ def condition_from_compvis(
         return {"kind": "none"}
     if section == "__is_first_stage__":
         return {"kind": "inpaint", "autoencoder": autoencoder}
-    name = section["target"].rsplit(".", 1)[-1]
-    fields = dict(section.get("params") or {})
+    check_value("cond_stage_config", section, Mapping)
+    target, fields = section.get("target"), section.get("params") or {}
+    check_value("cond_stage_config.target", target, str)
+    check_value("cond_stage_config.params", fields, Mapping)
+    for field, kind in _KINDS.items():
+        check_value(f"cond_stage_config.params.{field}", fields.get(field), kind)
+    name = target.rsplit(".", 1)[-1]
     if name == "ClassEmbedder":
         return _classes(fields.get("n_classes", 1000), fields["embed_dim"])
     if name in ("BERTEmbedder", "TransformerEmbedder"):
@@ -59,7 +79,9 @@ def condition_from_compvis(
     if name == "Identity" and key == "LR_image":
         return {"kind": "superres"}
     if name == "FrozenCLIPEmbedder":  # the text tower of ViT-L/14
-        read = read_fields(CLIP_TEXT, "compvis", taken(fields))
+        read = read_fields(
+            CLIP_TEXT, "compvis", taken(fields), "cond_stage_config.params"
+        )
         sizes = {"width": 768, "depth": 12, **read}
         return {"kind": "text", "encoder": "clip", "tokenizer": "clip", **sizes}
     if name in ("FrozenCLIPTextEmbedder", "Identity"):
@@ -68,7 +90,7 @@ def condition_from_compvis(
         return {"kind": "retrieval", "width": context_dim}
     raise ValueError(
         f"cond_stage_config.target must be a class of the published models: got "
-        f"{section['target']}, which is not supported."
+        f"{shown(target)}, which is not supported."
     )
 
 
@@ -117,7 +139,9 @@ def _layout(num_ids: int) -> dict[str, Any]:
 
 def _token_condition(fields, key: str, has_tokenizer: bool) -> dict[str, Any]:
     """Translates the fields of BERTEmbedder: texts, or boxes as tokens."""
-    sizes = read_fields(TOKEN_TRANSFORMER, "compvis", taken(fields))
+    sizes = read_fields(
+        TOKEN_TRANSFORMER, "compvis", taken(fields), "cond_stage_config.params"
+    )
     if key == "coordinates_bbox":
         max_objects = (sizes.pop("length") - 2) // 3
         return {**_layout(sizes["vocab_size"]), "max_objects": max_objects, **sizes}

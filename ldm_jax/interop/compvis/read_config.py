@@ -6,11 +6,25 @@ resolution, `attention_resolutions` of a UNet are factors of downsampling. CompV
 schedule "linear" is "scaled_linear" here, and its "sqrt_linear" is "linear".
 """
 
+import contextlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from ldm_jax.files.errors import shown
 from ldm_jax.interop.compvis.condition import condition_from_compvis
-from ldm_jax.interop.config_fields import AUTOENCODER, REQUIRED, UNET, read_fields
+from ldm_jax.interop.config_fields import (
+    AUTOENCODER,
+    REQUIRED,
+    UNET,
+    check_value,
+    read_fields,
+)
+
+# Latents are float32.
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 # Name in CompVis -> name here.
 SCHEDULES = {
@@ -42,18 +56,33 @@ _TRAINING_ONLY = frozenset(
 class _Section:
     """A dict that is read field by field; fields left unread are an error."""
 
-    def __init__(self, where: str, fields: Mapping[str, Any]):
-        self._where = where
+    def __init__(self, where: str, fields: Any):
+        check_value(where, fields, Mapping)
+        self.where = where
         self._left = dict(fields)
 
-    def take(self, name: str, default: Any = None) -> Any:
+    def take(self, name: str, default: Any = None, kind: Any = Any) -> Any:
+        """Takes a field, of a type as `check_type` has them."""
         value = self._left.pop(name, default)
+        if kind is float and isinstance(value, str):
+            with contextlib.suppress(ValueError):  # YAML takes 1e-4 for a text
+                value = float(value)
+        check_value(f"{self.where}.{name}", value, kind)
+        if kind is float and not math.isfinite(value):
+            raise ValueError(
+                f"{self.where}.{name} of the config must be a finite number: got "
+                f"{value}."
+            )
         return tuple(value) if isinstance(value, list) else value
 
-    def need(self, name: str) -> Any:
+    def need(self, name: str, kind: Any = Any) -> Any:
         if name not in self._left:
-            raise ValueError(f"{self._where} of the config lacks {name}.")
-        return self.take(name)
+            raise ValueError(f"{self.where} of the config lacks {name}.")
+        return self.take(name, kind=kind)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Takes the params of a section {"target": ..., "params": ...}."""
+        return _params(self.need(name, Mapping), f"{self.where}.{name}")
 
     def field(self, name: str, default: Any) -> Any:
         """Takes a field of a table of `config_fields`."""
@@ -63,16 +92,16 @@ class _Section:
         for name in names:
             if self._left.pop(name, None):
                 raise ValueError(
-                    f"{self._where}.{name} of the config must not be set: no published "
+                    f"{self.where}.{name} of the config must not be set: no published "
                     "model has it, and it is not supported."
                 )
 
     def done(self):
-        unknown = sorted(set(self._left) - _TRAINING_ONLY)
+        unknown = sorted(map(str, set(self._left) - _TRAINING_ONLY))
         if unknown:
             raise ValueError(
-                f"{self._where} of the config has unknown fields {unknown}; is this "
-                "a latent-diffusion config?"
+                f"{self.where} of the config has unknown fields {shown(unknown)}; is "
+                "this a latent-diffusion config?"
             )
 
 
@@ -88,8 +117,7 @@ def spec_from_compvis(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: a field is unknown, missing, or asks for what is not supported.
     """
-    section = config.get("model", config)
-    params = section.get("params", section)
+    params = _model_params(config)
     if "unet_config" in params:
         return _latent_diffusion(params)
     if "ddconfig" in params:
@@ -100,37 +128,38 @@ def spec_from_compvis(config: Mapping[str, Any]) -> dict[str, Any]:
         }
     raise ValueError(
         "the config describes neither a first stage (ddconfig) nor a latent diffusion "
-        f"model (unet_config): its fields are {sorted(params)}."
+        f"model (unet_config): its fields are {shown(sorted(map(str, params)))}."
     )
 
 
 def _latent_diffusion(params) -> dict[str, Any]:
     """Translates the params of `ldm.models.diffusion.ddpm.LatentDiffusion`."""
     top = _Section("model.params", params)
-    first_stage = _params(top.need("first_stage_config"))
+    first_stage = top.section("first_stage_config")
     if "ddconfig" in first_stage:
         autoencoder = _autoencoder("first_stage_config.params", first_stage)
     else:  # IdentityFirstStage: diffusion in pixel space
         autoencoder = {"bottleneck": "pixels"}
-    unet, new_order = _unet(_params(top.need("unet_config")))
+    unet, new_order = _unet(top.section("unet_config"))
     schedule = {
-        "kind": _schedule_kind(top.take("beta_schedule", "linear")),
-        "num_timesteps": int(top.take("timesteps", 1000)),
+        "kind": _schedule_kind(top.take("beta_schedule", "linear", str)),
+        "num_timesteps": top.take("timesteps", 1000, int),
     }
-    start, end = top.take("linear_start", 1e-4), top.take("linear_end", 2e-2)
+    start = top.take("linear_start", 1e-4, float)
+    end = top.take("linear_end", 2e-2, float)
     if schedule["kind"] != "cosine":
         schedule.update(start=float(start), end=float(end))
-    elif float(top.take("cosine_s", 8e-3)) != 8e-3:
+    elif top.take("cosine_s", 8e-3, float) != 8e-3:
         raise ValueError(
             f"cosine_s of the config must be 0.008: got {params['cosine_s']}, which is "
             "not supported."
         )
-    if top.take("v_posterior"):
-        schedule["posterior_beta_share"] = float(params["v_posterior"])
+    if share := top.take("v_posterior", 0.0, float):
+        schedule["posterior_beta_share"] = float(share)
     condition = condition_from_compvis(
         top.need("cond_stage_config"),
-        top.take("cond_stage_key", "image"),
-        top.take("conditioning_key"),
+        top.take("cond_stage_key", "image", str),
+        top.take("conditioning_key", None, str | None),
         autoencoder,
         unet.get("num_classes"),
         unet.get("context_dim"),
@@ -138,16 +167,16 @@ def _latent_diffusion(params) -> dict[str, Any]:
     spec = {
         "task": "latent_diffusion",
         "autoencoder": autoencoder,
-        "latent_scale": float(top.take("scale_factor", 1.0)),
+        "latent_scale": _scale(top.take("scale_factor", 1.0, float)),
         "unet": unet,
         "condition": condition,
         "schedule": schedule,
-        "prediction": top.take("parameterization", "eps"),
+        "prediction": top.take("parameterization", "eps", str),
         "objective": {
-            "distance": top.take("loss_type", "l2"),
-            "simple_weight": float(top.take("l_simple_weight", 1.0)),
-            "elbo_weight": float(top.take("original_elbo_weight", 0.0)),
-            "learn_log_variance": bool(top.take("learn_logvar", False)),
+            "distance": top.take("loss_type", "l2", str),
+            "simple_weight": float(top.take("l_simple_weight", 1.0, float)),
+            "elbo_weight": float(top.take("original_elbo_weight", 0.0, float)),
+            "learn_log_variance": top.take("learn_logvar", False, bool),
         },
     }
     if new_order:
@@ -170,8 +199,7 @@ def image_size_of(config: Mapping[str, Any]) -> int | None:
     Returns:
       None where the config does not say.
     """
-    section = config.get("model", config)
-    params = section.get("params", section)
+    params = _model_params(config)
     if "ddconfig" in params:
         return params["ddconfig"].get("resolution")
     side = params.get("image_size")  # of the latents
@@ -180,8 +208,29 @@ def image_size_of(config: Mapping[str, Any]) -> int | None:
     return f * side if isinstance(side, int) else None
 
 
-def _params(section) -> dict[str, Any]:
-    return dict(section.get("params") or {})
+def _model_params(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the params of the model that a config describes."""
+    section = config.get("model", config)
+    check_value("model", section, Mapping)
+    params = section.get("params", section)
+    check_value("model.params", params, Mapping)
+    return params
+
+
+def _params(section: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    params = section.get("params") or {}
+    check_value(f"{where}.params", params, Mapping)
+    return dict(params)
+
+
+def _scale(value: float) -> float:
+    """Returns the scale of latents, which float32 must hold: they are divided by it."""
+    if not SMALLEST <= value <= LARGEST:
+        raise ValueError(
+            "model.params.scale_factor of the config must be above 0 in single "
+            f"precision: got {value}."
+        )
+    return float(value)
 
 
 def _schedule_kind(compvis_name: str) -> str:
@@ -197,22 +246,22 @@ def _autoencoder(where: str, params) -> dict[str, Any]:
     """Translates the params of AutoencoderKL, VQModel or VQModelInterface."""
     top = _Section(where, params)
     encoder = _Section(f"{where}.ddconfig", top.need("ddconfig"))
-    attn_type = params["ddconfig"].get("attn_type", "vanilla")
-    fields = read_fields(AUTOENCODER, "compvis", encoder.field)
-    pixels = set(encoder.take("attn_resolutions", ()))
-    resolution = encoder.take("resolution", 256)
+    attn_type = encoder.take("attn_type", "vanilla", str)
+    fields = read_fields(AUTOENCODER, "compvis", encoder.field, encoder.where)
+    pixels = set(encoder.take("attn_resolutions", (), tuple[int, ...]))
+    resolution = encoder.take("resolution", 256, int)
     num_levels = len(fields["channel_mult"])
     levels = [level for level in range(num_levels) if resolution >> level in pixels]
     spec = {
         **fields,
         "attention_levels": tuple(levels) if attn_type != "none" else (),
         "mid_attention": attn_type != "none",
-        "embed_dim": top.take("embed_dim", fields["latent_channels"]),
-        "bottleneck": "kl" if encoder.take("double_z", True) else "vq",
+        "embed_dim": top.take("embed_dim", fields["latent_channels"], int),
+        "bottleneck": "kl" if encoder.take("double_z", True, bool) else "vq",
     }
-    if attn_type == "linear" or encoder.take("use_linear_attn", False):
+    if attn_type == "linear" or encoder.take("use_linear_attn", False, bool):
         spec["attn_type"] = "linear"
-    codes = top.take("n_embed")
+    codes = top.take("n_embed", None, int | None)
     if (codes is None) == (spec["bottleneck"] == "vq"):
         raise ValueError(
             f"{where} of the config must have n_embed for a VQ model (double_z: false) "
@@ -220,7 +269,7 @@ def _autoencoder(where: str, params) -> dict[str, Any]:
         )
     if codes is not None:
         spec["num_codes"] = codes
-    if not encoder.take("resamp_with_conv", True):
+    if not encoder.take("resamp_with_conv", True, bool):
         raise ValueError(
             f"{where}.ddconfig.resamp_with_conv must be true: got false, which is not "
             "supported."
@@ -235,12 +284,13 @@ def _autoencoder(where: str, params) -> dict[str, Any]:
 def _unet(params) -> tuple[dict[str, Any], bool]:
     """Translates the params of UNetModel; also whether q, k, v are in the new order."""
     top = _Section("unet_config.params", params)
-    fields = read_fields(UNET, "compvis", top.field)
-    factors = set(top.take("attention_resolutions", ()))
-    head_channels = top.take("num_head_channels", -1)
-    num_heads = top.take("num_heads", -1)
-    has_transformer = top.take("use_spatial_transformer", False)
-    depth, context_dim = top.take("transformer_depth", 1), top.take("context_dim")
+    fields = read_fields(UNET, "compvis", top.field, top.where)
+    factors = set(top.take("attention_resolutions", (), tuple[int, ...]))
+    head_channels = top.take("num_head_channels", -1, int)
+    num_heads = top.take("num_heads", -1, int)
+    has_transformer = top.take("use_spatial_transformer", False, bool)
+    depth = top.take("transformer_depth", 1, int)
+    context_dim = top.take("context_dim", None, int | None)
     num_levels = len(fields["channel_mult"])
     spec = {
         **fields,
@@ -264,7 +314,7 @@ def _unet(params) -> tuple[dict[str, Any], bool]:
         raise ValueError("unet_config.params.dims must be 2: got another number.")
     if top.take("num_heads_upsample", -1) not in (-1, num_heads):
         raise ValueError("unet_config.params.num_heads_upsample must be num_heads.")
-    new_order = bool(top.take("use_new_attention_order", False))
+    new_order = top.take("use_new_attention_order", False, bool)
     top.refuse("n_embed", "use_linear_in_transformer")
     top.done()
     return spec, new_order

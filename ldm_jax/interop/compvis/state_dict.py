@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.files.paths import printable
 from ldm_jax.interop.cannot_express import CannotExpress
 from ldm_jax.interop.compvis.buffers import check_schedule, schedule_buffers
@@ -29,6 +30,9 @@ PREFIXES = {
     "autoencoder": "first_stage_model.",
     "conditioner": "cond_stage_model.",
 }
+
+# Entry of a spec that only the import reads.
+_NEW_ORDER = "new_attention_order"
 
 # What published checkpoints hold besides the networks.
 _IGNORED = re.compile(
@@ -88,7 +92,7 @@ def import_compvis(
     if which not in ("ema", "raw"):
         raise ValueError(f'which must be "ema" or "raw": got {which!r}.')
     spec = dict(spec)
-    new_order = spec.pop("new_attention_order", False)
+    new_order = spec.pop(_NEW_ORDER, False)
     rows = _rows(spec)
     renames = {name: _renaming(spec, name) for name in rows}
     weights, notes = _below_prefix(weights, rows, renames)
@@ -111,6 +115,13 @@ def import_compvis(
         spec["latent_scale"] = _stored_scale(weights, spec.get("latent_scale"))
     extras = Renamed(weights, {name: name for name in weights if name not in taken})
     return Imported(spec, params, used, extras, notes=notes)
+
+
+def check_spec(spec: Mapping[str, Any]) -> None:
+    """Raises ValueError for a spec of which no networks or no schedule can be made."""
+    _rows({name: value for name, value in spec.items() if name != _NEW_ORDER})
+    if "schedule" in spec:
+        make_schedule(**spec["schedule"])
 
 
 def _below_prefix(weights, rows, renames):
