@@ -53,14 +53,15 @@ class TensorBoard:
         )
         file_writer: Any = self._writer.file_writer
         events = file_writer.event_writer._ev_writer
-        events.write_event = self._keeping_errors(events.write_event)
-        events.flush = self._keeping_errors(events.flush)
+        for name in ("write_event", "flush", "close"):
+            setattr(events, name, self._keeping_errors(getattr(events, name)))
 
     def _keeping_errors(self, write: Callable) -> Callable:
         """Returns a function that keeps the errors of `write` for the next call.
 
         Raised in the thread, they would end it with a traceback. Its queue holds ten
-        entries, so the run would then wait forever for a place in it.
+        entries, so the run would then wait forever for a place in it. Files that are
+        still open when the process ends are closed by the library.
         """
 
         def run(*args):

@@ -55,7 +55,7 @@ def test_a_histogram_counts_every_value_of_a_sharded_array(spread):
     np.testing.assert_allclose(result["unet/k"].sum_of_squares, (x**2).sum(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["write", "flush"])
+@pytest.mark.parametrize("method", ["write", "flush", "close"])
 def test_a_full_disk_is_an_error_of_the_next_call(tmp_path, monkeypatch, method):
     """Without an end of the thread that writes: more than its queue's ten are added."""
 
