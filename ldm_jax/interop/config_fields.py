@@ -137,10 +137,12 @@ def read_fields(
             continue
         value = take(other.name, other.default)
         check_value(f"{where}.{other.name}".lstrip("."), value, types[row.ours] | None)
-        if value is None and not isinstance(other.default, bool):
+        if isinstance(other.default, bool):
+            value = bool(value)
+        elif value is None:
             continue
-        if isinstance(other.default, bool | float):
-            value = type(other.default)(value)
+        elif isinstance(other.default, float):
+            value = float(value)
         fields[row.ours] = value
     return fields
 

@@ -68,7 +68,7 @@ class _Section:
             with contextlib.suppress(ValueError):  # YAML takes 1e-4 for a text
                 value = float(value)
         check_value(f"{self.where}.{name}", value, kind)
-        if kind is float and not math.isfinite(value):
+        if kind is float and not math.isfinite(float(value)):
             raise ValueError(
                 f"{self.where}.{name} of the config must be a finite number: got "
                 f"{value}."
