@@ -107,7 +107,9 @@ class CommandParser(argparse.ArgumentParser):
 
 def brief(text: str) -> str:
     """Shortens what a user typed, for an error."""
-    return text if len(text) <= MAX_REPEATED else f"{text[: MAX_REPEATED - 3]}..."
+    from ldm_jax.files.errors import cut
+
+    return cut(text, MAX_REPEATED)
 
 
 def nearest(word: str, known: Iterable[str], quote: bool = False) -> str:

@@ -54,7 +54,9 @@ class _Output:
         except OSError as error:
             # What is left in the buffer would fail once more when Python ends.
             with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_RDWR), self._stream.fileno())
+                nothing = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nothing, self._stream.fileno())
+                os.close(nothing)
             if self._is_result:
                 raise OutputLost(
                     f"standard output cannot be written: {error.strerror}; free space "

@@ -89,8 +89,9 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
             "it is damaged. Train or import the model again."
         )
     with naming(path, "must hold the settings of a model"):
-        check_config(_tuples(content))  # first: a ConfigDict takes no name with a dot
-        config = ConfigDict(_tuples(content))
+        settings = _tuples(content)
+        check_config(settings)  # first: a ConfigDict takes no name with a dot
+        config = ConfigDict(settings)
     if task not in (None, config.task):
         raise ValueError(
             f"this needs a model of the task {task}: {directory} holds one of the task "

@@ -23,7 +23,7 @@ from ldm_jax.files.paths import (
 
 # What `shown` prints of a value: characters in all, entries and depth of containers.
 MAX_SHOWN, MAX_ENTRIES, MAX_DEPTH = 200, 6, 3
-# Characters of an entry of a list, with what is said about a name.
+# Characters of a line of a list: a name and its description.
 MAX_LINE = 300
 # Characters of the message of an error.
 MAX_MESSAGE = 3000
@@ -174,7 +174,7 @@ def shown(value: Any) -> str:
 
 
 def lined(entries: Sequence[str], limit: int = 10) -> str:
-    r"""Lists names and what is said about them, for the end of an error.
+    r"""Lists names with their descriptions, for the end of an error.
 
     Args:
       entries: each is put on a line of its own, escaped and shortened.

@@ -7,8 +7,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ldm_jax.files.errors import shown
 
+# Range of the positive numbers that single precision holds with all of its digits.
+MIN_FLOAT32 = float(np.finfo(np.float32).tiny)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 # What settings may be, and how errors call it. Lists are what JSON makes of tuples.
 _ACCEPTED = {
     bool: (bool, "True or False"),

@@ -14,9 +14,7 @@ from ldm_jax.diffusion.samplers.grid import GRIDS, make_timesteps
 from ldm_jax.diffusion.samplers.options import Option, options_of, read_option
 from ldm_jax.diffusion.schedule import MAX_TIMESTEPS, NoiseSchedule, make_schedule
 from ldm_jax.files.errors import shown
-from ldm_jax.files.value_types import check_type
-
-LARGEST = float(np.finfo(np.float32).max)
+from ldm_jax.files.value_types import MAX_FLOAT32, check_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +111,7 @@ class Sampling:
             )
         fields = {name: getattr(self, name) for name in sampling_fields()}
         for name, value in {**fields, **dict(self.options)}.items():
-            if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            if isinstance(value, int | float) and not abs(value) <= MAX_FLOAT32:
                 raise ValueError(
                     f"{name} must be a finite number in single precision: got "
                     f"{shown(value)}."

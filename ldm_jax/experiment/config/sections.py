@@ -3,14 +3,10 @@
 
 import dataclasses
 
-import numpy as np
-
 from ldm_jax.data.transforms.pixels import check_side
 from ldm_jax.files.errors import shown
+from ldm_jax.files.value_types import MAX_FLOAT32, MIN_FLOAT32
 from ldm_jax.models.autoencoder import Autoencoder
-
-# Latents are float32, in which smaller scales are 0.
-SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +41,7 @@ class LatentSet:
         if scale is None:
             return
         is_number = isinstance(scale, float | int) and not isinstance(scale, bool)
-        if not is_number or not SMALLEST <= scale <= LARGEST:
+        if not is_number or not MIN_FLOAT32 <= scale <= MAX_FLOAT32:
             raise ValueError(
                 "config.latents.scale must be a finite number above 0 in single "
                 "precision, 1 / the standard deviation of the latents: got "

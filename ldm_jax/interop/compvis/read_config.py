@@ -11,9 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ldm_jax.files.errors import shown
+from ldm_jax.files.value_types import MAX_FLOAT32, MIN_FLOAT32
 from ldm_jax.interop.compvis.condition import condition_from_compvis
 from ldm_jax.interop.config_fields import (
     AUTOENCODER,
@@ -22,9 +21,6 @@ from ldm_jax.interop.config_fields import (
     check_value,
     read_fields,
 )
-
-# Latents are float32.
-SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 # Name in CompVis -> name here.
 SCHEDULES = {
@@ -225,7 +221,7 @@ def _params(section: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 def _scale(value: float) -> float:
     """Returns the scale of latents, which float32 must hold: they are divided by it."""
-    if not SMALLEST <= value <= LARGEST:
+    if not MIN_FLOAT32 <= value <= MAX_FLOAT32:
         raise ValueError(
             "model.params.scale_factor of the config must be above 0 in single "
             f"precision: got {value}."
