@@ -60,7 +60,7 @@ def naming_params(name: str) -> Iterator[None]:
     try:
         yield
     except errors.FlaxError as error:
-        reason, _, _ = str(error).partition(" (https://")  # a page about the error
+        reason = str(error).partition(" (https://")[0].rstrip(".")  # without its page
         raise ValueError(
             f'params["{name}"] must be those of this model: got {reason}; give the '
             "params that ldm_jax.load returned with it."
