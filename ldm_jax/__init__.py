@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ldm_jax.experiment.model_directory import load
     from ldm_jax.experiment.save_model import save
-    from ldm_jax.tasks.generate import sample
+    from ldm_jax.tasks.sample_latents import sample
 else:  # type checkers would take any name from a function of this name
 
     def __getattr__(name):
@@ -32,7 +32,7 @@ else:  # type checkers would take any name from a function of this name
 
             return save
         if name == "sample":
-            from ldm_jax.tasks.generate import sample
+            from ldm_jax.tasks.sample_latents import sample
 
             return sample
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -70,6 +70,7 @@ def add(commands) -> None:
 def _run(args, overrides) -> None:
     from ldm_jax.experiment.config import config_files
     from ldm_jax.planning import plan
+    from ldm_jax.planning.plan_rows import plan_rows
 
     config = config_files.load_config(args.config, overrides)
     if args.sweep:
@@ -85,7 +86,7 @@ def _run(args, overrides) -> None:
     )
     slices = f" x {args.slices}" if args.slices > 1 else ""
     values.echo(f"{args.config} on {args.topology}{slices}, batch {result.batch_size}")
-    for name, value in plan.plan_rows(result):
+    for name, value in plan_rows(result):
         values.echo(f"{name:22s}{value}")
 
 

@@ -23,8 +23,8 @@ from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_directory, reserves
-from ldm_jax.tasks.generate import check_previews
 from ldm_jax.tasks.model import LatentDiffusion
+from ldm_jax.tasks.sample_latents import check_previews
 from ldm_jax.types import PyTree
 
 PREVIEWED = 8

@@ -22,11 +22,12 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from ldm_jax.files.formats.structured import parse_json
+from ldm_jax.files.partials import remove_partials
 from ldm_jax.files.paths import is_remote, resolve
 from ldm_jax.files.stores.objects import read_many, sizes_in
 from ldm_jax.files.stores.staging import local_twin
 from ldm_jax.files.write_errors import reported
-from ldm_jax.files.writing import atomic_path, files_into, remove_partials, write_json
+from ldm_jax.files.writing import atomic_path, files_into, write_json
 
 # One record per chunk, for random access. Noise-like data shrink by 7% only, and
 # reading them uncompressed is up to twice as fast.

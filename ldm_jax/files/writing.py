@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes files and folders atomically: complete or not at all.
 
-Every writer has its own temporary name next to the result, `.NAME.HEX.partial`, so two
+Every writer has its own temporary name next to the result (see `partials`), so two
 processes that write the same result do not mix. It is renamed when everything was
-written and synchronised to the disk. The temporary file of a killed process is hidden,
-is never read, and is removed by a later writer of the same name once it is a day old.
+written and synchronised to the disk.
 """
 
 import contextlib
@@ -12,21 +11,16 @@ import errno
 import json
 import os
 import pathlib
-import re
 import shutil
 import tempfile
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any
 
 from ldm_jax.files.outputs import check_absent, regular_target
+from ldm_jax.files.partials import remove_stale_partials, temporary_name
 from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
 from ldm_jax.files.stores.objects import put_bytes
 from ldm_jax.files.write_errors import WriteError, reported, write_error
-
-STALE_SECONDS = 24 * 3600.0
-_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{32}\.partial", re.DOTALL)
 
 
 class AlreadyWritten(OSError):
@@ -55,7 +49,7 @@ def atomic_path(
     with reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not is_one_of_many:
-            remove_partials(path.parent, _stem(path).__eq__)
+            remove_stale_partials(path)
         partial = temporary_name(path)
         try:
             yield partial
@@ -209,51 +203,6 @@ def append_line(path: PathLike, line: str) -> None:
         file.write(line.encode() + b"\n")
 
 
-def temporary_name(path: pathlib.Path) -> pathlib.Path:
-    """Makes a name in the folder of `path` that no other writer uses.
-
-    Not of the process id: in containers on several hosts it is often the same.
-    """
-    return path.with_name(f".{_stem(path)}.{uuid.uuid4().hex}.partial")
-
-
-def remove_partials(
-    folder: PathLike, is_of: Callable[[str], bool], seconds: float = STALE_SECONDS
-) -> None:
-    """Removes the partial results of killed writers from a folder.
-
-    Args:
-      folder: local.
-      is_of: name of a result (its first 200 bytes) -> whether to remove what is left of
-        it.
-      seconds: how old it must be, as its writer may be alive; 0 where it cannot be.
-    """
-    for partial in local(folder).iterdir():
-        match = _PARTIAL.fullmatch(partial.name)
-        if match and is_of(match[1]):
-            with contextlib.suppress(OSError):
-                if time.time() - partial.stat().st_mtime >= seconds:
-                    remove(partial)
-
-
-def move(source: PathLike, target: PathLike) -> None:
-    """Moves a file or folder to a name on the same file system, and replaces it."""
-    target = resolve(target)
-    with reported(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove(target)
-        resolve(source).rename(target)
-
-
-def remove(path: PathLike) -> None:
-    """Removes a file, or a folder with its contents, if it exists."""
-    path = resolve(path)
-    if path.is_dir() and not pathlib.Path(path).is_symlink():
-        path.rmtree()
-    else:
-        path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def _temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Makes a temporary folder next to `path`; removes what is left of it.
@@ -264,7 +213,7 @@ def _temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     with reported(path):
         missing = [folder for folder in above if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_partials(path.parent, _stem(path).__eq__)
+        remove_stale_partials(path)
         partial = temporary_name(path)
         partial.mkdir()
         try:
@@ -299,11 +248,6 @@ def _taken(path: pathlib.Path) -> str:
         f"{printable(path)} was written by another process meanwhile; its result was "
         "kept and this one dropped. Choose another --out."
     )
-
-
-def _stem(path: pathlib.Path) -> str:
-    # A name may have 255 bytes; what is cut is not needed to tell writers apart.
-    return path.name.encode()[:200].decode(errors="ignore")
 
 
 def _sync_tree(folder: pathlib.Path) -> None:

@@ -7,8 +7,8 @@ import pathlib
 import filelock
 import jax
 
+from ldm_jax.files.moving import remove
 from ldm_jax.files.paths import cache_directory
-from ldm_jax.files.writing import remove
 
 # Programs of a large model take tens of megabytes; the least recently used are deleted.
 MAX_BYTES = 4 * 2**30

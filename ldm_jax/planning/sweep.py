@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ldm_jax.experiment.config.schema import changed
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.planning import plan, topologies
+from ldm_jax.planning.plan_rows import plan_rows
 
 
 class Trial(NamedTuple):
@@ -35,7 +36,7 @@ class Trial(NamedTuple):
     def describe(self) -> str:
         """Formats the trial as a line."""
         head = f"fsdp {self.fsdp:<4d} batch {self.batch_size:<6d} "
-        hbm = dict(plan.plan_rows(self.costs))["HBM"]
+        hbm = dict(plan_rows(self.costs))["HBM"]
         return head + hbm + (f", at most {self.rate:.4g} images/s" * self.fits)
 
 

@@ -15,10 +15,11 @@ import jax
 
 from ldm_jax.files.formats.structured import read_json_object
 from ldm_jax.files.lock import Unusable, lock_output
+from ldm_jax.files.moving import remove
 from ldm_jax.files.outputs import check_writable
 from ldm_jax.files.paths import is_remote, resolve
 from ldm_jax.files.stores.lease import Lease
-from ldm_jax.files.writing import remove, write_json
+from ldm_jax.files.writing import write_json
 from ldm_jax.parallel.hosts import agreed, in_main_process, is_main_process
 from ldm_jax.study import report
 from ldm_jax.study.budget import ResolvedArm, resolve_arms

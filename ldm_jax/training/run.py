@@ -55,7 +55,7 @@ class Run:
       evaluate: called every `options.evaluate_every` steps; None for none.
       seed: of the initial parameters and of the steps' randomness.
       model: the specification of the networks that the task trains.
-      sampling: how a diffusion model is sampled, `tasks.generate.Sampling`.
+      sampling: how a diffusion model is sampled, `tasks.sampling.Sampling`.
       latent_shape: (h, w, c) of a diffusion model's latents.
       config: the settings that all of this was made of, JSON-able, with nothing left
         open; None writes and compares none.

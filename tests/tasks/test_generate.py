@@ -2,40 +2,21 @@
 """Options of sampling: errors, and their effect on images of a model of pixels."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ldm_jax.conditions.registry import make_condition
-from ldm_jax.diffusion.samplers.base import initial_noise, seed_keys
+from ldm_jax.diffusion.samplers.base import seed_keys
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.unet import UNet
 from ldm_jax.tasks import generate
 from ldm_jax.tasks.classifier import NoisyLatentClassifier
 from ldm_jax.tasks.guides import ClassifierGuide
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sampling import make_sampling
-from ldm_jax.types import Conditioning
 from tests.diffusion.oracles import two_mode_denoiser
-
-SIDE = 8
-
-
-@pytest.fixture(scope="module")
-def model_and_params():
-    """A model of 8x8 pixels whose new denoiser predicts no noise."""
-    unet = UNet(channels=32, channel_mult=(1,), out_channels=3, num_heads=1)
-    model = LatentDiffusion(
-        Autoencoder(bottleneck="pixels"),
-        unet=unet,
-        conditioner=make_condition("none"),
-        schedule=make_schedule(),
-    )
-    z, t = jnp.zeros((1, SIDE, SIDE, 3)), jnp.zeros(1, jnp.int32)
-    params = jax.jit(unet.init)(jax.random.key(0), z, t)["params"]
-    return model, {"unet": params, "autoencoder": {}}
+from tests.tasks.conftest import SIDE
 
 
 def draw(model_and_params, images, **options):
@@ -171,36 +152,3 @@ def test_an_exact_classifier_guides_an_unconditional_model_to_its_class(label):
 def test_a_classifier_of_scale_0_changes_no_bit():
     unguided = draw_modes(None, 0, num=8)
     np.testing.assert_array_equal(draw_modes(exact_guide(0.0), 0, num=8), unguided)
-
-
-def test_an_unconditional_model_takes_none_as_its_condition(model_and_params):
-    model, params = model_and_params
-    z, t = jnp.ones((2, SIDE, SIDE, 3)), jnp.full(2, 500)
-    expected = model.denoise(params, z, t, Conditioning())
-    np.testing.assert_array_equal(model.denoise(params, z, t, None), expected)
-    options = dict(z_T=z, num_steps=2, grid="even")
-    np.testing.assert_array_equal(
-        generate.sample(model, params, None, **options),
-        generate.sample(model, params, Conditioning(), **options),
-    )
-
-
-def test_latents_and_condition_of_two_batch_sizes_are_refused(model_and_params):
-    model, params = model_and_params
-    z, cond = jnp.ones((2, SIDE, SIDE, 3)), Conditioning(jnp.ones((3, 1, 8)))
-    message = "got 2 latents and context of 3 rows"
-    with pytest.raises(ValueError, match=message):
-        model.denoise(params, z, jnp.zeros(2, jnp.int32), cond)
-    with pytest.raises(ValueError, match=message):
-        generate.sample(model, params, cond, z_T=z)
-
-
-def test_sampling_may_be_a_part_of_a_compiled_function(model_and_params):
-    model, params = model_and_params
-    z_T = initial_noise(jax.random.key(1), (2, SIDE, SIDE, 3))
-
-    def draw(params, z_T):
-        return generate.sample(model, params, None, z_T=z_T, num_steps=2)
-
-    inside = jax.jit(draw)(params, z_T)
-    np.testing.assert_allclose(inside, draw(params, z_T), rtol=1e-5, atol=1e-5)

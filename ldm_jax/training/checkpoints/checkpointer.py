@@ -18,12 +18,12 @@ from flax import serialization
 from jax.experimental import multihost_utils
 
 from ldm_jax.files.lock import Lock, Unusable, lock_directory
+from ldm_jax.files.moving import move
 from ldm_jax.files.outputs import check_holds_checkpoints, check_writable
 from ldm_jax.files.paths import is_remote, resolve
 from ldm_jax.files.stores.lease import Lease
 from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.files.write_errors import reported
-from ldm_jax.files.writing import move
 from ldm_jax.parallel.hosts import in_main_process, is_main_process
 from ldm_jax.training.checkpoints.damage import proof_of_damage, unreadable
 from ldm_jax.training.checkpoints.differences import check_structure
