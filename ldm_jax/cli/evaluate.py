@@ -5,13 +5,14 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ldm_jax.cli import stats, values
+from ldm_jax.cli import nearest, stats, values
 from ldm_jax.cli.guides import (
     add_classifier,
     add_database,
     classifier_flags,
     query_from_database,
 )
+from ldm_jax.cli.parser import CommandParser
 from ldm_jax.cli.sample import add_sampling, condition_inputs, sampling_changes
 
 # Flags of `evaluate` without a meaning for a denoiser that is evaluated on latents.
@@ -75,108 +76,10 @@ def add(commands) -> None:
         examples=EXAMPLES,
     )
     command.add_argument("--out", required=True, help="directory of the results")
-    command.add_argument("--model", help="a diffusion model, or a first stage")
-    command.add_argument(
-        "--images",
-        help="folder or .npz of images to evaluate; with a first stage, to reconstruct",
-    )
-    command.add_argument("--split", help="split of --images, for a first stage")
-    command.add_argument(
-        "--size",
-        type=values.size,
-        help="HEIGHTxWIDTH of the images that a first stage reconstructs; "
-        "default: as trained",
-    )
-    command.add_argument(
-        "--latents",
-        help="evaluate the denoiser on these latents: how much larger its error is "
-        "with the condition of another image, or without one (of a model without a "
-        "condition, the error alone)",
-    )
-    command.add_argument(
-        "--pairs",
-        help="folder or .npz to compare with, one by one: by name, or by position "
-        "where no name is the same",
-    )
-    command.add_argument(
-        "--protocol",
-        help="number of images and metrics, as in the paper: paper-uncond ...",
-    )
-    command.add_argument(
-        "--paper-row",
-        help="row of the paper's tables: use its protocol, and print it next to the "
-        "results: ffhq, kl-f8 ...",
-    )
-    command.add_argument(
-        "--metrics",
-        type=lambda text: tuple(text.split(",")),
-        help="fid, sfid, kid, is, precision, recall, density, coverage, psnr, ssim, "
-        "ms_ssim, lpips, codebook, clip_score; comma-separated",
-    )
-    command.add_argument(
-        "--num", type=values.count, help="number of images; default: the protocol's"
-    )
-    command.add_argument(
-        "--reference",
-        action="append",
-        help=".npz of ldm-jax stats, ADM, pytorch-fid; repeat the flag to compare with "
-        "several",
-    )
-    command.add_argument("--lpips-weights", help="file of ldm-jax weights lpips")
-    command.add_argument(
-        "--lpips-trunk", default="vgg", help="trunk of LPIPS; default: vgg"
-    )
-    command.add_argument("--clip-model", help="folder of a CLIPModel, for clip_score")
-    command.add_argument(
-        "--captions", help="for clip_score: .txt file, one caption per line"
-    )
-    command.add_argument(
-        "--nearest",
-        type=values.count,
-        metavar="K",
-        help="show the K training images nearest to each of --images, by LPIPS, and "
-        "the distances of held-out images for comparison",
-    )
-    command.add_argument(
-        "--like", help="for --nearest: model whose training images are searched"
-    )
-    command.add_argument(
-        "--held-out", metavar="FOLDER", help="for --nearest: images not trained on"
-    )
-    command.add_argument(
-        "--masks",
-        help="folder of the masks of inpainted images, one for each image",
-    )
-    command.add_argument(
-        "--mask-share",
-        type=values.share,
-        metavar="LOW,HIGH",
-        help="evaluate only images whose mask covers a share of the image in this "
-        "range; the paper: 0.4,0.5",
-    )
-    command.add_argument(
-        "--standard-error",
-        action="store_true",
-        help="also compute the standard error of Frechet distances",
-    )
-    command.add_argument(
-        "--classes",
-        default="balanced",
-        help="classes of the samples: balanced (default) or random",
-    )
-    command.add_argument(
-        "--seed", type=values.seed, default=0, help="seed of image 0; default: 0"
-    )
-    command.add_argument(
-        "--raw", action="store_true", help="use the trained parameters, not their EMA"
-    )
-    command.add_argument(
-        "--step",
-        type=values.counts,
-        default=(),
-        help="checkpoint to sample from, or several, comma-separated; default: the "
-        "newest",
-    )
+    _add_inputs(command)
+    _add_metrics(command)
+    nearest.add_flags(command)
+    _add_samples(command)
     add_sampling(command, takes_several=["num_steps"])
     add_classifier(command)
     group = command.add_argument_group(
@@ -185,24 +88,120 @@ def add(commands) -> None:
     add_database(group)
 
 
+def _add_inputs(command: CommandParser) -> None:
+    """Adds the flags of what is evaluated."""
+    group = command.add_argument_group("what is evaluated")
+    group.add_argument("--model", help="a diffusion model, or a first stage")
+    group.add_argument(
+        "--images",
+        help="folder or .npz of images to evaluate; with a first stage, to reconstruct",
+    )
+    group.add_argument("--split", help="split of --images, for a first stage")
+    group.add_argument(
+        "--size",
+        type=values.size,
+        help="HEIGHTxWIDTH of the images that a first stage reconstructs; "
+        "default: as trained",
+    )
+    group.add_argument(
+        "--latents",
+        help="evaluate the denoiser on these latents: how much larger its error is "
+        "with the condition of another image, or without one (of a model without a "
+        "condition, the error alone)",
+    )
+    group.add_argument(
+        "--pairs",
+        help="folder or .npz to compare with, one by one: by name, or by position "
+        "where no name is the same",
+    )
+
+
+def _add_metrics(command: CommandParser) -> None:
+    """Adds the flags of the metrics and of the files that they need."""
+    group = command.add_argument_group("metrics")
+    group.add_argument(
+        "--protocol",
+        help="number of images and metrics, as in the paper: paper-uncond ...",
+    )
+    group.add_argument(
+        "--paper-row",
+        help="row of the paper's tables: use its protocol, and print it next to the "
+        "results: ffhq, kl-f8 ...",
+    )
+    group.add_argument(
+        "--metrics",
+        type=lambda text: tuple(text.split(",")),
+        help="fid, sfid, kid, is, precision, recall, density, coverage, psnr, ssim, "
+        "ms_ssim, lpips, codebook, clip_score; comma-separated",
+    )
+    group.add_argument(
+        "--num", type=values.count, help="number of images; default: the protocol's"
+    )
+    group.add_argument(
+        "--reference",
+        action="append",
+        help=".npz of ldm-jax stats, ADM, pytorch-fid; repeat the flag to compare with "
+        "several",
+    )
+    group.add_argument(
+        "--standard-error",
+        action="store_true",
+        help="also compute the standard error of Frechet distances",
+    )
+    group.add_argument("--lpips-weights", help="file of ldm-jax weights lpips")
+    group.add_argument(
+        "--lpips-trunk", default="vgg", help="trunk of LPIPS; default: vgg"
+    )
+    group.add_argument("--clip-model", help="folder of a CLIPModel, for clip_score")
+    group.add_argument(
+        "--captions", help="for clip_score: .txt file, one caption per line"
+    )
+    group.add_argument(
+        "--masks",
+        help="folder of the masks of inpainted images, one for each image",
+    )
+    group.add_argument(
+        "--mask-share",
+        type=values.share,
+        metavar="LOW,HIGH",
+        help="evaluate only images whose mask covers a share of the image in this "
+        "range; the paper: 0.4,0.5",
+    )
+
+
+def _add_samples(command: CommandParser) -> None:
+    """Adds the flags of the samples of a diffusion model."""
+    group = command.add_argument_group("samples of a diffusion model")
+    group.add_argument(
+        "--classes",
+        default="balanced",
+        help="classes of the samples: balanced (default) or random",
+    )
+    group.add_argument(
+        "--seed", type=values.seed, default=0, help="seed of image 0; default: 0"
+    )
+    group.add_argument(
+        "--raw", action="store_true", help="use the trained parameters, not their EMA"
+    )
+    group.add_argument(
+        "--step",
+        type=values.counts,
+        default=(),
+        help="checkpoint to sample from, or several, comma-separated; default: the "
+        "newest",
+    )
+
+
 def _run(args, overrides) -> None:
     from ldm_jax.commands import evaluate
     from ldm_jax.commands.evaluation.condition_gap import evaluate_condition
-    from ldm_jax.commands.evaluation.request import Request
     from ldm_jax.experiment import model_directory
     from ldm_jax.metrics.tables import markdown
 
-    references = args.reference or [None]
-    flags = {
-        **vars(args),
-        "reference": references[0],
-        "more_references": references[1:],
-    }
-    names = [field.name for field in dataclasses.fields(Request)]
-    request = Request(**{name: flags[name] for name in names})
+    request = _request_of(args)
     inputs, options = condition_inputs(args), sampling_changes(args)
     if args.nearest is not None:
-        _nearest(args)
+        nearest.show_nearest(args)
         return
     _refuse(_given(args, ["like", "held_out"]), "an evaluation without --nearest")
     if args.model is None:
@@ -215,11 +214,7 @@ def _run(args, overrides) -> None:
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
     elif model_directory.read_config(args.model).task == "first_stage":
         _refuse(
-            {
-                **inputs,
-                **options,
-                **_given(args, ["pairs", "latents", *OF_SAMPLES]),
-            },
+            {**inputs, **options, **_given(args, ["pairs", "latents", *OF_SAMPLES])},
             "a first stage",
         )
         result = evaluate.evaluate_reconstructions(
@@ -245,30 +240,14 @@ def _run(args, overrides) -> None:
     values.echo(markdown(result))
 
 
-def _nearest(args) -> None:
-    """Shows the training images nearest to finished ones."""
-    from ldm_jax.commands.evaluation.nearest_sheet import write_nearest
+def _request_of(args):
+    """Returns the `Request` of the flags."""
+    from ldm_jax.commands.evaluation.request import Request
 
-    if args.images is None or args.like is None:
-        raise ValueError(
-            "nearest images are those of finished samples among a model's training "
-            f"images: got --images {args.images} and --like {args.like}; give both."
-        )
-    result = write_nearest(
-        args.images,
-        args.like,
-        args.out,
-        k=args.nearest,
-        num=args.num,
-        lpips_weights=args.lpips_weights,
-        trunk=args.lpips_trunk,
-        split=args.split,
-        held_out=args.held_out,
-    )
-    for name, value in result.items():
-        if name != "samples":
-            values.echo(f"{name}: {value:.4f}")
-    values.echo(f"nearest.png and nearest.json in {args.out}")
+    first, *more = args.reference or [None]
+    flags = {**vars(args), "reference": first, "more_references": more}
+    names = [field.name for field in dataclasses.fields(Request)]
+    return Request(**{name: flags[name] for name in names})
 
 
 def _evaluate_samples(args, request, inputs, options) -> None:

@@ -2,6 +2,7 @@
 """`ldm-jax latents`."""
 
 from ldm_jax.cli import guides, reconstruct, values
+from ldm_jax.cli.parser import CommandParser
 
 DETAILS = """
 Denoisers are trained on latents: --config.latents.directory=OUT of `ldm-jax train`. To
@@ -80,22 +81,28 @@ def add(commands) -> None:
         "transform, and store the inputs of its condition",
     )
     command.add_argument(
-        "--database",
-        help="file of `ldm-jax database`, for retrieval models: store the neighbours "
-        "of each image, without the image itself. If the database lacks some images, "
-        "give the network that made it: --clip-model or --feature-network",
+        "--manual-dir",
+        help="folder with the files of a set that is not prepared yet (ffhq, ...)",
     )
-    command.add_argument(
+    _add_neighbours(command)
+
+
+def _add_neighbours(command: CommandParser) -> None:
+    """Adds the flags of the neighbours that a retrieval model is trained with."""
+    group = command.add_argument_group("retrieval models")
+    group.add_argument(
+        "--database",
+        help="file of `ldm-jax database`: store the neighbours of each image, without "
+        "the image itself. If the database lacks some images, give the network that "
+        "made it: --clip-model or --feature-network",
+    )
+    group.add_argument(
         "--neighbours",
         type=values.count,
         default=20,
         help="neighbours that are stored; default: 20",
     )
-    guides.add_embedder(command)
-    command.add_argument(
-        "--manual-dir",
-        help="folder with the files of a set that is not prepared yet (ffhq, ...)",
-    )
+    guides.add_embedder(group)
 
 
 def _run(args, overrides) -> None:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates a model, or finished images, by a named protocol or chosen metrics."""
 
-import contextlib
+import functools
 import itertools
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from ldm_jax.commands.evaluation.class_labels import choose_classes, count_class
 from ldm_jax.commands.evaluation.feature_networks import Evaluator
 from ldm_jax.commands.evaluation.points import Point
 from ldm_jax.commands.evaluation.request import Request
+from ldm_jax.commands.evaluation.results import finish_results
 from ldm_jax.commands.sampling.drawing import Guidance
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
@@ -25,11 +25,8 @@ from ldm_jax.experiment.models import training_images
 from ldm_jax.files.formats import png
 from ldm_jax.files.formats.structured import read_json_object
 from ldm_jax.files.paths import resolve
-from ldm_jax.files.writing import write_json, write_text
-from ldm_jax.metrics.paper import find_protocol
-from ldm_jax.metrics.tables import markdown
 from ldm_jax.parallel import sharding
-from ldm_jax.parallel.hosts import agreed, fetch, is_main_process
+from ldm_jax.parallel.hosts import agreed, fetch
 from ldm_jax.parallel.outputs import output_directories, output_directory, reserves
 
 QUANTIZATION = "truncation to bytes, as the original"
@@ -74,80 +71,61 @@ def evaluate_samples(
       OSError, Unusable: of `output_directory`, before anything is loaded.
     """
     with output_directories([point.out for point in points]) as places:
-        yield from _evaluate_samples(
+        trained = read_settings(model_dir, "latent_diffusion")
+        evaluator = Evaluator(request, _transform_of(model_dir))
+        num_classes = count_classes(trained, guidance)
+        if num_classes and not inputs:
+            labels = choose_classes(num_classes, classes, request.num, seed)
+            inputs = {"class_label": labels}
+        settings = {
+            "model": model_dir,
+            "weights": which,
+            "classes": classes if "class_label" in inputs else "",
+            "seed of image 0": seed,
+            "bytes": QUANTIZATION,
+            **{n.replace("_", " "): value for n, value in guidance.to_dict().items()},
+        }
+        write = functools.partial(
+            sample.write_samples,
             model_dir,
-            dict(zip(points, places, strict=True)),
-            request,
-            dict(inputs),
-            options,
-            classes,
-            seed,
-            which,
-            pairs,
-            guidance,
+            inputs=inputs,
+            num=request.num,
+            seed=seed,
+            batch_size=request.batch_size,
+            which=which,
+            admit=lambda num, size: evaluator.check(num, size, pairs),
+            measures_speed=True,
+            guidance=guidance,
         )
-
-
-def _evaluate_samples(
-    model_dir: str,
-    places: Mapping[Point, contextlib.AbstractContextManager[pathlib.Path]],
-    request: Request,
-    inputs: dict[str, Any],
-    options: Mapping[str, Any],
-    classes: str,
-    seed: int,
-    which: str,
-    pairs: str | None,
-    guidance: Guidance,
-) -> Iterator[dict[str, Any]]:
-    """Does the work of `evaluate_samples`; `places` are the reserved directories."""
-    trained = read_settings(model_dir, "latent_diffusion")
-    evaluator = Evaluator(request, _transform_of(model_dir))
-    num_classes = count_classes(trained, guidance)
-    if num_classes and not inputs:
-        inputs["class_label"] = choose_classes(num_classes, classes, request.num, seed)
-    settings = {
-        "model": model_dir,
-        "weights": which,
-        "classes": classes if "class_label" in inputs else "",
-        "seed of image 0": seed,
-        "bytes": QUANTIZATION,
-        **{name.replace("_", " "): value for name, value in guidance.to_dict().items()},
-    }
-    model = None
-    for step, group in itertools.groupby(places, key=lambda point: point.step):
-        fresh, params = model_directory.load(
-            model_dir, which, step, task="latent_diffusion"
-        )
-        model = model or fresh  # another one would be compiled again
-        for point in group:
-            number = point.num_steps
+        for point, place, loaded in _load_each(model_dir, which, points, places):
+            step, number = point.step, point.num_steps
             changes = {} if number is None else {"num_steps": number}
-            with places[point] as out:
+            with place as out:
                 images = f"{out}/images"
-                throughput = sample.write_samples(
-                    model_dir,
-                    images,
-                    inputs,
-                    {**options, **changes},
-                    num=request.num,
-                    seed=seed,
-                    batch_size=request.batch_size,
-                    which=which,
-                    admit=lambda n, size: evaluator.check(n, size, pairs),
-                    step=step,
-                    loaded=(model, params),
-                    measures_speed=True,
-                    guidance=guidance,
+                throughput = write(
+                    out=images, options={**options, **changes}, step=step, loaded=loaded
                 )
                 agreed(True)  # the main process has written its last picture
                 measured = evaluator.images(images, pairs, by_name=False)
                 measured["throughput"] = throughput
-                made = settings | {"sampling": _sampling_of(images)}
+                made = {**settings, "sampling": _sampling_of(images)}
                 made |= {} if step is None else {"step": step}
-                result = _finish(measured, str(out), request, made)
+                result = finish_results(measured, str(out), request, made)
             # Not before: on a store, the directory is copied at its end.
             yield result
+
+
+def _load_each(model_dir: str, which: str, points: Sequence[Point], places: Sequence):
+    """Yields each point with its place and (model, parameters), loaded once a step."""
+    model = None
+    pairs = zip(points, places, strict=True)
+    for step, group in itertools.groupby(pairs, key=lambda pair: pair[0].step):
+        fresh, params = model_directory.load(
+            model_dir, which, step, task="latent_diffusion"
+        )
+        model = model or fresh  # another one would be compiled again
+        for point, place in group:
+            yield point, place, (model, params)
 
 
 @reserves(output_directory)
@@ -167,7 +145,7 @@ def evaluate_images(
     """
     evaluator = Evaluator(request, None)
     settings = {"images": images, "bytes": "as they are"}
-    return _finish(evaluator.images(images, pairs), out, request, settings)
+    return finish_results(evaluator.images(images, pairs), out, request, settings)
 
 
 @reserves(output_directory)
@@ -212,7 +190,7 @@ def evaluate_reconstructions(
         "bytes": QUANTIZATION,
     }
     count = min(len(source), request.num or len(source))
-    return _finish(
+    return finish_results(
         evaluator.reconstructions(rows, count, transform.size, model),
         out,
         request,
@@ -266,37 +244,3 @@ def _sampling_of(images: str) -> dict[str, Any]:
     made = read_json_object(path, {"sampling": dict}, "Sample again.")
     sampling = made["sampling"].items()
     return {name: value for name, value in sampling if value is not None}
-
-
-def _finish(measured, out: str, request: Request, settings) -> dict[str, Any]:
-    """Adds how it was done, warns, and writes the results."""
-    settings = {
-        **settings,
-        "protocol": request.protocol or "chosen metrics",
-        "reference": request.reference or "",
-    }
-    protocol = find_protocol(request.protocol) if request.protocol else None
-    warnings = list(measured["warnings"])
-    if protocol and protocol.num_images and request.num != protocol.num_images:
-        warnings.append(
-            f"{request.protocol} takes {protocol.num_images} images: these figures are "
-            f"of {measured['num_images']}, so the paper's are not their measure."
-        )
-    if protocol:
-        settings["the protocol's reference"] = protocol.reference
-    result = {
-        **measured,
-        "row": request.paper_row,
-        "settings": settings,
-        "warnings": warnings,
-    }
-    return write_results(result, out)
-
-
-def write_results(result: dict[str, Any], out: str) -> dict[str, Any]:
-    """Writes results.json and results.md into a directory; returns the result."""
-    if is_main_process():
-        folder = pathlib.Path(out)
-        write_json(folder / "results.json", result)
-        write_text(folder / "results.md", markdown(result))
-    return result

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.commands.evaluate import write_results
+from ldm_jax.commands.evaluation.results import write_results
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.data.latents.source import LatentTransform
 from ldm_jax.data.loader import iterate_once
@@ -75,18 +75,9 @@ def evaluate_condition(
             "its folders."
         )
     stats.check(params_fingerprint({"autoencoder": params["autoencoder"]}), latents)
+    order = _choose_records(len(source), num, seed, latents)
     stored = LatentTransform(False, trained.mask)
     transform = ConditionTransform(stored, model.conditioner)
-    order = np.random.default_rng(seed).permutation(len(source))[: num or 512]
-    if num == 1:
-        raise ValueError(
-            "conditions of two records are compared: got --num 1; take 2 or more."
-        )
-    if len(order) < (num or 2):
-        raise ValueError(
-            f"{num or 'two or more'} records must be in {latents}: it has "
-            f"{len(source)}; ask for fewer (--num)."
-        )
     mesh = sharding.make_mesh()
     placed = sharding.place(params, mesh)
     errors = jax.jit(lambda *args: condition_errors(model, *args))
@@ -122,6 +113,23 @@ def evaluate_condition(
         figures = {"condition_error": _figure("error, without a condition", right)}
     result = {"num_images": len(order), "warnings": [], "figures": figures}
     return write_results({**result, "row": None, "settings": settings}, out)
+
+
+def _choose_records(
+    num_records: int, num: int | None, seed: int, latents: str | os.PathLike
+) -> np.ndarray:
+    """Draws the numbers of the records to evaluate, without repeats."""
+    order = np.random.default_rng(seed).permutation(num_records)[: num or 512]
+    if num == 1:
+        raise ValueError(
+            "conditions of two records are compared: got --num 1; take 2 or more."
+        )
+    if len(order) < (num or 2):
+        raise ValueError(
+            f"{num or 'two or more'} records must be in {latents}: it has "
+            f"{num_records}; ask for fewer (--num)."
+        )
+    return order
 
 
 def condition_errors(

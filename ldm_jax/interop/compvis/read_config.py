@@ -6,21 +6,14 @@ resolution, `attention_resolutions` of a UNet are factors of downsampling. CompV
 schedule "linear" is "scaled_linear" here, and its "sqrt_linear" is "linear".
 """
 
-import contextlib
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.files.errors import shown
 from ldm_jax.files.value_types import MAX_FLOAT32, MIN_FLOAT32
 from ldm_jax.interop.compvis.condition import condition_from_compvis
-from ldm_jax.interop.config_fields import (
-    AUTOENCODER,
-    REQUIRED,
-    UNET,
-    check_value,
-    read_fields,
-)
+from ldm_jax.interop.compvis.section import Section, section_params
+from ldm_jax.interop.config_fields import AUTOENCODER, UNET, check_value, read_fields
 
 # Name in CompVis -> name here.
 SCHEDULES = {
@@ -29,76 +22,6 @@ SCHEDULES = {
     "cosine": "cosine",
     "sqrt": "sqrt",
 }
-
-# Fields that say nothing about the weights or what is computed with them.
-_TRAINING_ONLY = frozenset(
-    {
-        *("monitor", "log_every_t", "ckpt_path", "ignore_keys", "load_only_unet"),
-        *("scheduler_config", "lossconfig", "image_key", "lr_g_factor", "use_ema"),
-        *("batch_resize_range", "cond_stage_trainable", "clip_denoised"),
-        *("num_timesteps_cond", "logvar_init", "sane_index_shape", "image_size"),
-        *(
-            "channels",
-            "first_stage_key",
-            "use_positional_encodings",
-            "base_learning_rate",
-        ),
-        *("use_checkpoint", "use_fp16", "legacy", "attn_type"),
-        *("device", "key", "use_tokenizer", "embedding_dropout"),
-    }
-)
-
-
-class _Section:
-    """A dict that is read field by field; fields left unread are an error."""
-
-    def __init__(self, where: str, fields: Any):
-        check_value(where, fields, Mapping)
-        self.where = where
-        self._left = dict(fields)
-
-    def take(self, name: str, default: Any = None, kind: Any = Any) -> Any:
-        """Takes a field, of a type as `check_type` has them."""
-        value = self._left.pop(name, default)
-        if kind is float and isinstance(value, str):
-            with contextlib.suppress(ValueError):  # YAML takes 1e-4 for a text
-                value = float(value)
-        check_value(f"{self.where}.{name}", value, kind)
-        if kind is float and not math.isfinite(float(value)):
-            raise ValueError(
-                f"{self.where}.{name} of the config must be a finite number: got "
-                f"{value}."
-            )
-        return tuple(value) if isinstance(value, list) else value
-
-    def need(self, name: str, kind: Any = Any) -> Any:
-        if name not in self._left:
-            raise ValueError(f"{self.where} of the config lacks {name}.")
-        return self.take(name, kind=kind)
-
-    def section(self, name: str) -> dict[str, Any]:
-        """Takes the params of a section {"target": ..., "params": ...}."""
-        return _params(self.need(name, Mapping), f"{self.where}.{name}")
-
-    def field(self, name: str, default: Any) -> Any:
-        """Takes a field of a table of `config_fields`."""
-        return self.need(name) if default is REQUIRED else self.take(name, default)
-
-    def refuse(self, *names):
-        for name in names:
-            if self._left.pop(name, None):
-                raise ValueError(
-                    f"{self.where}.{name} of the config must not be set: no published "
-                    "model has it, and it is not supported."
-                )
-
-    def done(self):
-        unknown = sorted(map(str, set(self._left) - _TRAINING_ONLY))
-        if unknown:
-            raise ValueError(
-                f"{self.where} of the config has unknown fields {shown(unknown)}; is "
-                "this a latent-diffusion config?"
-            )
 
 
 def spec_from_compvis(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +53,7 @@ def spec_from_compvis(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _latent_diffusion(params) -> dict[str, Any]:
     """Translates the params of `ldm.models.diffusion.ddpm.LatentDiffusion`."""
-    top = _Section("model.params", params)
+    top = Section("model.params", params)
     first_stage = top.section("first_stage_config")
     if "ddconfig" in first_stage:
         autoencoder = _autoencoder("first_stage_config.params", first_stage)
@@ -199,7 +122,7 @@ def image_size_of(config: Mapping[str, Any]) -> int | None:
     if "ddconfig" in params:
         return params["ddconfig"].get("resolution")
     side = params.get("image_size")  # of the latents
-    ddconfig = _params(params["first_stage_config"]).get("ddconfig", {})
+    ddconfig = section_params(params["first_stage_config"]).get("ddconfig", {})
     f = 2 ** (len(ddconfig["ch_mult"]) - 1) if "ch_mult" in ddconfig else 1
     return f * side if isinstance(side, int) else None
 
@@ -211,12 +134,6 @@ def _model_params(config: Mapping[str, Any]) -> Mapping[str, Any]:
     params = section.get("params", section)
     check_value("model.params", params, Mapping)
     return params
-
-
-def _params(section: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    params = section.get("params") or {}
-    check_value(f"{where}.params", params, Mapping)
-    return dict(params)
 
 
 def _scale(value: float) -> float:
@@ -240,8 +157,8 @@ def _schedule_kind(compvis_name: str) -> str:
 
 def _autoencoder(where: str, params) -> dict[str, Any]:
     """Translates the params of AutoencoderKL, VQModel or VQModelInterface."""
-    top = _Section(where, params)
-    encoder = _Section(f"{where}.ddconfig", top.need("ddconfig"))
+    top = Section(where, params)
+    encoder = Section(f"{where}.ddconfig", top.need("ddconfig"))
     attn_type = encoder.take("attn_type", "vanilla", str)
     fields = read_fields(AUTOENCODER, "compvis", encoder.field, encoder.where)
     pixels = set(encoder.take("attn_resolutions", (), tuple[int, ...]))
@@ -279,7 +196,7 @@ def _autoencoder(where: str, params) -> dict[str, Any]:
 
 def _unet(params) -> tuple[dict[str, Any], bool]:
     """Translates the params of UNetModel; also whether q, k, v are in the new order."""
-    top = _Section("unet_config.params", params)
+    top = Section("unet_config.params", params)
     fields = read_fields(UNET, "compvis", top.field, top.where)
     factors = set(top.take("attention_resolutions", (), tuple[int, ...]))
     head_channels = top.take("num_head_channels", -1, int)
