@@ -46,7 +46,6 @@ NOT_YET_MIRRORED = {
     "commands/reconstruct.py",
     "commands/sample.py",
     "commands/stats.py",
-    "conditions/fields.py",
     "conditions/kinds/token_ids.py",
     "data/builders/digits.py",
     "data/builders/faces.py",

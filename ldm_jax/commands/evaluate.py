@@ -210,7 +210,7 @@ def _reconstructed(model, params, source, transform, request):
         codes = None
         if wants_codes:
             codebook = params["autoencoder"]["codebook"]["embedding"]
-            codes = model.autoencoder.regularizer.to_decoder(moments, codebook)[1]
+            codes = model.autoencoder.bottleneck_layer.to_decoder(moments, codebook)[1]
         return model.decode(params, model.latent(moments)), codes
 
     left = request.num or len(source)

@@ -265,20 +265,9 @@ class Condition:
         H, W = image_size
         sizes = dict(B=batch_size, H=H, W=W, h=H // f, w=W // f)
         return {
-            name: jax.ShapeDtypeStruct(self.resolve(field.axes, sizes), field.dtype)
+            name: jax.ShapeDtypeStruct(field.shape(self, sizes), field.dtype)
             for name, field in self.fields.items()
         }
-
-    def resolve(
-        self, axes: tuple[str | int, ...], sizes: Mapping[str, Any]
-    ) -> tuple[Any, ...]:
-        """Returns the sizes of axes; a name that is not known stays a name."""
-        return tuple(
-            axis
-            if isinstance(axis, int)
-            else sizes.get(axis, getattr(self, axis, axis))
-            for axis in axes
-        )
 
     @property
     def stored(self) -> tuple[str, ...]:

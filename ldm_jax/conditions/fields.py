@@ -3,6 +3,8 @@
 
 import dataclasses
 import numbers
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ldm_jax.models.autoencoder import Autoencoder
@@ -49,6 +51,22 @@ class Field:
     def keywords(self) -> tuple[str, ...]:
         """The keywords that Python takes, of which one is given."""
         return tuple(dict.fromkeys((self.keyword, self.argument)))
+
+    def shape(
+        self, condition: Any, sizes: Mapping[str, Any] = MappingProxyType({})
+    ) -> tuple[Any, ...]:
+        """Returns the size of each axis; the name of the axis where it is not known.
+
+        Args:
+          condition: has the field; its attributes are sizes of axes too.
+          sizes: of the axes of a batch, by name.
+        """
+        return tuple(
+            axis
+            if isinstance(axis, int)
+            else sizes.get(axis, getattr(condition, axis, axis))
+            for axis in self.axes
+        )
 
     @property
     def is_mirrored(self) -> bool:

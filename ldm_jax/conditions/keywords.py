@@ -94,7 +94,7 @@ def read_keyword(
     """
     name = field.keyword
     array = value if isinstance(value, jax.Array) else np.asarray(value)
-    axes = condition.resolve(field.axes, {})
+    axes = field.shape(condition)
     fixed = [(i, size) for i, size in enumerate(axes) if isinstance(size, int)]
     if array.ndim != len(axes) or any(array.shape[i] != size for i, size in fixed):
         raise ValueError(

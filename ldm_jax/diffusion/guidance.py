@@ -109,7 +109,7 @@ def classifier_guidance(
 
     Source: Dhariwal & Nichol 2021, Algorithm 2, and with `next_step` Algorithm 1.
     """
-    _check_divisible(schedule, "classifier_guidance")
+    schedule.check_alpha("classifier_guidance")
     if isinstance(scale, int | float) and scale == 0:
         return denoiser
     gradient = jax.grad(lambda z_t, t: log_probability(z_t, t).sum())
@@ -156,7 +156,7 @@ def image_guidance(
 
     Source: Rombach et al. 2022, Eq. 16 to 18.
     """
-    _check_divisible(schedule, "image_guidance")
+    schedule.check_alpha("image_guidance")
     if interval is not None and interval[0] > interval[1]:
         raise ValueError(f"interval is (first, last) t: got {interval}; swap them.")
     if scale == 0:
@@ -212,15 +212,6 @@ def _within(
         )
 
     return denoise
-
-
-def _check_divisible(schedule: NoiseSchedule, name: str) -> None:
-    """Raises ValueError where alpha is 0 at the last step."""
-    if schedule.zero_terminal_snr:
-        raise ValueError(
-            f"{name} divides by alpha, which is 0 at the last step of a schedule with "
-            "zero_terminal_snr=True; use another schedule."
-        )
 
 
 def _interleave(

@@ -72,6 +72,19 @@ class NoiseSchedule:
         sigma = jnp.where(clean, 0.0, self.sqrt_one_minus_alphas_cumprod[t])
         return alpha, sigma
 
+    def check_alpha(self, name: str) -> None:
+        """Raises ValueError where alpha is 0 at the last step.
+
+        Args:
+          name: of the sampler or guidance that divides by alpha.
+        """
+        if self.zero_terminal_snr:
+            raise ValueError(
+                f"{name} divides by alpha, which is 0 at the last step of a schedule "
+                "with zero_terminal_snr=True; leave guidance by classifiers and images "
+                "out, and use the sampler ddim, dpm_solver or unipc."
+            )
+
     def snr(self, std: float = 1.0) -> Float[Array, " T"]:
         """Computes std^2 abar / (1 - abar), the signal-to-noise ratio of each step.
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from ldm_jax.data.loader import make_batches
 from ldm_jax.experiment.builders.classifier import build_classifier
 from ldm_jax.experiment.builders.diffusion import build_diffusion
 from ldm_jax.experiment.builders.first_stage import build_first_stage
@@ -62,22 +61,15 @@ def prepare(
             f"{config.task!r}."
         )
     config, inputs = resolve_config(config, abstract=abstract)
-    stored = stored_form(config)
     parts = BUILDERS[config.task](config, inputs, abstract)
     options = LoopOptions(**config.train)
+    if not abstract:
+        check_best(options.best, parts.evaluate.figures if parts.evaluate else ())
     optimizer = make_optimizer(**config.optimizer, run_steps=options.num_steps)
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
-    batches, spread = None, sharding.batch_sharding(mesh)
+    batches = None
     if parts.examples is not None:
-        check_best(options.best, parts.evaluate.figures if parts.evaluate else ())
-        batches = make_batches(
-            parts.examples.source,
-            parts.examples.transform,
-            config.batch_size,
-            spread,
-            seed=config.seed,
-            num_threads=parts.examples.num_threads,
-        )
+        batches = parts.examples.batches(config.batch_size, mesh, config.seed)
         if workdir:
             inputs.copy_to(workdir)
     return Run(
@@ -94,7 +86,7 @@ def prepare(
         optimizer=optimizer,
         options=options,
         seed=config.seed,
-        config=stored,
+        config=stored_form(config),
         may_change=may_change,
         defines_model=defines_model,
     )

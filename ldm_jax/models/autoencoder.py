@@ -103,10 +103,10 @@ class Autoencoder(nn.Module):
     @property
     def moments_channels(self) -> int:
         """The channels of the result of `encode`: 2c for KL, otherwise c."""
-        return self.regularizer.moments_channels(self.embed_channels)
+        return self.bottleneck_layer.moments_channels(self.embed_channels)
 
     @property
-    def regularizer(self) -> KL | VQ | Pixels:
+    def bottleneck_layer(self) -> KL | VQ | Pixels:
         """The bottleneck, with sample, to_decoder and penalty."""
         if self.bottleneck == "vq":
             return VQ(self.beta, self.legacy_beta)
@@ -159,7 +159,7 @@ class Autoencoder(nn.Module):
                 remat=self.remat,
             ),
         )
-        moments = self.regularizer.moments_channels
+        moments = self.bottleneck_layer.moments_channels
         self.encoder = Encoder(moments(self.latent_channels), **shared)
         self.decoder = Decoder(self.out_channels, tanh_out=self.tanh_out, **shared)
         self.quant_conv = Conv(self.moments_channels, 1)
@@ -200,7 +200,7 @@ class Autoencoder(nn.Module):
         if self.bottleneck == "pixels":
             return z
         if quantize:
-            z, _ = self.regularizer.to_decoder(z, self.codes())
+            z, _ = self.bottleneck_layer.to_decoder(z, self.codes())
         return self.to_image(self.decoder_features(z, is_training))
 
     def encode_indices(self, image: Float[Array, "B H W C"]) -> Int32[Array, "B h w"]:
@@ -229,9 +229,9 @@ class Autoencoder(nn.Module):
           is_training: whether dropout is on.
         """
         moments = self.encode(image, is_training)
-        z = self.regularizer.sample(moments, key)
-        z, indices = self.regularizer.to_decoder(z, self.codes())
-        penalty, metrics = self.regularizer.penalty(moments, indices, self.codes())
+        z = self.bottleneck_layer.sample(moments, key)
+        z, indices = self.bottleneck_layer.to_decoder(z, self.codes())
+        penalty, metrics = self.bottleneck_layer.penalty(moments, indices, self.codes())
         if self.bottleneck == "pixels":
             return Reconstruction(z, None, penalty, metrics)
         features = self.decoder_features(z, is_training)

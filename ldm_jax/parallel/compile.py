@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from ldm_jax.parallel import sharding
-from ldm_jax.types import Array
+from ldm_jax.types import Array, PyTree
 
 # Values of `jax_default_matmul_precision`; "" leaves it unchanged.
 MATMUL_PRECISIONS = ("", "bfloat16", "tensorfloat32", "float32")
@@ -80,7 +80,12 @@ def global_key(seed: int, mesh: Mesh) -> Array:
 
 
 def lower_step(
-    train_step, shapes, frozen, batch_shapes, key, precision: str = ""
+    train_step: Callable,
+    shapes: PyTree,
+    frozen: PyTree,
+    batch_shapes: Mapping[str, jax.ShapeDtypeStruct],
+    key: Array | jax.ShapeDtypeStruct,
+    precision: str = "",
 ) -> jax.stages.Lowered:
     """Makes the program of a step, to be compiled once; the state's memory is reused.
 

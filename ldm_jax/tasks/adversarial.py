@@ -100,7 +100,7 @@ def vanilla_loss(
 DISCRIMINATOR_LOSSES = {"hinge": hinge_loss, "vanilla": vanilla_loss}
 
 
-class Players(NamedTuple):
+class GanNetworks(NamedTuple):
     """The two networks of an adversarial first stage, with their parameters.
 
     Attributes:
@@ -116,8 +116,8 @@ class Players(NamedTuple):
     stats: PyTree
 
 
-def play(
-    players: Players,
+def adversarial_losses(
+    networks: GanNetworks,
     image: Float[Array, "B H W C"],
     reconstruction: Reconstruction,
     fidelity: Callable[
@@ -140,7 +140,7 @@ def play(
     whose weighted sum is then propagated through the decoder in one backward pass.
 
     Args:
-      players: networks and settings.
+      networks: networks and settings.
       image: real images.
       reconstruction: of the autoencoder, with its gradient.
       fidelity: reconstruction -> (nll, metrics).
@@ -153,7 +153,7 @@ def play(
 
     Source: Esser et al. 2021, Eq. 7; `contperceptual.py` of the released code.
     """
-    adversary, _, params, stats = players
+    adversary, _, params, stats = networks
     constant = lax.stop_gradient(params["discriminator"])
     x_hat = lax.stop_gradient(reconstruction.image)
 
@@ -166,7 +166,7 @@ def play(
     g, vjp_g, stats = jax.vjp(generator_term, x_hat, has_aux=True)
     (grad_nll,), (grad_g,) = vjp_nll(jnp.ones_like(nll)), vjp_g(jnp.ones_like(g))
 
-    norm_nll, norm_g = last_layer_norms(players, reconstruction, (grad_nll, grad_g))
+    norm_nll, norm_g = last_layer_norms(networks, reconstruction, (grad_nll, grad_g))
     balance = jnp.clip(norm_nll / (norm_g + EPS), 0.0, MAX_WEIGHT)
     weight = adversary.disc_weight * balance
     active = jnp.where(step >= adversary.disc_start, adversary.disc_factor, 0.0)
@@ -198,7 +198,7 @@ def play(
 
 
 def last_layer_norms(
-    players: Players,
+    networks: GanNetworks,
     reconstruction: Reconstruction,
     cotangents: tuple[Float[Array, "B H W C"], ...],
 ) -> list[Float[Array, ""]]:
@@ -207,20 +207,20 @@ def last_layer_norms(
     Only the last layer is differentiated, not the whole decoder.
 
     Args:
-      players: networks and parameters.
+      networks: networks and parameters.
       reconstruction: of the autoencoder; its `features` are the last layer's input.
       cotangents: gradient of each term with respect to the reconstruction.
 
     Returns:
       [] float32 for each, over the batch of all devices.
     """
-    params = lax.stop_gradient(players.params["autoencoder"])
+    params = lax.stop_gradient(networks.params["autoencoder"])
     features = lax.stop_gradient(reconstruction.features)
 
     def image_of(kernel):
         conv_out = params["decoder"]["conv_out"] | {"kernel": kernel}
         decoder = params["decoder"] | {"conv_out": conv_out}
-        return players.autoencoder.apply(
+        return networks.autoencoder.apply(
             {"params": params | {"decoder": decoder}}, features, method="to_image"
         )
 

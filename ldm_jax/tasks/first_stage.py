@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.features.lpips import LPIPS, TRUNKS
-from ldm_jax.tasks.adversarial import Adversary, Players, play
+from ldm_jax.tasks.adversarial import Adversary, GanNetworks, adversarial_losses
 from ldm_jax.types import Array, PyTree, RandomKey, Task
 
 PIXEL_LOSSES = {"l1": jnp.abs, "l2": jnp.square}
@@ -63,10 +63,10 @@ def first_stage(
         pixel_loss=pixel_loss,
         lpips=None if perceptual == "none" else LPIPS(perceptual, perceptual_dropout),
         lpips_weight=perceptual_weight,
-        reduction=reduction or autoencoder.regularizer.reduction,
+        reduction=reduction or autoencoder.bottleneck_layer.reduction,
     )
     if penalty_weight is None:
-        penalty_weight = autoencoder.regularizer.default_weight
+        penalty_weight = autoencoder.bottleneck_layer.default_weight
     gan = None if adversary is None else Adversary(**adversary)
 
     def init(key, batch):
@@ -90,8 +90,8 @@ def first_stage(
         if gan is None:
             total, metrics = nll(out.image)
         else:
-            players = Players(gan, autoencoder, params, collections["batch_stats"])
-            total, metrics, stats = play(players, image, out, nll, step)
+            networks = GanNetworks(gan, autoencoder, params, collections["batch_stats"])
+            total, metrics, stats = adversarial_losses(networks, image, out, nll, step)
             updated = {"batch_stats": stats}
         metrics |= {f"bottleneck/{name}": value for name, value in out.metrics.items()}
         return total + penalty_weight * out.penalty, (metrics, updated)

@@ -72,7 +72,8 @@ class FirstStage:
     ) -> Float[Array, "B h w c"]:
         """Draws scaled z_0 from moments; without a key, its mode."""
         moments = jnp.asarray(moments, jnp.float32)
-        return self.latent_scale * self.autoencoder.regularizer.sample(moments, key)
+        z_0 = self.autoencoder.bottleneck_layer.sample(moments, key)
+        return self.latent_scale * z_0
 
     def encode(
         self,
@@ -95,7 +96,7 @@ class FirstStage:
           ValueError: quantize=False for a first stage without a codebook, z_0 has
             other axes, or `params` are those of another model.
         """
-        if not quantize and not isinstance(self.autoencoder.regularizer, VQ):
+        if not quantize and not isinstance(self.autoencoder.bottleneck_layer, VQ):
             raise ValueError(
                 'only latents of a first stage with bottleneck="vq" are quantized: got '
                 f'"{self.autoencoder.bottleneck}"; leave unquantized out.'
@@ -130,7 +131,7 @@ class FirstStage:
 
     def _to_codes(self, params: PyTree, z_0):
         """Returns unscaled codes [B, h, w, c] and their indices [B, h, w]."""
-        quantizer = self.autoencoder.regularizer
+        quantizer = self.autoencoder.bottleneck_layer
         if not isinstance(quantizer, VQ):
             raise ValueError(
                 'codes need a first stage with bottleneck="vq": got '

@@ -13,6 +13,7 @@ was killed and started again with the same command ends with the same bits, on t
 devices, as an undisturbed run.
 """
 
+from collections.abc import Mapping
 from typing import NoReturn
 
 import jax
@@ -40,6 +41,7 @@ from ldm_jax.training.state import TrainState, make_state
 from ldm_jax.training.step import make_train_step
 from ldm_jax.training.summary import num_records, show, summarize
 from ldm_jax.training.utilization import peak_share, training_flops
+from ldm_jax.types import Array, PyTree
 
 
 def train(run: Run, workdir: str) -> TrainState:
@@ -151,7 +153,13 @@ def evaluate_if_due(
     checkpointer.note(step, scalars)
 
 
-def compile_step(run: Run, shapes, frozen, batch_shapes, key) -> StepByShape:
+def compile_step(
+    run: Run,
+    shapes: TrainState,
+    frozen: PyTree,
+    batch_shapes: Mapping[str, jax.ShapeDtypeStruct],
+    key: Array,
+) -> StepByShape:
     """Compiles the step of a run, for batches of this shape first.
 
     Args:
@@ -167,11 +175,16 @@ def compile_step(run: Run, shapes, frozen, batch_shapes, key) -> StepByShape:
     )
 
 
-def lower(run: Run, shapes, frozen, batch_shapes, key) -> jax.stages.Lowered:
+def lower(
+    run: Run,
+    shapes: TrainState,
+    frozen: PyTree,
+    batch_shapes: Mapping[str, jax.ShapeDtypeStruct],
+    key: Array | jax.ShapeDtypeStruct,
+) -> jax.stages.Lowered:
     """Lowers the step of a run; arguments as of `compile_step`.
 
-    Returns:
-      jax.stages.Lowered, which `ldm-jax plan` compiles for absent devices.
+    `frozen` and `key` may be shapes with shardings, as `ldm-jax plan` passes them.
     """
     step = make_train_step(run.task.loss, run.optimizer, run.options)
     precision = run.options.matmul_precision

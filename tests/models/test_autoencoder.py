@@ -74,13 +74,13 @@ def test_posterior_and_codes_equal_the_original(original):
         assert golden.relative_error(mean, arrays["mean"]) < 1e-6
         assert golden.relative_error(log_variance, arrays["logvar"]) < 1e-6
         assert golden.relative_error(kl_divergence(moments), arrays["kl"]) < 1e-5
-        assert (model.regularizer.sample(moments) == arrays["z"]).all()
+        assert (model.bottleneck_layer.sample(moments) == arrays["z"]).all()
         return
     codebook = jnp.asarray(variables["params"]["codebook"]["embedding"])
-    z_q, indices = model.regularizer.to_decoder(moments, codebook)
+    z_q, indices = model.bottleneck_layer.to_decoder(moments, codebook)
     assert (indices.reshape(-1) == arrays["indices"]).all()
     assert golden.relative_error(z_q, arrays["z"]) < 1e-5
-    loss, _ = model.regularizer.penalty(moments, indices, codebook)
+    loss, _ = model.bottleneck_layer.penalty(moments, indices, codebook)
     assert golden.relative_error(loss, arrays["codebook_loss"]) < 1e-5
 
 
@@ -120,7 +120,7 @@ def test_latent_has_the_announced_shape():
     variables, image = init(model)
     moments = model.apply(variables, image, method="encode")
     assert moments.shape == (1, 8, 12, model.moments_channels)
-    z = model.regularizer.sample(moments, jax.random.key(0))
+    z = model.bottleneck_layer.sample(moments, jax.random.key(0))
     assert z.shape == model.latent_shape(image.shape) == (1, 8, 12, 5)
     assert model.apply(variables, z, method="decode").shape == image.shape
 

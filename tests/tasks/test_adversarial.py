@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The game: closed forms, both players' gradients from one scalar, the switch."""
+"""The game: closed forms, both networks' gradients from one scalar, the switch."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ import pytest
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.tasks.adversarial import (
     Adversary,
-    Players,
+    GanNetworks,
+    adversarial_losses,
     hinge_loss,
     last_layer_norms,
-    play,
     vanilla_loss,
 )
 from ldm_jax.tasks.first_stage import first_stage
@@ -34,7 +34,7 @@ def test_hinge_and_vanilla_losses():
 
 @pytest.fixture(scope="module")
 def game():
-    """Random players and images, made without compiling the initializers."""
+    """Random networks and images, made without compiling the initializers."""
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.uniform(-1, 1, (2, 8, 8, 3)), jnp.float32)
     adversary = dict(num_layers=1, channels=4)
@@ -53,8 +53,10 @@ def nll(image):
 def total(params, game, step, rules=RULES):
     _, stats, image = game
     out = MODEL.apply({"params": params["autoencoder"]}, image)
-    players = Players(rules, MODEL, params, stats)
-    value, metrics, moved = play(players, image, out, nll(image), jnp.int32(step))
+    networks = GanNetworks(rules, MODEL, params, stats)
+    value, metrics, moved = adversarial_losses(
+        networks, image, out, nll(image), jnp.int32(step)
+    )
     return value, (metrics, moved)
 
 
@@ -173,13 +175,13 @@ def test_running_statistics_move_three_times_a_step(game, played):
 def test_the_adaptive_weight_costs_little_compared_with_the_decoder(game):
     """The compiler's count: two kernel gradients against one backward pass."""
     params, stats, image = game
-    players = Players(RULES, MODEL, params, stats)
+    networks = GanNetworks(RULES, MODEL, params, stats)
     out = jax.eval_shape(
         lambda p: MODEL.apply({"params": p}, image), params["autoencoder"]
     )
 
     def norms(params, out, cotangents):
-        return last_layer_norms(players._replace(params=params), out, cotangents)
+        return last_layer_norms(networks._replace(params=params), out, cotangents)
 
     def backward(params):
         x_hat = MODEL.apply({"params": params["autoencoder"]}, image).image

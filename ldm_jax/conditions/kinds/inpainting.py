@@ -89,7 +89,7 @@ class Inpainting(Condition):
         variables = {"params": frozen["autoencoder"]}
         moments = self.network.apply(variables, seen, method="encode")
         assert self.latent_scale is not None  # it is measured before a run is made
-        latent = self.latent_scale * self.network.regularizer.sample(moments, None)
+        latent = self.latent_scale * self.network.bottleneck_layer.sample(moments, None)
         f = self.network.f
         mask = jnp.where(hole, 1.0, -1.0)[:, ::f, ::f]
         return Conditioning(concat=jnp.concatenate([latent, mask], axis=-1))

@@ -24,7 +24,7 @@ def heun(schedule: NoiseSchedule) -> Sampler:
     Raises:
       ValueError: the schedule has zero terminal SNR: r is infinite at its last step.
     """
-    refuse_zero_alpha(schedule, "heun")
+    schedule.check_alpha("heun")
 
     def init(z_T, timesteps):
         timesteps = check_timesteps(timesteps, schedule.num_timesteps)
@@ -56,15 +56,6 @@ def euler_step(
     alpha_t, sigma_t = schedule.levels(t)
     alpha_s, sigma_s = schedule.levels(s)
     return alpha_s / alpha_t * (z_t - sigma_t * eps) + sigma_s * eps
-
-
-def refuse_zero_alpha(schedule: NoiseSchedule, name: str) -> None:
-    """Raises ValueError for a schedule on which sigma / alpha is infinite."""
-    if schedule.zero_terminal_snr:
-        raise ValueError(
-            f"{name} integrates over sigma / alpha, infinite at the last step of a "
-            "schedule with zero_terminal_snr=True; use ddim, dpm_solver or unipc."
-        )
 
 
 def _two_legs_per_step(timesteps: Int32[np.ndarray, " grid"]) -> Legs:

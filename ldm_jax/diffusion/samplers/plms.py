@@ -7,7 +7,7 @@ from jaxtyping import Int32
 
 from ldm_jax.diffusion.samplers.base import Legs, Sampler, evaluate
 from ldm_jax.diffusion.samplers.grid import check_timesteps
-from ldm_jax.diffusion.samplers.heun import euler_step, refuse_zero_alpha
+from ldm_jax.diffusion.samplers.heun import euler_step
 from ldm_jax.diffusion.schedule import NoiseSchedule
 
 # Weights of this eps_hat and the last three, by number of step (Adams-Bashforth).
@@ -35,7 +35,7 @@ def plms(schedule: NoiseSchedule) -> Sampler:
 
     Source: CompVis `PLMSSampler`.
     """
-    refuse_zero_alpha(schedule, "plms")
+    schedule.check_alpha("plms")
 
     def init(z_T, timesteps):
         timesteps = check_timesteps(timesteps, schedule.num_timesteps)

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
+from ldm_jax.data.loader import Batches, make_batches
 from ldm_jax.data.records import Source
 from ldm_jax.experiment.builders.evaluation import Evaluator
+from ldm_jax.parallel.sharding import batch_sharding
 from ldm_jax.tasks.sampling import Sampling
 from ldm_jax.types import Task
 
@@ -29,6 +32,17 @@ class Examples:
     transform: Callable
     what: str
     num_threads: int = 1
+
+    def batches(self, batch_size: int, mesh: Mesh, seed: int) -> Batches:
+        """Makes the batches of a run, split over a mesh."""
+        return make_batches(
+            self.source,
+            self.transform,
+            batch_size,
+            batch_sharding(mesh),
+            seed=seed,
+            num_threads=self.num_threads,
+        )
 
     @property
     def description(self) -> str:

@@ -61,52 +61,81 @@ def draw_pictures(
     """
     batch = {name: array[:NUM_RECORDS] for name, array in batch.items()}
     z_0 = _latents(model, params, batch)
-    decode, sheets = _compiled(model).decode, {}
-    if "inputs" in names:
-        sheets["inputs"] = _sheet(png.to_uint8(decode(params, z_0)), 4)
-    if "conditions" in names:
-        sheets |= _conditions(model, batch, shape)
-    if "noising" in names:
-        last = model.schedule.num_timesteps - 1
-        eps = jax.random.normal(jax.random.key(0), z_0.shape)
-        columns = []
-        for step in np.linspace(0, last, NUM_COLUMNS).round().astype(int):
-            t = jnp.full(len(z_0), step)
-            z_t = add_noise(model.schedule, z_0, t, eps)
-            columns.append(png.to_uint8(decode(params, z_t)))
-        sheets["noising"] = _rows(np.stack(columns, axis=1))
-
+    decoded = np.asarray(_compiled(model).decode(params, z_0))
     fields = {name: batch[name] for name in model.conditioner.fields}
-    seeds = np.arange(len(z_0))
 
     def draw(how: Sampling, **options) -> np.ndarray:
+        count = len(z_0)
         drawn = sample_images(
-            *(model, params, fields, seeds, shape, how), len(z_0), **options
+            *(model, params, fields, np.arange(count), shape, how), count, **options
         )
         return np.concatenate(list(drawn), axis=-4)
 
-    along = {"denoising": sampling, "progressive": _all_steps(model, sampling)}
-    for name in [name for name in along if name in names]:
-        previews = min(NUM_COLUMNS - 1, along[name].num_steps)
-        columns = draw(along[name], num_previews=previews)
-        sheets[name] = _rows(np.moveaxis(columns, 0, 1))
-    if "quantized" in names and model.autoencoder.bottleneck == "vq":
-        quantized = dataclasses.replace(sampling, snap_to_codebook=True)
-        sheets["quantized"] = _sheet(draw(quantized), 4)
-    if "unquantized" in names and model.autoencoder.bottleneck == "vq":
-        both = [
-            draw(dataclasses.replace(sampling, unquantized=flag)).astype(np.int16)
-            for flag in (False, True)
-        ]
-        columns = np.stack([*both, abs(both[0] - both[1])], axis=1)
-        sheets["unquantized"] = _rows(columns.astype(np.uint8))
-    holes = _holes(model, shape)
-    for name in [name for name in holes if name in names]:
-        known = np.clip(np.asarray(decode(params, z_0)), -1, 1)
-        hole = np.repeat(holes[name][None], len(known), axis=0)
-        drawn = draw(sampling, images={"known": known, "hole": hole})
-        sheets[name] = _sheet(drawn, 4)
-    return sheets
+    sheets = {
+        "inputs": lambda: _sheet(png.to_uint8(decoded), 4),
+        "conditions": lambda: _conditions(model, batch, shape),
+        "noising": lambda: _noising(model, params, z_0),
+        "denoising": lambda: _previews(draw, sampling),
+        "progressive": lambda: _previews(draw, _all_steps(model, sampling)),
+        "quantized": lambda: _quantized(model, draw, sampling),
+        "unquantized": lambda: _unquantized(model, draw, sampling),
+    }
+    for name, hole in _holes(model, shape).items():
+        sheets[name] = functools.partial(_painted, draw, sampling, decoded, hole)
+    drawn = {name: sheets[name]() for name in names}
+    return {name: sheet for name, sheet in drawn.items() if sheet is not None}
+
+
+def _noising(model: LatentDiffusion, params: PyTree, z_0: Array) -> np.ndarray:
+    """Draws a row for each record, noised up to t = 0, ..., T - 1."""
+    last = model.schedule.num_timesteps - 1
+    eps = jax.random.normal(jax.random.key(0), z_0.shape)
+    columns = []
+    for step in np.linspace(0, last, NUM_COLUMNS).round().astype(int):
+        z_t = add_noise(model.schedule, z_0, jnp.full(len(z_0), step), eps)
+        columns.append(png.to_uint8(_compiled(model).decode(params, z_t)))
+    return _rows(np.stack(columns, axis=1))
+
+
+def _previews(draw: Callable[..., np.ndarray], sampling: Sampling) -> np.ndarray:
+    """Draws a row for each sample: predictions of x0 on the way, and the sample."""
+    previews = min(NUM_COLUMNS - 1, sampling.num_steps)
+    return _rows(np.moveaxis(draw(sampling, num_previews=previews), 0, 1))
+
+
+def _quantized(
+    model: LatentDiffusion, draw: Callable[..., np.ndarray], sampling: Sampling
+) -> np.ndarray | None:
+    """Draws samples whose estimates are replaced by codes; None without a codebook."""
+    if model.autoencoder.bottleneck != "vq":
+        return None
+    return _sheet(draw(dataclasses.replace(sampling, snap_to_codebook=True)), 4)
+
+
+def _unquantized(
+    model: LatentDiffusion, draw: Callable[..., np.ndarray], sampling: Sampling
+) -> np.ndarray | None:
+    """Draws samples with and without quantization, and the absolute difference."""
+    if model.autoencoder.bottleneck != "vq":
+        return None
+    both = [
+        draw(dataclasses.replace(sampling, unquantized=flag)).astype(np.int16)
+        for flag in (False, True)
+    ]
+    columns = np.stack([*both, abs(both[0] - both[1])], axis=1)
+    return _rows(columns.astype(np.uint8))
+
+
+def _painted(
+    draw: Callable[..., np.ndarray],
+    sampling: Sampling,
+    decoded: np.ndarray,
+    hole: np.ndarray,
+) -> np.ndarray:
+    """Draws samples that keep the decoded inputs outside of a hole [H, W, 1]."""
+    holes = np.repeat(hole[None], len(decoded), axis=0)
+    known = np.clip(decoded, -1, 1)
+    return _sheet(draw(sampling, images={"known": known, "hole": holes}), 4)
 
 
 def _all_steps(model: LatentDiffusion, sampling: Sampling) -> Sampling:
@@ -149,8 +178,8 @@ def _latents(model: LatentDiffusion, params: PyTree, batch) -> Array:
 
 def _conditions(
     model: LatentDiffusion, batch, shape: tuple[int, int, int]
-) -> dict[str, np.ndarray]:
-    """Draws layouts, and fields that are laid out like images; {} if there are none.
+) -> np.ndarray | None:
+    """Draws layouts, and fields that are laid out like images; None without any.
 
     A map of classes is shown in colours that are drawn once for each class.
     """
@@ -172,10 +201,10 @@ def _conditions(
             values = np.repeat(values, 3, axis=-1) if is_mask else values
         parts.append(values)
     if not parts:
-        return {}
+        return None
     size = max(part.shape[1:3] for part in parts)
     shown = [[resize(image, size, "nearest") for image in part] for part in parts]
-    return {"conditions": _rows(np.swapaxes(np.array(shown), 0, 1))}
+    return _rows(np.swapaxes(np.array(shown), 0, 1))
 
 
 def _layouts(layout: Layout, tokens: np.ndarray, size) -> np.ndarray:

@@ -152,7 +152,7 @@ def read_image(
     path: PathLike, max_pixels: int = MAX_PIXELS, name: PathLike = ""
 ) -> np.ndarray:
     """Reads an image file as RGB; result and errors as `decode_image`."""
-    return decode_image(_read(path), name or path, max_pixels)
+    return decode_image(read_bytes(path, MAX_FILE_BYTES), name or path, max_pixels)
 
 
 def decode_image(
@@ -179,7 +179,7 @@ def read_label_map(
     path: PathLike, max_pixels: int = MAX_PIXELS, name: PathLike = ""
 ) -> np.ndarray:
     """Reads a map of classes; result and errors as `decode_label_map`."""
-    return decode_label_map(_read(path), name or path, max_pixels)
+    return decode_label_map(read_bytes(path, MAX_FILE_BYTES), name or path, max_pixels)
 
 
 def decode_label_map(
@@ -223,7 +223,7 @@ def read_mask(
     path: PathLike, max_pixels: int = MAX_PIXELS, name: PathLike = ""
 ) -> np.ndarray:
     """Reads a mask; result and errors as `decode_mask`."""
-    return decode_mask(_read(path), name or path, max_pixels)
+    return decode_mask(read_bytes(path, MAX_FILE_BYTES), name or path, max_pixels)
 
 
 def decode_mask(
@@ -295,7 +295,3 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)  # else it copies upright ones too
     return image
-
-
-def _read(path: PathLike) -> bytes:
-    return read_bytes(path, MAX_FILE_BYTES)

@@ -3,13 +3,12 @@
 
 Process 0 writes into the working directory: `metrics.jsonl`, a row per `every` steps
 with the means over them; `evaluation.jsonl`, a row per evaluation; `timing.jsonl`, see
-`goodput`; `images/`; `tensorboard/`; `report.html`, which shows all of it.
+`timing`; `images/`; `tensorboard/`; `report.html`, which shows all of it.
 """
 
 import contextlib
 import math
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,20 +19,16 @@ import numpy as np
 from ldm_jax.files.formats.png import save_png
 from ldm_jax.files.paths import printable_lines
 from ldm_jax.files.write_errors import reported
-from ldm_jax.parallel.hosts import agreed, gathered, is_main_process
+from ldm_jax.parallel.hosts import agreed, is_main_process
 from ldm_jax.training.monitoring.boards import Board, TensorBoard, WeightsAndBiases
 from ldm_jax.training.monitoring.divergence import DivergenceGuard
-from ldm_jax.training.monitoring.goodput import (
-    PRODUCTIVE,
-    Ledger,
-    format_goodput,
-    goodput,
-)
+from ldm_jax.training.monitoring.goodput import Ledger, format_goodput
 from ldm_jax.training.monitoring.histograms import Histogram
 from ldm_jax.training.monitoring.metric_rows import append_row, drop_rows, read_rows
 from ldm_jax.training.monitoring.mirror import Mirror
 from ldm_jax.training.monitoring.page import PAGE, write_report
-from ldm_jax.training.monitoring.progress import Rate, describe_slowest, format_progress
+from ldm_jax.training.monitoring.progress import Rate, format_progress
+from ldm_jax.training.monitoring.timing import Timing
 from ldm_jax.types import Array
 
 # Steps whose metrics may be pending: the host never waits for the step that it has just
@@ -85,8 +80,8 @@ class Report:
         self._pending: deque[tuple[int, dict[str, Array]]] = deque()
         self._sums: dict[str, float] = {}
         self._count = 0
-        self._last_timed: int | None = None
         self._writes = is_main_process()
+        self._timing = Timing(self._workdir, batch_size, self._ledger, utilization)
         self._boards: list[Board] = []
         self._rate = Rate()
 
@@ -127,11 +122,7 @@ class Report:
 
     def begin_steps(self, step: int) -> None:
         """Records that this process trains from `step` on; its time starts here."""
-        self._last_timed = step
-        if self._writes:
-            row = {"event": "start", "step": step, "time": self._ledger.began}
-            row |= {"processes": jax.process_count(), "devices": jax.device_count()}
-            append_row(self._workdir / "timing.jsonl", row)
+        self._timing.begin(step)
 
     def add(self, step: int, metrics: Mapping[str, Array]) -> None:
         """Takes the metrics of a step that may still be running.
@@ -194,30 +185,11 @@ class Report:
         self._append("metrics.jsonl", step, row)
 
     def _write_timing(self, step: int) -> None:
-        """Writes how the time since the last row was spent; warns of slow processes."""
-        if self._last_timed is None:
-            return
-        steps, self._last_timed = step - self._last_timed, step
-        seconds = self._ledger.take()
-        each = sum(seconds.get(phase, 0.0) for phase in PRODUCTIVE) / max(steps, 1)
-        row: dict[str, Any] = {"seconds_per_step": each}
-        if each:
-            row["images_per_second"] = self._batch_size / each
-            if self._utilization is not None:
-                row["utilization"] = self._utilization(1 / each)
-        jax.block_until_ready([metrics for _, metrics in self._pending])
-        waits = gathered(seconds.get("data", 0.0) / max(steps, 1))
-        if not self._writes:
-            return
+        row, slowest = self._timing.add(step, [metrics for _, metrics in self._pending])
         for board in self._boards:
             board.scalars(step, {f"time/{name}": v for name, v in row.items()})
-        row |= {"step": step, "steps": steps, "seconds": seconds}
-        if len(waits) > 1:
-            # By process: a row holds no lists.
-            row["data_seconds_per_step"] = {str(i): w for i, w in enumerate(waits)}
-        append_row(self._workdir / "timing.jsonl", {**row, "time": time.time()})
-        if line := describe_slowest(waits, each):
-            self.log(line)
+        if slowest:
+            self.log(slowest)
 
     def evaluation(
         self, step: int, scalars: Mapping[str, float], images: Mapping[str, Any]
@@ -296,17 +268,12 @@ class Report:
         with reported(self._workdir, "what the boards show", every=True):
             for board in self._boards:
                 board.close()
-        if self._writes and self._last_timed is not None:
-            path = self._workdir / "timing.jsonl"
-            row = {"step": self._last_timed, "steps": 0, "time": time.time()}
-            append_row(path, {**row, "seconds": self._ledger.take()})
-            shares = goodput(read_rows(path, ("time",)))
-            append_row(path, {"event": "end", "goodput": shares, "time": time.time()})
-            self.log(f"time since the first start: {format_goodput(shares)}")
         if self._writes:
+            if shares := self._timing.end():
+                self.log(f"time since the first start: {format_goodput(shares)}")
             # The run may have been killed between its last step and the page.
             is_missing = not (self._workdir / PAGE).exists()
             has_rows = (self._workdir / "metrics.jsonl").exists()
-            if self._last_timed is not None or (is_missing and has_rows):
+            if self._timing.has_begun or (is_missing and has_rows):
                 write_report(self._workdir, self._label, self._config)
             self._mirror.close()

@@ -106,21 +106,3 @@ def test_the_progress_line_shows_step_loss_rate_and_time_left(tmp_path, capsys):
     line = capsys.readouterr().out.splitlines()[-1]
     for part in ("toy: step 12/12", "loss 12.0000", "s/step", "images/s", "left"):
         assert part in line
-
-
-def test_the_goodput_of_several_processes_has_all_phases(tmp_path, monkeypatch):
-    """Rows name how long each process waited for data; they are read as rows."""
-    module = "ldm_jax.training.monitoring.report"
-    monkeypatch.setattr(f"{module}.gathered", lambda value: [value, 2 * value])
-    with report(tmp_path) as r:
-        r.start(0)
-        r.begin_steps(0)
-        feed(r, 1, 12)
-        r.finish_pending()
-    path = tmp_path / "timing.jsonl"
-    rows = read_rows(path, numbers=("time",))
-    assert len(rows) == len(path.read_text().splitlines())
-    waits = [row["data_seconds_per_step"] for row in rows if "seconds_per_step" in row]
-    assert waits and all(list(wait) == ["0", "1"] for wait in waits)
-    assert sum(rows[-1]["goodput"].values()) == pytest.approx(1)
-    assert rows[-1]["goodput"]["down"] < 1
