@@ -84,7 +84,7 @@ def lower_step(
     shapes: PyTree,
     frozen: PyTree,
     batch_shapes: Mapping[str, jax.ShapeDtypeStruct],
-    key: Array | jax.ShapeDtypeStruct,
+    key: Any,
     precision: str = "",
 ) -> jax.stages.Lowered:
     """Makes the program of a step, to be compiled once; the state's memory is reused.
