@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from ldm_jax.files.errors import UnreadableFile, shown
+from ldm_jax.files.formats.arrays import check_num_arrays
 from ldm_jax.files.formats.structured import parse_json
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.progress import progress
@@ -24,8 +25,8 @@ from ldm_jax.files.reading import opened, regular_file
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.interop.stored import Stored, Weights, contiguous_strides
 
-# Published headers take a few hundred bytes per tensor; the format's own limit.
-MAX_HEADER_BYTES = 100_000_000
+# Published headers take a few hundred bytes per tensor; the format allows 100 MB.
+MAX_HEADER_BYTES = 2**25
 
 # safetensors name -> dtype, little-endian as both formats store it.
 DTYPES = {
@@ -56,6 +57,7 @@ def read_safetensors(path: PathLike) -> Weights:
     path = pathlib.Path(path)
     entries, start = _header(path)
     entries.pop("__metadata__", None)
+    check_num_arrays(path, len(entries))
     stored, ranges = {}, []
     for name, entry in entries.items():
         stored[name], (first, last) = _stored_entry(path, name, entry, start)
@@ -83,8 +85,8 @@ def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
         if length is None or length > min(size - 8, MAX_HEADER_BYTES):
             raise UnreadableFile(
                 f"{printable(path)}: the header claims {length} bytes of a file of "
-                f"{size}; the file is cut off or no safetensors file. Download it "
-                "again."
+                f"{size}, at most {MAX_HEADER_BYTES:,} are read; the file is cut off "
+                "or no safetensors file. Download it again."
             )
         header = file.read(length)
     return parse_json(header, path, unique=True), 8 + length

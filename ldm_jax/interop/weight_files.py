@@ -10,6 +10,7 @@ import pathlib
 from typing import Any
 
 from ldm_jax.files.errors import UnreadableFile, impostor_bytes, shown
+from ldm_jax.files.formats.arrays import check_num_arrays
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.reading import opened
@@ -153,6 +154,7 @@ def _read_shards(index: pathlib.Path) -> dict[str, Any]:
         raise UnreadableFile(
             f'{printable(index)} must hold "weight_map": {{name: file}}.'
         )
+    check_num_arrays(index, len(names))
     stored = {}
     for file in sorted(set(names.values())):
         if file != os.path.basename(file) or file in ("", ".", "..") or "\\" in file:

@@ -9,11 +9,14 @@ import tracemalloc
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import serialization
 
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.formats import arrays
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.interop.safetensors import read_safetensors, write_safetensors
 from ldm_jax.interop.stored import HalfPrecision
+from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.interop.weight_files import read_weights
 
 TENSORS = {
@@ -249,3 +252,45 @@ def test_weights_of_another_framework_are_named(tmp_path):
 def test_a_missing_file_of_weights_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there must be a file of weights"):
         read_safetensors(tmp_path / "model.safetensors")
+
+
+def _shards_by_name(folder):
+    write_safetensors(folder / "model.safetensors", {"t0": np.zeros(1)})
+    places = {f"t{i}": "model.safetensors" for i in range(5)}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    return index
+
+
+def _flax(folder):
+    tree = {f"t{i}": np.zeros(0, np.float32) for i in range(5)}
+    path = folder / "model.msgpack"
+    path.write_bytes(serialization.msgpack_serialize(tree))
+    return path
+
+
+def _empty_tensors(write, name):
+    def make(folder):
+        write(folder / name, {f"t{i}": np.zeros(0, np.float32) for i in range(5)})
+        return folder / name
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _empty_tensors(write_safetensors, "model.safetensors"),
+        _empty_tensors(write_ckpt, "model.ckpt"),
+        _shards_by_name,
+        _flax,
+    ],
+    ids=["safetensors", "ckpt", "index", "msgpack"],
+)
+def test_more_tensors_than_any_model_has_are_refused(tmp_path, monkeypatch, make):
+    """Each takes time, whatever its size: 200,000 empty ones took 16 seconds."""
+    path = make(tmp_path)
+    monkeypatch.setattr(arrays, "MAX_ARRAYS", 4)
+    with pytest.raises(UnreadableFile, match="at most 4 arrays") as error:
+        read_weights(path)
+    assert str(path) in str(error.value)

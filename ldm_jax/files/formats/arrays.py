@@ -9,7 +9,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from ldm_jax.files.errors import reading
+from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.files.formats.archives import ZipMembers
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.files.progress import progress
@@ -18,6 +18,10 @@ from ldm_jax.files.writing import atomic_file
 # Of one compressed array that is read as a whole; one that is not compressed is bounded
 # by its file. Statistics of 2,048 features, which pytorch-fid compresses, have 34 MB.
 MAX_INFLATED_BYTES = 2**30
+
+# Of one file or checkpoint: each takes up to a millisecond to open, however small it
+# is. Published models have up to 3,000; the state of an optimizer makes that 9,000.
+MAX_ARRAYS = 20_000
 
 # Kinds of dtypes: bool, integers, floats, complex numbers, texts, bytes; no objects.
 KINDS = "biufcUS"
@@ -47,9 +51,10 @@ class Npz:
         """Opens a file.
 
         Raises:
-          UnreadableFile: no .npz; see `ZipMembers`.
+          UnreadableFile: no .npz, see `ZipMembers`; or more than MAX_ARRAYS.
         """
         self._path, self._zip = path, ZipMembers(path)
+        check_num_arrays(path, len(self._zip.sizes))
         self.names = tuple(name.removesuffix(".npy") for name in self._zip.sizes)
 
     def header(self, name: str) -> ArrayHeader:
@@ -104,6 +109,16 @@ class Npz:
 
     def _member(self, name: str) -> str:
         return name if name in self._zip.sizes else f"{name}.npy"
+
+
+def check_num_arrays(path: PathLike, count: int) -> None:
+    """Raises UnreadableFile if a file claims more arrays than are read of one."""
+    if count > MAX_ARRAYS:
+        raise UnreadableFile(
+            f"{printable(path)} must hold at most {MAX_ARRAYS:,} arrays: it has "
+            f"{count:,}; it is of another kind, or made to take time. Save the "
+            "parameters of one model alone."
+        )
 
 
 def read_npz(path: PathLike, skip: Container[str] = ()) -> dict[str, np.ndarray]:

@@ -7,13 +7,13 @@ elements. The pickles are read like those of the zip files: only tensors can be 
 """
 
 import pathlib
-import pickletools
 import struct
 from typing import Any, BinaryIO
 
 from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.interop.torch_files.rebuild import Storage
 from ldm_jax.interop.torch_files.torch_pickle import TorchUnpickler, unpickle
+from ldm_jax.interop.torch_files.unpickler import instructions
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -51,7 +51,7 @@ def _next_pickle(path: pathlib.Path, file: BinaryIO) -> bytes:
     advice = "If it is cut off, get it again."
     with reading(path, rule="has a damaged pickle", advice=advice, data=b"-"):
         bounded: Any = _Bounded(file, path.stat().st_size)  # reads, which is enough
-        for _ in pickletools.genops(bounded):
+        for _ in instructions(path, bounded):
             pass
     end = file.tell()
     file.seek(start)

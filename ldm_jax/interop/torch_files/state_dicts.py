@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.files.errors import UnreadableFile, cut, shown
+from ldm_jax.files.formats.arrays import check_num_arrays
 from ldm_jax.files.paths import printable
 from ldm_jax.interop.stored import Stored
 from ldm_jax.interop.torch_files.rebuild import NumpyArray, Unreadable
@@ -33,8 +34,8 @@ def state_dict(path: pathlib.Path, root: Any, key: str | None = None) -> Tensors
         holds tensors.
 
     Raises:
-      UnreadableFile: there is none, there are several, or a tensor in it cannot be
-        read; the message lists the entries, or names the tensor.
+      UnreadableFile: there is none, there are several or too many, or a tensor in it
+        cannot be read; the message lists the entries, or names the tensor.
     """
     if not isinstance(root, dict):
         kind = type(root).__name__ if isinstance(root, Inert) else shown(root)
@@ -43,7 +44,9 @@ def state_dict(path: pathlib.Path, root: Any, key: str | None = None) -> Tensors
             "model's state_dict() instead of the model."
         )
     candidates = dict(_candidates(root, "", MAX_DEPTH))
-    return _tensors(path, _chosen(path, root, candidates, key))
+    chosen = _chosen(path, root, candidates, key)
+    check_num_arrays(path, _count(chosen))
+    return _tensors(path, chosen)
 
 
 def _candidates(entries: Mapping, place: str, depth: int) -> Iterator[tuple[str, Any]]:

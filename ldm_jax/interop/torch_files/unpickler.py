@@ -10,13 +10,15 @@ holds one tuple twice, 40 levels deep, takes hours.
 import io
 import pickle
 import pickletools
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, ClassVar
 
 from ldm_jax.files.errors import UnreadableFile, reading, shown
-from ldm_jax.files.paths import printable
+from ldm_jax.files.paths import PathLike, printable
 
 FORBIDDEN = ("BYTEARRAY8", "NEXT_BUFFER", "EXT1", "EXT2", "EXT4")
+# Rebuilding a tensor takes 30; each takes microseconds.
+MAX_INSTRUCTIONS = 2_000_000
 PLAIN = (str, int, float, bool, bytes, type(None))
 
 
@@ -133,6 +135,24 @@ class SafeUnpickler(pickle._Unpickler):
     dispatch[pickle.FROZENSET[0]] = load_frozenset
 
 
+def instructions(
+    path: PathLike, pickled: bytes | IO[bytes]
+) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    """Yields (instruction, its argument) of a pickle, for use within `reading`.
+
+    Raises:
+      UnreadableFile: there are more than MAX_INSTRUCTIONS.
+    """
+    for count, (op, argument, _) in enumerate(pickletools.genops(pickled)):
+        if count == MAX_INSTRUCTIONS:
+            raise UnreadableFile(
+                f"{printable(path)} must be a pickle of at most {MAX_INSTRUCTIONS:,} "
+                "instructions: it has more; it is of another kind, or made to take "
+                "time. Save the parameters of one model alone."
+            )
+        yield op, argument
+
+
 def run_pickle(path, pickled: bytes, make: Callable[[], SafeUnpickler]) -> Any:
     """Runs a pickle of the file `path`.
 
@@ -140,7 +160,7 @@ def run_pickle(path, pickled: bytes, make: Callable[[], SafeUnpickler]) -> Any:
       UnreadableFile: it is damaged, or asks for what its unpickler refuses.
     """
     with reading(path, rule="has a damaged pickle", data=b"-"):
-        for op, argument, _ in pickletools.genops(pickled):
+        for op, argument in instructions(path, pickled):
             # A huge memo index makes an unpickler take memory for all below it.
             if op.name.endswith("PUT") and int(argument or 0) > len(pickled):
                 raise UnreadableFile(f"{path}: the pickle is made to exhaust memory.")

@@ -11,6 +11,7 @@ import zipfile
 from typing import Any
 
 from ldm_jax.files.errors import UnreadableFile, reading
+from ldm_jax.files.formats.arrays import check_num_arrays
 from ldm_jax.interop.torch_files.torch_pickle import unpickle
 
 
@@ -50,6 +51,7 @@ def _checked_entries(path, archive) -> dict[str, zipfile.ZipInfo]:
     torch.save never compresses, so compression only serves to hide a bomb.
     """
     entries, total = {}, 0
+    check_num_arrays(path, len(archive.infolist()))
     for info in archive.infolist():
         if info.filename in entries:
             raise UnreadableFile(f'{path}: "{info.filename}" occurs twice in the zip.')

@@ -4,6 +4,7 @@
 Only this file, checkpointer.py and files/formats/array_groups.py use orbax directly.
 """
 
+import contextlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -14,9 +15,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ldm_jax.files.errors import reading
+from ldm_jax.files.errors import UnreadableFile, reading
 from ldm_jax.files.folders import refuse_special_files
 from ldm_jax.files.formats.array_groups import GroupedArrays
+from ldm_jax.files.formats.arrays import check_num_arrays
+from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import is_remote
 from ldm_jax.training.checkpoints.damage import Damaged
 from ldm_jax.training.checkpoints.digest import digests
@@ -88,11 +91,22 @@ def shapes_in(manager: ocp.CheckpointManager, step: int) -> PyTree:
 
     Raises:
       OSError: orbax could not read the metadata, which it only logs.
+      UnreadableFile: they claim more arrays than are read of a checkpoint.
     """
+    check_num_arrays(*_num_arrays(manager, step))  # orbax opens each of them
     metadata = manager.item_metadata(step)["state"]
     if metadata is None:
         raise OSError("the metadata of its arrays are missing or could not be read")
     return metadata.tree
+
+
+def _num_arrays(manager: ocp.CheckpointManager, step: int) -> tuple[epath.Path, int]:
+    """Returns (the checkpoint, arrays in its list); 0 of a list that orbax refuses."""
+    path = epath.Path(manager.directory) / str(step)
+    with contextlib.suppress(OSError, UnreadableFile):
+        names = read_json(path / "state" / "_METADATA").get("tree_metadata")
+        return path, len(names) if isinstance(names, dict) else 0
+    return path, 0
 
 
 def read_verified(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.formats import arrays
 from ldm_jax.files.formats.arrays import Npz, parse_npy, read_npz, write_npz
 
 ARRAYS = {
@@ -124,3 +125,10 @@ def test_flipped_bytes_of_an_array_are_noticed(tmp_path):
         read_npz(tmp_path / "a.npz")
     with pytest.raises(UnreadableFile, match="CRC"), Npz(tmp_path / "a.npz") as stored:
         list(stored.batches("x", 300))
+
+
+def test_more_arrays_than_any_model_has_are_refused(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", **{f"t{i}": np.zeros(0) for i in range(5)})
+    monkeypatch.setattr(arrays, "MAX_ARRAYS", 4)
+    with pytest.raises(UnreadableFile, match=r"a\.npz must hold at most 4 arrays"):
+        read_npz(tmp_path / "a.npz")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.interop.torch_files import unpickler
 from ldm_jax.interop.torch_files.legacy_format import MAGIC, PROTOCOL
 from ldm_jax.interop.weight_files import read_weights
-from tests.interop.torch_files.test_zip_format import only, tensor
+from tests.interop.torch_files.test_zip_format import ckpt, only, tensor
 
 DATA = np.array([1.5, -2.0, 0.0, 7.25], np.float32)
 
@@ -89,4 +90,20 @@ def test_a_length_beyond_the_file_takes_no_memory(tmp_path):
         b"\x80\x02\x8a\x0a" + b"0" * 10 + b"\x8e" + struct.pack("<Q", 2**62)
     )
     with pytest.raises(UnreadableFile, match="damaged pickle"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("write", [legacy, ckpt])
+def test_a_pickle_without_end_is_refused(tmp_path, monkeypatch, write):
+    """A hundred views of one storage take as long as a hundred tensors."""
+    views = b"".join(
+        pickle.dumps(f"t{i}", 2)[2:-1] + tensor((2, 2), (1, 2)) + b"s"
+        for i in range(100)
+    )
+    path = write(tmp_path / "a.pth", b"\x80\x02}" + views + b".")
+    assert len(read_weights(path)) == 100
+    monkeypatch.setattr(unpickler, "MAX_INSTRUCTIONS", 2_000)
+    with pytest.raises(
+        UnreadableFile, match=r"a\.pth must be a pickle of at most 2,000"
+    ):
         read_weights(path)

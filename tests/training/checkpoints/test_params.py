@@ -4,6 +4,8 @@
 import numpy as np
 import pytest
 
+from ldm_jax.files.errors import UnreadableFile
+from ldm_jax.files.formats import arrays
 from ldm_jax.training.checkpoints.checkpointer import Checkpointer
 from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.checkpoints.params import load_params, save_params
@@ -53,3 +55,11 @@ def test_a_relative_path_and_a_home_path_are_taken(tmp_path, monkeypatch):
     assert params_fingerprint(load_params("~/here/model")) == params_fingerprint(
         params()
     )
+
+
+def test_more_arrays_than_any_model_has_are_refused_unopened(tmp_path, monkeypatch):
+    """Orbax opens every array that a checkpoint lists, even for its shape."""
+    save_params(str(tmp_path), params(), {})
+    monkeypatch.setattr(arrays, "MAX_ARRAYS", 1)
+    with pytest.raises(UnreadableFile, match="checkpoints/0 must hold at most 1 array"):
+        load_params(tmp_path)
