@@ -12,12 +12,14 @@ from ldm_jax.conditions.registry import make_condition
 from ldm_jax.experiment.config.schema import check_config
 from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.models import (
+    field_differences,
     make_classifier,
     make_first_stage,
     make_latent_diffusion,
+    stage_differences,
 )
 from ldm_jax.experiment.vocabulary import by_part, files_of, text_section
-from ldm_jax.files.errors import MissingFile, UnreadableFile, naming
+from ldm_jax.files.errors import MissingFile, UnreadableFile, naming, shown
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import PathLike, resolve
 from ldm_jax.files.stores.store_errors import reaching
@@ -36,6 +38,8 @@ from ldm_jax.tasks.sampling import Sampling, replace_sampling
 from ldm_jax.training.checkpoints.params import load_params
 from ldm_jax.types import PyTree
 
+# What a run may decide about a text encoder that it does not train.
+FREE = ("dtype", "merges", "vocab")
 # Models that an error names in a directory that is none.
 SHOWN_MODELS = 5
 
@@ -215,8 +219,9 @@ def load(
       otherwise.
 
     Raises:
-      ValueError: not a model directory, the model is of another task, or the
-        parameters are not those of the model in config.json.
+      ValueError: not a model directory, the model is of another task, the parameters
+        are not those of the model in config.json, or it describes another first stage
+        or text encoder than those in autoencoder/ and text_encoder/.
       FileNotFoundError: it holds no undamaged checkpoint.
     """
     directory = locate(directory)
@@ -256,12 +261,46 @@ def _frozen(directory: str, config: ConfigDict) -> dict[str, PyTree]:
     frozen: dict[str, PyTree] = {"autoencoder": {}}
     stage, encoder = (resolve(directory) / n for n in ("autoencoder", "text_encoder"))
     if stage.exists():
+        stored = Autoencoder(**read_config(str(stage), "first_stage").autoencoder)
+        odd = stage_differences(Autoencoder(**config.autoencoder), stored)
+        _check_part("autoencoder", odd, directory, stage)
         frozen["autoencoder"] = load_params(stage)["autoencoder"]
-    if encoder.exists():
+    section = text_section(config.condition)
+    if encoder.exists() and section is not None:
+        source = read_config(str(encoder), "text_encoder")
+        conditions = make_condition(**section), make_condition(**source.condition)
+        odd = field_differences(*conditions, (*FREE, "is_frozen"))
+        _check_part("condition", odd, directory, encoder)
         frozen["conditioner"] = by_part(
             config.condition, load_params(encoder)["conditioner"]
         )
     return frozen
+
+
+def _check_part(
+    section: str,
+    differing: Mapping[str, tuple[Any, Any]],
+    directory: str,
+    folder: epath.Path,
+) -> None:
+    """Raises UnreadableFile if a network in a folder has other settings than its copy.
+
+    Args:
+      section: of the model's settings that describes the network.
+      differing: {field: (value of the section, value in the folder)}.
+      directory: of the model.
+      folder: in it, which holds the network.
+    """
+    if differing:
+        lines = [
+            f"{section}.{name} is {shown(given)}, there {shown(stored)}"
+            for name, (given, stored) in differing.items()
+        ]
+        raise UnreadableFile(
+            f"{resolve(directory) / 'config.json'} must describe the network in "
+            f"{folder / 'config.json'}: {'; '.join(lines)}. Take both from the same "
+            "model."
+        )
 
 
 def check_model(settings: Mapping[str, Any], directory: str, source: PathLike) -> None:

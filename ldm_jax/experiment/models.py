@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the models and the transforms that a config describes, without parameters."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -89,8 +90,30 @@ def make_the_same(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool
       a, b: the sections.
     """
     if name == "autoencoder":
-        return Autoencoder(**a) == Autoencoder(**b)
+        return not stage_differences(Autoencoder(**a), Autoencoder(**b))
     return same_schedule(make_schedule(**a), make_schedule(**b))
+
+
+def stage_differences(
+    a: Autoencoder, b: Autoencoder
+) -> dict[str, tuple[object, object]]:
+    """Compares the fields on which the results of first stages depend.
+
+    Returns:
+      {field: (its value in `a`, its value in `b`)} of those that differ.
+    """
+    a, b = (stage.clone(embed_dim=stage.embed_channels) for stage in (a, b))
+    # How it was initialised, or saves memory, is left out.
+    return field_differences(a, b, ("name", "parent", "remat", "code_range"))
+
+
+def field_differences(
+    a: Any, b: Any, ignored: Collection[str]
+) -> dict[str, tuple[object, object]]:
+    """Compares two objects of one dataclass, except for some fields, as above."""
+    names = [x.name for x in dataclasses.fields(a) if x.name not in ignored]
+    pairs = {name: (getattr(a, name), getattr(b, name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def make_transform(config, **changes) -> ImageTransform:

@@ -7,15 +7,12 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ldm_jax.experiment.config.sections import TextEncoderSource
-from ldm_jax.experiment.model_directory import load, read_config
+from ldm_jax.experiment.model_directory import FREE, load, read_config
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.checkpoints.params import load_params, save_params
 from ldm_jax.types import PyTree
-
-# What a run may decide about an encoder that it does not train.
-FREE = ("dtype", "merges", "vocab")
 
 
 def fill_text_section(directory: str, section: ConfigDict | None) -> ConfigDict:

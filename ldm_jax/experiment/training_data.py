@@ -15,6 +15,7 @@ from ldm_jax.data.records import Source
 from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.data_metadata import DataMetadata, Size, with_classes
 from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment.models import stage_differences
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.checkpoints.params import load_params, save_params
@@ -124,16 +125,13 @@ class TrainingData:
         """Returns (parameters, settings)."""
         assert self._stage is not None
         directory, settings = self._stage
-        given, stored = (
-            _fields(autoencoder),
-            _fields(Autoencoder(**settings.autoencoder)),
-        )
-        if differing := [name for name in given if given[name] != stored[name]]:
+        stored = Autoencoder(**settings.autoencoder)
+        if differing := stage_differences(autoencoder, stored):
             raise ValueError(
                 f"config.autoencoder must be the first stage in {directory}: got "
-                f"{', '.join(f'{n}={given[n]!r}' for n in differing)}, that one has "
-                f"{', '.join(f'{n}={stored[n]!r}' for n in differing)}; copy its "
-                "section, or write latents with yours (ldm-jax latents)."
+                f"{', '.join(f'{n}={x!r}' for n, (x, _) in differing.items())}, that "
+                f"one has {', '.join(f'{n}={x!r}' for n, (_, x) in differing.items())}"
+                "; copy its section, or write latents with yours (ldm-jax latents)."
             )
         return load_params(directory)["autoencoder"], settings.to_dict()
 
@@ -195,15 +193,3 @@ def latent_scale(
             "change the config, or write latents of that size (ldm-jax latents)."
         )
     return measured if latent_set.scale is None else latent_set.scale
-
-
-def _fields(autoencoder: Autoencoder) -> dict[str, Any]:
-    """Lists the fields on which the results of an autoencoder depend."""
-    # How it was initialised, or saves memory, is left out.
-    unimportant = ("name", "parent", "remat", "code_range")
-    fields = {
-        field.name: getattr(autoencoder, field.name)
-        for field in dataclasses.fields(autoencoder)
-        if field.name not in unimportant
-    }
-    return {**fields, "embed_dim": autoencoder.embed_channels}

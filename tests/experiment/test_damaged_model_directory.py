@@ -148,10 +148,12 @@ def test_settings_of_another_model_than_the_parameters_are_refused(
     digits, name, value, message
 ):
     """They would be found by the first step, with names of a library."""
-    settings = json.loads((digits / "config.json").read_text())
     section, field = name.split(".")
-    settings[section][field] = value
-    (digits / "config.json").write_text(json.dumps(settings))
+    for path in digits.rglob("config.json"):  # of the model, and of its first stage
+        settings = json.loads(path.read_text())
+        if section in settings:
+            settings[section][field] = value
+        path.write_text(json.dumps(settings))
     with pytest.raises(ValueError, match="must be those of the model in its") as error:
         load(str(digits))
     assert re.search(message, str(error.value))
@@ -169,3 +171,39 @@ def test_a_missing_parameter_is_refused(digits):
 def digits(tmp_path):
     """A copy of the model of the package."""
     return pathlib.Path(shutil.copytree(FOLDER / "digits", tmp_path / "digits"))
+
+
+CONTRADICTIONS = {
+    "num_groups": 16,
+    "tanh_out": True,
+    "bottleneck": "vq",
+    "channel_mult": [1, 2],
+    "dropout": 0.5,
+}
+
+
+@pytest.mark.parametrize("field", CONTRADICTIONS)
+def test_a_first_stage_with_other_settings_than_the_model_is_refused(tmp_path, field):
+    """Shapes of parameters do not show groups of norms, or a tanh at the end."""
+    shutil.copytree(FOLDER / "digits", tmp_path / "model")
+    path = tmp_path / "model" / "autoencoder" / "config.json"
+    content = json.loads(path.read_text())
+    content["autoencoder"][field] = CONTRADICTIONS[field]
+    if field == "bottleneck":
+        content["autoencoder"]["num_codes"] = 8
+    path.write_text(json.dumps(content))
+    with pytest.raises(UnreadableFile, match=rf"autoencoder\.{field} is .*there") as e:
+        load(str(tmp_path / "model"))
+    assert str(path) in str(e.value) and len(str(e.value).splitlines()) == 1
+
+
+def test_a_first_stage_may_save_memory_in_another_way_than_the_model(tmp_path):
+    """Neither how it was initialised nor what is recomputed changes a result."""
+    shutil.copytree(FOLDER / "digits", tmp_path / "model")
+    path = tmp_path / "model" / "autoencoder" / "config.json"
+    content = json.loads(path.read_text())
+    content["autoencoder"]["remat"] = "full"
+    content["autoencoder"]["embed_dim"] = content["autoencoder"]["latent_channels"]
+    path.write_text(json.dumps(content))
+    model, _ = load(str(tmp_path / "model"))
+    assert model.autoencoder.remat == "none"

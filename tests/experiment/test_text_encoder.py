@@ -20,6 +20,7 @@ from ldm_jax.conditions.registry import make_condition
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.prepare import prepare
+from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.interop.convert import import_model
 from ldm_jax.interop.networks import token_transformer
 from ldm_jax.interop.weight_files import read_weights
@@ -167,6 +168,18 @@ def test_a_run_reads_it_and_never_trains_it(run, clip):
     assert model.condition(params, text="a cat").context.shape == (1, 77, 8)
     report = json.loads((directory / "initial.json").read_text())
     assert report["share"] == 1 and not report["made_new"] and not report["widened"]
+
+
+def test_an_encoder_with_other_settings_than_the_model_is_refused(run, tmp_path):
+    """The number of its heads shows in no shape of its parameters."""
+    shutil.copytree(run[2], tmp_path / "model")
+    path = tmp_path / "model" / "text_encoder" / "config.json"
+    settings = json.loads(path.read_text())
+    assert settings["condition"]["num_heads"] != 1
+    settings["condition"]["num_heads"] = 1
+    path.write_text(json.dumps(settings))
+    with pytest.raises(UnreadableFile, match=r"condition\.num_heads is .*, there 1"):
+        ldm_jax.load(str(tmp_path / "model"))
 
 
 def test_its_directory_may_move_and_it_is_sampled_from_guided(run, tmp_path):
