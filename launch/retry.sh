@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs a command and starts it again when it was lost, not when it ended by itself.
+# Runs a command, and starts it again if it hung, was killed or lost another host.
 #
 #     launch/retry.sh ldm-jax train --config=FILE --workdir=DIR
 #
-# Ended by itself: 0 done, 2 bad input, 3 diverged, 130 Ctrl-C. All else is a loss (75 it
-# hung, or saved as this or another host was preempted; 134 another host went away; 137
-# killed): the same command goes on from the last checkpoint. SIGTERM is handed on, once;
-# the run saves, and what asked for it gets its exit code, 75 where it was not done.
+# Exit codes that are final: 0 finished, 2 bad input, 3 diverged, 130 Ctrl-C. After any
+# other code the command is started again and resumes from its last checkpoint: 75 it hung,
+# or saved because a host was preempted; 134 another host was lost; 137 it was killed.
+# SIGTERM is forwarded once; the run saves, and this script exits with the run's code, 75
+# if the run was not finished.
 #
-# LDM_JAX_LOGS      directory that gets HOST.log besides what is printed; none if unset
-# LDM_JAX_ATTEMPTS  starts in all, default 100
-# LDM_JAX_WAIT      seconds between two, default 10
+# LDM_JAX_LOGS      directory for a copy of the output, HOST.log; no copy if unset
+# LDM_JAX_ATTEMPTS  largest number of starts, default 100
+# LDM_JAX_WAIT      seconds between two starts, default 10
 set -uo pipefail
-# Without it a run that was stopped and saved ends with 0, as one that is done.
+# Without it, a run that was stopped and saved exits with 0, like a finished one.
 export LDM_JAX_EXIT_WHEN_STOPPED=${LDM_JAX_EXIT_WHEN_STOPPED:-75}
 attempts=${LDM_JAX_ATTEMPTS:-100}
 child='' stopped=''
@@ -26,7 +27,7 @@ hand_on() {
 }
 trap hand_on TERM INT
 
-# Waits for a command to the end: a signal ends `wait` early, while it still saves.
+# Waits until a command has ended: a signal ends `wait` early, while the run still saves.
 wait_for() {
   local code again
   while true; do
@@ -36,7 +37,7 @@ wait_for() {
   done
   wait "$1" 2>/dev/null
   again=$?
-  [[ $again -ne 127 ]] && code=$again # 127: its code has been given already
+  [[ $again -ne 127 ]] && code=$again # 127: an earlier `wait` has returned its code
   return "$code"
 }
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A study under Slurm: an array of jobs for each kind of stage, each after the one before.
+# Runs a study under Slurm: one job array for each kind of stage, one after the other.
 #
 #     launch/study_slurm.sh --config=study_f --out=/shared/runs/study_f
 #
-# Run from the checkout, on a file system that all nodes see. A job is one node (NODES=2
-# for two); an arm that fails does not stop the others. Run it again and only what is
-# missing does any work. The report is the last job.
+# Run it from the checkout, on a file system that all nodes share. A job uses one node
+# (NODES=2: two). If one arm fails, the others continue. If the script is run again, only
+# missing stages are computed. The last job writes the report.
 set -euo pipefail
 [[ $# -gt 0 ]] || { echo "usage: launch/study_slurm.sh --config=STUDY --out=OUT" >&2; exit 2; }
 kinds=(reference first_stage reconstructions latents speed denoiser evaluate report)

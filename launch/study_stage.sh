@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# One stage of a study: of its kind, the one whose number is that of the array's task.
+# Runs one stage of a study: the N-th of its kind, where N is the task id of the job array.
 #
 #     SLURM_ARRAY_TASK_ID=0 launch/study_stage.sh denoiser --config=study_f --out=OUT
 set -euo pipefail

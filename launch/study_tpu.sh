@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A study on TPUs: one queued resource for each arm, see tpu_queued.sh for the variables.
+# Runs a study on TPUs: one queued resource for each arm. tpu_queued.sh describes the
+# variables.
 #
 #     export TPU=study ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite
 #     export CODE=gs://BUCKET/ldm_jax.tar.gz SPOT=1
 #     launch/study_tpu.sh submit --config=study_f --out=/mnt/runs/study_f
 #     launch/study_tpu.sh status --config=study_f --out=/mnt/runs/study_f    # or delete
 #
-# OUT is a mounted file system that all slices and this machine see (Filestore, NFS). Arms
-# must not share a first stage that is still to be trained. When all are done:
+# OUT is on a mounted file system that all slices and this machine share (Filestore, NFS).
+# If several arms share a first stage, train it beforehand. When all arms are finished:
 # ldm-jax study --out=OUT --report-only
 set -euo pipefail
 action=${1:-}

@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A queued resource: a slice when there is one, the run on it from its first boot.
+# Requests a TPU slice as a queued resource; the run starts when the slice boots.
 #
 #     export TPU=ldm ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite
 #     export CODE=gs://BUCKET/ldm_jax.tar.gz SPOT=1
 #     launch/tpu_queued.sh submit ldm-jax train --config=celebahq \
 #         --workdir=gs://BUCKET/runs/celebahq --config.latents.directory=gs://BUCKET/...
-#     launch/tpu_queued.sh keep ldm-jax train ...   # submits again whenever it is lost
+#     launch/tpu_queued.sh keep ldm-jax train ...   # submits again after each preemption
 #     launch/tpu_queued.sh status | startup | delete
 #
-# SLICES=2 asks for two slices that train together. The code is this checkout's HEAD,
-# copied to CODE. Every host runs the command when it boots, so a host that is repaired
-# goes on by itself; a spot slice that is preempted is gone (SUSPENDED), and `keep`
-# deletes and submits it again, until you end it: it does not know when the run is done.
+# SLICES=2 requests two slices that train together. The code is this checkout's HEAD,
+# copied to CODE. Every host runs the command when it boots, so a host that was repaired
+# resumes without intervention. A preempted spot slice stays SUSPENDED: `keep` deletes it
+# and submits it again. `keep` cannot detect that the run is finished; stop it yourself.
 # Logs: ~root/logs on each host, and the serial console.
 set -euo pipefail
 : "${TPU:?the name of the queued resource}" "${ZONE:?its zone}"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 queue=(gcloud compute tpus queued-resources)
 
-startup() {  # what a host runs as root when it boots
+startup() {  # prints the script that a host runs as root when it boots
   cat <<SCRIPT
 #!/bin/bash
 set -e

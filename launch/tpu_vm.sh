@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A TPU slice by hand: the same command on every host of it, by ssh.
+# Creates a TPU slice and runs a command on all of its hosts by ssh.
 #
 #     export TPU=ldm ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite
 #     launch/tpu_vm.sh create            # as spot capacity: SPOT=1
@@ -8,17 +8,17 @@
 #     launch/tpu_vm.sh run ldm-jax train --config=celebahq \
 #         --workdir=gs://BUCKET/runs/celebahq --config.latents.directory=gs://BUCKET/...
 #     launch/tpu_vm.sh logs              # the last lines of every host
-#     launch/tpu_vm.sh stop              # SIGTERM: it saves and ends
+#     launch/tpu_vm.sh stop              # SIGTERM: the run saves and exits
 #     launch/tpu_vm.sh delete
 #
-# `run` returns at once; the command goes on when the connection does not. A spot slice
-# that is taken away does not come back by itself: that is what tpu_queued.sh is for.
+# `run` returns at once; the command continues if the connection is lost. A preempted spot
+# slice is not requested again; use tpu_queued.sh for that.
 set -euo pipefail
 : "${TPU:?the name of the TPU}" "${ZONE:?its zone}"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tpu=(gcloud compute tpus tpu-vm)
 
-# shellcheck disable=SC2016 # what is in single quotes is for the other side
+# shellcheck disable=SC2016 # the remote host expands what is in single quotes
 on_every_host() {
   "${tpu[@]}" ssh "$TPU" --zone="$ZONE" --worker=all --command="$1"
 }
@@ -41,7 +41,7 @@ case $action in
     ;;
   run)
     [[ $# -gt 0 ]] || { echo "usage: $0 run COMMAND..." >&2; exit 2; }
-    # Quoted for the shell over there, then once more for the bash -c it is part of.
+    # Quoted for the remote shell, and again for the bash -c that contains it.
     command=$(printf '%q ' "$@")
     inner="cd ldm_jax && . launch/env.sh && export PATH=\$PWD/.venv/bin:\$PATH &&
       LDM_JAX_LOGS=\$HOME/logs exec launch/retry.sh $command"
@@ -49,7 +49,7 @@ case $action in
       >/dev/null 2>logs/start.err </dev/null & echo \$! > logs/pid"
     ;;
   logs) on_every_host "tail -n ${LINES_SHOWN:-20} logs/*.log logs/start.err" ;;
-  # To retry.sh, which hands the signal on.
+  # To retry.sh, which forwards the signal.
   stop)
     # shellcheck disable=SC2016 # as above
     on_every_host 'kill -TERM "$(cat logs/pid)"'

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directives that show the program's own text: help pages of commands, lab notes.
+"""Directives that show the program's own text: help pages and notes on configs.
 
     ```{help-pages}
     ```
-    ```{lab-notes}
+    ```{config-notes}
     ```
 
 Each makes a section per command or per config.
@@ -28,8 +28,8 @@ class HelpPages(SphinxDirective):
         ]
 
 
-class LabNotes(SphinxDirective):
-    """Shows what every config reproduces, its commands and its results."""
+class ConfigNotes(SphinxDirective):
+    """Shows the docstring of every config, with the paper's numbers and the commands."""
 
     def run(self) -> list[nodes.Node]:
         """Makes a section for each."""
@@ -50,5 +50,5 @@ def _section(title: str, text: str) -> nodes.section:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Adds the directives; called by Sphinx."""
     app.add_directive("help-pages", HelpPages)
-    app.add_directive("lab-notes", LabNotes)
+    app.add_directive("config-notes", ConfigNotes)
     return {"parallel_read_safe": True}

@@ -21,7 +21,7 @@ class Listed(NamedTuple):
       name: for --config=NAME.
       arguments: that follow the colon, with their defaults.
       summary: one sentence.
-      note: the lab note: what is reproduced, the commands, the results.
+      note: its docstring: what is reproduced, the commands, the paper's numbers.
     """
 
     name: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `ldm-jax evaluate` is asked for: metrics, and the files that they need."""
+"""The metrics that `ldm-jax evaluate` computes, and the files that they need."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -152,7 +152,7 @@ def _closing(root: pathlib.Path, result: PhotosResult) -> str:
 
 
 def _figure_lines(figures: dict[str, float]) -> dict[str, str]:
-    """Describes the figures, samples beside held-out pictures."""
+    """Describes the figures: samples next to held-out pictures."""
     lines = {"PSNR": f"{figures['psnr']:.2f} dB between pictures and reconstructions"}
     for name, figure in DISTANCE_LINES.items():
         lines[name] = f"distance {figures[f'{figure}_samples']:.4g} for samples"
