@@ -49,8 +49,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Packages whose signatures state shapes, `Float[Array, "B h w c"]`: every call of their
 # functions is checked. Must come before the first import of the package.
 CHECKED_PACKAGES = tuple(
-    f"ldm_jax.{room}"
-    for room in ("conditions", "diffusion", "metrics", "models", "tasks")
+    f"ldm_jax.{folder}"
+    for folder in ("conditions", "diffusion", "metrics", "models", "tasks")
 )
 jaxtyping.install_import_hook(
     CHECKED_PACKAGES,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rule of the house: imports go down only, and TensorFlow stays out."""
+"""Folders import only from those below them, and TensorFlow is not imported."""
 
 import ast
 import pathlib
@@ -14,9 +14,9 @@ from ldm_jax.experiment.config.schema import SECTIONS
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "ldm_jax"
 
-# Rooms from the ground up (the map in CONTRIBUTING.md): each may import those below it,
-# and of those on its own floor none but itself.
-FLOORS = (
+# Folders from the lowest layer up (the map in CONTRIBUTING.md): each may import from
+# lower layers, but from no other folder of its own layer.
+LAYERS = (
     {"types", "configs", "pretrained"},
     {"files"},
     {"models", "diffusion", "data", "parallel", "reports"},
@@ -31,13 +31,13 @@ FLOORS = (
 )
 
 
-def room_of(path: pathlib.Path) -> str:
+def folder_of(path: pathlib.Path) -> str:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return parts[0]
 
 
-def imported_rooms(path: pathlib.Path):
-    """Yields (room, line) for every import of this package, also inside functions."""
+def imported_folders(path: pathlib.Path):
+    """Yields (folder, line) for every import of this package, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.Import):
@@ -53,16 +53,18 @@ def imported_rooms(path: pathlib.Path):
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=str)
 def test_imports_go_down_only(path):
-    room = room_of(path)
+    folder = folder_of(path)
     below = set()
-    for floor in FLOORS:
-        if room in floor:
+    for layer in LAYERS:
+        if folder in layer:
             break
-        below |= floor
+        below |= layer
     else:
         pytest.fail(f"{path} is in no known folder: add it to the map")
-    for other, line in imported_rooms(path):
-        assert other in below | {room}, f"{path}:{line}: {room} may not import {other}"
+    for other, line in imported_folders(path):
+        assert other in below | {folder}, (
+            f"{path}:{line}: {folder} may not import {other}"
+        )
 
 
 def test_no_module_is_named_for_nothing():
@@ -134,7 +136,7 @@ def test_every_test_file_that_a_page_names_exists(place):
         assert any(file.endswith(f"/{name}.py") for file in files), name
 
 
-# Rooms that read or write sections of configs, with the reason.
+# Folders that read or write sections of configs, with the reason.
 READ_SECTIONS = {
     "experiment": "makes objects of them",
     "configs": "makes the configs",
@@ -173,13 +175,13 @@ def section_reads(path: pathlib.Path):
 
 
 def test_the_sections_of_a_config_are_read_in_experiment_only():
-    """Beyond that room only objects travel; an exception has a reason, and is used."""
-    rooms = set()
+    """Other folders receive objects; an exception has a reason, and is used."""
+    folders = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         for line, text in section_reads(path):
-            rooms.add(room_of(path))
-            assert room_of(path) in READ_SECTIONS, f"{path}:{line}: {text}"
-    assert set(READ_SECTIONS) - rooms <= {"configs"}, "remove what reads no more"
+            folders.add(folder_of(path))
+            assert folder_of(path) in READ_SECTIONS, f"{path}:{line}: {text}"
+    assert set(READ_SECTIONS) - folders <= {"configs"}, "remove what reads no more"
 
 
 def test_a_read_section_is_recognized(tmp_path):
@@ -193,7 +195,7 @@ def test_a_read_section_is_recognized(tmp_path):
 
 
 # Calls that read files, and modules that parse them. Outside of files/ they have a
-# reason: {file: reason}. Formats that only one room knows are parsed there.
+# reason: {file: reason}. A format that only one folder uses is parsed there.
 OWN_RUN = "reads what this run has written"
 COPIES = "copies a file as it is"
 READERS = {
@@ -244,7 +246,7 @@ def test_files_are_read_in_files_only():
     """Every fault of reading has one place; an exception has a reason, and is used."""
     calls_of = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        if room_of(path) != "files" and (calls := sorted(set(reading_calls(path)))):
+        if folder_of(path) != "files" and (calls := sorted(set(reading_calls(path)))):
             calls_of[path.relative_to(PACKAGE).as_posix()] = calls
     new = {name: calls for name, calls in calls_of.items() if name not in READERS}
     assert not new, f"read through ldm_jax.files, or give a reason: {new}"

@@ -137,7 +137,7 @@ def test_a_public_name_is_defined_once():
 
 
 def test_every_source_file_has_a_test_file_of_its_name():
-    """Identity: ldm_jax/room/file.py and tests/room/test_file.py."""
+    """Identity: ldm_jax/folder/file.py and tests/folder/test_file.py."""
     missing = {}
     for path in sources():
         place = path.relative_to(PACKAGE)

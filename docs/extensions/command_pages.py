@@ -29,7 +29,7 @@ class HelpPages(SphinxDirective):
 
 
 class ConfigNotes(SphinxDirective):
-    """Shows the docstring of every config, with the paper's numbers and the commands."""
+    """Shows the docstring of every config: the paper's numbers, the commands."""
 
     def run(self) -> list[nodes.Node]:
         """Makes a section for each."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The experiments of a quickstart: a first stage, its latents, a denoiser of them."""
+"""The experiments of a quickstart: a first stage, its latents, and a denoiser."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from ldm_jax.experiment.config.schema import changed
 
 @dataclasses.dataclass(frozen=True)
 class ResultCheck:
-    """How the samples of a quickstart are checked; its section `classifier`.
+    """How a quickstart checks its samples; the section `classifier` of its config.
 
     Attributes:
-      samples_per_class: samples that are drawn of each class.
-      num_neighbors: real images that name a sample.
-      min_held_out_accuracy: of real images that were held out.
-      min_sample_accuracy: of the samples.
+      samples_per_class: number of samples of each class.
+      num_neighbors: k of the k-nearest-neighbour classifier of real images.
+      min_held_out_accuracy: least accuracy of this classifier on held-out images.
+      min_sample_accuracy: least accuracy of this classifier on the samples.
     """
 
     samples_per_class: int
@@ -35,7 +35,7 @@ class Chain:
       first_stage: config of the first stage.
       diffusion: config of the denoiser, which learns from the latents.
       encoding: arguments of `encode_image_set`.
-      check: of the samples; None for none.
+      check: how the samples are checked; None skips the check.
     """
 
     first_stage: ConfigDict
@@ -61,7 +61,7 @@ def make_chain(config: ConfigDict, latents: str, data_dir: str = "") -> Chain:
       config: with the sections first_stage, latents and diffusion, and perhaps
         classifier; stays as it is.
       latents: directory that the latents will be written to.
-      data_dir: of image sets that are downloaded or made; "" leaves the config's.
+      data_dir: folder of the prepared image sets; "" takes the config's.
 
     Raises:
       TypeError: the section `classifier` has other fields than `ResultCheck`.

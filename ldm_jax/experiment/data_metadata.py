@@ -22,9 +22,9 @@ class DataMetadata:
     """Metadata of a data set that completes a config.
 
     Attributes:
-      where: their directory, for errors.
-      autoencoder: fields of the section `autoencoder`; empty where it is not known.
-      image_size: side of the images, or (height, width); None where there are several.
+      where: directory of the data, for errors.
+      autoencoder: fields of the section `autoencoder`; empty if they are not known.
+      image_size: side of the images, or (height, width); None if there are several.
       num_classes: None without labels.
       class_names: () where the classes have no names.
     """
@@ -44,8 +44,8 @@ def complete(config: ConfigDict, metadata: DataMetadata) -> None:
       metadata: of the data that it learns from.
 
     Raises:
-      ValueError: the data do not tell what is open, or have other classes than the
-        config; names the field.
+      ValueError: the data do not contain what the config leaves open, or have other
+        classes than the config; names the field.
     """
     with config.ignore_type():
         if not config.autoencoder:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chooses the images that a first stage encodes, and what is stored with latents."""
+"""Chooses the images that a first stage encodes, and the fields stored with latents."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -56,10 +56,10 @@ def open_encoding(
       config: of a diffusion model that will learn from the latents; None for none.
       images, split, manual_dir: of `open_images`; None takes those of the config, or
         of the first stage.
-      attach: adds fields to the records of the images.
+      attach: (image source) -> source whose records have more fields.
 
     Raises:
-      ValueError: no images are named, or there are none.
+      ValueError: neither names images, or there are no such images.
     """
     place: dict[str, Any] = {"manual_dir": manual_dir} if manual_dir else {}
     if config is None:
@@ -111,7 +111,7 @@ def images_of(
       config: of the first stage.
       images, split: of `open_images`; None is the set that it was trained on.
       size: (height, width) of the transform; None is that of training.
-      held_out: of the set that it was trained on, take the images that were held out.
+      held_out: take the images that were held out of the training set.
 
     Returns:
       Arguments of `open_images`, and the transform.

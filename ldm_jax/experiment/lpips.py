@@ -17,8 +17,8 @@ def read_lpips(source: LpipsFile, trunk: str) -> tuple[PyTree, str]:
       (parameters, their fingerprint).
 
     Raises:
-      ValueError: there is no file, it lacks the trunk, or holds other weights than
-        `source.fingerprint` says.
+      ValueError: there is no file, it lacks the trunk, or its weights do not have the
+        fingerprint `source.fingerprint`.
     """
     params = source.load(trunk)
     actual = params_fingerprint(params)

@@ -47,7 +47,7 @@ SHOWN_MODELS = 5
 def locate(directory: str) -> str:
     """Returns the path of a model directory, or of a model of the package by name.
 
-    A directory of the same name comes first.
+    If a directory has the name too, it is taken.
     """
     if directory not in pretrained_names():
         return directory
@@ -114,7 +114,7 @@ def _set_vocabulary(config: ConfigDict, directory: str) -> None:
 
 
 def _tuples(value) -> Any:
-    """Undoes JSON's lists: configs hold tuples."""
+    """Converts the lists of JSON to tuples, as configs have them."""
     if isinstance(value, dict):
         return {name: _tuples(entry) for name, entry in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
@@ -205,10 +205,10 @@ def load(
     """Loads a model, trained here or imported.
 
     Args:
-      directory: config.json, checkpoints/, and of a diffusion model autoencoder/ and,
-        if it reads a frozen text encoder, text_encoder/; or the name of a model of the
-        package, "digits".
-      which: "ema" takes averaged parameters where there are some, "raw" never.
+      directory: contains config.json and checkpoints/; that of a diffusion model also
+        autoencoder/ and, with a pretrained text encoder, text_encoder/. Or the name of
+        a model of the package, "digits".
+      which: "ema" loads averaged parameters if there are any, "raw" the trained ones.
       step: of the checkpoint; None takes the newest undamaged one.
       task: what the model must be, see `read_config`; None takes every model.
 
@@ -242,8 +242,8 @@ def _check_params(
 ) -> None:
     """Raises ValueError unless the arrays are those of the model in the settings.
 
-    A first stage that is not stored, and a condition of a user's own kind, whose
-    parameters have no other names, are left out.
+    Two parts are not checked: a first stage that is not stored, and a user's own kind
+    of condition, whose parameters have names that are not known here.
     """
     try:
         rows = network_rows(settings)
@@ -257,7 +257,7 @@ def _check_params(
 
 
 def _frozen(directory: str, config: ConfigDict) -> dict[str, PyTree]:
-    """Reads the networks that a diffusion model only reads."""
+    """Loads the networks of a diffusion model that were not trained with it."""
     frozen: dict[str, PyTree] = {"autoencoder": {}}
     stage, encoder = (resolve(directory) / n for n in ("autoencoder", "text_encoder"))
     if stage.exists():
@@ -304,12 +304,12 @@ def _check_part(
 
 
 def check_model(settings: Mapping[str, Any], directory: str, source: PathLike) -> None:
-    """Refuses settings of which no model can be made, before they are written.
+    """Raises an error if no model can be made of settings, before they are written.
 
     Args:
       settings: of a model directory.
-      directory: that they are for; it contains the tokenizer's files.
-      source: the file or folder that they come from, for the error.
+      directory: the future model directory; contains the tokenizer's files already.
+      source: the file or folder that the settings were read from, for the error.
 
     Raises:
       UnreadableFile: names `source` and the value.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a model directory as objects, for commands that use the model."""
+"""The settings of a model directory as typed properties, for commands."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -118,7 +118,7 @@ class ModelSettings:
 
     @property
     def training(self) -> dict[str, Any]:
-        """Settings of the run, by name for people; {} of an imported model."""
+        """Settings of the run by readable names; {} for an imported model."""
         config = self.config
         if not config.train:
             return {}
@@ -167,7 +167,7 @@ class ModelSettings:
         return sections, files
 
     def without_places(self) -> dict[str, Any]:
-        """Returns the sections without paths of the machine it was trained on."""
+        """Returns the sections without paths of the machine that trained the model."""
         config = self.config.copy_and_resolve_references().unlock()
         for name in OF_THE_RUN:
             section, _, field = name.partition(".")

@@ -83,7 +83,7 @@ def make_classifier(config) -> NoisyLatentClassifier:
 def make_the_same(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Returns whether two sections make the same part of a model.
 
-    One of them may leave out fields that have their defaults in the other.
+    A field that one of them leaves out has its default.
 
     Args:
       name: "autoencoder" or "schedule".
@@ -117,13 +117,13 @@ def field_differences(
 
 
 def make_transform(config, **changes) -> ImageTransform:
-    """Makes the transform of a diffusion config; `latents` has its size and flip."""
+    """Makes the image transform of a diffusion config; `latents` sets size and flip."""
     fields = dict(image_size=config.latents.image_size, flip=config.latents.flip)
     return ImageTransform(**{**fields, **config.get("transform", {}), **changes})
 
 
 def make_example_transform(config) -> ImageTransform | LatentTransform:
-    """Makes what a diffusion config does to its data: to latents, or to images."""
+    """Makes the transform of a diffusion config's data: of latents, or of images."""
     if not config.latents.directory:
         return make_transform(config)
     mask = config.get("transform", {}).get("mask")
@@ -133,7 +133,7 @@ def make_example_transform(config) -> ImageTransform | LatentTransform:
 def still_transform(
     fields: Mapping[str, Any], size: tuple[int, int] | None = None
 ) -> ImageTransform:
-    """Makes the transform with the same result every time: centered, not mirrored.
+    """Makes a transform without randomness: centered crops, not mirrored.
 
     Args:
       fields: of the `ImageTransform` in training.
@@ -161,7 +161,7 @@ def training_images(
       held_out: take the split that it did not learn from, where it has one.
 
     Returns:
-      (arguments of `open_images`, the transform with the same result every time).
+      (arguments of `open_images`, a transform without randomness).
       "dataset" is "" in an imported model.
     """
     images = dict(config.images)

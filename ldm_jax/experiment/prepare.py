@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds a run that is ready to be trained, or planned, from a config.
 
-check -> resolve open fields -> model, task, data, evaluation -> optimizer, mesh,
-batches -> copies of the files that the model needs. Code outside of this folder
+Order: check the config -> fill in its open fields (`resolve`) -> make model, task, data
+and evaluation (`builders`) -> make options, optimizer, mesh and batches -> copy the
+files that the model needs into the working directory. Code outside of this folder
 receives objects and reads no config.
 """
 
@@ -42,17 +43,18 @@ def prepare(
 
     Args:
       config: of one experiment, see `schema.SECTIONS`; stays as it is.
-      workdir: becomes a model directory: gets copies of the first stage, the text
-        encoder and the vocabulary that the run reads; "" writes nothing.
-      abstract: shapes only, for planning: no data and no weights are read, nothing is
-        written; parameters that are not trained are zeros without memory.
+      workdir: gets copies of the first stage, the text encoder and the vocabulary that
+        the run reads, because it becomes a model directory; "" writes nothing.
+      abstract: makes a run of shapes, for planning: no data and no weights are read and
+        nothing is written; parameters that are not trained are zeros without memory.
       devices: of the mesh; None takes all.
 
     Returns:
-      The run. Its config has nothing left open.
+      The run, with a config without open fields.
 
     Raises:
-      ValueError: the config does not fit together, or what it names does not fit it.
+      ValueError: the sections contradict each other, or the data or weights that they
+        name are missing or do not fit.
     """
     check_config(config)
     if config.task not in BUILDERS:

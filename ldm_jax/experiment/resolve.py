@@ -40,12 +40,12 @@ class Inputs(NamedTuple):
     """Weights and latents that a config refers to; empty for an abstract run.
 
     Attributes:
-      frozen: parameters that are read and never trained, by network: "lpips",
-        "autoencoder", "conditioner".
-      source: latents to learn from, or images that are encoded in every step.
-      held_out: latents to evaluate a classifier on.
-      copied: what a model needs in addition to its own parameters, each with a method
-        `copy_to(workdir)`.
+      frozen: parameters that are not trained, by network: "lpips", "autoencoder",
+        "conditioner".
+      source: the training data: latents, or images that are encoded in every step.
+      held_out: latents that a classifier is evaluated on.
+      copied: first stage, text encoder and vocabulary, each with a method
+        `copy_to(workdir)`: a model directory contains copies of them.
     """
 
     frozen: dict[str, PyTree]
@@ -54,7 +54,7 @@ class Inputs(NamedTuple):
     copied: tuple[TrainedStage | TrainedEncoder | Vocabulary, ...] = ()
 
     def copy_to(self, workdir: str) -> None:
-        """Copies what a model needs besides its own parameters into its directory.
+        """Copies first stage, text encoder and vocabulary into a model directory.
 
         Raises:
           ValueError: the directory holds copies of something else.
@@ -68,13 +68,14 @@ def resolve_config(config: ConfigDict, *, abstract: bool) -> tuple[ConfigDict, I
 
     Args:
       config: checked; stays as it is.
-      abstract: read no weights and no data; the latents' scale becomes 1 if open.
+      abstract: read no weights, and data only if the config leaves fields to it; a
+        latent scale that is left open becomes 1.
 
     Returns:
-      (a copy of the config with nothing left open, what it names).
+      (a copy of the config without open fields, the weights and data that it names).
 
     Raises:
-      ValueError: what the config names is missing, or does not fit it.
+      ValueError: the weights or data that the config names are missing or do not fit.
     """
     # A plain copy of one with placeholders would share them with the original.
     config = config.copy_and_resolve_references().unlock()
@@ -100,7 +101,7 @@ def _first_stage(config: ConfigDict, abstract: bool) -> Inputs:
 
 
 def _latent_diffusion(config: ConfigDict, abstract: bool) -> Inputs:
-    """Fills in what the config leaves to its data, its text encoder and the scale."""
+    """Fills in the fields that data and text encoder define, and the latent scale."""
     data = _complete(config, abstract)
     stage = None if abstract else _load_first_stage(config, data)
     if config.latents.scale is None:
@@ -124,9 +125,9 @@ def _load_first_stage(config: ConfigDict, data: TrainingData | None) -> TrainedS
 
 
 def _complete(config: ConfigDict, abstract: bool) -> TrainingData | None:
-    """Opens the data and takes from them what a denoiser's config leaves open.
+    """Opens the data, and fills in the fields of a denoiser's config that they define.
 
-    An abstract run needs them only for that.
+    An abstract run opens them only if there are such fields.
     """
     needs_data = data_metadata.is_open(config)
     if abstract and not needs_data:
@@ -152,8 +153,8 @@ def _text_encoder(config: ConfigDict, abstract: bool):
     """Fills in the fields of a text condition whose encoder is pretrained.
 
     Returns:
-      (parameters of the encoder, by network; the vocabulary and the encoder, as far as
-      there are any, which a model directory gets copies of).
+      (parameters of a pretrained encoder, by network; the vocabulary and this encoder,
+      of which a model directory gets copies). Both may be empty.
     """
     section = text_section(config.condition)
     source = TextEncoderSource(**config.get("text_encoder", {}))
@@ -171,7 +172,7 @@ def _text_encoder(config: ConfigDict, abstract: bool):
 
 
 def _classifier(config: ConfigDict, abstract: bool) -> Inputs:
-    """Takes autoencoder, schedule and latent scale from the model that is guided."""
+    """Copies autoencoder, schedule and latent scale from the model that is guided."""
     directory = config.diffusion.directory
     guided = read_config(directory, "latent_diffusion")
     for name in ("autoencoder", "schedule"):

@@ -50,13 +50,12 @@ def save(
       model: a first stage, diffusion model, text encoder or classifier of noisy
         latents, from `load` or made of its parts.
       params: pytree of arrays, an entry per network.
-      image_size: side of the images in pixels, or (height, width), that sampling makes
-        unless it is given another. None is 256, and of a classifier the size that it
-        reads.
+      image_size: default size of samples in pixels: a side, or (height, width). None
+        is 256, or for a classifier the size of the images that it reads.
 
     Raises:
-      ValueError: the directory is taken, the parameters are not the model's, or the
-        model has settings that a directory does not hold; nothing is written.
+      ValueError: the directory is not empty, the parameters are not the model's, or
+        the model has settings that config.json cannot express; nothing is written.
     """
     check_networks(params)
     spec = model_spec(model)
@@ -74,7 +73,7 @@ def save(
 
 
 def model_sections(config: ConfigDict) -> dict[str, Any]:
-    """Takes the description of a model out of the config of an experiment."""
+    """Selects the sections of an experiment's config that describe its model."""
     schema.check_config(config)
     spec = config.to_dict()
     return {**spec, "latent_scale": spec.get("latents", {"scale": 1.0})["scale"]}
@@ -139,7 +138,7 @@ def schedule_section(model: LatentDiffusion | NoisyLatentClassifier) -> dict[str
     """Returns the section of a model's noise schedule.
 
     Raises:
-      ValueError: its settings are missing, or make another schedule.
+      ValueError: `schedule_settings` are missing, or make another schedule.
     """
     section: dict[str, Any] = dict(model.schedule_settings or {})
     if not section:  # its betas, if they are enough
@@ -205,7 +204,7 @@ def changed_fields(instance: Any) -> dict[str, Any]:
 def model_settings(
     spec: Mapping[str, Any], image_size: int | tuple[int, int] | None
 ) -> dict[str, Any]:
-    """Makes a model directory's settings of a spec, whatever sections it has."""
+    """Makes the settings of a model directory from the sections of any model."""
     if spec["task"] == "text_encoder":
         return {"task": spec["task"], "condition": dict(spec["condition"])}
     size = {"image_size": 256 if image_size is None else image_size}
@@ -268,7 +267,7 @@ def write_model(
 
 @contextlib.contextmanager
 def new_model_directory(out: PathLike, flag: str = "--out") -> Iterator[str]:
-    """Yields a directory that takes the name `out` when all was written.
+    """Yields a temporary directory that is renamed to `out` at the end of the block.
 
     Args:
       out: new, or an empty folder.

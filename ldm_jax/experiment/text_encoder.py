@@ -16,11 +16,11 @@ from ldm_jax.types import PyTree
 
 
 def fill_text_section(directory: str, section: ConfigDict | None) -> ConfigDict:
-    """Fills in the fields of a text condition that a pretrained encoder decides.
+    """Fills in the fields of a text condition that its pretrained encoder defines.
 
     Args:
       directory: a model directory with a text encoder.
-      section: of the text condition that reads it, unlocked; is changed.
+      section: of the run's text condition, unlocked; is changed.
 
     Returns:
       The section.
@@ -57,8 +57,8 @@ class TrainedEncoder(NamedTuple):
     """A pretrained text encoder.
 
     Attributes:
-      directory: where it was read.
-      section: the text condition of the run that reads it, with the encoder's fields.
+      directory: that it was read from.
+      section: the run's text condition, with the encoder's fields.
       params: its parameters.
       fingerprint: of the parameters.
     """
@@ -99,7 +99,7 @@ def open_encoder(source: TextEncoderSource, section: ConfigDict) -> TrainedEncod
       section: of the text condition, with the encoder's fields.
 
     Raises:
-      ValueError: the parameters have another fingerprint than the config says.
+      ValueError: the parameters do not have the fingerprint in the config.
     """
     directory = source.directory
     _, params = load(directory)

@@ -28,7 +28,7 @@ class TrainedStage(NamedTuple):
     Attributes:
       params: its parameters; {} for pixels, which need none.
       config: its settings; None for pixels.
-      scale: that gives its latents unit variance.
+      scale: factor that gives its latents unit variance.
     """
 
     params: PyTree
@@ -48,10 +48,10 @@ class TrainingData:
 
     Attributes:
       where: the latents' directory, or the name of the image set.
-      source: their records; None of images that are not open yet, see `open_source`.
-      first_stage: a model directory with the first stage; None for none.
+      source: the records; None for images that are not open yet, see `open_source`.
+      first_stage: a model directory with the first stage; None without one.
       stats: of the latents; None for images.
-      shapes: (h, w, c) of the latents, of each bucket; () for images.
+      shapes: (h, w, c) of the latents in each bucket; () for images.
       images: arguments of `open_images`; {} for latents.
     """
 
@@ -73,7 +73,7 @@ class TrainingData:
 
     @property
     def metadata(self) -> DataMetadata:
-        """What the data and their first stage know about themselves."""
+        """The metadata of the data and of their first stage."""
         autoencoder = self._stage[1].autoencoder.to_dict() if self._stage else {}
         metadata = DataMetadata(self.where, autoencoder, self._image_size())
         return with_classes(metadata, self.stats or self.source)
@@ -96,8 +96,9 @@ class TrainingData:
           latent_set, autoencoder: the sections `latents` and `autoencoder`.
 
         Raises:
-          ValueError: it is another first stage, or the latents were written by another
-            or have another size; the scale or the first stage of images is missing.
+          ValueError: the first stage is not that of the config; the latents were
+            written by another one or have another size; or, for images, the scale or
+            the first stage is missing.
         """
         if self.stats is not None:
             params, config = self._read_stage(autoencoder)
@@ -145,10 +146,10 @@ def open_training_data(
     """Opens the latents, or the images, that a config names.
 
     Args:
-      latents: fields of `LatentSet`, of which the size may be open.
+      latents: fields of `LatentSet`; its size may be open.
       images: the section `images`; {} for none.
-      reads_images: False leaves images closed, which takes long for a large set; their
-        classes are not known then.
+      reads_images: False does not open images, which takes long for a large set; their
+        classes are then not known.
 
     Returns:
       The data; None where the config names neither latents nor images.
@@ -179,10 +180,10 @@ def latent_scale(
     Args:
       latent_set, autoencoder: of the config.
       measured: 1 / standard deviation of the raw latents.
-      shapes: (h, w, c) of the latents, of each bucket.
+      shapes: (h, w, c) of the latents in each bucket.
 
     Raises:
-      ValueError: the latents are not of the size that the config describes.
+      ValueError: the latents do not have the size that the config describes.
     """
     expected = latent_set.latent_shape(autoencoder)
     if expected not in shapes:

@@ -18,7 +18,7 @@ from ldm_jax.types import PyTree
 
 
 def files_of(directory, condition: Mapping[str, Any]) -> dict[str, str]:
-    """Finds the vocabulary files that a model directory brings along.
+    """Finds the vocabulary files in a model directory.
 
     Args:
       directory: the model's.
@@ -26,7 +26,7 @@ def files_of(directory, condition: Mapping[str, Any]) -> dict[str, str]:
         the directory.
 
     Returns:
-      {field: path that can be opened from anywhere}, of those that are there.
+      {field: path}, without files that are missing.
     """
     given = {name: condition.get(name) for name in ("vocab", "merges")}
     paths = {n: epath.Path(directory) / file for n, file in given.items() if file}
@@ -37,7 +37,7 @@ def text_section(condition: Mapping[str, Any]) -> Any:
     """Finds the section of a text condition: the condition itself, or a part of it.
 
     Returns:
-      The section, not a copy; None where the model takes no text.
+      The section, not a copy; None if the model takes no text.
     """
     for section in (condition, *condition.get("parts", {}).values()):
         if section.get("kind") == "text":
@@ -46,7 +46,7 @@ def text_section(condition: Mapping[str, Any]) -> Any:
 
 
 def by_part(condition: Mapping[str, Any], params: PyTree) -> PyTree:
-    """Puts a text encoder's parameters where the condition has them: see `Hybrid`."""
+    """Nests a text encoder's parameters like those of the condition: see `Hybrid`."""
     if condition["kind"] == "text":
         return params
     parts = condition["parts"].items()
@@ -99,7 +99,7 @@ class Vocabulary(NamedTuple):
 
 
 def stored_form(config: ConfigDict) -> Mapping[str, Any]:
-    """Returns a config as config.json stores it: paths of the copied vocabulary."""
+    """Returns a config for config.json: with the paths of the copied vocabulary."""
     stored = config.copy_and_resolve_references()
     section = text_section(stored.get("condition", {}))
     if section is not None:
@@ -114,8 +114,8 @@ def add_vocabulary(
 
     Args:
       folder: the model directory.
-      settings: of the model, whose fields `vocab` and `merges` are set.
-      files: by field, what the caller gives; else those that came with the model.
+      settings: of the model; its fields `vocab` and `merges` are set.
+      files: paths by field; None takes the file that came with the model.
 
     Returns:
       Notes on files that are missing.

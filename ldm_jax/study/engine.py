@@ -130,7 +130,7 @@ def _reserved(stage: Stage, out: str) -> Iterator[str]:
     def take():
         nonlocal owner
         try:
-            if is_remote(out):  # next to the stage, whose folder has a lease of training
+            if is_remote(out):  # not in the folder of the stage: training leases it
                 return Lease(f"{out}/.locks/{stage.name}", "choose another --out")
             return lock_output(resolve(out) / stage.name)
         except Unusable as error:

@@ -130,23 +130,23 @@ def adversarial_losses(
         L_G = nll + weight * active * g,    g = -mean D(reconstruction)
         L_D = active * loss(D(image), D(reconstruction))
 
-    The gradient of the sum is that of each loss for its own network, because the
-    discriminator's parameters are constants in L_G, and the reconstruction is one in
-    L_D. The original updates the generator first and computes L_D with a second
-    reconstruction; here both losses use the same one.
+    One gradient of the sum L_G + L_D trains both networks: L_G treats the
+    discriminator's parameters as constants, and L_D the reconstruction, so each network
+    gets the gradient of its own loss. The original updates the generator first and
+    computes L_D with a second reconstruction; here both losses use the same one.
 
     The weight balances the gradients of the two terms with respect to the decoder's
     last kernel. It is computed from the gradients with respect to the reconstruction,
     whose weighted sum is then propagated through the decoder in one backward pass.
 
     Args:
-      networks: networks and settings.
+      networks: the two networks and their settings.
       image: real images.
       reconstruction: of the autoencoder, with its gradient.
       fidelity: reconstruction -> (nll, metrics).
-      step: before `disc_start` active is 0: the discriminator's gradient is zero, but
-        its optimizer counts steps and its running statistics are updated, as in the
-        original.
+      step: of the training. Before `disc_start`, active is 0 and the discriminator's
+        gradient zero; its optimizer counts these steps all the same and its running
+        statistics are updated, as in the original.
 
     Returns:
       L_G + L_D, metrics, and the updated running statistics.
@@ -212,7 +212,7 @@ def last_layer_norms(
       cotangents: gradient of each term with respect to the reconstruction.
 
     Returns:
-      [] float32 for each, over the batch of all devices.
+      A float32 scalar for each term, over the batch of all devices.
     """
     params = lax.stop_gradient(networks.params["autoencoder"])
     features = lax.stop_gradient(reconstruction.features)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what a caller gives to the functions of a model."""
+"""Checks the arguments of the functions of a model."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from ldm_jax.types import Array, Conditioning, PyTree
 
 
 def check_networks(params: PyTree) -> None:
-    """Raises ValueError unless parameters are a dict, of networks by name."""
+    """Raises ValueError unless parameters are a dict from names to networks."""
     if not isinstance(params, Mapping):
         raise ValueError(
             f"params must have an entry per network: got {type(params).__name__}; give "
@@ -25,7 +25,7 @@ def network_of(params: PyTree, name: str) -> PyTree:
     """Returns the parameters of a network.
 
     Raises:
-      ValueError: there are none, or they are no parameters.
+      ValueError: the network is missing, or its entry is not a dict of parameters.
     """
     if not isinstance(params, Mapping) or name not in params:
         got = (
@@ -49,7 +49,7 @@ def network_of(params: PyTree, name: str) -> PyTree:
 
 @contextlib.contextmanager
 def naming_params(name: str) -> Iterator[None]:
-    """Names the network in an error of Flax about parameters that it cannot use.
+    """Names the network in Flax's errors about unsuitable parameters.
 
     Args:
       name: of the network in `params`.

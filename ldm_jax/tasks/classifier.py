@@ -29,7 +29,7 @@ class NoisyLatentClassifier(FirstStage):
     """A classifier and the diffusion model's first stage, scale and noise schedule.
 
     Attributes:
-      classifier: the network, or another module that is called like it.
+      classifier: the network, or another module with the same arguments.
       schedule: the noise schedule of the diffusion model that it guides.
       schedule_settings: arguments of `make_schedule` that made the schedule; only
         saving needs them.
@@ -65,17 +65,16 @@ class NoisyLatentClassifier(FirstStage):
 
 
 def classify_latents(model: NoisyLatentClassifier) -> Task:
-    """Makes the task of naming the class of a noisy latent.
+    """Makes the task of predicting the class of a noisy latent.
 
         L = E_{z_0, y, eps, t} -ln p(y | z_t),  t uniform in [0, T)
 
-    A batch holds "moments", raw as the first stage gave them, and "label" [B] int32 in
-    [0, K). The latents are scaled and noised as those of the diffusion model.
+    A batch contains "moments", the unscaled output of the first stage, and "label" [B]
+    int32 in [0, K). Latents are scaled and noised as for the diffusion model.
 
     Returns:
       Task with params {"classifier": ...}; its metrics are "loss", "accuracy" and
-      "accuracy_5" (shares of samples whose class is first, or among the first five),
-      and the loss by range of t.
+      "accuracy_5" (top-1 and top-5 accuracy), and the loss by range of t.
 
     Source: Dhariwal & Nichol 2021, Sec. 4.1; the released code of Rombach et al. 2022.
     """
@@ -126,8 +125,8 @@ def classify_held_out(
 
     Returns:
       "accuracy_t/0000", "accuracy_t/0100", ...: the share of latents at this t whose
-      class is the first; and the means over these t of "loss", "accuracy" and
-      "accuracy_5".
+      own class has the largest logit; and the means of "loss", "accuracy" and
+      "accuracy_5" over these t.
 
     Source: the validation of the released code, at every 200th t.
     """
@@ -185,7 +184,7 @@ def _program(model: NoisyLatentClassifier) -> Callable:
 def _scores(
     logits: Float[Array, "B K"], label: Int[Array, " B"]
 ) -> dict[str, Float32[Array, " B"]]:
-    """Computes the loss of each sample, and whether its class is among the first."""
+    """Computes the loss and the top-1 and top-5 accuracy of each sample."""
     rank = (logits > logits[jnp.arange(len(label)), label][:, None]).sum(-1)
     return {
         "loss": -log_probability(logits, label),

@@ -75,11 +75,11 @@ def batch_shapes(
 
 @dataclasses.dataclass(frozen=True)
 class StoredTransform:
-    """Makes the examples that are stored as latents for a model's condition.
+    """Makes the examples that are stored as latents, with a condition's fields.
 
     Attributes:
       transform: (record, rng) -> example.
-      conditioner: of the model; its `stored` fields are added where they are not there.
+      conditioner: of the model; its `stored` fields are added if an example lacks them.
     """
 
     transform: Callable[..., dict[str, Any]]

@@ -38,17 +38,18 @@ def first_stage(
 
     Args:
       autoencoder: the model; its bottleneck sets the penalty and two defaults below.
-      perceptual: LPIPS trunk "vgg" (the paper's), "alex" or "squeeze"; or "none",
-        which trains without it and must be set explicitly.
+      perceptual: network of LPIPS, "vgg" (the paper's), "alex" or "squeeze"; or "none",
+        to train without LPIPS, which must be set explicitly.
       perceptual_params: parameters of `LPIPS(perceptual)`; frozen.
-      perceptual_weight: per pixel and channel, so that it does not depend on the size.
+      perceptual_weight: weight of LPIPS for each pixel and channel, so that it does not
+        depend on the image size.
       perceptual_dropout: see `LPIPS.dropout`.
       pixel_loss: "l1" or "l2".
-      reduction: "sum" over H, W, C and mean over B, or "mean" over everything; None
-        takes the original's: "sum" for KL, "mean" for VQ.
-      penalty_weight: None takes that of the released configs: 1e-6 for KL, relative to
-        the sum, and 1.0 for VQ, relative to the mean.
-      adversary: fields of `Adversary`; None trains without.
+      reduction: "sum" over H, W, C and mean over B, or "mean" over all axes; None
+        takes that of the original: "sum" for KL, "mean" for VQ.
+      penalty_weight: None takes that of the released configs: 1e-6 for KL, whose nll is
+        a sum, and 1.0 for VQ, whose nll is a mean.
+      adversary: fields of `Adversary`; None trains without a discriminator.
 
     Returns:
       Task with params {"autoencoder": ..., "discriminator": ... (with an adversary)}.
@@ -132,7 +133,7 @@ def _init_networks(
 
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
-    """How far a reconstruction is from its image.
+    """The reconstruction term of the loss.
 
     Attributes: as the arguments of `first_stage`; `lpips` is the module or None.
     """

@@ -27,8 +27,8 @@ def make_generate(
 ) -> Callable[..., Array]:
     """Makes the compiled function from raw conditions to images, see `generator`.
 
-    It is compiled on its own, with its own options, so it cannot be called by another
-    compiled function.
+    It is compiled with its own compiler options, so another compiled function cannot
+    call it; use `generator` there.
     """
     generate = generator(model, latent_shape, sampling, num_previews, guides)
     return jax.jit(generate, compiler_options=sampling_options())
@@ -43,22 +43,23 @@ def generator(
 ) -> Callable[..., Array]:
     """Makes the function from raw conditions to images, to be compiled by the caller.
 
-    See `latent_generator` for the part of it without the decoder.
+    `latent_generator` makes the same function without the decoder.
 
     Args:
       model: from `ldm_jax.load`.
       latent_shape: (h, w, c) of one latent.
       sampling: sampler, steps and guidance.
       num_previews: K; 0 is none.
-      guides: of the denoiser of x0, the first innermost; see `tasks.guides` for the
+      guides: applied to the denoiser of x0 in this order; `tasks.guides` describes the
         parameters and the fields of y that they read.
 
     Returns:
       (params, y, keys [B], images) -> images [B, H, W, 3], about [-1, 1]. `y` is a
-      batch of the conditioner's fields; `images` is a dict, empty or with
-      "start" [B, H, W, 3], or "known" [B, H, W, 3] and "hole" [B, H, W, 1], 0 where
-      `known` is kept. Image i depends on row i of each alone. With previews: K
-      predictions of the images on the way, then the images, [K + 1, B, H, W, 3].
+      batch of the conditioner's fields. `images` is a dict: empty; or "start"
+      [B, H, W, 3], to vary these images; or "known" [B, H, W, 3] and "hole"
+      [B, H, W, 1], 0 where `known` is kept. Image i depends only on row i of each.
+      With previews, the result is [K + 1, B, H, W, 3]: K predictions during sampling,
+      then the images.
     """
 
     sample = latent_generator(model, latent_shape, sampling, num_previews, guides)
@@ -87,7 +88,7 @@ def latent_generator(
 ) -> Callable[..., tuple[Array, Array]]:
     """Makes the function from raw conditions to latents.
 
-    The decoder runs only where an image guides the samples.
+    The decoder is used only if an image guides the samples.
 
     Args:
       model, latent_shape, sampling, num_previews, guides: of `generator`.
@@ -133,7 +134,7 @@ def latent_generator(
 
 
 def _decode(model, params, z_0: Array, sampling: Sampling, **options) -> Array:
-    """Decodes z_0, in tiles where the denoiser saw tiles."""
+    """Decodes z_0, in tiles if the denoiser is applied to tiles."""
     if not sampling.tile:
         return model.decode(params, z_0, **options)
     return tiles.tile_apply(

@@ -40,7 +40,7 @@ class Guide(Protocol):
           denoiser: of x0.
           schedule: of the model.
           params: of the model and of the guides, by network.
-          y: fields of the batch, those that guides read among them.
+          y: fields of the batch, including those that guides read.
           decode: scaled latents to images.
           timesteps: the S + 1 steps of the sampler, falling, -1 last.
         """
@@ -109,7 +109,7 @@ THROUGH = ("network", "decoder")
 
 @dataclasses.dataclass(frozen=True)
 class ImageGuide:
-    """Guides samples towards an image, or to images whose reduction matches one.
+    """Guides samples, or reduced samples, towards an image.
 
         ln p(y | x0_hat) = -1/2 sum (y - T(D(x0_hat)))^2           distance "l2"
         ln p(y | x0_hat) = -LPIPS(y, T(D(x0_hat)))                 distance "lpips"
@@ -123,15 +123,15 @@ class ImageGuide:
       scale: factor of the gradient; 0 is off. The paper's is not published.
       transform: T, a row of TRANSFORMS: bicubic reduction with antialiasing.
       interval: (first, last) t that is guided; None guides all.
-      through: "network": the gradient passes the decoder and the network, as in Eq. 18;
-        "decoder": only the decoder, so that the network has no backward pass.
-      quantize: whether the decoder quantizes (VQ; the gradient passes straight).
+      through: "network": the gradient goes through decoder and denoiser, as in Eq. 18;
+        "decoder": only through the decoder, without a backward pass of the denoiser.
+      quantize: whether the decoder quantizes (VQ; with a straight-through gradient).
       trunk: of LPIPS.
       at_once: samples that are decoded and compared at once, which bounds the memory
         at large sizes; None compares the complete batch.
 
     Raises:
-      ValueError: an unknown name, an interval without a step, or no sample at once.
+      ValueError: an unknown name, an empty interval, or `at_once` below 1.
 
     Source: Rombach et al. 2022, App. C, Eq. 16 to 18; the perceptual distance Sec. 4.4.
     """
@@ -254,7 +254,8 @@ def reduce_image(
 ) -> Float[Array, "B small_H small_W C"]:
     """Divides height and width by antialiased bicubic interpolation.
 
-    Linear in the image, and Pillow's result to one level of 255.
+    It is linear in the image, and differs from Pillow's result by at most one
+    level of 255.
     """
     batch, height, width, channels = image.shape
     if divisor == 1:

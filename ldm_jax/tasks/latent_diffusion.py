@@ -22,7 +22,7 @@ class Objective:
     Attributes:
       distance: "l2" or "l1", per element.
       weighting: "uniform", "min_snr" or "p2", over t.
-      gamma: the weighting's gamma; None takes its paper's.
+      gamma: the weighting's gamma; None takes that of the weighting's paper.
       simple_weight: weight of the plain term (CompVis `l_simple_weight`).
       elbo_weight: weight of the variational bound (CompVis `original_elbo_weight`).
       learn_log_variance: whether a log-variance per t is a parameter.
@@ -102,9 +102,9 @@ def latent_diffusion(
 
         L = E_{z_0, y, eps, t} || eps - eps_theta(z_t, t, tau_theta(y)) ||^2
 
-    A batch holds "moments" [B, h, w, 2c] (VQ: [B, h, w, c] before quantization), raw as
-    the first stage gave them, and the fields of `model.conditioner`; or, instead of
-    moments, "image" [B, H, W, 3] in [-1, 1], encoded in the step.
+    A batch contains the fields of `model.conditioner` and "moments" [B, h, w, 2c] (VQ:
+    [B, h, w, c] before quantization), the unscaled output of the first stage; or,
+    instead of moments, "image" [B, H, W, 3] in [-1, 1], which is encoded in the step.
 
     Args:
       model: the networks, the schedule and the latent scale.
@@ -117,8 +117,8 @@ def latent_diffusion(
       "log_variance": [T] (if learned)}.
 
     Raises:
-      ValueError: an unconditional model has a drop probability, the prediction does not
-        have these weights, or `frozen` lacks a network that the model reads.
+      ValueError: a drop probability for an unconditional model, weights that are not
+        defined for the prediction, or `frozen` lacks a network that the model reads.
 
     Source: Rombach et al. 2022, Eq. 2 and 3.
     """

@@ -147,7 +147,7 @@ class FirstStage:
 class ConditionEncoder:
     """tau_theta, which encodes a raw condition y for a denoiser.
 
-    Alone it is a text encoder that was imported without a denoiser.
+    As a model of its own, it is a text encoder imported without a denoiser.
 
     Attributes:
       conditioner: the condition of the model.
@@ -174,8 +174,9 @@ class ConditionEncoder:
     def null(self, params: PyTree, **inputs: Any) -> Conditioning:
         """Encodes the null condition of the same shape, for classifier-free guidance.
 
-        Args and errors as `condition`; of the values only the shapes count. ValueError
-        also where the model has no null, or one that only its user knows (context=).
+        Arguments and errors as of `condition`; only the shapes of the values matter. A
+        ValueError is also raised if the model has no null condition, or if the
+        condition is given as context=, whose null only the caller knows.
         """
         y = self.conditioner.null(read_keywords(self.conditioner, inputs))
         return self.encode_condition(params, y)
@@ -192,7 +193,7 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
     """A first stage and the denoiser that was trained on its latents.
 
     Attributes:
-      unet: the denoiser, or another module that is called like it.
+      unet: the denoiser, or another module with the same arguments.
       schedule: the noise schedule of training.
       prediction: what the denoiser predicts, "eps", "x0" or "v".
       schedule_settings: arguments of `make_schedule` that made the schedule; only
@@ -256,7 +257,7 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
         cond: Conditioning | None,
         name: str = "z_t",
     ) -> Conditioning:
-        """Returns a condition of B rows; of an unconditional model, for None too.
+        """Checks that a condition has B rows; replaces None for an unconditional model.
 
         Args:
           z: latents.
@@ -289,7 +290,7 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
 def with_frozen(trained: PyTree, frozen: PyTree) -> PyTree:
     """Joins the trained and the frozen parameters of a model, by network.
 
-    Of a condition of several parts some may be trained and some read.
+    In a hybrid condition, some parts may be trained and others frozen.
     """
     both = {**trained, **frozen}
     if "conditioner" in trained and "conditioner" in frozen:

@@ -17,7 +17,7 @@ MAX_SIMILARITIES = 2**27
 
 
 class Neighbours(NamedTuple):
-    """The result of a search, nearest first; of equal ones the lower row.
+    """The result of a search, nearest first; among equals the lower row comes first.
 
     Attributes:
       rows: [Q, k] int numbers of rows.
@@ -32,8 +32,8 @@ class NeighbourSearch:
     """Searches the rows of a database, scaled to unit length and sharded over devices.
 
     Args:
-      rows: [N, d], of any length but 0.
-      dtype: in which rows are kept; bfloat16 halves the memory.
+      rows: [N, d] vectors of any length except 0.
+      dtype: of the stored rows; bfloat16 halves the memory.
 
     Raises:
       ValueError: a row is 0.
@@ -61,7 +61,7 @@ class NeighbourSearch:
         """Finds the k nearest rows of each query [Q, d].
 
         Raises:
-          ValueError: k is more than there are rows, or a query has another width.
+          ValueError: k is above the number of rows, or a query has another width.
         """
         if not 1 <= k <= self.num_rows:
             raise ValueError(

@@ -43,7 +43,7 @@ def sample_images(
     Args:
       model, params: from `ldm_jax.load`.
       y: the conditioner's fields, [N, ...] each.
-      seeds: image i depends on its seed and condition alone.
+      seeds: image i depends only on its seed and condition.
       latent_shape: (h, w, c).
       sampling: sampler, steps and guidance.
       images: images to start from or to keep, [N, ...] each, see `make_generate`.
@@ -54,8 +54,8 @@ def sample_images(
       Batches of images (with K + 1 previews first); the last batch may be shorter.
 
     Raises:
-      ValueError: images hold NaN or infinity; the message says whether the parameters
-        do.
+      ValueError: the samples contain NaN or infinity; the message says whether the
+        parameters do too.
     """
     mesh = sharding.make_mesh()
     on_mesh = sharding.batch_sharding(mesh)
@@ -137,7 +137,7 @@ def fitting_batch_size(
 
 
 def _finish(params: PyTree, drawn: Array, valid: int) -> np.ndarray:
-    """Waits for a batch of images; drops the rows that filled it up."""
+    """Waits for a batch of images; drops the rows that padded it."""
     images = fetch(drawn)
     if not np.isfinite(images).all():  # only now: reading all parameters takes time
         _check_finite(params)

@@ -24,7 +24,7 @@ class ImageLatents(NamedTuple):
     """Latents of images that sampling starts from or keeps; absent entries are None.
 
     Attributes:
-      start: z_0 of the images to vary (image-to-image).
+      start: z_0 of images to vary (image-to-image).
       known: z_0 of images of which a region is kept.
       mask: in [0, 1]; 1 keeps `known`, 0 samples.
     """
@@ -53,12 +53,12 @@ def sample_latents(
       params: {"unet": ...}.
       cond: B rows.
       null: shaped like `cond`; not needed at guidance_scale 1.
-      z_T: standard normal noise; not read where `given.start` is.
-      key: one key or [B] keys; sample i depends on the i-th alone.
+      z_T: standard normal noise; not used with `given.start`.
+      key: one key, or [B] keys, of which sample i uses only the i-th.
       sampling: sampler, steps and guidance.
       given: latents to start from or to keep.
-      num_previews: K, predictions to keep, of steps spread evenly over all.
-      guide: of a denoiser of x0, after classifier-free guidance.
+      num_previews: K, number of predictions of x0 to return, from evenly spaced steps.
+      guide: is applied to the denoiser of x0 after classifier-free guidance.
 
     Returns:
       Scaled z_0, and the K predictions of x0.
@@ -135,14 +135,14 @@ def sample(
     key: RandomKey | None = None,
     **options,
 ) -> Float[Array, "B h w c"]:
-    """Samples latents, compiled once per model and options; may be traced, too.
+    """Samples latents; compiled once per model and options, and can itself be traced.
 
     Args:
       model, params: from `ldm_jax.load`.
-      cond: from `model.condition`, B rows; None of an unconditional model.
+      cond: from `model.condition`, B rows; None for an unconditional model.
       z_T: standard normal noise.
       null: from `model.null`, for guidance.
-      key: one key or [B] keys, for samplers that add noise; None is key 0.
+      key: one key or [B] keys, for samplers that add noise; None uses seed 0.
       **options: of `make_sampling`: sampler="ddim", num_steps=50, eta=0.0,
         guidance_scale=3.0 ...
 
@@ -150,8 +150,8 @@ def sample(
       z_0 for `model.decode`.
 
     Raises:
-      ValueError: options of another type or that do not fit, or z_T and cond of
-        different batch sizes.
+      ValueError: an option has another type or does not fit the model, or z_T and cond
+        have different batch sizes.
     """
     if not isinstance(model, LatentDiffusion):
         raise ValueError(

@@ -21,8 +21,8 @@ from ldm_jax.files.value_types import MAX_FLOAT32, check_type
 class Sampling:
     """Settings of the sampler, of guidance and of constraints on x0_hat.
 
-    The annotated lines are those of the help page of `ldm-jax sample`, whose flags are
-    these fields and the samplers' own options.
+    The flags of `ldm-jax sample` are these fields and the samplers' own options; their
+    help texts are the annotations.
 
     Attributes:
       sampler: a name of `SAMPLERS`.
@@ -34,10 +34,10 @@ class Sampling:
       clip: bound of x0_hat, for models of pixels; None does not clip.
       threshold: percentile of dynamic thresholding, see `threshold_x0`; None is off.
       snap_to_codebook: whether x0_hat is replaced by its nearest codes (VQ).
-      unquantized: whether the sample is decoded as it is, not its nearest codes (VQ).
-      strength: share of the steps to run where there is an image to start from.
-      tile, overlap: side and minimum overlap of the tiles, in latents, to which the
-        denoiser and the decoder are applied; None applies them to the whole latent.
+      unquantized: whether the sample is decoded without quantization (VQ).
+      strength: share of the steps to run when sampling starts from an image.
+      tile, overlap: side and minimum overlap of the tiles, in positions of the latent,
+        to which denoiser and decoder are applied; None applies them to all of it.
       options: (name, value) of the sampler's own options, sorted; `make_sampling` takes
         them by name.
 
@@ -180,7 +180,7 @@ def sampling_fields() -> dict[str, Option]:
 
 
 def make_sampling(**settings: Any) -> Sampling:
-    """Makes settings of fields of `Sampling` and options of the sampler, by name.
+    """Makes a `Sampling` from its fields and the options of its sampler, by name.
 
     Raises:
       ValueError: as `Sampling`.
@@ -199,11 +199,12 @@ def make_sampling(**settings: Any) -> Sampling:
 def replace_sampling(
     defaults: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> Sampling:
-    """Makes settings of defaults and changes; options stay with their sampler.
+    """Makes a `Sampling` from defaults and changes.
 
     Args:
-      defaults: by name, of a config.
-      changes: by name; another sampler brings its own options' defaults.
+      defaults: values by name, from a config.
+      changes: values by name. If they change the sampler, the options in `defaults`,
+        which are those of another sampler, are dropped.
     """
     kept = dict(defaults)
     if changes.get("sampler", kept.get("sampler")) != kept.get("sampler"):

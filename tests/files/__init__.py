@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ground floor: paths, reading, writing, pictures."""
+"""Tests of paths, reading, writing and pictures."""

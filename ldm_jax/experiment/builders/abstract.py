@@ -20,10 +20,10 @@ def floats(*shape: int) -> jax.ShapeDtypeStruct:
 
 
 def zero_params(model: FirstStage, networks: Iterable[str]) -> dict[str, PyTree]:
-    """Makes parameters that take no memory, of networks that are read, not trained.
+    """Makes parameters, without memory, for the networks that training only reads.
 
     Args:
-      model: has the networks.
+      model: contains the networks.
       networks: "autoencoder", "conditioner".
     """
     makers = dict(
@@ -46,7 +46,7 @@ def _autoencoder(model: FirstStage) -> PyTree:
 
 
 def _encoder(model: FirstStage) -> PyTree:
-    """Makes the parameters of a condition's encoder that are never trained."""
+    """Makes the parameters of a condition's encoder which are not trained."""
     assert isinstance(model, LatentDiffusion)  # it alone has a condition
     f, condition = model.autoencoder.f, model.conditioner
     return _zeros(condition.init_frozen, condition.shapes(1, (f, f), f))

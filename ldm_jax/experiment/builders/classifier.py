@@ -23,9 +23,9 @@ def build_classifier(config: ConfigDict, inputs: Inputs, abstract: bool) -> Part
     """Makes the model, the data, the task and the evaluation of a classifier.
 
     Args:
-      config: resolved.
+      config: without open fields, from `resolve_config`.
       inputs: the latents.
-      abstract: shapes in the place of data.
+      abstract: use shapes instead of data.
 
     Raises:
       ValueError: the sections do not fit together, or the latents have no labels.

@@ -26,10 +26,10 @@ def build_diffusion(config: ConfigDict, inputs: Inputs, abstract: bool) -> Parts
     """Makes the model, the data, the task and the evaluation of a diffusion model.
 
     Args:
-      config: resolved.
+      config: without open fields, from `resolve_config`.
       inputs: the first stage, its latents and the text encoder.
-      abstract: shapes in the place of data and weights; a config that names neither
-        latents nor a first stage is taken to learn from latents.
+      abstract: use shapes instead of data and weights. If the config names neither
+        latents nor a first stage, the shapes are those of training on latents.
 
     Raises:
       ValueError: the sections do not fit together, or there are no such images.

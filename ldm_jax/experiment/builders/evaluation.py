@@ -52,7 +52,7 @@ class HeldOut:
     Attributes:
       model: the first stage.
       source: the images.
-      transform: cuts each the same way every time.
+      transform: without randomness.
       batch_size: images at once.
       metrics: name -> function of images and reconstructions.
     """
@@ -111,8 +111,8 @@ class HeldOutClasses:
 class SamplePreview:
     """Draws samples from a diffusion model, and measures them on request.
 
-    They have the conditions of records that are spread over the set and the same noise
-    every time, so that sheets of different steps can be compared.
+    Every evaluation uses the same noise and the conditions of the same records, spread
+    over the set, so that the sheets of different steps can be compared.
 
     Attributes:
       model: the diffusion model.
@@ -120,11 +120,11 @@ class SamplePreview:
       y: the condition's fields, [N, ...] each.
       shape: (h, w, c) of a latent.
       sampling: sampler, steps and guidance.
-      num_measured: samples that are measured, at most N.
-      measure: computes their figures; None for none.
-      captions: of the samples that are shown; () for none.
+      num_measured: number of samples whose metrics are computed, at most N.
+      measure: computes the metrics; None computes none.
+      captions: of the samples on the sheet; () shows none.
       pictures: further sheets, of `draw_pictures`.
-      records: what these are drawn of: the learned field of the first records.
+      records: the moments or images of the first records, for these sheets.
     """
 
     model: LatentDiffusion
@@ -187,7 +187,7 @@ class SamplePreview:
         """Traces the sampler, so that its errors are raised before training.
 
         Args:
-          task: that makes the parameters which are trained.
+          task: makes the trained parameters.
           batch_shapes: field -> jax.ShapeDtypeStruct of a batch.
 
         Raises:
@@ -238,10 +238,10 @@ Evaluator = HeldOut | HeldOutClasses | SamplePreview
 
 
 def spread(count: int, num_records: int) -> list[int]:
-    """Returns places in a set, of which the first few are spread over all of it.
+    """Returns indices into a set in an order whose first few are spread over the set.
 
-    Multiples of a number near the golden section of the set's size, which has no factor
-    in common with it: no place comes twice before every place came once.
+    They are the multiples, modulo the size of the set, of a number near its golden
+    section that is coprime to the size: every index comes once before one is repeated.
     """
     step = max(round(0.618 * num_records), 1)
     while math.gcd(step, num_records) > 1:

@@ -21,9 +21,9 @@ def build_first_stage(config: ConfigDict, inputs: Inputs, abstract: bool) -> Par
     """Makes the model, the data, the task and the evaluation of a first stage.
 
     Args:
-      config: resolved.
+      config: without open fields, from `resolve_config`.
       inputs: the LPIPS weights.
-      abstract: shapes in the place of data and weights.
+      abstract: use shapes instead of data and weights.
 
     Raises:
       ValueError: the sections do not fit together, or there are no such images.

@@ -24,8 +24,8 @@ class Examples:
       source: the records.
       transform: (record, generator) -> fields of a sample.
       what: what the records are and where, "images of ./photos".
-      num_threads: that read: every core for photographs, one for latents, which are
-        read faster than any step.
+      num_threads: number of threads that read records: one per core for photographs,
+        one for latents, which are read faster than they are trained on.
     """
 
     source: Source

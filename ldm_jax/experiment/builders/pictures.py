@@ -41,23 +41,27 @@ def draw_pictures(
     """Draws sheets of a few records.
 
     Args:
-      names: of `metrics.evaluation.PICTURES`; a sheet "conditions" is left out where
+      names: of `metrics.evaluation.PICTURES`. The sheet "conditions" is left out if
         the condition contains neither images nor boxes, "quantized" and "unquantized"
-        where the latents have no codebook.
+        if the first stage has no codebook.
       model: the diffusion model.
       params: of all its networks.
       batch: "moments" or "image", and the condition's fields.
       shape: (h, w, c) of a latent.
-      sampling: of the sheets with samples, but for "progressive".
+      sampling: for all sheets with samples except "progressive".
 
     Returns:
-      Sheets uint8 [H, W, 3] by name: "inputs" are the latents that are learned,
-      decoded; "noising" has a row for each record, from t = 0 to T - 1; "denoising" has
-      the predictions of x0 during sampling, then the sample; "progressive" has those of
-      ancestral sampling with all T steps; "unquantized" has samples, the same decoded
-      without quantization, and the absolute difference. "inpainting" has samples that
-      keep all but the middle of the decoded inputs, half as high and wide;
-      "outpainting" keeps the middle.
+      Sheets uint8 [H, W, 3] by name:
+        "inputs": the training latents, decoded.
+        "conditions": images, label maps and boxes.
+        "noising": a row for each record, from t = 0 to T - 1.
+        "denoising": the predictions of x0 during sampling, then the sample.
+        "progressive": the same for ancestral sampling with all T steps.
+        "quantized": samples; each prediction of x0 is replaced by its nearest codes.
+        "unquantized": samples, the same latents decoded without quantization, and the
+          absolute difference.
+        "inpainting": samples that replace the middle of the decoded inputs, half as
+          high and wide. "outpainting": samples that keep only this middle.
     """
     batch = {name: array[:NUM_RECORDS] for name, array in batch.items()}
     z_0 = _latents(model, params, batch)
@@ -139,7 +143,7 @@ def _painted(
 
 
 def _all_steps(model: LatentDiffusion, sampling: Sampling) -> Sampling:
-    """Returns ancestral sampling with all steps of the schedule, guided alike."""
+    """Returns ancestral sampling with all steps of the schedule and equal guidance."""
     number = model.schedule.num_timesteps
     return dataclasses.replace(
         sampling, sampler="ddpm", num_steps=number, grid="even", options=()
@@ -147,7 +151,7 @@ def _all_steps(model: LatentDiffusion, sampling: Sampling) -> Sampling:
 
 
 def _holes(model: LatentDiffusion, shape: tuple[int, int, int]) -> dict:
-    """Returns masks [H, W, 1], 1 where is painted: the middle, or all around it."""
+    """Returns masks [H, W, 1], 1 where samples are painted: the middle, or the rest."""
     f = model.autoencoder.f
     height, width = f * shape[0], f * shape[1]
     middle = np.zeros((height, width, 1), np.float32)
@@ -179,9 +183,9 @@ def _latents(model: LatentDiffusion, params: PyTree, batch) -> Array:
 def _conditions(
     model: LatentDiffusion, batch, shape: tuple[int, int, int]
 ) -> np.ndarray | None:
-    """Draws layouts, and fields that are laid out like images; None without any.
+    """Draws layouts, and fields that are laid out like images; None if there are none.
 
-    A map of classes is shown in colours that are drawn once for each class.
+    A label map is shown with a random colour for each class, the same in every call.
     """
     parts = [
         _layouts(part, batch["tokens"], [model.autoencoder.f * n for n in shape[:2]])
@@ -210,7 +214,7 @@ def _conditions(
 def _layouts(layout: Layout, tokens: np.ndarray, size) -> np.ndarray:
     """Draws the boxes of tokens [N, M] with their names; [N, H, W, 3] uint8.
 
-    They are as large as a sheet shows an image of the size (H, W).
+    H and W are the size at which a sheet shows an image of `size`.
     """
     height, width = (side * png.enlargement(size[1]) for side in size)
     names = layout.class_names

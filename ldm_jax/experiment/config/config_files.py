@@ -80,7 +80,8 @@ def run_file(config: str, function: str, kinds: type | tuple[type, ...]) -> Any:
 def load_config(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """Runs the config NAME or FILE.py, then applies `overrides` to its result.
 
-    In paths, `~` is expanded: what is stored with a model means one place for everyone.
+    `~` is expanded in every path, because other users may read the paths that are
+    stored with a model.
 
     Args:
       config: see `read`.
@@ -135,7 +136,7 @@ def _find(head: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def _neighbours_importable(path: pathlib.Path) -> Iterator[None]:
-    """Lets a config file import its neighbours, which come after all other modules."""
+    """Lets a config file import files of its folder; installed modules come first."""
     folder = str(path.parent)
     if folder in sys.path:
         yield
@@ -148,7 +149,7 @@ def _neighbours_importable(path: pathlib.Path) -> Iterator[None]:
 
 
 def _run(path: pathlib.Path) -> types.ModuleType:
-    """Runs a file as a module, which no import statement can reach."""
+    """Runs a file as a module that import statements do not find."""
     module = types.ModuleType(f"{path.stem} (config file)")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses look up their types

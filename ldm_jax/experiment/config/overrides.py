@@ -33,9 +33,9 @@ def apply_overrides(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     Args:
       config: is changed.
       overrides: "--config.section.field=value". A value is read as the type of the
-        field: `None` where the field may be None, `1e3` and `1_000` for whole numbers,
-        `1,2,4` for tuples, `true` or nothing at all for a switch. A field that the
-        config leaves at its default can be set, too.
+        field: `None` if the field may be None, `1e3` and `1_000` for whole numbers,
+        `1,2,4` for tuples, `true` (or no "=value") for a bool. Fields that the config
+        does not mention, because they have their defaults, can be set too.
 
     Returns:
       `config`.
@@ -51,7 +51,7 @@ def apply_overrides(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 
 def _set(config: ConfigDict, flag: str, text: str | None) -> None:
-    """Sets the field that "--config.a.b" names; adds it if its section may have it."""
+    """Sets the field that "--config.a.b" names, or adds it if the section allows it."""
     *path, last = flag.removeprefix("--").split(".")[1:]
     # Fields are known in the sections of an experiment; a config may hold several.
     experiment, section, depth = config, "", 0
@@ -90,7 +90,7 @@ def _check_field(where: str, entry: Any, name: str, fields: Mapping) -> None:
 def _kinds_of(
     entry: ConfigDict, name: str, field: inspect.Parameter | None
 ) -> tuple[Any, ...]:
-    """Returns the types that a field may have: as declared, else that of its value."""
+    """Returns the types of a field: the declared ones, or else that of its value."""
     declared = _flatten(field.annotation) if field is not None else ()
     if any(kind is not types.NoneType for kind in declared):
         return declared
@@ -120,7 +120,7 @@ def read_value(where: str, text: str | None, kinds: Sequence[Any]) -> Any:
 
     Args:
       where: names the field in the error.
-      text: what follows "="; None where nothing does, which switches a bool on.
+      text: what follows "="; None without "=", which means True for a bool.
       kinds: bool, int, float, str, NoneType, tuple, tuple[int, ...] and the like.
 
     Raises:

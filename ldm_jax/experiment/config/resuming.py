@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists the settings that may change when a run is resumed, and those of its model."""
+"""Lists the settings that may change when a run is resumed, or that define a model."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def may_change(name: str) -> bool | str:
       name: of a setting, dotted ("train.num_steps"), or of a section.
 
     Returns:
-      True, False, or the option of `LoopOptions` without which it must not change.
+      True, False, or the name of the option of `LoopOptions` that allows a change.
     """
     section, _, field = name.partition(".")
     if section == "train":

@@ -118,7 +118,7 @@ def section_fields(
       section: its name, "unet" for example.
 
     Returns:
-      {name: parameter, with its default and type}.
+      {name: `inspect.Parameter` with default and type}.
     """
     makers = [SECTIONS.get(config.get("task", ""), {}).get(section)]
     given = set(GIVEN_BY_CODE.get(section, ()))
@@ -138,7 +138,7 @@ def section_fields(
 
 
 def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError for a name that is not known, with the nearest that is."""
+    """Raises ValueError for an unknown name; suggests the nearest known one."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)

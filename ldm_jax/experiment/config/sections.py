@@ -14,12 +14,12 @@ class LatentSet:
     """The latents that a diffusion model is trained on: the section `latents`.
 
     Attributes:
-      directory: written by `ldm-jax latents`, or several, "a,b", that are mixed; ""
-        takes the images of the section `images`, encoded by `first_stage` each step.
-      first_stage: a model directory; needed where `directory` is "", but for pixels.
+      directory: written by `ldm-jax latents`; several, "a,b", are mixed. With "", the
+        images of the section `images` are encoded by `first_stage` in each step.
+      first_stage: a model directory; needed if `directory` is "", except for pixels.
       image_size: side of the images, f times that of the latents; or (height, width).
-      flip: whether the mirror image's latent is taken with probability 1/2, where the
-        set has it.
+      flip: whether the latent of the mirror image is used with probability 1/2, if the
+        set contains it.
       scale: z_0 = scale * raw latent; None takes 1 / standard deviation, as measured.
         The published VQ models have 1.
       weights: of the sets of a mixture; () takes their sizes.
@@ -63,8 +63,8 @@ class TextEncoderSource:
     Attributes:
       directory: a model directory with a text encoder, imported alone or with its
         diffusion model; it also defines the fields of the text condition. "" for none.
-      fingerprint: of the encoder's parameters; a run notes it, so that it is not
-        continued with others.
+      fingerprint: of the encoder's parameters. A run stores it in its config, so that
+        it cannot be resumed with another encoder.
     """
 
     directory: str = ""

@@ -33,7 +33,7 @@ def open_guide(
       guided: settings of the diffusion model.
       latent_shape: (h, w, c) of the latents to sample.
       form: "eps" or "mean", see `ClassifierGuide`.
-      sampler: that is guided.
+      sampler: name of the sampler.
 
     Returns:
       (the guide, the classifier's parameters).
@@ -94,8 +94,7 @@ def guided_labels(
       class_names: of the classifier.
 
     Raises:
-      ValueError: there are no classes, or unknown ones; the null class of a model is
-        one of these.
+      ValueError: no class is given, or an unknown one, as which the null class counts.
     """
     num_classes = guide.classifier.classifier.num_classes
     if "label" in y:

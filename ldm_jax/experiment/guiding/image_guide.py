@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens the images that guide samples, and LPIPS weights where these are needed."""
+"""Opens the images that guide samples, and LPIPS weights if they are needed."""
 
 import dataclasses
 import pathlib
@@ -21,7 +21,8 @@ class GuidingImages:
     Attributes:
       path: of an image, or of a folder or .npz of images of one size.
       how: distance, scale and transform.
-      lpips: file of LPIPS weights, see `ldm-jax weights lpips`; for that distance only.
+      lpips: file of LPIPS weights, see `ldm-jax weights lpips`; "" unless LPIPS is
+        the distance.
     """
 
     path: str
@@ -47,7 +48,7 @@ class GuidingImages:
           images [N, h, w, 3] in [-1, 1], and parameters of LPIPS or {}.
 
         Raises:
-          ValueError: there are none, or they are not as large as transformed samples.
+          ValueError: there are no images, or not of the size of transformed samples.
         """
         path = pathlib.Path(self.path).expanduser()
         if path.is_dir() or path.suffix == ".npz":

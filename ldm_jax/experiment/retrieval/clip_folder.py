@@ -76,7 +76,7 @@ class ClipFolder:
     def embed_patches(self, patches: Sequence[np.ndarray]) -> np.ndarray:
         """Embeds square patches uint8 [S, S, 3] as for databases: [B, width].
 
-        They are resized by a bicubic without antialiasing whose corners agree.
+        They are resized by a bicubic without antialiasing, with aligned corners.
         """
         matrices = [aligned_bicubic(len(patch), self.side) for patch in patches]
         small = [
@@ -111,7 +111,7 @@ def aligned_bicubic(length: int, size: int) -> np.ndarray:
 def make_towers(config: Any) -> tuple[ClipImage, ClipText]:
     """Makes the towers that the config.json of a CLIPModel describes.
 
-    What it leaves out has the default of transformers, which is ViT-B/32's.
+    Fields that it leaves out have the defaults of transformers, those of ViT-B/32.
     """
     vision, text = config.get("vision_config", {}), config.get("text_config", {})
     pooled = config.get("projection_dim", 512)

@@ -24,9 +24,9 @@ class Retrieved(NamedTuple):
 
     Attributes:
       tokens: [B, M, d] float32.
-      notes: for each query its neighbours as JSON, {} without a database.
-      images: for each query its neighbours, uint8 [k, S, S, 3], for sheets; None where
-        the images of the database are not at hand.
+      notes: the neighbours of each query as JSON, {} without a database.
+      images: the neighbours of each query, uint8 [k, S, S, 3], for sheets; None if the
+        images of the database are not available.
     """
 
     tokens: np.ndarray
@@ -44,9 +44,9 @@ class RetrievalQuery:
 
     Attributes:
       embedder: network that embeds the query; the published models need CLIP ViT-L/14.
-      text: a text, or a .txt file with one per line; or
-      images: an image, or a folder of them; or neither: rows of the database, drawn at
-        random, are the queries, as in unconditional sampling.
+      text: a text, or a .txt file with one per line.
+      images: an image or a folder of images, instead of `text`. With neither, rows of
+        the database are drawn as queries, as in unconditional sampling.
       database: .npz file or folder; "" takes the query alone.
       neighbours: k, tokens besides the query's; 0 takes as many as in training.
 
@@ -79,16 +79,17 @@ class RetrievalQuery:
 
         Args:
           condition: of the model.
-          num: queries that are drawn from the database, without a text or images.
-          seed: of these.
+          num: number of queries to draw from the database if there is neither a text
+            nor images.
+          seed: of these draws.
 
         Returns:
-          Tokens [B, M, d]: the query, if the model reads it, then its neighbours from
-          the nearest.
+          Tokens [B, M, d]: the query, if the model reads it, then its neighbours, the
+          nearest first.
 
         Raises:
-          ValueError: the network or the database is another than the model's, or has
-            fewer rows than neighbours.
+          ValueError: the network or the database is not that of the model, or the
+            database has fewer rows than neighbours are needed.
         """
         database = read_database(self.database) if self.database else None
         query = self._query(condition, database, num, seed)
@@ -176,13 +177,13 @@ def neighbour_images(
     """Reads the patches of the first queries' neighbours, for a sheet.
 
     Args:
-      database: describes its image set, if `ldm-jax database` made it.
+      database: if `ldm-jax database` made it, it describes its image set.
       rows: int [Q, k].
-      limit: queries at most.
+      limit: largest number of queries.
 
     Returns:
-      For each query uint8 [k, SIDE, SIDE, 3]; None where the images are not known, not
-      there or other ones.
+      For each query uint8 [k, SIDE, SIDE, 3]; None if the image set is not described,
+      is missing or has changed.
     """
     known = database.image_set
     fingerprint = known.pop("fingerprint", "")

@@ -38,7 +38,7 @@ class ImageEmbedder(Protocol):
 class FeatureEmbedder:
     """Embeds images by the pooled features of a network of the metrics.
 
-    They are of no unit length, and texts have no such embedding.
+    The vectors do not have unit length, and texts cannot be embedded.
 
     Args:
       kind, weights: of `open_feature_network`.
@@ -65,8 +65,8 @@ class EmbedderSource:
     """The choice of a network that embeds images.
 
     Attributes:
-      clip: folder of a CLIP model; or
-      feature_network, feature_weights: of `open_feature_network`.
+      clip: folder of a CLIP model.
+      feature_network, feature_weights: of `open_feature_network`, instead of `clip`.
 
     Raises:
       ValueError: both are given.
@@ -108,7 +108,7 @@ def middle_square(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, i
     """Cuts the middle square of an image [H, W, 3].
 
     Returns:
-      (the square [S, S, 3], its place x0, y0, x1, y1).
+      (the square [S, S, 3], its corners (x0, y0, x1, y1) in the image).
     """
     side = min(image.shape[:2])
     top, left = ((x - side) // 2 for x in image.shape[:2])

@@ -37,7 +37,7 @@ class NeighbourSource:
         return f"{self.number} of {self.database}"
 
     def attach(self, source: Source, batch_size: int = 64) -> WithNeighbours:
-        """Adds their neighbours to the images of a set; see `neighbours_of_images`.
+        """Adds to each image of a set its neighbours; see `neighbours_of_images`.
 
         Raises:
           ValueError: the database is of another network, or has too few rows.
@@ -61,11 +61,11 @@ def neighbours_of_images(
     embedder: EmbedderSource,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Finds the nearest rows of each image; rows of the image itself are left out.
+    """Finds the rows nearest to each image, without the rows of the image itself.
 
     Args:
-      source: of N images.
-      database: of the same images, or of others.
+      source: N images.
+      database: contains the same images, or others.
       number: k.
       embedder: network that embeds images which the database does not contain.
       batch_size: images embedded at once.
@@ -74,8 +74,8 @@ def neighbours_of_images(
       int [N, k], the nearest first; zeros for images that cannot be read.
 
     Raises:
-      ValueError: the database is of another network, has too few rows, or there is no
-        network for images that it does not contain.
+      ValueError: the database was made by another network or has too few rows, or it
+        lacks images and there is no network to embed them.
     """
     contains = database.image_set.get("fingerprint") == source.fingerprint
     if contains:
@@ -128,7 +128,7 @@ def _embed(
 
 
 def check_encoder(database: EmbeddingDatabase, width: int, fingerprint: str) -> None:
-    """Raises ValueError unless a database was made by a network."""
+    """Raises ValueError unless the database was made by this network."""
     if database.width != width or database.clip not in ("", fingerprint):
         raise ValueError(
             f"a database must be of the CLIP model that embeds the query: it is of "

@@ -218,8 +218,8 @@ def test_a_whole_checkpoint_that_cannot_be_read_stays_where_it_is(
         raise OTHER_CAUSES[cause]
 
     with monkeypatch.context() as patch, Checkpointer(tmp_path) as checkpointer:
-        for room in ("checkpointer", "params"):
-            patch.setattr(f"ldm_jax.training.checkpoints.{room}.{place}", fail)
+        for module in ("checkpointer", "params"):
+            patch.setattr(f"ldm_jax.training.checkpoints.{module}.{place}", fail)
         with pytest.raises(Unusable, match="checkpoints/2 could not be read") as error:
             checkpointer.restore(made[0])
         assert len(str(error.value).splitlines()) == 1
