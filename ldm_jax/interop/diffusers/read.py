@@ -3,16 +3,19 @@
 
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
+from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.files.errors import naming
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import PathLike, printable
 from ldm_jax.interop.compvis.state_dict import Imported
 from ldm_jax.interop.diffusers import read_config as specs
+from ldm_jax.interop.diffusers.config_values import Values, check_config_values
 from ldm_jax.interop.diffusers.folders import (
     NETWORKS,
     OWN_CONDITIONER,
@@ -75,6 +78,7 @@ def _import_folder(folder: pathlib.Path, which: str) -> Imported:
     matches = find_folders(folder, which)
     sections, weights, configs = {}, {}, {}
     notes = list(matches.notes)
+    scheduler = _scheduler_in(folder)
     opened = [(part, read_json(part / "config.json")) for part in matches.parts]
     # The settings in conditioner/ are complete, those of a text encoder's are not.
     for part, config in sorted(
@@ -88,15 +92,23 @@ def _import_folder(folder: pathlib.Path, which: str) -> Imported:
     for section in condition_parts(sections.get("conditioner")).values():
         if section["kind"] in TEXT_KINDS:
             section |= _tokenizer_files(folder)
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    if scheduler.is_file():
-        with naming(scheduler):
-            read = read_scheduler(read_json(scheduler))
-        sections["scheduler"] = read
-        notes += [*filter(None, [read.sampler_note]), *read.notes]
+    if scheduler is not None:
+        sections["scheduler"] = scheduler
+        notes += [*filter(None, [scheduler.sampler_note]), *scheduler.notes]
     spec = _whole_spec(sections)
     params = _import_networks(spec, weights)
     return Imported(spec, params, matches.used, {}, _image_size(configs), tuple(notes))
+
+
+def _scheduler_in(folder: pathlib.Path) -> Scheduler | None:
+    """Reads the scheduler of a pipeline, if it has one."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    if not path.is_file():
+        return None
+    with naming(path):
+        scheduler = read_scheduler(read_json(path))
+        make_schedule(**scheduler.schedule)  # finds betas out of range
+    return scheduler
 
 
 def _of_parts(section, tensors, weights, name: str):
@@ -168,16 +180,25 @@ def _open_model(folder: pathlib.Path, config):
     }
     network = NETWORKS[name]
     if name == OWN_CONDITIONER:
+        needed = {"condition": Values(Mapping, is_required=True)}
+        check_config_values(config, needed)
         section = dict(config["condition"])
+        needed = {"kind": Values(str, is_required=True)}
+        check_config_values(section, needed, "condition")
         # A condition without a network has a file without tensors.
         weights = read_weights(folder) if _has_network(section) else Weights({})
         return network, section, weights, ()
+    if name == "CLIPModel":
+        check_config_values(config, {"text_config": Values(Mapping)}, name)
+        config = {**config.get("text_config", {}), "architectures": ["CLIPTextModel"]}
+    section = readers[network](config)
+    # Before weights are read: settings of which no network can be made.
+    fields = section[0] if network == "autoencoder" else section
+    network_rows({"condition" if network == "conditioner" else network: fields})
     weights = read_weights(folder)
     names = _modern(weights, name)
-    if name == "CLIPModel":
-        config = {**config.get("text_config", {}), "architectures": ["CLIPTextModel"]}
     notes = [f"{folder.name}/: {note}" for note in weights.notes]
-    return network, readers[network](config), Renamed(weights, names), notes
+    return network, section, Renamed(weights, names), notes
 
 
 def _has_network(section) -> bool:

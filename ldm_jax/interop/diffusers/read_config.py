@@ -8,6 +8,7 @@ modules of this package cannot do is refused by name.
 from collections.abc import Mapping
 from typing import Any
 
+from ldm_jax.files.errors import shown
 from ldm_jax.interop.config_fields import (
     AUTOENCODER,
     CLIP_TEXT,
@@ -15,6 +16,14 @@ from ldm_jax.interop.config_fields import (
     UNET,
     read_fields,
     taken,
+)
+from ldm_jax.interop.diffusers.config_values import (
+    AUTOENCODER_VALUES,
+    BERT_VALUES,
+    CLIP_VALUES,
+    PLAIN_UNET_VALUES,
+    UNET_VALUES,
+    check_config_values,
 )
 
 # field -> (diffusers' default, what our modules compute).
@@ -66,10 +75,11 @@ def _check(config: Mapping[str, Any], fixed) -> None:
     for field, (default, ours) in fixed.items():
         value = config.get(field, default)
         # A list of the one value for every level is the value.
-        if value != ours and not (isinstance(value, list) and set(value) == {ours}):
+        is_list = isinstance(value, list) and value
+        if value != ours and not (is_list and all(x == ours for x in value)):
             raise ValueError(
                 f"{name}.{field} must be {ours!r}, as in latent diffusion models: the "
-                f"config has {value!r}."
+                f"config has {shown(value)}."
             )
 
 
@@ -78,14 +88,20 @@ def _levels(config, default=()) -> dict[str, Any]:
     widths = config["block_out_channels"]
     down = config["down_block_types"]
     up = config["up_block_types"]
+    if not len(widths) == len(down) == len(up):
+        raise ValueError(
+            "block_out_channels, down_block_types and up_block_types must have an "
+            f"entry per level: got {len(widths)}, {len(down)} and {len(up)}."
+        )
     if any(width % widths[0] for width in widths):
         raise ValueError(
-            f"block_out_channels must be multiples of the first: got {widths}."
+            f"block_out_channels must be multiples of the first: got {shown(widths)}."
         )
     attends = ["Attn" in name for name in down]
-    if attends != ["Attn" in name for name in reversed(up)] or len(widths) != len(down):
+    if attends != ["Attn" in name for name in reversed(up)]:
         raise ValueError(
-            f"up_block_types must mirror down_block_types: got {up} and {down}."
+            "up_block_types must mirror down_block_types: got "
+            f"{shown(up)} and {shown(down)}."
         )
     return {
         "channels": widths[0],
@@ -100,6 +116,7 @@ def autoencoder_spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
     Returns:
       Fields of `Autoencoder`, and the latent scale.
     """
+    check_config_values(config, AUTOENCODER_VALUES, config["_class_name"])
     _check(config, _AUTOENCODER)
     is_vq = config["_class_name"] == "VQModel"
     given = {"latent_channels": 3, **config} if is_vq else config
@@ -119,13 +136,17 @@ def autoencoder_spec(config: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
 
 def unet_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the config of UNet2DModel or UNet2DConditionModel: fields of `UNet`."""
+    name = config["_class_name"]
+    has_condition = name == "UNet2DConditionModel"
+    table = UNET_VALUES if has_condition else PLAIN_UNET_VALUES
+    check_config_values(config, table, name)
     _check(config, _UNET)
     spec = {
         **_levels(config),
         **read_fields(UNET, "diffusers", taken(config)),
         "scale_shift_norm": config.get("resnet_time_scale_shift") == "scale_shift",
     }
-    if config["_class_name"] == "UNet2DConditionModel":
+    if has_condition:
         return spec | _condition_fields(config)
     types = {config.get("downsample_type", "conv"), config.get("upsample_type", "conv")}
     blocks = {n for n in config["down_block_types"][:-1] if "Attn" not in n}
@@ -134,7 +155,8 @@ def unet_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     if len(types) != 1 or blocks - {plain}:
         raise ValueError(
             "UNet2DModel must resample with convolutions everywhere or with residual "
-            f"blocks everywhere: got {sorted(types)} and {sorted(blocks)}."
+            f"blocks everywhere: got downsample_type, upsample_type {sorted(types)}, "
+            f"down_block_types {sorted(blocks)}."
         )
     spec["resblock_updown"] = resnet
     # Without a number, scale and shift take the middle's attention its norm away.
@@ -155,6 +177,11 @@ def _condition_fields(config) -> dict[str, Any]:
     # The number of heads, whatever the field is called.
     heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
     heads = list(heads) if isinstance(heads, list | tuple) else [heads] * len(widths)
+    if len(heads) != len(widths) or None in heads:
+        raise ValueError(
+            "attention_head_dim, the numbers of heads, must be a number, or one per "
+            f"level of block_out_channels {shown(widths)}: got {shown(heads)}."
+        )
     depths = config.get("transformer_layers_per_block", 1)
     depths = set(depths) if isinstance(depths, list | tuple) else {depths}
     sizes = {width // count for width, count in zip(widths, heads, strict=True)}
@@ -179,8 +206,10 @@ def _condition_fields(config) -> dict[str, Any]:
 def token_transformer_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the config of LDMBertModel or CLIPTextModel: a "text" condition."""
     if "CLIPTextModel" in (config.get("architectures") or ()):
+        check_config_values(config, CLIP_VALUES, "CLIPTextModel")
         fields = read_fields(CLIP_TEXT, "diffusers", taken(config))
         return {"kind": "text", "encoder": "clip", "tokenizer": "clip", **fields}
+    check_config_values(config, BERT_VALUES, "LDMBertModel")
     fields = read_fields(TOKEN_TRANSFORMER, "diffusers", taken(config))
     if config.get("encoder_ffn_dim", 5120) != 4 * fields["width"]:
         raise ValueError(

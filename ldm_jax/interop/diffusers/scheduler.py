@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ldm_jax.files.errors import shown
+from ldm_jax.interop.diffusers.config_values import (
+    SCHEDULER_VALUES,
+    check_config_values,
+)
 
 # Name here -> name in diffusers.
 SCHEDULES = {
@@ -104,9 +108,11 @@ def read_scheduler(config: Mapping[str, Any]) -> Scheduler:
     """Translates the config of a scheduler.
 
     Raises:
-      ValueError: an unknown schedule or prediction, a class without a schedule of betas
+      ValueError: a value of another type or out of range, an unknown schedule or
+        prediction, a class without a schedule of betas
         (flow matching), or a network that also predicts variances.
     """
+    check_config_values(config, SCHEDULER_VALUES)
     name, is_flow = str(config.get("_class_name")), bool(config.get("use_flow_sigmas"))
     if name.startswith(WITHOUT_BETAS) or is_flow:
         raise ValueError(
@@ -189,8 +195,6 @@ def _schedule(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             schedule["end"] = config.get("beta_end", 0.02)
     if config.get("rescale_betas_zero_snr"):
         schedule["zero_terminal_snr"] = True
-    if not all(math.isfinite(schedule.get(n, 0.0)) for n in ("start", "end")):
-        raise ValueError(f"beta_start and beta_end must be finite: got {schedule}.")
     return schedule, predictions[prediction]
 
 
