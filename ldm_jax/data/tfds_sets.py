@@ -7,6 +7,7 @@ TFDS rebuilds the features of a set from features.json, and imports any module t
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -25,6 +26,10 @@ MAX_BYTES = 2**26
 # The modules of TFDS' own features.
 ALLOWED = re.compile(r"tensorflow_datasets\.core\.features\.[a-z_0-9.]*[A-Z]\w*")
 NAMES = ("pythonClassName", "python_class_name", "type")
+# How the records of a set must be stored.
+FORMAT = "array_record"
+# Names of splits, without their slices.
+_PARTS = re.compile(r"([\w-]+)(?:\[[^\]]*\])?")
 
 
 def open_tfds(directory: PathLike) -> Any:
@@ -74,29 +79,8 @@ def open_split(builder: Any, split: str) -> tuple[RecordFiles, list]:
             f"convert_format --dataset_dir={folder} --out_file_format={FORMAT} "
             "--out_path=FOLDER; or prepare it again with another data_dir."
         )
-    try:
-        chosen = info.splits[split]
-        count, files = chosen.num_examples, chosen.filepaths
-    except (KeyError, ValueError, NotImplementedError, AssertionError) as error:
-        raise ValueError(
-            f'unknown split "{split}" of {builder.name}; one of: '
-            f"{', '.join(info.splits)}, all, or parts of these in TFDS' syntax: "
-            f"train[:10%]+test ({described(error)})."
-        ) from error
-    if count < 1:
-        raise ValueError(
-            f'split "{split}" of {builder.name} has no records; of '
-            f"{', '.join(f'{n}: {s.num_examples}' for n, s in info.splits.items())}."
-        )
-    url = is_remote(builder.data_path)
-    stored = list_objects(builder.data_path) if url else {}
-    if missing := [
-        file for file in files if not (file.name in stored if url else file.exists())
-    ]:
-        raise UnreadableFile(
-            f"{len(missing)} shards of {builder.name} are not there, the first is "
-            f"{missing[0]}. Copy them again, or delete the set and prepare it again."
-        )
+    chosen, files = _choose_split(builder, split)
+    stored = _check_shards(builder, files)
     names = _PARTS.findall(split)
     lengths = [
         list(info.splits[name].shard_lengths)
@@ -120,9 +104,38 @@ def open_split(builder: Any, split: str) -> tuple[RecordFiles, list]:
     return records, lengths[0] if len(lengths) == 1 else lengths
 
 
-FORMAT = "array_record"
-# Names of splits, without their slices.
-_PARTS = re.compile(r"([\w-]+)(?:\[[^\]]*\])?")
+def _choose_split(builder: Any, split: str) -> tuple[Any, Sequence[Any]]:
+    """Returns (`SplitInfo`, files) of a split or of parts of some; it has records."""
+    splits = builder.info.splits
+    try:
+        chosen = splits[split]
+        count, files = chosen.num_examples, chosen.filepaths
+    except (KeyError, ValueError, NotImplementedError, AssertionError) as error:
+        raise ValueError(
+            f'unknown split "{split}" of {builder.name}; one of: '
+            f"{', '.join(splits)}, all, or parts of these in TFDS' syntax: "
+            f"train[:10%]+test ({described(error)})."
+        ) from error
+    if count < 1:
+        raise ValueError(
+            f'split "{split}" of {builder.name} has no records; of '
+            f"{', '.join(f'{n}: {s.num_examples}' for n, s in splits.items())}."
+        )
+    return chosen, files
+
+
+def _check_shards(builder: Any, files: Sequence[Any]) -> Mapping[str, Any]:
+    """Checks that no shard is missing; returns the objects of a set at a URL."""
+    url = is_remote(builder.data_path)
+    stored = list_objects(builder.data_path) if url else {}
+    if missing := [
+        file for file in files if not (file.name in stored if url else file.exists())
+    ]:
+        raise UnreadableFile(
+            f"{len(missing)} shards of {builder.name} are not there, the first is "
+            f"{missing[0]}. Copy them again, or delete the set and prepare it again."
+        )
+    return stored
 
 
 def check_features(folder: PathLike) -> None:

@@ -5,7 +5,6 @@ A config may come with an untrusted model, and listing ten million blocks takes 
 """
 
 import numbers
-from collections.abc import Mapping
 from typing import Any
 
 # Far above any published network: ADM has 3 blocks a level, SDXL 10 transformer layers.
@@ -18,18 +17,20 @@ POSITIVE = ("channels", "channel_mult", "in_channels", "out_channels")
 FRACTIONS = ("channel_mult", "dropout")
 
 
-def check_bounds(name: str, values: Mapping[str, tuple[Any, float]]) -> None:
-    """Checks counts; None is none.
+def check_bounds(network: Any, **largest: float) -> None:
+    """Checks fields of a network: counts, or tuples of at most MAX_LEVELS counts.
 
     Args:
-      name: of the network, for the error.
-      values: {field: (count, or tuple of at most MAX_LEVELS counts; the largest)}.
+      network: a linen module; a field that is None is not checked.
+      **largest: name of a field -> the largest value that it may have.
 
     Raises:
-      ValueError: one is not a whole number (one of FRACTIONS: a number) from 0, or
-        from 1 for one of POSITIVE, to its largest; or there is no level.
+      ValueError: a value is not a whole number (for FRACTIONS: a number) from 0, or
+        from 1 for POSITIVE, to its largest; or a tuple is empty or too long.
     """
-    for field, (value, largest) in values.items():
+    name = type(network).__name__
+    for field, bound in largest.items():
+        value = getattr(network, field)
         entries = value if isinstance(value, tuple | list) else (value,)
         low = 1 if field in POSITIVE else 0
         if not entries:
@@ -38,10 +39,10 @@ def check_bounds(name: str, values: Mapping[str, tuple[Any, float]]) -> None:
             )
         for entry in entries[: MAX_LEVELS + 1]:
             kind = numbers.Real if field in FRACTIONS else numbers.Integral
-            is_count = isinstance(entry, kind) and not entry < low and entry <= largest
+            is_count = isinstance(entry, kind) and not entry < low and entry <= bound
             if entry is not None and not is_count:
                 raise ValueError(
-                    f"{name}.{field} must be in {low}..{largest}: got {entry!r:.80}."
+                    f"{name}.{field} must be in {low}..{bound}: got {entry!r:.80}."
                 )
         if len(entries) > MAX_LEVELS:
             raise ValueError(

@@ -201,20 +201,18 @@ def upward_path(
 def _check_fields(unet: UNet) -> None:
     """Raises ValueError when the fields of a UNet contradict each other."""
     check_bounds(
-        "UNet",
-        {
-            "in_channels": (unet.in_channels, bounds.MAX_CHANNELS),
-            "out_channels": (unet.out_channels, bounds.MAX_CHANNELS),
-            "channels": (unet.channels, bounds.MAX_CHANNELS),
-            "channel_mult": (unet.channel_mult, bounds.MAX_CHANNELS),
-            "num_res_blocks": (unet.num_res_blocks, bounds.MAX_BLOCKS),
-            "transformer_depth": (unet.transformer_depth, bounds.MAX_DEPTH),
-            "num_heads": (unet.num_heads, bounds.MAX_CHANNELS),
-            "head_channels": (unet.head_channels, bounds.MAX_CHANNELS),
-            "context_dim": (unet.context_dim, bounds.MAX_CHANNELS),
-            "num_classes": (unet.num_classes, bounds.MAX_CLASSES),
-            "dropout": (unet.dropout, bounds.MAX_DROPOUT),
-        },
+        unet,
+        in_channels=bounds.MAX_CHANNELS,
+        out_channels=bounds.MAX_CHANNELS,
+        channels=bounds.MAX_CHANNELS,
+        channel_mult=bounds.MAX_CHANNELS,
+        num_res_blocks=bounds.MAX_BLOCKS,
+        transformer_depth=bounds.MAX_DEPTH,
+        num_heads=bounds.MAX_CHANNELS,
+        head_channels=bounds.MAX_CHANNELS,
+        context_dim=bounds.MAX_CHANNELS,
+        num_classes=bounds.MAX_CLASSES,
+        dropout=bounds.MAX_DROPOUT,
     )
     levels = len(unet.channel_mult)
     if (unet.num_heads is None) == (unet.head_channels is None):

@@ -107,23 +107,10 @@ def _of_first_stage(
     """Lists the stages of an arm's first stage; none for pixels."""
     if arm.first_stage is None:
         return []
-    name, config = f"first_stage/{arm.stage}", arm.first_stage
     directory, stages = arm.directory, []
     if not directory:
-        directory, cost = f"{out}/{name}", arm.stage_cost
-        assert cost is not None
-        stages.append(
-            Stage(
-                name,
-                arms,
-                (),
-                as_json(config),
-                functools.partial(work.train_in, config=config),
-                flops=arm.first_stage_flops,
-                disk=16.0 * cost.parameters * (config.train.keep + 1),
-                note=_training_note(cost, config.train.num_steps),
-            )
-        )
+        stages = [_training_of_first_stage(arm, arms)]
+        directory = f"{out}/{stages[0].name}"
     needs = tuple(stage.name for stage in stages)
     shared = dict(model_dir=directory, study=study)
     evaluated = dict(
@@ -155,6 +142,22 @@ def _of_first_stage(
         ),
     ]
     return stages
+
+
+def _training_of_first_stage(arm: ResolvedArm, arms: tuple[str, ...]) -> Stage:
+    """Makes the stage that trains an arm's first stage."""
+    config, cost = arm.first_stage, arm.stage_cost
+    assert config is not None and cost is not None
+    return Stage(
+        f"first_stage/{arm.stage}",
+        arms,
+        (),
+        as_json(config),
+        functools.partial(work.train_in, config=config),
+        flops=arm.first_stage_flops,
+        disk=16.0 * cost.parameters * (config.train.keep + 1),
+        note=_training_note(cost, config.train.num_steps),
+    )
 
 
 def latents_name(arm: ResolvedArm) -> str:

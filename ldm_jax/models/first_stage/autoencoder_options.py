@@ -17,17 +17,15 @@ def check_autoencoder(model: Any) -> None:
       model: an `Autoencoder`.
     """
     check_bounds(
-        "Autoencoder",
-        {
-            "in_channels": (model.in_channels, bounds.MAX_CHANNELS),
-            "out_channels": (model.out_channels, bounds.MAX_CHANNELS),
-            "latent_channels": (model.latent_channels, bounds.MAX_CHANNELS),
-            "channels": (model.channels, bounds.MAX_CHANNELS),
-            "channel_mult": (model.channel_mult, bounds.MAX_CHANNELS),
-            "num_res_blocks": (model.num_res_blocks, bounds.MAX_BLOCKS),
-            "num_codes": (model.num_codes, bounds.MAX_CODES),
-            "dropout": (model.dropout, bounds.MAX_DROPOUT),
-        },
+        model,
+        in_channels=bounds.MAX_CHANNELS,
+        out_channels=bounds.MAX_CHANNELS,
+        latent_channels=bounds.MAX_CHANNELS,
+        channels=bounds.MAX_CHANNELS,
+        channel_mult=bounds.MAX_CHANNELS,
+        num_res_blocks=bounds.MAX_BLOCKS,
+        num_codes=bounds.MAX_CODES,
+        dropout=bounds.MAX_DROPOUT,
     )
     choices = (
         ("bottleneck", BOTTLENECKS),
