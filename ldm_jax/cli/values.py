@@ -82,7 +82,7 @@ def whole(text: str) -> int:
     if value is None:
         _refuse("a whole number", text)
     if abs(value) > MAX_WHOLE:
-        _refuse(f"from {-MAX_WHOLE} to {MAX_WHOLE}", text)
+        _refuse(f"a whole number from {-MAX_WHOLE} to {MAX_WHOLE}", text)
     return value
 
 
@@ -98,9 +98,9 @@ def count(text: str) -> int:
     """Reads a whole number from 1 on."""
     value = _read(int, text) if text.isdecimal() else 0
     if not value:
-        _refuse("1 or more", text)
+        _refuse("a whole number of 1 or more", text)
     if value > MAX_WHOLE:
-        _refuse(f"at most {MAX_WHOLE}", text)
+        _refuse(f"a whole number of at most {MAX_WHOLE}", text)
     return value
 
 
@@ -109,13 +109,17 @@ def count_or_auto(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal():
-        _refuse('"auto" or 1 or more', text)
+        _refuse('"auto", or a whole number of 1 or more', text)
     return count(text)
 
 
 def counts(text: str) -> tuple[int, ...]:
     """Reads whole numbers from 1 on, separated by commas."""
-    return tuple(count(part.strip()) for part in text.split(","))
+    try:
+        return tuple(count(part.strip()) for part in text.split(","))
+    except argparse.ArgumentTypeError:
+        rule = f"whole numbers from 1 to {MAX_WHOLE}, separated by commas"
+        _refuse(rule, text, "4,6,2")
 
 
 def seed(text: str) -> int:
@@ -143,7 +147,7 @@ def _read(kind: Callable[[str], Any], text: str) -> Any:
 def _refuse(rule: str, text: str, example: str = "") -> NoReturn:
     """Raises the error of a value, which is shortened in it."""
     end = f"; {example}, say." if example else "."
-    raise argparse.ArgumentTypeError(f"must be {rule}: got {brief(text)}{end}")
+    raise argparse.ArgumentTypeError(f"must be {rule}: got '{brief(text)}'{end}")
 
 
 def size(text: str) -> tuple[int, int]:

@@ -81,12 +81,13 @@ def test_an_error_for_a_misspelt_field_suggests_the_nearest(capsys):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--num=0", "argument --num: must be 1 or more: got 0."),
+        ("--num=0", "argument --num: must be a whole number of 1 or more: got '0'."),
         (
             "--batch-size=-1",
-            'argument --batch-size: must be "auto" or 1 or more: got -1.',
+            'argument --batch-size: must be "auto", or a whole number of 1 or more: '
+            "got '-1'.",
         ),
-        ("--size=256y256", "must be HEIGHTxWIDTH, or a side: got 256y256"),
+        ("--size=256y256", "must be HEIGHTxWIDTH, or a side: got '256y256'"),
         ("--guidance-interval=800,200", "FIRST,LAST, steps t in rising order"),
     ],
 )

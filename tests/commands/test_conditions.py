@@ -89,7 +89,7 @@ def test_options_that_fail_leave_no_mark_on_the_folder(painter, tmp_path, capsys
     for flag, message in (
         ("--num-steps=400", "has no 400 steps of T=1000"),
         ("--strength=0.5", "strength=0.5 is the share of the steps that --start"),
-        ("--seed=-1", "must be a whole number from 0 to 4294967295: got -1"),
+        ("--seed=-1", "must be a whole number from 0 to 4294967295: got '-1'"),
     ):
         try:
             code = cli.main([*argv, flag])

@@ -9,6 +9,8 @@ schedule "linear" is "scaled_linear" here, and its "sqrt_linear" is "linear".
 from collections.abc import Mapping
 from typing import Any
 
+from ldm_jax.diffusion.process import PREDICTIONS
+from ldm_jax.diffusion.weighting import DISTANCES
 from ldm_jax.files.errors import shown
 from ldm_jax.files.value_types import MAX_FLOAT32, MIN_FLOAT32
 from ldm_jax.interop.compvis.condition import condition_from_compvis
@@ -22,6 +24,10 @@ SCHEDULES = {
     "cosine": "cosine",
     "sqrt": "sqrt",
 }
+# How the condition enters the UNet.
+CONDITIONING_KEYS = (None, "concat", "crossattn", "hybrid", "adm")
+# Of first stages; the second computes the first in another way.
+ATTENTION_TYPES = ("vanilla", "vanilla-xformers", "linear", "none")
 
 
 def spec_from_compvis(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def _latent_diffusion(params) -> dict[str, Any]:
         autoencoder = {"bottleneck": "pixels"}
     unet, new_order = _unet(top.section("unet_config"))
     schedule = {
-        "kind": _schedule_kind(top.take("beta_schedule", "linear", str)),
+        "kind": SCHEDULES[top.choose("beta_schedule", "linear", SCHEDULES)],
         "num_timesteps": top.take("timesteps", 1000, int),
     }
     start = top.take("linear_start", 1e-4, float)
@@ -78,7 +84,7 @@ def _latent_diffusion(params) -> dict[str, Any]:
     condition = condition_from_compvis(
         top.need("cond_stage_config"),
         top.take("cond_stage_key", "image", str),
-        top.take("conditioning_key", None, str | None),
+        top.choose("conditioning_key", None, CONDITIONING_KEYS),
         autoencoder,
         unet.get("num_classes"),
         unet.get("context_dim"),
@@ -90,9 +96,9 @@ def _latent_diffusion(params) -> dict[str, Any]:
         "unet": unet,
         "condition": condition,
         "schedule": schedule,
-        "prediction": top.take("parameterization", "eps", str),
+        "prediction": top.choose("parameterization", "eps", PREDICTIONS),
         "objective": {
-            "distance": top.take("loss_type", "l2", str),
+            "distance": top.choose("loss_type", "l2", DISTANCES),
             "simple_weight": float(top.take("l_simple_weight", 1.0, float)),
             "elbo_weight": float(top.take("original_elbo_weight", 0.0, float)),
             "learn_log_variance": top.take("learn_logvar", False, bool),
@@ -101,7 +107,7 @@ def _latent_diffusion(params) -> dict[str, Any]:
     if new_order:
         spec["new_attention_order"] = True
     top.take("concat_mode")
-    top.take("scale_by_std")
+    top.take("scale_by_std", None, bool | None)
     top.take("cosine_s")
     top.take("cond_stage_forward")
     top.refuse("given_betas", "split_input_params")
@@ -146,20 +152,11 @@ def _scale(value: float) -> float:
     return float(value)
 
 
-def _schedule_kind(compvis_name: str) -> str:
-    if compvis_name not in SCHEDULES:
-        raise ValueError(
-            f'unknown beta_schedule "{compvis_name}" in the config; one of: '
-            f"{', '.join(SCHEDULES)}."
-        )
-    return SCHEDULES[compvis_name]
-
-
 def _autoencoder(where: str, params) -> dict[str, Any]:
     """Translates the params of AutoencoderKL, VQModel or VQModelInterface."""
     top = Section(where, params)
     encoder = Section(f"{where}.ddconfig", top.need("ddconfig"))
-    attn_type = encoder.take("attn_type", "vanilla", str)
+    attn_type = encoder.choose("attn_type", "vanilla", ATTENTION_TYPES)
     fields = read_fields(AUTOENCODER, "compvis", encoder.field, encoder.where)
     pixels = set(encoder.take("attn_resolutions", (), tuple[int, ...]))
     resolution = encoder.take("resolution", 256, int)
@@ -223,10 +220,13 @@ def _unet(params) -> tuple[dict[str, Any], bool]:
         )
     if has_transformer and context_dim is not None:
         spec["context_dim"] = context_dim
-    if top.take("dims", 2) != 2:
-        raise ValueError("unet_config.params.dims must be 2: got another number.")
-    if top.take("num_heads_upsample", -1) not in (-1, num_heads):
-        raise ValueError("unet_config.params.num_heads_upsample must be num_heads.")
+    if (dims := top.take("dims", 2)) != 2:
+        raise ValueError(f"unet_config.params.dims must be 2: got {shown(dims)}.")
+    if (heads := top.take("num_heads_upsample", -1)) not in (-1, num_heads):
+        raise ValueError(
+            "unet_config.params.num_heads_upsample must be num_heads, "
+            f"{num_heads}: got {shown(heads)}."
+        )
     new_order = top.take("use_new_attention_order", False, bool)
     top.refuse("n_embed", "use_linear_in_transformer")
     top.done()

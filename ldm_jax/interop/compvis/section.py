@@ -3,7 +3,7 @@
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ldm_jax.files.errors import shown
@@ -49,6 +49,19 @@ class Section:
                 f"{value}."
             )
         return tuple(value) if isinstance(value, list) else value
+
+    def choose(
+        self, name: str, default: str | None, choices: Collection[str | None]
+    ) -> Any:
+        """Takes a field that has one of some values."""
+        value = self.take(name, default, str | None if None in choices else str)
+        if value not in choices:
+            known = ", ".join(choice for choice in choices if choice is not None)
+            raise ValueError(
+                f"{self.where}.{name} of the config must be one of {known}: got "
+                f"{shown(value)}; others are not supported."
+            )
+        return value
 
     def need(self, name: str, kind: Any = Any) -> Any:
         """Takes a field that must be there."""

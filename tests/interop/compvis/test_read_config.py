@@ -72,3 +72,22 @@ def test_a_value_of_another_type_is_refused_by_file_and_field(source, tmp_path, 
 def test_a_scale_that_cannot_divide_is_refused(source, tmp_path, value):
     text = refusal(source, tmp_path, ("scale_factor",), value)
     assert "odd.yaml: model.params.scale_factor" in text
+
+
+@pytest.mark.parametrize(
+    ("place", "choices"),
+    [
+        (("loss_type",), "l2, l1"),
+        (("parameterization",), "eps, x0, v"),
+        (("beta_schedule",), "linear, sqrt_linear, cosine, sqrt"),
+        (("conditioning_key",), "concat, crossattn, hybrid, adm"),
+        ((*STAGE, "attn_type"), "vanilla, vanilla-xformers, linear, none"),
+    ],
+    ids=lambda value: str(value[-1]),
+)
+def test_a_value_out_of_the_choices_is_refused_with_them(
+    source, tmp_path, place, choices
+):
+    text = refusal(source, tmp_path, place, "bogus")
+    assert "odd.yaml" in text and f"{place[-1]} of the config must be one" in text
+    assert f"{choices}: got 'bogus'" in text and "model.ckpt" not in text

@@ -401,7 +401,10 @@ def test_special_conditions_of_configs_are_understood():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"beta_schedule": "exotic"}, "unknown beta_schedule"),
+        (
+            {"beta_schedule": "exotic"},
+            "beta_schedule of the config must be one of linear",
+        ),
         ({"given_betas": [0.1]}, "given_betas of the config must not be set"),
         ({"misspelt": 1}, r"unknown fields \['misspelt'\]"),
         ({"cosine_s": 0.1, "beta_schedule": "cosine"}, "cosine_s"),
