@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +20,13 @@ from tests.training.test_loop import run
 pytestmark = [pytest.mark.store, pytest.mark.slow]
 
 PROCESS = """
-import json, os, signal, sys, time
+import faulthandler, json, os, signal, sys, threading, time
+def give_up():
+    faulthandler.dump_traceback(all_threads=True)
+    os._exit(75)
+limit = threading.Timer(240, give_up)
+limit.daemon = True
+limit.start()
 from ldm_jax.parallel.hosts import initialize_hosts
 initialize_hosts()
 import jax
@@ -62,9 +69,13 @@ def processes(url, count, who=-1, fault="", at=-1, mesh=MESH):
 
 
 def codes(started):
-    """Waits for processes; returns their exit codes, and what they printed."""
-    ended = [(process.communicate(timeout=280)[0], process) for process in started]
-    return [process.returncode for _, process in ended], "".join(t for t, _ in ended)
+    """Waits for processes; returns their exit codes, and what they printed.
+
+    All are read at once: a process stands still while its output is not read.
+    """
+    with ThreadPoolExecutor(len(started)) as pool:
+        printed = list(pool.map(lambda process: process.communicate()[0], started))
+    return [process.returncode for process in started], "".join(printed)
 
 
 def check_finished(url, count, tmp_path, mesh=MESH):
