@@ -34,7 +34,7 @@ from ldm_jax.tasks.model import (
     LatentDiffusion,
     with_frozen,
 )
-from ldm_jax.tasks.sampling import Sampling, replace_sampling
+from ldm_jax.tasks.sampling import Sampling, make_sampling, replace_sampling
 from ldm_jax.training.checkpoints.params import load_params
 from ldm_jax.types import PyTree
 
@@ -103,6 +103,8 @@ def read_config(directory: str, task: str | None = None) -> ConfigDict:
         )
     with naming(path):
         _set_vocabulary(config, directory)
+        if "sampling" in config:
+            make_sampling(**config.sampling)  # finds values out of range
     return config
 
 

@@ -36,6 +36,7 @@ def check_writable(directory: PathLike, flag: str = "--out") -> None:
             probe.write_bytes(b"")
             probe.unlink()
         else:
+            _refuse_broken_links(pathlib.Path(folder))
             _try(nearest_folder(folder))
     except ImportError as error:
         raise missing_package(directory, error) from error
@@ -50,6 +51,13 @@ def check_writable(directory: PathLike, flag: str = "--out") -> None:
             f"{printable(directory)} ({why}). Choose another {flag}, or change who may "
             "write there."
         ) from error
+
+
+def _refuse_broken_links(folder: pathlib.Path) -> None:
+    """Raises OSError for a link to nothing: no folder can be made in its place."""
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise OSError(f"{printable(place)} is a link to what does not exist")
 
 
 def check_holds_checkpoints(directory: PathLike, flag: str = "--out") -> None:

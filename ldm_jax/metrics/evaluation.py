@@ -17,6 +17,7 @@ from ldm_jax.metrics.image_sets.distribution import (
 )
 from ldm_jax.metrics.image_sets.measure import (
     FeatureNetwork,
+    check_feature_network,
     image_metadata,
     open_feature_network,
     place_rows,
@@ -76,6 +77,7 @@ class Evaluation:
                 f"config.evaluation.pictures has {', '.join(unknown)}; some of: "
                 f"{', '.join(PICTURES)}."
             )
+        check_feature_network(self.feature_network)
         if self.num < 10:
             raise ValueError(
                 f"config.evaluation.num must be at least 10 samples: got {self.num}."

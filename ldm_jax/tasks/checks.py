@@ -47,6 +47,13 @@ def network_of(params: PyTree, name: str) -> PyTree:
     return network
 
 
+_ABOUT_PARAMS = (
+    errors.ScopeParamNotFoundError,
+    errors.ScopeParamShapeError,
+    errors.ScopeCollectionNotFound,
+)
+
+
 @contextlib.contextmanager
 def naming_params(name: str) -> Iterator[None]:
     """Names the network in Flax's errors about unsuitable parameters.
@@ -61,10 +68,12 @@ def naming_params(name: str) -> Iterator[None]:
         yield
     except errors.FlaxError as error:
         reason = str(error).partition(" (https://")[0].rstrip(".")  # without its page
+        # Flax's own error repeats the reason below 40 lines of its frames.
+        cause = None if isinstance(error, _ABOUT_PARAMS) else error
         raise ValueError(
             f'params["{name}"] must be those of this model: got {reason}; give the '
             "params that ldm_jax.load returned with it."
-        ) from error
+        ) from cause
 
 
 def check_axes(name: str, array: Any, channels: int) -> None:

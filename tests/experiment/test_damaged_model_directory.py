@@ -92,6 +92,8 @@ BELIEVED = {
     "latents.scale": (0, -1.0, float("nan"), float("inf"), "0.2", True, []),
     "latents.image_size": (0, -16, 10**9, 16.5, "16", (16, 16, 16), (16, 10**9), True),
     "sampling.sampler": ("../../x", 3, ["ddim"]),
+    "sampling.grid": ("bogus",),
+    "sampling.num_steps": (0, -1),
     "condition.kind": ("x", {}),
     "schedule.num_timesteps": (10**8, 0),
     "unet.num_res_blocks": (10**7,),

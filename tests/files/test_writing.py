@@ -189,6 +189,10 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"--out must be a directory .*file/x"):
         outputs.check_writable(tmp_path / "file" / "x")
+    (tmp_path / "broken").symlink_to(tmp_path / "nothing" / "there")
+    for place in (tmp_path / "broken", tmp_path / "broken" / "x"):
+        with pytest.raises(OSError, match=r"must be a .*is a link to what does not"):
+            outputs.check_writable(place)
     with pytest.raises(IsADirectoryError, match="must name a file"):
         outputs.check_writable_file(tmp_path)
 

@@ -41,6 +41,13 @@ class FeatureNetwork(NamedTuple):
     widths: dict[str, int]
 
 
+def check_feature_network(kind: str) -> None:
+    """Raises ValueError unless there is a feature network of this kind."""
+    if kind not in (*PUBLISHED, RANDOM):
+        known = ", ".join([*PUBLISHED, RANDOM])
+        raise ValueError(f'unknown feature network "{kind}"; one of: {known}.')
+
+
 def open_feature_network(
     kind: str = "inception", weights: str | None = None
 ) -> FeatureNetwork:
@@ -53,9 +60,7 @@ def open_feature_network(
     Raises:
       ValueError: unknown kind, or missing weights; the error says how to get them.
     """
-    if kind not in (*PUBLISHED, RANDOM):
-        known = ", ".join([*PUBLISHED, RANDOM])
-        raise ValueError(f'unknown feature network "{kind}"; one of: {known}.')
+    check_feature_network(kind)
     module, params, header = _load(kind, weights)
     metadata = {name: header[name] for name in ("origin", "sha256")}
     mesh = sharding.make_mesh()
