@@ -7,11 +7,13 @@ their width, **k** concatenated channels, **T** noise levels of the schedule, **
 sampling steps. Channels come last.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsInt
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import Float, Int, Key, UInt32
 
 # Arrays of JAX, also traced ones, or of NumPy, which JAX accepts in their place.
@@ -63,7 +65,8 @@ class Conditioning(NamedTuple):
     class_label: Array | None = None
 
 
-class Task(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
     """Defines what is learned: two pure functions and their constant parameters.
 
     Attributes:
@@ -81,3 +84,37 @@ class Task(NamedTuple):
     init: Callable[[Array, Mapping[str, Any]], tuple[PyTree, PyTree]]
     loss: Callable[..., tuple[Array, tuple[dict[str, Array], PyTree]]]
     frozen: PyTree = ()
+    _traced: dict[tuple, tuple[ClosedJaxpr, Any]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def trace_init(
+        self, batch: Mapping[str, Array | jax.ShapeDtypeStruct]
+    ) -> tuple[ClosedJaxpr, tuple[PyTree, PyTree]]:
+        """Traces `init` for a batch: once, as it takes seconds for a large network.
+
+        Returns:
+          (the program, whose one input is the key; (params, collections) of
+          jax.ShapeDtypeStruct).
+        """
+        known = tuple(sorted((n, x.shape, str(x.dtype)) for n, x in batch.items()))
+        if known not in self._traced:
+            shapes = {
+                name: jax.ShapeDtypeStruct(x.shape, x.dtype)
+                for name, x in batch.items()
+            }
+            trace = jax.make_jaxpr(
+                lambda key: self.init(key, shapes), return_shape=True
+            )
+            self._traced[known] = trace(jax.eval_shape(lambda: jax.random.key(0)))
+        return self._traced[known]
+
+    def shapes(
+        self, batch: Mapping[str, Array | jax.ShapeDtypeStruct]
+    ) -> tuple[PyTree, PyTree]:
+        """Returns (params, collections) of jax.ShapeDtypeStruct, as `init` makes them.
+
+        Args:
+          batch: field -> array or jax.ShapeDtypeStruct.
+        """
+        return self.trace_init(batch)[1]

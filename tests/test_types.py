@@ -10,7 +10,7 @@ from beartype.door import is_bearable
 from ldm_jax.diffusion import process, weighting
 from ldm_jax.diffusion.samplers import base
 from ldm_jax.diffusion.schedule import make_schedule
-from ldm_jax.types import RandomKey
+from ldm_jax.types import RandomKey, Task
 
 Z = jnp.ones((3, 4, 4, 2))
 T = jnp.zeros(3, jnp.int32)
@@ -63,3 +63,25 @@ def test_random_keys_are_typed_or_raw_one_or_many():
     for keys in (key, jax.random.split(key), jax.random.PRNGKey(0)):
         assert is_bearable(keys, RandomKey)
     assert not is_bearable(jnp.zeros(2), RandomKey)
+
+
+def test_a_task_is_traced_once_for_batches_of_one_shape():
+    """Large networks take seconds to trace; several parts of a start need shapes."""
+    traced = []
+
+    def init(key, batch):
+        traced.append(batch["x"].shape)
+        weight = jax.random.normal(key, batch["x"].shape[1:])
+        return {"net": {"weight": weight}}, {}
+
+    task = Task(init, loss=max)
+    (params, collections), again = (task.shapes({"x": Z}) for _ in range(2))
+    assert traced == [Z.shape] and again == (params, collections)
+    assert params["net"]["weight"].shape == Z.shape[1:] and not collections
+    task.shapes({"x": jax.ShapeDtypeStruct((3, 8, 8, 2), Z.dtype)})
+    assert traced == [Z.shape, (3, 8, 8, 2)]
+    program, _ = task.trace_init({"x": Z})
+    (weight,) = jax.core.eval_jaxpr(
+        program.jaxpr, program.consts, key := jax.random.key(5)
+    )
+    assert (weight == init(key, {"x": Z})[0]["net"]["weight"]).all()

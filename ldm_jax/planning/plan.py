@@ -180,7 +180,7 @@ def _sampling(run: Run) -> Work:
         raise ValueError(f"only diffusion models are sampled: got a {run.label}.")
     mesh, model = run.mesh, run.model
     batch = on_mesh(run.batch_shapes, mesh)
-    params = jax.eval_shape(lambda key: run.task.init(key, batch), _key(mesh))[0]
+    params, _ = run.task.shapes(batch)
     names = {"autoencoder", *model.conditioner.reads_frozen}
     params = with_frozen(params, zero_params(model, names))
     params = sharding.with_shardings(params, mesh, float("inf"))

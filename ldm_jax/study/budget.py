@@ -223,9 +223,7 @@ def _count(config: ConfigDict) -> TrainingCost:
     config = changed(config, {}).unlock()
     config.mesh, config.train.num_steps = ConfigDict(), 1  # of one device
     run = prepare(config, abstract=True, devices=jax.local_devices()[:1])
-    shapes = jax.eval_shape(
-        lambda key: run.task.init(key, run.batch_shapes)[0], jax.random.key(0)
-    )
+    shapes, _ = run.task.shapes(run.batch_shapes)
     flops = training_flops(run.task, run.batch_shapes)
     parameters = sum(x.size for x in jax.tree.leaves(shapes))
     return TrainingCost(parameters, flops / run.batch_size, run.batch_size)

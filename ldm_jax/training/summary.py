@@ -18,8 +18,7 @@ def summarize(run: Run, step_flops: int) -> dict[str, str]:
       run: the run.
       step_flops: of a batch, from `training_flops`.
     """
-    key = jax.random.key(0)
-    params, _ = jax.eval_shape(lambda key: run.task.init(key, run.batch_shapes), key)
+    params, _ = run.task.shapes(run.batch_shapes)
     flops = step_flops / run.batch_size
     lines = {"trains": run.label, **run.description}
     lines["parameters"] = ", ".join(

@@ -23,7 +23,7 @@ def training_flops(task: Task, batch: Mapping[str, Any]) -> int:
       batch: field -> jax.ShapeDtypeStruct of a global batch.
     """
     key = jax.random.key(0)
-    params, collections = jax.eval_shape(lambda key: task.init(key, batch), key)
+    params, collections = task.shapes(batch)
     frozen = jax.eval_shape(lambda: task.frozen)
 
     def gradient(params, collections, frozen, batch, key):

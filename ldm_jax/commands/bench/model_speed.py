@@ -79,9 +79,7 @@ def open_config(config: ConfigDict, size: int) -> Sampled:
             f"--config must be of a diffusion model: got the task {config.task}."
         )
     model = run.model
-    trained = jax.eval_shape(
-        lambda key: run.task.init(key, run.batch_shapes)[0], jax.random.key(0)
-    )
+    trained, _ = run.task.shapes(run.batch_shapes)
     frozen = zero_params(model, {"autoencoder", *model.conditioner.reads_frozen})
     params = _zeros(with_frozen(trained, frozen))
     y = _fields(model, run.latent_shape, size)

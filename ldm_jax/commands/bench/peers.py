@@ -80,8 +80,7 @@ def _context_tokens(run: Run) -> int:
     """Counts the tokens of the context that the config's condition makes."""
     conditioner = run.model.conditioner
     y = {name: run.batch_shapes[name] for name in conditioner.fields}
-    key = jax.random.key(0)
-    params = jax.eval_shape(lambda key: run.task.init(key, run.batch_shapes)[0], key)
+    params, _ = run.task.shapes(run.batch_shapes)
     cond = jax.eval_shape(
         lambda p, y: conditioner.encode(p.get("conditioner", {}), y, run.task.frozen),
         params,

@@ -194,8 +194,7 @@ class SamplePreview:
           ValueError: the section `sampling` does not fit the model.
         """
         draw = generator(self.model, self.shape, self.sampling)
-        key = jax.random.key(0)
-        params = jax.eval_shape(lambda key: task.init(key, batch_shapes)[0], key)
+        params, _ = task.shapes(batch_shapes)
         frozen = jax.eval_shape(lambda: dict(self.frozen))
         y = {
             name: jax.ShapeDtypeStruct((NUM_SHOWN, *x.shape[1:]), x.dtype)
