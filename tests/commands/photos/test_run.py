@@ -166,6 +166,7 @@ def test_the_same_can_be_done_by_hand(finished, tmp_path, capsys):
     assert "num_classes must be that of the data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_with_captions_becomes_a_text_model(tmp_path, capsys):
     """In one command; and by hand, where the latents know the images."""
     images, workdir = colours(tmp_path / "photos", count=20), tmp_path / "run"
