@@ -36,7 +36,13 @@ for num_steps in (2, 3):
 """
 
 
-@pytest.mark.parametrize("sizes", [(1, 2, 1), (1, 2, 2)], ids=["fsdp", "and tensor"])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param((1, 2, 1), id="fsdp", marks=pytest.mark.slow),
+        pytest.param((1, 2, 2), id="and tensor"),
+    ],
+)
 def test_a_run_split_over_a_few_devices_saves_and_resumes(tmp_path, sizes):
     count = sizes[0] * sizes[1] * sizes[2]
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
