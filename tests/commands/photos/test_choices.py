@@ -29,9 +29,9 @@ def changed(**values):
 @pytest.mark.parametrize(
     ("folder", "platform", "expected"),
     [
-        ({}, "cpu", dict(image_size=32, f=4, condition="class", held_out="test")),
+        ({}, "cpu", dict(image_size=32, f=2, condition="class", held_out="test")),
         ({}, "gpu", dict(image_size=128, f=8, condition="class")),
-        ({"sizes": np.full((600, 2), 40)}, "cpu", dict(image_size=32, f=4)),
+        ({"sizes": np.full((600, 2), 40)}, "cpu", dict(image_size=32, f=2)),
         ({"sizes": np.full((600, 2), 17)}, "cpu", dict(image_size=16, f=2)),
         ({"classes": {}}, "cpu", dict(condition="none")),
         ({"captions": "txt"}, "cpu", dict(condition="text", captions="txt")),
@@ -81,7 +81,7 @@ def test_folders_that_make_no_model_are_refused(folder, message):
         choose_settings(changed(**folder), "cpu")
 
 
-@pytest.mark.parametrize(("size", "f"), [(16, 2), (32, 4), (64, 8), (128, 8)])
+@pytest.mark.parametrize(("size", "f"), [(16, 2), (32, 2), (64, 4), (128, 8)])
 def test_a_size_may_be_requested_and_latents_have_8x8_at_least(size, f):
     settings = choose_settings(FLOWERS, "cpu", size).settings
     assert settings["image_size"] == size and settings["f"] == f
