@@ -8,28 +8,41 @@ from pathlib import Path
 
 import pytest
 
+from ldm_jax.parallel import compile_cache
+
 ROOT = Path(__file__).parents[2]
+LIMIT = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 COMPILES = """
 import jax, jax.numpy as jnp, logging
 from ldm_jax.parallel.compile_cache import keep_programs
 logging.basicConfig(level=logging.WARNING)
 keep_programs()
 print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3)))[0, 0])
+print("limit", jax.config.jax_persistent_cache_min_compile_time_secs)
 """
 
 
 def compile_once(home: Path, **variables: str) -> str:
     """Compiles a small program in a separate process; returns its warnings."""
+    return in_process(home, **variables).stderr
+
+
+def in_process(home: Path, **variables: str) -> subprocess.CompletedProcess:
+    """Compiles a small program in a separate process."""
     env = {"XDG_CACHE_HOME": str(home), "JAX_COMPILATION_CACHE_DIR": "", **variables}
-    env = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **env}
-    run = subprocess.run(
+    env = {LIMIT: "0", **env}
+    inherited = {k: v for k, v in os.environ.items() if k != LIMIT}
+    return subprocess.run(
         [sys.executable, "-c", COMPILES],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={
+            **inherited,
+            "PYTHONPATH": str(ROOT),
+            **{name: value for name, value in env.items() if value != "unset"},
+        },
         capture_output=True,
         text=True,
         check=True,
     )
-    return run.stderr
 
 
 def programs(home: Path) -> dict[str, int]:
@@ -76,3 +89,26 @@ def test_a_folder_that_cannot_be_made_is_a_warning_with_its_name(tmp_path):
     warnings = compile_once(tmp_path)
     assert "compiled programs are not kept" in warnings
     assert str(tmp_path / "ldm_jax" / "programs") in warnings
+
+
+@pytest.mark.parametrize(("variable", "limit"), [("unset", 0.02), ("0.5", 0.5)])
+def test_small_programs_are_kept_unless_the_shell_says_otherwise(
+    tmp_path, variable, limit
+):
+    """JAX's own limit, 1 s, leaves out all draws of parameters."""
+    printed = in_process(tmp_path, **{LIMIT: variable}).stdout
+    assert printed.splitlines()[-1] == f"limit {limit}"
+
+
+def test_of_many_programs_the_last_used_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(compile_cache, "MAX_PROGRAMS", 2)
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for age, name in enumerate("dbac"):
+        for end in ("cache", "atime"):
+            (folder / f"{name}-{end}").write_bytes(b"x")
+            os.utime(folder / f"{name}-{end}", (1e9 - age, 1e9 - age))
+    (folder / "unfinished-cache").write_bytes(b"x")
+    compile_cache._tidy(folder)
+    left = sorted(file.name for file in folder.iterdir() if "lock" not in file.name)
+    assert left == ["b-atime", "b-cache", "d-atime", "d-cache"]
