@@ -84,7 +84,7 @@ class Task:
     init: Callable[[Array, Mapping[str, Any]], tuple[PyTree, PyTree]]
     loss: Callable[..., tuple[Array, tuple[dict[str, Array], PyTree]]]
     frozen: PyTree = ()
-    _traced: dict[tuple, tuple[ClosedJaxpr, Any]] = dataclasses.field(
+    _traced: dict[frozenset, tuple[ClosedJaxpr, Any]] = dataclasses.field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -97,12 +97,11 @@ class Task:
           (the program, whose one input is the key; (params, collections) of
           jax.ShapeDtypeStruct).
         """
-        known = tuple(sorted((n, x.shape, str(x.dtype)) for n, x in batch.items()))
+        shapes = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()
+        }
+        known = frozenset(shapes.items())
         if known not in self._traced:
-            shapes = {
-                name: jax.ShapeDtypeStruct(x.shape, x.dtype)
-                for name, x in batch.items()
-            }
             trace = jax.make_jaxpr(
                 lambda key: self.init(key, shapes), return_shape=True
             )
