@@ -65,8 +65,11 @@ def draw_pictures(
     """
     batch = {name: array[:NUM_RECORDS] for name, array in batch.items()}
     z_0 = _latents(model, params, batch)
-    decoded = np.asarray(_compiled(model).decode(params, z_0))
     fields = {name: batch[name] for name in model.conditioner.fields}
+
+    @functools.cache
+    def decoded() -> np.ndarray:
+        return np.asarray(_compiled(model).decode(params, z_0))
 
     def draw(how: Sampling, **options) -> np.ndarray:
         count = len(z_0)
@@ -76,7 +79,7 @@ def draw_pictures(
         return np.concatenate(list(drawn), axis=-4)
 
     sheets = {
-        "inputs": lambda: _sheet(png.to_uint8(decoded), 4),
+        "inputs": lambda: _sheet(png.to_uint8(decoded()), 4),
         "conditions": lambda: _conditions(model, batch, shape),
         "noising": lambda: _noising(model, params, z_0),
         "denoising": lambda: _previews(draw, sampling),
@@ -85,7 +88,7 @@ def draw_pictures(
         "unquantized": lambda: _unquantized(model, draw, sampling),
     }
     for name, hole in _holes(model, shape).items():
-        sheets[name] = functools.partial(_painted, draw, sampling, decoded, hole)
+        sheets[name] = lambda hole=hole: _painted(draw, sampling, decoded(), hole)
     drawn = {name: sheets[name]() for name in names}
     return {name: sheet for name, sheet in drawn.items() if sheet is not None}
 
