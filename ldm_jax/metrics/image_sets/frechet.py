@@ -89,10 +89,10 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
         |m_1 - m_2|^2 + tr(C_1) + tr(C_2) - 2 tr (C_1 C_2)^(1/2)
 
-    The last trace is computed as the sum of the singular values of C_1^(1/2) C_2^(1/2).
-    These are roots of symmetric matrices, so the result is real, and accurate for
-    singular covariances too. The root of C_1 C_2, which is not symmetric, would lose
-    half of the digits there. Therefore no epsilon is added to the diagonal.
+    The last trace is computed as the sum of the singular values of F_1^T F_2, where
+    F F^T = C. The result is real, and accurate for singular covariances too. The root
+    of C_1 C_2, which is not symmetric, would lose half of the digits there. Therefore
+    no epsilon is added to the diagonal.
 
     Returns:
       The distance; at least 0, up to rounding.
@@ -116,10 +116,19 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """Returns F [D, r] with F F^T = covariance; r is the rank of the covariance."""
+    """Returns F [D, r] with F F^T = covariance; r is the rank of the covariance.
+
+    Pivoted Cholesky takes D r^2 operations, a tenth or less of an eigendecomposition's.
+
+    Source: Higham 2002, Sec. 10.3.
+    """
+    # Imported here, because most commands need no distance.
+    from scipy.linalg.lapack import dpstrf
+
     covariance = np.asarray(covariance, np.float64)
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    # Eigenvalues this small relative to the largest are rounding errors, but their
-    # square roots would not be small.
-    kept = values > max(values[-1], 0) * len(values) * np.finfo(np.float64).eps
-    return vectors[:, kept] * np.sqrt(values[kept])
+    # It stops when all remaining pivots are rounding errors relative to the largest:
+    # their square roots would not be small.
+    lower, pivots, rank, _ = dpstrf((covariance + covariance.T) / 2, lower=1)
+    factor = np.empty((len(covariance), rank))
+    factor[pivots - 1] = np.tril(lower)[:, :rank]
+    return factor
