@@ -204,10 +204,11 @@ def _class_names(files: list[str], left_out: Iterable[str]) -> tuple[str, ...]:
         return ()
     if len(inside) < len(files):
         loose = next(file for file in files if "/" not in file)
+        folder = printable(inside[0].split("/")[0])
         raise UnreadableFile(
             f"either all images are in class folders or none: {printable(loose)} is "
-            f"next to {printable(inside[0].split('/')[0])}/. Move it into a class "
-            "folder."
+            f"next to {folder}/. Move it into a class folder. If {folder}/ holds label "
+            f"maps, set config.images.label_maps={folder}."
         )
     names = {file.split("/", 1)[0] for file in inside}
     for file in left_out:

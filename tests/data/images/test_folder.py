@@ -239,3 +239,4 @@ def test_names_with_line_breaks_stay_in_one_line_of_an_error(tmp_path):
     with pytest.raises(UnreadableFile, match="either all images") as raised:
         FolderSource(tmp_path)
     assert "\n" not in str(raised.value) and r"loose\n.png" in str(raised.value)
+    assert str(raised.value).endswith(r"set config.images.label_maps=a\nb.")
