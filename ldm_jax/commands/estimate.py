@@ -21,4 +21,7 @@ def estimate_time(config: ConfigDict) -> str:
         seconds[name] = training_seconds(run, flops)
     parts = [f"{name} {duration(value)}" for name, value in seconds.items()]
     total = duration(sum(seconds.values()))
-    return f"about {total} ({', '.join(parts)}), {CONDITIONS}"
+    return (
+        f"about {total} of training ({', '.join(parts)}), {CONDITIONS}; compiling, "
+        "encoding and sampling add one to three minutes"
+    )

@@ -108,10 +108,6 @@ def choose_settings(
         "held out": f"{pictures.num_held_out} pictures, one in ten"
         if held_out
         else f"none: one in ten of {pictures.count} is too few to measure",
-        "first stage": f"{budget.stage_channels} channels, {budget.stage_steps:,} "
-        f"steps of {budget.stage_batch_size}",
-        "denoiser": f"{budget.channels} channels, {budget.num_steps:,} steps of "
-        f"{budget.batch_size}",
     }
     return Choices(settings, reasons)
 

@@ -10,6 +10,7 @@ import time
 from typing import NamedTuple
 
 import jax
+from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
 from ldm_jax.commands.estimate import estimate_time
@@ -78,6 +79,7 @@ def model_pictures(
     chosen = _choose(root, pictures, size)
     _refuse_other_folder(root, pictures)
     config = load_config(str(root / CONFIG), overrides)
+    chosen |= _describe(config)
     _print(show(chosen))
     began = (root / "first_stage").exists()
     note = "; what is trained already is not repeated" if began else ""
@@ -139,6 +141,19 @@ def _choose(root: pathlib.Path, pictures: Survey, size: int | None) -> dict[str,
     made = choices.choose_settings(pictures, jax.default_backend(), size)
     write_text(path, choices.config_file(made.settings))
     return {**made.reasons, "choices": f"in {path}: edit it and run this again"}
+
+
+def _describe(config: ConfigDict) -> dict[str, str]:
+    """Describes the work of both trainings, edited and replaced values included."""
+    stages = {
+        "first stage": (config.first_stage, config.first_stage.autoencoder),
+        "denoiser": (config.diffusion, config.diffusion.unet),
+    }
+    return {
+        name: f"{network.channels} channels, {stage.train.num_steps:,} steps of "
+        f"{stage.batch_size}"
+        for name, (stage, network) in stages.items()
+    }
 
 
 def _closing(root: pathlib.Path, result: PhotosResult) -> str:

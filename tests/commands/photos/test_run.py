@@ -103,6 +103,7 @@ def test_an_edited_config_is_run_again(finished, capsys):
     assert cli.main(quickstart(images, workdir)) == 0
     page = capsys.readouterr().out
     assert f"those of {path}" in page and "trained already is not repeated" in page
+    assert "64 channels, 2 steps of 8\n" in page  # as replaced on the command line
     settings = json.loads((workdir / "diffusion" / "config.json").read_text())
     assert settings["sampling"]["guidance_scale"] == 9.0
     assert cli.main(quickstart(images, workdir, "--size=16")) == 2
