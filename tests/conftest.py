@@ -15,7 +15,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Threads of NumPy's linear algebra wait for each other in loops: where every core has
-# a worker, two make an eigendecomposition of a Frechet distance ten times slower.
+# a worker, two make the linear algebra of a Frechet distance ten times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Most of the suite's time is XLA compiling programs that run once, so they are barely
 # optimized. Not at all, level 0, compiles a tenth faster, and whole commands run five
