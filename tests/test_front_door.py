@@ -101,5 +101,5 @@ def test_a_first_stage_alone_has_the_same_door(tmp_path, name):
     decoded = jax.jit(model.decode)(params, np.asarray(mode))
     assert relative_error(decoded, channels_last(golden["dec"])) < 1e-4
     # Of the config it was imported with: what to train on.
-    config = ldm_jax.experiment.model_directory.read_config(directory)
+    config = ldm_jax.experiment.stored_config.read_config(directory)
     assert config.images.dataset == "digits" and config.transform.image_size == 96

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 import ldm_jax
 from ldm_jax import cli, pretrained
 from ldm_jax.data.builders.digits import is_held_out
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import stored_config
 from ldm_jax.metrics.nearest import classification_accuracy
 from ldm_jax.tasks.sample_images import sample_images
 from ldm_jax.tasks.sampling import make_sampling
@@ -40,7 +40,7 @@ def test_samples_of_digits_are_of_the_requested_class():
         params,
         {"label": labels},
         seeds=np.arange(len(labels)),
-        latent_shape=model_directory.latent_shape("digits"),
+        latent_shape=stored_config.latent_shape("digits"),
         sampling=make_sampling(num_steps=20, guidance_scale=3.0),
         batch_size=len(labels),
     )
@@ -59,11 +59,9 @@ def test_samples_of_digits_are_of_the_requested_class():
 
 def test_a_directory_of_the_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert (
-        pathlib.Path(model_directory.locate("digits")) == pretrained.FOLDER / "digits"
-    )
+    assert pathlib.Path(stored_config.locate("digits")) == pretrained.FOLDER / "digits"
     (tmp_path / "digits").mkdir()
-    assert model_directory.locate("digits") == "digits"
+    assert stored_config.locate("digits") == "digits"
 
 
 def test_commands_take_the_name(tmp_path, capsys):

@@ -195,7 +195,7 @@ def _add_samples(command: CommandParser) -> None:
 def _run(args, overrides) -> None:
     from ldm_jax.commands import evaluate
     from ldm_jax.commands.evaluation.condition_gap import evaluate_condition
-    from ldm_jax.experiment import model_directory
+    from ldm_jax.experiment import stored_config
     from ldm_jax.metrics.tables import markdown
 
     request = _request_of(args)
@@ -212,7 +212,7 @@ def _run(args, overrides) -> None:
         latents = _given(args, ["latents", *OF_SAMPLES])
         _refuse({**inputs, **options, **latents}, "finished images")
         result = evaluate.evaluate_images(args.images, args.out, request, args.pairs)
-    elif model_directory.read_config(args.model).task == "first_stage":
+    elif stored_config.read_config(args.model).task == "first_stage":
         _refuse(
             {**inputs, **options, **_given(args, ["pairs", "latents", *OF_SAMPLES])},
             "a first stage",

@@ -18,10 +18,10 @@ from ldm_jax.commands.evaluation.results import finish_results
 from ldm_jax.commands.sampling.drawing import Guidance
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.models import training_images
+from ldm_jax.experiment.stored_config import first_stage_of
 from ldm_jax.files.formats import png
 from ldm_jax.files.formats.structured import read_json_object
 from ldm_jax.files.paths import resolve
@@ -174,7 +174,7 @@ def evaluate_reconstructions(
     Raises:
       ValueError: no such images, or f does not divide the size.
     """
-    config = model_directory.read_config(model_dir)
+    config = stored_config.read_config(model_dir)
     model, params = model_directory.load(model_dir)
     spec, transform = training_images(config, image_size, held_out=True)
     spec |= {"dataset": images} if images else {}

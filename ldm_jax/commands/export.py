@@ -17,7 +17,7 @@ from ldm_jax.commands.exports.stablehlo import (
     export_stablehlo,
     make_programs,
 )
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.model_settings import ModelSettings, read_settings
 from ldm_jax.files.paths import is_remote, local, resolve
 from ldm_jax.files.writing import atomic_directory, new_files
@@ -272,7 +272,7 @@ class Loaded:
         stage, paths = params.get("autoencoder"), []
         if trained.task == "latent_diffusion" and stage:
             params = {name: x for name, x in params.items() if name != "autoencoder"}
-            directory, _ = model_directory.first_stage_of(trained.directory)
+            directory, _ = stored_config.first_stage_of(trained.directory)
             parts = read_settings(directory).without_places(), {"autoencoder": stage}
             paths = write_compact(folder / "autoencoder", *parts)
         return [*paths, *write_compact(folder, trained.without_places(), params)]

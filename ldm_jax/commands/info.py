@@ -13,7 +13,7 @@ from ldm_jax.conditions.base import Condition
 from ldm_jax.data.latents.sets import BUCKETS_FILE, bucket_names
 from ldm_jax.data.latents.source import open_latents
 from ldm_jax.data.records import read_whole
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files.formats.structured import read_json
 from ldm_jax.files.paths import printable, resolve
@@ -42,7 +42,7 @@ def describe(path: str) -> str:
       ValueError: the path holds none of these.
       StoreError: a URL that cannot be read.
     """
-    place = resolve(model_directory.locate(path))
+    place = resolve(stored_config.locate(path))
     if str(path).endswith(".npz"):
         return _lines(path, _statistics(str(place)))
     with reaching(path):
@@ -71,7 +71,7 @@ def describe(path: str) -> str:
 
 def _describe_directory(path: str) -> str | None:
     """Describes a directory; returns None for one of unknown content."""
-    place = resolve(model_directory.locate(path))
+    place = resolve(stored_config.locate(path))
     if (place / "config.json").exists():
         return _lines(path, _model(path))
     if (place / BUCKETS_FILE).exists() or (place / "dataset_info.json").exists():

@@ -29,8 +29,8 @@ from ldm_jax.data.transforms.buckets import (
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.encoding import Encoding, open_encoding
-from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.retrieval.image_neighbours import NeighbourSource
+from ldm_jax.experiment.stored_config import first_stage_of
 from ldm_jax.files.paths import resolve
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel import sharding

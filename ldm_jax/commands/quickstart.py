@@ -14,7 +14,7 @@ from ldm_jax.commands.reconstruct import write_reconstructions
 from ldm_jax.commands.train import train_config
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.chain import Chain, ResultCheck, make_chain
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.models import training_images
@@ -94,7 +94,7 @@ def _sample(diffusion_dir: str, labels: np.ndarray) -> np.ndarray:
         params,
         {"label": labels.astype(np.int32)},
         seeds=np.arange(len(labels)),
-        latent_shape=model_directory.latent_shape(diffusion_dir),
+        latent_shape=stored_config.latent_shape(diffusion_dir),
         sampling=sampling,
         batch_size=100,
     )

@@ -5,7 +5,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.encoding import images_of
-from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment.stored_config import first_stage_of
 from ldm_jax.files.formats import png
 from ldm_jax.metrics.reconstruct import reconstruct_all
 from ldm_jax.metrics.reconstruction import psnr

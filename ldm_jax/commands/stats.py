@@ -13,8 +13,8 @@ from ldm_jax.data.images.finished_images import open_set
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.data.transforms.image_transform import ImageTransform
-from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.models import training_images
+from ldm_jax.experiment.stored_config import first_stage_of
 from ldm_jax.metrics.image_sets.distribution import (
     Collector,
     rank_warning,

@@ -7,8 +7,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
-from ldm_jax.experiment.model_directory import make_model, read_config
+from ldm_jax.experiment.model_directory import make_model
 from ldm_jax.experiment.prepare import prepare
+from ldm_jax.experiment.stored_config import read_config
 from ldm_jax.files.outputs import check_holds_checkpoints, check_writable
 from ldm_jax.files.paths import resolve
 from ldm_jax.parallel.hosts import in_main_process

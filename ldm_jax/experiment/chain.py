@@ -53,6 +53,19 @@ class Chain:
         """Classes of the denoiser's condition."""
         return self.diffusion.condition.num_classes
 
+    @property
+    def trainings(self) -> dict[str, str]:
+        """The width and the work of both trainings, in words."""
+        stages = {
+            "first stage": (self.first_stage, self.first_stage.autoencoder),
+            "denoiser": (self.diffusion, self.diffusion.unet),
+        }
+        return {
+            name: f"{network.channels} channels, {stage.train.num_steps:,} steps of "
+            f"{stage.batch_size}"
+            for name, (stage, network) in stages.items()
+        }
+
 
 def make_chain(config: ConfigDict, latents: str, data_dir: str = "") -> Chain:
     """Joins the experiments of a quickstart's config.

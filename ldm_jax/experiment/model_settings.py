@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from ldm_jax.experiment.model_directory import first_stage_of, read_config
+from ldm_jax.experiment.stored_config import first_stage_of, read_config
 from ldm_jax.experiment.vocabulary import places_of, text_section
 from ldm_jax.tasks.sampling import Sampling, replace_sampling
 
@@ -17,7 +17,7 @@ OF_THE_RUN = ("latents.directory", "latents.first_stage", "images.data_dir")
 
 
 def read_settings(directory: str, task: str | None = None) -> "ModelSettings":
-    """Reads the settings of a model directory; see `model_directory.read_config`."""
+    """Reads the settings of a model directory; see `stored_config.read_config`."""
     return ModelSettings(directory, read_config(directory, task))
 
 

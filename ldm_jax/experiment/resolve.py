@@ -13,8 +13,8 @@ from ldm_jax.data.records import Source
 from ldm_jax.experiment import data_metadata
 from ldm_jax.experiment.config.sections import LatentSet, TextEncoderSource
 from ldm_jax.experiment.lpips import read_lpips
-from ldm_jax.experiment.model_directory import locate, read_config
 from ldm_jax.experiment.models import make_the_same
+from ldm_jax.experiment.stored_config import locate, read_config
 from ldm_jax.experiment.text_encoder import (
     TrainedEncoder,
     fill_text_section,

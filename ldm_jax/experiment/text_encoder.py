@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ldm_jax.experiment.config.sections import TextEncoderSource
-from ldm_jax.experiment.model_directory import FREE, load, read_config
+from ldm_jax.experiment.model_directory import FREE, load
+from ldm_jax.experiment.stored_config import read_config
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.digest import params_fingerprint

@@ -14,8 +14,8 @@ from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.records import Source
 from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.data_metadata import DataMetadata, Size, with_classes
-from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.models import stage_differences
+from ldm_jax.experiment.stored_config import first_stage_of
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.checkpoints.params import load_params, save_params

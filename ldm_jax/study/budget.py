@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ldm_jax.data.images.image_sets import open_images
-from ldm_jax.experiment import data_metadata, model_directory
+from ldm_jax.experiment import data_metadata, stored_config
 from ldm_jax.experiment.config.schema import changed
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.models.autoencoder import Autoencoder
@@ -167,7 +167,7 @@ def _first_stage(arm: Arm, study: Study) -> tuple[ConfigDict | None, str, str]:
     if arm.first_stage is None:
         return None, "", ""
     if isinstance(arm.first_stage, str):
-        directory, config = model_directory.first_stage_of(arm.first_stage)
+        directory, config = stored_config.first_stage_of(arm.first_stage)
     else:
         directory, config = "", changed(arm.first_stage, {}).unlock()
         with config.ignore_type():

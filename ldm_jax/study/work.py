@@ -19,7 +19,7 @@ from ldm_jax.commands.stats import write_stats
 from ldm_jax.commands.train import train_config
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.encoding import images_of
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.prepare import prepare
@@ -73,7 +73,7 @@ def measure_reconstructions(
     folder: epath.Path, *, model_dir: str, study: Study
 ) -> dict[str, Any]:
     """Measures a first stage on held-out images, and shows some."""
-    _, config = model_directory.first_stage_of(model_dir)
+    _, config = stored_config.first_stage_of(model_dir)
     metrics = [m for m in study.metrics if m not in ("is", "sfid")] + ["psnr"]
     if study.image_size >= WINDOW:
         metrics.append("ssim")
@@ -94,7 +94,7 @@ def measure_reconstructions(
 
 def _show_reconstructions(folder: epath.Path, model_dir: str, study: Study) -> None:
     """Writes originals.png and reconstructions.png: the same images for every arm."""
-    directory, config = model_directory.first_stage_of(model_dir)
+    directory, config = stored_config.first_stage_of(model_dir)
     model, params = model_directory.load(directory, task="first_stage")
     dataset = study.images["dataset"]
     spec, transform = images_of(config, dataset, study.held_out)

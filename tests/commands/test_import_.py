@@ -15,9 +15,9 @@ from ldm_jax import cli
 from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.diffusion.samplers.base import seed_keys
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import stored_config
 from ldm_jax.experiment.config import config_files
-from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment.stored_config import first_stage_of
 from ldm_jax.interop.compvis.read_config import image_size_of
 from ldm_jax.interop.torch_files.writer import write_ckpt
 from ldm_jax.interop.weight_files import read_weights
@@ -51,7 +51,7 @@ def test_a_pipeline_of_pixels_becomes_a_model_of_pixels(pixels):
     model, loaded = ldm_jax.load(directory)
     assert model.autoencoder.bottleneck == "pixels"
     assert_same(loaded, {**params, "autoencoder": {}})
-    config = model_directory.read_config(directory)
+    config = stored_config.read_config(directory)
     assert config.latents.image_size == 8 and config.sampling.clip == 1.0
     assert dict(config.schedule) == small.PIXELS["schedule"]
     assert not (pathlib.Path(directory) / "autoencoder").exists()
@@ -70,7 +70,7 @@ def test_its_programs_run_without_this_package(pixels, tmp_path):
     command = [sys.executable, "-c", barred + RUNNER.read_text() + use]
     subprocess.run(command, cwd=tmp_path, check=True)
     model, params = ldm_jax.load(directory)
-    sampling = make_sampling(**model_directory.read_config(directory).sampling)
+    sampling = make_sampling(**stored_config.read_config(directory).sampling)
     generate = make_generate(model, (8, 8, 3), sampling)
     expected = generate(params, {}, seed_keys([3, 4]), {})
     np.testing.assert_allclose(np.load(tmp_path / "image.npy"), expected, atol=1e-4)
@@ -159,7 +159,7 @@ def test_a_first_stage_alone_becomes_a_first_stage(tmp_path, autoencoder):
     import_weights(str(tmp_path / "source"), str(tmp_path / "b"))
     params = ldm_jax.load(str(tmp_path / "a"))[1]
     assert_same(ldm_jax.load(str(tmp_path / "b"))[1], params)
-    assert model_directory.read_config(str(tmp_path / "b")).transform.image_size == 64
+    assert stored_config.read_config(str(tmp_path / "b")).transform.image_size == 64
 
 
 BOXES = [[{"label": 3, "box": [0, 0, 0.5, 1]}], []]
@@ -209,7 +209,7 @@ def test_a_vocabulary_is_carried_along_and_out_again(tmp_path):
     shape = jax.eval_shape(lambda p: model.condition(p, text="a cat"), params)
     assert shape.context.shape == (1, 77, 8)
     # Their YAML counts latents of images of 256.
-    moved = model_directory.read_config(str(tmp_path / "moved"))
+    moved = stored_config.read_config(str(tmp_path / "moved"))
     assert moved.latents.image_size == 256
     export_weights(str(tmp_path / "moved"), str(tmp_path / "out"), "diffusers")
     import_weights(str(tmp_path / "out"), str(tmp_path / "b"))
@@ -339,7 +339,7 @@ def test_an_unknown_scale_must_be_given(tmp_path):
         import_weights(argv[1], str(tmp_path / "imported"), config, overrides=flags)
     assert not (tmp_path / "imported").exists()
     assert cli.main([*argv, "--config.latents.scale=0.5"]) == 0
-    assert model_directory.read_config(str(tmp_path / "imported")).latents.scale == 0.5
+    assert stored_config.read_config(str(tmp_path / "imported")).latents.scale == 0.5
 
 
 def test_a_directory_that_is_taken_is_left_alone(tmp_path):

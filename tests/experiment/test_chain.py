@@ -14,6 +14,7 @@ def test_the_denoiser_learns_from_the_latents_and_the_config_stays_as_it_is():
     assert chain.first_stage.images.data_dir == "./data"
     assert chain.held_out == "test" and chain.num_classes == 10
     assert chain.check.num_neighbors == 1
+    assert chain.trainings["denoiser"] == "32 channels, 900 steps of 64"
     assert config.diffusion.latents.directory == ""
 
 

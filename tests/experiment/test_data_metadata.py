@@ -9,7 +9,7 @@ from PIL import Image
 from ldm_jax.commands.latents import encode_image_set
 from ldm_jax.commands.train import train_config
 from ldm_jax.configs import small, small_class
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.config.schema import changed
 from ldm_jax.experiment.data_metadata import DataMetadata, complete
 from ldm_jax.experiment.prepare import prepare
@@ -47,8 +47,8 @@ def test_classes_that_a_config_leaves_open_come_from_the_latents(latents, tmp_pa
     config.train.update(num_steps=1, evaluate_every=None)
     config.unet.update(channel_mult=(1,), attention_levels=())
     train_config(config, str(tmp_path))
-    stored = model_directory.read_config(str(tmp_path))
-    stage = model_directory.read_config(str(latents / "stage"))
+    stored = stored_config.read_config(str(tmp_path))
+    stage = stored_config.read_config(str(latents / "stage"))
     assert stored.autoencoder == stage.autoencoder
     assert stored.latents.image_size == SIDE
     assert stored.condition.num_classes == 2

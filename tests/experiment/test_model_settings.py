@@ -4,8 +4,8 @@
 import pytest
 from ml_collections import ConfigDict
 
-from ldm_jax.experiment.model_directory import first_stage_of
 from ldm_jax.experiment.model_settings import ModelSettings, read_settings
+from ldm_jax.experiment.stored_config import first_stage_of
 
 
 @pytest.fixture(scope="module")

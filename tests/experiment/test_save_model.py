@@ -14,8 +14,8 @@ from ldm_jax.commands.export import SUFFIXES, check, export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.conditions.registry import make_condition
 from ldm_jax.diffusion.schedule import make_schedule
-from ldm_jax.experiment.model_directory import read_config, read_sampling
 from ldm_jax.experiment.save_model import condition_section, model_spec
+from ldm_jax.experiment.stored_config import read_config, read_sampling
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.classifier import POOLS, LatentClassifier
 from ldm_jax.models.unet import UNet

@@ -17,7 +17,7 @@ from ldm_jax.commands.export import export_weights
 from ldm_jax.commands.import_ import import_weights
 from ldm_jax.commands.train import train_config
 from ldm_jax.conditions.registry import make_condition
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import stored_config
 from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.files.errors import UnreadableFile
@@ -86,8 +86,7 @@ def test_an_exported_text_encoder_equals_the_imported_one(clip, tmp_path):
     _, loaded = ldm_jax.load(str(tmp_path / "again"))
     jax.tree.map(np.testing.assert_array_equal, loaded["conditioner"], params)
     read = [
-        model_directory.read_config(d).condition
-        for d in (directory, tmp_path / "again")
+        stored_config.read_config(d).condition for d in (directory, tmp_path / "again")
     ]
     for condition in read:
         assert condition.vocab and condition.merges

@@ -23,7 +23,8 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents.source import open_latents
 from ldm_jax.data.records import DamagedRecord, read_each
 from ldm_jax.experiment.config import schema
-from ldm_jax.experiment.model_directory import make_model, read_config
+from ldm_jax.experiment.model_directory import make_model
+from ldm_jax.experiment.stored_config import read_config
 from ldm_jax.files.errors import UnreadableFile, naming
 from ldm_jax.files.formats.arrays import read_npz
 from ldm_jax.files.formats.pictures import read_image, read_label_map, read_mask

@@ -122,7 +122,7 @@ def test_a_pipeline_that_diffusers_saved_comes_in(tmp_path):
     pipeline.save_pretrained(tmp_path / "source")
     import_weights(str(tmp_path / "source"), str(tmp_path / "imported"))
     model, params = ldm_jax.load(str(tmp_path / "imported"))
-    config = ldm_jax.experiment.model_directory.read_config(str(tmp_path / "imported"))
+    config = ldm_jax.experiment.stored_config.read_config(str(tmp_path / "imported"))
     assert config.sampling.clip == 1.0 and config.latents.image_size == 8
     z_t, t = noise(2, 3, 8, 8)[0], np.array([1, 700], np.int32)
     with torch.no_grad():

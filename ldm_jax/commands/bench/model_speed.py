@@ -12,7 +12,7 @@ from ldm_jax.commands.bench.history import Figures
 from ldm_jax.commands.bench.timing import best_of
 from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.diffusion.samplers.base import seed_keys
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.builders.abstract import zero_lpips, zero_params
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.metrics.paper import PaperSpeed
@@ -58,8 +58,8 @@ def open_model(directory: str, num_steps: int, size: int) -> Sampled:
       size: samples of a batch.
     """
     model, params = model_directory.load(directory, task="latent_diffusion")
-    shape = model_directory.latent_shape(directory)
-    sampling = model_directory.read_sampling(directory, {"num_steps": num_steps})
+    shape = stored_config.latent_shape(directory)
+    sampling = stored_config.read_sampling(directory, {"num_steps": num_steps})
     return Sampled(model, params, shape, sampling, (), _fields(model, shape, size))
 
 

@@ -12,7 +12,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.records import Source, read_whole
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.encoding import images_of
-from ldm_jax.experiment.model_directory import first_stage_of
+from ldm_jax.experiment.stored_config import first_stage_of
 from ldm_jax.files.formats import png
 from ldm_jax.files.writing import write_json
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile

@@ -10,7 +10,6 @@ import time
 from typing import NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
 from ldm_jax.commands.estimate import estimate_time
@@ -79,17 +78,17 @@ def model_pictures(
     chosen = _choose(root, pictures, size)
     _refuse_other_folder(root, pictures)
     config = load_config(str(root / CONFIG), overrides)
-    chosen |= _describe(config)
+    stage, latents, denoiser = (
+        str(root / name) for name in ("first_stage", "latents", "diffusion")
+    )
+    chain, figures = make_chain(config, latents), {}
+    chosen |= chain.trainings
     _print(show(chosen))
     began = (root / "first_stage").exists()
     note = "; what is trained already is not repeated" if began else ""
     _print(show({"estimate": estimate_time(config) + note}))
     minutes = {"look": _minutes(started)}
 
-    stage, latents, denoiser = (
-        str(root / name) for name in ("first_stage", "latents", "diffusion")
-    )
-    chain, figures = make_chain(config, latents), {}
     with _timed(minutes, 2, "train the first stage: pictures -> latents -> pictures"):
         train_config(chain.first_stage, stage)
     with _timed(minutes, 3, "encode the pictures into latents"):
@@ -141,19 +140,6 @@ def _choose(root: pathlib.Path, pictures: Survey, size: int | None) -> dict[str,
     made = choices.choose_settings(pictures, jax.default_backend(), size)
     write_text(path, choices.config_file(made.settings))
     return {**made.reasons, "choices": f"in {path}: edit it and run this again"}
-
-
-def _describe(config: ConfigDict) -> dict[str, str]:
-    """Describes the work of both trainings, edited and replaced values included."""
-    stages = {
-        "first stage": (config.first_stage, config.first_stage.autoencoder),
-        "denoiser": (config.diffusion, config.diffusion.unet),
-    }
-    return {
-        name: f"{network.channels} channels, {stage.train.num_steps:,} steps of "
-        f"{stage.batch_size}"
-        for name, (stage, network) in stages.items()
-    }
 
 
 def _closing(root: pathlib.Path, result: PhotosResult) -> str:

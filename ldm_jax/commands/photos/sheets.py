@@ -9,7 +9,7 @@ from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.data.latents.sets import open_latent_sets
 from ldm_jax.data.records import read_whole
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.files.formats import png
 from ldm_jax.tasks.sample_images import sample_images
@@ -38,7 +38,7 @@ def sample_sheet(directory: str) -> tuple[np.ndarray, np.ndarray]:
         params,
         {name: np.repeat(x, COLUMNS, axis=0) for name, x in y.items()},
         seeds=np.arange(count),
-        latent_shape=model_directory.latent_shape(directory),
+        latent_shape=stored_config.latent_shape(directory),
         sampling=sampling,
         batch_size=min(count, 64),
     )

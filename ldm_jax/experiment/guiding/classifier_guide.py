@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ldm_jax.conditions.kinds.class_label import ClassLabel
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.models import make_the_same
 from ldm_jax.tasks.guides import ClassifierGuide
 from ldm_jax.types import PyTree
@@ -48,7 +48,7 @@ def open_guide(
             'the form "mean" moves the mean of the sampler "ddpm": got sampler '
             f'"{sampler}"; choose --sampler ddpm, or --classifier-form eps.'
         )
-    config = model_directory.read_config(directory, "classifier")
+    config = stored_config.read_config(directory, "classifier")
     for name in SHARED:
         if not make_the_same(name, config[name], guided[name]):
             raise ValueError(

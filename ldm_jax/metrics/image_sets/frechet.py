@@ -123,12 +123,13 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     Source: Higham 2002, Sec. 10.3.
     """
     # Imported here, because most commands need no distance.
-    from scipy.linalg.lapack import dpstrf
+    from scipy.linalg import get_lapack_funcs
 
     covariance = np.asarray(covariance, np.float64)
+    (pstrf,) = get_lapack_funcs(("pstrf",), (covariance,))
     # It stops when all remaining pivots are rounding errors relative to the largest:
     # their square roots would not be small.
-    lower, pivots, rank, _ = dpstrf((covariance + covariance.T) / 2, lower=1)
+    lower, pivots, rank, _ = pstrf((covariance + covariance.T) / 2, lower=1)
     factor = np.empty((len(covariance), rank))
     factor[pivots - 1] = np.tril(lower)[:, :rank]
     return factor

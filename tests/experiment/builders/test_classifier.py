@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax.commands.latents import encode_image_set
 from ldm_jax.commands.train import train_config
-from ldm_jax.experiment import model_directory, resolve, training_data
+from ldm_jax.experiment import model_directory, resolve, stored_config, training_data
 from ldm_jax.experiment.config import config_files
 from ldm_jax.experiment.models import make_latent_diffusion
 from ldm_jax.experiment.prepare import prepare
@@ -87,9 +87,9 @@ def test_a_classifier_takes_scale_and_schedule_from_the_model_it_guides(
     np.testing.assert_array_equal(model.schedule.betas, other.schedule.betas)
     z_t, t = jnp.zeros((3, 8, 8, 2)), jnp.array([0, 5, 999])
     assert model.logits(params, z_t, t).shape == (3, 10)
-    stored = model_directory.read_config(str(tmp_path / "c"))
+    stored = stored_config.read_config(str(tmp_path / "c"))
     assert stored.latents.scale == 3.5
-    assert stored.schedule == model_directory.read_config(str(guided / "b")).schedule
+    assert stored.schedule == stored_config.read_config(str(guided / "b")).schedule
     # Run again it is finished, not another run.
     assert int(train_config(settings(guided), str(tmp_path / "c")).step) == 2
 

@@ -11,7 +11,7 @@ from PIL import Image
 import ldm_jax
 from ldm_jax import cli
 from ldm_jax.commands.train import train_config
-from ldm_jax.experiment import model_directory
+from ldm_jax.experiment import model_directory, stored_config
 from ldm_jax.experiment.guiding.classifier_guide import guided_labels, open_guide
 from tests.experiment.builders.test_classifier import guided, settings
 from tests.metrics.features import write_feature_network
@@ -60,7 +60,7 @@ def test_an_image_changes_samples_by_command_and_is_noted(guided, tmp_path):
 
 
 def test_the_mean_form_is_of_ddpm_alone(guided, classifier, tmp_path):
-    config = model_directory.read_config(str(guided / "b"))
+    config = stored_config.read_config(str(guided / "b"))
     open_guide(classifier, 1.0, config, (8, 8, 2), "mean", "ddpm")
     with pytest.raises(ValueError, match=r'got sampler "ddim"; choose --sampler ddpm'):
         open_guide(classifier, 1.0, config, (8, 8, 2), "mean", "ddim")
@@ -71,7 +71,7 @@ def test_a_classifier_is_exported_and_imported_by_command(guided, classifier, tm
     state = tmp_path / "classifier.ckpt"
     assert cli.main(["export", classifier, "--to=compvis", f"--out={state}"]) == 0
     config = tmp_path / "config.py"
-    plain = model_directory.read_config(classifier).to_dict()
+    plain = stored_config.read_config(classifier).to_dict()
     config.write_text(
         "from ml_collections import ConfigDict\n\n"
         f"def get_config(arg=''):\n    return ConfigDict({plain!r})\n"
@@ -90,8 +90,8 @@ def test_a_classifier_that_was_saved_guides_the_same_model(
     """Sections that leave out default values make the same first stage."""
     model, params = ldm_jax.load(classifier)
     ldm_jax.save(tmp_path / "a", model, params)
-    config = model_directory.read_config(str(guided / "b"))
-    saved = model_directory.read_config(str(tmp_path / "a"))
+    config = stored_config.read_config(str(guided / "b"))
+    saved = stored_config.read_config(str(tmp_path / "a"))
     assert dict(saved.autoencoder) != dict(config.autoencoder)
     guide, _ = open_guide(str(tmp_path / "a"), 1.0, config, (8, 8, 2))
     assert guide.classifier.classifier == model.classifier
@@ -106,7 +106,7 @@ def test_a_classifier_that_was_saved_guides_the_same_model(
     ],
 )
 def test_a_classifier_of_another_model_is_refused(guided, classifier, changes, message):
-    config = model_directory.read_config(str(guided / "b"))
+    config = stored_config.read_config(str(guided / "b"))
     with config.unlocked():
         config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=message):
@@ -114,14 +114,14 @@ def test_a_classifier_of_another_model_is_refused(guided, classifier, changes, m
 
 
 def test_a_classifier_of_one_size_refuses_another(guided, classifier):
-    config = model_directory.read_config(str(guided / "b"))
+    config = stored_config.read_config(str(guided / "b"))
     with pytest.raises(ValueError, match="reads images of 16x16 only: got 32x16"):
         open_guide(classifier, 1.0, config, (16, 8, 2))
 
 
 def test_the_null_class_never_reaches_the_classifier(guided, classifier, capsys):
     """Of ten classes, 10 is the null class of the denoiser, which training uses."""
-    config = model_directory.read_config(str(guided / "b"))
+    config = stored_config.read_config(str(guided / "b"))
     guide, _ = open_guide(classifier, 1.0, config, (8, 8, 2))
     model, _ = model_directory.load(str(guided / "b"))
     y = {"label": np.array([3, 9], np.int32)}
@@ -139,7 +139,7 @@ def test_the_null_class_never_reaches_the_classifier(guided, classifier, capsys)
 
 
 def test_only_a_classifier_guides(guided):
-    config = model_directory.read_config(str(guided / "b"))
+    config = stored_config.read_config(str(guided / "b"))
     with pytest.raises(ValueError, match="needs a model of the task classifier"):
         open_guide(str(guided / "a"), 1.0, config, (8, 8, 2))
 
