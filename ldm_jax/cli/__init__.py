@@ -149,7 +149,9 @@ def make_parser() -> CommandParser:
 
 def _exit_code(error: Exception) -> int | None:
     """Returns the exit code of an error; None if the error is not the user's fault."""
-    if isinstance(error, ValueError | TypeError | OSError) or _is_memory(error):
+    from ldm_jax.files.errors import is_out_of_memory
+
+    if isinstance(error, ValueError | TypeError | OSError) or is_out_of_memory(error):
         return 2
     from ldm_jax.files.lock import Unusable
     from ldm_jax.files.stores.store_errors import is_of_a_store
@@ -158,13 +160,6 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, Unusable) or is_of_a_store(error):
         return 2
     return 3 if isinstance(error, Diverged) else None
-
-
-def _is_memory(error: Exception) -> bool:
-    """Returns whether the memory of a device, or of the host, was not enough."""
-    is_device = type(error).__name__ == "JaxRuntimeError"
-    is_full = is_device and "RESOURCE_EXHAUSTED" in str(error)
-    return is_full or isinstance(error, MemoryError)
 
 
 def _too_large(error: Exception, arguments: Sequence[str]) -> str:
@@ -184,7 +179,9 @@ def _too_large(error: Exception, arguments: Sequence[str]) -> str:
 
 def _message(error: Exception, arguments: Sequence[str]) -> str:
     """Returns the line to print, with the URLs of the command instead of copies."""
-    if _is_memory(error):
+    from ldm_jax.files.errors import is_out_of_memory
+
+    if is_out_of_memory(error):
         return _too_large(error, arguments)
     from ldm_jax.files.stores.copies import with_urls
     from ldm_jax.files.stores.store_errors import explained, is_of_a_store

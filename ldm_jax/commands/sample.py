@@ -2,6 +2,7 @@
 """Samples images from a diffusion model: PNG files, a grid, an array for metrics."""
 
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -208,6 +209,7 @@ def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> 
     """Raises ValueError where a directory holds samples made with other settings."""
     path = folder / "settings.json"
     if not path.exists():
+        _refuse_other_pictures(folder)
         return
     stored = read_json(path)
     differing = sorted(name for name in settings if stored.get(name) != settings[name])
@@ -215,6 +217,16 @@ def _refuse_other_samples(folder: pathlib.Path, settings: Mapping[str, Any]) -> 
         raise ValueError(
             f"{folder} holds samples made with other settings "
             f"({', '.join(differing)}); use another --out, or delete it."
+        )
+
+
+def _refuse_other_pictures(folder: pathlib.Path) -> None:
+    """Raises ValueError for pictures that have names of samples, but no settings."""
+    names = sorted(path.name for path in folder.glob("[0-9]*.png"))
+    if taken := [name for name in names if re.fullmatch(r"[0-9]{6}\.png", name)]:
+        raise ValueError(
+            f"{folder} must not hold pictures of others: got {taken[0]} without a "
+            "settings.json, so it is no sample of this command; use another --out."
         )
 
 

@@ -222,3 +222,10 @@ def _first(entries, depth: int) -> list:
 
 def _listed(entries: list[str], count: int) -> str:
     return ", ".join(entries + ["..."] * (count > len(entries)))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether the memory of a device, or of the host, was not enough."""
+    is_device = type(error).__name__ == "JaxRuntimeError"
+    is_full = is_device and "RESOURCE_EXHAUSTED" in str(error)
+    return is_full or isinstance(error, MemoryError)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ldm_jax.files.errors import UnreadableFile
-from ldm_jax.files.paths import PathLike, printable
+from ldm_jax.files.paths import PathLike, is_unicode, printable
 from ldm_jax.files.reading import MISSING, not_regular
 
 # Files that operating systems add to a user's folders.
@@ -102,6 +102,8 @@ def refuse_special_files(root: PathLike) -> None:
 
 def _reason(path: pathlib.Path, home: pathlib.Path) -> str:
     """Returns why a file is not listed; "" if it is."""
+    if not is_unicode(path.name):
+        return "has a name that is not UTF-8: rename it"
     if reason := not_regular(path):
         if reason == "is a folder":
             return (

@@ -10,7 +10,14 @@ import pathlib
 import uuid
 
 from ldm_jax.files.errors import described
-from ldm_jax.files.paths import PathLike, is_remote, local, printable, resolve
+from ldm_jax.files.paths import (
+    PathLike,
+    is_remote,
+    is_unicode,
+    local,
+    printable,
+    resolve,
+)
 from ldm_jax.files.stores.store_errors import missing_package, reason
 from ldm_jax.files.write_errors import first_line, nearest_folder, write_error
 
@@ -30,6 +37,7 @@ def check_writable(directory: PathLike, flag: str = "--out") -> None:
       ValueError: it is remote, and the package that reaches it is missing.
     """
     folder = resolve(directory)
+    _check_name(directory, flag)
     try:
         if is_remote(folder):
             probe = folder / f".writable.{uuid.uuid4().hex}"
@@ -51,6 +59,15 @@ def check_writable(directory: PathLike, flag: str = "--out") -> None:
             f"{printable(directory)} ({why}). Choose another {flag}, or change who may "
             "write there."
         ) from error
+
+
+def _check_name(path: PathLike, flag: str) -> None:
+    """Raises ValueError for a name of bytes that are no text: libraries refuse it."""
+    if not is_unicode(path):
+        raise ValueError(
+            f"{flag} must be a name in UTF-8: got {printable(path)}; choose another "
+            f"{flag}."
+        )
 
 
 def _refuse_broken_links(folder: pathlib.Path) -> None:
@@ -89,6 +106,7 @@ def check_writable_file(path: PathLike, flag: str = "--out") -> None:
       OSError: nothing can be written there, or `path` is not a regular file.
     """
     path = regular_target(local(path, flag), flag)
+    _check_name(path, flag)
     check_writable(path.parent, flag)
 
 
@@ -98,6 +116,7 @@ def check_absent(path: PathLike, flag: str = "--out") -> None:
     Raises:
       ValueError: there is something of this name.
     """
+    _check_name(path, flag)
     path = resolve(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(

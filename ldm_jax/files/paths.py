@@ -70,6 +70,15 @@ def cache_directory() -> pathlib.Path:
     return pathlib.Path(base) / "ldm_jax"
 
 
+def is_unicode(path: PathLike) -> bool:
+    """Returns whether a path can be written as text: some names are other bytes."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def expand_in(text: str) -> str:
     """Expands `~` in a text that may name paths, several separated by commas.
 

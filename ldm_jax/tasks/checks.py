@@ -5,8 +5,10 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 from flax import errors
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from ldm_jax.types import Array, Conditioning, PyTree
@@ -87,10 +89,18 @@ def check_axes(name: str, array: Any, channels: int) -> None:
         )
 
 
-def check_steps(t: Array, num_timesteps: int) -> None:
-    """Raises ValueError for steps that the schedule does not have."""
-    low, high = float(jnp.min(t)), float(jnp.max(t))
-    if low < 0 or high > num_timesteps - 1:
+def check_steps(t: ArrayLike, num_timesteps: int) -> None:
+    """Raises ValueError for steps that the schedule does not have.
+
+    Args:
+      t: before a conversion by JAX, which would cut 64 bits to 32.
+      num_timesteps: T.
+    """
+    t = t if isinstance(t, jax.Array) else np.asarray(t)
+    if t.dtype == bool:
+        raise ValueError("t must hold numbers of steps: got booleans; give integers.")
+    low, high = float(t.min()), float(t.max())
+    if not 0 <= low <= high <= num_timesteps - 1:  # NaN is not either
         raise ValueError(
             f"t must be in [0, {num_timesteps}): got {low:g} to {high:g}; the "
             f"noisiest step is {num_timesteps - 1}."

@@ -245,9 +245,9 @@ class LatentDiffusion(FirstStage, ConditionEncoder):
         """
         variables = {"params": network_of(params, "unet")}
         cond = self.checked_condition(z_t, cond)
-        t = jnp.asarray(t)
         if not isinstance(t, Tracer):
             check_steps(t, self.schedule.num_timesteps)
+        t = jnp.asarray(t)
         with naming_params("unet"):
             return self.unet.apply(variables, z_t, t, cond)
 

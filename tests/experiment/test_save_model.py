@@ -123,6 +123,14 @@ def test_a_first_stage_is_saved_without_a_scale(tmp_path):
         ldm_jax.save(tmp_path / "b", scaled, params)
 
 
+def test_parameters_of_another_byte_order_come_back(tmp_path):
+    model = FirstStage(model_of(small.CLASSES).autoencoder)
+    params = {"autoencoder": draw(model_of(small.CLASSES), LABELS)["autoencoder"]}
+    swapped = jax.tree.map(lambda x: np.asarray(x, ">f4"), params)
+    ldm_jax.save(tmp_path / "a", model, swapped)
+    assert_same(params, ldm_jax.load(str(tmp_path / "a"))[1])
+
+
 def test_other_parameters_and_a_taken_directory_are_refused(tmp_path):
     model = model_of(small.CLASSES)
     params = draw(model, LABELS)

@@ -24,6 +24,16 @@ def test_regular_files_and_links_to_those_within_are_listed(tmp_path):
     assert list_folder(tmp_path).left_out == {}
 
 
+def test_a_name_that_is_no_text_is_left_out_with_the_reason(tmp_path):
+    touch(tmp_path / "a.png")
+    touch(tmp_path / os.fsdecode(b"b\xff.png"))
+    listing = list_folder(tmp_path)
+    assert listing.files == ["a.png"]
+    assert list(listing.left_out.values()) == [
+        "has a name that is not UTF-8: rename it"
+    ]
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -197,6 +197,18 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
         outputs.check_writable_file(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "check",
+    [outputs.check_writable, outputs.check_writable_file, outputs.check_absent],
+)
+def test_a_name_that_is_no_text_is_refused_for_a_result(check, tmp_path):
+    """Libraries cannot write it: a run would be lost at its first checkpoint."""
+    path = tmp_path / os.fsdecode(b"a\xff")
+    with pytest.raises(ValueError, match=r"--out must be a name in UTF-8: got .*a\\udcff"):
+        check(path, "--out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_check_leaves_nothing_behind(tmp_path):
     outputs.check_writable(tmp_path / "new" / "sub")
     outputs.check_writable_file(tmp_path / "new" / "a.npz")

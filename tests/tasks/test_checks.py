@@ -79,11 +79,17 @@ def test_other_axes_are_named(array, got):
     checks.check_axes("z_T", Z_T, 4)
 
 
-@pytest.mark.parametrize("t", [[0, 1000], [-1, 5]])
+@pytest.mark.parametrize("t", [[0, 1000], [-1, 5], [2**32, 5], [np.nan, 5]])
 def test_time_steps_outside_of_the_schedule_are_named(t):
+    """2**32 is 0 in 32 bits."""
     with one_sentence(r"t must be in \[0, 1000\): got "):
-        checks.check_steps(jnp.asarray(t), 1000)
+        checks.check_steps(np.asarray(t), 1000)
     checks.check_steps(jnp.asarray([0, 999]), 1000)
+
+
+def test_truth_values_are_no_time_steps():
+    with one_sentence("t must hold numbers of steps: got booleans"):
+        checks.check_steps(np.asarray([True, False]), 1000)
 
 
 def test_a_condition_of_another_number_of_rows_is_named():

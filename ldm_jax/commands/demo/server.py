@@ -4,15 +4,19 @@
 import http.server
 import importlib.resources
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from ldm_jax.commands.demo.studio import Studio
 from ldm_jax.commands.demo.turns import Turns
+from ldm_jax.files.errors import is_out_of_memory
 from ldm_jax.files.formats.structured import parse_json
 
 HOST = "127.0.0.1"
 MAX_BODY = 32 * 2**20
+# Digits of a length; Python reads no numbers of thousands of them.
+_LENGTH = re.compile(r"[0-9]{1,12}")
 
 
 def open_models(directories: Sequence[str], port: int):
@@ -94,7 +98,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         # Pages of other sites cannot send this type without asking first.
         is_json = self.headers.get("Content-Type", "") == "application/json"
         length = self.headers.get("Content-Length", "")
-        if self.path not in actions or not is_json or not length.isdecimal():
+        if self.path not in actions or not is_json or not _LENGTH.fullmatch(length):
             self._answer(400, {"error": "a request is a JSON text for /sample"})
         elif int(length) > MAX_BODY:
             self._answer(413, {"error": f"an upload may have {MAX_BODY >> 20} MiB"})
@@ -106,14 +110,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Answers with what a method of the requested model returns."""
         try:
             request = parse_json(body, "the request")
+            for name in ("inputs", "sampling"):
+                if not isinstance(request.get(name, {}), dict):
+                    raise ValueError(f"{name} must be an object of names and values.")
             place = request.get("model", 0)
-            if place not in range(len(self.studios)):
+            if type(place) is not int or place not in range(len(self.studios)):
                 raise ValueError(
                     f"model must be in 0..{len(self.studios) - 1}: got {place!r}."
                 )
             self._answer(200, getattr(self.studios[place], action)(request))
-        except (ValueError, TypeError, OSError) as error:
-            self._answer(400, {"error": str(error)})
+        except Exception as error:
+            if is_out_of_memory(error):
+                message = "the memory is not enough: take fewer or smaller images"
+            elif isinstance(error, ValueError | TypeError | OSError):
+                message = str(error)
+            else:
+                raise
+            self._answer(400, {"error": message})
 
     def _is_local(self) -> bool:
         """Refuses requests with another Host header, which a foreign page may send."""

@@ -26,7 +26,7 @@ from ldm_jax.experiment.chain import make_chain
 from ldm_jax.experiment.config.config_files import load_config
 from ldm_jax.files.formats import png
 from ldm_jax.files.formats.structured import read_json
-from ldm_jax.files.paths import printable_lines
+from ldm_jax.files.paths import printable, printable_lines, resolve
 from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.training.summary import show
@@ -54,7 +54,6 @@ class PhotosResult(NamedTuple):
     next: list[str]
 
 
-@reserves(output_directory, "workdir", "--workdir")
 def model_pictures(
     images: str, workdir: str, size: int | None = None, overrides: tuple[str, ...] = ()
 ) -> PhotosResult:
@@ -69,8 +68,28 @@ def model_pictures(
 
     Raises:
       ValueError: the folder has too few or too small pictures, or has changed since
-        this quickstart began.
+        this quickstart began, or `workdir` is in it.
     """
+    _refuse_inside(workdir, images)
+    return _run_stages(images, workdir, size, overrides)
+
+
+def _refuse_inside(workdir: str, images: str) -> None:
+    """Raises ValueError for a result among the pictures: it would be one of them."""
+    inside, folder = (pathlib.Path(resolve(p)).resolve() for p in (workdir, images))
+    if inside.is_relative_to(folder):
+        raise ValueError(
+            f"--workdir must be outside of the pictures: got {printable(workdir)} in "
+            f"{printable(folder)}; give another one, for example "
+            f"--workdir={printable(folder.parent / 'runs' / folder.name)}."
+        )
+
+
+@reserves(output_directory, "workdir", "--workdir")
+def _run_stages(
+    images: str, workdir: str, size: int | None, overrides: tuple[str, ...]
+) -> PhotosResult:
+    """Runs the stages; arguments as for `model_pictures`."""
     root, started = pathlib.Path(workdir), time.monotonic()
     _announce(1, "survey the pictures")
     pictures = survey(images)

@@ -2,6 +2,7 @@
 """Class labels: one learned token per class, or the UNet's own embedding."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from ldm_jax.types import Array, Batch, Conditioning
 
 # Characters; names are drawn below samples.
 MAX_NAME = 1000
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ class ClassLabel(Condition):
 
     def from_user(self, class_label: Any) -> dict[str, np.ndarray]:
         """Reads numbers, names, or a comma-separated list of either: "label" [B]."""
-        if isinstance(class_label, str):
+        if isinstance(class_label, str) and class_label not in self.class_names:
             class_label = [word.strip() for word in class_label.split(",")]
         numbers = [
             class_number(word, self.num_classes, self.class_names)
@@ -113,12 +115,14 @@ def class_number(word: Any, num_classes: int, class_names: Sequence[str]) -> int
     """Returns the number of a class given by number or name.
 
     Raises:
-      ValueError: there is no such class; lists the names.
+      ValueError: there is no such class; lists the names. If names are numbers, a text
+        is a name: "1" must not be two classes.
     """
     if word in class_names:
         return class_names.index(word)
     word = word[:100] if isinstance(word, str) else word
-    if isinstance(word, (int, np.integer)) or str(word).lstrip("-").isdigit():
+    is_text = isinstance(word, str) and not any(map(_NUMBER.fullmatch, class_names))
+    if isinstance(word, (int, np.integer)) or (is_text and _NUMBER.fullmatch(word)):
         number = int(word)
         if 0 <= number < num_classes:
             return number

@@ -47,12 +47,18 @@ def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> No
         step=np.zeros((), np.int32), params=params, opt_state={}, collections={}, ema={}
     )
     if jax.process_count() == 1:
-        placed = jax.tree.map(np.asarray, state)
+        placed = jax.tree.map(_native, state)
     else:  # global arrays, of which every process has a complete copy
         placed = sharding.place(state, sharding.make_mesh(), min_shard_mib=math.inf)
     with Checkpointer(directory, Settings(config)) as checkpointer:
         checkpointer.save(placed, {})
         checkpointer.wait()
+
+
+def _native(x: Any) -> np.ndarray:
+    """Converts to an array of this machine's byte order, in which it is read back."""
+    array = np.asarray(x)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def load_params(

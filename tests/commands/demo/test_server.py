@@ -26,6 +26,8 @@ class Echo:
     def sample(self, request):
         if "refuse" in request:
             raise ValueError("num must be less.")
+        if "large" in request:
+            raise MemoryError
         return {"asked": request}
 
     reconstruct = sample
@@ -74,6 +76,10 @@ def test_requests_are_answered(port):
         ("POST", "/models", "{}", JSON, 400, "JSON"),
         ("POST", "/sample", '{"model": 2}', JSON, 400, "model must be in 0..1"),
         ("POST", "/sample", '{"model": []}', JSON, 400, "model must be in 0..1"),
+        ("POST", "/sample", '{"model": false}', JSON, 400, "model must be in 0..1"),
+        ("POST", "/sample", '{"inputs": []}', JSON, 400, "inputs must be an object"),
+        ("POST", "/sample", '{"sampling": [1]}', JSON, 400, "sampling must be an obj"),
+        ("POST", "/sample", '{"large": 1}', JSON, 400, "the memory is not enough"),
         ("POST", "/sample", "[]", JSON, 400, "the request"),
         ("GET", "/", None, {"Host": "evil.example:80"}, 403, HOST),
     ],
@@ -83,14 +89,17 @@ def test_other_requests_are_refused(port, method, path, body, headers, status, m
     assert got == status and message in json.loads(answer)["error"]
 
 
-def test_a_large_upload_is_refused_before_it_is_read(port):
-    headers = {**JSON, "Content-Length": str(MAX_BODY + 1)}
+@pytest.mark.parametrize(
+    ("length", "status"), [(str(MAX_BODY + 1), 413), ("9" * 5000, 400), ("-1", 400)]
+)
+def test_a_large_upload_is_refused_before_it_is_read(port, length, status):
+    headers = {**JSON, "Content-Length": length}
     connection = http.client.HTTPConnection(HOST, port, timeout=10)
     connection.putrequest("POST", "/sample")
     for name, value in headers.items():
         connection.putheader(name, value)
     connection.endheaders()
-    assert connection.getresponse().status == 413
+    assert connection.getresponse().status == status
 
 
 def test_a_port_in_use_is_one_line(port, capsys):

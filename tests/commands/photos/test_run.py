@@ -118,6 +118,17 @@ def test_another_folder_is_refused_in_the_same_directory(finished, tmp_path, cap
     assert "must be those that" in error and "--workdir" in error
 
 
+@pytest.mark.parametrize("inside", ["", "runs/photos"])
+def test_a_result_among_the_pictures_is_refused(inside, tmp_path, capsys):
+    images = colours(tmp_path / "photos", count=1)
+    before = sorted(images.rglob("*"))
+    assert cli.main(quickstart(images, images / inside)) == 2
+    error = capsys.readouterr().err
+    assert "--workdir must be outside of the pictures" in error
+    assert f"--workdir={tmp_path / 'runs' / 'photos'}" in error
+    assert sorted(images.rglob("*")) == before
+
+
 def test_a_folder_that_changes_between_two_calls_is_refused(finished, capsys):
     images, workdir = finished
     moved = (images / "red" / "0.png").rename(images.parent / "moved.png")

@@ -55,6 +55,26 @@ def test_an_error_for_an_unknown_class_lists_the_known_ones(given):
         LABELS.from_user(class_label=given)
 
 
+@pytest.mark.parametrize("given", ["²", "--5", "9" * 5000])
+def test_what_is_no_number_is_an_unknown_name(given):
+    with pytest.raises(ValueError, match=r"in 0\.\.2, or a name, one of: cat, dog"):
+        LABELS.from_user(class_label=given)
+
+
+def test_where_names_are_numbers_a_text_is_a_name():
+    condition = make_condition("class", num_classes=3, class_names=("1", "2", "3"))
+    assert condition.from_user(class_label="3,1")["label"].tolist() == [2, 0]
+    assert condition.from_user(class_label=[0])["label"].tolist() == [0]
+    with pytest.raises(ValueError, match="or a name, one of: 1, 2, 3: got '0'"):
+        condition.from_user(class_label="0")
+
+
+def test_a_name_may_have_a_comma():
+    condition = make_condition("class", num_classes=2, class_names=("a,b", "c"))
+    assert condition.from_user(class_label="a,b")["label"].tolist() == [0]
+    assert condition.from_user(class_label=["c", "a,b"])["label"].tolist() == [1, 0]
+
+
 def test_records_without_labels_name_the_way_to_get_them():
     with pytest.raises(ValueError, match="made of label: got records with image; put"):
         LABELS.prepare({"image": None})
