@@ -117,6 +117,8 @@ def write_samples(
     num = num or drawing.num_conditions
     admit(num, drawing.size)
     settings = dict(model=str(model_dir), which=which, **drawing.settings)
+    # Names of files stay where their contents are replaced.
+    settings["weights_and_inputs"] = drawing.fingerprint
     settings |= {} if step is None else {"step": step}
     folder = pathlib.Path(out)
     _refuse_other_samples(folder, settings)

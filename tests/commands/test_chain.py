@@ -107,6 +107,11 @@ def test_sampling_resumes_and_refuses_a_directory_of_other_samples(
     assert (tmp_path / "000002.png").exists()
     assert cli.main([*argv, "--num=3", "--guidance-scale=5"]) == 2
     assert "made with other settings (sampling)" in capsys.readouterr().err
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    settings["weights_and_inputs"] = "of a model that was replaced"
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert cli.main([*argv, "--num=3"]) == 2
+    assert "other settings (weights_and_inputs)" in capsys.readouterr().err
     (tmp_path / "settings.json").unlink()
     assert cli.main([*argv, "--num=4"]) == 2
     assert "got 000000.png without a settings.json" in capsys.readouterr().err

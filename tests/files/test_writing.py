@@ -204,7 +204,9 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
 def test_a_name_that_is_no_text_is_refused_for_a_result(check, tmp_path):
     """Libraries cannot write it: a run would be lost at its first checkpoint."""
     path = tmp_path / os.fsdecode(b"a\xff")
-    with pytest.raises(ValueError, match=r"--out must be a name in UTF-8: got .*a\\udcff"):
+    with pytest.raises(
+        ValueError, match=r"--out must be a name in UTF-8: got .*a\\udcff"
+    ):
         check(path, "--out")
     assert not list(tmp_path.iterdir())
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collects the inputs of sampling: a model, a condition, guides, images."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from ldm_jax.tasks.guides import Guide
 from ldm_jax.tasks.model import LatentDiffusion
 from ldm_jax.tasks.sample_images import fitting_batch_size, sample_images
 from ldm_jax.tasks.sampling import Sampling
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.types import PyTree
 
 SHOWN = (str, int, float)
@@ -97,6 +99,20 @@ class Drawing(NamedTuple):
     def num_conditions(self) -> int:
         """C, at least 1."""
         return max(map(len, self.y.values()), default=1)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the values of the weights and inputs that an image depends on.
+
+        Queries drawn from a database are left out, because they depend on the number of
+        images.
+        """
+        digest = hashlib.sha256(params_fingerprint(self.params).encode())
+        y = self.y if self.retrieved is None else {}
+        for name, x in sorted({**y, **self.given}.items()):
+            digest.update(f"{name} {x.dtype.str} {x.shape} ".encode())
+            digest.update(np.ascontiguousarray(x).tobytes())
+        return digest.hexdigest()[:16]
 
     def guided(
         self, guide: Guide, y: dict[str, np.ndarray], params: dict[str, PyTree]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What images are sampled from: conditions in turn, settings, guides."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -37,6 +38,23 @@ def test_settings_say_what_was_asked_for(digits):
     assert settings["image_size"] == [16, 16]
     assert settings["sampling"]["num_steps"] == 2
     assert not {"classifier", "guide", "query"} & set(settings)
+
+
+def test_other_weights_or_inputs_have_another_fingerprint(digits):
+    """Also where the names of their files are the same."""
+    model, params, trained = digits
+    drawing = prepared(digits, {"class_label": [4]})
+    assert drawing.fingerprint == prepared(digits, {"class_label": [4]}).fingerprint
+    other = jax.tree.map(lambda x: x + 1, params)
+    black, white = ({"start": np.full((1, 2, 2, 3), x)} for x in (-1.0, 1.0))
+    drawings = (
+        drawing,
+        prepared((model, other, trained), {"class_label": [4]}),
+        prepared(digits, {"class_label": [5]}),
+        drawing._replace(given=black),
+        drawing._replace(given=white),
+    )
+    assert len({drawing.fingerprint for drawing in drawings}) == len(drawings)
 
 
 def test_the_latents_follow_the_size(digits):
