@@ -42,7 +42,10 @@ def add(commands) -> None:
         "write DIR/inspect.png: images next to their decoded latents",
     )
     command.add_argument(
-        "--num", type=values.count, default=16, help="latents to inspect; default: 16"
+        "--num",
+        type=values.count,
+        default=16,
+        help="latents to inspect, up to 1,000; default: 16",
     )
     command.add_argument(
         "--buckets",

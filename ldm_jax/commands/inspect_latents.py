@@ -32,6 +32,8 @@ from ldm_jax.metrics.reconstruction import psnr
 log = logging.getLogger(__name__)
 
 PICTURE = "inspect.png"
+# Latents in the picture, which are decoded at once.
+MAX_SHOWN = 1000
 AGAIN = "Write the latents again."
 
 
@@ -48,9 +50,15 @@ def inspect_latents(directory: str, num: int = 16) -> str:
       alone where the images cannot be opened any more.
 
     Raises:
-      ValueError: there are no latents, or no first stage is stored with them.
+      ValueError: `num` is above MAX_SHOWN, there are no latents, or no first stage is
+        stored with them.
       OSError: the pictures cannot be written.
     """
+    if num > MAX_SHOWN:
+        raise ValueError(
+            f"--num must be at most {MAX_SHOWN:,} latents, which are decoded together "
+            f"into one picture: got {num:,}; inspect fewer."
+        )
     model, params = model_directory.load(f"{directory}/autoencoder", task="first_stage")
     decode = jax.jit(model.decode)
     names = bucket_names(directory)

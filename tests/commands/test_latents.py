@@ -137,6 +137,8 @@ def test_images_without_classes_are_refused_for_a_model_of_classes(root, capsys)
 def test_missing_inputs_are_named(root, capsys):
     assert cli.main(["latents", f"--out={root / 'x'}"]) == 2
     assert "--model and --out" in capsys.readouterr().err
+    assert cli.main(["latents", f"--inspect={root / 'one'}", "--num=1001"]) == 2
+    assert "--num must be at most 1,000 latents" in capsys.readouterr().err
     assert cli.main(["latents", f"--inspect={root / 'photos'}"]) == 2
     assert "is not a model directory" in capsys.readouterr().err
 
