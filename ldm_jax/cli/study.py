@@ -101,7 +101,7 @@ def _run(args, overrides) -> None:
                 "--run=STAGE for every line of --list."
             )
     if args.snakefile:
-        check_writable_file(args.snakefile, "--snakefile")
+        check_writable_file(args.snakefile, "--snakefile", graph.MARK)
     only = tuple(filter(None, args.only.split(",")))
     if args.report_only:
         report.write_study_report(args.out)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encodes and decodes images, and measures how well they are reconstructed."""
 
+import functools
+
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory
@@ -14,7 +16,7 @@ from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.parallel.outputs import output_file, reserves
 
 
-@reserves(output_file)
+@reserves(functools.partial(output_file, suffix=".png", mark=b"ldm_jax:psnr"))
 def write_reconstructions(
     model_dir: str,
     out: str,

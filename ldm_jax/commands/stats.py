@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Computes reference statistics of an image set, with the transforms of training."""
 
+import functools
 import importlib.metadata
 import logging
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from ldm_jax.metrics.image_sets.measure import (
     with_features,
 )
 from ldm_jax.metrics.image_sets.reference import (
+    MARK,
     Reference,
     save_reference,
 )
@@ -39,7 +41,7 @@ log = logging.getLogger(__name__)
 QUANTIZATION = "none: bytes as the loader makes them"
 
 
-@reserves(output_file)
+@reserves(functools.partial(output_file, suffix=".npz", mark=MARK))
 def write_stats(
     out: str,
     dataset: str | None = None,

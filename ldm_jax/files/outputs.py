@@ -8,6 +8,7 @@ import errno
 import os
 import pathlib
 import uuid
+from collections.abc import Iterable
 
 from ldm_jax.files.errors import described
 from ldm_jax.files.paths import (
@@ -23,6 +24,8 @@ from ldm_jax.files.write_errors import first_line, nearest_folder, write_error
 
 # More than a file system keeps back on a full disk.
 _PROBE = b"\0" * 65536
+# Of a file that may be replaced, where its mark is looked for.
+_MARKED_BYTES = 4096
 
 
 def check_writable(directory: PathLike, flag: str = "--out") -> None:
@@ -98,16 +101,31 @@ def check_holds_checkpoints(directory: PathLike, flag: str = "--out") -> None:
         )
 
 
-def check_writable_file(path: PathLike, flag: str = "--out") -> None:
+def check_writable_file(path: PathLike, flag: str = "--out", mark: bytes = b"") -> None:
     """Checks that a local file can be written, or replaced.
 
+    Args:
+      path: of the file.
+      flag: names the argument in errors.
+      mark: bytes within the first _MARKED_BYTES of what this command writes; a file
+        that exists without them is somebody else's.
+
     Raises:
-      ValueError: a URL.
+      ValueError: a URL, or an existing file without the mark.
       OSError: nothing can be written there, or `path` is not a regular file.
     """
     path = regular_target(local(path, flag), flag)
     _check_name(path, flag)
     check_writable(path.parent, flag)
+    if mark and path.exists() and path.stat().st_size:
+        with open(path, "rb") as file:
+            is_ours = mark in file.read(_MARKED_BYTES)
+        if not is_ours:
+            raise ValueError(
+                f"{flag} must be new, or an earlier result of this command: "
+                f"{printable(path)} is another file; choose another {flag}, or delete "
+                "it."
+            )
 
 
 def check_absent(path: PathLike, flag: str = "--out") -> None:
@@ -128,6 +146,27 @@ def check_absent(path: PathLike, flag: str = "--out") -> None:
             f"{flag} must be new: {printable(path)} is where a disk is mounted; name a "
             "folder in it."
         )
+
+
+def check_kinds(folder: PathLike, files: Iterable[str], folders: Iterable[str]) -> None:
+    """Refuses a folder in which names that a command will write are of another kind.
+
+    Raises:
+      OSError: a folder stands where a file will be written, or the reverse.
+    """
+    root = resolve(folder)
+    for name in files:
+        if (root / name).is_dir():
+            raise IsADirectoryError(
+                f"{printable(root / name)} must be a file, which is written here: it "
+                "is a folder; move it away."
+            )
+    for name in folders:
+        if (root / name).exists() and not (root / name).is_dir():
+            raise NotADirectoryError(
+                f"{printable(root / name)} must be a folder, which is written here: it "
+                "is a file; move it away."
+            )
 
 
 def regular_target(path: PathLike, flag: str = "the output") -> pathlib.Path:

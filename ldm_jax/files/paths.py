@@ -92,7 +92,8 @@ def resolve(path: PathLike) -> epath.Path:
     """Makes a path absolute, with `~` expanded; a URL is unchanged.
 
     Raises:
-      ValueError: a URL of another kind than STORES.
+      ValueError: a URL of another kind than STORES, or a relative path in a directory
+        that was deleted.
     """
     text = expand(path)
     if is_remote(text):
@@ -103,7 +104,13 @@ def resolve(path: PathLike) -> epath.Path:
             )
         _forget_listings()
         return epath.Path(text)
-    return epath.Path(pathlib.Path(text).absolute())
+    try:
+        return epath.Path(pathlib.Path(text).absolute())
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{printable(text)} is relative to the current directory, which was "
+            "deleted; change to another one (cd), or give an absolute path."
+        ) from error
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -191,6 +192,11 @@ def check_rows(
         f"{name}: {actual or 'missing'}, expected {shape or 'nothing'}"
         for name, (actual, shape) in pairs.items()
         if actual != shape
+    ]
+    odd += [
+        f"{name}: {flat[name].dtype}, expected numbers of floating point"
+        for name in given
+        if not jnp.issubdtype(flat[name].dtype, jnp.floating)
     ]
     if odd:
         what = (

@@ -89,7 +89,7 @@ def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
                 "or no safetensors file. Download it again."
             )
         header = file.read(length)
-    return parse_json(header, path, unique=True), 8 + length
+    return parse_json(header, path), 8 + length
 
 
 def _stored_entry(

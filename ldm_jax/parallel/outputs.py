@@ -29,26 +29,36 @@ PathLike = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
-def output_file(out: PathLike, flag: str = "--out") -> Iterator[pathlib.Path]:
-    """Reserves the file that a command writes; one of this name will be replaced.
+def output_file(
+    out: PathLike, flag: str = "--out", *, suffix: str, mark: bytes
+) -> Iterator[pathlib.Path]:
+    """Reserves the file that a command writes; an earlier result will be replaced.
 
     Args:
       out: as the user wrote it; a URL must be new.
       flag: names it in errors.
+      suffix: of the file: ".png".
+      mark: of `check_writable_file`, tells earlier results from other files.
 
     Yields:
       Its path; for a URL, that of the local file which is copied there.
 
     Raises:
-      ValueError: a URL of another kind than STORES, or one that exists.
+      ValueError: a URL of another kind than STORES, or one that exists; another suffix;
+        the file exists and is no earlier result.
       OSError: it cannot be written.
       Unusable: another process is about to write it.
     """
     path, copy = _place(out)
 
     def take() -> Lock:
+        if path.suffix != suffix:
+            raise ValueError(
+                f"{flag} must end in {suffix}: got {printable(out)}; name a {suffix} "
+                "file."
+            )
         _check_store(out, flag)
-        check_writable_file(path, flag)
+        check_writable_file(path, flag, mark)
         return lock_output(path, flag)
 
     with _held(take):

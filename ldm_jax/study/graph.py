@@ -12,6 +12,8 @@ from ldm_jax.study.stages import Stage
 
 # A share of the peak that training reaches; for a first estimate of time.
 UTILIZATION = 0.4
+# In the first line of the rules: of files without it none is replaced.
+MARK = b"Written by ldm-jax study --snakefile"
 
 
 def describe_graph(
@@ -59,7 +61,7 @@ def snakefile(stages: Sequence[Stage], config: str, out: str) -> str:
     """
     names = [stage.name for stage in stages]
     rules = [
-        '"""Written by ldm-jax study --snakefile; run it with: snakemake --cores 2"""',
+        f'"""{MARK.decode()}; run it with: snakemake --cores 2"""',
         "",
         "rule all:",
         f"    input: {f'{out}/index.html'!r}",

@@ -126,6 +126,20 @@ def test_an_npz_holds_the_same_images_as_a_folder(place):
         np.testing.assert_array_equal(np.concatenate(rows), whole[:10])
 
 
+def test_a_file_of_somebody_else_is_not_replaced_by_statistics(
+    place, reference, tmp_path, capsys
+):
+    flags = [place / "real", "--size=16", "--split=all"]
+    assert run(place, "stats", *flags, f"--out={reference}") == 0  # its own result
+    np.savez(tmp_path / "a.npz", mu=np.zeros(4))
+    content = (tmp_path / "a.npz").read_bytes()
+    assert run(place, "stats", *flags, f"--out={tmp_path / 'a.npz'}") == 2
+    assert "a.npz is another file; choose another --out" in capsys.readouterr().err
+    assert (tmp_path / "a.npz").read_bytes() == content
+    assert run(place, "stats", *flags, f"--out={tmp_path / 'a.png'}") == 2
+    assert "--out must end in .npz: got" in capsys.readouterr().err
+
+
 def test_images_that_cannot_be_evaluated_are_refused(
     place, reference, tmp_path, capsys
 ):

@@ -143,6 +143,15 @@ def test_other_parameters_and_a_taken_directory_are_refused(tmp_path):
     assert (tmp_path / "b").read_text() == "kept"
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool, np.complex64])
+def test_parameters_that_are_no_floating_point_numbers_are_refused(dtype, tmp_path):
+    model, params = ldm_jax.load("digits")
+    params = jax.tree.map(lambda x: np.zeros(x.shape, dtype), params)
+    with pytest.raises(ValueError, match=f"{np.dtype(dtype)}, expected numbers of flo"):
+        ldm_jax.save(tmp_path / "a", model, params)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_dtype_is_saved_by_its_name():
     condition = make_condition(
         kind="text", width=8, depth=1, dtype=jnp.dtype(jnp.bfloat16)

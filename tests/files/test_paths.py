@@ -95,3 +95,12 @@ def test_a_name_without_end_is_shortened():
     assert name.startswith("aaa") and name.endswith("a/model.ckpt") and len(name) == 500
     assert shorten_middle("abcdefghij", 7) == "ab...ij"
     assert shorten_middle("abc", 3) == "abc"
+
+
+def test_a_relative_path_in_a_deleted_directory_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ValueError, match=r"^a is relative to .* deleted; change"):
+        resolve("a")
+    assert resolve(tmp_path) == tmp_path

@@ -211,6 +211,28 @@ def test_a_name_that_is_no_text_is_refused_for_a_result(check, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_only_earlier_results_of_a_command_are_replaced(tmp_path):
+    """Else a mistyped --out would cost a user's own file."""
+    path = tmp_path / "a.png"
+    for content in (b"", b"before \x89ours after"):
+        path.write_bytes(content)
+        outputs.check_writable_file(path, mark=b"ours")
+    for content in (b"a photograph", b"\0" * 10_000 + b"ours"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"--out must be new.*a\.png is another f"):
+            outputs.check_writable_file(path, mark=b"ours")
+
+
+def test_a_name_of_another_kind_is_refused_in_a_folder_of_results(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("")
+    outputs.check_kinds(tmp_path, files=["b", "new"], folders=["a", "new"])
+    with pytest.raises(OSError, match=r"a must be a file.*it is a folder; move"):
+        outputs.check_kinds(tmp_path, files=["a"], folders=[])
+    with pytest.raises(OSError, match=r"b must be a folder.*it is a file; move"):
+        outputs.check_kinds(tmp_path, files=[], folders=["b"])
+
+
 def test_a_check_leaves_nothing_behind(tmp_path):
     outputs.check_writable(tmp_path / "new" / "sub")
     outputs.check_writable_file(tmp_path / "new" / "a.npz")

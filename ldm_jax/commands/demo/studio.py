@@ -202,7 +202,7 @@ def _read(name: str, inputs: Mapping[str, Any]) -> Any:
     if name in PICTURES:
         return _picture(str(value))
     if name in PLANES:
-        return np.ascontiguousarray(_picture(str(value))[..., 0])
+        return _plane(name, _picture(str(value)))
     if name == "text":
         return [str(value)]
     if name == "class_label":
@@ -230,6 +230,20 @@ def _picture(url: str) -> np.ndarray:
             "an upload must be a complete picture: got a part; send it again."
         ) from error
     return decode_image(content, "the upload", MAX_UPLOAD_PIXELS)
+
+
+def _plane(name: str, picture: np.ndarray) -> np.ndarray:
+    """Returns the grey values [H, W] of a picture [H, W, 3].
+
+    Raises:
+      ValueError: it has colours, which are no class numbers and no mask.
+    """
+    if (picture != picture[..., :1]).any():
+        raise ValueError(
+            f"{name} must be a grey picture, whose values are its meaning: got one of "
+            "colours; draw it on the page, or save it with one channel."
+        )
+    return np.ascontiguousarray(picture[..., 0])
 
 
 def _url(file: bytes) -> str:

@@ -3,7 +3,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import yaml
@@ -74,7 +74,6 @@ def parse_json(
     path: PathLike,
     kind: type = dict,
     *,
-    unique: bool = False,
     rule: str = "must be readable JSON",
 ) -> Any:
     """Parses JSON.
@@ -83,19 +82,18 @@ def parse_json(
       data: of the file, UTF-8.
       path: its name, for the error.
       kind: of the whole: dict, list, or object for any.
-      unique: whether a name that an object has twice is refused.
       rule: what holds for such files, for the error.
 
     Returns:
       The value, of type `kind`.
 
     Raises:
-      UnreadableFile: no JSON, nested deeper than MAX_DEPTH, or of another kind.
+      UnreadableFile: no JSON, nested deeper than MAX_DEPTH, of another kind, or an
+        object has a name twice.
     """
     text = decoded(data, path)
-    hook = _unique if unique else None
     with reading(path, data=data, rule=rule):
-        value = json.loads(text, object_pairs_hook=hook)
+        value = json.loads(text, object_pairs_hook=_unique)
         check_depth(value, path)
         if (
             "\\ud" in text.lower()
@@ -115,8 +113,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Makes an object of JSON, refusing a name given twice."""
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a name occurs twice")
+        _refuse_repeated([name for name, _ in pairs])
     return result
+
+
+def _refuse_repeated(names: Sequence[Any]) -> None:
+    """Raises ValueError if a name is given twice: readers differ in which they take."""
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"it has {shown(name)} twice; keep one")
+        seen.add(name)
 
 
 def check_depth(value: Any, path: PathLike, max_depth: int = MAX_DEPTH) -> None:
@@ -165,8 +172,8 @@ def parse_csv(text: TextIO, path: PathLike) -> Iterator[tuple[int, dict[str, str
       path: its name, for the error.
 
     Raises:
-      UnreadableFile: no header, no UTF-8, or a row that has more values than the
-        header; names file and line.
+      UnreadableFile: no header, a header with a name twice, no UTF-8, or a row that
+        has more values than the header; names file and line.
     """
     reader = csv.DictReader(text, restval="")
     with reading(path, advice="It must be CSV in UTF-8."):
@@ -175,6 +182,8 @@ def parse_csv(text: TextIO, path: PathLike) -> Iterator[tuple[int, dict[str, str
         raise UnreadableFile(
             f"{printable(path)} must begin with the names of its columns: it is empty."
         )
+    with reading(path, "line 1", "The names of the columns must differ."):
+        _refuse_repeated([name for name in header if name])
     with reading(path, advice="It must be CSV in UTF-8."):
         try:
             for row in reader:
@@ -192,8 +201,9 @@ def read_yaml(path: PathLike, kind: type = dict) -> Any:
       The value, of type `kind`.
 
     Raises:
-      UnreadableFile: no YAML, of another kind, nested deeper than MAX_DEPTH, or of more
-        than MAX_YAML_VALUES values with all aliases written out.
+      UnreadableFile: no YAML, of another kind, nested deeper than MAX_DEPTH, of more
+        than MAX_YAML_VALUES values with all aliases written out, or a mapping has a
+        name twice.
     """
     text = read_text(path, MAX_YAML_BYTES)
     with reading(path, rule="must be readable YAML"):
@@ -234,6 +244,8 @@ def _count(node: yaml.Node, counts: dict[int, int | None]) -> int:
         counts[id(node)] = None  # being counted
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
         if isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            _refuse_repeated([key.value for key in keys])
             children = [entry for pair in children for entry in pair]
         known = 1 + sum(_count(child, counts) for child in children)
         counts[id(node)] = known

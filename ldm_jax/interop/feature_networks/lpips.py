@@ -171,7 +171,9 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
 
 
-@reserves(output_file)
+@reserves(
+    functools.partial(output_file, suffix=".safetensors", mark=b'"ldm_jax":"lpips"')
+)
 def build_lpips(paths, out, trunks_to_fetch=()) -> list[str]:
     """Combines published files into one.
 

@@ -84,7 +84,9 @@ def network_shapes(kind: str, origin: str) -> dict[str, tuple[int, ...]]:
     return parameter_shapes(make_network(kind, origin), image)
 
 
-@reserves(output_file)
+@reserves(
+    functools.partial(output_file, suffix=".safetensors", mark=f'"{KIND}":'.encode())
+)
 def build_feature_network(
     kind: str, out, source=None, skip_checksum: bool = False
 ) -> bool:

@@ -23,6 +23,9 @@ from ldm_jax.files.paths import printable
 from ldm_jax.files.writing import atomic_file
 from ldm_jax.metrics.image_sets.frechet import Gaussian
 
+# Within the first bytes of a file of this package: the name of its first array.
+MARK = b"metadata.npy"
+
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
@@ -88,18 +91,16 @@ class Reference:
 def save_reference(path, reference: Reference) -> None:
     """Writes statistics to an .npz file."""
     arrays: dict[str, Any] = {
+        "metadata": np.array(json.dumps(dict(reference.metadata), sort_keys=True)),
         "mu": reference.pool.mean,
         "sigma": reference.pool.covariance,
         "count": np.int64(reference.pool.count),
-        "metadata": np.array(json.dumps(dict(reference.metadata), sort_keys=True)),
     }
     if reference.spatial is not None:
         arrays["mu_s"] = reference.spatial.mean
         arrays["sigma_s"] = reference.spatial.covariance
     if reference.features is not None:
         arrays["features"] = np.asarray(reference.features, np.float32)
-    if not str(path).endswith(".npz"):
-        path = f"{path}.npz"  # as NumPy does
     with atomic_file(path) as file:
         np.savez(file, **arrays)
 

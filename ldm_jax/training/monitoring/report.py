@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from ldm_jax.files.formats.png import save_png
+from ldm_jax.files.outputs import check_kinds
 from ldm_jax.files.paths import printable_lines
 from ldm_jax.files.write_errors import reported
 from ldm_jax.parallel.hosts import agreed, is_main_process
@@ -25,7 +26,7 @@ from ldm_jax.training.monitoring.divergence import DivergenceGuard
 from ldm_jax.training.monitoring.goodput import Ledger, format_goodput
 from ldm_jax.training.monitoring.histograms import Histogram
 from ldm_jax.training.monitoring.metric_rows import append_row, drop_rows, read_rows
-from ldm_jax.training.monitoring.mirror import Mirror
+from ldm_jax.training.monitoring.mirror import READ_BACK, Mirror
 from ldm_jax.training.monitoring.page import PAGE, write_report
 from ldm_jax.training.monitoring.progress import Rate, format_progress
 from ldm_jax.training.monitoring.timing import Timing
@@ -68,6 +69,9 @@ class Report:
           utilization: steps per second -> share of the devices' peak in [0, 1].
           wandb: project of Weights & Biases; "" for none.
           config: the run's settings, which Weights & Biases shows.
+
+        Raises:
+          OSError: a file or folder that will be written is one of the other kind.
         """
         self._label, self._mirror = label, Mirror(workdir)
         self._workdir = self._mirror.folder
@@ -81,6 +85,8 @@ class Report:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._writes = is_main_process()
+        if self._writes:
+            check_kinds(self._workdir, (*READ_BACK, PAGE), ("images", "tensorboard"))
         self._timing = Timing(self._workdir, batch_size, self._ledger, utilization)
         self._boards: list[Board] = []
         self._rate = Rate()

@@ -119,6 +119,10 @@ def test_painted_inputs_become_what_conditions_read():
     plane = np.zeros((8, 8, 3), np.uint8) + 3
     assert (module._read("segmentation", {"segmentation": url(plane)}) == 3).all()
     assert module._read("low_res", {"low_res": url(plane)}).shape == (8, 8, 3)
+    plane[0, 0, 1] = 4
+    for name in ("segmentation", "mask"):
+        with pytest.raises(ValueError, match=f"{name} must be a grey picture.*colours"):
+            module._read(name, {name: url(plane)})
     boxes = [{"label": 1, "box": [0, 0, 0.5, 0.5]}]
     assert module._read("boxes", {"boxes": boxes}) == boxes
     with pytest.raises(ValueError, match="must be a list"):

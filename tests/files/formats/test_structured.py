@@ -5,7 +5,6 @@ import pytest
 
 from ldm_jax.files.errors import UnreadableFile
 from ldm_jax.files.formats.structured import (
-    parse_json,
     read_csv,
     read_json,
     read_json_lines,
@@ -39,10 +38,23 @@ def test_json_is_read_with_a_byte_order_mark_and_whole_surrogate_pairs(tmp_path)
     assert read_json(tmp_path / "a") == {"a": [1, "😀"]}
 
 
-def test_a_name_given_twice_is_refused_where_names_must_be_unique():
-    assert parse_json(b'{"a": 1, "a": 2}', "x") == {"a": 2}
-    with pytest.raises(UnreadableFile, match="twice"):
-        parse_json(b'{"a": 1, "a": 2}', "x", unique=True)
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (read_json, '{"a": 1, "a": 2}'),
+        (read_json, '{"b": [{"a": 1, "a": 1}]}'),
+        (lambda path: list(read_json_lines(path)), '{"a": 1}\n{"a": 1, "a": 2}\n'),
+        (lambda path: list(read_csv(path)), "a,b,a\n1,2,3\n"),
+        (read_yaml, "a: 1\nb: 2\na: 3\n"),
+        (read_yaml, "x: {y: [{a: 1, a: 2}]}\n"),
+    ],
+)
+def test_a_name_given_twice_is_refused_as_readers_differ_in_which_they_take(
+    tmp_path, read, text
+):
+    (tmp_path / "x").write_text(text)
+    with pytest.raises(UnreadableFile, match=r"x.* it has 'a' twice; keep one"):
+        read(tmp_path / "x")
 
 
 @pytest.mark.parametrize("line", ["[1]", "{", "3", '{"a": "\\ud800"}'])

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results on an object store are written atomically, and resumed after a kill."""
 
+import functools
+
 import pytest
 from etils import epath
 
@@ -14,6 +16,8 @@ from ldm_jax.parallel.outputs import (
 )
 
 pytestmark = pytest.mark.store
+
+any_file = functools.partial(output_file, suffix="", mark=b"")
 
 
 def test_a_directory_is_copied_when_it_is_whole(bucket, tmp_path):
@@ -90,13 +94,13 @@ def test_an_interrupted_copy_is_finished_by_the_next_start(bucket, monkeypatch):
 
 def test_a_file_is_one_object(bucket):
     url = f"{bucket}/stats/flowers.npz"
-    with output_file(url) as path:
+    with output_file(url, suffix=".npz", mark=b"") as path:
         assert path.name == "flowers.npz"
         path.write_bytes(b"statistics")
     assert epath.Path(url).read_bytes() == b"statistics"
 
 
-@pytest.mark.parametrize("place", [output_file, output_directory])
+@pytest.mark.parametrize("place", [any_file, output_directory])
 def test_an_existing_result_is_not_touched(place, bucket):
     (epath.Path(bucket) / "taken").write_text("of somebody else")
     with (
@@ -107,7 +111,7 @@ def test_an_existing_result_is_not_touched(place, bucket):
     assert (epath.Path(bucket) / "taken").read_text() == "of somebody else"
 
 
-@pytest.mark.parametrize("place", [output_file, output_directory])
+@pytest.mark.parametrize("place", [any_file, output_directory])
 def test_a_bucket_that_does_not_exist_is_one_line_before_any_work(place, bucket):
     url = "gs://no-such-bucket/out"
     with (
@@ -118,7 +122,7 @@ def test_a_bucket_that_does_not_exist_is_one_line_before_any_work(place, bucket)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("place", [output_file, output_directory])
+@pytest.mark.parametrize("place", [any_file, output_directory])
 def test_several_processes_are_refused_a_store(place, monkeypatch):
     monkeypatch.setattr(outputs, "in_main_process", lambda action: action())
     monkeypatch.setattr(outputs.jax, "process_count", lambda: 2)
@@ -132,12 +136,12 @@ def test_several_processes_are_refused_a_store(place, monkeypatch):
 def test_another_kind_of_url_is_refused():
     with (
         pytest.raises(ValueError, match="a URL must begin with gs://"),
-        output_file("ftp://server/file"),
+        any_file("ftp://server/file"),
     ):
         raise AssertionError("work was begun")
 
 
-@pytest.mark.parametrize("place", [output_file, output_directory, shared_directory])
+@pytest.mark.parametrize("place", [any_file, output_directory, shared_directory])
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_bucket_that_may_not_be_written_is_one_line_before_any_work(
     place, status, bucket, store

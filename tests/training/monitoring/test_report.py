@@ -72,6 +72,16 @@ def test_no_step_is_logged_twice_after_a_resume(tmp_path):
     assert read_rows(tmp_path / "killed" / "evaluation.jsonl") == []
 
 
+@pytest.mark.parametrize("name", ["report.html", "metrics.jsonl", "tensorboard"])
+def test_names_of_another_kind_are_refused_before_the_first_step(tmp_path, name):
+    if name == "tensorboard":
+        (tmp_path / name).write_text("")
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(OSError, match=rf"{name} must be a (file|folder)"):
+        report(tmp_path)
+
+
 def test_a_full_disk_is_reported_with_the_path_of_the_row():
     """F5: the device that is always full."""
     with pytest.raises(OSError, match=r"/dev/full \(.*GiB free\): .*No space left"):
