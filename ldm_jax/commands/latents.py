@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from ldm_jax.data.images.image_sets import local_folders
 from ldm_jax.data.latents import sets, write
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.loader import check_batch_size
@@ -31,6 +32,7 @@ from ldm_jax.experiment import model_directory
 from ldm_jax.experiment.encoding import Encoding, open_encoding
 from ldm_jax.experiment.retrieval.image_neighbours import NeighbourSource
 from ldm_jax.experiment.stored_config import first_stage_of
+from ldm_jax.files.outputs import check_outside
 from ldm_jax.files.paths import resolve
 from ldm_jax.files.writing import write_json
 from ldm_jax.parallel import sharding
@@ -111,6 +113,8 @@ def encode_image_set(
             source if neighbours is None else neighbours.attach(source, batch_size)
         ),
     )
+    for folder in local_folders(given.images["dataset"]):
+        check_outside(out, folder)
     job = write.LatentJob(
         latent_channels=model.autoencoder.embed_channels,
         autoencoder=params_fingerprint(params),

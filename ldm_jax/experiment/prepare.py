@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from ldm_jax.data.images.image_sets import local_folders
 from ldm_jax.experiment.builders.classifier import build_classifier
 from ldm_jax.experiment.builders.diffusion import build_diffusion
 from ldm_jax.experiment.builders.first_stage import build_first_stage
@@ -18,6 +19,7 @@ from ldm_jax.experiment.config.resuming import defines_model, may_change
 from ldm_jax.experiment.config.schema import check_config
 from ldm_jax.experiment.resolve import resolve_config
 from ldm_jax.experiment.vocabulary import stored_form
+from ldm_jax.files.outputs import check_outside
 from ldm_jax.parallel import sharding
 from ldm_jax.training.checkpoints.retention import check_best
 from ldm_jax.training.optimizer import make_optimizer
@@ -62,6 +64,9 @@ def prepare(
             f"config.task must be {' or '.join(BUILDERS)} to be trained: got "
             f"{config.task!r}."
         )
+    if workdir:
+        for folder in local_folders(config.get("images", {}).get("dataset") or ""):
+            check_outside(workdir, folder, "--workdir")
     config, inputs = resolve_config(config, abstract=abstract)
     parts = BUILDERS[config.task](config, inputs, abstract)
     options = LoopOptions(**config.train)

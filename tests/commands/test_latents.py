@@ -141,6 +141,10 @@ def test_missing_inputs_are_named(root, capsys):
     assert "--num must be at most 1,000 latents" in capsys.readouterr().err
     assert cli.main(["latents", f"--inspect={root / 'photos'}"]) == 2
     assert "is not a model directory" in capsys.readouterr().err
+    inside = root / "photos" / "latents"
+    assert cli.main(["latents", f"--model={root / 'model'}", f"--out={inside}"]) == 2
+    assert "--out must be outside of the images" in capsys.readouterr().err
+    assert not inside.exists()
 
 
 @pytest.mark.parametrize("directory", ["many", "one,one"])

@@ -62,6 +62,13 @@ def test_an_abstract_run_has_the_shapes_of_a_whole_one_and_touches_nothing(
 KEY = jax.random.key(0)
 
 
+def test_a_run_among_its_own_images_is_refused(pixels):
+    """Its pictures would be images of the next run, or of itself when it resumes."""
+    workdir = f"{pixels.images.dataset}/run"
+    with pytest.raises(ValueError, match="--workdir must be outside of the images"):
+        prepare(pixels, workdir)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

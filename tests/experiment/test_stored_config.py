@@ -28,11 +28,11 @@ def test_settings_come_back_from_json_with_their_tuples(tmp_path):
 def test_a_model_of_the_other_task_is_refused(tmp_path, capsys):
     config = config_files.load_config(DIFFUSION, ["--config.latents.scale=2.0"])
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    argv = [f"--model={tmp_path}", f"--out={tmp_path / 'out'}"]
-    for command in ("latents", "reconstruct"):
+    for command, out in (("latents", "out"), ("reconstruct", "out.png")):
+        argv = [f"--model={tmp_path}", f"--out={tmp_path / out}"]
         assert cli.main([command, *argv]) == 2
         assert "has no first stage" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_directory_without_settings_is_no_model(tmp_path):

@@ -223,6 +223,15 @@ def test_only_earlier_results_of_a_command_are_replaced(tmp_path):
             outputs.check_writable_file(path, mark=b"ours")
 
 
+def test_a_result_among_the_images_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    for out in ("photos", "photos/run", "link/run", "photos/../photos/a/b"):
+        with pytest.raises(ValueError, match="--out must be outside of the images: g"):
+            outputs.check_outside(tmp_path / out, tmp_path / "photos")
+    for out in (tmp_path, tmp_path / "photos2", "gs://bucket/photos"):
+        outputs.check_outside(out, tmp_path / "photos")
+
+
 def test_a_name_of_another_kind_is_refused_in_a_folder_of_results(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").write_text("")

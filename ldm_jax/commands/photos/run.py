@@ -26,7 +26,8 @@ from ldm_jax.experiment.chain import make_chain
 from ldm_jax.experiment.config.config_files import load_config
 from ldm_jax.files.formats import png
 from ldm_jax.files.formats.structured import read_json
-from ldm_jax.files.paths import printable, printable_lines, resolve
+from ldm_jax.files.outputs import check_outside
+from ldm_jax.files.paths import printable_lines
 from ldm_jax.files.writing import write_json, write_text
 from ldm_jax.parallel.outputs import output_directory, reserves
 from ldm_jax.training.summary import show
@@ -70,19 +71,8 @@ def model_pictures(
       ValueError: the folder has too few or too small pictures, or has changed since
         this quickstart began, or `workdir` is in it.
     """
-    _refuse_inside(workdir, images)
+    check_outside(workdir, images, "--workdir")
     return _run_stages(images, workdir, size, overrides)
-
-
-def _refuse_inside(workdir: str, images: str) -> None:
-    """Raises ValueError for a result among the pictures: it would be one of them."""
-    inside, folder = (pathlib.Path(resolve(p)).resolve() for p in (workdir, images))
-    if inside.is_relative_to(folder):
-        raise ValueError(
-            f"--workdir must be outside of the pictures: got {printable(workdir)} in "
-            f"{printable(folder)}; give another one, for example "
-            f"--workdir={printable(folder.parent / 'runs' / folder.name)}."
-        )
 
 
 @reserves(output_directory, "workdir", "--workdir")

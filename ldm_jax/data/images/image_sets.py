@@ -162,8 +162,8 @@ def _open_whole(
     annotations: Annotations,
 ) -> Source:
     """Opens one set; see `open_images`."""
-    path = pathlib.Path(expand(dataset) if dataset.startswith("~") else dataset)
-    is_path = path.is_absolute() or dataset.startswith(("./", "../", "~"))
+    is_path = _is_path(dataset)
+    path = pathlib.Path(expand(dataset) if is_path else dataset)
     if manual_dir and (is_path or "://" in dataset):
         raise ValueError(
             f"manual_dir is for sets that are opened by name: got {manual_dir} for "
@@ -185,6 +185,15 @@ def _open_whole(
     else:
         builder = _tfds_builder(dataset, data_dir, manual_dir, download)
     return TfdsSource(builder, split, max_pixels)
+
+
+def local_folders(dataset: str) -> list[str]:
+    """Returns the folders among the sets that `open_images` mixes."""
+    return [name for name in map(str.strip, dataset.split(",")) if _is_path(name)]
+
+
+def _is_path(dataset: str) -> bool:
+    return dataset.startswith(("/", "./", "../", "~"))
 
 
 def _own_builder(

@@ -124,7 +124,7 @@ def test_a_result_among_the_pictures_is_refused(inside, tmp_path, capsys):
     before = sorted(images.rglob("*"))
     assert cli.main(quickstart(images, images / inside)) == 2
     error = capsys.readouterr().err
-    assert "--workdir must be outside of the pictures" in error
+    assert "--workdir must be outside of the images" in error
     assert f"--workdir={tmp_path / 'runs' / 'photos'}" in error
     assert sorted(images.rglob("*")) == before
 
