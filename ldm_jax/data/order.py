@@ -4,6 +4,9 @@
 Position p of the endless stream of records belongs to epoch p // n and is record
 shuffle_epoch(p % n). The permutation is computed, not stored (grain's index shuffle),
 so memory does not grow with the set and the only state is a number.
+
+grain's MapDataset has the same order and state, but reads records one by one (10,000
+latents of 16 KiB per second on one core, 20,000 here) and ends at a damaged record.
 """
 
 import functools
