@@ -64,9 +64,8 @@ def run(options: Options) -> Figures:
         image = np.zeros((options.batch_size, *transform.size, 3), np.float32)
         figures = _files(source, transform, options.batch_size)
         figures |= _encoder(encode, jax.device_put(image, place))
-        job = LatentJob(
-            prepared.model.autoencoder.embed_channels, "none", options.batch_size
-        )
+        channels = prepared.model.autoencoder.embed_channels
+        job = LatentJob(channels, "none", options.batch_size, mirror=False)
         figures |= _whole(encode, source, transform, job)
     least = min("files", "encoder", key=lambda name: figures[name])
     share = figures["latents"] / figures[least]
@@ -96,7 +95,7 @@ def _files(source: Source, transform: ImageTransform, batch_size: int) -> Figure
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     rates = {"files": count / wall, "files per core": count / cpu}
     print(
-        f"files       {rates['files']:8.1f} images/s, {rates['files per core']:.1f} "
+        f"files       {rates['files']:8.3g} images/s, {rates['files per core']:.3g} "
         "per core: read, decoded, cut and resized"
     )
     return rates
@@ -107,7 +106,7 @@ def _encoder(encode: Encode, image: Any) -> Figures:
     seconds = best_of({"": lambda: jax.block_until_ready(encode(image))}, 3)[""]
     rate = len(image) / seconds
     device = jax.devices()[0].device_kind
-    print(f"encoder     {rate:8.1f} images/s on {jax.local_device_count()} {device}")
+    print(f"encoder     {rate:8.3g} images/s on {jax.local_device_count()} {device}")
     return {"encoder": rate}
 
 
@@ -121,7 +120,7 @@ def _whole(
             encode, source, transform, folder, job, num_threads=os.cpu_count() or 1
         )
         rate = len(source) / (time.perf_counter() - start)
-    print(f"latents     {rate:8.1f} images/s: both, and the latents are written")
+    print(f"latents     {rate:8.3g} images/s: both, and the latents are written")
     return {"latents": rate}
 
 
