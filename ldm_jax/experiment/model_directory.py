@@ -123,10 +123,11 @@ def _check_params(
     Two parts are not checked: a first stage that is not stored, and a user's own kind
     of condition, whose parameters have names that are not known here.
     """
-    try:
-        rows = network_rows(settings)
-    except NoNames:
-        rows = network_rows({**settings, "condition": {"kind": "none"}})
+    with naming(resolve(directory) / "config.json"):
+        try:
+            rows = network_rows(settings)
+        except NoNames:
+            rows = network_rows({**settings, "condition": {"kind": "none"}})
     if settings["task"] != "first_stage" and not any(
         name.startswith("autoencoder/") for name in flat
     ):

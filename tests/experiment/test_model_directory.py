@@ -95,7 +95,9 @@ BELIEVED = {
     "sampling.sampler": ("../../x", 3, ["ddim"]),
     "sampling.grid": ("bogus",),
     "sampling.num_steps": (0, -1),
+    "condition.class_names": (["a"] * 11,),
     "condition.kind": ("x", {}),
+    "schedule.kind": ("linear\n", "a\u2028b"),
     "schedule.num_timesteps": (10**8, 0),
     "unet.num_res_blocks": (10**7,),
 }
@@ -141,7 +143,7 @@ def test_what_no_model_has_is_refused_before_it_is_imported(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("condition.num_classes", 5, r"conditioner/embedding: \(11, 64\), expected"),
+        ("condition.num_classes", 12, r"conditioner/embedding: \(11, 64\), expected"),
         ("condition.width", 32, r"conditioner/embedding: .* expected \(11, 32\)"),
         ("unet.num_res_blocks", 3, "missing, expected"),
         ("autoencoder.latent_channels", 3, "autoencoder/"),
@@ -160,6 +162,15 @@ def test_settings_of_another_model_than_the_parameters_are_refused(
     with pytest.raises(ValueError, match="must be those of the model in its") as error:
         load(str(digits))
     assert re.search(message, str(error.value))
+
+
+def test_a_network_that_cannot_be_made_is_refused_by_file(digits):
+    path = digits / "config.json"
+    settings = json.loads(path.read_text())
+    settings["unet"]["num_heads"] = 7
+    path.write_text(json.dumps(settings))
+    with pytest.raises(UnreadableFile, match=rf"{path}.*must divide the channels"):
+        load(str(digits))
 
 
 def test_a_missing_parameter_is_refused(digits):

@@ -180,6 +180,7 @@ def prepare_drawing(
       ValueError: the options, the condition or the guides do not fit the model.
     """
     check_makes_images(model)
+    sampling.make_timesteps(model.schedule)  # which checks that there are such steps
     inputs, towards = dict(inputs), None
     if guidance.classifier and "label" not in model.conditioner.fields:
         towards = inputs.pop("class_label", None)

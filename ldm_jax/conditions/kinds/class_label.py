@@ -65,6 +65,12 @@ class ClassLabel(Condition):
                 f"class_names must be texts of at most {MAX_NAME} characters: got "
                 f"{shown(self.class_names)}."
             )
+        if len(self.class_names) > self.num_classes:
+            raise ValueError(
+                f"class_names must be of at most num_classes={self.num_classes} "
+                f"classes: got {len(self.class_names):,} names; a name without a class "
+                "would be the null class."
+            )
 
     @property
     def num_ids(self) -> int:

@@ -228,10 +228,19 @@ def _check_section(config: Mapping[str, Any], section: str, where: str) -> None:
             else f"the default is {field.default!r}"
         )
         check_type(f"{where}.{name}", values[name], field.annotation, way_out)
+        if isinstance(values[name], str) and not _is_line(values[name]):
+            raise ValueError(
+                f"{where}.{name} must be a text of one line: got {shown(values[name])}."
+            )
     if values.get("kind") == "hybrid":  # whose parts are conditions
         for name, part in values.get("parts", {}).items():
             of_part = {**config, section: part}
             _check_section(of_part, section, f"{where}.parts.{name}")
+
+
+def _is_line(text: str) -> bool:
+    """Returns whether a text has no line breaks, of any kind."""
+    return text.splitlines() in ([], [text])
 
 
 def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
