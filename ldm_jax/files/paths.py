@@ -88,6 +88,18 @@ def expand_in(text: str) -> str:
     return _HOMES.sub(lambda match: os.path.expanduser(match[0]), text)
 
 
+def listed_paths(text: PathLike) -> list[str]:
+    """Splits a list of paths or names at its commas.
+
+    A file or folder that exists is one path, whatever is in its name.
+    """
+    text = _text(text)
+    whole = expand(text)
+    if not is_remote(whole) and os.path.exists(whole):
+        return [text]
+    return [part.strip() for part in text.split(",")]
+
+
 def resolve(path: PathLike) -> epath.Path:
     """Makes a path absolute, with `~` expanded; a URL is unchanged.
 

@@ -10,6 +10,7 @@ from ldm_jax.files.paths import (
     expand,
     inside,
     is_remote,
+    listed_paths,
     local,
     printable,
     printable_lines,
@@ -104,3 +105,13 @@ def test_a_relative_path_in_a_deleted_directory_is_refused(monkeypatch, tmp_path
     with pytest.raises(ValueError, match=r"^a is relative to .* deleted; change"):
         resolve("a")
     assert resolve(tmp_path) == tmp_path
+
+
+def test_a_list_is_split_at_commas_but_no_name_that_exists(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert listed_paths("celebahq, ffhq") == ["celebahq", "ffhq"]
+    assert listed_paths("gs://b/x,./a ") == ["gs://b/x", "./a"]
+    for name in ("./my,photos", "./my, photos ", "./ a"):
+        pathlib.Path(name).mkdir()
+        assert listed_paths(name) == [name]
+    assert listed_paths("./my,photos,./b") == ["./my", "photos", "./b"]

@@ -31,7 +31,7 @@ from ldm_jax.data.tfds_sets import FORMAT, check_prepared, open_tfds
 from ldm_jax.data.transforms.buckets import Subset, image_sizes
 from ldm_jax.files.errors import shown
 from ldm_jax.files.formats.pictures import LARGEST_MAX_PIXELS, MAX_PIXELS
-from ldm_jax.files.paths import expand, printable, resolve
+from ldm_jax.files.paths import expand, listed_paths, printable, resolve
 from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.files.write_errors import reported
 
@@ -113,7 +113,7 @@ def open_images(
             f"images.min_side must be 0 or more, the shortest side that is taken: got "
             f"{shown(min_side)}; 0 takes all images."
         )
-    names = [name.strip() for name in dataset.split(",")]
+    names = listed_paths(dataset)
     annotations = Annotations(captions, boxes, label_maps)
     open_one = functools.partial(
         _open_one,
@@ -189,7 +189,7 @@ def _open_whole(
 
 def local_folders(dataset: str) -> list[str]:
     """Returns the folders among the sets that `open_images` mixes."""
-    return [name for name in map(str.strip, dataset.split(",")) if _is_path(name)]
+    return [name for name in listed_paths(dataset) if _is_path(name)]
 
 
 def _is_path(dataset: str) -> bool:

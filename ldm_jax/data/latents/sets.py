@@ -13,7 +13,7 @@ from ldm_jax.data.mixture import Buckets, Mixture
 from ldm_jax.data.records import Source, fingerprint
 from ldm_jax.files.errors import UnreadableFile, shown
 from ldm_jax.files.formats.structured import read_json
-from ldm_jax.files.paths import expand, resolve
+from ldm_jax.files.paths import expand, listed_paths, resolve
 from ldm_jax.files.stores.store_errors import reaching
 from ldm_jax.files.writing import write_json
 
@@ -74,7 +74,7 @@ def open_latent_sets(
 
 def directories(directory: str | os.PathLike) -> list[str]:
     """Returns the directories that a `directory` of `open_latent_sets` names."""
-    return [expand(part.strip()) for part in os.fspath(directory).split(",")]
+    return [expand(part) for part in listed_paths(directory)]
 
 
 def pool(stats: Sequence[LatentStats], weights: Sequence[float]) -> LatentStats:
