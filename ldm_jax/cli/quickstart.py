@@ -23,6 +23,9 @@ EXAMPLES = """
   ldm-jax quickstart --images ./photos
   ldm-jax quickstart --images ./photos --size 32 --workdir runs/small
   ldm-jax quickstart --workdir runs/longer --config.diffusion.train.num_steps=2000
+  ldm-jax quickstart --images ./photos --workdir runs/trial \
+      --config.first_stage.train.num_steps=200 --config.diffusion.train.num_steps=200
+                      (a trial of all steps in some minutes; its samples are a blur)
 """
 
 

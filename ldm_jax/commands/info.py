@@ -163,6 +163,7 @@ def _statistics(path: str) -> dict[str, Any]:
     metadata = dict(reference.metadata)
     dataset = " ".join(str(metadata.get(n, "")) for n in ("dataset", "split")).strip()
     network = metadata.get("network")
+    flag = "" if network in (None, "inception") else f" --feature-network {network}"
     kept = 0 if reference.features is None else len(reference.features)
     return {
         "kind": "reference statistics",
@@ -171,7 +172,7 @@ def _statistics(path: str) -> dict[str, Any]:
         "image size": metadata.get("image_size"),
         "network": network,
         "features": f"{len(reference.pool.mean)} wide, of {kept:,} images kept",
-        "use": f"ldm-jax evaluate --model DIR --reference {path} --out evaluation",
+        "use": f"ldm-jax evaluate --model DIR --reference {path}{flag} --out DIR",
     }
 
 

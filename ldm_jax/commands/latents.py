@@ -29,6 +29,7 @@ from ldm_jax.data.transforms.buckets import (
 )
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment import model_directory
+from ldm_jax.experiment.config.resuming import may_change_in_copy
 from ldm_jax.experiment.encoding import Encoding, open_encoding
 from ldm_jax.experiment.retrieval.image_neighbours import NeighbourSource
 from ldm_jax.experiment.stored_config import first_stage_of
@@ -137,7 +138,8 @@ def encode_image_set(
     _check_condition(given, job.seed)
     parts = by_bucket(given.source, buckets) if buckets else {"": given.source}
     _encode(model, params, parts, given, out, job)
-    save_params(f"{out}/autoencoder", params, stage_config.to_dict())
+    settings = stage_config.to_dict()
+    save_params(f"{out}/autoencoder", params, settings, may_change_in_copy)
     if is_main_process():
         origin = {"images": given.images, "buckets": buckets, "seed": job.seed}
         write_json(resolve(out) / IMAGES_FILE, origin)

@@ -74,6 +74,8 @@ def closing_summary(workdir: str) -> str:
         )
     if pictures := sorted((folder / "images").glob("*.png")):
         lines["pictures"] = str(pictures[-1])
+    if (folder / "report.html").exists():
+        lines["report"] = str(folder / "report.html")
     lines["curves"] = f"tensorboard --logdir {workdir}  (pip install tensorboard)"
     model = make_model(read_config(workdir))
     lines["next"] = "\n".join(next_steps.after(model, workdir))

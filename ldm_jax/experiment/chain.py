@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiments of a quickstart: a first stage, its latents, and a denoiser."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from ldm_jax.experiment.config.schema import changed
+from ldm_jax.models.autoencoder import Autoencoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,19 @@ class Chain:
         return self.diffusion.condition.num_classes
 
     @property
+    def inputs(self) -> dict[str, str]:
+        """The size of images and latents, and the condition, in words."""
+        size = self.first_stage.transform.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        autoencoder = Autoencoder(**self.first_stage.autoencoder)
+        shape = autoencoder.latent_shape((height, width, autoencoder.in_channels))
+        return {
+            "image size": f"{height}x{width}",
+            "latents": f"{'x'.join(map(str, shape))}, f = {autoencoder.f}",
+            "condition": self.diffusion.condition.kind,
+        }
+
+    @property
     def trainings(self) -> dict[str, str]:
         """The width and the work of both trainings, in words."""
         stages = {
@@ -65,6 +81,32 @@ class Chain:
             f"{stage.batch_size}"
             for name, (stage, network) in stages.items()
         }
+
+
+# "config.train" in a sentence or a flag, but not the file config.json.
+_FIELD = re.compile(r"(?<![\w./])config\.(?!json\b|py\b)(?=[a-z])")
+
+
+@contextlib.contextmanager
+def naming_experiment(name: str) -> Iterator[None]:
+    """Names an experiment of a quickstart in errors about the fields of its config.
+
+    An experiment by itself has the field config.train.num_steps, which in the config of
+    all of them is config.diffusion.train.num_steps.
+
+    Args:
+      name: "first_stage" or "diffusion".
+
+    Raises:
+      ValueError: with the full name of the field.
+    """
+    try:
+        yield
+    except ValueError as error:
+        text = _FIELD.sub(f"config.{name}.", str(error))
+        if text == str(error):
+            raise
+        raise ValueError(text) from error
 
 
 def make_chain(config: ConfigDict, latents: str, data_dir: str = "") -> Chain:

@@ -12,6 +12,7 @@ from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.latents import sets
 from ldm_jax.data.latents.statistics import LatentStats
 from ldm_jax.data.records import Source
+from ldm_jax.experiment.config.resuming import may_change_in_copy
 from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.data_metadata import DataMetadata, Size, with_classes
 from ldm_jax.experiment.models import stage_differences
@@ -36,10 +37,21 @@ class TrainedStage(NamedTuple):
     scale: float
 
     def copy_to(self, workdir: str) -> None:
-        """Copies the first stage to autoencoder/ of a run, unless it exists."""
-        if self.config is not None:
-            params = {"autoencoder": self.params}
-            save_params(f"{workdir}/autoencoder", params, self.config)
+        """Copies the first stage to autoencoder/ of a run, unless it exists.
+
+        Raises:
+          ValueError: the run started with another first stage.
+        """
+        if self.config is None:
+            return
+        folder, params = f"{workdir}/autoencoder", {"autoencoder": self.params}
+        save_params(folder, params, self.config, may_change_in_copy)
+        kept, given = (params_fingerprint(p) for p in (load_params(folder), params))
+        if kept != given:
+            raise ValueError(
+                f"a run keeps the first stage that it began with: {folder} is {kept}, "
+                f"got {given}; name the first one, or give another --workdir."
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

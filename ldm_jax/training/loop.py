@@ -121,6 +121,9 @@ def train(run: Run, workdir: str) -> TrainState:
             evaluate_if_due(run, state, step, report, checkpointer)
         with ledger.phase("checkpoint"):
             checkpointer.wait()
+        # A signal in the last evaluation: what follows the run must not begin.
+        if signum := stop.requested(options.num_steps + 1):
+            _stop(options.num_steps, signum, checkpointer, report)
     return state
 
 

@@ -142,7 +142,9 @@ def test_a_condition_the_model_does_not_take_is_refused(finished, tmp_path, caps
     assert 'with the "class" condition takes --label' in capsys.readouterr().err
     assert cli.main([*argv, "--label=11"]) == 2
     error = capsys.readouterr().err
-    assert "a class is in 0..9, or a name, one of: 0, 1, 2" in error and "'11'" in error
+    assert (
+        "a class is in 0..9, or one of the names 0, 1, 2" in error and "'11'" in error
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -144,6 +144,22 @@ def test_a_signal_saves_and_ends_the_run_which_then_resumes(tmp_path, whole, sig
     assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
 
 
+def test_a_signal_in_the_last_evaluation_ends_the_run_after_it(tmp_path, whole):
+    """What a quickstart does after the run must not begin."""
+
+    def evaluate(state, step):
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"score": 1.0}, {}
+
+    with pytest.raises(Interrupted) as stopped:
+        run(tmp_path, evaluate=evaluate)
+    assert (stopped.value.code, stopped.value.step) == (130, NUM_STEPS)
+    assert read_rows(tmp_path / "evaluation.jsonl") == [
+        {"step": NUM_STEPS, "score": 1.0}
+    ]
+    same(run(tmp_path), whole[0])
+
+
 def test_exit_codes_distinguish_stopped_runs_from_finished_ones(monkeypatch):
     assert Interrupted(7, signal.SIGTERM).code == 0
     monkeypatch.setenv("LDM_JAX_EXIT_WHEN_STOPPED", "75")

@@ -10,6 +10,7 @@ import time
 from typing import NamedTuple
 
 import jax
+from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
 from ldm_jax.commands.estimate import estimate_time
@@ -22,7 +23,7 @@ from ldm_jax.commands.reconstruct import write_reconstructions
 from ldm_jax.commands.train import train_config
 from ldm_jax.data.images.survey import Survey, survey
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.chain import make_chain
+from ldm_jax.experiment.chain import make_chain, naming_experiment
 from ldm_jax.experiment.config.config_files import load_config
 from ldm_jax.files.formats import png
 from ldm_jax.files.formats.structured import read_json
@@ -85,27 +86,30 @@ def _run_stages(
     pictures = survey(images)
     _print(show(pictures.describe()))
     chosen = _choose(root, pictures, size)
+    if overrides:
+        chosen["choices"] += "; this command's --config.* flags are not stored in it"
     _refuse_other_folder(root, pictures)
     config = load_config(str(root / CONFIG), overrides)
     stage, latents, denoiser = (
         str(root / name) for name in ("first_stage", "latents", "diffusion")
     )
     chain, figures = make_chain(config, latents), {}
-    chosen |= chain.trainings
+    held_out = f"{pictures.num_held_out} pictures" if chain.held_out else "none"
+    chosen = {**chain.inputs, "held out": held_out, **chosen, **chain.trainings}
     _print(show(chosen))
     began = (root / "first_stage").exists()
     note = "; what is trained already is not repeated" if began else ""
     _print(show({"estimate": estimate_time(config) + note}))
-    minutes = {"look": _minutes(started)}
+    minutes = {"survey the pictures": _minutes(started)}
 
     with _timed(minutes, 2, "train the first stage: pictures -> latents -> pictures"):
-        train_config(chain.first_stage, stage)
+        _train("first_stage", chain.first_stage, stage)
     with _timed(minutes, 3, "encode the pictures into latents"):
         pairs = str(root / "reconstructions.png")
         figures["psnr"] = write_reconstructions(stage, pairs, split=chain.held_out)
         encode_image_set(stage, latents, **chain.encoding)
     with _timed(minutes, 4, "train the denoiser on the latents"):
-        train_config(chain.diffusion, denoiser)
+        _train("diffusion", chain.diffusion, denoiser)
     with _timed(minutes, 5, "sample, measure and write the report"):
         sheet, samples = sample_sheet(denoiser)
         png.save_png(root / "samples.png", sheet)
@@ -119,6 +123,12 @@ def _run_stages(
     return result
 
 
+def _train(name: str, config: ConfigDict, workdir: str) -> None:
+    """Trains an experiment of the config; its errors name the fields in full."""
+    with naming_experiment(name):
+        train_config(config, workdir)
+
+
 def _refuse_other_folder(root: pathlib.Path, pictures: Survey) -> None:
     """Stores the identity of the pictures, or compares it with the stored one."""
     path = root / FOLDER
@@ -129,10 +139,10 @@ def _refuse_other_folder(root: pathlib.Path, pictures: Survey) -> None:
     before = read_json(path)
     if any(before.get(name) != value for name, value in now.items()):
         raise ValueError(
-            f"the pictures must be those that {root} was begun with: got "
-            f"{pictures.count} in {pictures.folder}, there were {before.get('count')} "
-            f"in {before.get('folder')}, or other ones; put them back, or give another "
-            "--workdir."
+            f"the pictures must be those that {root} was begun with, "
+            f"{before.get('count')} in {before.get('folder')}: got {pictures.count} in "
+            f"{pictures.folder}, of which some are new, gone or changed; give another "
+            "--workdir to train with these, or restore the folder."
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ldm_jax.commands.sampling.sample_inputs import (
     check_makes_images,
+    check_sample_size,
     choose_image_size,
     read_condition,
     read_images,
@@ -186,6 +187,7 @@ def prepare_drawing(
         towards = inputs.pop("class_label", None)
     y, retrieved = _conditioned(model, inputs, guidance.query, num or 1, seed)
     size = choose_image_size(trained, model.conditioner.image_size(y), image_size)
+    check_sample_size(model, size, bool(sampling.tile))
     condition = {n: x if isinstance(x, SHOWN) else str(x) for n, x in inputs.items()}
     condition |= {} if towards is None else {"class_label": towards}
     settings = dict(

@@ -50,6 +50,27 @@ def choose_image_size(
     return height, width
 
 
+def check_sample_size(model: Any, size: tuple[int, int], is_tiled: bool) -> None:
+    """Refuses a size that first stage or denoiser cannot make.
+
+    Args:
+      model: a LatentDiffusion.
+      size: (height, width) of the samples.
+      is_tiled: the denoiser sees tiles, whose size is not that of the samples.
+
+    Raises:
+      ValueError: a side is no multiple of the unit; names the nearest size.
+    """
+    levels = 1 if is_tiled else len(model.unet.channel_mult)
+    unit = model.autoencoder.f * 2 ** (levels - 1)
+    if any(side % unit for side in size):
+        near = "x".join(str(max(round(side / unit), 1) * unit) for side in size)
+        raise ValueError(
+            f"height and width of samples must be multiples of {unit} for this model: "
+            f"got {size[0]}x{size[1]}; the nearest size is {near}."
+        )
+
+
 def read_condition(conditioner, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Reads a user's inputs for a condition, and refuses unknown ones."""
     flags = {flag.argument: f"--{name}" for name, flag in condition_flags().items()}

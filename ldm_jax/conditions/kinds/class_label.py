@@ -2,6 +2,7 @@
 """Class labels: one learned token per class, or the UNet's own embedding."""
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -19,6 +20,8 @@ from ldm_jax.types import Array, Batch, Conditioning
 
 # Characters; names are drawn below samples.
 MAX_NAME = 1000
+# Names among which an error looks for the nearest one.
+MAX_COMPARED = 10_000
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -133,5 +136,7 @@ def class_number(word: Any, num_classes: int, class_names: Sequence[str]) -> int
         if 0 <= number < num_classes:
             return number
     listed = printable(", ".join(class_names))
-    names = f", or a name, one of: {listed}" if class_names else ""
-    raise ValueError(f"a class is in 0..{num_classes - 1}{names}: got {word!r}.")
+    names = f", or one of the names {listed}" if class_names else ""
+    near = difflib.get_close_matches(str(word), class_names[:MAX_COMPARED], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise ValueError(f"a class is in 0..{num_classes - 1}{names}: got {word!r}{hint}")

@@ -63,6 +63,15 @@ def defines_model(name: str) -> bool:
     return _is_within(name, DEFINE_MODEL)
 
 
+def may_change_in_copy(name: str) -> bool:
+    """Returns whether a setting of a network may differ from that of its copy.
+
+    How it was trained may, if the parameters are the same ones: the intervals of its
+    reports, for example.
+    """
+    return not defines_model(name)
+
+
 def _is_within(name: str, names: tuple[str, ...]) -> bool:
     """Returns whether a dotted name is one of `names`, or within a section of them."""
     return any(f"{name}.".startswith(f"{known}.") for known in names)

@@ -244,7 +244,8 @@ def load_feature_network(path, kind: str) -> tuple[nn.Module, PyTree, dict[str, 
         raise ValueError(
             f"{kind} needs a file of weights: there is none at {path}; make one with "
             f"`ldm-jax weights {kind}`, which downloads {PUBLISHED[kind].url} or takes "
-            "your copy."
+            "your copy. --feature-network=random needs no file; its distances compare "
+            "only with each other."
         )
     header = _read_header(path)
     if header.get(KIND) != kind:

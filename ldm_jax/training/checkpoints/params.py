@@ -2,7 +2,7 @@
 """Writes and reads the parameters of a model directory, without a run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -31,14 +31,21 @@ from ldm_jax.training.state import TrainState
 from ldm_jax.types import PyTree
 
 
-def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> None:
+def save_params(
+    directory: str,
+    params: PyTree,
+    config: Mapping[str, Any],
+    may_change: Callable[[str], bool] = lambda name: False,
+) -> None:
     """Writes a model directory that holds parameters only, as step 0.
 
     Args:
-      directory: made if missing; a directory that holds these settings and a
-        checkpoint already is left as it is.
+      directory: made if missing; the checkpoint of one that holds this model already is
+        left as it is.
       params: pytree of arrays, an entry per network.
       config: settings of the model, JSON-able.
+      may_change: dotted name of a setting -> whether it may differ from that of a model
+        that is there.
 
     Raises:
       ValueError: the directory holds a model with other settings.
@@ -50,7 +57,7 @@ def save_params(directory: str, params: PyTree, config: Mapping[str, Any]) -> No
         placed = jax.tree.map(_native, state)
     else:  # global arrays, of which every process has a complete copy
         placed = sharding.place(state, sharding.make_mesh(), min_shard_mib=math.inf)
-    with Checkpointer(directory, Settings(config)) as checkpointer:
+    with Checkpointer(directory, Settings(config, may_change)) as checkpointer:
         checkpointer.save(placed, {})
         checkpointer.wait()
 

@@ -92,7 +92,7 @@ def test_classes_are_sampled_by_name(finished, tmp_path, capsys):
     assert cli.main([*argv, "--label=red,blue sky", f"--out={tmp_path / 'a'}"]) == 0
     assert len(list((tmp_path / "a").glob("0*.png"))) == 2
     assert cli.main([*argv, "--label=green", f"--out={tmp_path / 'b'}"]) == 2
-    assert "one of: blue sky, red" in capsys.readouterr().err
+    assert "one of the names blue sky, red" in capsys.readouterr().err
 
 
 def test_an_edited_config_is_run_again(finished, capsys):
@@ -100,14 +100,22 @@ def test_an_edited_config_is_run_again(finished, capsys):
     path = workdir / "config.py"
     text = path.read_text().replace("held_out=", "guidance_scale=9.0, held_out=")
     path.write_text(text)
-    assert cli.main(quickstart(images, workdir)) == 0
+    # The copies of the first stage were made with another interval of its reports.
+    often = "--config.first_stage.train.report_every=1"
+    assert cli.main(quickstart(images, workdir, often)) == 0
     page = capsys.readouterr().out
     assert f"those of {path}" in page and "trained already is not repeated" in page
+    assert "flags are not stored in it" in page
+    assert "16x16\n" in page and "pictures\n" in page  # images, held-out pictures
     assert "64 channels, 2 steps of 8\n" in page  # as replaced on the command line
     settings = json.loads((workdir / "diffusion" / "config.json").read_text())
     assert settings["sampling"]["guidance_scale"] == 9.0
     assert cli.main(quickstart(images, workdir, "--size=16")) == 2
     assert "edit image_size there" in capsys.readouterr().err
+    rate = "--config.diffusion.optimizer.schedule.warmup_steps=1"
+    assert cli.main(quickstart(images, workdir, rate)) == 2
+    allow = "give --config.diffusion.train.allow_optimizer_change=True"
+    assert allow in capsys.readouterr().err
 
 
 def test_another_folder_is_refused_in_the_same_directory(finished, tmp_path, capsys):
@@ -134,7 +142,7 @@ def test_a_folder_that_changes_between_two_calls_is_refused(finished, capsys):
     moved = (images / "red" / "0.png").rename(images.parent / "moved.png")
     assert cli.main(quickstart(images, workdir)) == 2
     assert (
-        "got 79 in" in (error := capsys.readouterr().err) and "there were 80" in error
+        "got 79 in" in (error := capsys.readouterr().err) and "begun with, 80" in error
     )
     moved.rename(images / "red" / "0.png")
 

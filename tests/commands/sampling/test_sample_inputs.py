@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ldm_jax
 from ldm_jax.commands.sampling import sample_inputs
 from ldm_jax.conditions.kinds.class_label import ClassLabel
 from ldm_jax.conditions.kinds.unconditional import Unconditional
@@ -23,6 +24,19 @@ def test_the_size_is_as_requested_or_of_the_condition_or_of_training(digits):
     assert choose(digits, None, (32, 16)) == (32, 16)
     with pytest.raises(ValueError, match="condition, 8x24: got --size 32x16; leave"):
         choose(digits, (8, 24), (32, 16))
+
+
+def test_a_size_that_the_model_cannot_make_is_refused_with_the_nearest():
+    """Oracle: f = 2 and a denoiser of two levels take multiples of four."""
+    model, _ = ldm_jax.load("digits")
+    for size in ((16, 16), (20, 8)):
+        sample_inputs.check_sample_size(model, size, is_tiled=False)
+    sample_inputs.check_sample_size(model, (18, 16), is_tiled=True)
+    for size, nearest in (((18, 16), "16x16"), ((1, 23), "4x24")):
+        with pytest.raises(ValueError, match=f"multiples of 4 .* size is {nearest}"):
+            sample_inputs.check_sample_size(model, size, is_tiled=False)
+    with pytest.raises(ValueError, match="multiples of 2 "):
+        sample_inputs.check_sample_size(model, (17, 16), is_tiled=True)
 
 
 def test_a_condition_gets_the_inputs_that_it_takes():

@@ -51,13 +51,18 @@ def test_classes_are_given_by_number_or_name(given):
 
 @pytest.mark.parametrize("given", ["3", "-1", "fish", 7, 1.5])
 def test_an_error_for_an_unknown_class_lists_the_known_ones(given):
-    with pytest.raises(ValueError, match=r"in 0\.\.2, or a name, one of: cat, dog"):
+    with pytest.raises(ValueError, match=r"in 0\.\.2, or one of the names cat, dog"):
         LABELS.from_user(class_label=given)
+
+
+def test_a_misspelt_class_is_answered_with_the_nearest_name():
+    with pytest.raises(ValueError, match="got 'dogs'; did you mean 'dog'"):
+        LABELS.from_user(class_label="cat,dogs")
 
 
 @pytest.mark.parametrize("given", ["²", "--5", "9" * 5000])
 def test_what_is_no_number_is_an_unknown_name(given):
-    with pytest.raises(ValueError, match=r"in 0\.\.2, or a name, one of: cat, dog"):
+    with pytest.raises(ValueError, match=r"in 0\.\.2, or one of the names cat, dog"):
         LABELS.from_user(class_label=given)
 
 
@@ -65,7 +70,7 @@ def test_where_names_are_numbers_a_text_is_a_name():
     condition = make_condition("class", num_classes=3, class_names=("1", "2", "3"))
     assert condition.from_user(class_label="3,1")["label"].tolist() == [2, 0]
     assert condition.from_user(class_label=[0])["label"].tolist() == [0]
-    with pytest.raises(ValueError, match="or a name, one of: 1, 2, 3: got '0'"):
+    with pytest.raises(ValueError, match="or one of the names 1, 2, 3: got '0'"):
         condition.from_user(class_label="0")
 
 

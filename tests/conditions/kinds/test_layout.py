@@ -40,7 +40,7 @@ def test_attributes_of_a_record_are_bits_above_the_classes():
 
 def test_numbers_without_a_name_are_no_classes_where_others_have_names():
     layout = make_condition("layout", num_classes=4, class_names=("cat", "dog"))
-    with pytest.raises(ValueError, match=r"in 0\.\.1, or a name, one of: cat, dog"):
+    with pytest.raises(ValueError, match=r"in 0\.\.1, or one of the names cat, dog"):
         layout.from_user(boxes=[{"label": 2, "box": [0, 0, 1, 1]}])
 
 
