@@ -23,7 +23,7 @@ def test_a_dry_run_shows_settings_and_summary_and_writes_nothing(
     assert cli.main([*argv, "--config.train.num_steps=7"]) == 0
     page = capsys.readouterr().out
     assert "config.train.num_steps = 7" in page
-    assert "1,442 images of digits, 10 classes" in page
+    assert "1,442 images of digits (355 more are held out), 10 classes" in page
     assert not workdir.exists()
 
 

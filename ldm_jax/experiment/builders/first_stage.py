@@ -45,15 +45,16 @@ def build_first_stage(config: ConfigDict, inputs: Inputs, abstract: bool) -> Par
     if abstract:
         return parts
     images = open_images(**config.images)
-    evaluate = None
+    evaluate, what = None, f"images of {config.images.dataset}"
     if config.held_out:
+        held_out = open_images(**{**config.images, "split": config.held_out})
+        what += f" ({len(held_out):,} more are held out)"
         evaluate = HeldOut(
             model,
-            open_images(**{**config.images, "split": config.held_out}),
+            held_out,
             still_transform(config.transform),
             config.batch_size,
             make_pair_metrics(transform.size, trunk, lpips),
         )
-    what, num_threads = f"images of {config.images.dataset}", os.cpu_count() or 1
-    examples = Examples(images, transform, what, num_threads)
+    examples = Examples(images, transform, what, num_threads=os.cpu_count() or 1)
     return dataclasses.replace(parts, examples=examples, evaluate=evaluate)

@@ -56,7 +56,8 @@ class Examples:
         elif count:
             parts.append(f"{count} classes")
         if refused := getattr(self.source, "refused", ()):
-            parts.append(f"{len(refused)} files left out")
+            files = "file" if len(refused) == 1 else "files"
+            parts.append(f"{len(refused)} {files} left out")
         return ", ".join(parts)
 
     def enlarged(self, side: int) -> str:
