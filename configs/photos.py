@@ -26,6 +26,8 @@ none. Every choice is an argument: the quickstart writes the arguments that it c
 for a folder and a device to a file config.py.
 """
 
+import difflib
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -146,7 +148,16 @@ def choose(
       images: the folder of pictures; if "", the latents describe the denoiser's data.
       classes: names of the folder's classes.
       **choices: fields of CHOICES; the others keep their defaults.
+
+    Raises:
+      ArgumentError: a choice has another name.
     """
+    for name in choices.keys() - CHOICES.keys():
+        near = difflib.get_close_matches(name, CHOICES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ArgumentError(
+            f"unknown choice {name!r}{hint} There are: {', '.join(CHOICES)}."
+        )
     values = common.parse(arg, stage="all", **{**CHOICES, **choices})
     made = {name: make(values) for name, make in STAGES.items()}
     if images:

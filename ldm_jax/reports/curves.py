@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ldm_jax.reports.page import COLOURS, Html
 
 WIDTH, HEIGHT = 480, 240
-LEFT, RIGHT, TOP, BOTTOM = 56, 10, 8, 34
+LEFT, RIGHT, TOP, BOTTOM = 66, 10, 8, 34
 MAX_POINTS = 400
 
 Points = Sequence[tuple[float, float]]

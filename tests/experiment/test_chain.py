@@ -46,6 +46,12 @@ def test_errors_name_the_fields_in_the_config_of_all_experiments():
         assert str(raised.value) == expected
 
 
+def test_a_misspelt_choice_of_an_edited_config_is_refused():
+    """The default would be used in its place: 5,000 steps instead of 160."""
+    with pytest.raises(ValueError, match="'num_stepz'; did you mean 'num_steps'"):
+        photos.choose(images="./a", num_stepz=160)
+
+
 def test_a_misspelt_check_is_refused():
     config = quickstart.get_config().unlock()
     config.classifier.min_acuracy = 0.5

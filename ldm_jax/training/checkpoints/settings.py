@@ -63,7 +63,7 @@ class Settings:
         raise ValueError(
             f"{workdir} holds a run with other settings:\n"
             + shorten([line for line, _ in refused])
-            + f"\n{resume}Use these settings, another workdir, or delete this one."
+            + f"\n{resume}Use these settings, another workdir, or delete {workdir}."
         )
 
 

@@ -2,8 +2,9 @@
 """Reports the progress of a run: on the terminal, in files and on boards.
 
 Process 0 writes into the working directory: `metrics.jsonl`, a row per `every` steps
-with the means over them; `evaluation.jsonl`, a row per evaluation; `timing.jsonl`, see
-`timing`; `images/`; `tensorboard/`; `report.html`, which shows all of it.
+with the means over them (of the learning rate, the last one); `evaluation.jsonl`, a row
+per evaluation; `timing.jsonl`, see `timing`; `images/`; `tensorboard/`; `report.html`,
+which shows all of it.
 """
 
 import contextlib
@@ -35,6 +36,8 @@ from ldm_jax.types import Array
 # Steps whose metrics may be pending: the host never waits for the step that it has just
 # started, and is at most this many steps ahead.
 STEPS_AHEAD = 2
+# Metrics whose row holds the value of its last step instead of the mean.
+LAST = ("learning_rate",)
 
 
 class Report:
@@ -178,12 +181,16 @@ class Report:
         if not skipped:
             self._count += 1
             for name, value in values.items():
-                self._sums[name] = self._sums.get(name, 0.0) + value
+                before = 0.0 if name in LAST else self._sums.get(name, 0.0)
+                self._sums[name] = before + value
         values["skipped"] = skipped
 
     def _write_row(self, step: int) -> None:
         skipped = self._sums.pop("skipped", 0.0)
-        row = {name: s / max(self._count, 1) for name, s in self._sums.items()}
+        row = {
+            name: total if name in LAST else total / max(self._count, 1)
+            for name, total in self._sums.items()
+        }
         row |= {"skipped": skipped, "images": step * self._batch_size}
         if self._num_records:
             row["epochs"] = row["images"] / self._num_records
