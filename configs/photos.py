@@ -26,12 +26,11 @@ none. Every choice is an argument: the quickstart writes the arguments that it c
 for a folder and a device to a file config.py.
 """
 
-import difflib
-
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from ldm_jax.configs import ArgumentError, common
+from ldm_jax.files.errors import nearest_name
 
 # f -> width of each level of the first stage, in units of its channels.
 STAGE_MULT = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2, 4)}
@@ -153,10 +152,9 @@ def choose(
       ArgumentError: a choice has another name.
     """
     for name in choices.keys() - CHOICES.keys():
-        near = difflib.get_close_matches(name, CHOICES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ArgumentError(
-            f"unknown choice {name!r}{hint} There are: {', '.join(CHOICES)}."
+            f'unknown choice "{name}"{nearest_name(name, CHOICES)} There are: '
+            f"{', '.join(CHOICES)}."
         )
     values = common.parse(arg, stage="all", **{**CHOICES, **choices})
     made = {name: make(values) for name, make in STAGES.items()}

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists the configs of the package: their arguments and what each is for."""
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from ldm_jax import configs
+from ldm_jax.files.errors import nearest_name
 
 # No config knows an argument of this name, and answers with those that it takes.
 UNKNOWN = "?"
@@ -51,10 +51,9 @@ def describe_config(name: str) -> Listed:
     """
     known = configs.names()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f'; did you mean "{near[0]}"?' if near else "."
         raise ValueError(
-            f'no config has the name "{name}"{hint} There are: {", ".join(known)}.'
+            f'no config has the name "{name}"{nearest_name(name, known)} There are: '
+            f"{', '.join(known)}."
         )
     return _describe(name)
 

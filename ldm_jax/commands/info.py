@@ -172,7 +172,8 @@ def _statistics(path: str) -> dict[str, Any]:
         "image size": metadata.get("image_size"),
         "network": network,
         "features": f"{len(reference.pool.mean)} wide, of {kept:,} images kept",
-        "use": f"ldm-jax evaluate --model DIR --reference {path}{flag} --out DIR",
+        "use": f"ldm-jax evaluate --model DIR --reference {path} --out evaluation"
+        + flag,
     }
 
 

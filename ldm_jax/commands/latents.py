@@ -114,8 +114,7 @@ def encode_image_set(
             source if neighbours is None else neighbours.attach(source, batch_size)
         ),
     )
-    for folder in local_folders(given.images["dataset"]):
-        check_outside(out, folder)
+    check_outside(out, local_folders(given.images["dataset"]))
     job = write.LatentJob(
         latent_channels=model.autoencoder.embed_channels,
         autoencoder=params_fingerprint(params),

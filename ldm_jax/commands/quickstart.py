@@ -11,16 +11,11 @@ import numpy as np
 
 from ldm_jax.commands.latents import encode_image_set
 from ldm_jax.commands.reconstruct import write_reconstructions
-from ldm_jax.commands.train import train_config
+from ldm_jax.commands.train import train_experiment
 from ldm_jax.data.images.image_sets import open_images
 from ldm_jax.data.loader import iterate_once
 from ldm_jax.experiment import model_directory, stored_config
-from ldm_jax.experiment.chain import (
-    Chain,
-    ResultCheck,
-    make_chain,
-    naming_experiment,
-)
+from ldm_jax.experiment.chain import Chain, ResultCheck, make_chain
 from ldm_jax.experiment.model_settings import read_settings
 from ldm_jax.experiment.models import training_images
 from ldm_jax.files.formats import png
@@ -66,15 +61,13 @@ def run_quickstart(config, workdir: str) -> dict[str, float]:
     assert check is not None  # one of the SECTIONS
 
     _announce(1, "train the first stage: images -> latents -> images")
-    with naming_experiment("first_stage"):
-        train_config(chain.first_stage, stage_dir)
+    train_experiment("first_stage", chain.first_stage, stage_dir)
     pairs = str(root / "reconstructions.png")
     psnr = write_reconstructions(stage_dir, pairs, split=chain.held_out)
     _announce(2, "encode the training images into a data set of latents")
     encode_image_set(stage_dir, latents_dir, **chain.encoding)
     _announce(3, "train the denoiser on the latents")
-    with naming_experiment("diffusion"):
-        train_config(chain.diffusion, diffusion_dir)
+    train_experiment("diffusion", chain.diffusion, diffusion_dir)
     _announce(4, "sample every class and write pictures")
     labels = np.repeat(np.arange(chain.num_classes), check.samples_per_class)
     images = _sample(diffusion_dir, labels)

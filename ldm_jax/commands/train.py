@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
+from ldm_jax.experiment.chain import naming_experiment
 from ldm_jax.experiment.model_directory import make_model
 from ldm_jax.experiment.prepare import prepare
 from ldm_jax.experiment.stored_config import read_config
@@ -36,6 +37,17 @@ def train_config(config: ConfigDict, workdir: str) -> TrainState:
     check_holds_checkpoints(workdir, "--workdir")
     in_main_process(lambda: check_writable(workdir, "--workdir"))
     return loop.train(prepare(config, workdir), workdir)
+
+
+def train_experiment(name: str, config: ConfigDict, workdir: str) -> TrainState:
+    """Trains an experiment of a quickstart's config, as `train_config` does.
+
+    Args:
+      name: "first_stage" or "diffusion"; errors name the fields with it.
+      config, workdir: of `train_config`.
+    """
+    with naming_experiment(name):
+        return train_config(config, workdir)
 
 
 def dry_run(config: ConfigDict) -> str:

@@ -14,7 +14,6 @@ hybrid     of its parts    both               that of each part
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +28,7 @@ from ldm_jax.conditions.kinds.semantic_map import SemanticMap
 from ldm_jax.conditions.kinds.super_resolution import SuperResolution
 from ldm_jax.conditions.kinds.text import Text
 from ldm_jax.conditions.kinds.unconditional import Unconditional
+from ldm_jax.files.errors import nearest_name
 
 # `condition.kind` of a config -> the class whose fields the section has.
 CONDITIONS: dict[str, type[Condition]] = {
@@ -92,8 +92,7 @@ def make_condition(
     condition = CONDITIONS[kind]
     known = {field.name for field in dataclasses.fields(condition)}
     for name in section.keys() - known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f'; did you mean "{near[0]}"?' if near else "."
+        hint = nearest_name(name, known)
         takes = ", ".join(sorted(known)) or "no field"
         raise ValueError(
             f'the condition "{kind}" has no {name}{hint} It takes: {takes}.'

@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.experiment.config.schema import changed
 from ldm_jax.models.autoencoder import Autoencoder
 
@@ -59,8 +60,7 @@ class Chain:
     @property
     def inputs(self) -> dict[str, str]:
         """The size of images and latents, and the condition, in words."""
-        size = self.first_stage.transform.image_size
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = ImageTransform(**self.first_stage.transform).size
         autoencoder = Autoencoder(**self.first_stage.autoencoder)
         shape = autoencoder.latent_shape((height, width, autoencoder.in_channels))
         return {

@@ -65,8 +65,8 @@ def prepare(
             f"{config.task!r}."
         )
     if workdir:
-        for folder in local_folders(config.get("images", {}).get("dataset") or ""):
-            check_outside(workdir, folder, "--workdir")
+        dataset = config.get("images", {}).get("dataset") or ""
+        check_outside(workdir, local_folders(dataset), "--workdir")
     config, inputs = resolve_config(config, abstract=abstract)
     parts = BUILDERS[config.task](config, inputs, abstract)
     options = LoopOptions(**config.train)

@@ -12,7 +12,7 @@ from ldm_jax.experiment.stored_config import read_config
 from ldm_jax.experiment.vocabulary import copy_files, places_of, text_section
 from ldm_jax.parallel.hosts import is_main_process
 from ldm_jax.training.checkpoints.digest import params_fingerprint
-from ldm_jax.training.checkpoints.params import load_params, save_params
+from ldm_jax.training.checkpoints.params import save_copy
 from ldm_jax.types import PyTree
 
 
@@ -82,14 +82,7 @@ class TrainedEncoder(NamedTuple):
         section |= places_of(section)
         section.pop("is_frozen")
         settings = {"task": "text_encoder", "condition": section}
-        save_params(folder, {"conditioner": self.params}, settings)
-        kept = params_fingerprint(load_params(folder))
-        if kept != self.fingerprint:
-            raise ValueError(
-                f"a run keeps the text encoder that it began with: {folder} is {kept}, "
-                f"{self.directory} holds {self.fingerprint}; name the first one, or "
-                "start in another directory."
-            )
+        save_copy(folder, {"conditioner": self.params}, settings, "text encoder")
 
 
 def open_encoder(source: TextEncoderSource, section: ConfigDict) -> TrainedEncoder:

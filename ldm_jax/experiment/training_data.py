@@ -17,10 +17,9 @@ from ldm_jax.experiment.config.sections import LatentSet
 from ldm_jax.experiment.data_metadata import DataMetadata, Size, with_classes
 from ldm_jax.experiment.models import stage_differences
 from ldm_jax.experiment.stored_config import first_stage_of
-from ldm_jax.files.paths import resolve
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.checkpoints.digest import params_fingerprint
-from ldm_jax.training.checkpoints.params import load_params, save_params
+from ldm_jax.training.checkpoints.params import load_params, save_copy
 from ldm_jax.types import PyTree
 
 
@@ -46,23 +45,7 @@ class TrainedStage(NamedTuple):
         if self.config is None:
             return
         folder, params = f"{workdir}/autoencoder", {"autoencoder": self.params}
-        if (resolve(folder) / "checkpoints").exists():
-            _refuse_other_stage(folder, params)
-        save_params(folder, params, self.config, may_change_in_copy)
-
-
-def _refuse_other_stage(folder: str, params: PyTree) -> None:
-    """Raises ValueError if a run's copy of its first stage has other parameters."""
-    try:
-        stored = load_params(folder)
-    except FileNotFoundError:  # a process was killed when it wrote the copy
-        return
-    kept, given = params_fingerprint(stored), params_fingerprint(params)
-    if kept != given:
-        raise ValueError(
-            f"a run keeps the first stage that it began with: {folder} is {kept}, got "
-            f"{given}; name the first one, or give another --workdir."
-        )
+        save_copy(folder, params, self.config, "first stage", may_change_in_copy)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,9 +7,10 @@ Pillow). `reading` turns all of them into `UnreadableFile`, which names the file
 """
 
 import contextlib
+import difflib
 import errno
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -25,6 +26,8 @@ from ldm_jax.files.paths import (
 MAX_SHOWN, MAX_ENTRIES, MAX_DEPTH = 200, 6, 3
 # Characters of a line of a list: a name and its description.
 MAX_LINE = 300
+# Names among which the one nearest to an unknown name is looked for.
+MAX_COMPARED = 10_000
 # Characters of the message of an error.
 MAX_MESSAGE = 3000
 
@@ -187,6 +190,21 @@ def lined(entries: Sequence[str], limit: int = 10) -> str:
     if len(entries) > limit:
         lines.append(f"... and {len(entries) - limit:,} more")
     return "".join(f"\n  {line}" for line in lines)
+
+
+def nearest_name(word: str, known: Iterable[str]) -> str:
+    """Returns the end of a sentence about an unknown name.
+
+    Args:
+      word: the name; its first MAX_SHOWN characters are compared.
+      known: names, of which the first MAX_COMPARED are compared.
+
+    Returns:
+      '; did you mean "..."?' with the nearest known name, or "." if none is near.
+    """
+    compared = list(itertools.islice(known, MAX_COMPARED))
+    near = difflib.get_close_matches(word[:MAX_SHOWN], compared, 1)
+    return f'; did you mean "{near[0]}"?' if near else "."
 
 
 def cut(text: str, length: int = MAX_SHOWN) -> str:

@@ -148,17 +148,20 @@ def check_absent(path: PathLike, flag: str = "--out") -> None:
         )
 
 
-def check_outside(out: PathLike, images: PathLike, flag: str = "--out") -> None:
-    """Raises ValueError for a result among the images: it would become one of them."""
+def check_outside(
+    out: PathLike, images: Iterable[PathLike], flag: str = "--out"
+) -> None:
+    """Raises ValueError for a result in a folder of images: it would become one."""
     if is_remote(out):
         return
-    place, folder = (pathlib.Path(resolve(p)).resolve() for p in (out, images))
-    if place.is_relative_to(folder):
-        raise ValueError(
-            f"{flag} must be outside of the images: got {printable(out)} in "
-            f"{printable(folder)}; give another one, for example "
-            f"{flag}={printable(folder.parent / 'runs' / folder.name)}."
-        )
+    place = pathlib.Path(resolve(out)).resolve()
+    for folder in (pathlib.Path(resolve(path)).resolve() for path in images):
+        if place.is_relative_to(folder):
+            raise ValueError(
+                f"{flag} must be outside of the images: got {printable(out)} in "
+                f"{printable(folder)}; give another one, for example "
+                f"{flag}={printable(folder.parent / 'runs' / folder.name)}."
+            )
 
 
 def check_kinds(folder: PathLike, files: Iterable[str], folders: Iterable[str]) -> None:

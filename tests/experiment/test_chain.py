@@ -48,7 +48,7 @@ def test_errors_name_the_fields_in_the_config_of_all_experiments():
 
 def test_a_misspelt_choice_of_an_edited_config_is_refused():
     """The default would be used in its place: 5,000 steps instead of 160."""
-    with pytest.raises(ValueError, match="'num_stepz'; did you mean 'num_steps'"):
+    with pytest.raises(ValueError, match='"num_stepz"; did you mean "num_steps"'):
         photos.choose(images="./a", num_stepz=160)
 
 

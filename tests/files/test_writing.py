@@ -227,9 +227,9 @@ def test_a_result_among_the_images_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     for out in ("photos", "photos/run", "link/run", "photos/../photos/a/b"):
         with pytest.raises(ValueError, match="--out must be outside of the images: g"):
-            outputs.check_outside(tmp_path / out, tmp_path / "photos")
+            outputs.check_outside(tmp_path / out, [tmp_path / "photos"])
     for out in (tmp_path, tmp_path / "photos2", "gs://bucket/photos"):
-        outputs.check_outside(out, tmp_path / "photos")
+        outputs.check_outside(out, [tmp_path / "photos"])
 
 
 def test_a_name_of_another_kind_is_refused_in_a_folder_of_results(tmp_path):

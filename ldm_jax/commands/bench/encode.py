@@ -95,7 +95,7 @@ def _files(source: Source, transform: ImageTransform, batch_size: int) -> Figure
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     rates = {"files": count / wall, "files per core": count / cpu}
     print(
-        f"files       {rates['files']:8.3g} images/s, {rates['files per core']:.3g} "
+        f"files       {rates['files']:8.4g} images/s, {rates['files per core']:.4g} "
         "per core: read, decoded, cut and resized"
     )
     return rates
@@ -106,7 +106,7 @@ def _encoder(encode: Encode, image: Any) -> Figures:
     seconds = best_of({"": lambda: jax.block_until_ready(encode(image))}, 3)[""]
     rate = len(image) / seconds
     device = jax.devices()[0].device_kind
-    print(f"encoder     {rate:8.3g} images/s on {jax.local_device_count()} {device}")
+    print(f"encoder     {rate:8.4g} images/s on {jax.local_device_count()} {device}")
     return {"encoder": rate}
 
 
@@ -120,7 +120,7 @@ def _whole(
             encode, source, transform, folder, job, num_threads=os.cpu_count() or 1
         )
         rate = len(source) / (time.perf_counter() - start)
-    print(f"latents     {rate:8.3g} images/s: both, and the latents are written")
+    print(f"latents     {rate:8.4g} images/s: both, and the latents are written")
     return {"latents": rate}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.commands.demo.turns import Turns
+from ldm_jax.commands.sampling.sample_inputs import check_sample_size
 from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.experiment import model_directory
@@ -119,6 +120,7 @@ class Studio:
         y = condition.from_user(**given) if given else {}
         side = _whole(request, "size", 1, MAX_SIDE)
         size = condition.image_size(y) or (side, side)
+        check_sample_size(self._model, size, bool(sampling.tile))
         autoencoder = self._model.autoencoder
         shape = autoencoder.latent_shape((*size, autoencoder.in_channels))
         with self._turns:

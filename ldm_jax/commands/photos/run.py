@@ -10,7 +10,6 @@ import time
 from typing import NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
 from ldm_jax.commands import next_steps
 from ldm_jax.commands.estimate import estimate_time
@@ -20,10 +19,10 @@ from ldm_jax.commands.photos.figures import compare_samples
 from ldm_jax.commands.photos.page import write_photos_page
 from ldm_jax.commands.photos.sheets import sample_sheet
 from ldm_jax.commands.reconstruct import write_reconstructions
-from ldm_jax.commands.train import train_config
+from ldm_jax.commands.train import train_experiment
 from ldm_jax.data.images.survey import Survey, survey
 from ldm_jax.experiment import model_directory
-from ldm_jax.experiment.chain import make_chain, naming_experiment
+from ldm_jax.experiment.chain import make_chain
 from ldm_jax.experiment.config.config_files import load_config
 from ldm_jax.files.formats import png
 from ldm_jax.files.formats.structured import read_json
@@ -72,7 +71,7 @@ def model_pictures(
       ValueError: the folder has too few or too small pictures, or has changed since
         this quickstart began, or `workdir` is in it.
     """
-    check_outside(workdir, images, "--workdir")
+    check_outside(workdir, [images], "--workdir")
     return _run_stages(images, workdir, size, overrides)
 
 
@@ -103,13 +102,13 @@ def _run_stages(
     minutes = {"survey the pictures": _minutes(started)}
 
     with _timed(minutes, 2, "train the first stage: pictures -> latents -> pictures"):
-        _train("first_stage", chain.first_stage, stage)
+        train_experiment("first_stage", chain.first_stage, stage)
     with _timed(minutes, 3, "encode the pictures into latents"):
         pairs = str(root / "reconstructions.png")
         figures["psnr"] = write_reconstructions(stage, pairs, split=chain.held_out)
         encode_image_set(stage, latents, **chain.encoding)
     with _timed(minutes, 4, "train the denoiser on the latents"):
-        _train("diffusion", chain.diffusion, denoiser)
+        train_experiment("diffusion", chain.diffusion, denoiser)
     with _timed(minutes, 5, "sample, measure and write the report"):
         sheet, samples = sample_sheet(denoiser)
         png.save_png(root / "samples.png", sheet)
@@ -121,12 +120,6 @@ def _run_stages(
     write_photos_page(root, result)
     _print(_closing(root, result))
     return result
-
-
-def _train(name: str, config: ConfigDict, workdir: str) -> None:
-    """Trains an experiment of the config; its errors name the fields in full."""
-    with naming_experiment(name):
-        train_config(config, workdir)
 
 
 def _refuse_other_folder(root: pathlib.Path, pictures: Survey) -> None:

@@ -2,7 +2,6 @@
 """Class labels: one learned token per class, or the UNet's own embedding."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,15 +12,13 @@ import numpy as np
 from ldm_jax.conditions.base import Condition
 from ldm_jax.conditions.fields import MAX_CLASSES, MAX_WIDTH, Field, check_counts
 from ldm_jax.conditions.user_inputs import as_list
-from ldm_jax.files.errors import shown
+from ldm_jax.files.errors import nearest_name, shown
 from ldm_jax.files.paths import printable
 from ldm_jax.models.conditioners import ClassToken
 from ldm_jax.types import Array, Batch, Conditioning
 
 # Characters; names are drawn below samples.
 MAX_NAME = 1000
-# Names among which an error looks for the nearest one.
-MAX_COMPARED = 10_000
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -137,6 +134,5 @@ def class_number(word: Any, num_classes: int, class_names: Sequence[str]) -> int
             return number
     listed = printable(", ".join(class_names))
     names = f", or one of the names {listed}" if class_names else ""
-    near = difflib.get_close_matches(str(word), class_names[:MAX_COMPARED], 1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    hint = nearest_name(str(word), class_names)
     raise ValueError(f"a class is in 0..{num_classes - 1}{names}: got {word!r}{hint}")

@@ -7,7 +7,6 @@ reported in one line with its file and line.
 """
 
 import contextlib
-import difflib
 import importlib.machinery
 import inspect
 import pathlib
@@ -22,6 +21,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from ldm_jax import configs
 from ldm_jax.experiment.config.overrides import apply_overrides
+from ldm_jax.files.errors import nearest_name
 from ldm_jax.files.paths import expand_in, local, printable
 
 
@@ -118,8 +118,7 @@ def _find(head: str) -> pathlib.Path:
     known = configs.names()
     if head in known:
         return pathlib.Path(configs.__path__[0]) / f"{head}.py"
-    near = difflib.get_close_matches(pathlib.Path(head).stem, known, 1)
-    hint = f'; did you mean "{near[0]}"?' if near else "."
+    hint = nearest_name(pathlib.Path(head).stem, known)
     if not head.endswith(".py"):
         raise ValueError(
             f'no config has the name "{printable(head)}"{hint} There are: '

@@ -5,7 +5,6 @@ A section mirrors a constructor (the table SECTIONS), so a misspelt field is ref
 name before anything runs.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,7 +17,7 @@ from ldm_jax.data.transforms.image_transform import ImageTransform
 from ldm_jax.diffusion.samplers import SAMPLERS
 from ldm_jax.diffusion.schedule import make_schedule
 from ldm_jax.experiment.config.sections import GuidedModel, LatentSet, TextEncoderSource
-from ldm_jax.files.errors import shown
+from ldm_jax.files.errors import nearest_name, shown
 from ldm_jax.files.value_types import check_type
 from ldm_jax.interop.feature_networks.lpips_file import LpipsFile
 from ldm_jax.metrics.evaluation import Evaluation
@@ -141,10 +140,10 @@ def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raises ValueError for an unknown name; suggests the nearest known one."""
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f'; did you mean "{near[0]}"?' if near else "."
-            takes = ", ".join(sorted(known)) or "nothing"
-            raise ValueError(f'{where} has no "{name}"{hint} It takes: {takes}.')
+            hint, takes = nearest_name(name, known), ", ".join(sorted(known))
+            raise ValueError(
+                f'{where} has no "{name}"{hint} It takes: {takes or "nothing"}.'
+            )
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from ldm_jax.training.checkpoints.damage import (
     proof_of_damage,
     unreadable,
 )
+from ldm_jax.training.checkpoints.digest import params_fingerprint
 from ldm_jax.training.checkpoints.orbax_options import (
     open_steps,
     read_verified,
@@ -60,6 +61,34 @@ def save_params(
     with Checkpointer(directory, Settings(config, may_change)) as checkpointer:
         checkpointer.save(placed, {})
         checkpointer.wait()
+
+
+def save_copy(
+    directory: str,
+    params: PyTree,
+    config: Mapping[str, Any],
+    network: str,
+    may_change: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """Copies a network that a run reads into the run's directory, unless it is there.
+
+    Args:
+      directory, params, config, may_change: of `save_params`.
+      network: what it is, for the error: "first stage".
+
+    Raises:
+      ValueError: the run began with another one.
+    """
+    is_there = (resolve(directory) / "checkpoints").exists()
+    save_params(directory, params, config, may_change)
+    if not is_there:
+        return
+    kept, given = params_fingerprint(load_params(directory)), params_fingerprint(params)
+    if kept != given:
+        raise ValueError(
+            f"a run keeps the {network} that it began with: {directory} is {kept}, got "
+            f"{given}; name the first one, or give another --workdir."
+        )
 
 
 def _native(x: Any) -> np.ndarray:

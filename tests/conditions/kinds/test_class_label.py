@@ -56,7 +56,7 @@ def test_an_error_for_an_unknown_class_lists_the_known_ones(given):
 
 
 def test_a_misspelt_class_is_answered_with_the_nearest_name():
-    with pytest.raises(ValueError, match="got 'dogs'; did you mean 'dog'"):
+    with pytest.raises(ValueError, match="got 'dogs'; did you mean \"dog\""):
         LABELS.from_user(class_label="cat,dogs")
 
 
